@@ -1,0 +1,265 @@
+"""One file that predicts: `painseq.load(path).predict("video.mp4")`."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from painseq.batch import Batch
+from painseq.errors import PainseqError
+from painseq.extractors import Extractor, Pixels, rebuild
+from painseq.extractors.frames import frame_features
+from painseq.faces import FaceCrops, Locator
+from painseq.features import ClipFeatures, clip_features
+from painseq.heads import Head
+from painseq.heads.decision import NO_PREDICTION, Decision, decide
+from painseq.spec import Spec, build
+from painseq.video import open_video
+
+MOST_PREFIXES, PREFIXES_AT_ONCE = 300, 16
+"""At how many moments, at most, a video head's running probability is computed, and how many of them together."""
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """What a model says of one video.
+
+    Args:
+        video: the file.
+        label: a class name, or None where no frame has a face.
+        probabilities: class name -> probability; empty without a label.
+        frame_times_s: (T',) moments of the rows below, seconds from the start of the span.
+        frame_probabilities: (T', K). Of each frame for a frame head; of the clip up to that moment for a video head
+            (`frame_meaning` says which).
+        frames: sampled frames.
+        faceless_times_s: moments of the frames without a face.
+        backends: which video reader, locator and device were used.
+    """
+
+    video: str
+    label: str | None
+    probabilities: Mapping[str, float]
+    frame_meaning: str
+    frame_times_s: np.ndarray
+    frame_probabilities: np.ndarray
+    frames: int
+    faceless_times_s: np.ndarray
+    backends: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data for JSON."""
+        return {
+            "video": self.video,
+            "label": self.label,
+            "probabilities": dict(self.probabilities),
+            "frames": self.frames,
+            "faceless_frames": len(self.faceless_times_s),
+            "faceless_times_s": [round(float(t), 4) for t in self.faceless_times_s],
+            "frame_meaning": self.frame_meaning,
+            "frame_times_s": [round(float(t), 4) for t in self.frame_times_s],
+            "frame_probabilities": [[round(float(p), 6) for p in row] for row in self.frame_probabilities],
+            "backends": dict(self.backends),
+        }
+
+
+class PainModel(nn.Module):
+    """A trained model, ready to predict: extractor, head, and how faces and frames were taken.
+
+    Args:
+        record: the checkpoint's plain-dict specification.
+        extractor: None for a model fitted on features of unknown origin; it cannot read videos.
+        face: how faces are cropped; None likewise.
+    """
+
+    def __init__(self, record: Spec, head: Head, extractor: Extractor | None, face: FaceCrops | None) -> None:
+        super().__init__()
+        self.record = record
+        self.head = head
+        self.extractor = extractor
+        self.face = face
+        self.class_names = _names(record["class_names"])
+        sampling = record["sampling"]
+        fps = sampling.get("fps") if isinstance(sampling, Mapping) else None
+        self.fps = float(fps) if isinstance(fps, int | float) else None
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.head.parameters()).device
+
+    @property
+    def fitted_on(self) -> frozenset[str]:
+        """Whom head and extractor have seen, as "data set/subject"."""
+        return frozenset(_names(self.record["fitted_on"])) | frozenset(_names(self.record["extractor_trained_on"]))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Logits of a batch, from crops (B, T, 3, H, W) or features (B, T, *F); see `PainClassifier.forward`."""
+        logits: Tensor = self.head(frame_features(self.extractor, x, mask), mask)
+        return logits
+
+    @torch.inference_mode()
+    def decide(self, batch: Batch) -> Decision:
+        """Labels and probabilities of a batch."""
+        batch = batch.to(self.device)
+        return decide(self.head.level, self(batch.x, batch.mask), batch.mask)
+
+    def read(
+        self, video: Path, start_s: float = 0.0, end_s: float | None = None, locator: Locator | None = None
+    ) -> ClipFeatures:
+        """Features of a span of a video, as this model was fitted on.
+
+        Raises:
+            PainseqError: the file cannot be read, or the model cannot read videos.
+        """
+        extractor, face = self._eyes(locator)
+        return clip_features(extractor, face, video, start_s, end_s, self.fps, self.device)
+
+    def crops(
+        self, video: Path, start_s: float = 0.0, end_s: float | None = None, locator: Locator | None = None
+    ) -> ClipFeatures:
+        """The face crops of a span of a video, (T, 3, S, S) uint8, as the extractor sees them.
+
+        Raises:
+            PainseqError: the file cannot be read, or the model cannot read videos.
+        """
+        _, face = self._eyes(locator)
+        return clip_features(Pixels(face.size_px), face, video, start_s, end_s, self.fps, "cpu")
+
+    def _eyes(self, locator: Locator | None) -> tuple[Extractor, FaceCrops]:
+        if self.extractor is None or self.face is None:
+            raise PainseqError(
+                "This model was fitted on features whose extractor is not recorded, so it cannot read videos. Fit it "
+                "on a store that `painseq extract` wrote, or score it on features."
+            )
+        return self.extractor, self.face if locator is None else self.face.with_locator(locator)
+
+    def predict(
+        self,
+        video: str | Path,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        locator: Locator | None = None,
+    ) -> VideoPrediction:
+        """Predict a span of a video file (default: all of it).
+
+        Args:
+            start_s: seconds from the first frame shown.
+            end_s: exclusive; None is the end.
+            locator: finds the face instead of the one that the model was fitted with (a model fitted on boxes
+                stored beside its videos needs another for yours).
+
+        Raises:
+            PainseqError: the file cannot be read, or no frame lies in the span.
+        """
+        path = Path(video)
+        clip = self.read(path, start_s, end_s, locator)
+        x, mask = clip.features[None].to(self.device), clip.present[None].to(self.device)
+        with torch.inference_mode():
+            decision = decide(self.head.level, self(x, mask), mask)
+            moments, rows = self._over_time(x, mask)
+        label = int(decision.label[0])
+        _, face = self._eyes(locator)
+        with open_video(path, face.backend) as opened:
+            reader = opened.backend
+        return VideoPrediction(
+            video=str(video),
+            label=None if label == NO_PREDICTION else self.class_names[label],
+            probabilities={}
+            if label == NO_PREDICTION
+            else dict(zip(self.class_names, decision.probabilities[0].tolist(), strict=True)),
+            frame_meaning="this frame" if self.head.level == "frame" else "the clip up to this frame",
+            frame_times_s=clip.times_s[moments.cpu()].numpy(),
+            frame_probabilities=rows.cpu().numpy(),
+            frames=len(clip.present),
+            faceless_times_s=clip.times_s[~clip.present].numpy(),
+            backends={"video": reader, "locator": type(face.locator).__name__, "device": str(self.device)},
+        )
+
+    def _over_time(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        moments = mask[0].nonzero()[:, 0]
+        if self.head.level == "frame":
+            return moments, self(x, mask)[0, moments].float().softmax(dim=-1)
+        if len(moments) > MOST_PREFIXES:
+            chosen = torch.linspace(0, len(moments) - 1, MOST_PREFIXES, device=moments.device).round().long()
+            moments = moments[chosen]
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        rows = torch.zeros((len(moments), len(self.class_names)))
+        for first in range(0, len(moments), PREFIXES_AT_ONCE):
+            until = moments[first : first + PREFIXES_AT_ONCE, None]
+            logits = self(x.expand(len(until), *x.shape[1:]), (steps <= until) & mask)
+            rows[first : first + PREFIXES_AT_ONCE] = logits.float().softmax(dim=-1).cpu()
+        return moments, rows
+
+
+def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> PainModel:
+    """Load a checkpoint that `painseq fit` wrote.
+
+    Nothing in the file runs code: it is read with `weights_only=True`, and only classes of painseq are built.
+
+    Args:
+        path: the `.ckpt`.
+        trust: other packages whose heads or extractors may be built; importing them runs their code.
+        device: where to put the weights.
+
+    Raises:
+        PainseqError: no such file, not a painseq checkpoint, or a class outside the trusted packages.
+    """
+    path = Path(path)
+    record, state, weights = _read(path)
+    head_spec, in_shape, names = record["head"], record["in_shape"], record["class_names"]
+    if not (isinstance(head_spec, Mapping) and isinstance(in_shape, list) and isinstance(names, list)):
+        raise PainseqError(f"{path} is damaged: its specification lacks the head.")
+    head = build(_listed_as_tuples(head_spec), Head, trust)
+    _restore(head, state, path)
+    extractor = None
+    if isinstance(record["extractor"], Mapping):
+        extractor = rebuild(record["extractor"], weights, _names(record["extractor_trained_on"]), trust)
+        if weights is None and extractor.fingerprint() != record["extractor"]["fingerprint"]:
+            raise PainseqError(f"{path}: its extractor's weights are not those that it was fitted with.")
+    face = FaceCrops.from_spec(record["face"], trust) if isinstance(record["face"], Mapping) else None
+    return PainModel(record, head, extractor, face).to(device)
+
+
+def _read(path: Path) -> tuple[Spec, dict[str, Tensor], dict[str, Tensor] | None]:
+    if not path.is_file():
+        raise PainseqError(f"No checkpoint at {path}. `painseq fit` writes best.ckpt into its run folder.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PainseqError(f"{path} cannot be read as a checkpoint without running code in it: {reason}") from error
+    record = content.get("painseq") if isinstance(content, dict) else None
+    if not isinstance(record, dict) or record.get("format") != 1:
+        raise PainseqError(f"{path} is not a checkpoint of this painseq (no specification of format 1 in it).")
+    return record, content["state_dict"], content.get("extractor")
+
+
+def _restore(head: Head, state: dict[str, Tensor], path: Path) -> None:
+    own = {key.removeprefix("head."): value for key, value in state.items() if key.startswith("head.")}
+    try:
+        head.load_state_dict(own, strict=True)
+    except RuntimeError as error:
+        raise PainseqError(f"{path} is damaged or of another version: {error}") from error
+
+
+def _listed_as_tuples(spec: Mapping[str, object]) -> Spec:
+    """JSON-like lists of a head's arguments as the tuples that they were."""
+    init_args = spec["init_args"]
+    assert isinstance(init_args, Mapping)
+    return {
+        "class_path": spec["class_path"],
+        "init_args": {key: tuple(value) if isinstance(value, list) else value for key, value in init_args.items()},
+    }
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise PainseqError(f"A damaged checkpoint: expected a list of names, found {value!r}.")
+    return tuple(str(name) for name in value)

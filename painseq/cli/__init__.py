@@ -1,0 +1,57 @@
+"""The command `painseq`: one module a command, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from painseq import __version__
+from painseq.errors import PainseqError
+
+COMMANDS = {
+    "demo": "Do the whole job on generated data, from videos to a report, in a few minutes.",
+    "synth": "Write generated pain videos in the layout of a real data set.",
+    "extract": "Turn a data set's videos into a feature store; run again, it resumes.",
+    "fit": "Train a head (or an extractor) on a data set: Lightning's command line.",
+    "evaluate": "Score a checkpoint, or a predictions file, on people it has never seen.",
+    "predict": "Say what a checkpoint makes of video files.",
+    "submit": "Write the predictions of a test set as a challenge CSV.",
+    "explain": "Draw where in the face a checkpoint looked (Grad-CAM).",
+}
+
+
+def usage() -> str:
+    """The text of `painseq --help`."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {sentence}" for name, sentence in COMMANDS.items())
+    return (
+        f"painseq {__version__} recognises pain, and its level, from face video. Research software, no medical "
+        f"device.\n\nusage: painseq COMMAND [options]\n\n{rows}\n\n`painseq COMMAND --help` tells its options."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. Errors meant for people are printed without a traceback."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        sys.stdout.write(usage() + "\n")
+        return 0
+    if args[0] == "--version":
+        sys.stdout.write(f"painseq {__version__}\n")
+        return 0
+    name, rest = args[0], args[1:]
+    if name not in COMMANDS:
+        sys.stderr.write(f"painseq: no command {name!r}. Commands: {', '.join(COMMANDS)}.\n")
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        command = importlib.import_module(f"painseq.cli.{name}")
+        return int(command.main(rest))
+    except PainseqError as error:
+        sys.stderr.write(f"painseq {name}: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"painseq {name}: interrupted. What was finished is kept; run the same command again.\n")
+        return 130

@@ -1,0 +1,126 @@
+"""`painseq evaluate`: scores with intervals and baselines, of a checkpoint or of a predictions file."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from painseq.cli.run_folder import make_run_folder, pick_device, versions, write_json
+from painseq.errors import PainseqError
+from painseq.evaluation import Evaluation, Predictions, read_predictions, read_truth, score, table
+from painseq.labels import NATIVE, LabelScheme
+
+log = logging.getLogger("painseq")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command: without a model if --predictions is given."""
+    if any(arg.partition("=")[0] == "--predictions" for arg in argv):
+        _evaluate_file(argv)
+    else:
+        evaluate(argv)
+    return 0
+
+
+def _evaluate_file(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser("painseq evaluate", description="Score a predictions file; no model needed.")
+    parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv, or a file of your own")
+    parser.add_argument("--truth", type=Path, help="CSV of clip_id,truth where the file has none")
+    parser.add_argument(
+        "--classes", nargs="+", help="class names in order of pain, where the file has no prob_ columns"
+    )
+    parser.add_argument("--out", type=Path, help="folder for metrics.json")
+    args = parser.parse_args(argv)
+    predictions = read_predictions(args.predictions, args.classes)
+    if args.truth is not None:
+        predictions = predictions.with_truth(read_truth(args.truth))
+    evaluation = score(predictions)
+    show({args.predictions.stem: evaluation})
+    if args.out is not None:
+        out = make_run_folder(args.out)
+        write_json(out / "metrics.json", {"models": {args.predictions.stem: evaluation.to_dict()}})
+
+
+def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
+    """Score a checkpoint as the command line says.
+
+    Returns:
+        The predictions, and their evaluation where the truth is known.
+
+    Raises:
+        LeakError: the model has seen somebody of this part.
+        PainseqError: see `painseq.evaluation.predict`.
+    """
+    from painseq.checkpoint import load
+    from painseq.cli.experiment import ExperimentCLI
+    from painseq.datamodule import PainDataModule
+    from painseq.evaluation.predict import predict_part
+
+    cli = ExperimentCLI("evaluate", argv)
+    config, data = cli.config, cli.datamodule
+    if not isinstance(data, PainDataModule):
+        raise PainseqError("`painseq evaluate` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
+    device = pick_device(config["device"])
+    model = load(config["checkpoint"], config["trust"], device)
+    predictions = predict_part(model, data, config["part"])
+    if config["truth"] is not None:
+        predictions = predictions.with_truth(in_classes(read_truth(Path(config["truth"])), data.scheme))
+    out = make_run_folder(Path(config["out"]))
+    cli.parser.save(config, out / "config.yaml", skip_validation=True)
+    predictions.write_csv(out / "predictions.csv")
+    record = model.record["data"]
+    counts = record["train_counts"] if isinstance(record, Mapping) else None
+    evaluation = score(predictions, counts) if predictions.scored.any() else None
+    name = type(model.head).__name__
+    write_json(
+        out / "metrics.json",
+        {
+            "models": {} if evaluation is None else {name: evaluation.to_dict()},
+            "part": config["part"],
+            "split": data.split.to_dict(),
+            "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
+            "checkpoint": str(config["checkpoint"]),
+            "device": device,
+            "versions": versions(),
+        },
+    )
+    if evaluation is None:
+        log.info("The labels of this part are hidden: predictions written to %s, no score.", out / "predictions.csv")
+    else:
+        show({name: evaluation})
+    return predictions, evaluation
+
+
+def in_classes(truth: Mapping[str, str], scheme: LabelScheme) -> dict[str, str]:
+    """Truth in native labels or in class names, as class names; clips that the scheme leaves out are dropped.
+
+    Raises:
+        PainseqError: a label that is neither.
+    """
+    named: dict[str, str] = {}
+    for clip_id, label in truth.items():
+        if label in scheme.classes:
+            named[clip_id] = label
+            continue
+        if label not in NATIVE[scheme.dataset]:
+            raise PainseqError(
+                f"The truth of {clip_id} is {label!r}, which is neither a class ({', '.join(scheme.class_names)}) nor "
+                f"a label of {scheme.dataset} ({', '.join(NATIVE[scheme.dataset])})."
+            )
+        target = scheme.target(label)
+        if target is not None:
+            named[clip_id] = scheme.class_names[target]
+    return named
+
+
+def show(evaluations: Mapping[str, Evaluation]) -> None:
+    """Print the table of scores, and what to be wary of."""
+    console = Console()
+    console.print(table(evaluations))
+    for name, evaluation in evaluations.items():
+        for warning in evaluation.warnings:
+            console.print(f"{name}: {warning}", style="yellow", markup=False)

@@ -1,0 +1,113 @@
+"""The command line that `fit`, `extract` and `evaluate` share: one set of YAML files serves all three."""
+
+from __future__ import annotations
+
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+import configs
+import data_modules  # noqa: F401  (short class names resolve for imported classes only)
+import painseq.extractors
+import painseq.faces
+import painseq.heads  # noqa: F401
+from painseq.classifier import PainClassifier
+from painseq.datamodule import PainDataModule
+from painseq.errors import PainseqError
+
+
+class ExperimentCLI(LightningCLI):
+    """Lightning's command line with a pain data set, a classifier, and early stopping."""
+
+    def __init__(self, command: str, args: Sequence[str]) -> None:
+        self.command = command
+        super().__init__(
+            PainClassifier,
+            PainDataModule,
+            subclass_mode_model=False,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            run=False,
+            args=shipped_configs(args),
+            parser_kwargs={"prog": f"painseq {command}", "description": DESCRIPTIONS[command]},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Early stopping, and what the command asks for itself."""
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults({"early_stopping.monitor": "val_loss", "early_stopping.patience": 5})
+        if self.command == "fit":
+            parser.add_argument("--out", type=Path, required=True, help="Run folder to make; it must not exist yet.")
+            parser.add_argument("--resume", type=bool, default=False, help="Go on from last.ckpt in the run folder.")
+        elif self.command == "extract":
+            parser.add_argument("--out", type=Path, required=True, help="Folder of the feature store.")
+            parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
+            parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
+            parser.add_argument("--export", type=Path | None, default=None, help="Also write one npz a clip here.")
+            parser.add_argument(
+                "--parts", type=list[str], default=[], help="Only these parts: train, validation, test."
+            )
+        else:
+            parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a run.")
+            parser.add_argument("--part", choices=["train", "validation", "test"], default="test")
+            parser.add_argument("--truth", type=Path | None, default=None, help="CSV of item,label for hidden labels.")
+            parser.add_argument("--out", type=Path, required=True, help="Folder for predictions.csv and metrics.json.")
+            parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
+            parser.add_argument("--trust", type=list[str], default=[], help="Packages whose classes may be built.")
+
+    def instantiate_classes(self) -> None:
+        """As Lightning does; the trainer only where something is fitted."""
+        if self.command == "fit":
+            super().instantiate_classes()
+            return
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = self._get(self.config_init, "model")
+
+
+DESCRIPTIONS = {
+    "fit": "Train a head on a data set. A YAML given here names classes and so is code: run only those you trust.",
+    "extract": "Turn a data set's videos into a feature store. Run again, it resumes.",
+    "evaluate": "Score a checkpoint on one part of a data set.",
+}
+
+
+def shipped_configs(args: Sequence[str]) -> list[str]:
+    """`--config configs/...` finds the files shipped with the package where the folder has none of its own.
+
+    Raises:
+        PainseqError: no such file in either place.
+    """
+    found: list[str] = []
+    expects_file = False
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if expects_file or (flag == "--config" and equals):
+            path = shipped(Path(value if equals and not expects_file else arg))
+            found.append(f"--config={path}" if equals and not expects_file else str(path))
+            expects_file = False
+            continue
+        expects_file = arg == "--config"
+        found.append(arg)
+    return found
+
+
+def shipped(path: Path) -> Path:
+    """A configuration file, in the working folder or among those shipped.
+
+    Raises:
+        PainseqError: no such file in either place; lists those of its kind.
+    """
+    if path.is_file():
+        return path
+    root = Path(configs.__file__).parent
+    inside = root.joinpath(*path.parts[1:]) if path.parts[:1] == ("configs",) else root / path
+    if inside.is_file():
+        return inside
+    known = sorted(f"configs/{file.relative_to(root).as_posix()}" for file in root.rglob("*.yaml"))
+    raise PainseqError(f"No configuration at {path}. Shipped with painseq: {', '.join(known)}.")

@@ -1,0 +1,125 @@
+"""`painseq fit`: Lightning's command line, and a run folder that tells everything about the run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger
+
+from painseq.classifier import PainClassifier
+from painseq.cli.experiment import ExperimentCLI
+from painseq.cli.run_folder import make_run_folder, versions, write_json
+from painseq.datamodule import PainDataModule
+from painseq.errors import PainseqError
+from painseq.extractors import Extractor, save_weights
+
+log = logging.getLogger("painseq")
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+class FitCLI(ExperimentCLI):
+    """Adds the run folder, the best checkpoint, a CSV log and a progress bar to whatever the YAML says."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__("fit", args)
+
+    def before_instantiate_classes(self) -> None:
+        """Everything a run writes goes to its own folder."""
+        self.out = Path(self.config["out"])
+        if not self.config["resume"]:
+            make_run_folder(self.out)
+        elif not (self.out / LAST).is_file():
+            raise PainseqError(f"Nothing to resume: no {LAST} in {self.out}.")
+        self.parser.save(self.config, self.out / "config.yaml", overwrite=True, skip_validation=True)
+        self.config["trainer"]["default_root_dir"] = str(self.out)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Lightning's trainer; a logger or callbacks of the YAML stand beside or before ours."""
+        self.checkpoints = ModelCheckpoint(
+            self.out, BEST.removesuffix(".ckpt"), monitor="val_loss", save_last=True, enable_version_counter=False
+        )
+        bar = RichProgressBar(leave=False) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50)
+        self.trainer_defaults["callbacks"] = [self.checkpoints, bar]
+        if self._get(self.config_init, "trainer").get("logger") in (None, True):
+            kwargs["logger"] = CSVLogger(self.out, name="", version="")
+        return super().instantiate_trainer(**kwargs)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    fit(argv)
+    return 0
+
+
+def fit(argv: Sequence[str]) -> Path:
+    """Fit as the command line says.
+
+    Returns:
+        The run folder: `best.ckpt` and `last.ckpt`, `config.yaml`, `run.json`, `metrics.csv` (a row an epoch), and
+        `extractor.safetensors` where the extractor was trained.
+
+    Raises:
+        PainseqError: see the data module and the classifier; nobody to stop early on.
+    """
+    cli = FitCLI(argv)
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
+    if not (isinstance(model, PainClassifier) and isinstance(data, PainDataModule)):
+        raise PainseqError("`painseq fit` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
+    if not data.split.validation:
+        raise PainseqError(
+            "No validation subjects, so nothing to stop early on or to choose the best epoch by. Set "
+            "--data.options.split.validation_share above 0."
+        )
+    data.setup("fit")
+    log.info(
+        "%s: %s training clips of %d subjects, early stopping on %d subjects, device %s",
+        data.name,
+        " / ".join(str(n) for n in data.train_counts().values()),
+        len(data.split.train),
+        len(data.split.validation),
+        trainer.strategy.root_device,
+    )
+    resume = cli.out / LAST if cli.config["resume"] else None
+    trainer.fit(model, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        _finish(cli, model, data, trainer)
+    return cli.out
+
+
+def _finish(cli: FitCLI, model: PainClassifier, data: PainDataModule, trainer: Trainer) -> None:
+    best = cli.out / BEST
+    if not best.is_file():
+        raise PainseqError(
+            "No epoch had a validation loss, so there is no best checkpoint: no validation clip has both a label and "
+            "a frame with a face."
+        )
+    score = cli.checkpoints.best_model_score
+    write_json(
+        cli.out / "run.json",
+        {
+            "versions": versions(),
+            "seed": cli.config["seed_everything"],
+            "device": str(trainer.strategy.root_device),
+            "data": model.record["data"],
+            "pipeline": data.pipeline,
+            "extractor": model.record["extractor"],
+            "epochs": trainer.current_epoch,
+            "best_val_loss": None if score is None else float(score),
+        },
+    )
+    if isinstance(model.extractor, Extractor) and model.extractor.trainable:
+        weights = torch.load(best, map_location="cpu", weights_only=True)["extractor"]
+        model.extractor.network.load_state_dict(weights)
+        model.extractor.trained_on = tuple(sorted({*model.extractor.trained_on, *data.subjects_seen()}))
+        save_weights(model.extractor, cli.out / "extractor.safetensors")
+    log.info("%d epochs; best validation loss %.4f; checkpoint %s", trainer.current_epoch, score or 0.0, best)

@@ -1,0 +1,107 @@
+"""`painseq predict`: what a checkpoint makes of video files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from painseq.cli.run_folder import pick_device
+from painseq.errors import PainseqError
+
+if TYPE_CHECKING:
+    from painseq.checkpoint import VideoPrediction
+    from painseq.faces import Locator
+
+log = logging.getLogger("painseq")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; a video that cannot be read is told and counted, and the rest go on."""
+    parser = argparse.ArgumentParser("painseq predict", description="Say what a checkpoint makes of video files.")
+    parser.add_argument("videos", nargs="+", type=Path)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a run")
+    parser.add_argument("--start-s", type=float, default=0.0, help="where to start, in seconds")
+    parser.add_argument("--end-s", type=float, help="where to end, in seconds; default: the end of the video")
+    parser.add_argument("--json", action="store_true", help="print JSON, with the probabilities of each frame")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--trust", nargs="*", default=[], help="packages whose classes may be built")
+    add_locator(parser)
+    args = parser.parse_args(argv)
+
+    from painseq.checkpoint import load
+
+    model = load(args.checkpoint, args.trust, pick_device(args.device))
+    locator = chosen_locator(args)
+    done: list[VideoPrediction] = []
+    failed = 0
+    for video in args.videos:
+        try:
+            done.append(model.predict(video, args.start_s, args.end_s, locator))
+        except PainseqError as error:
+            failed += 1
+            sys.stderr.write(f"{video}: {error}\n")
+            continue
+        if done[-1].label is None:
+            failed += 1
+            sys.stderr.write(f"{video}: no face found in any frame, so no prediction.\n")
+    if args.json:
+        sys.stdout.write(json.dumps([prediction.to_dict() for prediction in done], indent=2) + "\n")
+    elif done:
+        Console().print(_table(done, model.class_names))
+        backends = done[0].backends
+        log.info("Backends: %s.", ", ".join(f"{key} {value}" for key, value in backends.items()))
+    return 1 if failed else 0
+
+
+def _table(predictions: Sequence[VideoPrediction], class_names: Sequence[str]) -> Table:
+    table = Table(caption="Research software, no medical device.")
+    table.add_column("video")
+    table.add_column("label")
+    for name in class_names:
+        table.add_column(name, justify="right")
+    table.add_column("frames", justify="right")
+    table.add_column("faceless", justify="right")
+    for prediction in predictions:
+        table.add_row(
+            Path(prediction.video).name,
+            prediction.label or "-",
+            *(f"{prediction.probabilities[name]:.2f}" if prediction.label else "-" for name in class_names),
+            str(prediction.frames),
+            str(len(prediction.faceless_times_s)),
+        )
+    return table
+
+
+def add_locator(parser: argparse.ArgumentParser) -> None:
+    """Options that replace the locator a model was fitted with."""
+    parser.add_argument(
+        "--locator",
+        choices=["yunet", "sidecar", "full_frame", "face_alignment"],
+        help="find faces so, instead of as the model was fitted",
+    )
+    parser.add_argument("--yunet-model", help="path of YuNet's .onnx, instead of fetching it")
+
+
+def chosen_locator(args: argparse.Namespace) -> Locator | None:
+    """The locator that the options name; None leaves the model's own.
+
+    Raises:
+        PainseqError: a YuNet file for another locator.
+    """
+    from painseq.faces import FaceAlignment, FullFrame, Sidecar, YuNet
+
+    if args.yunet_model is not None and args.locator != "yunet":
+        raise PainseqError("--yunet-model goes with --locator yunet.")
+    if args.locator is None:
+        return None
+    if args.locator == "yunet":
+        return YuNet(args.yunet_model)
+    return {"sidecar": Sidecar, "full_frame": FullFrame, "face_alignment": FaceAlignment}[args.locator]()

@@ -1,0 +1,65 @@
+"""What every run folder holds: configuration, versions, seed, data fingerprint, split."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+
+from painseq import __version__
+from painseq.errors import PainseqError
+
+PACKAGES = (
+    "torch torchvision pytorch-lightning jsonargparse timm torchmetrics safetensors scikit-learn numpy pillow "
+    "opencv-python av decord"
+).split()
+
+
+def make_run_folder(path: Path) -> Path:
+    """Make a new folder for a run; nothing is ever overwritten.
+
+    Raises:
+        PainseqError: the folder holds something already, or cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise PainseqError(f"{path} holds a run already, and nothing is overwritten. Give --out another folder.")
+    except OSError as error:
+        raise PainseqError(f"The run folder {path} cannot be made: {error}.") from error
+    return path
+
+
+def versions() -> dict[str, str]:
+    """painseq, Python, platform, and the packages that figures depend on."""
+    found = {"painseq": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON at once: a reader never sees half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def pick_device(name: str) -> str:
+    """ "auto" is the first GPU if there is one, else the CPU; anything else is taken as it is.
+
+    Raises:
+        PainseqError: a GPU is asked for and there is none.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise PainseqError(f"--device {name}: no GPU can be used here. Use --device cpu.")
+    return name

@@ -1,0 +1,221 @@
+"""Scores as functions of a confusion matrix.
+
+A confusion matrix counts clips, (..., K, K) with rows by truth and columns by label; any number of leading axes
+is scored at once, which is what makes resampling subjects cheap. What divides by nothing follows scikit-learn:
+
+- precision, recall and F1 of a class without a denominator are 0 (its `zero_division=0`);
+- macro averages run over the classes that occur in the truth or among the labels (its default `labels`);
+- balanced accuracy is the mean recall of the classes that occur in the truth;
+- kappa when truth and labels are all of one class, and anything of no clips at all, is NaN here and, in
+  `Scores`, None with a reason. It is never a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def confusion_matrix(truth: NDArray[np.int64], label: NDArray[np.int64], num_classes: int) -> Floats:
+    """(K, K) counts of the clips that have both a truth and a label (neither is -1); (n,) indices each."""
+    both = (truth >= 0) & (label >= 0)
+    cells = truth[both] * num_classes + label[both]
+    counts: Floats = np.bincount(cells, minlength=num_classes**2).astype(np.float64)
+    square: Floats = counts.reshape(num_classes, num_classes)
+    return square
+
+
+def confusion_by_subject(
+    truth: NDArray[np.int64], label: NDArray[np.int64], subject_ids: Sequence[str], num_classes: int
+) -> tuple[tuple[str, ...], Floats]:
+    """Subjects with at least one clip to score, sorted, and their (S, K, K) confusion matrices."""
+    ids = np.asarray(subject_ids, dtype=object)
+    both = (truth >= 0) & (label >= 0)
+    subjects = tuple(sorted(set(ids[both])))
+    matrices = [confusion_matrix(truth[ids == s], label[ids == s], num_classes) for s in subjects]
+    return subjects, np.stack(matrices) if matrices else np.zeros((0, num_classes, num_classes))
+
+
+def _ratio(numerator: Floats, denominator: Floats, otherwise: float) -> Floats:
+    """numerator / denominator, and `otherwise` where the denominator is 0."""
+    filled = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), otherwise)
+    ratio: Floats = np.divide(numerator, denominator, out=filled, where=denominator != 0)
+    return ratio
+
+
+def _hits(confusion: Floats) -> Floats:
+    return np.diagonal(confusion, axis1=-2, axis2=-1)
+
+
+def precision(confusion: Floats) -> Floats:
+    """(..., K) share of a class's labels that are right; 0 for a class never predicted."""
+    return _ratio(_hits(confusion), confusion.sum(-2), 0.0)
+
+
+def recall(confusion: Floats) -> Floats:
+    """(..., K) share of a class's clips that are found; 0 for a class that does not occur in the truth."""
+    return _ratio(_hits(confusion), confusion.sum(-1), 0.0)
+
+
+def f1(confusion: Floats) -> Floats:
+    """(..., K) harmonic mean of precision and recall; 0 for a class without a hit."""
+    return _ratio(2 * _hits(confusion), confusion.sum(-1) + confusion.sum(-2), 0.0)
+
+
+def _macro(by_class: Floats, confusion: Floats) -> Floats:
+    """(...) mean over the classes that occur in the truth or among the labels."""
+    occurs = (confusion.sum(-1) + confusion.sum(-2)) > 0
+    return _ratio((by_class * occurs).sum(-1), occurs.sum(-1).astype(np.float64), np.nan)
+
+
+def macro_precision(confusion: Floats) -> Floats:
+    """(...) mean precision of the classes that occur."""
+    return _macro(precision(confusion), confusion)
+
+
+def macro_recall(confusion: Floats) -> Floats:
+    """(...) mean recall of the classes that occur, a class that is only ever predicted counting 0."""
+    return _macro(recall(confusion), confusion)
+
+
+def macro_f1(confusion: Floats) -> Floats:
+    """(...) mean F1 of the classes that occur."""
+    return _macro(f1(confusion), confusion)
+
+
+def accuracy(confusion: Floats) -> Floats:
+    """(...) share of clips labelled right; NaN for no clips."""
+    return _ratio(_hits(confusion).sum(-1), confusion.sum((-2, -1)), np.nan)
+
+
+def balanced_accuracy(confusion: Floats) -> Floats:
+    """(...) mean recall of the classes that occur in the truth; NaN for no clips."""
+    in_truth = (confusion.sum(-1) > 0).sum(-1).astype(np.float64)
+    return _ratio(recall(confusion).sum(-1), in_truth, np.nan)
+
+
+def quadratic_weighted_kappa(confusion: Floats) -> Floats:
+    """(...) Cohen's kappa, disagreement weighted by the square of the distance between class indices.
+
+    1 is agreement, 0 what independent guessing with the same margins gives, below 0 is worse than that. NaN
+    where truth and labels are all of one class.
+    """
+    steps = np.arange(confusion.shape[-1], dtype=np.float64)
+    weights = (steps[:, None] - steps[None, :]) ** 2
+    total = confusion.sum((-2, -1), keepdims=True)
+    expected = confusion.sum(-1)[..., :, None] * confusion.sum(-2)[..., None, :]
+    observed = (weights * confusion * total).sum((-2, -1))
+    return 1 - _ratio(observed, (weights * expected).sum((-2, -1)), np.nan)
+
+
+STATISTICS: dict[str, Callable[[Floats], Floats]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+    "quadratic_weighted_kappa": quadratic_weighted_kappa,
+}
+"""The scores that get an interval and stand in the headline."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of one confusion matrix of K classes; None where a score is not defined.
+
+    Args:
+        class_names: K names, in order of pain.
+        accuracy: share of clips labelled right.
+        balanced_accuracy: mean recall of the classes in the truth.
+        macro_precision: mean over the classes that occur; so are `macro_recall` and `macro_f1`.
+        quadratic_weighted_kappa: agreement beyond chance, far misses weighing more.
+        precision: a class each (K); so are `recall` and `f1`. 0 where nothing is divided by.
+        support: clips of each class in the truth (K).
+        predicted: clips of each class among the labels (K).
+        confusion: K rows by truth of K columns by label.
+        undefined: why a score is None, by its name.
+    """
+
+    class_names: tuple[str, ...]
+    accuracy: float | None
+    balanced_accuracy: float | None
+    macro_precision: float | None
+    macro_recall: float | None
+    macro_f1: float | None
+    quadratic_weighted_kappa: float | None
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    f1: tuple[float, ...]
+    support: tuple[float, ...]
+    predicted: tuple[float, ...]
+    confusion: tuple[tuple[float, ...], ...]
+    undefined: dict[str, str] = field(default_factory=dict)
+
+    def value(self, name: str) -> float | None:
+        """One of the `STATISTICS` by name."""
+        values = {
+            "accuracy": self.accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
+            "macro_f1": self.macro_f1,
+            "quadratic_weighted_kappa": self.quadratic_weighted_kappa,
+        }
+        return values[name]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        by_class = zip(self.precision, self.recall, self.f1, self.support, self.predicted, strict=True)
+        keys = ("precision", "recall", "f1", "support", "predicted")
+        return {
+            "accuracy": self.accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
+            "macro_precision": self.macro_precision,
+            "macro_recall": self.macro_recall,
+            "macro_f1": self.macro_f1,
+            "quadratic_weighted_kappa": self.quadratic_weighted_kappa,
+            "per_class": {
+                name: dict(zip(keys, row, strict=True)) for name, row in zip(self.class_names, by_class, strict=True)
+            },
+            "confusion": [list(row) for row in self.confusion],
+            "undefined": dict(self.undefined),
+        }
+
+
+def scores_of(confusion: Floats, class_names: Sequence[str], order_known: bool = True) -> Scores:
+    """All scores of a (K, K) confusion matrix; without a known order of the classes there is no kappa."""
+    undefined: dict[str, str] = {}
+
+    def number(name: str, value: Floats) -> float | None:
+        if np.isnan(value):
+            only_one = "truth and labels are all of one class" if confusion.sum() else "there is no clip to score"
+            undefined[name] = only_one
+            return None
+        return float(value)
+
+    kappa = number("quadratic_weighted_kappa", quadratic_weighted_kappa(confusion))
+    if not order_known:
+        kappa = None
+        undefined["quadratic_weighted_kappa"] = "the order of the classes is not stated"
+
+    def row(values: Floats) -> tuple[float, ...]:
+        # Whole counts stay whole in the files; only the expected matrix of guessing has fractions.
+        return tuple(int(value) if value == int(value) else float(value) for value in values)
+
+    return Scores(
+        class_names=tuple(class_names),
+        accuracy=number("accuracy", accuracy(confusion)),
+        balanced_accuracy=number("balanced_accuracy", balanced_accuracy(confusion)),
+        macro_precision=number("macro_precision", macro_precision(confusion)),
+        macro_recall=number("macro_recall", macro_recall(confusion)),
+        macro_f1=number("macro_f1", macro_f1(confusion)),
+        quadratic_weighted_kappa=kappa,
+        precision=tuple(precision(confusion).tolist()),
+        recall=tuple(recall(confusion).tolist()),
+        f1=tuple(f1(confusion).tolist()),
+        support=row(confusion.sum(1)),
+        predicted=row(confusion.sum(0)),
+        confusion=tuple(row(line) for line in confusion),
+        undefined=undefined,
+    )

@@ -1,0 +1,160 @@
+"""Published figures with their protocol: what others reported, on other data than a generated set.
+
+A row is `verified` if the figure was read in the paper that `source` names first; the others are second hand. None
+is to be put beside a score of one's own without looking at data set, part and protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AI4PAIN = "AI4Pain 2024"
+BIOVID = "BioVid"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published figure.
+
+    Args:
+        name: the entry, as its authors or the challenge call it.
+        dataset: what it was measured on.
+        modality: "video", "fNIRS", ...
+        part: the part of the data set scored, "validation", "test", or "" where the split has no such parts.
+        metric: "accuracy", "F1", "AUC", ...
+        value: the figure, as printed.
+        protocol: how the data was split and what was told apart, as far as it is known.
+        verified: whether it was read in the paper itself.
+        source: where it was read.
+    """
+
+    name: str
+    dataset: str
+    modality: str
+    part: str
+    metric: str
+    value: float
+    protocol: str
+    verified: bool
+    source: str
+
+    @property
+    def standing(self) -> str:
+        """ "read in the paper" or "second hand"."""
+        return "read in the paper" if self.verified else "second hand"
+
+
+_AI4PAIN = "three classes, predefined parts by subject"
+_PRAJOD = "Prajod et al. 2024, tables I and II"
+_GHAISH = "El-Ghaish et al. 2025"
+_VERMA = "Verma et al. 2026"
+_FRAMES = "five levels, 100,000 frames, stratified 5-fold over frames: frames of one clip on both sides"
+_IMAGES = "random split of 133 images (54 with the CNN alone)"
+
+PUBLISHED: tuple[Published, ...] = (
+    Published("organisers' baseline", AI4PAIN, "video", "validation", "accuracy", 0.40, _AI4PAIN, True, _PRAJOD),
+    Published("organisers' baseline", AI4PAIN, "video", "test", "accuracy", 0.40, _AI4PAIN, True, _PRAJOD),
+    Published("organisers' baseline", AI4PAIN, "fNIRS", "validation", "accuracy", 0.43, _AI4PAIN, True, _PRAJOD),
+    Published("organisers' baseline", AI4PAIN, "fNIRS", "test", "accuracy", 0.43, _AI4PAIN, True, _PRAJOD),
+    Published(
+        "organisers' baseline", AI4PAIN, "video + fNIRS", "validation", "accuracy", 0.40, _AI4PAIN, True, _PRAJOD
+    ),
+    Published("organisers' baseline", AI4PAIN, "video + fNIRS", "test", "accuracy", 0.42, _AI4PAIN, True, _PRAJOD),
+    Published("ANN + vote", AI4PAIN, "video", "validation", "accuracy", 0.59, _AI4PAIN, True, _PRAJOD),
+    Published("ANN + vote", AI4PAIN, "video", "test", "accuracy", 0.49, _AI4PAIN, True, _PRAJOD),
+    Published("LSTM", AI4PAIN, "video", "validation", "accuracy", 0.60, _AI4PAIN, True, _PRAJOD),
+    Published("LSTM", AI4PAIN, "video", "test", "accuracy", 0.43, _AI4PAIN, True, _PRAJOD),
+    Published(
+        "ViViT (Bargshady et al. 2024)",
+        AI4PAIN,
+        "video",
+        "validation",
+        "accuracy",
+        0.669,
+        "three classes, 51 subjects, protocol as a review reports it",
+        False,
+        "a review",
+    ),
+    Published(
+        "masked autoencoder (Nguyen et al. 2024)", AI4PAIN, "video", "test", "accuracy", 0.55, _AI4PAIN, False, _GHAISH
+    ),
+    Published(
+        "Twins-PainViT (Gkikas)",
+        AI4PAIN,
+        "video + fNIRS",
+        "validation",
+        "accuracy",
+        0.4676,
+        _AI4PAIN,
+        False,
+        "second hand",
+    ),
+    Published("MMAPA", AI4PAIN, "video + fNIRS", "test", "accuracy", 0.5133, _AI4PAIN, False, "second hand"),
+    Published(
+        "heat-pain VGG16 (Prajod et al. 2022)",
+        BIOVID,
+        "video",
+        "",
+        "accuracy",
+        0.70,
+        "images, no pain against high pain, split by subject",
+        True,
+        "quoted in Prajod et al. 2024",
+    ),
+    Published(
+        "heat-pain VGG16 (Prajod et al. 2022)",
+        BIOVID,
+        "video",
+        "",
+        "F1",
+        0.69,
+        "images, no pain against high pain, split by subject",
+        True,
+        "quoted in Prajod et al. 2024",
+    ),
+    Published(
+        "ViViT (Bargshady et al. 2024)",
+        BIOVID,
+        "video",
+        "",
+        "accuracy",
+        0.799,
+        "87 subjects, protocol as a review reports it",
+        False,
+        "a review",
+    ),
+    Published("VGG, landmarks and Bi-LSTM", BIOVID, "video", "", "accuracy", 0.991, _FRAMES, True, _GHAISH),
+    Published("VGG, landmarks and Bi-LSTM", BIOVID, "video", "", "AUC", 0.99, _FRAMES, True, _GHAISH),
+    Published("AU only", "133 images", "image", "", "accuracy", 0.87, _IMAGES, True, _VERMA),
+    Published("CNN only", "54 images", "image", "", "accuracy", 0.78, _IMAGES, True, _VERMA),
+    Published("AU + CNN", "133 images", "image", "", "accuracy", 0.91, _IMAGES, True, _VERMA),
+    Published("AU + CNN", "133 images", "image", "", "AUC", 0.956, _IMAGES, True, _VERMA),
+    Published("AU + CNN", "133 images", "image", "", "pain precision", 0.94, _IMAGES, True, _VERMA),
+    Published("AU + CNN", "133 images", "image", "", "pain recall", 0.85, _IMAGES, True, _VERMA),
+    Published(
+        "ViT", "UNBC-McMaster", "video", "", "F1", 0.55, "pain or not, fold protocol not known", False, "second hand"
+    ),
+    Published(
+        "CNN + RNN, replicated",
+        "MIntPAIN",
+        "video",
+        "",
+        "accuracy",
+        0.391,
+        "five levels, leave one subject out (standard deviation 0.104); always “no pain” scores 0.50",
+        False,
+        "second hand",
+    ),
+)
+"""In the order of data set, part and year; no figure from memory."""
+
+REMARKS: dict[str, str] = {
+    AI4PAIN: "The validation part holds 12 / 144 / 144 clips of no, low and high pain: always saying “low” or "
+    "always “high” scores an accuracy of 0.48 there, above every baseline of the organisers.",
+}
+"""What to know before reading the rows of a data set."""
+
+
+def published_rows(dataset: str | None = None) -> tuple[Published, ...]:
+    """All rows, or those of one data set."""
+    return tuple(row for row in PUBLISHED if dataset is None or row.dataset == dataset)

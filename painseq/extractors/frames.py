@@ -1,0 +1,26 @@
+"""Crops of a batch of clips through an extractor."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from painseq.extractors.extractor import Extractor
+
+
+def frame_features(extractor: Extractor | None, x: Tensor, mask: Tensor) -> Tensor:
+    """Features of a batch of clips, whichever view it is in.
+
+    Args:
+        extractor: None where frames are features already.
+        x: (B, T, 3, H, W) crops, uint8 or float 0..255, or (B, T, *F) features, which pass.
+        mask: (B, T) bool; only real frames go through the network.
+
+    Returns:
+        (B, T, *F) float, zero in masked frames if they came from crops.
+    """
+    if extractor is None or x.ndim != 5 or tuple(x.shape[2:]) == tuple(extractor.out_shape):
+        return x.float()
+    real: Tensor = extractor(x[mask])
+    out = real.new_zeros((*mask.shape, *real.shape[1:]))
+    out[mask] = real
+    return out

@@ -1,0 +1,153 @@
+"""Any network of timm as an extractor."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from painseq.errors import PainseqError
+from painseq.extractors.extractor import Extractor, random_start
+from painseq.extractors.weights import load_weights
+from painseq.spec import Spec
+
+
+class TimmBackbone(Extractor):
+    """A timm network without its classifier, with its own normalisation: (N, D) pooled features.
+
+    Args:
+        model: timm's name, e.g. "resnet18" or "mobilenetv3_small_050.lamb_in1k".
+        weights: "hub" downloads timm's own pretrained weights; else a path or address for `read_weights`, with
+            timm's parameter names; None starts from random weights.
+        input_size_px: side of the crops. A network of fixed size (ViT) is built for this size.
+        seed: of random weights.
+        trainable: blocks that train, by timm's module names ("layer4", "blocks.3"), or all. The others are frozen.
+        new: blocks that start from random weights although `weights` are given.
+
+    Raises:
+        PainseqError: an unknown model or block, weights that do not fit or cannot be had, a size that the network
+            does not take.
+    """
+
+    mean: Tensor
+    std: Tensor
+    backbone: Any  # A timm model: nn.Module does not tell its pretrained_cfg, forward_features, forward_head.
+
+    def __init__(
+        self,
+        model: str,
+        weights: str | None = None,
+        input_size_px: int = 224,
+        seed: int = 0,
+        trainable: Sequence[str] = (),
+        new: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.weights = weights
+        self.input_size_px = input_size_px
+        self.seed = seed
+        self.trainable = tuple(trainable)
+        self.new = tuple(new)
+        with random_start(seed):
+            self.backbone = _create(model, pretrained=weights == "hub", input_size_px=input_size_px)
+        config = self.backbone.pretrained_cfg
+        self.register_buffer("mean", 255 * torch.tensor(config["mean"]).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(config["std"]).reshape(3, 1, 1), persistent=False)
+        if weights is None:
+            self.check_blocks(self.new)
+            self.loaded = f"Random weights (seed {seed}): not trained on anything."
+        elif weights == "hub":
+            if self.new:
+                raise PainseqError("TimmBackbone: `new` goes with a weights file; weights='hub' loads every block.")
+            self.loaded = f"Loaded timm's pretrained weights {config.get('architecture')}.{config.get('tag')}."
+        else:
+            classifier = config["classifier"]
+            load_weights(
+                self, weights, self.new, drop=[classifier] if isinstance(classifier, str) else list(classifier)
+            )
+        self.out_shape = self._find_out_shape()
+        self.freeze()
+
+    def _find_out_shape(self) -> tuple[int, ...]:
+        # `num_features` is not it: several networks widen behind it, and only a run tells.
+        self.eval()
+        size_px = self.input_size_px
+        try:
+            with torch.inference_mode():
+                out = self(torch.zeros(1, 3, size_px, size_px))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise PainseqError(f"{self.model} does not take crops of {size_px} pixels: {error}") from error
+        if out.ndim != 2:
+            raise PainseqError(f"{self.model} gives {tuple(out.shape[1:])} a frame; one pooled vector is needed.")
+        return (int(out.shape[1]),)
+
+    @property
+    def network(self) -> nn.Module:
+        """timm's own module: weights files have its parameter names."""
+        backbone: nn.Module = self.backbone
+        return backbone
+
+    def block_names(self) -> list[str]:
+        """The network's modules of the first level, and those inside the ones that merely hold a sequence."""
+        names = []
+        for name, child in self.backbone.named_children():
+            names.append(name)
+            if isinstance(child, nn.Sequential | nn.ModuleList):
+                names += [f"{name}.{inner}" for inner, _ in child.named_children()]
+        return names
+
+    def preprocessing_spec(self) -> Spec:
+        """timm's mean and standard deviation for this network, in 0..1."""
+        config = self.backbone.pretrained_cfg
+        return {"mean": list(config["mean"]), "std": list(config["std"])}
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The network's features before pooling: (N, C, h, w) for a CNN; in timm's own layout for others.
+
+        Raises:
+            PainseqError: crops of another size.
+        """
+        self.check_crops(x)
+        maps: Tensor = self.backbone.forward_features((x.to(self.mean.dtype) - self.mean) / self.std)
+        return maps
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """From `maps` to features, (N, D)."""
+        features: Tensor = self.backbone.forward_head(maps)
+        return features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, S, S) uint8 or float 0..255 to (N, D).
+
+        Raises:
+            PainseqError: crops of another size.
+        """
+        return self.pool(self.maps(x))
+
+
+def _create(model: str, pretrained: bool, input_size_px: int) -> nn.Module:
+    if not timm.is_model(model):
+        close = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.4)
+        raise PainseqError(
+            f"timm {timm.__version__} has no model {model!r}. Close: {', '.join(close) or 'none'}. "
+            "timm.list_models() lists all."
+        )
+    try:
+        config = timm.get_pretrained_cfg(model)
+        size: dict[str, Any] = {}
+        if config is not None and config.fixed_input_size and input_size_px != config.input_size[-1]:
+            size = {"img_size": input_size_px}
+        network: nn.Module = timm.create_model(model, pretrained=pretrained, num_classes=0, **size)
+    except (OSError, RuntimeError, AssertionError, TypeError, ValueError) as error:
+        if pretrained:
+            raise PainseqError(
+                f"timm's pretrained weights of {model} could not be had: {error}. Without a network, give the path of "
+                "a .safetensors or .pth file as weights, or leave weights out for random ones."
+            ) from error
+        raise PainseqError(f"timm cannot build {model} for crops of {input_size_px} pixels: {error}.") from error
+    return network

@@ -1,0 +1,22 @@
+"""From a video to crops of one face: locators, a track, crops."""
+
+from painseq.faces.crops import CropChunk, FaceCrops
+from painseq.faces.face_alignment import FaceAlignment
+from painseq.faces.full_frame import FullFrame
+from painseq.faces.locator import Face, Locator
+from painseq.faces.sidecar import Sidecar
+from painseq.faces.track import FaceTrack, track
+from painseq.faces.yunet import YuNet
+
+__all__ = [
+    "CropChunk",
+    "Face",
+    "FaceAlignment",
+    "FaceCrops",
+    "FaceTrack",
+    "FullFrame",
+    "Locator",
+    "Sidecar",
+    "YuNet",
+    "track",
+]

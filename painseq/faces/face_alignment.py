@@ -1,0 +1,78 @@
+"""The 68 landmarks of the `face-alignment` package, as the papers use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from painseq.errors import PainseqError
+from painseq.faces.locator import Face, Locator
+from painseq.spec import Spec
+
+
+class FaceAlignment(Locator):
+    """Boxes by a face detector and 68 landmarks by FAN; needs the extra `painseq[face-alignment]`.
+
+    The package fetches its weights at first use, into `$TORCH_HOME/hub/checkpoints`.
+
+    Args:
+        device: "cpu", "cuda", ...
+        detector: "sfd", the package's own default, or "blazeface", much faster and for large faces only.
+    """
+
+    needs_pixels: ClassVar[bool] = True
+
+    def __init__(self, device: str = "cpu", detector: Literal["sfd", "blazeface"] = "sfd") -> None:
+        if detector not in ("sfd", "blazeface"):
+            raise PainseqError(f"FaceAlignment's detector is {detector!r}; it is sfd or blazeface.")
+        self.device = device
+        self.detector = detector
+        self._aligner: Any = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_aligner": None}
+
+    def identity(self) -> Spec:
+        """The device does not count."""
+        return {**super().identity(), "init_args": {"detector": self.detector}}
+
+    def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
+        """Every face with its landmarks; the box and score are the detector's."""
+        if images is None:
+            raise ValueError("FaceAlignment needs the images.")
+        if self._aligner is None:
+            self._aligner = self._load()
+        return [self._faces(image) for image in images]
+
+    def _faces(self, image: NDArray[np.uint8]) -> list[Face]:
+        # Frame by frame: the package's batch calls give differently shaped answers when a frame has no face.
+        found = self._aligner.face_detector.detect_from_image(image.copy())
+        if found is None or not len(found):
+            return []
+        landmarks = self._aligner.get_landmarks_from_image(image, detected_faces=list(found))
+        if landmarks is None:
+            return []
+        return [
+            Face(np.asarray(box[:4], np.float32), float(box[4]), np.asarray(points, np.float32)[:, :2])
+            for box, points in zip(found, landmarks, strict=True)
+        ]
+
+    def _load(self) -> Any:  # noqa: ANN401 (an optional package)
+        try:
+            import face_alignment
+        except ImportError as error:
+            raise PainseqError(
+                f"The locator FaceAlignment needs the package face-alignment: {error}. "
+                "Install it: pip install 'painseq[face-alignment]'."
+            ) from error
+        try:
+            return face_alignment.FaceAlignment(
+                face_alignment.LandmarksType.TWO_D, device=self.device, face_detector=self.detector, compile=False
+            )
+        except OSError as error:
+            raise PainseqError(
+                f"face-alignment cannot fetch its weights: {error}. Put them into $TORCH_HOME/hub/checkpoints by hand."
+            ) from error

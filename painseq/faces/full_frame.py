@@ -1,0 +1,28 @@
+"""Videos that are already cropped to the face."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from painseq.faces.locator import Face, Locator
+from painseq.video import open_video
+
+
+class FullFrame(Locator):
+    """The whole picture is the face. A margin of 0 in `FaceCrops` then keeps it as it is."""
+
+    needs_pixels: ClassVar[bool] = False
+
+    def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
+        """One face a frame, with score 1."""
+        if images is None:
+            with open_video(video) as opened:
+                width, height = opened.size
+        else:
+            height, width = images.shape[1:3]
+        face = Face(np.array([0, 0, width, height], np.float32), 1.0)
+        return [[face] for _ in times_s]

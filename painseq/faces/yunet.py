@@ -1,0 +1,99 @@
+"""OpenCV's YuNet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from painseq.download import fetch, sha256_of
+from painseq.errors import PainseqError
+from painseq.faces.locator import Face, Locator
+from painseq.spec import Spec
+
+URL = "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/face_detection_yunet_2023mar.onnx"
+SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+
+
+class YuNet(Locator):
+    """Boxes and five points (eyes, nose, corners of the mouth; not used as landmarks) by YuNet, through OpenCV.
+
+    Args:
+        model: path of the ONNX file; None fetches the official one (233 kB) into the cache, once.
+        min_score: faces below it are dropped, 0 to 1.
+        max_side_px: larger pictures are reduced to this longer side before the search; the smallest face that
+            it finds is about 10 pixels wide then.
+
+    Raises:
+        PainseqError: no file at `model`.
+    """
+
+    needs_pixels: ClassVar[bool] = True
+
+    def __init__(self, model: str | None = None, min_score: float = 0.6, max_side_px: int = 320) -> None:
+        if model is not None and not Path(model).is_file():
+            raise PainseqError(f"No YuNet model at {model}. Without `model` the official file is fetched from {URL}.")
+        if not 0 < min_score < 1:
+            raise PainseqError(f"YuNet's min_score is {min_score}; it must lie between 0 and 1.")
+        if max_side_px < 32:
+            raise PainseqError(f"YuNet's max_side_px is {max_side_px}; it must be 32 or more.")
+        self.model = model
+        self.min_score = min_score
+        self.max_side_px = max_side_px
+        self._detector: Any = None
+
+    def __getstate__(self) -> dict[str, object]:
+        # An OpenCV object cannot go to another process; each makes its own.
+        return {**self.__dict__, "_detector": None}
+
+    def identity(self) -> Spec:
+        """The model counts by its content, wherever its file lies."""
+        spec = super().identity()
+        args = {"min_score": self.min_score, "max_side_px": self.max_side_px}
+        sha256 = SHA256 if self.model is None else sha256_of(Path(self.model))
+        return {**spec, "init_args": {**args, "model_sha256": sha256}}
+
+    def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
+        """Faces with a score of at least `min_score`."""
+        if images is None:
+            raise ValueError("YuNet needs the images.")
+        return [self._faces(image) for image in images]
+
+    def _faces(self, image: NDArray[np.uint8]) -> list[Face]:
+        height, width = image.shape[:2]
+        scale = min(1.0, self.max_side_px / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        if scale < 1:
+            small = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+            image = np.asarray(small)
+        if self._detector is None:
+            self._detector = self._load()
+        self._detector.setInputSize(size)
+        _, rows = self._detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
+        if rows is None:
+            return []
+        factors = np.array([width / size[0], height / size[1]] * 2, np.float32)
+        boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1).astype(np.float32) * factors
+        return [Face(box, float(score)) for box, score in zip(boxes, rows[:, 14], strict=True)]
+
+    def _load(self) -> Any:  # noqa: ANN401 (OpenCV's classes have no types here)
+        try:
+            import cv2
+        except ImportError as error:
+            raise PainseqError(
+                f"OpenCV cannot be imported: {error}. Where a shared library such as libGL is missing, install it "
+                "(Debian: apt install libgl1 libglib2.0-0) or replace opencv-python by opencv-python-headless."
+            ) from error
+        path = fetch(URL, SHA256) if self.model is None else Path(self.model)
+        level = cv2.utils.logging.getLogLevel()
+        # OpenCV 5 warns at each load that its new engine has no targets to choose from; nobody chose one.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            return cv2.FaceDetectorYN.create(str(path), "", (320, 320), self.min_score)
+        except cv2.error as error:
+            raise PainseqError(f"OpenCV {cv2.__version__} cannot load {path} as a YuNet model: {error}") from error
+        finally:
+            cv2.utils.logging.setLogLevel(level)

@@ -1,0 +1,190 @@
+"""Features for other tools and from them: a folder of .npz files."""
+
+from __future__ import annotations
+
+import csv
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from painseq.errors import PainseqError
+from painseq.features.store import ClipFeatures, Dtype, FeatureStore
+from painseq.spec import Spec, digest
+
+_ARRAYS = ("features", "present", "times_s")
+
+
+def file_name(clip_id: str) -> str:
+    """A file name for a clip, safe everywhere and another one for each clip.
+
+    Ids of plain letters, digits, "_" and "-" keep their name; others are shortened and carry a digest.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", clip_id)[:100]
+    return f"{safe}.npz" if safe == clip_id else f"{safe}.{digest(clip_id)}.npz"
+
+
+def export_npz(store: FeatureStore, directory: Path) -> None:
+    """Write one .npz a clip (features, present, times_s) and index.csv (clip_id, file).
+
+    Raises:
+        PainseqError: the folder holds other files already, or cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise PainseqError(f"{directory} is not empty. Give --export a new folder.")
+        with (directory / "index.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["clip_id", "file"])
+            for clip_id in store:
+                clip = store[clip_id]
+                np.savez(
+                    directory / file_name(clip_id),
+                    features=clip.features.numpy(),
+                    present=clip.present.numpy(),
+                    times_s=clip.times_s.numpy(),
+                )
+                writer.writerow([clip_id, file_name(clip_id)])
+    except OSError as error:
+        raise PainseqError(f"{directory} cannot be written: {error}.") from error
+
+
+class NpzFolder:
+    """Features from another tool: read as `FeatureStore` is, but who made them is not known.
+
+    Each .npz holds `features` (T, *F) of any float type or uint8, `present` (T,) bool and `times_s` (T,) seconds from
+    the clip's start. index.csv (clip_id, file) names the clips; without it a file's name without .npz is its clip id.
+
+    Two folders of features of the same shape count as the same pipeline, since nothing in them tells otherwise.
+
+    Raises:
+        PainseqError: no such folder, no .npz in it, or a file that does not fit.
+    """
+
+    trained_on: tuple[str, ...] = ()
+    failed: dict[str, str]
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.failed = {}
+        self._files = self._find()
+        if not self._files:
+            raise PainseqError(f"{self.path} holds no .npz file of a clip.")
+        first = self[next(iter(self._files))].features
+        self.out_shape: tuple[int, ...] = tuple(first.shape[1:])
+        self.dtype: Dtype = (
+            "uint8" if first.dtype == torch.uint8 else "float16" if first.dtype == torch.float16 else "float32"
+        )
+        self.spec: Spec = {"extractor": None, "face": None, "sampling": None, "out_shape": list(self.out_shape)}
+        self.fingerprint = digest(self.spec)
+
+    def _find(self) -> dict[str, Path]:
+        index = self.path / "index.csv"
+        if not index.is_file():
+            return {file.stem: file for file in sorted(self.path.glob("*.npz"))}
+        with index.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        if rows and not {"clip_id", "file"} <= rows[0].keys():
+            raise PainseqError(f"{index} must have the columns clip_id and file.")
+        outside = [row["file"] for row in rows if Path(row["file"]).name != row["file"]]
+        if outside:
+            raise PainseqError(f"{index} names {outside[0]!r}; files must lie in {self.path} itself.")
+        return {row["clip_id"]: self.path / row["file"] for row in rows}
+
+    @property
+    def clip_ids(self) -> tuple[str, ...]:
+        """Clips with features."""
+        return tuple(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __contains__(self, clip_id: object) -> bool:
+        return clip_id in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __getitem__(self, clip_id: str) -> ClipFeatures:
+        """All frames of a clip; doubles become float32.
+
+        Raises:
+            PainseqError: no such clip, or a file that does not hold the three arrays.
+        """
+        return self.frames(clip_id)
+
+    def frames(self, clip_id: str, first: int = 0, last: int | None = None) -> ClipFeatures:
+        """The clip's frames from `first` up to, not including, `last`.
+
+        Raises:
+            PainseqError: no such clip, or a file that does not hold the three arrays.
+        """
+        features, present, times_s = (self._array(clip_id, name) for name in _ARRAYS)
+        if features.dtype == np.float64:
+            features = features.astype(np.float32)
+        if features.dtype not in (np.uint8, np.float16, np.float32) or features.ndim < 2:
+            raise PainseqError(
+                f"{self._file(clip_id)}: features of {features.dtype}, shape {features.shape}; need (T, D)."
+            )
+        if not len(features) == len(present) == len(times_s):
+            raise PainseqError(
+                f"{self._file(clip_id)}: features, present and times_s have {len(features)}, {len(present)} and "
+                f"{len(times_s)} frames."
+            )
+        shape = getattr(self, "out_shape", features.shape[1:])
+        if features.shape[1:] != shape:
+            raise PainseqError(
+                f"{self._file(clip_id)}: {features.shape[1:]} a frame, where the first file has {shape}."
+            )
+        return ClipFeatures(
+            torch.from_numpy(features[first:last].copy()),
+            torch.from_numpy(present[first:last].astype(bool)),
+            torch.from_numpy(times_s[first:last].astype(np.float64)),
+        )
+
+    def num_frames(self, clip_id: str) -> int:
+        """Frames of the clip."""
+        return len(self._array(clip_id, "present"))
+
+    def num_faceless(self, clip_id: str) -> int:
+        """Frames of the clip without a face."""
+        return int((~self._array(clip_id, "present").astype(bool)).sum())
+
+    def _file(self, clip_id: str) -> Path:
+        if clip_id not in self._files:
+            raise PainseqError(
+                f"{self.path} has no clip {clip_id!r}. Export the features of every clip of the data set."
+            )
+        return self._files[clip_id]
+
+    def _array(self, clip_id: str, name: str) -> np.ndarray:
+        file = self._file(clip_id)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                array: np.ndarray = arrays[name]
+                return array
+        except KeyError as error:
+            raise PainseqError(f"{file} has no array {name!r}; it needs {', '.join(_ARRAYS)}.") from error
+        except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise PainseqError(f"{file} is not an .npz file of plain arrays that can be read: {error}.") from error
+
+
+def open_features(path: Path) -> FeatureStore | NpzFolder:
+    """A feature store, or a folder of .npz.
+
+    Raises:
+        PainseqError: it is neither.
+    """
+    path = Path(path)
+    if (path / "store.json").is_file():
+        return FeatureStore(path)
+    if any(path.glob("*.npz")):
+        return NpzFolder(path)
+    raise PainseqError(
+        f"{path} is neither a feature store (it has no store.json) nor a folder of .npz files. `painseq extract` "
+        "makes a store."
+    )

@@ -1,0 +1,61 @@
+"""From logits to a clip's label and probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from painseq.batch import masked_mean
+
+NO_PREDICTION = -1
+"""Label of a clip without any real frame."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a head says of each clip of a batch.
+
+    Args:
+        label: (B,) int64, `NO_PREDICTION` for a clip without a real frame.
+        probabilities: (B, K), rows sum to 1; NaN rows without a prediction.
+        votes: (B, K) share of the frames that vote for each class, for frame heads; else None.
+    """
+
+    label: Tensor
+    probabilities: Tensor
+    votes: Tensor | None
+
+
+def decide(level: Literal["frame", "video"], logits: Tensor, mask: Tensor) -> Decision:
+    """Labels and probabilities of a batch of clips.
+
+    Frame heads: the label is the majority vote of the real frames, the probabilities are the mean of their
+    softmax, which also settles a tied vote. Video heads: softmax and its largest entry.
+
+    Args:
+        level: the head's.
+        logits: (B, T, K) or (B, K), as the head gives them.
+        mask: (B, T) bool.
+    """
+    logits = logits.float()
+    votes = None
+    if level == "frame":
+        frames = logits.softmax(dim=-1)
+        probabilities = masked_mean(frames, mask)
+        ballots = torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(frames.dtype)
+        votes = masked_mean(ballots, mask)
+        tied = votes >= votes.max(dim=-1, keepdim=True).values - 1e-6
+        label = torch.where(tied, probabilities, -torch.ones_like(probabilities)).argmax(dim=-1)
+    else:
+        probabilities = logits.softmax(dim=-1)
+        label = probabilities.argmax(dim=-1)
+    empty = ~mask.any(dim=1)
+    nan = torch.full_like(probabilities, float("nan"))
+    return Decision(
+        label=torch.where(empty, torch.full_like(label, NO_PREDICTION), label),
+        probabilities=torch.where(empty[:, None], nan, probabilities),
+        votes=None if votes is None else torch.where(empty[:, None], nan, votes),
+    )

@@ -1,0 +1,44 @@
+"""The frame network with majority vote of Prajod et al. 2024."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from painseq.heads.head import Head
+
+
+class FrameANN(Head):
+    """Four dense layers on each frame's features; the clip's label is the majority vote of its frames.
+
+    Prajod et al. 2024, "Faces of Experimental Pain", section III-D: on 1,024 features, layers of 1024, 128, 32
+    and 3 units with ReLU and dropout 0.3 between them.
+
+    Deviation: the paper says that each layer has a ReLU, which would include the output. Here the output layer
+    has none: under a softmax a ReLU there would make all classes below zero equal and stop their gradient.
+    """
+
+    level: ClassVar[Literal["frame", "video"]] = "frame"
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        num_classes: int,
+        hidden: tuple[int, ...] = (1024, 128, 32),
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__(in_shape, num_classes)
+        self.hidden = tuple(hidden)
+        self.dropout = dropout
+        (width,) = self.pooled_shape()
+        layers: list[nn.Module] = []
+        for units in self.hidden:
+            layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(dropout)]
+            width = units
+        self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to frame logits (B, T, K); a frame's logits depend on that frame alone."""
+        logits: Tensor = self.layers(x)
+        return logits

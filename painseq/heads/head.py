@@ -1,0 +1,55 @@
+"""What every head is."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from painseq.errors import PainseqError
+
+
+class Head(nn.Module):
+    """From a clip's frames to class logits.
+
+    A head is built from `in_shape` (the shape F of one frame's features: (D,) pooled, (C, H, W) for pixels)
+    and `num_classes`, and keeps every argument of its `__init__` as an attribute of that name, so that a
+    checkpoint can record it.
+    """
+
+    level: ClassVar[Literal["frame", "video"]]
+    """Whether `forward` gives a row of logits for each frame or one for the clip."""
+
+    in_shape: tuple[int, ...]
+    num_classes: int
+
+    def __init__(self, in_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.in_shape = tuple(in_shape)
+        self.num_classes = num_classes
+
+    def pooled_shape(self) -> tuple[int]:
+        """`in_shape` of a head that takes one vector a frame.
+
+        Raises:
+            PainseqError: the frames are maps or pixels.
+        """
+        if len(self.in_shape) != 1:
+            raise PainseqError(
+                f"{type(self).__name__} takes one vector a frame, but the frames here have shape {self.in_shape}. "
+                "Put an extractor that pools before it."
+            )
+        return (self.in_shape[0],)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Logits of a batch of clips.
+
+        Args:
+            x: (B, T, *F) frames, float; what stands in masked frames must not matter.
+            mask: (B, T) bool, true for a real frame; false for padding and for frames without a face, which
+                can lie in the middle of a clip.
+
+        Returns:
+            (B, T, K) where `level` is "frame", (B, K) where it is "video".
+        """
+        raise NotImplementedError

@@ -1,0 +1,64 @@
+"""The two-layer LSTM of Prajod et al. 2024."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from painseq.batch import real_frames_first
+from painseq.heads.head import Head
+from painseq.heads.masked_norm import MaskedBatchNorm
+
+
+class LSTM(Head):
+    """Batch norm, LSTM of 32 units, batch norm, dropout, LSTM of 16, batch norm, dropout, dense 16, classes.
+
+    Prajod et al. 2024, "Faces of Experimental Pain", section III-D; there on 300 frames of 1,024 features.
+
+    Frames without a face are left out, not read as zeros: the real frames move together and the last real one
+    is read. The defaults of batch norm are Keras' (epsilon 1e-3, running mean 0.99), the framework that the
+    paper's wording suggests but does not name.
+    """
+
+    level: ClassVar[Literal["frame", "video"]] = "video"
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        num_classes: int,
+        units: tuple[int, int] = (32, 16),
+        dense: int = 16,
+        dropout: float = 0.3,
+        norm_epsilon: float = 1e-3,
+        norm_momentum: float = 0.01,
+    ) -> None:
+        super().__init__(in_shape, num_classes)
+        self.units = tuple(units)
+        self.dense = dense
+        self.dropout = dropout
+        self.norm_epsilon = norm_epsilon
+        self.norm_momentum = norm_momentum
+        (width,) = self.pooled_shape()
+        first, second = self.units
+
+        def norm(features: int) -> MaskedBatchNorm:
+            return MaskedBatchNorm(features, eps=norm_epsilon, momentum=norm_momentum)
+
+        self.norm_in, self.norm_first, self.norm_second = norm(width), norm(first), norm(second)
+        self.lstm_first = nn.LSTM(width, first, batch_first=True)
+        self.lstm_second = nn.LSTM(first, second, batch_first=True)
+        self.drop = nn.Dropout(dropout)
+        self.classify = nn.Sequential(nn.Linear(second, dense), nn.ReLU(), nn.Linear(dense, num_classes))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to video logits (B, K)."""
+        x, lengths = real_frames_first(x, mask)
+        real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+        x = self.norm_in(x, real)
+        x = self.drop(self.norm_first(self.lstm_first(x)[0], real))
+        x = self.lstm_second(x)[0]
+        last = x[torch.arange(len(x), device=x.device), (lengths - 1).clamp(min=0)]
+        logits: Tensor = self.classify(self.drop(self.norm_second(last)))
+        return logits

@@ -1,0 +1,173 @@
+"""Clips and manifests: what is where, of whom, with which label."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from painseq.errors import PainseqError
+from painseq.spec import digest
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A labelled span of one video of one subject.
+
+    Args:
+        clip_id: unique within the data set; the key of the feature store and of predictions.
+        subject_id: who is seen; every split is by subject.
+        video: path relative to the manifest's root, with forward slashes.
+        label: the data set's native label; None where it is hidden.
+        start_s: first moment of the clip, in seconds from the first frame shown.
+        end_s: end of the clip, exclusive; None is the end of the video.
+        fps: native frame rate where the layout tells it; sampling goes by timestamps, not by this.
+        stimulus: "heat", "electrical", "clinical", ...
+        sex: "f" or "m".
+        age: in years.
+        part: the official part this clip belongs to, where the data set has an official split.
+        au_truth: path, relative to the root, of known action units a frame.
+    """
+
+    clip_id: str
+    subject_id: str
+    video: str
+    label: str | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+    fps: float | None = None
+    stimulus: str | None = None
+    sex: str | None = None
+    age: int | None = None
+    part: Part | None = None
+    au_truth: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.clip_id or not self.subject_id or not self.video:
+            raise PainseqError(f"A clip needs a clip_id, a subject_id and a video: {self}.")
+        if not (math.isfinite(self.start_s) and self.start_s >= 0):
+            raise PainseqError(f"Clip {self.clip_id}: start_s is {self.start_s}; it must be 0 or more.")
+        if self.end_s is not None and not self.end_s > self.start_s:
+            raise PainseqError(
+                f"Clip {self.clip_id}: end_s {self.end_s} is not after start_s {self.start_s}."
+            )
+        if self.part is not None and self.part not in PARTS:
+            raise PainseqError(
+                f"Clip {self.clip_id}: part is {self.part!r}; it is one of {', '.join(PARTS)}."
+            )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The clips of one data set, in a fixed order.
+
+    Args:
+        name: the data set, e.g. "biovid"; subjects of different data sets never count as the same.
+        root: folder that the clips' paths are relative to.
+        clips: unique by `clip_id`.
+    """
+
+    name: str
+    root: Path
+    clips: tuple[Clip, ...]
+
+    def __post_init__(self) -> None:
+        twice = [clip_id for clip_id, n in Counter(clip.clip_id for clip in self.clips).items() if n > 1]
+        if twice:
+            raise PainseqError(
+                f"{self.name}: clip id {twice[0]!r} stands for more than one clip ({len(twice)} such)."
+            )
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __iter__(self) -> Iterator[Clip]:
+        return iter(self.clips)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Subject ids, sorted."""
+        return tuple(sorted({clip.subject_id for clip in self.clips}))
+
+    def path(self, clip: Clip) -> Path:
+        """Where the clip's video lies."""
+        return self.root / clip.video
+
+    def only(self, clips: Iterable[Clip]) -> Manifest:
+        """The same data set with these clips alone."""
+        return dataclasses.replace(self, clips=tuple(clips))
+
+    def fingerprint(self) -> str:
+        """Digest of names, labels and spans (not of the videos' contents), whatever the order of the clips."""
+        rows = sorted(dataclasses.astuple(clip) for clip in self.clips)
+        return digest([self.name, [list(row) for row in rows]])
+
+    def write_csv(self, path: Path) -> None:
+        """One row a clip; empty cells are unknown values. Paths are relative to the root."""
+        names = [field.name for field in fields(Clip)]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(names)
+            for clip in self.clips:
+                writer.writerow(["" if value is None else value for value in dataclasses.astuple(clip)])
+
+
+def read_manifest(path: Path, root: Path, name: str) -> Manifest:
+    """Read a manifest CSV: columns as `Clip`'s fields, of which clip_id, subject_id and video are required.
+
+    Raises:
+        PainseqError: no such file, a missing or unknown column, or a value that does not fit, with its line.
+    """
+    if not path.is_file():
+        raise PainseqError(f"No manifest at {path}.")
+    known = {field.name for field in fields(Clip)}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = set(reader.fieldnames or ())
+        missing, unknown = {"clip_id", "subject_id", "video"} - columns, columns - known
+        if missing or unknown:
+            raise PainseqError(
+                f"{path}: missing columns: {', '.join(sorted(missing)) or 'none'}; unknown columns: "
+                f"{', '.join(sorted(unknown)) or 'none'}. Columns known: {', '.join(sorted(known))}."
+            )
+        clips = []
+        for row in reader:
+            try:
+                clips.append(_clip_of(row))
+            except (ValueError, PainseqError) as error:
+                raise PainseqError(f"{path}, line {reader.line_num}: {error}") from error
+    return Manifest(name, root, tuple(clips))
+
+
+def _clip_of(row: dict[str, str]) -> Clip:
+    cells = {key: value.strip() or None for key, value in row.items() if value is not None}
+
+    def number(key: str) -> float | None:
+        cell = cells.get(key)
+        return None if cell is None else float(cell)
+
+    age, part = number("age"), cells.get("part")
+    if part is not None and part not in PARTS:
+        raise PainseqError(f"part is {part!r}; it is one of {', '.join(PARTS)}.")
+    return Clip(
+        clip_id=cells.get("clip_id") or "",
+        subject_id=cells.get("subject_id") or "",
+        video=cells.get("video") or "",
+        label=cells.get("label"),
+        start_s=number("start_s") or 0.0,
+        end_s=number("end_s"),
+        fps=number("fps"),
+        stimulus=cells.get("stimulus"),
+        sex=cells.get("sex"),
+        age=None if age is None else int(age),
+        part=part,
+        au_truth=cells.get("au_truth"),
+    )

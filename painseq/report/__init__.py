@@ -1,0 +1,3 @@
+from painseq.report.page import Figure, Report, write_report
+
+__all__ = ["Figure", "Report", "write_report"]

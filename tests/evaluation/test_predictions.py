@@ -1,0 +1,195 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from painseq.errors import PainseqError
+from painseq.evaluation import Predictions, read_predictions, read_truth
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=8)
+HEADER = "clip_id,subject_id,truth,label,prob_No,prob_Low,prob_High,frames,faceless\n"
+
+
+@st.composite
+def any_predictions(draw) -> Predictions:
+    names = tuple(draw(st.lists(TEXT.filter(lambda t: t == t.strip()), min_size=2, max_size=4, unique=True)))
+    clips = draw(st.lists(TEXT, max_size=6, unique=True))
+    n, k = len(clips), len(names)
+    label = np.array([draw(st.integers(-1, k - 1)) for _ in clips], np.int64)
+    weight = st.floats(1e-6, 1, exclude_min=True)
+
+    def shares() -> np.ndarray:
+        rows = np.array([[draw(weight) for _ in names] for _ in clips]).reshape(n, k)
+        rows /= rows.sum(1, keepdims=True)
+        rows[label < 0] = np.nan
+        return rows
+
+    return Predictions(
+        class_names=names,
+        clip_ids=tuple(clips),
+        subject_ids=tuple(draw(TEXT) for _ in clips),
+        truth=np.array([draw(st.integers(-1, k - 1)) for _ in clips], np.int64),
+        label=label,
+        probabilities=shares(),
+        frames=np.array([draw(st.integers(-1, 300)) for _ in clips], np.int64),
+        faceless=np.array([draw(st.integers(-1, 300)) for _ in clips], np.int64),
+        votes=shares() if draw(st.booleans()) else None,
+    )
+
+
+@given(any_predictions())
+@settings(max_examples=80, deadline=None)
+def test_a_file_gives_back_what_was_written(tmp_path_factory, made):
+    path = tmp_path_factory.mktemp("csv") / "predictions.csv"
+    made.write_csv(path)
+    for read in (read_predictions(path), read_predictions(path, made.class_names)):
+        assert (read.class_names, read.clip_ids, read.subject_ids) == (
+            made.class_names,
+            made.clip_ids,
+            made.subject_ids,
+        )
+        for name in ("truth", "label", "frames", "faceless", "probabilities"):
+            np.testing.assert_array_equal(getattr(read, name), getattr(made, name))
+        if made.votes is None:
+            assert read.votes is None
+        else:
+            np.testing.assert_array_equal(read.votes, made.votes)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("c2,s1,No,Medium,0.2,0.3,0.5,9,0", "'Medium'"),
+        ("c2,s1,Medium,No,0.2,0.3,0.5,9,0", "truth is 'Medium'"),
+        ("c1,s1,No,No,0.2,0.3,0.5,9,0", "already in line 2"),
+        ("c2,s1,No,No,1.2,-0.1,-0.1,9,0", "outside 0..1"),
+        ("c2,s1,No,No,0.2,0.3,0.3,9,0", "sum to 0.8"),
+        ("c2,s1,No,No,0.2,0.3,,9,0", "missing"),
+        ("c2,s1,No,No,0.2,0.3,x,9,0", "prob_High is 'x'"),
+        ("c2,s1,No,,0.2,0.3,0.5,9,0", "no label"),
+        ("c2,s1,No,No,0.2,0.3,0.5,-9,0", "frames is '-9'"),
+        ("c2,,No,No,0.2,0.3,0.5,9,0", "must not be empty"),
+        ("c2,s1,No,No,0.2,0.3,0.5,9", "9 cells"),
+        ("c2,s1,No,No,0.2,0.3,0.5,9,0,7", "9 cells"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line(tmp_path, row, words):
+    path = write(tmp_path / "p.csv", HEADER + "c1,s1,No,Low,0.2,0.5,0.3,9,0\n" + row + "\n")
+    with pytest.raises(PainseqError, match="line 3") as error:
+        read_predictions(path)
+    assert words in str(error.value)
+
+
+def test_rounded_probabilities_pass(tmp_path):
+    path = write(tmp_path / "p.csv", HEADER + "c1,s1,No,Low,0.33,0.33,0.33,9,0\n")
+    assert read_predictions(path).label.tolist() == [1]
+
+
+def test_a_missing_file_or_column_is_told(tmp_path):
+    with pytest.raises(PainseqError, match="No predictions at"):
+        read_predictions(tmp_path / "absent.csv")
+    with pytest.raises(PainseqError, match="line 1: missing columns: label"):
+        read_predictions(write(tmp_path / "p.csv", "clip_id,subject_id,predicted\nc,s,1\n"))
+    with pytest.raises(PainseqError, match="missing columns"):
+        read_predictions(write(tmp_path / "p.csv", ""))
+    with pytest.raises(PainseqError, match="more than once"):
+        read_predictions(write(tmp_path / "p.csv", "clip_id,subject_id,label,label\nc,s,1,1\n"))
+    (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00\x00binary")
+    with pytest.raises(PainseqError, match="UTF-8"):
+        read_predictions(tmp_path / "p.csv")
+
+
+def test_a_file_without_probabilities_takes_its_classes_from_its_labels(tmp_path):
+    path = write(tmp_path / "p.csv", "clip_id,subject_id,label,note\nc1,s1,No,x\nc2,s1,High,\nc3,s2,,\n")
+    read = read_predictions(path)
+    assert read.class_names == ("High", "No")
+    assert not read.order_known
+    assert read.label.tolist() == [1, 0, -1]
+    assert np.isnan(read.probabilities).all()
+    assert read.truth.tolist() == read.frames.tolist() == [-1, -1, -1]
+
+    read = read_predictions(path, ["No", "Low", "High"])
+    assert read.order_known
+    assert read.label.tolist() == [0, 2, -1]
+    with pytest.raises(PainseqError, match="none of the classes"):
+        read_predictions(path, ["No", "Low"])
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
+    read = read_predictions(write(tmp_path / "p.csv", "clip_id,subject_id,label\nc1,s,10\nc2,s,2\n"))
+    assert read.class_names == ("2", "10")
+    assert read.order_known
+
+
+def test_classes_that_cannot_be_told_are_asked_for(tmp_path):
+    path = write(tmp_path / "p.csv", "clip_id,subject_id,label\nc1,s1,No\n")
+    with pytest.raises(PainseqError, match="Give the class names"):
+        read_predictions(path)
+
+
+def test_given_classes_must_be_those_of_the_probabilities(tmp_path):
+    path = write(tmp_path / "p.csv", HEADER + "c1,s1,No,Low,0.2,0.5,0.3,9,0\n")
+    assert read_predictions(path, ["High", "Low", "No"]).probabilities.tolist() == [[0.3, 0.5, 0.2]]
+    with pytest.raises(PainseqError, match="No, Low, High; the classes given are No, High"):
+        read_predictions(path, ["No", "High"])
+
+
+def test_truth_is_filled_in_by_clip(predictions):
+    made = predictions([-1, -1], [0, 1])
+    truth = {"clip1": "High Pain", "clip0": "No Pain", "another": "No Pain"}
+    assert made.with_truth(truth).truth.tolist() == [0, 2]
+    assert predictions([0, -1], [0, 1]).with_truth(truth).truth.tolist() == [0, 2]
+    with pytest.raises(PainseqError, match="lacks 1 of the 2 predicted clips, the first is 'clip0'"):
+        made.with_truth({"clip1": "High Pain"})
+    with pytest.raises(PainseqError, match="'Severe'"):
+        made.with_truth({**truth, "clip1": "Severe"})
+    with pytest.raises(PainseqError, match="other data"):
+        predictions([1, -1], [0, 1]).with_truth(truth)
+
+
+def test_truth_file(tmp_path):
+    assert read_truth(write(tmp_path / "t.csv", "clip_id,truth\na,No\nb,High\n")) == {"a": "No", "b": "High"}
+    assert read_truth(write(tmp_path / "t.csv", "clip_id,subject_id,label\na,s,No\n")) == {"a": "No"}
+    for text, words in (
+        ("clip_id,label\na,No\na,No\n", "line 3: clip 'a' appears twice"),
+        ("clip_id,label\na,\n", "line 2: clip 'a' has an empty label"),
+        ("clip_id,level\na,No\n", "neither"),
+    ):
+        with pytest.raises(PainseqError, match=words):
+            read_truth(write(tmp_path / "t.csv", text))
+
+
+def test_only_keeps_rows_together(predictions):
+    made = predictions([0, 1, 2], [2, 1, -1], ["a", "b", "c"])
+    for chosen in (made.only([2, 0]), made.only(np.array([2, 0]))):
+        assert chosen.clip_ids == ("clip2", "clip0")
+        assert chosen.truth.tolist() == [2, 0]
+        assert chosen.subject_ids == ("c", "a")
+    assert made.only(made.scored).clip_ids == ("clip0", "clip1")
+    assert len(made.only([])) == 0
+
+
+def test_inconsistent_predictions_are_refused(predictions):
+    with pytest.raises(PainseqError, match="truth holds an index"):
+        predictions([3], [0])
+    with pytest.raises(PainseqError, match="each once"):
+        predictions([0], [0], class_names=("a", "a"))
+    good = predictions([0, 1], [0, 1])
+    with pytest.raises(PainseqError, match="appears more than once"):
+        good.only([0, 0])
+
+
+def test_the_file_is_plain(tmp_path, predictions):
+    predictions([0, -1], [2, -1]).write_csv(tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text().splitlines() == [
+        "clip_id,subject_id,truth,label,prob_No Pain,prob_Low Pain,prob_High Pain,frames,faceless",
+        "clip0,s0,No Pain,High Pain,0.0,0.0,1.0,10,0",
+        "clip1,s1,,,,,,10,10",
+    ]

@@ -1,0 +1,156 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics as reference
+from rich.console import Console
+from sklearn.dummy import DummyClassifier
+
+from painseq.errors import PainseqError
+from painseq.evaluation import PUBLISHED, always_majority, baselines, paired_difference, score, table
+
+
+def test_the_majority_class_is_that_of_the_training_part(predictions):
+    truth = [0] * 2 + [1] * 5 + [2] * 3
+    made = predictions(truth, [0] * 10)
+    majority, _ = baselines(made)
+    assert "Low Pain" in majority.rule
+    assert "scored clips" in majority.rule
+    assert majority.scores.accuracy == 0.5
+
+    majority, _ = baselines(made, {"No Pain": 1, "Low Pain": 5, "High Pain": 9})
+    assert "High Pain" in majority.rule
+    assert "training part" in majority.rule
+    assert majority.scores.accuracy == pytest.approx(0.3)
+    assert majority.scores.balanced_accuracy == pytest.approx(1 / 3)
+    assert majority.scores.quadratic_weighted_kappa == pytest.approx(0)
+    with pytest.raises(PainseqError, match="'Severe'"):
+        baselines(made, {"Severe": 3})
+
+
+def test_chance_is_what_guessing_gives_on_average(predictions):
+    truth = [0] * 12 + [1] * 60 + [2] * 48
+    chance = baselines(predictions(truth, [0] * 120))[1].scores
+    guesses = [
+        DummyClassifier(strategy="uniform", random_state=seed).fit(np.zeros((3, 1)), [0, 1, 2]).predict(truth)
+        for seed in range(400)
+    ]
+    assert chance.accuracy == pytest.approx(1 / 3)
+    assert chance.balanced_accuracy == pytest.approx(1 / 3)
+    assert chance.quadratic_weighted_kappa == pytest.approx(0)
+    for ours, theirs in (
+        (chance.accuracy, lambda g: reference.accuracy_score(truth, g)),
+        (chance.balanced_accuracy, lambda g: reference.balanced_accuracy_score(truth, g)),
+        (chance.quadratic_weighted_kappa, lambda g: reference.cohen_kappa_score(truth, g, weights="quadratic")),
+        (chance.macro_f1, lambda g: reference.f1_score(truth, g, average="macro")),
+    ):
+        assert ours == pytest.approx(np.mean([theirs(guess) for guess in guesses]), abs=0.015)
+
+
+def test_baselines_are_scored_on_the_clips_that_the_model_is(predictions):
+    made = predictions([0, 0, 1, 1, 2], [0, -1, 1, 1, -1])
+    majority = baselines(made)[0]
+    assert sum(majority.scores.support) == score(made).counts.scored == 3
+    assert majority.scores.accuracy == pytest.approx(2 / 3)
+    always = always_majority(made)
+    assert always.label.tolist() == [1, -1, 1, 1, -1]
+    assert paired_difference(made, always, ["accuracy"])["accuracy"].value == pytest.approx(1 / 3)
+
+
+def test_clips_without_a_prediction_are_left_out_and_counted(predictions):
+    evaluation = score(predictions([0, 1, 2, 2, -1], [0, 1, -1, 2, 0], ["a", "b", "c", "d", "e"]))
+    counts = evaluation.counts
+    assert (counts.clips, counts.scored, counts.without_prediction, counts.hidden) == (5, 3, 1, 1)
+    assert counts.without_prediction_by_class == {"No Pain": 0, "Low Pain": 0, "High Pain": 1}
+    assert counts.without_prediction_by_subject == {"c": 1}
+    assert counts.faceless_share_by_class == {"No Pain": 0.0, "Low Pain": 0.0, "High Pain": 0.5}
+    assert (counts.frames, counts.faceless, counts.subjects) == (50, 10, 3)
+    assert evaluation.scores.accuracy == 1
+    assert any("1 of 5 clips have no prediction" in line for line in evaluation.warnings)
+    assert any("hidden truth" in line for line in evaluation.warnings)
+
+
+def warned(evaluation, words):
+    return any(words in line for line in evaluation.warnings)
+
+
+def test_warnings(predictions):
+    subjects = [f"s{i // 4}" for i in range(120)]
+    truth = [0, 1, 2, 1] * 30
+    perfect = score(predictions(truth, truth, subjects))
+    assert perfect.warnings == ()
+
+    never_high = score(predictions(truth, [0, 1, 1, 1] * 30, subjects))
+    assert warned(never_high, "“High Pain” has recall 0: none of its 30 clips")
+    assert not warned(never_high, "No better than")
+
+    constant = score(predictions(truth, [1] * 120, subjects))
+    assert warned(constant, "baseline “majority class”")
+    assert warned(constant, "baseline “chance”")
+
+    rng = np.random.default_rng(3)
+    guess = np.where(rng.random(120) < 0.05, truth, rng.integers(0, 3, 120))
+    assert warned(score(predictions(truth, list(guess), subjects)), "Not told apart from guessing")
+
+    assert warned(score(predictions([0, 1], [0, 1], ["a", "b"])), "“High Pain” does not occur in the truth")
+    assert warned(score(predictions([0, 1], [0, 1], ["a", "b"])), "2 subjects only")
+    assert warned(score(predictions([0, 1], [0, 1], ["a", "a"])), "1 subject only: there is no interval")
+    assert warned(score(predictions([1, 1], [1, 1])), "Quadratic kappa is not defined")
+    assert warned(score(predictions([0, 1, 2], [0, 1, 2], order_known=False)), "order of the classes is not stated")
+
+
+@pytest.mark.parametrize(("truth", "label"), [([], []), ([-1, -1], [0, 1]), ([0, 1], [-1, -1]), ([1], [1])])
+def test_degenerate_predictions_give_an_evaluation_without_nan(predictions, truth, label):
+    evaluation = score(predictions(truth, label))
+    text = json.dumps(evaluation.to_dict(), allow_nan=False)
+    assert json.loads(text)["scores"]["quadratic_weighted_kappa"] is None
+    if truth != [1]:
+        assert warned(evaluation, "nothing was scored")
+    render({"model": evaluation})
+
+
+def test_the_keys_of_the_json_file(predictions):
+    values = json.loads(json.dumps(score(predictions([0, 1, 2], [0, 2, 2])).to_dict(), allow_nan=False))
+    assert list(values) == [
+        "class_names",
+        "scores",
+        "intervals",
+        "baselines",
+        "counts",
+        "clips_without_prediction",
+        "warnings",
+    ]
+    assert list(values["intervals"]) == ["accuracy", "balanced_accuracy", "macro_f1", "quadratic_weighted_kappa"]
+    assert list(values["baselines"]) == ["majority class", "chance"]
+    assert values["scores"]["per_class"]["High Pain"] == {
+        "precision": 0.5,
+        "recall": 1.0,
+        "f1": pytest.approx(2 / 3),
+        "support": 1,
+        "predicted": 2,
+    }
+
+
+def render(evaluations) -> str:
+    console = Console(width=100, file=io.StringIO())
+    console.print(table(evaluations))
+    return console.file.getvalue()
+
+
+def test_the_table_shows_models_and_baselines_once(predictions):
+    made = predictions([0, 1, 2, 2] * 5, [0, 1, 1, 2] * 5)
+    text = render({"LSTM [heat]": score(made), "ANN": score(made)})
+    assert "LSTM [heat]" in text
+    assert "0.750" in text
+    assert text.count("majority class") == 2  # one row, one rule below the table
+    other = score(made.only(range(7)))
+    assert "majority class (ANN)" in " ".join(render({"LSTM": score(made), "ANN": other}).split())
+
+
+def test_published_rows_state_where_they_are_from():
+    assert all(row.dataset and row.protocol and row.source and 0 <= row.value <= 1 for row in PUBLISHED)
+    assert {row.standing for row in PUBLISHED} == {"read in the paper", "second hand"}
+    assert {row.part for row in PUBLISHED} == {"validation", "test", ""}
+    keys = [(row.name, row.dataset, row.modality, row.part, row.metric) for row in PUBLISHED]
+    assert len(set(keys)) == len(keys)

@@ -1,0 +1,125 @@
+"""Weights of a real Keras VGG16, in every file format, give Keras's own features."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from painseq.errors import PainseqError
+from painseq.extractors import VGG16, read_weights
+
+h5py = pytest.importorskip("h5py")
+if importlib.util.find_spec("keras") is None:  # Not imported here: it would look for TensorFlow.
+    pytest.skip("keras is not installed", allow_module_level=True)
+
+# Keras picks its backend at import, once a process: so it works in one of its own.
+MAKE = """
+import sys
+from pathlib import Path
+import keras, numpy as np
+out = Path(sys.argv[1])
+keras.utils.set_random_seed(0)
+base = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
+last = base.get_layer("block5_conv3").output
+
+def top(x):
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    dense = keras.layers.Dense(1024, activation="relu")(x)
+    return dense, keras.layers.Dense(2, activation="softmax")(dense)
+
+dense, classes = top(last)
+flat = keras.Model(base.input, classes)
+for weight in flat.weights:  # biases start at zero in Keras, which would hide a mistake
+    if weight.ndim == 1:
+        weight.assign(np.random.default_rng(weight.shape[0]).normal(0, 0.05, weight.shape))
+x = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("float32")
+caffe = x[..., ::-1] - np.array([103.939, 116.779, 123.68], "float32")
+features = keras.ops.convert_to_numpy(keras.Model(base.input, dense)(caffe))
+pooled = keras.ops.convert_to_numpy(keras.Model(base.input, keras.layers.GlobalAveragePooling2D()(last))(caffe))
+np.savez(out / "expected.npz", x=x, features=features, pooled=pooled)
+
+sub = keras.Model(base.input, last, name="vgg16")
+image = keras.Input((32, 32, 3))
+_, classes = top(sub(image))
+nested = keras.Model(image, classes)
+nested.layers[-2].set_weights(flat.layers[-2].get_weights())
+nested.compile(optimizer=keras.optimizers.SGD(momentum=0.9), loss="categorical_crossentropy")
+nested.optimizer.build(nested.trainable_variables)  # its state lies in the file too
+
+for name, model in (("flat", flat), ("nested", nested)):
+    model.save(out / f"{name}.h5")
+    model.save(out / f"{name}.keras")
+flat.save_weights(out / "flat.weights.h5")
+base.save(out / "without_top.keras")
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("keras")
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1", "KERAS_HOME": str(out / "home")}
+    subprocess.run([sys.executable, "-c", MAKE, str(out)], check=True, env=environment, capture_output=True)
+    return out
+
+
+@pytest.mark.parametrize("file", ["flat.h5", "flat.keras", "flat.weights.h5", "nested.h5", "nested.keras"])
+def test_features_are_those_of_keras(made, file):
+    extractor = VGG16(str(made / file), fc=True, input_size_px=32, preprocessing="caffe")
+    expected = np.load(made / "expected.npz")
+    x = torch.from_numpy(expected["x"]).permute(0, 3, 1, 2).to(torch.uint8)
+    with torch.no_grad():
+        np.testing.assert_allclose(extractor(x).numpy(), expected["features"], atol=1e-4, rtol=1e-4)
+        maps = extractor.maps(x)
+    np.testing.assert_allclose(maps.mean((2, 3)).numpy(), expected["pooled"], atol=1e-4, rtol=1e-4)
+    assert expected["features"].max() > 0.1
+    assert "left out: classifier.1.bias, classifier.1.weight" in extractor.loaded
+
+
+def test_without_dense_layers_it_is_the_pooled_vgg16(made):
+    tensors, _ = read_weights(str(made / "without_top.keras"))
+    assert len(tensors) == 26
+    with pytest.raises(PainseqError, match="Missing: fc_1024"):
+        VGG16(str(made / "without_top.keras"), fc=True, input_size_px=32)
+
+
+def test_a_file_without_all_convolutions(made, tmp_path):
+    with h5py.File(made / "flat.h5") as source, h5py.File(tmp_path / "short.h5", "w") as target:
+        source.copy("model_weights", target)
+        del target["model_weights/block3_conv2"]
+    with pytest.raises(PainseqError, match=r"short.h5 does not hold a VGG16: 12 convolutions"):
+        read_weights(str(tmp_path / "short.h5"))
+
+
+def test_a_layer_of_another_shape(made, tmp_path):
+    with h5py.File(made / "flat.h5") as source, h5py.File(tmp_path / "odd.h5", "w") as target:
+        source.copy("model_weights", target)
+        del target["model_weights/block1_conv1/block1_conv1/kernel"]
+        target["model_weights/block1_conv1/block1_conv1/kernel"] = np.zeros((3, 3, 1, 64), np.float32)
+    with pytest.raises(PainseqError, match=r"block1_conv1 stands where VGG16 has a 3 x 3 convolution from 3 to 64"):
+        read_weights(str(tmp_path / "odd.h5"))
+
+
+def test_an_hdf5_file_of_something_else(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["measurements"] = np.zeros(3)
+    with pytest.raises(PainseqError, match="does not hold a VGG16: 0 convolutions"):
+        read_weights(str(tmp_path / "other.h5"))
+
+
+def test_a_zip_of_something_else(tmp_path):
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    with pytest.raises(PainseqError, match=r"other.keras is not a Keras file"):
+        read_weights(str(tmp_path / "other.keras"))
+
+
+def test_without_h5py_the_error_says_what_to_install(made, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(PainseqError, match=r"painseq\[keras-import\]"):
+        read_weights(str(made / "flat.h5"))

@@ -1,0 +1,153 @@
+"""Weights files: good ones, damaged ones and hostile ones."""
+
+import json
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import painseq.download
+from painseq.errors import PainseqError
+from painseq.extractors import TimmBackbone, is_public, load_into, read_weights, rebuild, save_weights
+from painseq.extractors.weights import write_atomically, write_safetensors
+
+SHA256 = "0" * 63 + "a"
+
+
+class _Evil:
+    """Its pickle makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def linear() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path):
+    torch.save({"w": _Evil(tmp_path / "run")}, tmp_path / "evil.pth")
+    with pytest.raises(PainseqError, match=r"evil.pth holds more than tensors"):
+        read_weights(str(tmp_path / "evil.pth"))
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(_Evil(tmp_path / "run"), protocol=2))
+    with pytest.raises(PainseqError, match=r"plain.pt"):
+        read_weights(str(tmp_path / "plain.pt"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".h5", ".keras"])
+@pytest.mark.parametrize("content", [b"", b"no weights\n", b"\xff" * 5000, b"PK\x03\x04" + b"\0" * 50])
+def test_what_is_no_weights_file_is_an_error(tmp_path, suffix, content):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(PainseqError, match=f"w{suffix}"):
+        read_weights(str(path))
+
+
+def test_missing_files_and_unknown_kinds(tmp_path):
+    with pytest.raises(PainseqError, match="No weights file at"):
+        read_weights(str(tmp_path / "none.pth"))
+    (tmp_path / "w.onnx").write_bytes(b"")
+    with pytest.raises(PainseqError, match=r"w.onnx.*\.safetensors, \.pth"):
+        read_weights(str(tmp_path / "w.onnx"))
+
+
+def test_a_state_dict_may_lie_one_level_down(tmp_path):
+    torch.save({"epoch": 3, "state_dict": {"a": torch.ones(2)}}, tmp_path / "checkpoint.pth")
+    assert read_weights(str(tmp_path / "checkpoint.pth"))[0]["a"].tolist() == [1, 1]
+    torch.save([torch.ones(2)], tmp_path / "list.pth")
+    with pytest.raises(PainseqError, match="does not hold a state_dict"):
+        read_weights(str(tmp_path / "list.pth"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://example.org/w.pth",
+        "https://example.org/w.pth#sha256=abc",
+        f"http://example.org/w.pth#sha256={SHA256}",
+        f"ftp://example.org/w.pth#sha256={SHA256}",
+    ],
+)
+def test_an_address_needs_https_and_sha256(source):
+    with pytest.raises(PainseqError, match="add '#sha256='"):
+        read_weights(source)
+
+
+def test_public_sources():
+    assert is_public(f"https://example.org/w.pth#sha256={SHA256}")
+    assert not is_public("/home/me/w.pth")
+
+
+def test_an_extractor_is_published_until_its_weights_change(tmp_path, monkeypatch):
+    """`fetch` is replaced: what counts is that the address and digest are asked for."""
+    save_weights(TimmBackbone("test_resnet", input_size_px=32, seed=4), tmp_path / "cached")
+    asked = []
+
+    def fetch(url: str, sha256: str, name: str | None = None) -> Path:
+        asked.append((url, sha256))
+        return tmp_path / "cached"
+
+    monkeypatch.setattr(painseq.download, "fetch", fetch)
+    source = f"https://example.org/w.safetensors?version=2#sha256={SHA256.upper()}"
+    extractor = TimmBackbone("test_resnet", source, input_size_px=32)
+    assert asked == [("https://example.org/w.safetensors?version=2", SHA256)]
+    assert extractor.is_published()
+    restored = rebuild(extractor.spec(), extractor.network.state_dict())
+    assert restored.weights == source and not restored.is_published()  # It cannot know: it did not read them there.
+    with torch.no_grad():
+        next(extractor.parameters()).add_(1)
+    assert not extractor.is_published()
+
+
+def test_loading_is_strict_and_says_what_it_did(linear, caplog):
+    tensors = {name: tensor.half() for name, tensor in linear.state_dict().items()}
+    text = load_into(linear, {**tensors, "head.weight": torch.ones(1)}, new=(), drop=["head"])
+    assert text == "4 tensors (float16 converted to float32); left out: head.weight"
+    assert load_into(linear, tensors, new=["1"], drop=()) == (
+        "2 tensors (float16 converted to float32); new, from random: 1.bias, 1.weight; left out: 1.bias, 1.weight"
+    )
+    with pytest.raises(PainseqError, match=r"Unexpected: header.weight"):
+        load_into(linear, {**tensors, "header.weight": torch.ones(1)}, new=(), drop=["head"])
+    with pytest.raises(PainseqError, match=r"Missing: 0.bias"):
+        load_into(linear, {name: t for name, t in tensors.items() if name != "0.bias"}, new=(), drop=())
+    with pytest.raises(PainseqError, match=r"0.bias has shape \(4,\)"):
+        load_into(linear, {**tensors, "0.bias": torch.ones(4)}, new=(), drop=())
+
+
+def test_what_was_loaded_is_logged(tmp_path, caplog):
+    save_weights(TimmBackbone("test_resnet", input_size_px=32), tmp_path / "w.safetensors")
+    with caplog.at_level(logging.INFO, logger="painseq"):
+        extractor = TimmBackbone("test_resnet", str(tmp_path / "w.safetensors"), input_size_px=32)
+    assert extractor.loaded in caplog.text
+
+
+@pytest.mark.parametrize("trained_on", ["not json", '{"a": 1}', "[1]"])
+def test_damaged_subjects_are_an_error(tmp_path, trained_on):
+    extractor = TimmBackbone("test_resnet", input_size_px=32)
+    write_safetensors(tmp_path / "w.safetensors", extractor.network.state_dict(), {"trained_on": trained_on})
+    with pytest.raises(PainseqError, match="trained_on"):
+        TimmBackbone("test_resnet", str(tmp_path / "w.safetensors"), input_size_px=32)
+
+
+def test_metadata_is_plain(tmp_path):
+    extractor = TimmBackbone("test_resnet", input_size_px=32)
+    save_weights(extractor, tmp_path / "w.safetensors")
+    metadata = read_weights(str(tmp_path / "w.safetensors"))[1]
+    assert json.loads(metadata["spec"]) == extractor.spec()
+    assert json.loads(metadata["trained_on"]) == []
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "w"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "text")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"

@@ -1,0 +1,207 @@
+"""Crops of one face from a video file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from painseq.errors import PainseqError
+from painseq.faces import CropChunk, Face, FaceCrops, FullFrame, Locator, Sidecar
+from painseq.faces.crops import cut
+from painseq.video import write_video
+
+SIDE = 16
+
+
+class Bright(Locator):
+    """Finds the bright square; a stand-in for a detector."""
+
+    needs_pixels: ClassVar[bool] = True
+
+    def __init__(self, threshold: int = 128) -> None:
+        self.threshold = threshold
+        self.seen_s: list[float] = []
+
+    def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
+        assert images is not None and len(images) == len(times_s)
+        self.seen_s += times_s.tolist()
+        found: list[list[Face]] = []
+        for image in images:
+            y, x = np.nonzero(image.mean(axis=2) > self.threshold)
+            box = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else None
+            found.append([] if box is None else [Face(np.array(box, np.float32), 1.0)])
+        return found
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 frames at 30 fps: a white square moves right, half a pixel a frame; it is away in frames 20 to 39."""
+    path = tmp_path_factory.mktemp("faces") / "moving.mp4"
+    frames = np.zeros((60, 64, 96, 3), np.uint8)
+    for i, frame in enumerate(frames):
+        if not 20 <= i < 40:
+            frame[20 : 20 + SIDE, 10 + i // 2 : 10 + i // 2 + SIDE] = 255
+    write_video(path, frames, 30, crf=5)
+    return path
+
+
+def together(chunks: Sequence[CropChunk]) -> CropChunk:
+    names = ("crops", "times_s", "present", "boxes")
+    joined = {name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names}
+    return CropChunk(**joined, backend=chunks[0].backend)
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+def test_crops_follow_the_face_and_mask_its_absence(moving: Path, backend: str):
+    faces = FaceCrops(Bright(), size_px=32, margin=0.0, smooth_s=0.2, max_gap_s=0.2, backend=backend)
+    chunks = list(faces.clip(moving, chunk_frames=7))
+    assert max(len(chunk) for chunk in chunks) == 7
+    clip = together(chunks)
+    expected = np.array([not 20 <= i < 40 for i in range(60)])
+    np.testing.assert_array_equal(clip.present, expected)
+    np.testing.assert_allclose(clip.times_s, np.arange(60) / 30)
+    assert clip.crops.shape == (60, 3, 32, 32) and clip.crops.dtype == np.uint8
+    assert clip.crops[expected].mean() > 235 and not clip.crops[~expected].any()
+    np.testing.assert_allclose(clip.boxes[expected, 0], 10 + np.flatnonzero(expected) / 2, atol=1)
+    assert clip.backend in ("decord", "pyav")
+
+
+def test_a_gap_is_bridged(moving: Path):
+    clip = together(list(FaceCrops(Bright(), size_px=8, max_gap_s=1.0, smooth_s=0).clip(moving)))
+    assert clip.present.all()
+    np.testing.assert_allclose((clip.boxes[:, 0] + clip.boxes[:, 2]) / 2, 18 + np.arange(60) / 2, atol=1)
+
+
+def test_a_span_is_sampled_and_its_times_are_its_own(moving: Path):
+    locator = Bright()
+    clip = together(list(FaceCrops(locator, size_px=8).clip(moving, 1.0, 1.8, fps=10)))
+    np.testing.assert_allclose(clip.times_s, np.arange(8) / 10)
+    np.testing.assert_allclose(locator.seen_s, 1.0 + np.arange(8) / 10)
+    assert clip.present.tolist() == [False] * 4 + [True] * 4
+
+
+def test_chunks_do_not_change_the_crops(moving: Path):
+    faces = FaceCrops(Bright(), size_px=16)
+    one, many = (together(list(faces.clip(moving, fps=24, chunk_frames=n))) for n in (500, 5))
+    np.testing.assert_array_equal(one.crops, many.crops)
+    np.testing.assert_array_equal(one.boxes, many.boxes)
+
+
+def test_an_empty_span_has_no_chunk(moving: Path):
+    assert list(FaceCrops(Bright()).clip(moving, 10.0, 12.0)) == []
+
+
+def test_the_whole_frame(moving: Path):
+    clip = together(list(FaceCrops(FullFrame(), size_px=96, margin=0).clip(moving)))
+    assert clip.present.all()
+    assert not clip.crops[:, :, :16].any() and not clip.crops[:, :, -16:].any()  # 96x64 in a square
+    assert clip.crops[0, :, 40:48, 12:24].mean() > 235
+    assert FullFrame().locate(np.zeros((1, 5, 7, 3), np.uint8), np.zeros(1), moving)[0][0].box.tolist() == [0, 0, 7, 5]
+
+
+class Points(Locator):
+    """Landmarks that span a known box; the box itself lies elsewhere."""
+
+    needs_pixels: ClassVar[bool] = False
+
+    def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
+        assert images is None
+        boxes = [(10 + 15 * t + (i % 2), 20.0, 26 + 15 * t + (i % 2), 36.0) for i, t in enumerate(times_s)]
+        return [
+            [Face(np.array([0, 0, 50, 50], np.float32), 1.0, np.array([[x0, y1], [x1, y0]], np.float32))]
+            for x0, y0, x1, y1 in boxes
+        ]
+
+
+def test_the_landmark_box_is_that_of_each_frame(moving: Path):
+    clip = together(list(FaceCrops(Points(), "landmark_box", size_px=32, margin=0.5, smooth_s=1).clip(moving, 0, 0.5)))
+    shaken = 10 + np.arange(15) / 2 + np.arange(15) % 2
+    np.testing.assert_allclose(clip.boxes[:, 0], shaken, atol=1e-3)
+    np.testing.assert_allclose(clip.boxes[:, 2] - clip.boxes[:, 0], SIDE, atol=1e-3)
+    assert clip.crops[::2].mean() > 235
+
+
+def test_the_landmark_box_needs_landmarks(moving: Path):
+    with pytest.raises(PainseqError, match="Bright finds no landmarks"):
+        list(FaceCrops(Bright(), "landmark_box").clip(moving))
+    dark = FaceCrops(Bright(), "landmark_box", size_px=8).clip(moving, 0.8, 1.2)
+    assert not together(list(dark)).present.any()
+
+
+def test_a_box_outside_the_picture_or_without_size_is_no_face(moving: Path, tmp_path: Path):
+    from safetensors.numpy import save_file
+
+    boxes = np.array([[200, 10, 220, 30], [10, 10, 10.2, 10.2], [10, 10, 30, 30]], np.float32)
+    tensors = {"times_s": np.arange(3) / 30, "boxes": boxes, "scores": np.ones(3, np.float32)}
+    save_file(tensors, tmp_path / "moving.faces.safetensors")
+    faces = FaceCrops(Sidecar(str(tmp_path)), size_px=8, smooth_s=0, max_gap_s=0)
+    assert together(list(faces.clip(moving, 0, 0.01))).present.tolist() == [False]
+    assert together(list(faces.clip(moving, 1 / 30, 0.05))).present.tolist() == [False]
+    assert together(list(faces.clip(moving, 2 / 30, 0.08))).present.tolist() == [True]
+
+
+def test_specification_builds_the_same_crops():
+    faces = FaceCrops(Sidecar("somewhere"), "landmark_box", 112, 0.1, 0.3, 0.4, "pyav")
+    again = FaceCrops.from_spec(faces.spec())
+    assert again.spec() == faces.spec() and isinstance(again.locator, Sidecar)
+    assert again.fingerprint() == faces.fingerprint()
+
+
+def test_whereabouts_and_decoder_do_not_change_the_identity_and_the_rest_does():
+    def of(directory: str | None = None, **changes: object) -> str:
+        return FaceCrops(Sidecar(directory), **changes).fingerprint()  # type: ignore[arg-type]
+
+    assert of() == of("elsewhere") == of(backend="pyav")
+    changes = [{"size_px": 112}, {"margin": 0.1}, {"smooth_s": 0.1}, {"max_gap_s": 0.1}, {"kind": "landmark_box"}]
+    assert len({of(), *(of(**change) for change in changes)}) == 6
+    assert FaceCrops(FullFrame()).fingerprint() != of()
+
+
+def test_a_locator_from_elsewhere_needs_trust():
+    spec = FaceCrops(Sidecar()).spec()
+    init_args = spec["init_args"]
+    assert isinstance(init_args, dict)
+    init_args["locator"] = {"class_path": "elsewhere.Locator", "init_args": {}}
+    with pytest.raises(PainseqError, match="trust"):
+        FaceCrops.from_spec(spec)
+    with pytest.raises(PainseqError, match="specification"):
+        FaceCrops.from_spec({"class_path": "painseq.faces.crops.FaceCrops"})
+
+
+@pytest.mark.parametrize(
+    "changes", [{"kind": "round"}, {"size_px": 0}, {"margin": -1}, {"smooth_s": float("nan")}, {"max_gap_s": -0.1}]
+)
+def test_senseless_settings_are_refused(changes: dict[str, object]):
+    with pytest.raises(PainseqError, match=next(iter(changes))):
+        FaceCrops(FullFrame(), **changes)  # type: ignore[arg-type]
+
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+
+
+def test_a_cut_of_whole_pixels_is_the_picture():
+    np.testing.assert_array_equal(cut(IMAGE, np.array([10, 5, 30, 25], np.float32), 20), IMAGE[5:25, 10:30])
+
+
+def test_outside_the_picture_is_black():
+    patch = cut(IMAGE, np.array([-10, -10, 20, 20], np.float32), 30)
+    np.testing.assert_array_equal(patch[10:, 10:], IMAGE[:20, :20])
+    assert not patch[:10].any() and not patch[:, :10].any()
+
+
+@given(st.floats(-30, 55), st.floats(-30, 35), st.floats(4, 60), st.floats(4, 60))
+def test_a_cut_is_that_of_the_whole_picture(left: float, top: float, width: float, height: float):
+    from PIL import Image
+
+    box = np.array([left, top, left + width, top + height], np.float32)
+    x0, y0 = (max(0, int(np.ceil(-value))) for value in box[:2])
+    x1, y1 = (max(0, int(np.ceil(value))) for value in (box[2] - 60, box[3] - 40))
+    padded = Image.fromarray(np.pad(IMAGE, [(y0, y1), (x0, x1), (0, 0)]))
+    area = (box[0] + x0, box[1] + y0, box[2] + x0, box[3] + y0)
+    expected = padded.resize((16, 16), Image.Resampling.BILINEAR, box=tuple(float(value) for value in area))
+    assert np.abs(cut(IMAGE, box, 16).astype(int) - np.asarray(expected)).max() <= 1

@@ -1,0 +1,101 @@
+"""One face followed through a clip."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from painseq.faces import Face, track
+
+
+def face(x: float, y: float = 50, side: float = 20, score: float = 0.9, landmarks: bool = False) -> Face:
+    box = np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2], np.float32)
+    points = np.array([[x, y], [x + 1, y]], np.float32) if landmarks else None
+    return Face(box, score, points)
+
+
+def centres(boxes: np.ndarray) -> list[float]:
+    return ((boxes[:, 0] + boxes[:, 2]) / 2).round(3).tolist()
+
+
+def test_the_largest_at_first_then_the_nearest():
+    frames = [[face(20), face(80, side=30)], [face(20, side=40), face(82, side=10)], [face(84), face(20)]]
+    found = track(frames, np.arange(3) / 10, smooth_s=0, max_gap_s=0.5)
+    assert centres(found.boxes) == [80, 82, 84]
+    assert found.present.all()
+
+
+def test_short_gaps_are_bridged_and_long_ones_are_not():
+    frames = [[face(10, landmarks=True)], [], [], [face(16, score=0.6, landmarks=True)], *[[]] * 5]
+    frames += [[face(20, landmarks=True)]]
+    found = track(frames, np.arange(10) / 10, smooth_s=0, max_gap_s=0.3)
+    assert found.present.tolist() == [True] * 4 + [False] * 5 + [True]
+    assert centres(found.boxes[:4]) == [10, 12, 14, 16]
+    np.testing.assert_allclose(found.scores[:4], [0.9, 0.8, 0.7, 0.6], atol=1e-6)
+    assert found.landmarks is not None
+    np.testing.assert_allclose(found.landmarks[:4, 0, 0], [10, 12, 14, 16])
+    assert np.isnan(found.boxes[4:9]).all() and np.isnan(found.landmarks[4:9]).all()
+
+
+def test_gaps_count_in_seconds():
+    frames = [[face(10)], [], [face(14)], [], [face(18)]]
+    found = track(frames, np.array([0, 0.1, 0.2, 0.6, 1.2]), smooth_s=0, max_gap_s=0.25)
+    assert found.present.tolist() == [True, True, True, False, True]
+
+
+def test_nothing_is_extrapolated():
+    found = track([[], [face(10)], [face(10)], []], np.arange(4) / 30, smooth_s=1, max_gap_s=1)
+    assert found.present.tolist() == [False, True, True, False]
+
+
+def test_a_far_jump_is_out_of_sight_until_the_gap_has_passed():
+    frames = [[face(20)], [face(20)], *[[face(90), face(60, side=10)]] * 6]
+    found = track(frames, np.arange(8) / 10, smooth_s=0, max_gap_s=0.3)
+    assert found.present.tolist() == [True, True, False, False, False, True, True, True]
+    assert centres(found.boxes[5:]) == [90, 90, 90]
+
+
+def test_a_jump_that_comes_back_is_bridged():
+    frames = [[face(20)], [face(90)], [face(22)]]
+    found = track(frames, np.arange(3) / 10, smooth_s=0, max_gap_s=0.5)
+    assert centres(found.boxes) == [20, 21, 22]
+
+
+def test_smoothing_averages_noise_within_a_run_only():
+    frames = [[face(50 + (-1) ** i)] for i in range(9)] + [[]] * 9 + [[face(90)]] * 9
+    found = track(frames, np.arange(27) / 10, smooth_s=0.4, max_gap_s=0.2)
+    middle = np.array(centres(found.boxes[2:7]))
+    assert np.abs(middle - 50).max() < 0.3
+    assert centres(found.boxes[18:]) == [90] * 9
+
+
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=40),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(-1, 1),
+)
+def test_steady_motion_stays_as_it_is(seen: list[bool], smooth_s: float, max_gap_s: float, speed: float):
+    times_s = np.arange(len(seen)) / 10
+    frames = [[face(50 + speed * i)] if ok else [] for i, ok in enumerate(seen)]
+    found = track(frames, times_s, smooth_s, max_gap_s)
+    assert np.all(found.present >= np.array(seen))
+    assert np.array_equal(found.present, np.isfinite(found.boxes).all(axis=1))
+    expected = 50 + speed * np.arange(len(seen))
+    middles = (found.boxes[:, 0] + found.boxes[:, 2]) / 2
+    np.testing.assert_allclose(middles[found.present], expected[found.present], atol=1e-3)
+    for a, b in itertools.pairwise(np.flatnonzero(found.present)):
+        assert b - a == 1 or times_s[b] - times_s[a] > max_gap_s
+
+
+@pytest.mark.parametrize("frames", [[], [[], [], []]])
+def test_no_face_at_all(frames: list[list[Face]]):
+    found = track(frames, np.arange(len(frames)) / 30, 0.2, 0.5)
+    assert not found.present.any() and found.boxes.shape == (len(frames), 4) and found.landmarks is None
+
+
+def test_landmarks_only_where_every_sighting_has_them():
+    found = track([[face(10, landmarks=True)], [face(10)]], np.arange(2) / 30, 0.2, 0.5)
+    assert found.landmarks is None

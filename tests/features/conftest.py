@@ -1,0 +1,92 @@
+"""Fake videos and a small network; one thread, since small networks run slower on two."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from painseq.errors import PainseqError
+from painseq.extractors import TimmBackbone
+from painseq.faces import CropChunk
+from painseq.records import Clip, Manifest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class FakeFaces:
+    """Stands for `FaceCrops`: a video is a text file "frames [faceless ...]", its crops are drawn from its name."""
+
+    backend = "auto"
+    locator = None
+
+    def __init__(self, size_px: int = 32) -> None:
+        self.size_px = size_px
+
+    def spec(self) -> dict[str, object]:
+        return {"kind": "fake", "size_px": self.size_px}
+
+    def identity(self) -> dict[str, object]:
+        return self.spec()
+
+    def clip(
+        self, video: Path, start_s: float, end_s: float | None, fps: float | None, chunk_frames: int
+    ) -> Iterator[CropChunk]:
+        words = video.read_text().split()
+        if not words or not words[0].isdigit():
+            raise PainseqError(f"{video} is not a video: {' '.join(words)!r}.")
+        frames, faceless = int(words[0]), [int(word) for word in words[1:]]
+        rng = np.random.default_rng(sum(video.name.encode()))
+        crops = rng.integers(0, 256, (frames, 3, self.size_px, self.size_px), dtype=np.uint8)
+        present = ~np.isin(np.arange(frames), faceless)
+        times_s = np.arange(frames) / (fps or 25.0)
+        for first in range(0, frames, chunk_frames):
+            part = slice(first, first + chunk_frames)
+            boxes = np.zeros((len(present[part]), 4), np.float32)
+            yield CropChunk(crops[part] * present[part, None, None, None], times_s[part], present[part], boxes, "fake")
+
+
+@pytest.fixture
+def faces() -> FakeFaces:
+    return FakeFaces()
+
+
+@pytest.fixture(scope="session")
+def extractor() -> TimmBackbone:
+    return TimmBackbone("test_resnet", input_size_px=32)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Callable[..., Manifest]:
+    """Makes a manifest of fake videos, one for each text."""
+
+    def make(*texts: str) -> Manifest:
+        root = tmp_path / "videos"
+        root.mkdir(exist_ok=True)
+        for number, text in enumerate(texts):
+            (root / f"v{number:03d}.mp4").write_text(text)
+        clips = [Clip(f"s{n % 3}/clip {n}", f"s{n % 3}", f"v{n:03d}.mp4", end_s=5.0) for n in range(len(texts))]
+        return Manifest("fake", root, tuple(clips))
+
+    return make
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    """The bytes of a finished store's files; not of the weights, whose metadata safetensors writes in any order."""
+    return {
+        str(file.relative_to(store)): file.read_bytes()
+        for file in sorted(store.rglob("*"))
+        if file.is_file() and file.name not in (".lock", "extractor.safetensors")
+    }
+
+
+@pytest.fixture
+def files() -> Callable[[Path], dict[str, bytes]]:
+    return contents

@@ -1,0 +1,174 @@
+"""From videos to a store: what is extracted, skipped, counted, and survived."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from painseq.errors import PainseqError
+from painseq.extractors import Pixels
+from painseq.features import ExtractProgress, FeatureStore, clip_features, extract
+
+
+def run(manifest, faces, extractor, out, **args):
+    return extract(manifest, faces, extractor, fps=10.0, out=out, **args)
+
+
+def test_features_of_a_clip(faces, extractor, videos):
+    video = videos("150 0 3 4 149").root / "v000.mp4"
+    clip = clip_features(extractor, faces, video, 0.0, None, 10.0, "cpu")
+    crops = clip_features(Pixels(32), faces, video, 0.0, None, 10.0, "cpu", batch_frames=7)
+    assert clip.features.shape == (150, *extractor.out_shape) and clip.features.dtype == torch.float32
+    assert crops.features.shape == (150, 3, 32, 32) and crops.features.dtype == torch.uint8
+    assert (~clip.present).nonzero()[:, 0].tolist() == [0, 3, 4, 149]
+    assert bool((clip.features[~clip.present] == 0).all())
+    assert clip.times_s.dtype == torch.float64 and clip.times_s[10] == 1.0
+    expected = extractor(crops.features[clip.present])
+    torch.testing.assert_close(clip.features[clip.present], expected, rtol=1e-4, atol=1e-5)
+    (clip.features * torch.ones(1, requires_grad=True)).sum().backward()  # It may take part in training.
+
+
+def test_a_clip_without_a_frame(faces, extractor, videos):
+    with pytest.raises(PainseqError, match=r"v000.mp4 has no frame between 3.0 s and 4.0 s"):
+        clip_features(extractor, faces, videos("0").root / "v000.mp4", 3.0, 4.0, 10.0, "cpu")
+
+
+def test_what_is_done_is_counted_and_not_done_again(faces, extractor, videos, tmp_path):
+    manifest = videos("5", "4 0 1 2 3", "broken", "6 2")
+    seen: list[ExtractProgress] = []
+    first = run(manifest, faces, extractor, tmp_path / "s", on_progress=seen.append)
+    assert [now.outcome for now in seen] == ["extracted", "extracted", "failed", "extracted"]
+    assert (seen[-1].done, seen[-1].total, seen[-1].frames, seen[-1].faceless, seen[-1].failed) == (4, 4, 15, 5, 1)
+    assert (first.extracted, first.skipped, first.redone, first.frames, first.faceless) == (3, 0, 0, 15, 5)
+    assert first.clips_without_face == 1 and list(first.failed) == ["s2/clip 2"]
+    assert first.backends["video"] == "fake"
+    assert "3 extracted" in str(first) and "'broken'" in str(first)
+
+    (manifest.root / "v002.mp4").write_text("2")  # mended
+    (manifest.root / "v000.mp4").write_text("7")  # another recording
+    second = run(manifest, faces, extractor, tmp_path / "s", on_progress=seen.append)
+    assert [now.outcome for now in seen[4:]] == ["redone", "skipped", "extracted", "skipped"]
+    assert (second.extracted, second.redone, second.skipped, second.frames) == (2, 1, 2, 19)
+    store = FeatureStore(tmp_path / "s")
+    assert {id_: store.num_frames(id_) for id_ in store} == {
+        "s0/clip 0": 7,
+        "s1/clip 1": 4,
+        "s2/clip 2": 2,
+        "s0/clip 3": 6,
+    }
+    assert store.failed == {} and store.num_faceless("s0/clip 3") == 1
+    assert run(manifest, faces, extractor, tmp_path / "s").skipped == 4
+
+
+def test_another_span_of_the_same_video_is_another_clip(faces, extractor, videos, tmp_path):
+    manifest = videos("5")
+    run(manifest, faces, extractor, tmp_path / "s")
+    moved = manifest.only([type(manifest.clips[0])(**{**vars(manifest.clips[0]), "end_s": 4.0})])
+    assert run(moved, faces, extractor, tmp_path / "s").redone == 1
+
+
+def test_no_face_in_any_frame(faces, extractor, videos, tmp_path):
+    with pytest.raises(PainseqError, match=r"no face found in any frame \(3 frames of 2 clips"):
+        run(videos("2 0 1", "1 0", "broken"), faces, extractor, tmp_path / "s")
+    assert len(FeatureStore(tmp_path / "s")) == 2
+    with pytest.raises(PainseqError, match="no face found in any frame"):  # nor the second time
+        run(videos("2 0 1", "1 0", "broken"), faces, extractor, tmp_path / "s")
+
+
+def test_nothing_readable(faces, extractor, videos, tmp_path):
+    with pytest.raises(PainseqError, match=r"Not one of 2 clips could be extracted.*s0/clip 0: .*no face at all"):
+        run(videos("no face at all", ""), faces, extractor, tmp_path / "s")
+
+
+def test_overflow_of_float16_is_a_failed_clip(faces, extractor, videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(extractor), "forward", lambda self, x: torch.full((len(x), 96), 7e4 / len(x)))
+    manifest = videos("1", "2")
+    summary = run(manifest, faces, extractor, tmp_path / "half")
+    assert "float16 ends at 65504: extract with dtype float32" in summary.failed["s0/clip 0"]
+    assert list(FeatureStore(tmp_path / "half")) == ["s1/clip 1"]
+    assert not run(manifest, faces, extractor, tmp_path / "full", dtype="float32").failed
+
+
+def test_pixels_are_stored_as_crops(faces, videos, tmp_path):
+    manifest = videos("3 1")
+    run(manifest, faces, Pixels(32), tmp_path / "s", dtype="float32")
+    store = FeatureStore(tmp_path / "s")
+    assert store.dtype == "uint8" and store.out_shape == (3, 32, 32)
+    crops = next(iter(faces.clip(manifest.root / "v000.mp4", 0.0, None, 10.0, 64))).crops
+    assert torch.equal(store["s0/clip 0"].features, torch.from_numpy(crops))
+
+
+def test_crop_and_extractor_must_fit(faces, videos, tmp_path):
+    with pytest.raises(PainseqError, match=r"size_px 32 .*input_size_px 48"):
+        run(videos("3"), faces, Pixels(48), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_other_sampling_or_crops_do_not_mix(faces, extractor, videos, tmp_path):
+    run(videos("3"), faces, extractor, tmp_path / "s")
+    with pytest.raises(PainseqError, match=r"sampling.fps: 10.0, not 25.0"):
+        extract(videos("3"), faces, extractor, 25.0, tmp_path / "s")
+    faces.spec = lambda: {"kind": "other", "size_px": 32}
+    with pytest.raises(PainseqError, match=r"face.identity.kind: 'fake', not 'other'"):
+        run(videos("3"), faces, extractor, tmp_path / "s")
+
+
+def test_interrupted_it_goes_on(faces, extractor, videos, tmp_path, files):
+    manifest = videos(*["2"] * 5)
+
+    def stop(now: ExtractProgress) -> None:
+        if now.done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, faces, extractor, tmp_path / "s", on_progress=stop)
+    assert len(FeatureStore(tmp_path / "s")) == 3
+    assert run(manifest, faces, extractor, tmp_path / "s").skipped == 3
+    run(manifest, faces, extractor, tmp_path / "whole")
+    assert files(tmp_path / "s") == files(tmp_path / "whole")
+
+
+KILLED = """
+import os, runpy, signal, sys
+from pathlib import Path
+import torch
+from painseq.extractors import TimmBackbone
+from painseq.features import extract
+from painseq.records import Clip, Manifest
+torch.set_num_threads(1)
+conftest, root, out = sys.argv[1:4]
+faces = runpy.run_path(conftest)["FakeFaces"]()
+clips = [Clip(f"s{n % 3}/clip {n}", f"s{n % 3}", f"v{n:03d}.mp4", end_s=5.0) for n in range(150)]
+
+def stop(now):
+    if now.done in (17, 41, 64, 65, 130, 149) and now.outcome == "extracted":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+while True:
+    child = os.fork()
+    if child == 0:
+        extractor = TimmBackbone("test_resnet", input_size_px=32)
+        extract(Manifest("fake", Path(root), tuple(clips)), faces, extractor, 10.0, Path(out), on_progress=stop)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    print(status)
+    if status == 0:
+        break
+"""
+
+
+def test_killed_six_times_it_gives_the_same_store(faces, extractor, videos, tmp_path, files):
+    manifest = videos(*[f"{1 + n % 4} 1" for n in range(150)])
+    (manifest.root / "v020.mp4").write_text("broken")
+    arguments = [Path(__file__).with_name("conftest.py"), manifest.root, tmp_path / "killed"]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["9"] * 6 + ["0"]
+    summary = run(manifest, faces, extractor, tmp_path / "whole")
+    assert summary.extracted == 149 and list(summary.failed) == ["s2/clip 20"]
+    killed, whole = files(tmp_path / "killed"), files(tmp_path / "whole")
+    assert killed.keys() == whole.keys() and len([name for name in whole if name.startswith("shard")]) == 3
+    assert killed == whole

@@ -1,0 +1,106 @@
+"""Features for other tools, and from them."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from painseq.errors import PainseqError
+from painseq.features import FeatureStore, NpzFolder, export_npz, extract, open_features
+from painseq.features.export import file_name
+
+
+@pytest.fixture
+def store(faces, extractor, videos, tmp_path) -> FeatureStore:
+    extract(videos("3", "4 0 2", "1 0"), faces, extractor, 10.0, tmp_path / "store")
+    return FeatureStore(tmp_path / "store")
+
+
+def test_round_trip(store, tmp_path):
+    export_npz(store, tmp_path / "npz")
+    folder = NpzFolder(tmp_path / "npz")
+    assert folder.clip_ids == store.clip_ids and folder.out_shape == store.out_shape and folder.dtype == store.dtype
+    for clip_id in store:
+        for name in ("features", "present", "times_s"):
+            assert torch.equal(getattr(folder[clip_id], name), getattr(store[clip_id], name))
+        assert folder.num_frames(clip_id) == store.num_frames(clip_id)
+        assert folder.num_faceless(clip_id) == store.num_faceless(clip_id)
+    assert len(folder.frames("s1/clip 1", 1, 3)) == 2
+    assert folder.spec["extractor"] is None and folder.failed == {} and folder.trained_on == ()
+    assert "s1/clip 1" in folder and "other" not in folder and len(folder) == 3
+    with pytest.raises(PainseqError, match="no clip 'other'"):
+        folder["other"]
+    with (tmp_path / "npz" / "index.csv").open(newline="") as file:
+        assert [row["clip_id"] for row in csv.DictReader(file)] == list(store.clip_ids)
+
+
+def test_open_features_tells_them_apart(store, tmp_path):
+    export_npz(store, tmp_path / "npz")
+    assert isinstance(open_features(tmp_path / "store"), FeatureStore)
+    assert isinstance(open_features(tmp_path / "npz"), NpzFolder)
+    (tmp_path / "empty").mkdir()
+    for nothing in ("empty", "absent"):
+        with pytest.raises(PainseqError, match="neither a feature store"):
+            open_features(tmp_path / nothing)
+    with pytest.raises(PainseqError, match="not empty"):
+        export_npz(store, tmp_path / "npz")
+
+
+def write(path, frames: int = 3, width: int = 4, **changed: object) -> None:
+    arrays = {
+        "features": np.ones((frames, width)),
+        "present": np.ones(frames, bool),
+        "times_s": np.arange(frames) / 10,
+    }
+    np.savez(path, **{name: array for name, array in {**arrays, **changed}.items() if array is not None})
+
+
+def test_files_of_another_tool_need_no_index(tmp_path):
+    write(tmp_path / "clip_a.npz")
+    write(tmp_path / "clip_b.npz", frames=5)
+    folder = NpzFolder(tmp_path)
+    assert folder.clip_ids == ("clip_a", "clip_b") and folder.dtype == "float32" and folder.out_shape == (4,)
+    assert folder["clip_b"].features.dtype == torch.float32
+    assert folder.fingerprint == NpzFolder(tmp_path).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"present": None}, "no array 'present'"),
+        ({"features": np.ones((2, 4))}, "2, 3 and 3 frames"),
+        ({"features": np.ones((3, 5))}, r"\(5,\) a frame, where the first file has \(4,\)"),
+        ({"features": np.ones((3, 4), np.int64)}, "features of int64"),
+        ({"features": np.array([{}] * 3)}, "plain arrays"),
+    ],
+)
+def test_files_that_do_not_fit_are_named(tmp_path, changed, message):
+    write(tmp_path / "a.npz")
+    write(tmp_path / "b.npz", **changed)
+    with pytest.raises(PainseqError, match=f"b.npz.*{message}"):
+        NpzFolder(tmp_path)["b"]
+
+
+def test_hostile_folders(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"nothing")
+    with pytest.raises(PainseqError, match=r"a.npz is not an .npz file"):
+        NpzFolder(tmp_path)
+    (tmp_path / "index.csv").write_text("clip_id,file\na,../../secret.npz\n")
+    with pytest.raises(PainseqError, match="must lie in"):
+        NpzFolder(tmp_path)
+    (tmp_path / "index.csv").write_text("id,file\na,a.npz\n")
+    with pytest.raises(PainseqError, match="columns clip_id and file"):
+        NpzFolder(tmp_path)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(min_size=1), unique=True, min_size=2, max_size=5))
+def test_file_names_are_safe_and_different(clip_ids):
+    names = [file_name(clip_id) for clip_id in clip_ids]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert name.endswith(".npz") and len(name) < 130
+        assert not set(name) & set('/\\:*?"<>|\0') and not name.startswith(".")

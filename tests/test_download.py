@@ -1,0 +1,95 @@
+"""Fetching files into the cache, from a server on this machine."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from painseq.download import cache_dir, fetch
+from painseq.errors import PainseqError
+
+CONTENT = b"weights" * 1000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(BaseHTTPRequestHandler):
+    asked = 0
+
+    def do_GET(self):
+        Server.asked += 1
+        if self.path == "/absent.bin":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path == "/short.bin" else CONTENT)
+
+    def log_message(self, format: str, *args: object):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PAINSEQ_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "cache"
+
+
+def test_fetched_once_and_checked(address: str, cache: Path):
+    asked = Server.asked
+    path = fetch(f"{address}/model.bin", SHA256)
+    assert path == cache / "model.bin" and path.read_bytes() == CONTENT
+    assert fetch(f"{address}/model.bin", SHA256.upper()) == path
+    assert Server.asked == asked + 1
+    assert fetch(f"{address}/model.bin", SHA256, name="other.bin") == cache / "other.bin"
+
+
+def test_a_changed_file_in_the_cache_is_an_error(address: str, cache: Path):
+    fetch(f"{address}/model.bin", SHA256).write_bytes(b"changed")
+    with pytest.raises(PainseqError, match="Delete it"):
+        fetch(f"{address}/model.bin", SHA256)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "short.bin", "absent.bin"])
+def test_a_wrong_or_missing_file_is_not_kept(address: str, cache: Path, name: str):
+    sha256 = "0" * 64 if name == "model.bin" else SHA256
+    with pytest.raises(PainseqError) as caught:
+        fetch(f"{address}/{name}", sha256)
+    for word in (f"{address}/{name}", sha256, str(cache / name)):
+        assert word in str(caught.value)
+    assert not list(cache.iterdir())
+
+
+def test_offline_says_where_to_put_the_file(address: str, cache: Path):
+    with pytest.raises(PainseqError, match="put it at") as caught:
+        fetch("http://127.0.0.1:9/model.bin", SHA256)
+    assert str(cache / "model.bin") in str(caught.value)
+    (cache / "model.bin").write_bytes(CONTENT)
+    assert fetch("http://127.0.0.1:9/model.bin", SHA256) == cache / "model.bin"
+
+
+def test_only_web_addresses(tmp_path: Path):
+    with pytest.raises(PainseqError, match="http"):
+        fetch(f"file://{tmp_path}/model.bin", SHA256)
+
+
+def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("PAINSEQ_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "painseq"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / ".cache" / "painseq"

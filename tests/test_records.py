@@ -1,0 +1,66 @@
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from painseq.errors import PainseqError
+from painseq.records import Clip, Manifest, read_manifest
+
+text = st.text("abcXYZ012_-#/. ,\"'é", min_size=1, max_size=12).map(str.strip).filter(bool)
+clips = st.builds(
+    Clip,
+    clip_id=text,
+    subject_id=text,
+    video=text,
+    label=st.none() | text,
+    start_s=st.floats(0, 1e4),
+    end_s=st.none() | st.floats(1e4 + 1, 1e5),
+    fps=st.none() | st.floats(1, 120),
+    stimulus=st.none() | text,
+    sex=st.none() | st.sampled_from("fm"),
+    age=st.none() | st.integers(0, 110),
+    part=st.sampled_from([None, "train", "validation", "test"]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(clips, max_size=8, unique_by=lambda clip: clip.clip_id))
+def test_a_manifest_comes_back_from_its_csv(tmp_path_factory, made):
+    path = tmp_path_factory.mktemp("m") / "manifest.csv"
+    manifest = Manifest("set", Path("root"), tuple(made))
+    manifest.write_csv(path)
+    assert read_manifest(path, Path("root"), "set") == manifest
+
+
+def test_the_fingerprint_ignores_row_order_and_sees_labels():
+    rows = [Clip(str(i), f"s{i % 3}", f"{i}.mp4", label="BL1") for i in range(9)]
+    one = Manifest("set", Path("a"), tuple(rows))
+    random.Random(0).shuffle(rows)
+    assert Manifest("set", Path("b"), tuple(rows)).fingerprint() == one.fingerprint()
+    rows[0] = Clip(rows[0].clip_id, rows[0].subject_id, rows[0].video, label="PA4")
+    assert Manifest("set", Path("a"), tuple(rows)).fingerprint() != one.fingerprint()
+
+
+def test_a_clip_id_stands_for_one_clip():
+    with pytest.raises(PainseqError, match="'x' stands for more than one clip"):
+        Manifest("set", Path("."), (Clip("x", "a", "1.mp4"), Clip("x", "b", "2.mp4")))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("clip_id,subject_id\n1,a\n", "missing columns: video"),
+        ("clip_id,subject_id,video,colour\n1,a,v,red\n", "unknown columns: colour"),
+        ("clip_id,subject_id,video,start_s\n1,a,v,soon\n", "line 2: could not convert"),
+        ("clip_id,subject_id,video,part\n1,a,v,trian\n", "line 2: part is 'trian'"),
+        ("clip_id,subject_id,video,start_s,end_s\n1,a,v,5,4\n", "end_s 4.0 is not after start_s 5.0"),
+        ("clip_id,subject_id,video\n1,,v\n", "line 2: A clip needs"),
+    ],
+)
+def test_a_bad_manifest_is_an_error_with_its_line(tmp_path, content, message):
+    path = tmp_path / "m.csv"
+    path.write_text(content)
+    with pytest.raises(PainseqError, match=message):
+        read_manifest(path, tmp_path, "set")
