@@ -36,9 +36,7 @@ class Sample:
         if (self.video is None) == (self.features is None):
             raise ValueError(f"Clip {self.clip_id}: a sample holds either video or features.")
         if len(self.x) != len(self.present):
-            raise ValueError(
-                f"Clip {self.clip_id}: {len(self.x)} frames but {len(self.present)} in `present`."
-            )
+            raise ValueError(f"Clip {self.clip_id}: {len(self.x)} frames but {len(self.present)} in `present`.")
 
     @property
     def x(self) -> Tensor:

@@ -159,12 +159,7 @@ class FrameDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         clip, frame = self.items[index]
-        stored = self.source.store[clip.clip_id]
-        one = ClipFeatures(
-            features=stored.features[frame : frame + 1],
-            present=stored.present[frame : frame + 1],
-            times_s=stored.times_s[frame : frame + 1],
-        )
+        one = self.source.store.frames(clip.clip_id, frame, frame + 1)
         sample = sample_of(clip, self.scheme, one)
         return Sample(
             clip_id=f"{clip.clip_id}@{float(one.times_s[0]):.3f}",

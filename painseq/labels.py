@@ -102,9 +102,7 @@ def label_scheme(dataset: str, name: str) -> LabelScheme:
     """
     schemes = SCHEMES.get(dataset)
     if schemes is None:
-        raise PainseqError(
-            f"No label schemes for data set {dataset!r}; there are some for: {', '.join(SCHEMES)}."
-        )
+        raise PainseqError(f"No label schemes for data set {dataset!r}; there are some for: {', '.join(SCHEMES)}.")
     if name not in schemes:
         raise PainseqError(f"{dataset} has no label scheme {name!r}; it has: {', '.join(schemes)}.")
     return LabelScheme(dataset, name, schemes[name])

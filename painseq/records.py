@@ -56,13 +56,9 @@ class Clip:
         if not (math.isfinite(self.start_s) and self.start_s >= 0):
             raise PainseqError(f"Clip {self.clip_id}: start_s is {self.start_s}; it must be 0 or more.")
         if self.end_s is not None and not self.end_s > self.start_s:
-            raise PainseqError(
-                f"Clip {self.clip_id}: end_s {self.end_s} is not after start_s {self.start_s}."
-            )
+            raise PainseqError(f"Clip {self.clip_id}: end_s {self.end_s} is not after start_s {self.start_s}.")
         if self.part is not None and self.part not in PARTS:
-            raise PainseqError(
-                f"Clip {self.clip_id}: part is {self.part!r}; it is one of {', '.join(PARTS)}."
-            )
+            raise PainseqError(f"Clip {self.clip_id}: part is {self.part!r}; it is one of {', '.join(PARTS)}.")
 
 
 @dataclass(frozen=True)
@@ -82,9 +78,7 @@ class Manifest:
     def __post_init__(self) -> None:
         twice = [clip_id for clip_id, n in Counter(clip.clip_id for clip in self.clips).items() if n > 1]
         if twice:
-            raise PainseqError(
-                f"{self.name}: clip id {twice[0]!r} stands for more than one clip ({len(twice)} such)."
-            )
+            raise PainseqError(f"{self.name}: clip id {twice[0]!r} stands for more than one clip ({len(twice)} such).")
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -118,9 +118,7 @@ def make_split(
     return Split(protocol, train, validation, test)
 
 
-def _holdout(
-    subjects: list[str], share: float, seed: int, what: str
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _holdout(subjects: list[str], share: float, seed: int, what: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not 0 <= share < 1:
         raise PainseqError(f"The {what} share is {share}; it must be at least 0 and below 1.")
     if share == 0:
@@ -130,9 +128,7 @@ def _holdout(
             f"{len(subjects)} subjects cannot be split into train and {what}. Give the data set more subjects, "
             f"or set the {what} share to 0."
         )
-    splitter = GroupShuffleSplit(
-        n_splits=1, test_size=max(1, round(share * len(subjects))), random_state=seed
-    )
+    splitter = GroupShuffleSplit(n_splits=1, test_size=max(1, round(share * len(subjects))), random_state=seed)
     left, right = next(splitter.split(np.zeros(len(subjects)), groups=subjects))
     return tuple(subjects[i] for i in left), tuple(subjects[i] for i in right)
 

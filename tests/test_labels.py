@@ -9,7 +9,7 @@ from painseq.records import Clip, Manifest
 
 def manifest(*labels):
     clips = tuple(Clip(str(i), "s", f"{i}.mp4", label=label) for i, label in enumerate(labels))
-    return Manifest("biovid", Path("."), clips)
+    return Manifest("biovid", Path(), clips)
 
 
 def test_labels_that_a_scheme_leaves_out_leave_the_experiment():

@@ -45,7 +45,7 @@ def test_the_fingerprint_ignores_row_order_and_sees_labels():
 
 def test_a_clip_id_stands_for_one_clip():
     with pytest.raises(PainseqError, match="'x' stands for more than one clip"):
-        Manifest("set", Path("."), (Clip("x", "a", "1.mp4"), Clip("x", "b", "2.mp4")))
+        Manifest("set", Path(), (Clip("x", "a", "1.mp4"), Clip("x", "b", "2.mp4")))
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,13 @@ def test_another_package_needs_trust(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "class_path",
-    ["painseq.spec.importlib.import_module", "painseq.heads.Nothing", "painseq.nowhere.LSTM", "LSTM", "painseq.spec.build"],
+    [
+        "painseq.spec.importlib.import_module",
+        "painseq.heads.Nothing",
+        "painseq.nowhere.LSTM",
+        "LSTM",
+        "painseq.spec.build",
+    ],
 )
 def test_nothing_but_the_expected_class_is_built(class_path):
     with pytest.raises(PainseqError):

@@ -15,16 +15,14 @@ def manifest_of(subjects, clips_each=2, parts=None):
         for subject in subjects
         for number in range(clips_each)
     )
-    return Manifest("set", Path("."), clips)
+    return Manifest("set", Path(), clips)
 
 
 names = st.lists(st.text("abcdef0123456789_", min_size=1, max_size=6), min_size=5, max_size=30, unique=True)
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    names, st.sampled_from(["subject_holdout", "subject_kfold"]), st.integers(0, 5), st.integers(0, 4), st.randoms()
-)
+@given(names, st.sampled_from(["subject_holdout", "subject_kfold"]), st.integers(0, 5), st.integers(0, 4), st.randoms())
 def test_no_subject_on_two_sides_and_row_order_does_not_matter(subjects, protocol, seed, fold, random):
     manifest = manifest_of(subjects)
     split = make_split(manifest, protocol, seed=seed, fold=fold)
@@ -59,7 +57,7 @@ def test_official_parts_are_kept_and_the_inner_split_leaves_validation_alone():
 def test_a_subject_in_two_official_parts_is_a_leak():
     clips = (Clip("1", "ann", "1.mp4", part="train"), Clip("2", "ann", "2.mp4", part="test"))
     with pytest.raises(LeakError, match=r"1 subject \(ann\) on both sides of the split: train and test"):
-        make_split(Manifest("set", Path("."), clips), "official")
+        make_split(Manifest("set", Path(), clips), "official")
 
 
 def test_no_official_parts_is_an_error_that_says_what_to_choose():

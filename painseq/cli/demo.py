@@ -38,7 +38,7 @@ SUBMITTED = "LSTM"
 NOTES = (
     "The faces are generated. The figures prove that the machinery works from video to score; they say nothing about "
     "patients, and are not comparable with figures from real data.",
-    "To run in minutes on two cores, the demo takes a small network (mobilenetv3_small_050, from random weights), crops "
+    "To run in minutes on two cores, the demo takes a small network (mobilenetv3_small_050, random weights), crops "
     "of 80 pixels, 4 frames a second of heat and 8 of electrical pain, and the generator's own face boxes. The recipe "
     "for real data is VGG16 at 224 pixels and 30 frames a second with YuNet or face-alignment: the same code.",
     "Every model was stopped early on subjects taken out of Train, and scored once, on Test subjects whose labels lie "
@@ -312,8 +312,8 @@ class Demo:
                 Figure(
                     f"Grad-CAM for high pain, clip {clip_id}",
                     f"True class {truth}, predicted {predictions.class_names[predictions.label[row]]}. Above, face "
-                    "crops of generated faces; below, where in each frame the LSTM's score for high pain comes from, on "
-                    "one scale over the clip. A map shows what the network used, not that it is right to use it.",
+                    "crops of generated faces; below, where in each frame the LSTM's score for high pain comes from, "
+                    "on one scale over the clip. A map shows what the network used, not that it is right to use it.",
                     png,
                 )
             )
@@ -333,7 +333,8 @@ class Demo:
         store = json.loads((self.out / "heat_features" / "run.json").read_text())
         facts = {
             "seed": str(self.seed),
-            "heat subjects": f"{len(heat['split']['train'])} trained on, {len(heat['split']['validation'])} early stopping",
+            "heat subjects": f"{len(heat['split']['train'])} trained on, "
+            f"{len(heat['split']['validation'])} early stopping",
             "electrical subjects": f"{len(electrical['split']['train'])} trained on, "
             f"{len(electrical['split']['validation'])} early stopping, {len(electrical['split']['test'])} tested",
             "electrical training clips": ", ".join(f"{k} {v}" for k, v in electrical["train_counts"].items()),

@@ -86,7 +86,7 @@ def explain_video(
         heat,
         clip.present,
         clip.times_s,
-        f"Grad-CAM for {name} in a clip predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f})",
+        f"Grad-CAM for {name}; predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f})",
         faces,
         curve=(
             prediction.frame_times_s,

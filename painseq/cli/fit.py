@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger
 
@@ -46,9 +46,12 @@ class FitCLI(ExperimentCLI):
         self.checkpoints = ModelCheckpoint(
             self.out, BEST.removesuffix(".ckpt"), monitor="val_loss", save_last=True, enable_version_counter=False
         )
-        bar = RichProgressBar(leave=False) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50)
-        self.trainer_defaults["callbacks"] = [self.checkpoints, bar]
-        if self._get(self.config_init, "trainer").get("logger") in (None, True):
+        asked = self._get(self.config_init, "trainer")
+        ours: list[Callback] = [self.checkpoints]
+        if asked.get("enable_progress_bar") is not False:
+            ours.append(RichProgressBar() if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50))
+        self.trainer_defaults["callbacks"] = ours
+        if asked.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(self.out, name="", version="")
         return super().instantiate_trainer(**kwargs)
 

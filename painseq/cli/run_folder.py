@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from painseq import __version__
 from painseq.errors import PainseqError
 
 PACKAGES = (
-    "torch torchvision pytorch-lightning jsonargparse timm torchmetrics safetensors scikit-learn numpy pillow "
-    "opencv-python av decord"
-).split()
+    "torch", "torchvision", "pytorch-lightning", "jsonargparse", "timm", "torchmetrics", "safetensors", "scikit-learn",
+    "numpy", "pillow", "opencv-python", "av", "decord",
+)  # fmt: skip
 
 
 def make_run_folder(path: Path) -> Path:
@@ -47,7 +46,7 @@ def write_json(path: Path, content: object) -> None:
     """Write JSON at once: a reader never sees half of it."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def pick_device(name: str) -> str:

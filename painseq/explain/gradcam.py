@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from painseq.checkpoint import PainModel
 from painseq.errors import PainseqError
-from painseq.extractors import TimmBackbone, VGG16
+from painseq.extractors import VGG16, TimmBackbone
 
 FRAMES_AT_ONCE = 32
 

@@ -475,7 +475,9 @@ def _read_frames(path: Path, clip_id: str, row: _Row, first: int, stop: int) -> 
             own = json.loads((file.metadata() or {})["clips"]).get(clip_id)
             if own != asdict(row):
                 raise PainseqError(f"{path} does not hold clip {clip_id!r} where the index says. The store is damaged.")
-            return ClipFeatures(*(file.get_slice(name)[first:stop] for name in ("features", "present", "times_s")))
+            # A slice keeps the whole shard mapped; a copy holds its own frames alone.
+            names = ("features", "present", "times_s")
+            return ClipFeatures(*(file.get_slice(name)[first:stop].clone() for name in names))
     except (SafetensorError, OSError, KeyError, AttributeError, json.JSONDecodeError) as error:
         raise PainseqError(
             f"{path} cannot be read ({error}): it is damaged, or a run that is still writing closed a shard since this "

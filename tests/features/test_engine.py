@@ -4,12 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from painseq.errors import PainseqError
 from painseq.extractors import Pixels
-from painseq.features import ExtractProgress, FeatureStore, clip_features, extract
+from painseq.faces import FaceCrops, FullFrame
+from painseq.features import ExtractProgress, FeatureStore, clip_features, extract, pipeline_spec
+from painseq.records import Clip, Manifest
+from painseq.video import write_video
 
 
 def run(manifest, faces, extractor, out, **args):
@@ -128,6 +132,28 @@ def test_interrupted_it_goes_on(faces, extractor, videos, tmp_path, files):
     assert run(manifest, faces, extractor, tmp_path / "s").skipped == 3
     run(manifest, faces, extractor, tmp_path / "whole")
     assert files(tmp_path / "s") == files(tmp_path / "whole")
+
+
+def test_a_real_video_through_real_crops(extractor, tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [
+        np.kron(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), np.ones((16, 16, 1), np.uint8)) for _ in range(25)
+    ]
+    write_video(tmp_path / "a.mp4", frames, fps=25.0)
+    clips = (Clip("late", "s", "a.mp4", start_s=0.5), Clip("whole", "s", "a.mp4"), Clip("no", "s", "b.mp4"))
+    manifest = Manifest("m", tmp_path, clips)
+    crops = FaceCrops(FullFrame(), size_px=32)
+    summary = extract(manifest, crops, extractor, 10.0, tmp_path / "s")
+    store = FeatureStore(tmp_path / "s")
+    assert (store.num_frames("whole"), store.num_frames("late")) == (10, 5)
+    torch.testing.assert_close(store["late"].features, store["whole"].features[5:], rtol=1e-2, atol=1e-3)
+    assert "No video at" in summary.failed["no"] and summary.backends["locator"] == "FullFrame"
+    # The decoder makes no other pipeline; the crop does. Crops come back from the store's own record.
+    store.check_same(pipeline_spec(extractor, FaceCrops(FullFrame(), size_px=32, backend="pyav"), 10))
+    store.check_same({**store.spec, "face": crops.spec()})
+    with pytest.raises(PainseqError, match=r"face.margin: 0.2, not 0.5"):
+        store.check_same({**store.spec, "face": FaceCrops(FullFrame(), size_px=32, margin=0.5).spec()})
+    assert FaceCrops.from_spec(store.spec["face"]).fingerprint() == crops.fingerprint()
 
 
 KILLED = """
