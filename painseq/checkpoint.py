@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from painseq.heads.decision import NO_PREDICTION, Decision, decide
 from painseq.spec import Spec, build
 from painseq.video import open_video
 
+RECORD = ("class_names", "head", "in_shape", "extractor", "face", "sampling", "fitted_on", "extractor_trained_on")
+"""What a checkpoint's specification has to tell."""
 MOST_PREFIXES, PREFIXES_AT_ONCE = 300, 16
 """At how many moments, at most, a video head's running probability is computed, and how many of them together."""
 
@@ -230,6 +233,8 @@ def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> Pa
 def _read(path: Path) -> tuple[Spec, dict[str, Tensor], dict[str, Tensor] | None]:
     if not path.is_file():
         raise PainseqError(f"No checkpoint at {path}. `painseq fit` writes best.ckpt into its run folder.")
+    if not zipfile.is_zipfile(path):
+        raise PainseqError(f"{path} is not a checkpoint, or it is cut short: it is not a file that torch wrote.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -238,6 +243,9 @@ def _read(path: Path) -> tuple[Spec, dict[str, Tensor], dict[str, Tensor] | None
     record = content.get("painseq") if isinstance(content, dict) else None
     if not isinstance(record, dict) or record.get("format") != 1:
         raise PainseqError(f"{path} is not a checkpoint of this painseq (no specification of format 1 in it).")
+    missing = [key for key in RECORD if key not in record]
+    if missing or "state_dict" not in content:
+        raise PainseqError(f"{path} is damaged: it lacks {', '.join(missing) or 'the weights'}.")
     return record, content["state_dict"], content.get("extractor")
 
 

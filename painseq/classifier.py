@@ -64,13 +64,19 @@ class PainClassifier(pl.LightningModule):
         self.loss_weights: Tensor | None = None
 
     def setup(self, stage: str) -> None:
-        """Build the head for the data, or check that the data have the classes of the head that is there."""
+        """`bind` to the trainer's data."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, PainDataModule):
             raise PainseqError("PainClassifier is fitted on a PainDataModule (--data BioVid, AI4Pain, ...).")
-        self._bind(data)
+        self.bind(data)
 
-    def _bind(self, data: PainDataModule) -> None:
+    def bind(self, data: PainDataModule) -> None:
+        """Build the head for these data; with a head, check that they have its classes.
+
+        Raises:
+            LeakError: the extractor was fitted on a subject to be scored.
+            PainseqError: no head or no extractor, another extractor than the store's, other classes.
+        """
         if self.head is not None:
             check_same_classes(self.class_names, data.scheme.class_names)
             return
@@ -114,7 +120,12 @@ class PainClassifier(pl.LightningModule):
                 raise PainseqError("Pixels need an extractor: add one, e.g. --config configs/extractor/vgg16.yaml.")
             return self.extractor
         if not isinstance(store, FeatureStore):
-            return self.extractor
+            if store is not None and self.extractor is not None:
+                raise PainseqError(
+                    f"A folder of .npz does not tell which extractor made it ({data.options.store}), so none can be "
+                    "recorded with the model. Leave the extractor out, or give the store that `painseq extract` wrote."
+                )
+            return None
         if self.extractor is None:
             return store.extractor()
         store.check_same({**store.spec, "extractor": self._extractor_record(self.extractor)})

@@ -9,6 +9,7 @@ INSTALLED_GB, FETCHED_GB = 6.5, 3.0
 
 
 def problem() -> str | None:
+    """What stands in the way of an install, in a sentence; None if nothing does."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         return (
             f"painseq needs Python 3.11 to 3.13; {sys.executable} is {sys.version.split()[0]}. "

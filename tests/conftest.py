@@ -1,10 +1,29 @@
 """Fixtures that every part of the tests shares."""
 
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ASSETS = Path(__file__).parents[1].parent / "shared" / "assets"
+
+TINY = """
+model:
+  extractor:
+    class_path: painseq.extractors.TimmBackbone
+    init_args: {model: test_resnet, weights: null, input_size_px: 32}
+data:
+  init_args:
+    options:
+      fps: 3
+      face:
+        class_path: painseq.faces.FaceCrops
+        init_args: {locator: {class_path: painseq.faces.Sidecar}, size_px: 32}
+trainer: {max_epochs: 2, enable_progress_bar: false, enable_model_summary: false, accelerator: cpu}
+"""
+"""The smallest network of timm, on small crops at three frames a second."""
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +32,132 @@ def assets() -> Path:
     if not ASSETS.is_dir():
         pytest.skip(f"the real videos and weights are not here ({ASSETS} is absent)")
     return ASSETS
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Small networks run slower on two threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def coded_video() -> Callable[[Path, int, float], Path]:
+    """Writes a video whose frame n shows the bits of n as a 3 x 3 board; `number_of` reads them again."""
+    from painseq.video import write_video
+
+    def write(path: Path, frames: int, fps: float) -> Path:
+        bits = (np.arange(frames)[:, None] >> np.arange(9)) & 1
+        boards = np.kron(bits.reshape(-1, 3, 3), np.ones((32, 32))).astype(np.uint8) * 255
+        write_video(path, (np.repeat(board[..., None], 3, axis=2) for board in boards), fps)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def number_of() -> Callable[[np.ndarray], list[int]]:
+    """Reads the numbers of (T, 3, S, S) crops of a coded video."""
+
+    def read(crops: np.ndarray) -> list[int]:
+        third = crops.shape[-1] // 3
+        middles = slice(third // 2, None, third)
+        bits = (crops[:, 0, middles, middles].reshape(len(crops), -1)[:, :9] > 127).astype(int)
+        return (bits @ (1 << np.arange(9))).tolist()
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """Where the generated data and what is made of them lie: heat, electrical, tiny.yaml, stores, runs."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="session")
+def heat(work: Path) -> Path:
+    """Five people, one clip of each of BioVid's five classes."""
+    from painseq.synthetic import BioVidPlan, write_biovid
+
+    write_biovid(work / "heat", BioVidPlan(subjects=5, trials=1, fps=4, size_px=64), seed=0)
+    return work / "heat"
+
+
+@pytest.fixture(scope="session")
+def electrical(work: Path) -> Path:
+    """Four people in Train, whose no-pain recordings last 25 s, one in Validation, two in Test."""
+    from painseq.synthetic import AI4PainPlan, write_ai4pain
+
+    plan = AI4PainPlan(train=4, validation=1, test=2, trials=1, baseline_s=25, fps=3, size_px=64)
+    write_ai4pain(work / "electrical", plan, seed=0)
+    return work / "electrical"
+
+
+@pytest.fixture(scope="session")
+def tiny(work: Path) -> str:
+    """A configuration file: see `TINY`."""
+    path = work / "tiny.yaml"
+    path.write_text(TINY)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def on_electrical(electrical: Path, tiny: str) -> list[str]:
+    """Options for the electrical data through the tiny network."""
+    return ["--config", "configs/data/ai4pain.yaml", "--config", tiny, "--data.root", str(electrical)]
+
+
+@pytest.fixture(scope="session")
+def on_heat(heat: Path, tiny: str) -> list[str]:
+    """Options for the heat data through the tiny network."""
+    return ["--config", "configs/data/biovid.yaml", "--config", tiny, "--data.root", str(heat)]
+
+
+@pytest.fixture(scope="session")
+def store(work: Path, on_electrical: list[str]) -> Path:
+    """Features of the electrical data, fp32."""
+    from painseq.cli.extract import extract
+
+    extract([*on_electrical, "--out", str(work / "store"), "--dtype", "float32"])
+    return work / "store"
+
+
+@pytest.fixture(scope="session")
+def heat_crops(work: Path, on_heat: list[str]) -> Path:
+    """Crops of the heat data, all five classes."""
+    from painseq.cli.extract import extract
+
+    pixels = '{"class_path": "painseq.extractors.Pixels", "init_args": {"input_size_px": 32}}'
+    extract([*on_heat, "--data.options.labels", "five", "--model.extractor", pixels, "--out", str(work / "heat_crops")])
+    return work / "heat_crops"
+
+
+@pytest.fixture(scope="session")
+def lstm(work: Path, on_electrical: list[str], store: Path) -> Path:
+    """The best checkpoint of an LSTM on the electrical features."""
+    from painseq.cli.fit import fit
+
+    head = ["--config", "configs/head/lstm.yaml", "--trainer.max_epochs", "2"]
+    return fit([*on_electrical, *head, "--data.options.store", str(store), "--out", str(work / "lstm")]) / "best.ckpt"
+
+
+@pytest.fixture(scope="session")
+def ann(work: Path, on_electrical: list[str], store: Path) -> Path:
+    """The best checkpoint of a frame ANN on the electrical features."""
+    from painseq.cli.fit import fit
+
+    head = ["--config", "configs/head/frame_ann.yaml", "--trainer.max_epochs", "2"]
+    return fit([*on_electrical, *head, "--data.options.store", str(store), "--out", str(work / "ann")]) / "best.ckpt"
+
+
+@pytest.fixture
+def video(electrical: Path, tmp_path: Path) -> Path:
+    """A generated video with its sidecar, outside its data set, so that nothing marks it as generated."""
+    source = electrical / "Test" / "S06" / "S06_1"
+    shutil.copy(f"{source}.mp4", tmp_path / "clip.mp4")
+    shutil.copy(f"{source}.faces.safetensors", tmp_path / "clip.faces.safetensors")
+    return tmp_path / "clip.mp4"

@@ -41,7 +41,6 @@ def test_another_package_needs_trust(tmp_path, monkeypatch):
         "painseq.heads.Nothing",
         "painseq.nowhere.LSTM",
         "LSTM",
-        "painseq.spec.build",
     ],
 )
 def test_nothing_but_the_expected_class_is_built(class_path):

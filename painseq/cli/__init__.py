@@ -53,5 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"painseq {name}: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(f"painseq {name}: interrupted. What was finished is kept; run the same command again.\n")
+        again = "add --resume true" if name == "fit" else "run the same command again"
+        sys.stderr.write(f"painseq {name}: interrupted. What was finished is kept; to go on, {again}.\n")
         return 130

@@ -38,8 +38,8 @@ SUBMITTED = "LSTM"
 NOTES = (
     "The faces are generated. The figures prove that the machinery works from video to score; they say nothing about "
     "patients, and are not comparable with figures from real data.",
-    "To run in minutes on two cores, the demo takes a small network (mobilenetv3_small_050, random weights), crops "
-    "of 80 pixels, 4 frames a second of heat and 8 of electrical pain, and the generator's own face boxes. The recipe "
+    "To run in minutes on two cores, the demo takes a small network (timm's test_resnet, random weights), crops "
+    "of 80 pixels, 3 frames a second of heat and 6 of electrical pain, and the generator's own face boxes. The recipe "
     "for real data is VGG16 at 224 pixels and 30 frames a second with YuNet or face-alignment: the same code.",
     "Every model was stopped early on subjects taken out of Train, and scored once, on Test subjects whose labels lie "
     "outside the data set's folder.",
@@ -60,14 +60,14 @@ class Size:
         baseline_s: length of the no-pain recordings, cut into pieces of 10 s for training.
     """
 
-    heat_subjects: int = 28
-    heat_trials: int = 6
-    train: int = 26
-    validation: int = 4
+    heat_subjects: int = 40
+    heat_trials: int = 4
+    train: int = 44
+    validation: int = 2
     test: int = 20
     trials: int = 3
-    baseline_s: float = 30.0
-    fps: float = 8.0
+    baseline_s: float = 60.0
+    fps: float = 6.0
 
 
 def main(argv: Sequence[str]) -> int:

@@ -38,6 +38,11 @@ def _evaluate_file(argv: Sequence[str]) -> None:
     predictions = read_predictions(args.predictions, args.classes)
     if args.truth is not None:
         predictions = predictions.with_truth(read_truth(args.truth))
+    if not predictions.scored.any():
+        raise PainseqError(
+            f"{args.predictions}: no clip has both a truth and a prediction, so there is nothing to score. Give the "
+            "truth with --truth FILE (columns clip_id, truth)."
+        )
     evaluation = score(predictions)
     show({args.predictions.stem: evaluation})
     if args.out is not None:
@@ -66,15 +71,13 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
         raise PainseqError("`painseq evaluate` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
     device = pick_device(config["device"])
     model = load(config["checkpoint"], config["trust"], device)
+    out = make_run_folder(Path(config["out"]))
     predictions = predict_part(model, data, config["part"])
     if config["truth"] is not None:
         predictions = predictions.with_truth(in_classes(read_truth(Path(config["truth"])), data.scheme))
-    out = make_run_folder(Path(config["out"]))
     cli.parser.save(config, out / "config.yaml", skip_validation=True)
     predictions.write_csv(out / "predictions.csv")
-    record = model.record["data"]
-    counts = record["train_counts"] if isinstance(record, Mapping) else None
-    evaluation = score(predictions, counts) if predictions.scored.any() else None
+    evaluation = score(predictions) if predictions.scored.any() else None
     name = type(model.head).__name__
     write_json(
         out / "metrics.json",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from jsonargparse import ArgumentError
 from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 import configs
 import data_modules  # noqa: F401  (short class names resolve for imported classes only)
@@ -23,6 +27,7 @@ class ExperimentCLI(LightningCLI):
 
     def __init__(self, command: str, args: Sequence[str]) -> None:
         self.command = command
+        quiet_lightning()
         super().__init__(
             PainClassifier,
             PainDataModule,
@@ -33,31 +38,45 @@ class ExperimentCLI(LightningCLI):
             seed_everything_default=0,
             run=False,
             args=shipped_configs(args),
-            parser_kwargs={"prog": f"painseq {command}", "description": DESCRIPTIONS[command]},
+            parser_kwargs={
+                "prog": f"painseq {command}",
+                "description": DESCRIPTIONS[command],
+                "exit_on_error": False,
+            },
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """As Lightning does; a mistake is one message, not the hundred lines of the usage before it.
+
+        Raises:
+            PainseqError: an unknown option or key, a value that does not fit, YAML that is none.
+        """
+        try:
+            self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        except ArgumentError as error:
+            raise PainseqError(f"{error}\n`painseq {self.command} --help` tells every option and key.") from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Early stopping, and what the command asks for itself."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults({"early_stopping.monitor": "val_loss", "early_stopping.patience": 5})
+        dated = Path("runs") / f"{self.command}-{time.strftime('%Y%m%d-%H%M%S')}"
         if self.command == "fit":
-            parser.add_argument("--out", type=Path, required=True, help="Run folder to make; it must not exist yet.")
+            parser.add_argument("--out", type=Path, default=dated, help="Run folder to make; it must not exist yet.")
             parser.add_argument("--resume", type=bool, default=False, help="Go on from last.ckpt in the run folder.")
         elif self.command == "extract":
             parser.add_argument("--out", type=Path, required=True, help="Folder of the feature store.")
             parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
             parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
             parser.add_argument("--export", type=Path | None, default=None, help="Also write one npz a clip here.")
-            parser.add_argument(
-                "--parts", type=list[str], default=[], help="Only these parts: train, validation, test."
-            )
+            parser.add_argument("--parts", nargs="*", default=[], help="Only these parts: train, validation, test.")
         else:
             parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a run.")
             parser.add_argument("--part", choices=["train", "validation", "test"], default="test")
             parser.add_argument("--truth", type=Path | None, default=None, help="CSV of item,label for hidden labels.")
-            parser.add_argument("--out", type=Path, required=True, help="Folder for predictions.csv and metrics.json.")
+            parser.add_argument("--out", type=Path, default=dated, help="Folder for predictions.csv and metrics.json.")
             parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
-            parser.add_argument("--trust", type=list[str], default=[], help="Packages whose classes may be built.")
+            parser.add_argument("--trust", nargs="*", default=[], help="Packages whose classes may be built.")
 
     def instantiate_classes(self) -> None:
         """As Lightning does; the trainer only where something is fitted."""
@@ -67,6 +86,25 @@ class ExperimentCLI(LightningCLI):
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
+
+
+NOISE = (
+    r".*number of training batches .* is smaller than the logging interval",
+    r".*Found \d+ module\(s\) in eval mode at the start of training",
+    r".*does not have many workers",
+    r".*Checkpoint directory .* exists and is not empty",
+    r".*Experiment logs directory .* exists and is not empty",
+    r".*isinstance\(treespec, LeafSpec\)",
+)
+"""Lightning's warnings of what is as it should be here: a frozen extractor, one loader process, our own run folder."""
+
+
+def quiet_lightning() -> None:
+    """Leave out Lightning's advice and `NOISE`; its other warnings stay."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 DESCRIPTIONS = {

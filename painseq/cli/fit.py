@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 
 from painseq.classifier import PainClassifier
+from painseq.cli.epoch_lines import EpochLines
 from painseq.cli.experiment import ExperimentCLI
 from painseq.cli.run_folder import make_run_folder, versions, write_json
 from painseq.datamodule import PainDataModule
@@ -38,7 +40,6 @@ class FitCLI(ExperimentCLI):
             make_run_folder(self.out)
         elif not (self.out / LAST).is_file():
             raise PainseqError(f"Nothing to resume: no {LAST} in {self.out}.")
-        self.parser.save(self.config, self.out / "config.yaml", overwrite=True, skip_validation=True)
         self.config["trainer"]["default_root_dir"] = str(self.out)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -49,11 +50,18 @@ class FitCLI(ExperimentCLI):
         asked = self._get(self.config_init, "trainer")
         ours: list[Callback] = [self.checkpoints]
         if asked.get("enable_progress_bar") is not False:
-            ours.append(RichProgressBar() if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50))
+            in_terminal = sys.stdout.isatty()
+            ours.append(RichProgressBar() if in_terminal else EpochLines())
+            kwargs["enable_progress_bar"] = in_terminal
         self.trainer_defaults["callbacks"] = ours
         if asked.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(self.out, name="", version="")
         return super().instantiate_trainer(**kwargs)
+
+    def save_config(self) -> None:
+        """Write config.yaml: the first file of the run folder, so that a mistake before it leaves the folder empty
+        and the mended command can take it."""
+        self.parser.save(self.config, self.out / "config.yaml", overwrite=True, skip_validation=True)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,12 +74,20 @@ def fit(argv: Sequence[str]) -> Path:
     """Fit as the command line says.
 
     Returns:
-        The run folder: `best.ckpt` and `last.ckpt`, `config.yaml`, `run.json`, `metrics.csv` (a row an epoch), and
+        The run folder: `best.ckpt` and `last.ckpt`, `config.yaml`, `run.json`, `metrics.csv` (two rows an epoch,
+        training and validation; those from before a `--resume` are in `metrics_before_1.csv`, ...), and
         `extractor.safetensors` where the extractor was trained.
 
     Raises:
-        PainseqError: see the data module and the classifier; nobody to stop early on.
+        PainseqError: see the data module and the classifier; nobody to stop early on; settings that Lightning refuses.
     """
+    try:
+        return _fit(argv)
+    except MisconfigurationException as error:
+        raise PainseqError(f"Lightning refuses these settings of the trainer: {error}") from error
+
+
+def _fit(argv: Sequence[str]) -> Path:
     cli = FitCLI(argv)
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     if not (isinstance(model, PainClassifier) and isinstance(data, PainDataModule)):
@@ -82,6 +98,8 @@ def fit(argv: Sequence[str]) -> Path:
             "--data.options.split.validation_share above 0."
         )
     data.setup("fit")
+    model.bind(data)
+    cli.save_config()
     log.info(
         "%s: %s training clips of %d subjects, early stopping on %d subjects, device %s",
         data.name,
@@ -91,12 +109,25 @@ def fit(argv: Sequence[str]) -> Path:
         trainer.strategy.root_device,
     )
     resume = cli.out / LAST if cli.config["resume"] else None
-    trainer.fit(model, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    if resume is not None:
+        _keep_log(cli.out)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
+    except SystemExit:
+        # Lightning ends the program by itself when it is interrupted.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     if trainer.is_global_zero:
         _finish(cli, model, data, trainer)
     return cli.out
+
+
+def _keep_log(out: Path) -> None:
+    """Move metrics.csv out of the way of the logger, which would delete it."""
+    log_file = out / "metrics.csv"
+    if log_file.is_file():
+        log_file.rename(out / f"metrics_before_{len(list(out.glob('metrics_before_*.csv'))) + 1}.csv")
 
 
 def _finish(cli: FitCLI, model: PainClassifier, data: PainDataModule, trainer: Trainer) -> None:

@@ -104,4 +104,6 @@ def chosen_locator(args: argparse.Namespace) -> Locator | None:
         return None
     if args.locator == "yunet":
         return YuNet(args.yunet_model)
-    return {"sidecar": Sidecar, "full_frame": FullFrame, "face_alignment": FaceAlignment}[args.locator]()
+    if args.locator == "sidecar":
+        return Sidecar()
+    return FullFrame() if args.locator == "full_frame" else FaceAlignment()

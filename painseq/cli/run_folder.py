@@ -53,7 +53,7 @@ def pick_device(name: str) -> str:
     """ "auto" is the first GPU if there is one, else the CPU; anything else is taken as it is.
 
     Raises:
-        PainseqError: a GPU is asked for and there is none.
+        PainseqError: a GPU is asked for and there is none, or no device has this name.
     """
     import torch
 
@@ -61,4 +61,8 @@ def pick_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise PainseqError(f"--device {name}: no GPU can be used here. Use --device cpu.")
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise PainseqError(f"--device {name}: no such device. Use auto, cpu, cuda, cuda:0, ...") from error
     return name

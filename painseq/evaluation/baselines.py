@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from painseq.errors import PainseqError
 from painseq.evaluation.metrics import Scores, confusion_matrix, scores_of
 from painseq.evaluation.predictions import UNKNOWN, Predictions
 
@@ -32,52 +30,38 @@ class Baseline:
         return {"name": self.name, "rule": self.rule, **self.scores.to_dict()}
 
 
-def majority_class(predictions: Predictions, train_counts: Mapping[str, int] | None = None) -> tuple[int, str]:
-    """Index of the most frequent class (the first of several), and the part it was counted in.
+def majority_class(predictions: Predictions) -> int:
+    """Index of the most frequent class of the scored clips (the first of several).
 
-    Args:
-        predictions: whose truth is counted where there are no training counts.
-        train_counts: clips a class name in the training part, if known: a rule may not look at test labels.
-
-    Raises:
-        PainseqError: `train_counts` names a class that the predictions do not have.
+    Counted among the scored clips, not in the training part: where the two have other mixes, the training part's
+    most frequent class can be a rare one here, and easy to beat.
     """
-    names = predictions.class_names
-    if train_counts is None:
-        counts = np.bincount(predictions.truth[predictions.scored], minlength=len(names))
-        return int(counts.argmax()), "the scored clips"
-    unknown = set(train_counts) - set(names)
-    if unknown:
-        raise PainseqError(
-            f"The training counts name the class {min(unknown)!r}; the predictions have {', '.join(names)}."
-        )
-    return int(np.argmax([train_counts.get(name, 0) for name in names])), "the training part"
+    return int(np.bincount(predictions.truth[predictions.scored], minlength=len(predictions.class_names)).argmax())
 
 
-def always_majority(predictions: Predictions, train_counts: Mapping[str, int] | None = None) -> Predictions:
+def always_majority(predictions: Predictions) -> Predictions:
     """The same clips, every clip with a prediction labelled with the majority class; for paired comparison."""
-    index, _ = majority_class(predictions, train_counts)
+    index = majority_class(predictions)
     label = np.where(predictions.label == UNKNOWN, UNKNOWN, index)
     probabilities = np.full(predictions.probabilities.shape, np.nan)
     probabilities[label != UNKNOWN] = np.eye(len(predictions.class_names))[index]
     return dataclasses.replace(predictions, label=label, probabilities=probabilities, votes=None)
 
 
-def baselines(predictions: Predictions, train_counts: Mapping[str, int] | None = None) -> tuple[Baseline, ...]:
+def baselines(predictions: Predictions) -> tuple[Baseline, ...]:
     """Majority class and chance, scored on the clips that `predictions` are scored on.
 
     Chance is guessing each of the K classes equally often, in closed form: accuracy, balanced accuracy and each
     recall are 1/K and kappa is 0 in expectation; its precision and F1 are those of the expected confusion matrix.
     """
     names, k = predictions.class_names, len(predictions.class_names)
-    index, counted_in = majority_class(predictions, train_counts)
-    always = always_majority(predictions, train_counts)
+    always = always_majority(predictions)
     majority = confusion_matrix(always.truth, always.label, k)
     guessed = np.repeat(majority.sum(1, keepdims=True) / k, k, axis=1)
     return (
         Baseline(
             "majority class",
-            f"always “{names[index]}”, the most frequent class of {counted_in}",
+            f"always “{names[majority_class(predictions)]}”, the most frequent class of the scored clips",
             scores_of(majority, names, predictions.order_known),
         ),
         Baseline(

@@ -12,9 +12,11 @@ from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.evaluation.predictions import Predictions
 from painseq.features import FeatureStore
+from painseq.features.store import identity
 from painseq.heads.decision import NO_PREDICTION
 from painseq.labels import check_same_classes
 from painseq.records import Part
+from painseq.spec import difference
 from painseq.splits import check_no_leak, qualified
 
 
@@ -27,11 +29,22 @@ def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
     """
     check_same_classes(model.class_names, data.scheme.class_names)
     check_no_leak(model.fitted_on, qualified(data.name, data.split.subjects(part)))
+    made = {key: model.record[key] for key in ("face", "sampling")}
     if isinstance(data.store, FeatureStore):
-        made = {key: model.record[key] for key in ("face", "sampling")}
         if data.options.view == "features":
             made["extractor"] = model.record["extractor"]
         data.store.check_same({**data.store.spec, **made})
+    elif data.store is None and made["face"] is not None and data.options.face is not None:
+        lines = difference(identity(made), identity(data.pipeline))
+        if lines:
+            raise PainseqError(
+                "The model was fitted with\n  "
+                + "\n  ".join(lines)
+                + "\nwhere the second value is that of the data to be scored. Give --data.options the model's."
+            )
+    in_shape = model.record["in_shape"]
+    if data.options.view == "features" and list(data.in_shape) != in_shape:
+        raise PainseqError(f"The model takes frames of shape {in_shape}; these features have {list(data.in_shape)}.")
 
 
 def predict_part(

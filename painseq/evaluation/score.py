@@ -89,23 +89,14 @@ class Evaluation:
         }
 
 
-def score(predictions: Predictions, train_counts: Mapping[str, int] | None = None) -> Evaluation:
-    """Score predictions.
-
-    Args:
-        predictions: with truth, of subjects that the model was not trained on.
-        train_counts: clips a class name in the training part, from which the majority class is taken; without
-            it, that class is counted among the scored clips.
-
-    Raises:
-        PainseqError: `train_counts` names a class that the predictions do not have.
-    """
+def score(predictions: Predictions) -> Evaluation:
+    """Score predictions, which are of subjects that the model was not trained on."""
     names = predictions.class_names
     _, confusion = confusion_by_subject(predictions.truth, predictions.label, predictions.subject_ids, len(names))
     scores = scores_of(confusion.sum(0), names, predictions.order_known)
     intervals = subject_bootstrap(confusion, [name for name in STATISTICS if scores.value(name) is not None])
     counts = _counts(predictions, len(confusion))
-    rules = baselines(predictions, train_counts)
+    rules = baselines(predictions)
     return Evaluation(scores, intervals, rules, counts, _warnings(scores, intervals, rules, counts))
 
 

@@ -60,7 +60,7 @@ class FaceAlignment(Locator):
             for box, points in zip(found, landmarks, strict=True)
         ]
 
-    def _load(self) -> Any:  # noqa: ANN401 (an optional package)
+    def _load(self) -> Any:
         try:
             import face_alignment
         except ImportError as error:

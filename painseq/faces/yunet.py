@@ -27,15 +27,13 @@ class YuNet(Locator):
         max_side_px: larger pictures are reduced to this longer side before the search; the smallest face that
             it finds is about 10 pixels wide then.
 
-    Raises:
-        PainseqError: no file at `model`.
+    Whether there is a file at `model` shows when it is first needed, so that a checkpoint that names one can be loaded
+    elsewhere, and another locator used with it.
     """
 
     needs_pixels: ClassVar[bool] = True
 
     def __init__(self, model: str | None = None, min_score: float = 0.6, max_side_px: int = 320) -> None:
-        if model is not None and not Path(model).is_file():
-            raise PainseqError(f"No YuNet model at {model}. Without `model` the official file is fetched from {URL}.")
         if not 0 < min_score < 1:
             raise PainseqError(f"YuNet's min_score is {min_score}; it must lie between 0 and 1.")
         if max_side_px < 32:
@@ -53,8 +51,17 @@ class YuNet(Locator):
         """The model counts by its content, wherever its file lies."""
         spec = super().identity()
         args = {"min_score": self.min_score, "max_side_px": self.max_side_px}
-        sha256 = SHA256 if self.model is None else sha256_of(Path(self.model))
+        sha256 = SHA256 if self.model is None else sha256_of(self._given())
         return {**spec, "init_args": {**args, "model_sha256": sha256}}
+
+    def _given(self) -> Path:
+        path = Path(str(self.model))
+        if not path.is_file():
+            raise PainseqError(
+                f"No YuNet model at {path}. Give the place of face_detection_yunet_2023mar.onnx (painseq predict: "
+                f"--locator yunet --yunet-model FILE), or none: then the official file is fetched from {URL}."
+            )
+        return path
 
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
         """Faces with a score of at least `min_score`."""
@@ -79,7 +86,7 @@ class YuNet(Locator):
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1).astype(np.float32) * factors
         return [Face(box, float(score)) for box, score in zip(boxes, rows[:, 14], strict=True)]
 
-    def _load(self) -> Any:  # noqa: ANN401 (OpenCV's classes have no types here)
+    def _load(self) -> Any:
         try:
             import cv2
         except ImportError as error:
@@ -87,7 +94,7 @@ class YuNet(Locator):
                 f"OpenCV cannot be imported: {error}. Where a shared library such as libGL is missing, install it "
                 "(Debian: apt install libgl1 libglib2.0-0) or replace opencv-python by opencv-python-headless."
             ) from error
-        path = fetch(URL, SHA256) if self.model is None else Path(self.model)
+        path = fetch(URL, SHA256) if self.model is None else self._given()
         level = cv2.utils.logging.getLogLevel()
         # OpenCV 5 warns at each load that its new engine has no targets to choose from; nobody chose one.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)

@@ -30,19 +30,19 @@ REGION_AUS = {
 STOIC_SHARE = 0.10
 """Share of subjects who barely react."""
 STOIC_EXPRESSIVENESS = (0.10, 0.30)
-EXPRESSIVENESS = (0.70, 1.25)
+EXPRESSIVENESS = (0.80, 1.25)
 """Factor on every pain intensity of a subject, drawn uniformly."""
 HEAT_GAIN = (0.0, 0.25, 0.45, 0.70, 1.0)
 """Share of the full intensity at BL1, PA1 .. PA4; a stronger stimulus also starts to show earlier."""
-ELECTRICAL_GAIN = (0.0, 0.52, 1.0)
+ELECTRICAL_GAIN = (0.0, 0.62, 1.0)
 """Share of the full intensity at no, low and high pain."""
-ELECTRICAL_BURSTS = ((0, 0), (1, 3), (3, 5))
+ELECTRICAL_BURSTS = ((0, 0), (2, 3), (5, 6))
 """Fewest and most bursts in 10 s at no, low and high pain."""
-ELECTRICAL_HOLD_S = ((0.0, 0.0), (0.2, 0.7), (0.5, 1.2))
+ELECTRICAL_HOLD_S = ((0.0, 0.0), (0.3, 0.7), (0.7, 1.2))
 """How long a burst stays at its apex at no, low and high pain."""
-TRIAL_SPREAD = 0.20
+TRIAL_SPREAD = 0.15
 """Standard deviation of the logarithm of a trial's strength: the same stimulus hurts differently."""
-ABSENT_AU = 0.15
+ABSENT_AU = 0.12
 """Probability that an action unit of the subject's pain face stays out in one trial."""
 AU_PROFILE = (0.6, 1.3)
 """A subject's own factor on each action unit, drawn uniformly."""
@@ -59,7 +59,7 @@ AU43_FROM_STRENGTH = 0.6
 BLINK_HZ = (0.15, 0.45)
 SMILE_HZ = (0.02, 0.08)
 TALK_HZ = (0.02, 0.07)
-FROWN_HZ = (0.01, 0.05)
+FROWN_HZ = (0.005, 0.03)
 """Brows lowered in thought or against the light, now and then with narrowed lids or a wrinkled nose."""
 REST_HZ = (0.005, 0.03)
 """Eyes closed for about a second, without pain."""

@@ -171,7 +171,7 @@ class _PyAVVideo(Video):
             self._position = int(index) + 1
             yield self._upright(picture)
 
-    def _upright(self, picture: Any) -> NDArray[np.uint8]:  # noqa: ANN401 (av has no types where it is missing)
+    def _upright(self, picture: Any) -> NDArray[np.uint8]:
         # A converter of its own for each frame, as `to_ndarray(format=...)` makes, takes twice as long.
         converted = self._converter.reformat(picture, format="rgb24", threads=1)
         image: NDArray[np.uint8] = np.asarray(converted.to_ndarray(), dtype=np.uint8)

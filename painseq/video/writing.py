@@ -49,7 +49,7 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, *, 
             stream.height, stream.width = first.shape[:2]
             stream.pix_fmt = "yuv420p"
             stream.options = {"preset": "veryfast", "crf": str(crf)}
-            # x264's output depends on the number of threads: one gives the same file on every machine.
+            # x264's output depends on the number of threads, which should not depend on the machine.
             stream.codec_context.thread_count = 1
             for frame in itertools.chain([first], iterator):
                 if frame.shape != first.shape or frame.dtype != np.uint8:

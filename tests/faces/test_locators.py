@@ -14,8 +14,11 @@ from painseq.spec import build, spec_of
 
 
 def test_yunet_checks_its_settings(tmp_path: Path):
+    missing = YuNet(str(tmp_path / "none.onnx"))
     with pytest.raises(PainseqError, match="No YuNet model"):
-        YuNet(str(tmp_path / "absent.onnx"))
+        missing.locate(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1), tmp_path / "a.mp4")
+    with pytest.raises(PainseqError, match="No YuNet model"):
+        missing.identity()
     with pytest.raises(PainseqError, match="min_score"):
         YuNet(min_score=1.5)
     with pytest.raises(PainseqError, match="max_side_px"):

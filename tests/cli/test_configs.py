@@ -1,0 +1,86 @@
+"""Every YAML that is shipped."""
+
+from pathlib import Path
+
+import pytest
+
+import configs
+from painseq.cli.experiment import ExperimentCLI, shipped_configs
+from painseq.datamodule import PainDataModule
+from painseq.errors import PainseqError
+from painseq.heads import Head
+
+ROOT = Path(configs.__file__).parent
+DATA, HEADS, EXTRACTORS = (
+    sorted(path.stem for path in (ROOT / kind).glob("*.yaml")) for kind in ("data", "head", "extractor")
+)
+WHOLE = sorted(
+    path.relative_to(ROOT).as_posix() for kind in ("reproduce", "demo") for path in (ROOT / kind).glob("*.yaml")
+)
+
+
+@pytest.fixture
+def parsed_only(monkeypatch):
+    monkeypatch.setattr(ExperimentCLI, "instantiate_classes", lambda self: None)
+
+
+def test_there_are_some():
+    assert len(DATA) >= 2 and len(HEADS) >= 3 and len(EXTRACTORS) >= 3 and len(WHOLE) >= 4
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("data", DATA)
+def test_data_head_and_extractor_combine_freely(parsed_only, data, head, extractor):
+    names = [f"configs/data/{data}.yaml", f"configs/head/{head}.yaml", f"configs/extractor/{extractor}.yaml"]
+    args = [arg for name in names for arg in ("--config", name)]
+    for command in ("fit", "extract"):
+        config = ExperimentCLI(command, [*args, "--out", "out"]).config
+        assert config["data"]["class_path"].startswith("data_modules.")
+        assert config["model"]["head"]["class_path"].startswith("painseq.heads.")
+        assert config["model"]["extractor"]["class_path"].startswith("painseq.extractors.")
+        assert config["trainer"]["max_epochs"] >= 30 and config["early_stopping"]["patience"] >= 5
+
+
+@pytest.mark.parametrize(("data", "head", "extractor"), [("ai4pain", "lstm", "vgg16"), ("biovid", "frame_ann", "timm")])
+def test_they_make_what_they_say(data, head, extractor, one_thread):
+    names = [f"configs/data/{data}.yaml", f"configs/head/{head}.yaml", f"configs/extractor/{extractor}.yaml"]
+    args = [arg for name in names for arg in ("--config", name)]
+    offline = ["--model.extractor.init_args.weights", "null"]
+    cli = ExperimentCLI("extract", [*args, *offline, "--out", "out"])
+    assert isinstance(cli.datamodule, PainDataModule) and cli.datamodule.name == data
+    assert cli.datamodule.options.face.size_px == cli.model.extractor.input_size_px == 224
+    made = cli.model.head_factory(tuple(cli.model.extractor.out_shape), 3)
+    assert isinstance(made, Head) and type(made).__name__.lower() == head.replace("_", "")
+    assert cli.model.optimizer_factory(list(made.parameters())).param_groups[0]["lr"] < 0.01
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_recipes_parse(parsed_only, name):
+    for command in ("fit", "extract"):
+        config = ExperimentCLI(command, ["--config", f"configs/{name}", "--out", "out"]).config
+        assert config["data"]["init_args"]["options"]["face"]["init_args"]["locator"]["class_path"]
+
+
+@pytest.mark.parametrize("head", ["ann", "lstm"])
+def test_the_recipe_of_prajod_2024_is_the_papers(parsed_only, head):
+    config = ExperimentCLI("fit", ["--config", f"configs/reproduce/prajod2024_{head}.yaml", "--out", "out"]).config
+    options, model = config["data"]["init_args"]["options"], config["model"]
+    assert (
+        options["fps"] == 30 and options["batch_size"] == 32 and options["face"]["init_args"]["kind"] == "landmark_box"
+    )
+    assert model["optimizer"]["class_path"] == "torch.optim.Adadelta" and model["optimizer"]["init_args"]["lr"] == 1.0
+    assert model["class_weights"] == "inverse_frequency" and model["extractor"]["init_args"]["fc"] is True
+    assert config["trainer"]["max_epochs"] == 100 and config["early_stopping"]["patience"] == 5
+    assert config["early_stopping"]["monitor"] == "val_loss"
+
+
+def test_a_file_of_the_users_goes_before_the_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shipped_configs(["--config=configs/head/lstm.yaml"]) == [f"--config={ROOT / 'head' / 'lstm.yaml'}"]
+    assert shipped_configs(["--config", "head/lstm.yaml"]) == ["--config", str(ROOT / "head" / "lstm.yaml")]
+    (tmp_path / "configs" / "head").mkdir(parents=True)
+    (tmp_path / "configs" / "head" / "lstm.yaml").touch()
+    assert shipped_configs(["--config", "configs/head/lstm.yaml"]) == ["--config", "configs/head/lstm.yaml"]
+    with pytest.raises(PainseqError, match=r"No configuration at configs/none\.yaml"):
+        shipped_configs(["--config", "configs/none.yaml"])
