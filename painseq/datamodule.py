@@ -284,7 +284,9 @@ class PainDataModule(pl.LightningDataModule):
                 "--data.options.view pixels to read the videos."
             )
         if self.options.face is None:
-            raise PainseqError("Reading videos needs a face crop: add a `face` to the data options (configs/face).")
+            raise PainseqError(
+                "Reading videos needs a face crop: add a `face` to the data options, as configs/data/biovid.yaml does."
+            )
         return (3, self.options.face.size_px, self.options.face.size_px)
 
     @property

@@ -53,6 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"painseq {name}: {error}\n")
         return 1
     except KeyboardInterrupt:
-        again = "add --resume true" if name == "fit" else "run the same command again"
+        again = "add --resume true --out FOLDER (the run's)" if name == "fit" else "run the same command again"
         sys.stderr.write(f"painseq {name}: interrupted. What was finished is kept; to go on, {again}.\n")
         return 130

@@ -12,7 +12,7 @@ from rich.console import Console
 from painseq.cli.run_folder import make_run_folder, pick_device, versions, write_json
 from painseq.errors import PainseqError
 from painseq.evaluation import Evaluation, Predictions, read_predictions, read_truth, score, table
-from painseq.labels import NATIVE, LabelScheme
+from painseq.labels import NATIVE, LabelScheme, label_scheme
 
 log = logging.getLogger("painseq")
 
@@ -30,6 +30,8 @@ def _evaluate_file(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("painseq evaluate", description="Score a predictions file; no model needed.")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv, or a file of your own")
     parser.add_argument("--truth", type=Path, help="CSV of clip_id,truth where the file has none")
+    parser.add_argument("--dataset", choices=sorted(NATIVE), help="whose native labels the truth file holds, if any")
+    parser.add_argument("--labels", default="three", help="label scheme that maps them; default: %(default)s")
     parser.add_argument(
         "--classes", nargs="+", help="class names in order of pain, where the file has no prob_ columns"
     )
@@ -37,7 +39,10 @@ def _evaluate_file(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     predictions = read_predictions(args.predictions, args.classes)
     if args.truth is not None:
-        predictions = predictions.with_truth(read_truth(args.truth))
+        truth = read_truth(args.truth)
+        if args.dataset is not None:
+            truth = in_classes(truth, label_scheme(args.dataset, args.labels))
+        predictions = predictions.with_truth(truth)
     if not predictions.scored.any():
         raise PainseqError(
             f"{args.predictions}: no clip has both a truth and a prediction, so there is nothing to score. Give the "

@@ -181,10 +181,26 @@ def load_weights(extractor: Extractor, source: str, new: Sequence[str] = (), dro
         text = load_into(extractor.network, tensors, fresh, drop)
     except PainseqError as error:
         raise PainseqError(f"{source}: {error}") from error
+    _check_preprocessing(extractor, metadata, source)
     extractor.trained_on = _trained_on(metadata, source)
     extractor.loaded = f"Loaded {text}; from {source}."
     extractor.published_as = extractor.fingerprint() if is_public(source) and not fresh else None
     log.info("%s: %s", type(extractor).__name__, extractor.loaded)
+
+
+def _check_preprocessing(extractor: Extractor, metadata: Mapping[str, str], source: str) -> None:
+    try:
+        recorded = json.loads(metadata.get("spec", "{}"))
+    except json.JSONDecodeError as error:
+        raise PainseqError(f"{source}: its metadata 'spec' is not JSON: {error}.") from error
+    init_args = recorded.get("init_args", {}) if isinstance(recorded, dict) else {}
+    trained = init_args.get("preprocessing") if isinstance(init_args, dict) else None
+    asked = getattr(extractor, "preprocessing", None)
+    if trained is not None and trained != asked:
+        raise PainseqError(
+            f"{source} was trained with preprocessing {trained!r}, and here it is {asked!r}: the network would see "
+            f"other numbers than it knows. Set preprocessing: {trained}."
+        )
 
 
 def _trained_on(metadata: Mapping[str, str], source: str) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def test_a_fit_without_a_head_a_data_set_or_a_folder(painseq, on_electrical, sto
     said = painseq("fit", *on_electrical, "--data.options.store", store, *out)
     assert said.code == 1 and "No head to fit. Add one, e.g. --config configs/head/lstm.yaml" in said.err
     assert "arguments are required: data" in painseq("fit", *LSTM, *out).err
-    assert "arguments are required: out" in painseq("fit", *on_electrical, *LSTM).err
+    assert "arguments are required: out" in painseq("extract", *on_electrical).err
 
 
 def test_an_empty_data_folder(painseq, on_electrical, on_heat, tmp_path):
@@ -122,7 +122,7 @@ def test_an_interrupted_fit_tells_how_to_go_on(painseq, on_electrical, store, tm
     with monkeypatch.context() as patch:
         patch.setattr(PainClassifier, "training_step", interrupted)
         said = painseq("fit", *args)
-    assert said.code == 130 and "to go on, add --resume true" in said.err
+    assert said.code == 130 and "to go on, add --resume true --out FOLDER" in said.err
     assert painseq("fit", *args, "--resume", "true").code == 0
     assert (tmp_path / "run" / "run.json").is_file()
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import painseq.download
 from painseq.errors import PainseqError
-from painseq.extractors import TimmBackbone, is_public, load_into, read_weights, rebuild, save_weights
+from painseq.extractors import VGG16, TimmBackbone, is_public, load_into, read_weights, rebuild, save_weights
 from painseq.extractors.weights import write_atomically, write_safetensors
 
 SHA256 = "0" * 63 + "a"
@@ -151,3 +151,11 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
     with pytest.raises(TypeError):
         write_atomically(path, "text")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
+
+
+def test_weights_trained_with_another_preprocessing_are_refused(tmp_path: Path):
+    trained = VGG16(input_size_px=32, preprocessing="caffe")
+    save_weights(trained, tmp_path / "heat.safetensors")
+    with pytest.raises(PainseqError, match="Set preprocessing: caffe"):
+        VGG16(str(tmp_path / "heat.safetensors"), input_size_px=32)
+    VGG16(str(tmp_path / "heat.safetensors"), input_size_px=32, preprocessing="caffe")
