@@ -39,8 +39,8 @@ NOTES = (
     "The faces are generated. The figures prove that the machinery works from video to score; they say nothing about "
     "patients, and are not comparable with figures from real data.",
     "To run in minutes on two cores, the demo takes a small network (timm's test_resnet, random weights), crops "
-    "of 80 pixels, 3 frames a second of heat and 6 of electrical pain, and the generator's own face boxes. The recipe "
-    "for real data is VGG16 at 224 pixels and 30 frames a second with YuNet or face-alignment: the same code.",
+    "of 80 pixels, videos of 8 frames a second, and the generator's own face boxes. The recipe for real data is "
+    "VGG16 at 224 pixels and 30 frames a second with YuNet or face-alignment: the same code.",
     "Every model was stopped early on subjects taken out of Train, and scored once, on Test subjects whose labels lie "
     "outside the data set's folder.",
     "The untrained extractor is the same network with its random starting weights: what its features give, heat pain "
@@ -62,12 +62,12 @@ class Size:
 
     heat_subjects: int = 40
     heat_trials: int = 4
-    train: int = 44
+    train: int = 40
     validation: int = 2
     test: int = 20
     trials: int = 3
     baseline_s: float = 60.0
-    fps: float = 6.0
+    fps: float = 8.0
 
 
 def main(argv: Sequence[str]) -> int:

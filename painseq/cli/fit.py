@@ -118,6 +118,14 @@ def _fit(argv: Sequence[str]) -> Path:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+    except RuntimeError as error:
+        if "loading state_dict" in str(error):
+            raise PainseqError(
+                f"{resume} holds another head or extractor than the configuration; resume with that of the run. {error}"
+            ) from error
+        if "Early stopping conditioned on" in str(error):
+            raise PainseqError(f"{error} The names are in the first line of metrics.csv.") from error
+        raise
     if trainer.is_global_zero:
         _finish(cli, model, data, trainer)
     return cli.out
