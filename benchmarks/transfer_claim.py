@@ -3,7 +3,8 @@
     python benchmarks/transfer_claim.py            # seeds 1, 2, 3; about 5 minutes each on two cores
     python benchmarks/transfer_claim.py --write    # and record the table in benchmarks/RESULTS.md
 
-For each seed the whole demo is run: other people, other weights, other splits. Printed are the balanced accuracy of the
+For each seed the whole demo is run: other people, other starting weights of the heads, other order; the network starts
+from the same random weights. Printed are the balanced accuracy of the
 LSTM on heat-trained features, and what it has above always saying the majority class and above the same LSTM on
 the same network untrained; each with a 95 % interval from resampling the test subjects, both models on the same draws.
 The generator's difficulty was set on seed 0, which is therefore not among them.

@@ -25,7 +25,7 @@ from painseq.video import open_video
 
 RECORD = ("class_names", "head", "in_shape", "extractor", "face", "sampling", "fitted_on", "extractor_trained_on")
 """What a checkpoint's specification has to tell."""
-MOST_PREFIXES, PREFIXES_AT_ONCE = 300, 16
+MOST_PREFIXES, PREFIXES_AT_ONCE, FRAMES_AT_ONCE = 300, 16, 20_000
 """At how many moments, at most, a video head's running probability is computed, and how many of them together."""
 
 
@@ -194,10 +194,14 @@ class PainModel(nn.Module):
             moments = moments[chosen]
         steps = torch.arange(mask.shape[1], device=mask.device)
         rows = torch.zeros((len(moments), len(self.class_names)))
-        for first in range(0, len(moments), PREFIXES_AT_ONCE):
-            until = moments[first : first + PREFIXES_AT_ONCE, None]
-            logits = self(x.expand(len(until), *x.shape[1:]), (steps <= until) & mask)
-            rows[first : first + PREFIXES_AT_ONCE] = logits.float().softmax(dim=-1).cpu()
+        # A long video's prefixes, each with all its frames, do not fit in memory together.
+        together = max(1, min(PREFIXES_AT_ONCE, FRAMES_AT_ONCE // max(1, len(steps))))
+        for first in range(0, len(moments), together):
+            until = moments[first : first + together, None]
+            end = int(until.max()) + 1
+            prefix = (steps[:end] <= until) & mask[:, :end]
+            logits = self(x[:, :end].expand(len(until), end, *x.shape[2:]), prefix)
+            rows[first : first + together] = logits.float().softmax(dim=-1).cpu()
         return moments, rows
 
 
@@ -215,22 +219,40 @@ def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> Pa
         PainseqError: no such file, not a painseq checkpoint, or a class outside the trusted packages.
     """
     path = Path(path)
-    record, state, weights = _read(path)
-    head_spec, in_shape, names = record["head"], record["in_shape"], record["class_names"]
-    if not (isinstance(head_spec, Mapping) and isinstance(in_shape, list) and isinstance(names, list)):
-        raise PainseqError(f"{path} is damaged: its specification lacks the head.")
-    head = build(_listed_as_tuples(head_spec), Head, trust)
-    _restore(head, state, path)
+    content = read_checkpoint(path)
+    record = content.record
+    head = build(_listed_as_tuples(record["head"], path), Head, trust)
+    _restore(head, content.state, path)
     extractor = None
     if isinstance(record["extractor"], Mapping):
-        extractor = rebuild(record["extractor"], weights, _names(record["extractor_trained_on"]), trust)
-        if weights is None and extractor.fingerprint() != record["extractor"]["fingerprint"]:
+        extractor = rebuild(record["extractor"], content.extractor, _names(record["extractor_trained_on"]), trust)
+        if extractor.fingerprint() != record["extractor"].get("fingerprint"):
             raise PainseqError(f"{path}: its extractor's weights are not those that it was fitted with.")
     face = FaceCrops.from_spec(record["face"], trust) if isinstance(record["face"], Mapping) else None
     return PainModel(record, head, extractor, face).to(device)
 
 
-def _read(path: Path) -> tuple[Spec, dict[str, Tensor], dict[str, Tensor] | None]:
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds of painseq.
+
+    Args:
+        record: the plain-dict specification.
+        state: the model's tensors, those of the head under "head.".
+        extractor: the extractor's tensors; None where its weights are public, or not known.
+    """
+
+    record: Spec
+    state: dict[str, Tensor]
+    extractor: dict[str, Tensor] | None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint without running code in it, and without building anything.
+
+    Raises:
+        PainseqError: no such file, not a painseq checkpoint, or a damaged one.
+    """
     if not path.is_file():
         raise PainseqError(f"No checkpoint at {path}. `painseq fit` writes best.ckpt into its run folder.")
     if not zipfile.is_zipfile(path):
@@ -246,7 +268,10 @@ def _read(path: Path) -> tuple[Spec, dict[str, Tensor], dict[str, Tensor] | None
     missing = [key for key in RECORD if key not in record]
     if missing or "state_dict" not in content:
         raise PainseqError(f"{path} is damaged: it lacks {', '.join(missing) or 'the weights'}.")
-    return record, content["state_dict"], content.get("extractor")
+    state, extractor = content["state_dict"], content.get("extractor")
+    if not isinstance(state, dict) or not isinstance(extractor, dict | None):
+        raise PainseqError(f"{path} is damaged: its weights are not named tensors.")
+    return Checkpoint(record, state, extractor)
 
 
 def _restore(head: Head, state: dict[str, Tensor], path: Path) -> None:
@@ -257,12 +282,13 @@ def _restore(head: Head, state: dict[str, Tensor], path: Path) -> None:
         raise PainseqError(f"{path} is damaged or of another version: {error}") from error
 
 
-def _listed_as_tuples(spec: Mapping[str, object]) -> Spec:
+def _listed_as_tuples(spec: object, path: Path) -> Spec:
     """JSON-like lists of a head's arguments as the tuples that they were."""
-    init_args = spec["init_args"]
-    assert isinstance(init_args, Mapping)
+    init_args = spec.get("init_args") if isinstance(spec, Mapping) else None
+    if not isinstance(spec, Mapping) or not isinstance(init_args, Mapping):
+        raise PainseqError(f"{path} is damaged: its specification lacks the head.")
     return {
-        "class_path": spec["class_path"],
+        "class_path": spec.get("class_path"),
         "init_args": {key: tuple(value) if isinstance(value, list) else value for key, value in init_args.items()},
     }
 

@@ -86,8 +86,15 @@ class PainClassifier(pl.LightningModule):
         in_shape = data.in_shape if self.extractor is None else tuple(self.extractor.out_shape)
         self.class_names = data.scheme.class_names
         self.head = self.head_factory(in_shape, len(self.class_names))
-        known = () if self.extractor is None else self.extractor.trained_on
+        known = {*data.extractor_trained_on, *(() if self.extractor is None else self.extractor.trained_on)}
         check_no_leak(known, qualified(data.name, data.split.test), "The extractor")
+        stopped_on_seen = sorted(known & qualified(data.name, data.split.validation))
+        if stopped_on_seen:
+            log.warning(
+                "The extractor was fitted on %d of the %d subjects of early stopping, so the validation loss flatters.",
+                len(stopped_on_seen),
+                len(data.split.validation),
+            )
         if self.class_weights == "inverse_frequency":
             counts = torch.tensor(list(data.train_item_counts().values()), dtype=torch.float32)
             self.loss_weights = counts.sum() / (len(counts) * counts)
@@ -111,7 +118,27 @@ class PainClassifier(pl.LightningModule):
             },
             "fitted_on": sorted(data.subjects_seen()),
             "extractor_trained_on": sorted(known),
+            "validation_seen_by_extractor": stopped_on_seen,
         }
+
+    def check_resumes(self, recorded: Spec) -> None:
+        """Refuse to go on with a run that was fitted otherwise: its weights have seen other people, or other features.
+
+        Args:
+            recorded: the specification in the checkpoint to go on from.
+
+        Raises:
+            PainseqError: head, classes, data, split, crops, sampling or extractor differ; names which.
+        """
+        keys = ["class_names", "head", "in_shape", "face", "sampling", "data", "fitted_on"]
+        if self.extractor is None or not self.extractor.trainable:
+            keys.append("extractor")
+        differing = [key for key in keys if recorded.get(key) != self.record[key]]
+        if differing:
+            raise PainseqError(
+                f"The run to be resumed was fitted with another {', '.join(differing)}. Resume it with its own "
+                "configuration (config.yaml in the run folder), or start a new run."
+            )
 
     def _extractor_for(self, data: PainDataModule) -> Extractor | None:
         store = data.store
@@ -127,7 +154,15 @@ class PainClassifier(pl.LightningModule):
                 )
             return None
         if self.extractor is None:
-            return store.extractor()
+            extractor = store.extractor()
+            extractor.trainable = ()
+            extractor.freeze()
+            return extractor
+        if self.extractor.trainable:
+            raise PainseqError(
+                "Features of a store are fixed, so an extractor cannot be trained on them. Leave `trainable` out, or "
+                "train on crops: --data.options.view pixels."
+            )
         store.check_same({**store.spec, "extractor": self._extractor_record(self.extractor)})
         return self.extractor
 
@@ -190,7 +225,9 @@ class PainClassifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what one needs to predict; leave out weights that anybody can fetch and check."""
-        checkpoint["painseq"] = self.record
+        checkpoint["painseq"] = dict(self.record)
+        if self.extractor is not None and self.extractor.trainable:
+            checkpoint["painseq"]["extractor"] = self._extractor_record(self.extractor)
         for key in [key for key in checkpoint["state_dict"] if key.startswith("extractor.")]:
             del checkpoint["state_dict"][key]
         if self.extractor is not None and not self.extractor.is_published():

@@ -82,12 +82,23 @@ class DataOptions:
     num_workers: int = 0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise PainseqError(f"batch_size is {self.batch_size}; it must be 1 or more.")
+        if self.num_workers < 0:
+            raise PainseqError(f"num_workers is {self.num_workers}; it must be 0 or more.")
+        if self.fps is not None and not self.fps > 0:
+            raise PainseqError(f"fps is {self.fps}; it must be more than 0.")
+
 
 class ClipDataset(Dataset[Sample]):
     """Clips as samples, read from a store.
 
-    Clips that the store counts as failed are left out and counted in `left_out`, as are clips without a single
-    frame with a face.
+    Clips that the store counts as failed are left out, and listed in `left_out`. Clips without a single frame with a
+    face stay, masked.
+
+    Raises:
+        PainseqError: a clip that is neither in the store nor counted as failed.
     """
 
     def __init__(self, clips: Sequence[Clip], scheme: LabelScheme, store: FeatureStore | NpzFolder) -> None:
@@ -95,6 +106,12 @@ class ClipDataset(Dataset[Sample]):
         self.clips = tuple(clip for clip in clips if clip.clip_id not in store.failed)
         self.scheme = scheme
         self.store = store
+        absent = [clip.clip_id for clip in self.clips if clip.clip_id not in store]
+        if absent:
+            raise PainseqError(
+                f"The store lacks {len(absent)} of {len(self.clips)} clips, such as {absent[0]!r}. Run `painseq extract` "
+                "again with the same data options: it adds what is missing."
+            )
         # Features of a whole data set fit in memory (BioVid: 2.5 GB), and reading them once beats any number
         # of loader processes; crops do not fit.
         self.resident: dict[str, ClipFeatures] = {}
@@ -258,7 +275,7 @@ class PainDataModule(pl.LightningDataModule):
             raise PainseqError(f"{self.options.store} holds {held}, but --data.options.view is {self.options.view}.")
         asked: dict[str, object] = {}
         if self.options.face is not None:
-            asked["face"] = self.options.face.spec()
+            asked["face"] = self.options.face.record()
         if self.options.fps is not None:
             asked["sampling"] = {"fps": self.options.fps}
         if isinstance(store, FeatureStore):
@@ -271,7 +288,7 @@ class PainDataModule(pl.LightningDataModule):
             return dict(self.store.spec)
         if self.store is not None or self.options.face is None:
             return {"face": None, "sampling": {"fps": self.options.fps}}
-        return {"face": self.options.face.spec(), "sampling": {"fps": self.options.fps}}
+        return {"face": self.options.face.record(), "sampling": {"fps": self.options.fps}}
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -344,6 +361,13 @@ class PainDataModule(pl.LightningDataModule):
                 raise PainseqError(
                     f"The training part of {self.name} has no clip of class {', '.join(missing)}: "
                     f"{json.dumps(self.train_counts())}."
+                )
+            validation = self.scheme.counts(self.split.clips(self.manifest, "validation"))
+            if self.split.validation and not sum(validation.values()):
+                raise PainseqError(
+                    f"No clip of the {len(self.split.validation)} validation subjects has a label, so nothing can be "
+                    "stopped early on. For a data set with a hidden test part choose --data.options.split.protocol "
+                    "official or official_inner."
                 )
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -133,15 +133,17 @@ def read_manifest(path: Path, root: Path, name: str) -> Manifest:
                 f"{', '.join(sorted(unknown)) or 'none'}. Columns known: {', '.join(sorted(known))}."
             )
         clips = []
-        for row in reader:
-            try:
+        try:
+            for row in reader:
                 clips.append(_clip_of(row))
-            except (ValueError, PainseqError) as error:
-                raise PainseqError(f"{path}, line {reader.line_num}: {error}") from error
+        except (ValueError, csv.Error, PainseqError) as error:
+            raise PainseqError(f"{path}, line {reader.line_num}: {error}") from error
     return Manifest(name, root, tuple(clips))
 
 
-def _clip_of(row: dict[str, str]) -> Clip:
+def _clip_of(row: Mapping[str | None, str]) -> Clip:
+    if None in row:
+        raise PainseqError("more cells than columns.")
     cells = {key: value.strip() or None for key, value in row.items() if value is not None}
 
     def number(key: str) -> float | None:

@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PainseqError as error:
         sys.stderr.write(f"painseq {name}: {error}\n")
         return 1
+    except OSError as error:
+        sys.stderr.write(f"painseq {name}: {error.strerror or error}: {error.filename or 'no file named'}\n")
+        return 1
     except KeyboardInterrupt:
         again = "add --resume true --out FOLDER (the run's)" if name == "fit" else "run the same command again"
         sys.stderr.write(f"painseq {name}: interrupted. What was finished is kept; to go on, {again}.\n")

@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
         "unseen people, Grad-CAM, report. Interrupted, it goes on where it was when run again.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to write; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of data, weights and order; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of data, heads and order; default: %(default)s")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw faces")
     args = parser.parse_args(argv)
     demo(args.out, args.seed, args.workers)
@@ -284,6 +284,7 @@ class Demo:
             shutil.rmtree(run)
         root = self.out / ("heat" if config == HEAT else "electrical")
         args = [f"--config={config}", f"--data.root={root}", *more, f"--out={run}", f"--seed_everything={self.seed}"]
+        args.append("--trainer.enable_model_summary=false")
         if config == ELECTRICAL:
             args.append("--model.extractor=null")
         if run.exists():

@@ -41,7 +41,7 @@ def _evaluate_file(argv: Sequence[str]) -> None:
     if args.truth is not None:
         truth = read_truth(args.truth)
         if args.dataset is not None:
-            truth = in_classes(truth, label_scheme(args.dataset, args.labels))
+            predictions, truth = in_classes(predictions, truth, label_scheme(args.dataset, args.labels))
         predictions = predictions.with_truth(truth)
     if not predictions.scored.any():
         raise PainseqError(
@@ -79,7 +79,8 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
     out = make_run_folder(Path(config["out"]))
     predictions = predict_part(model, data, config["part"])
     if config["truth"] is not None:
-        predictions = predictions.with_truth(in_classes(read_truth(Path(config["truth"])), data.scheme))
+        predictions, truth = in_classes(predictions, read_truth(Path(config["truth"])), data.scheme)
+        predictions = predictions.with_truth(truth)
     cli.parser.save(config, out / "config.yaml", skip_validation=True)
     predictions.write_csv(out / "predictions.csv")
     evaluation = score(predictions) if predictions.scored.any() else None
@@ -103,8 +104,10 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
     return predictions, evaluation
 
 
-def in_classes(truth: Mapping[str, str], scheme: LabelScheme) -> dict[str, str]:
-    """Truth in native labels or in class names, as class names; clips that the scheme leaves out are dropped.
+def in_classes(
+    predictions: Predictions, truth: Mapping[str, str], scheme: LabelScheme
+) -> tuple[Predictions, dict[str, str]]:
+    """Truth in native labels or in class names, as class names; clips whose label the scheme leaves out leave both.
 
     Raises:
         PainseqError: a label that is neither.
@@ -122,7 +125,10 @@ def in_classes(truth: Mapping[str, str], scheme: LabelScheme) -> dict[str, str]:
         target = scheme.target(label)
         if target is not None:
             named[clip_id] = scheme.class_names[target]
-    return named
+    kept = [row for row, clip in enumerate(predictions.clip_ids) if clip in named or clip not in truth]
+    if len(kept) < len(predictions):
+        log.info("%d clips left out: the scheme %r has no class for them.", len(predictions) - len(kept), scheme.name)
+    return predictions.only(kept), named
 
 
 def show(evaluations: Mapping[str, Evaluation]) -> None:

@@ -53,7 +53,7 @@ class ExperimentCLI(LightningCLI):
         """
         try:
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
-        except ArgumentError as error:
+        except (ArgumentError, UnicodeDecodeError) as error:
             raise PainseqError(f"{error}\n`painseq {self.command} --help` tells every option and key.") from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

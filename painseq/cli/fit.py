@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 
+from painseq.checkpoint import read_checkpoint
 from painseq.classifier import PainClassifier
 from painseq.cli.epoch_lines import EpochLines
 from painseq.cli.experiment import ExperimentCLI
@@ -99,6 +99,9 @@ def _fit(argv: Sequence[str]) -> Path:
         )
     data.setup("fit")
     model.bind(data)
+    resume = cli.out / LAST if cli.config["resume"] else None
+    if resume is not None:
+        model.check_resumes(read_checkpoint(resume).record)
     cli.save_config()
     log.info(
         "%s: %s training clips of %d subjects, early stopping on %d subjects, device %s",
@@ -108,7 +111,6 @@ def _fit(argv: Sequence[str]) -> Path:
         len(data.split.validation),
         trainer.strategy.root_device,
     )
-    resume = cli.out / LAST if cli.config["resume"] else None
     if resume is not None:
         _keep_log(cli.out)
     try:
@@ -119,10 +121,6 @@ def _fit(argv: Sequence[str]) -> Path:
             raise KeyboardInterrupt from None
         raise
     except RuntimeError as error:
-        if "loading state_dict" in str(error):
-            raise PainseqError(
-                f"{resume} holds another head or extractor than the configuration; resume with that of the run. {error}"
-            ) from error
         if "Early stopping conditioned on" in str(error):
             raise PainseqError(f"{error} The names are in the first line of metrics.csv.") from error
         raise
@@ -142,8 +140,8 @@ def _finish(cli: FitCLI, model: PainClassifier, data: PainDataModule, trainer: T
     best = cli.out / BEST
     if not best.is_file():
         raise PainseqError(
-            "No epoch had a validation loss, so there is no best checkpoint: no validation clip has both a label and "
-            "a frame with a face."
+            "No epoch had a validation loss, so there is no best checkpoint: no epoch ran, or no validation clip has "
+            "both a label and a frame with a face."
         )
     score = cli.checkpoints.best_model_score
     write_json(
@@ -154,14 +152,13 @@ def _finish(cli: FitCLI, model: PainClassifier, data: PainDataModule, trainer: T
             "device": str(trainer.strategy.root_device),
             "data": model.record["data"],
             "pipeline": data.pipeline,
-            "extractor": model.record["extractor"],
+            "extractor": read_checkpoint(best).record["extractor"],
             "epochs": trainer.current_epoch,
             "best_val_loss": None if score is None else float(score),
         },
     )
     if isinstance(model.extractor, Extractor) and model.extractor.trainable:
-        weights = torch.load(best, map_location="cpu", weights_only=True)["extractor"]
-        model.extractor.network.load_state_dict(weights)
+        model.extractor.network.load_state_dict(read_checkpoint(best).extractor or {})
         model.extractor.trained_on = tuple(sorted({*model.extractor.trained_on, *data.subjects_seen()}))
         save_weights(model.extractor, cli.out / "extractor.safetensors")
     log.info("%d epochs; best validation loss %.4f; checkpoint %s", trainer.current_epoch, score or 0.0, best)

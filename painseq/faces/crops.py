@@ -97,6 +97,10 @@ class FaceCrops:
         locator = build(init_args["locator"], Locator, trust)  # type: ignore[type-abstract]
         return build({**spec, "init_args": {**init_args, "locator": locator}}, cls)
 
+    def record(self) -> Spec:
+        """What a store or a checkpoint keeps: `spec()` to build it again, `identity()` to compare it."""
+        return {**self.spec(), "identity": self.identity()}
+
     def with_locator(self, locator: Locator) -> FaceCrops:
         """The same crops, of faces found by another locator."""
         again = copy.copy(self)

@@ -112,7 +112,7 @@ def pipeline_spec(extractor: Extractor, faces: FaceCrops, fps: float | None) -> 
     """
     return {
         "extractor": {**extractor.spec(), "fingerprint": extractor.fingerprint()},
-        "face": {**faces.spec(), "identity": faces.identity()},
+        "face": faces.record(),
         "sampling": {"fps": None if fps is None else float(fps)},
     }
 
@@ -217,6 +217,7 @@ def extract(
             video = manifest.path(clip)
             features = None
             outcome: Outcome
+            state: Literal["new", "done", "changed"] = "new"
             try:
                 source = _source(video, clip, digests)
                 state = writer.state(clip.clip_id, source)
@@ -229,7 +230,7 @@ def extract(
             except PainseqError as error:
                 outcome = "failed"
                 failed[clip.clip_id] = str(error)
-                writer.fail(clip.clip_id, str(error))
+                writer.fail(clip.clip_id, str(error), changed=state == "changed")
             else:
                 outcome = _OUTCOME[state]
                 if features is not None:

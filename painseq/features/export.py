@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import logging
 import re
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ from painseq.errors import PainseqError
 from painseq.features.store import ClipFeatures, Dtype, FeatureStore
 from painseq.spec import Spec, digest
 
+SOURCE = "source.json"
 _ARRAYS = ("features", "present", "times_s")
+log = logging.getLogger("painseq")
 
 
 def file_name(clip_id: str) -> str:
@@ -28,7 +32,8 @@ def file_name(clip_id: str) -> str:
 
 
 def export_npz(store: FeatureStore, directory: Path) -> None:
-    """Write one .npz a clip (features, present, times_s) and index.csv (clip_id, file).
+    """Write one .npz a clip (features, present, times_s), index.csv (clip_id, file), and source.json: how they were made,
+    and whom their extractor was trained on.
 
     Raises:
         PainseqError: the folder holds other files already, or cannot be written.
@@ -49,6 +54,8 @@ def export_npz(store: FeatureStore, directory: Path) -> None:
                     times_s=clip.times_s.numpy(),
                 )
                 writer.writerow([clip_id, file_name(clip_id)])
+        source = {"spec": store.spec, "fingerprint": store.fingerprint, "trained_on": list(store.trained_on)}
+        (directory / SOURCE).write_text(json.dumps(source, indent=2), encoding="utf-8")
     except OSError as error:
         raise PainseqError(f"{directory} cannot be written: {error}.") from error
 
@@ -65,12 +72,13 @@ class NpzFolder:
         PainseqError: no such folder, no .npz in it, or a file that does not fit.
     """
 
-    trained_on: tuple[str, ...] = ()
+    trained_on: tuple[str, ...]
     failed: dict[str, str]
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.failed = {}
+        self.trained_on = self._trained_on()
         self._files = self._find()
         if not self._files:
             raise PainseqError(f"{self.path} holds no .npz file of a clip.")
@@ -81,6 +89,20 @@ class NpzFolder:
         )
         self.spec: Spec = {"extractor": None, "face": None, "sampling": None, "out_shape": list(self.out_shape)}
         self.fingerprint = digest(self.spec)
+
+    def _trained_on(self) -> tuple[str, ...]:
+        source = self.path / SOURCE
+        if not source.is_file():
+            log.warning(
+                "%s has no %s: whom the extractor was trained on is not known, so a leak through it cannot be told.",
+                self.path,
+                SOURCE,
+            )
+            return ()
+        try:
+            return tuple(str(subject) for subject in json.loads(source.read_text(encoding="utf-8"))["trained_on"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise PainseqError(f"{source} is damaged: {error}.") from error
 
     def _find(self) -> dict[str, Path]:
         index = self.path / "index.csv"

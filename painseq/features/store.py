@@ -260,22 +260,16 @@ class StoreWriter:
             there = FeatureStore(self.path)
             _check_same(self.path, {**there.spec, "dtype": there.dtype}, {**self.spec, "dtype": self.dtype})
             self._contents = _contents(self.path)
+            known = sorted({*there.trained_on, *self.extractor.trained_on})
+            if known != sorted(there.trained_on):
+                # The same weights, of which more is known now.
+                self._write_head(known)
         else:
             # store.json comes last: a folder with it has everything that a store needs.
             if self.extractor.network.state_dict() and not self.extractor.is_published():
                 save_weights(self.extractor, self.path / "extractor.safetensors")
             self._write_index()
-            _write_json(
-                self.path / "store.json",
-                {
-                    "format": FORMAT,
-                    "spec": self.spec,
-                    "fingerprint": digest(identity(self.spec)),
-                    "dtype": self.dtype,
-                    "out_shape": list(self.extractor.out_shape),
-                    "trained_on": list(self.extractor.trained_on),
-                },
-            )
+            self._write_head(list(self.extractor.trained_on))
         live = set(self._contents.pending)
         for file in self.path.glob("pending/*.safetensors"):
             if f"pending/{file.name}" not in live:
@@ -283,6 +277,17 @@ class StoreWriter:
         # Killed between the last clip of a shard and the shard.
         if self._full():
             self._seal()
+
+    def _write_head(self, trained_on: list[str]) -> None:
+        head = {
+            "format": FORMAT,
+            "spec": self.spec,
+            "fingerprint": digest(identity(self.spec)),
+            "dtype": self.dtype,
+            "out_shape": list(self.extractor.out_shape),
+            "trained_on": trained_on,
+        }
+        _write_json(self.path / "store.json", head)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -330,8 +335,14 @@ class StoreWriter:
             if self._full():
                 self._seal()
 
-    def fail(self, clip_id: str, reason: str) -> None:
-        """Count a clip as failed; kept when the next shard is closed, and tried again in the next run."""
+    def fail(self, clip_id: str, reason: str, changed: bool = False) -> None:
+        """Count a clip as failed; kept when the next shard is closed, and tried again in the next run.
+
+        Features from before stay, since a video that cannot be read today (a drive that is not mounted) says nothing
+        against them; unless it has `changed`.
+        """
+        if clip_id in self._contents.rows and not changed:
+            return
         with self._disk():
             self._forget(clip_id)
         self._contents.failed[clip_id] = reason

@@ -60,5 +60,5 @@ class LSTM(Head):
         x = self.drop(self.norm_first(self.lstm_first(x)[0], real))
         x = self.lstm_second(x)[0]
         last = x[torch.arange(len(x), device=x.device), (lengths - 1).clamp(min=0)]
-        logits: Tensor = self.classify(self.drop(self.norm_second(last)))
+        logits: Tensor = self.classify(self.drop(self.norm_second(last, lengths > 0)))
         return logits
