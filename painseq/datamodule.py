@@ -109,8 +109,8 @@ class ClipDataset(Dataset[Sample]):
         absent = [clip.clip_id for clip in self.clips if clip.clip_id not in store]
         if absent:
             raise PainseqError(
-                f"The store lacks {len(absent)} of {len(self.clips)} clips, such as {absent[0]!r}. Run `painseq extract` "
-                "again with the same data options: it adds what is missing."
+                f"The store lacks {len(absent)} of {len(self.clips)} clips, such as {absent[0]!r}. Run `painseq "
+                "extract` again with the same data options: it adds what is missing."
             )
         # Features of a whole data set fit in memory (BioVid: 2.5 GB), and reading them once beats any number
         # of loader processes; crops do not fit.

@@ -33,8 +33,8 @@ def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
     check_no_leak(data.extractor_trained_on, scored, "The store's extractor")
     if data.options.view == "pixels" and model.extractor is None:
         raise PainseqError(
-            "This model was fitted on features whose extractor is not recorded, so it cannot read pixels. Score it on such "
-            "features: --data.options.view features."
+            "This model was fitted on features whose extractor is not recorded, so it cannot read pixels. Score it on "
+            "such features: --data.options.view features."
         )
     made = {key: model.record[key] for key in ("face", "sampling")}
     if isinstance(data.store, FeatureStore):
@@ -57,7 +57,7 @@ def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
 def predict_part(
     model: PainModel, data: PainDataModule, part: Part, on_progress: Callable[[int, int], None] | None = None
 ) -> Predictions:
-    """One row for every clip of a part. Clips that show no face, or that the store counts as failed, have no prediction.
+    """One row for every clip of a part; clips without a face, or that the store counts as failed, have no prediction.
 
     Args:
         on_progress: called with (clips done, clips in all).

@@ -32,8 +32,8 @@ def file_name(clip_id: str) -> str:
 
 
 def export_npz(store: FeatureStore, directory: Path) -> None:
-    """Write one .npz a clip (features, present, times_s), index.csv (clip_id, file), and source.json: how they were made,
-    and whom their extractor was trained on.
+    """Write one .npz a clip (features, present, times_s), index.csv (clip_id, file), and source.json: how they were
+    made, and whom their extractor was trained on.
 
     Raises:
         PainseqError: the folder holds other files already, or cannot be written.

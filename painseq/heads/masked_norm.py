@@ -13,7 +13,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalise (B, T, D) or (B, D) where `mask`, (B, T) or (B,), is true, or all rows of (N, D); zero elsewhere."""
+        """Normalise (B, T, D) or (B, D) where `mask`, (B, T) or (B,), is true; all of (N, D) without a mask."""
         if mask is None:
             return self._normalise(input)
         out = input.new_zeros(input.shape)

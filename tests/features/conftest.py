@@ -33,6 +33,9 @@ class FakeFaces:
     def spec(self) -> dict[str, object]:
         return {"kind": "fake", "size_px": self.size_px}
 
+    def record(self) -> dict[str, object]:
+        return {**self.spec(), "identity": self.identity()}
+
     def identity(self) -> dict[str, object]:
         return self.spec()
 
