@@ -13,6 +13,7 @@ import painseq
 from data_modules import AI4Pain, BioVid
 from painseq.batch import Sample, collate
 from painseq.classifier import PainClassifier
+from painseq.cli.extract import extract
 from painseq.cli.fit import fit
 from painseq.datamodule import DataOptions, SplitOptions
 from painseq.errors import LeakError, PainseqError
@@ -237,3 +238,47 @@ def test_a_classifier_says_what_it_lacks(electrical, store, heat, heat_crops):
     pixels = BioVid(heat, DataOptions(labels="binary", view="pixels", store=heat_crops))
     with pytest.raises(PainseqError, match="Pixels need an extractor"):
         PainClassifier(head=LSTM).bind(pixels)
+
+
+def test_a_run_is_resumed_as_it_was_begun_or_not_at_all(fit_lstm, tmp_path):
+    fit_lstm("run", "--data.options.split.validation_share", "0.3")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(PainseqError, match="was fitted with another data"):
+        fit_lstm("run", "--resume", "true", "--data.options.split.validation_share", "0.5")
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_the_checkpoint_of_a_trained_extractor_names_the_trained_network(heat_run):
+    model = painseq.load(heat_run / "best.ckpt")
+    fresh = TimmBackbone("test_resnet", input_size_px=32)
+    assert model.record["extractor"]["fingerprint"] == model.extractor.fingerprint() != fresh.fingerprint()
+    run = json.loads((heat_run / "run.json").read_text())
+    assert run["extractor"]["fingerprint"] == model.extractor.fingerprint()
+
+
+def test_whom_an_extractor_has_seen_is_known_through_store_and_export(heat, heat_run, on_heat, tmp_path):
+    weights = TimmBackbone("test_resnet", str(heat_run / "extractor.safetensors"), input_size_px=32)
+    bare = tmp_path / "bare.pth"
+    torch.save(weights.network.state_dict(), bare)
+    through, to = tmp_path / "store", tmp_path / "npz"
+    named = ["--model.extractor.init_args.weights", str(heat_run / "extractor.safetensors")]
+    extract([*on_heat, *named, "--out", str(through), "--export", str(to)])
+    head = [
+        "--config",
+        "configs/head/lstm.yaml",
+        "--data.options.split.seed",
+        "3",
+        "--data.options.split.test_share",
+        "0.4",
+    ]
+    for features, more in (
+        (through, ["--model.extractor.init_args.weights", str(bare)]),
+        (to, ["--model.extractor", "null"]),
+    ):
+        with pytest.raises(LeakError, match="The extractor was fitted on"):
+            fit([*on_heat, *head, *more, "--data.options.store", str(features), "--out", str(tmp_path / "run")])
+
+
+def test_an_extractor_cannot_be_trained_on_the_features_of_a_store(fit_lstm):
+    with pytest.raises(PainseqError, match="Features of a store are fixed"):
+        fit_lstm("run", "--model.extractor.init_args.trainable", "[layer4]")

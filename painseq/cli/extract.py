@@ -84,7 +84,9 @@ def extract(argv: Sequence[str]) -> ExtractSummary:
             on_progress=show,
         )
     log.info("%s", summary)
-    write_json(out / "run.json", {"versions": versions(), "device": device, "summary": summary.to_dict()})
+    if summary.extracted or not (out / "run.json").is_file():
+        # A run that found everything done says nothing of how it was made.
+        write_json(out / "run.json", {"versions": versions(), "device": device, "summary": summary.to_dict()})
     manifest.write_csv(out / "manifest.csv")
     if config["export"] is not None:
         export_npz(FeatureStore(out), Path(config["export"]))

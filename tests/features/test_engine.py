@@ -66,6 +66,16 @@ def test_what_is_done_is_counted_and_not_done_again(faces, extractor, videos, tm
     assert run(manifest, faces, extractor, tmp_path / "s").skipped == 4
 
 
+def test_a_video_that_cannot_be_reached_today_does_not_cost_its_features(faces, extractor, videos, tmp_path):
+    manifest = videos("5", "6")
+    run(manifest, faces, extractor, tmp_path / "s")
+    (manifest.root / "v000.mp4").unlink()
+    summary = run(manifest, faces, extractor, tmp_path / "s")
+    assert list(summary.failed) == ["s0/clip 0"]
+    store = FeatureStore(tmp_path / "s")
+    assert store.num_frames("s0/clip 0") == 5 and not store.failed
+
+
 def test_another_span_of_the_same_video_is_another_clip(faces, extractor, videos, tmp_path):
     manifest = videos("5")
     run(manifest, faces, extractor, tmp_path / "s")
