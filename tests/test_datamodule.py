@@ -93,7 +93,7 @@ def test_contradictions_are_errors(electrical, store, heat_crops, options, messa
 
 
 def test_a_clip_that_the_store_lacks_is_an_error_that_names_it(heat, store):
-    with pytest.raises(PainseqError, match=r"has no clip '.*-(BL1|PA4)-\d+': it was never extracted"):
+    with pytest.raises(PainseqError, match=r"lacks \d+ of \d+ clips, such as '.*-(BL1|PA4)-\d+'.*painseq extract"):
         BioVid(heat, DataOptions(labels="binary", store=store)).setup("fit")
 
 

@@ -252,7 +252,10 @@ def test_a_clip_done_again_replaces_the_old_one(extractor, tmp_path):
     read = FeatureStore(tmp_path)
     assert same(read["a"], second) and same(read["b"], first) and len(read) == 2
     with StoreWriter(tmp_path, spec_of(extractor), "float32", extractor) as writer:
-        writer.fail("a", "gone")
+        writer.fail("a", "not to be reached")
+    assert "a" in FeatureStore(tmp_path) and not FeatureStore(tmp_path).failed
+    with StoreWriter(tmp_path, spec_of(extractor), "float32", extractor) as writer:
+        writer.fail("a", "gone", changed=True)
     assert "a" not in FeatureStore(tmp_path) and FeatureStore(tmp_path).failed == {"a": "gone"}
 
 
