@@ -21,6 +21,13 @@ COMMANDS = {
     "explain": "Draw where in the face a checkpoint looked (Grad-CAM).",
 }
 
+GOING_ON = {
+    "demo": "What was finished is kept; to go on, run the same command again.",
+    "synth": "What was finished is kept; to go on, run the same command again.",
+    "extract": "What was finished is kept; to go on, run the same command again.",
+    "fit": "What was finished is kept; to go on, add --resume true --out FOLDER (the run's).",
+}
+
 
 def usage() -> str:
     """The text of `painseq --help`."""
@@ -56,6 +63,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"painseq {name}: {error.strerror or error}: {error.filename or 'no file named'}\n")
         return 1
     except KeyboardInterrupt:
-        again = "add --resume true --out FOLDER (the run's)" if name == "fit" else "run the same command again"
-        sys.stderr.write(f"painseq {name}: interrupted. What was finished is kept; to go on, {again}.\n")
+        sys.stderr.write(f"painseq {name}: interrupted. {GOING_ON.get(name, '')}".rstrip() + "\n")
         return 130
