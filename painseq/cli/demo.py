@@ -320,7 +320,7 @@ class Demo:
                     f"Grad-CAM for high pain, clip {clip_id}",
                     f"True class {truth}, predicted {predictions.class_names[predictions.label[row]]}. Above, face "
                     "crops of generated faces; below, where in each frame the LSTM's score for high pain comes from, "
-                    "on one scale over the clip; the LSTM is read after the last frame, so most falls on the last ones. "
+                    "on one scale over the clip; the LSTM is read after the last frame, so most falls on those. "
                     "A map shows what the network used, not that it is right to use it.",
                     png,
                 )
