@@ -1,5 +1,8 @@
 """Before several gigabytes are fetched: is this Python one of ours, and is the disk large enough?"""
 
+# Annotations are not evaluated, so that an old Python gets the sentence below and no traceback.
+from __future__ import annotations
+
 import pathlib
 import shutil
 import sys
