@@ -48,7 +48,8 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, *, 
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1_000_000))
             stream.height, stream.width = first.shape[:2]
             stream.pix_fmt = "yuv420p"
-            stream.options = {"preset": "veryfast", "crf": str(crf)}
+            # With macroblock trees x264 gave another file each time for the same frames (libx264 of PyAV 18.1).
+            stream.options = {"preset": "veryfast", "crf": str(crf), "x264-params": "mbtree=0"}
             # x264's output depends on the number of threads, which should not depend on the machine.
             stream.codec_context.thread_count = 1
             for frame in itertools.chain([first], iterator):
