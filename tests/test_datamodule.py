@@ -98,7 +98,9 @@ def test_a_clip_that_the_store_lacks_is_an_error_that_names_it(heat, store):
 
 
 def test_the_same_settings_as_the_stores_are_no_contradiction(electrical, store):
-    AI4Pain(electrical, DataOptions(split=INNER, store=store, fps=3, face=FACE)).setup("fit")
+    data = AI4Pain(electrical, DataOptions(split=INNER, store=store, fps=3, face=FACE))
+    data.setup("fit")
+    assert len(data.dataset("train")) and data.pipeline["sampling"] == {"fps": 3.0}
 
 
 def test_single_frames_are_clips_of_one_frame(heat, heat_crops):
