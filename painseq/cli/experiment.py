@@ -80,6 +80,15 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """As Lightning does; the trainer only where something is fitted."""
+        try:
+            self._instantiate()
+        except ValueError as error:
+            # jsonargparse wraps what a class says of its arguments.
+            if isinstance(error.__cause__, PainseqError):
+                raise error.__cause__ from None
+            raise
+
+    def _instantiate(self) -> None:
         if self.command == "fit":
             super().instantiate_classes()
             return
