@@ -22,6 +22,8 @@ class Sample:
         video: (T, C, H, W) uint8 crops; exactly one of `video` and `features` is given.
         features: (T, *F) float.
         times_s: (T,) float64, seconds from the clip's start.
+        extra: (T, E) float, streams beside the crops, such as landmarks, which go behind what the extractor makes of
+            the crops; features hold theirs already.
     """
 
     clip_id: str
@@ -31,10 +33,13 @@ class Sample:
     times_s: Tensor
     video: Tensor | None = None
     features: Tensor | None = None
+    extra: Tensor | None = None
 
     def __post_init__(self) -> None:
         if (self.video is None) == (self.features is None):
             raise ValueError(f"Clip {self.clip_id}: a sample holds either video or features.")
+        if self.extra is not None and self.video is None:
+            raise ValueError(f"Clip {self.clip_id}: `extra` goes with video; features hold every stream.")
         if len(self.x) != len(self.present):
             raise ValueError(f"Clip {self.clip_id}: {len(self.x)} frames but {len(self.present)} in `present`.")
 
@@ -57,6 +62,7 @@ class Batch:
         features: (B, T, *F) float, or None.
         lengths: (B,) int64 frames of each clip, those without a face included, padding not.
         times_s: (B, T) float64.
+        extra: (B, T, E) float, beside video, or None.
     """
 
     clip_ids: tuple[str, ...]
@@ -67,6 +73,7 @@ class Batch:
     times_s: Tensor
     video: Tensor | None = None
     features: Tensor | None = None
+    extra: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -92,6 +99,7 @@ class Batch:
             times_s=self.times_s.to(device, non_blocking=non_blocking),
             video=move(self.video),
             features=move(self.features),
+            extra=move(self.extra),
         )
 
 
@@ -112,6 +120,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
         times_s=pad([sample.times_s for sample in samples]),
         video=frames if pixels else None,
         features=None if pixels else frames,
+        extra=pad([sample.extra for sample in samples if sample.extra is not None])
+        if samples[0].extra is not None
+        else None,
     )
 
 

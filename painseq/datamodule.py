@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytorch_lightning as pl
-import torch
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader
 
-from painseq.batch import UNKNOWN, Batch, Sample, collate
+from painseq.augment import Augment
+from painseq.batch import UNKNOWN, Batch, collate
+from painseq.datasets import (
+    Drawn,
+    FrameWindow,
+    ResidentClips,
+    SingleCrops,
+    StoredCrops,
+    VideoClips,
+    resident_clips,
+    single_frames,
+    target_of,
+)
 from painseq.errors import PainseqError
-from painseq.extractors import Pixels
 from painseq.faces import FaceCrops
-from painseq.features import ClipFeatures, FeatureStore, NpzFolder, clip_features, open_features
+from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.labels import LabelScheme, label_scheme
+from painseq.loading import BatchOrder, Draw, ResidentLoader, in_order
 from painseq.records import Clip, Manifest, Part
 from painseq.splits import Protocol, Split, make_split, qualified
+from painseq.streams import Stream, check_streams
 
 log = logging.getLogger("painseq")
 
@@ -39,19 +51,6 @@ class SplitOptions:
 
 
 @dataclass(frozen=True)
-class FrameWindow:
-    """Single frames as clips: every frame with a face between these moments of a clip is an item of its own.
-
-    Args:
-        from_s: seconds from the clip's start, inclusive.
-        to_s: seconds from the clip's start, exclusive.
-    """
-
-    from_s: float
-    to_s: float
-
-
-@dataclass(frozen=True)
 class DataOptions:
     """What every data set is asked for.
 
@@ -63,11 +62,16 @@ class DataOptions:
         face: how faces are found and cropped, where videos are read.
         fps: frames a second to sample, where videos are read; unset is every frame. With a store, a value
             given here must be the store's.
+        streams: what a head is given of each frame, side by side in this order: "cnn" (the extractor's features) and
+            "landmarks" (of the face track, normalised). Landmarks need a locator that finds them.
+        baseline_clips: set aside this many clips without pain of each subject, and subtract their mean frame from all
+            features of that subject. They are neither trained on nor scored, since their label has been used. 0: off.
         frames: train on single frames of this part of a clip, instead of whole clips.
         balance: draw training items so that classes, and subjects within a class, come equally often.
-        batch_size: items a batch.
-        num_workers: processes that read videos; 0 is best with a store.
-        seed: of the order of the training items.
+        augment: vary the crops of training clips; not possible with cached features.
+        batch_size: items a batch, over all processes that train.
+        num_workers: processes that read crops; features need none.
+        seed: of the order of the training items, and of their augmentation.
     """
 
     labels: str = "three"
@@ -76,13 +80,28 @@ class DataOptions:
     store: Path | None = None
     face: FaceCrops | None = None
     fps: float | None = None
+    streams: tuple[Stream, ...] = ("cnn",)
+    baseline_clips: int = 0
     frames: FrameWindow | None = None
     balance: bool = False
+    augment: Augment | None = None
     batch_size: int = 32
     num_workers: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_streams(self.streams)
+        if self.baseline_clips < 0:
+            raise PainseqError(f"baseline_clips is {self.baseline_clips}; it must be 0 or more.")
+        if self.baseline_clips and self.view == "pixels":
+            raise PainseqError(
+                "baseline_clips subtracts features, so it needs a feature store: --data.options.view features."
+            )
+        if self.augment is not None and self.view == "features":
+            raise PainseqError(
+                "Cached features cannot be augmented: what the extractor makes of other crops is not in the store. "
+                "Leave `augment` out, or train on crops: --data.options.view pixels."
+            )
         if self.batch_size < 1:
             raise PainseqError(f"batch_size is {self.batch_size}; it must be 1 or more.")
         if self.num_workers < 0:
@@ -91,117 +110,7 @@ class DataOptions:
             raise PainseqError(f"fps is {self.fps}; it must be more than 0.")
 
 
-class ClipDataset(Dataset[Sample]):
-    """Clips as samples, read from a store.
-
-    Clips that the store counts as failed are left out, and listed in `left_out`. Clips without a single frame with a
-    face stay, masked.
-
-    Raises:
-        PainseqError: a clip that is neither in the store nor counted as failed.
-    """
-
-    def __init__(self, clips: Sequence[Clip], scheme: LabelScheme, store: FeatureStore | NpzFolder) -> None:
-        self.left_out = [clip.clip_id for clip in clips if clip.clip_id in store.failed]
-        self.clips = tuple(clip for clip in clips if clip.clip_id not in store.failed)
-        self.scheme = scheme
-        self.store = store
-        absent = [clip.clip_id for clip in self.clips if clip.clip_id not in store]
-        if absent:
-            raise PainseqError(
-                f"The store lacks {len(absent)} of {len(self.clips)} clips, such as {absent[0]!r}. Run `painseq "
-                "extract` again with the same data options: it adds what is missing."
-            )
-        # Features of a whole data set fit in memory (BioVid: 2.5 GB), and reading them once beats any number
-        # of loader processes; crops do not fit.
-        self.resident: dict[str, ClipFeatures] = {}
-        if store.dtype != "uint8":
-            self.resident = {clip.clip_id: store[clip.clip_id] for clip in self.clips}
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> Sample:
-        clip = self.clips[index]
-        return sample_of(clip, self.scheme, self.resident.get(clip.clip_id) or self.store[clip.clip_id])
-
-
-class VideoDataset(Dataset[Sample]):
-    """Clips as samples, cropped from the videos each time they are asked for."""
-
-    def __init__(self, manifest: Manifest, scheme: LabelScheme, face: FaceCrops, fps: float | None) -> None:
-        self.clips = manifest.clips
-        self.manifest = manifest
-        self.scheme = scheme
-        self.face = face
-        self.fps = fps
-        self.left_out: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> Sample:
-        clip = self.clips[index]
-        crops = clip_features(
-            Pixels(self.face.size_px), self.face, self.manifest.path(clip), clip.start_s, clip.end_s, self.fps, "cpu"
-        )
-        return sample_of(clip, self.scheme, crops)
-
-
-class FrameDataset(Dataset[Sample]):
-    """Single frames as clips of T = 1: every frame with a face within a window of each clip."""
-
-    def __init__(self, clips: ClipDataset, window: FrameWindow) -> None:
-        self.source = clips
-        self.left_out = clips.left_out
-        self.scheme = clips.scheme
-        self.items: list[tuple[Clip, int]] = []
-        for clip in clips.clips:
-            stored = clips.store[clip.clip_id]
-            inside = stored.present & (stored.times_s >= window.from_s) & (stored.times_s < window.to_s)
-            self.items += [(clip, int(frame)) for frame in inside.nonzero()[:, 0]]
-        if clips.clips and not self.items:
-            raise PainseqError(
-                f"No clip has a frame with a face between {window.from_s} s and {window.to_s} s. Set "
-                "--data.options.frames to a part of the clips that exists."
-            )
-
-    @property
-    def clips(self) -> tuple[Clip, ...]:
-        """The clip of each item."""
-        return tuple(clip for clip, _ in self.items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Sample:
-        clip, frame = self.items[index]
-        one = self.source.store.frames(clip.clip_id, frame, frame + 1)
-        sample = sample_of(clip, self.scheme, one)
-        return Sample(
-            clip_id=f"{clip.clip_id}@{float(one.times_s[0]):.3f}",
-            subject_id=sample.subject_id,
-            target=sample.target,
-            present=sample.present,
-            times_s=sample.times_s,
-            video=sample.video,
-            features=sample.features,
-        )
-
-
-def sample_of(clip: Clip, scheme: LabelScheme, stored: ClipFeatures) -> Sample:
-    """A clip's frames and target; uint8 frames are crops."""
-    target = scheme.target(clip.label)
-    pixels = stored.features.dtype == torch.uint8
-    return Sample(
-        clip_id=clip.clip_id,
-        subject_id=clip.subject_id,
-        target=UNKNOWN if target is None else target,
-        present=stored.present,
-        times_s=stored.times_s,
-        video=stored.features if pixels else None,
-        features=None if pixels else stored.features,
-    )
+Clips = ResidentClips | StoredCrops | VideoClips | SingleCrops
 
 
 class PainDataModule(pl.LightningDataModule):
@@ -221,7 +130,9 @@ class PainDataModule(pl.LightningDataModule):
         self._manifest: Manifest | None = None
         self._split: Split | None = None
         self._store: FeatureStore | NpzFolder | None = None
-        self._datasets: dict[Part, ClipDataset | VideoDataset | FrameDataset] = {}
+        self._datasets: dict[Part, Clips] = {}
+        self.shuffled_labels: int | None = None
+        """Seed of a shuffled-label control; see `shuffle_labels`."""
 
     def read_manifest(self) -> Manifest:
         """Every clip of the data set as it lies on disk, with native labels and official parts."""
@@ -292,14 +203,21 @@ class PainDataModule(pl.LightningDataModule):
 
     @property
     def in_shape(self) -> tuple[int, ...]:
-        """Shape of one frame: (D,) features, (3, S, S) crops."""
-        if self.store is not None:
-            return tuple(self.store.out_shape)
-        if self.options.view == "features":
+        """Shape of one frame of the view: (D,) features of all streams together, (3, S, S) crops."""
+        if self.store is None and self.options.view == "features":
             raise PainseqError(
                 "No feature store. Run `painseq extract` first and give its folder to --data.options.store, or set "
                 "--data.options.view pixels to read the videos."
             )
+        if "cnn" not in self.options.streams:
+            return (self.extra_width,)
+        if self.store is not None:
+            shape = tuple(self.store.out_shape)
+            if self.options.view == "pixels" or not self.extra_width:
+                return shape
+            if len(shape) != 1:
+                raise PainseqError(f"Landmarks stand beside vectors, but the store's frames have the shape {shape}.")
+            return (shape[0] + self.extra_width,)
         if self.options.face is None:
             raise PainseqError(
                 "Reading videos needs a face crop: add a `face` to the data options, as configs/data/biovid.yaml does."
@@ -307,45 +225,125 @@ class PainDataModule(pl.LightningDataModule):
         return (3, self.options.face.size_px, self.options.face.size_px)
 
     @property
+    def extra_width(self) -> int:
+        """Width of the streams beside the CNN's.
+
+        Raises:
+            PainseqError: landmarks are asked for, and there is no store, or it has none.
+        """
+        if "landmarks" not in self.options.streams:
+            return 0
+        if self.store is None or not self.store.landmarks:
+            where = "videos are read here" if self.store is None else f"{self.options.store} has none"
+            raise PainseqError(
+                f"The stream of landmarks comes from a store, but {where}. Run `painseq extract` into a new "
+                "folder, with a locator that finds them (FaceAlignment, Sidecar), and give it to --data.options.store."
+            )
+        return 2 * self.store.landmarks
+
+    @property
     def extractor_trained_on(self) -> tuple[str, ...]:
         """Whom the store's extractor was fitted on, as "data set/subject"."""
         return tuple(self.store.trained_on) if self.store is not None else ()
 
-    def dataset(self, part: Part) -> ClipDataset | VideoDataset | FrameDataset:
+    def train_on_validation_too(self) -> None:
+        """Add the validation subjects to those trained on: what is done last, with the number of epochs fixed."""
+        whole = self.split
+        self._split = replace(whole, train=tuple(sorted((*whole.train, *whole.validation))), validation=())
+
+    def shuffle_labels(self, seed: int) -> None:
+        """A control: permute the labels of training and validation clips within each subject.
+
+        Whatever is learned then is no pain; scores on the test part, whose labels stay, show what chance looks like
+        here. Permuting within subjects keeps each subject's mix of labels.
+        """
+        self.shuffled_labels = seed
+
+    def clips(self, part: Part) -> tuple[Clip, ...]:
+        """The clips of a part that are trained on or scored, in the manifest's order."""
+        aside = {clip_id for subject in self.split.subjects(part) for clip_id in self._baseline().get(subject, ())}
+        clips = tuple(clip for clip in self.split.clips(self.manifest, part) if clip.clip_id not in aside)
+        if self.shuffled_labels is None or part == "test":
+            return clips
+        labels: dict[str, list[str | None]] = defaultdict(list)
+        for clip in sorted(clips, key=lambda clip: clip.clip_id):
+            labels[clip.subject_id].append(clip.label)
+        for subject in sorted(labels):
+            random = np.random.default_rng([self.shuffled_labels, *subject.encode()])
+            labels[subject] = [labels[subject][place] for place in random.permutation(len(labels[subject]))]
+        drawn = {clip.clip_id: labels[clip.subject_id].pop() for clip in sorted(clips, key=lambda clip: clip.clip_id)}
+        return tuple(replace(clip, label=drawn[clip.clip_id]) for clip in clips)
+
+    def _baseline(self) -> dict[str, list[str]]:
+        """Subject -> the clips without pain that are set aside, the first by name."""
+        baseline: dict[str, list[str]] = {}
+        if self.options.baseline_clips:
+            for clip in sorted(self.manifest, key=lambda clip: clip.clip_id):
+                kept = baseline.setdefault(clip.subject_id, [])
+                if target_of(clip, self.scheme) == 0 and len(kept) < self.options.baseline_clips:
+                    kept.append(clip.clip_id)
+        return baseline
+
+    def _baseline_of(self, part: Part) -> dict[str, list[str]] | None:
+        if not self.options.baseline_clips:
+            return None
+        baseline = self._baseline()
+        lacking = [s for s in self.split.subjects(part) if len(baseline[s]) < self.options.baseline_clips]
+        if lacking:
+            raise PainseqError(
+                f"{len(lacking)} of {len(self.split.subjects(part))} subjects of {part}, such as {lacking[0]}, have "
+                f"fewer than {self.options.baseline_clips} clips known to be {self.scheme.class_names[0]}, so they "
+                "have no baseline. Lower baseline_clips, or leave it out."
+            )
+        return baseline
+
+    def dataset(self, part: Part) -> Clips:
         """The samples of one part.
 
         Raises:
-            PainseqError: no store and no face crop; a clip that is not in the store.
+            PainseqError: no store and no face crop; a clip that is not in the store; a subject without baseline clips.
         """
         if part in self._datasets:
             return self._datasets[part]
-        clips = self.split.clips(self.manifest, part)
-        shape = self.in_shape
-        if self.store is not None:
-            stored = ClipDataset(clips, self.scheme, self.store)
-            made: ClipDataset | VideoDataset | FrameDataset = stored
-            if self.options.frames is not None:
-                made = FrameDataset(stored, self.options.frames)
-        elif self.options.frames is not None:
-            raise PainseqError(
-                "Training on single frames reads them from a store of crops, since seeking in videos is slow. Run "
-                "`painseq extract` with configs/extractor/pixels.yaml and give its folder to --data.options.store."
-            )
-        else:
-            assert self.options.face is not None and shape
-            made = VideoDataset(self.manifest.only(clips), self.scheme, self.options.face, self.options.fps)
+        made = self._read(self.clips(part), part)
         if made.left_out:
             log.warning("%s: %d clips of %s left out, unreadable when extracted", self.name, len(made.left_out), part)
         self._datasets[part] = made
         return made
 
+    def _read(self, clips: tuple[Clip, ...], part: Part) -> Clips:
+        shape, window, streams = self.in_shape, self.options.frames, self.options.streams
+        extra = tuple(stream for stream in streams if stream != "cnn")
+        if self.store is not None and (self.options.view == "features" or "cnn" not in streams):
+            held = resident_clips(clips, self.scheme, self.store, streams, self._baseline_of(part))
+            return held if window is None else single_frames(held, window)
+        if self.store is not None:
+            crops = StoredCrops(clips, self.scheme, self.store, extra)
+            return crops if window is None else SingleCrops(crops, window)
+        if window is not None:
+            raise PainseqError(
+                "Training on single frames reads them from a store of crops, since seeking in videos is slow. Run "
+                "`painseq extract` with configs/extractor/pixels.yaml and give its folder to --data.options.store."
+            )
+        assert self.options.face is not None and shape
+        return VideoClips(self.manifest.only(clips), self.scheme, self.options.face, self.options.fps, extra)
+
     def train_counts(self) -> dict[str, int]:
         """Training clips a class, in the scheme's order."""
-        return self.scheme.counts(self.split.clips(self.manifest, "train"))
+        return self.scheme.counts(self.clips("train"))
 
     def train_item_counts(self) -> dict[str, int]:
         """Training items (clips, or single frames) a class, in the scheme's order."""
         return self.scheme.counts(self.dataset("train").clips)
+
+    def most_frames(self, part: Part) -> int | None:
+        """Frames of a part's longest clip, where a store tells; None where videos are read."""
+        if self.options.frames is not None:
+            return 1
+        if self.store is None:
+            return None
+        counts = [self.store.num_frames(clip.clip_id) for clip in self.clips(part) if clip.clip_id in self.store]
+        return max(counts, default=0)
 
     def subjects_seen(self) -> frozenset[str]:
         """Whom a fit on this data looks at: training and early stopping, as "data set/subject"."""
@@ -353,8 +351,9 @@ class PainDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the parts that a stage needs, so that mistakes show before training starts."""
-        for part in {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",)):
-            self.dataset(part)  # type: ignore[arg-type]
+        parts: dict[str, tuple[Part, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
+        for part in parts.get(stage, ("test",)):
+            self.dataset(part)
         if stage == "fit":
             missing = [name for name, n in self.train_counts().items() if n == 0]
             if missing:
@@ -362,52 +361,76 @@ class PainDataModule(pl.LightningDataModule):
                     f"The training part of {self.name} has no clip of class {', '.join(missing)}: "
                     f"{json.dumps(self.train_counts())}."
                 )
-            validation = self.scheme.counts(self.split.clips(self.manifest, "validation"))
+            validation = self.scheme.counts(self.clips("validation"))
             if self.split.validation and not sum(validation.values()):
                 raise PainseqError(
                     f"No clip of the {len(self.split.validation)} validation subjects has a label, so nothing can be "
                     "stopped early on. For a data set with a hidden test part choose --data.options.split.protocol "
                     "official or official_inner."
                 )
+            absent = [name for name, n in validation.items() if n == 0]
+            if self.split.validation and absent:
+                log.warning(
+                    "No validation clip of class %s, so the best epoch is chosen without it: %s.",
+                    ", ".join(absent),
+                    json.dumps(validation),
+                )
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled, or balanced by class and subject."""
+    def train_dataloader(self) -> ResidentLoader | DataLoader[Batch]:
+        """Shuffled, or balanced by class and subject.
+
+        Raises:
+            PainseqError: no training clip has both a label and a frame with a face.
+        """
         items = self.dataset("train")
-        generator = torch.Generator().manual_seed(self.options.seed)
-        sampler = None
+        # Whether a crop has a face is known where the features are in memory alone.
+        indices = items.with_a_face() if isinstance(items, ResidentClips) else list(range(len(items)))
+        indices = [index for index in indices if target_of(items.clips[index], self.scheme) != UNKNOWN]
+        if not indices:
+            raise PainseqError(f"No training clip of {self.name} has both a label and a frame with a face.")
+        weights = None
         if self.options.balance:
-            groups = [(clip.label, clip.subject_id) for clip in items.clips]
+            clips = items.clips
+            groups = [(clips[index].label, clips[index].subject_id) for index in indices]
             size, subjects = Counter(groups), Counter(label for label, _ in set(groups))
             weights = [1 / (size[group] * subjects[group[0]]) for group in groups]
-            sampler = WeightedRandomSampler(weights, len(groups), generator=generator)
-        return self._loader(items, shuffle=sampler is None, sampler=sampler, generator=generator)
+        process, processes = self._process()
+        order = BatchOrder(indices, self.options.batch_size, self.options.seed, weights, process, processes)
+        return self._loader(items, order, self.options.augment)
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+    def val_dataloader(self) -> ResidentLoader | DataLoader[Batch] | list[DataLoader[Batch]]:
         """The subjects of early stopping; none where the split has none."""
-        return self._loader(self.dataset("validation")) if self.split.validation else []
+        if not self.split.validation:
+            return []
+        items, (process, processes) = self.dataset("validation"), self._process()
+        if len(items) < processes:
+            raise PainseqError(
+                f"{len(items)} validation clips for {processes} processes; each needs one. Train on fewer processes."
+            )
+        return self._loader(items, in_order(len(items), self.options.batch_size, process, processes))
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> ResidentLoader | DataLoader[Batch]:
         """The subjects that are scored."""
-        return self._loader(self.dataset("test"))
+        return self.loader("test")
 
-    def loader(self, part: Part) -> DataLoader[Batch]:
+    def loader(self, part: Part) -> ResidentLoader | DataLoader[Batch]:
         """One part in its order, for scoring."""
-        return self._loader(self.dataset(part))
+        items = self.dataset(part)
+        return self._loader(items, in_order(len(items), self.options.batch_size))
+
+    def _process(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     def _loader(
-        self,
-        items: ClipDataset | VideoDataset | FrameDataset,
-        shuffle: bool = False,
-        sampler: WeightedRandomSampler | None = None,
-        generator: torch.Generator | None = None,
-    ) -> DataLoader[Batch]:
+        self, items: Clips, batches: BatchOrder | list[list[Draw]], augment: Augment | None = None
+    ) -> ResidentLoader | DataLoader[Batch]:
+        if isinstance(items, ResidentClips):
+            return ResidentLoader(items, batches, "cpu" if self.trainer is None else self.trainer.strategy.root_device)
         workers = self.options.num_workers
         return DataLoader(
-            items,  # type: ignore[arg-type]
-            batch_size=self.options.batch_size,
-            shuffle=shuffle,
-            sampler=sampler,
-            generator=generator,
+            Drawn(items, augment, self.options.seed),  # type: ignore[arg-type]
+            batch_sampler=batches,
             num_workers=workers,
             # Decoders opened before a fork can hang in the child.
             multiprocessing_context="spawn" if workers else None,

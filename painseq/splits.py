@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 
 from painseq.errors import LeakError, PainseqError
-from painseq.records import Clip, Manifest, Part
+from painseq.records import PARTS, Clip, Manifest, Part
 
 Protocol = Literal["official", "official_inner", "subject_holdout", "subject_kfold"]
 
@@ -42,6 +42,10 @@ class Split:
                 raise LeakError(
                     f"{_some(both)} on both sides of the split: {name} and {other}. Every subject belongs to one part."
                 )
+
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that have subjects."""
+        return tuple(part for part in PARTS if self.subjects(part))
 
     def subjects(self, part: Part) -> tuple[str, ...]:
         """The subjects of one part."""

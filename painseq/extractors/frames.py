@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from painseq.extractors.extractor import Extractor
 
 
-def frame_features(extractor: Extractor | None, x: Tensor, mask: Tensor) -> Tensor:
+def frame_features(extractor: Extractor | None, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
     """Features of a batch of clips, whichever view it is in.
 
     Args:
         extractor: None where frames are features already.
         x: (B, T, 3, H, W) crops, uint8 or float 0..255, or (B, T, *F) features, which pass.
         mask: (B, T) bool; only real frames go through the network.
+        extra: (B, T, E) streams beside the crops, put behind the features.
 
     Returns:
         (B, T, *F) float, zero in masked frames if they came from crops.
@@ -23,4 +25,4 @@ def frame_features(extractor: Extractor | None, x: Tensor, mask: Tensor) -> Tens
     real: Tensor = extractor(x[mask])
     out = real.new_zeros((*mask.shape, *real.shape[1:]))
     out[mask] = real
-    return out
+    return out if extra is None else torch.cat([out, extra.to(out.dtype)], dim=-1)

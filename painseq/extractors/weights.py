@@ -21,7 +21,7 @@ from painseq.errors import PainseqError
 from painseq.extractors.extractor import Extractor
 from painseq.spec import build
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".h5", ".keras")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras")
 log = logging.getLogger("painseq")
 
 
@@ -66,7 +66,7 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     suffix = PurePosixPath(name).suffix.lower()
     if suffix == ".safetensors":
         return _read_safetensors(path)
-    if suffix in (".pth", ".pt"):
+    if suffix in (".pth", ".pt", ".bin"):
         return _read_torch(path), {}
     if suffix in (".h5", ".keras"):
         from painseq.extractors.keras_import import read_keras
@@ -182,7 +182,7 @@ def load_weights(extractor: Extractor, source: str, new: Sequence[str] = (), dro
     except PainseqError as error:
         raise PainseqError(f"{source}: {error}") from error
     _check_preprocessing(extractor, metadata, source)
-    extractor.trained_on = _trained_on(metadata, source)
+    extractor.trained_on = trained_on_of(metadata, source)
     extractor.loaded = f"Loaded {text}; from {source}."
     extractor.published_as = extractor.fingerprint() if is_public(source) and not fresh else None
     log.info("%s: %s", type(extractor).__name__, extractor.loaded)
@@ -203,7 +203,12 @@ def _check_preprocessing(extractor: Extractor, metadata: Mapping[str, str], sour
         )
 
 
-def _trained_on(metadata: Mapping[str, str], source: str) -> tuple[str, ...]:
+def trained_on_of(metadata: Mapping[str, str], source: str) -> tuple[str, ...]:
+    """Whom weights were fitted on, as "data set/subject", by the metadata of their file; empty where it does not say.
+
+    Raises:
+        PainseqError: the metadata are damaged.
+    """
     try:
         subjects = json.loads(metadata.get("trained_on", "[]"))
     except json.JSONDecodeError as error:

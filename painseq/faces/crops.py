@@ -30,6 +30,8 @@ class CropChunk:
         present: (n,) bool.
         boxes: (n, 4) float32, the area cropped, in pixels of the frame; NaN where not present.
         backend: which library decoded the video.
+        landmarks: (n, L, 2) float32, x and y in pixels of the frame, not of the crop, and not smoothed; NaN where not
+            present. None where the locator gives none, as for a clip without any face.
     """
 
     crops: NDArray[np.uint8]
@@ -37,6 +39,7 @@ class CropChunk:
     present: NDArray[np.bool_]
     boxes: NDArray[np.float32]
     backend: str
+    landmarks: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -146,7 +149,10 @@ class FaceCrops:
             PainseqError: the file cannot be read, the locator fails, or it gives no landmarks for "landmark_box".
         """
         with open_video(video, self.backend) as opened:
-            boxes, present = self._areas(self._follow(opened, start_s, end_s, fps), opened)
+            face = self._follow(opened, start_s, end_s, fps)
+            boxes, present = self._areas(face, opened)
+            if face.landmarks is not None:
+                face.landmarks[~present] = np.nan
             first = 0
             for images, times_s in read_chunks(opened, start_s, end_s, fps, chunk_frames):
                 here = slice(first, first + len(images))
@@ -154,7 +160,8 @@ class FaceCrops:
                 for crop, image, box, seen in zip(crops, images, boxes[here], present[here], strict=True):
                     if seen:
                         crop[:] = cut(image, box, self.size_px).transpose(2, 0, 1)
-                yield CropChunk(crops, times_s, present[here], boxes[here], opened.backend)
+                landmarks = None if face.landmarks is None else face.landmarks[here]
+                yield CropChunk(crops, times_s, present[here], boxes[here], opened.backend, landmarks)
                 first += len(images)
 
     def _follow(self, opened: Video, start_s: float, end_s: float | None, fps: float | None) -> FaceTrack:

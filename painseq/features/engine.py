@@ -14,7 +14,7 @@ import torch
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
 from painseq.faces import FaceCrops
-from painseq.features.store import ClipFeatures, Dtype, StoreWriter, to_dtype
+from painseq.features.store import ClipFeatures, Dtype, StoreWriter
 from painseq.records import Clip, Manifest
 from painseq.spec import Spec, digest
 from painseq.video import video_digest
@@ -127,7 +127,7 @@ def clip_features(
     device: torch.device | str,
     batch_frames: int = BATCH_FRAMES,
 ) -> ClipFeatures:
-    """Features of a span of a video: float32, or uint8 crops for `Pixels`; on the CPU.
+    """Features of a span of a video: float32, or uint8 crops for `Pixels`; on the CPU, with the face's landmarks.
 
     Only frames with a face go through the network; the others are zero. Frames pass in batches, so that memory
     does not grow with the clip's length but for the features themselves. The extractor is put into eval mode and
@@ -158,7 +158,7 @@ def _read_clip(
     extractor.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     backend = ""
     dtype = torch.uint8 if isinstance(extractor, Pixels) else torch.float32
-    features, present, times_s = [], [], []
+    features, present, times_s, landmarks = [], [], [], []
     for chunk in faces.clip(video, start_s, end_s, fps, batch_frames):
         found = torch.from_numpy(chunk.present)
         out = torch.zeros((len(found), *extractor.out_shape), dtype=dtype)
@@ -171,12 +171,20 @@ def _read_clip(
         features.append(out)
         present.append(found)
         times_s.append(torch.from_numpy(chunk.times_s))
+        if chunk.landmarks is not None:
+            landmarks.append(torch.from_numpy(chunk.landmarks))
         backend = chunk.backend
     if not sum(len(part) for part in present):
         raise PainseqError(
             f"{video} has no frame between {start_s} s and {'its end' if end_s is None else f'{end_s} s'}."
         )
-    return ClipFeatures(torch.cat(features), torch.cat(present), torch.cat(times_s).to(torch.float64)), backend
+    clip = ClipFeatures(
+        torch.cat(features),
+        torch.cat(present),
+        torch.cat(times_s).to(torch.float64),
+        torch.cat(landmarks) if landmarks else None,
+    )
+    return clip, backend
 
 
 def extract(
@@ -225,7 +233,7 @@ def extract(
                     features, reader = _read_clip(
                         extractor, faces, video, clip.start_s, clip.end_s, fps, device, BATCH_FRAMES
                     )
-                    features = to_dtype(features, kept)
+                    features = writer.fitting(clip.clip_id, features)
                     readers.add(reader)
             except PainseqError as error:
                 outcome = "failed"

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from painseq.spec import Spec, digest
 
 SOURCE = "source.json"
 _ARRAYS = ("features", "present", "times_s")
+_LANDMARKS = "landmarks"
 log = logging.getLogger("painseq")
 
 
@@ -32,8 +33,8 @@ def file_name(clip_id: str) -> str:
 
 
 def export_npz(store: FeatureStore, directory: Path) -> None:
-    """Write one .npz a clip (features, present, times_s), index.csv (clip_id, file), and source.json: how they were
-    made, and whom their extractor was trained on.
+    """Write one .npz a clip (features, present, times_s, and landmarks where the store has any), index.csv (clip_id,
+    file), and source.json: how they were made, and whom their extractor was trained on.
 
     Raises:
         PainseqError: the folder holds other files already, or cannot be written.
@@ -47,12 +48,10 @@ def export_npz(store: FeatureStore, directory: Path) -> None:
             writer.writerow(["clip_id", "file"])
             for clip_id in store:
                 clip = store[clip_id]
-                np.savez(
-                    directory / file_name(clip_id),
-                    features=clip.features.numpy(),
-                    present=clip.present.numpy(),
-                    times_s=clip.times_s.numpy(),
-                )
+                arrays = {name: getattr(clip, name).numpy() for name in _ARRAYS}
+                if clip.landmarks is not None:
+                    arrays[_LANDMARKS] = clip.landmarks.numpy()
+                np.savez(directory / file_name(clip_id), **arrays)
                 writer.writerow([clip_id, file_name(clip_id)])
         source = {"spec": store.spec, "fingerprint": store.fingerprint, "trained_on": list(store.trained_on)}
         (directory / SOURCE).write_text(json.dumps(source, indent=2), encoding="utf-8")
@@ -64,7 +63,9 @@ class NpzFolder:
     """Features from another tool: read as `FeatureStore` is, but who made them is not known.
 
     Each .npz holds `features` (T, *F) of any float type or uint8, `present` (T,) bool and `times_s` (T,) seconds from
-    the clip's start. index.csv (clip_id, file) names the clips; without it a file's name without .npz is its clip id.
+    the clip's start; and, in every file or in none, `landmarks` (T, L, 2), x and y in pixels of the video's frame, of
+    which those in frames without a face do not count. index.csv (clip_id, file) names the clips; without it a file's
+    name without .npz is its clip id.
 
     Two folders of features of the same shape count as the same pipeline, since nothing in them tells otherwise.
 
@@ -82,11 +83,11 @@ class NpzFolder:
         self._files = self._find()
         if not self._files:
             raise PainseqError(f"{self.path} holds no .npz file of a clip.")
-        first = self[next(iter(self._files))].features
-        self.out_shape: tuple[int, ...] = tuple(first.shape[1:])
-        self.dtype: Dtype = (
-            "uint8" if first.dtype == torch.uint8 else "float16" if first.dtype == torch.float16 else "float32"
-        )
+        first = self[next(iter(self._files))]
+        self.out_shape: tuple[int, ...] = tuple(first.features.shape[1:])
+        self.landmarks = 0 if first.landmarks is None else first.landmarks.shape[1]
+        kinds: dict[torch.dtype, Dtype] = {torch.uint8: "uint8", torch.float16: "float16", torch.float32: "float32"}
+        self.dtype = kinds[first.features.dtype]
         self.spec: Spec = {"extractor": None, "face": None, "sampling": None, "out_shape": list(self.out_shape)}
         self.fingerprint = digest(self.spec)
 
@@ -145,7 +146,8 @@ class NpzFolder:
         Raises:
             PainseqError: no such clip, or a file that does not hold the three arrays.
         """
-        features, present, times_s = (self._array(clip_id, name) for name in _ARRAYS)
+        arrays = self._arrays(clip_id, (*_ARRAYS, _LANDMARKS))
+        features, present, times_s = (arrays[name] for name in _ARRAYS)
         if features.dtype == np.float64:
             features = features.astype(np.float32)
         if features.dtype not in (np.uint8, np.float16, np.float32) or features.ndim < 2:
@@ -162,19 +164,37 @@ class NpzFolder:
             raise PainseqError(
                 f"{self._file(clip_id)}: {features.shape[1:]} a frame, where the first file has {shape}."
             )
+        present = present.astype(bool)
+        landmarks = self._landmarks(clip_id, arrays.get(_LANDMARKS), present)
         return ClipFeatures(
             torch.from_numpy(features[first:last].copy()),
-            torch.from_numpy(present[first:last].astype(bool)),
+            torch.from_numpy(present[first:last].copy()),
             torch.from_numpy(times_s[first:last].astype(np.float64)),
+            None if landmarks is None else torch.from_numpy(landmarks[first:last].copy()),
         )
+
+    def _landmarks(self, clip_id: str, given: np.ndarray | None, present: np.ndarray) -> np.ndarray | None:
+        count = 0
+        if given is not None:
+            if given.dtype.kind not in "fiu" or given.ndim != 3 or given.shape[::2] != (len(present), 2):
+                raise PainseqError(
+                    f"{self._file(clip_id)}: landmarks of {given.dtype}, shape {given.shape}; need "
+                    f"({len(present)}, L, 2) numbers."
+                )
+            count = given.shape[1]
+        if count != getattr(self, "landmarks", count):
+            raise PainseqError(
+                f"{self._file(clip_id)}: {count} landmarks a frame, where the first file has {self.landmarks}."
+            )
+        return None if given is None else np.where(present[:, None, None], given, np.nan).astype(np.float32)
 
     def num_frames(self, clip_id: str) -> int:
         """Frames of the clip."""
-        return len(self._array(clip_id, "present"))
+        return len(self._arrays(clip_id, ["present"])["present"])
 
     def num_faceless(self, clip_id: str) -> int:
         """Frames of the clip without a face."""
-        return int((~self._array(clip_id, "present").astype(bool)).sum())
+        return int((~self._arrays(clip_id, ["present"])["present"].astype(bool)).sum())
 
     def _file(self, clip_id: str) -> Path:
         if clip_id not in self._files:
@@ -183,14 +203,16 @@ class NpzFolder:
             )
         return self._files[clip_id]
 
-    def _array(self, clip_id: str, name: str) -> np.ndarray:
+    def _arrays(self, clip_id: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """These arrays of a clip's file; the landmarks only if it has them."""
         file = self._file(clip_id)
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                array: np.ndarray = arrays[name]
-                return array
-        except KeyError as error:
-            raise PainseqError(f"{file} has no array {name!r}; it needs {', '.join(_ARRAYS)}.") from error
+                absent = [name for name in names if name not in arrays]
+                for name in absent:
+                    if name != _LANDMARKS:
+                        raise PainseqError(f"{file} has no array {name!r}; it needs {', '.join(_ARRAYS)}.")
+                return {name: arrays[name] for name in names if name not in absent}
         except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise PainseqError(f"{file} is not an .npz file of plain arrays that can be read: {error}.") from error
 

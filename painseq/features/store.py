@@ -2,7 +2,8 @@
 
     store.json              what made the features: specification, fingerprint, type and shape
     extractor.safetensors   the extractor's weights, unless they can be fetched again from a public address
-    shard-00000.safetensors clips one behind the other, up to 64 of them or 128 MiB
+    shard-00000.safetensors clips one behind the other, up to 64 of them or 128 MiB: features, present, times_s and,
+                            where the locator gives them, landmarks
     index.json              where each clip lies; which clips failed, and why
     pending/                clips finished since the last shard, one file each
 
@@ -49,16 +50,20 @@ class ClipFeatures:
         features: (T, *F) float16, float32, or uint8 (crops); zero in frames without a face.
         present: (T,) bool, false for a frame without a face.
         times_s: (T,) float64, seconds from the clip's start.
+        landmarks: (T, L, 2) float32, x and y in pixels of the video's frame; NaN in frames without a face. None where
+            they are not known.
     """
 
     features: Tensor
     present: Tensor
     times_s: Tensor
+    landmarks: Tensor | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.features), len(self.present), len(self.times_s)}
+        tensors = (self.features, self.present, self.times_s, self.landmarks)
+        lengths = {len(tensor) for tensor in tensors if tensor is not None}
         if len(lengths) != 1:
-            raise ValueError(f"features, present and times_s have {lengths} frames; they must have the same.")
+            raise ValueError(f"The tensors of a clip have {lengths} frames; they must have the same.")
 
     def __len__(self) -> int:
         return len(self.present)
@@ -66,12 +71,14 @@ class ClipFeatures:
 
 @dataclass(frozen=True)
 class _Row:
-    """Where a clip lies: `frames` frames from `first` on. `source` digests what it was read from."""
+    """Where a clip lies: `frames` frames from `first` on, of `landmarks` points each (0: none are known). `source`
+    digests what it was read from."""
 
     first: int
     frames: int
     faceless: int
     source: str
+    landmarks: int = 0  # Absent in stores made before landmarks were kept.
 
 
 @dataclass
@@ -89,6 +96,10 @@ class _Contents:
     failed: dict[str, str]
     shards: int
     pending: dict[str, str]
+
+    @property
+    def landmarks(self) -> int:
+        return next((row.landmarks for _, row in self.rows.values() if row.landmarks), 0)
 
 
 def identity(spec: Mapping[str, object]) -> Spec:
@@ -115,6 +126,9 @@ class FeatureStore:
 
     Raises:
         PainseqError: no store there, or a damaged one.
+
+    `landmarks` is the number of points of the face in each frame, 0 where no clip has any. In a store with landmarks, a
+    clip without them reads as NaN: one without any face, and one extracted before landmarks were kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -131,6 +145,7 @@ class FeatureStore:
         except (KeyError, TypeError, ValueError) as error:
             raise PainseqError(f"{self.path / 'store.json'} is damaged: {error!r}.") from error
         self._contents = _contents(self.path)
+        self.landmarks = self._contents.landmarks
 
     @property
     def clip_ids(self) -> tuple[str, ...]:
@@ -167,7 +182,8 @@ class FeatureStore:
         """
         name, row = self._row(clip_id)
         stop = row.frames if last is None else min(last, row.frames)
-        return _read_frames(self.path / name, clip_id, row, row.first + first, row.first + stop)
+        clip = _read_frames(self.path / name, clip_id, row, row.first + first, row.first + stop)
+        return replace(clip, landmarks=_landmarks_of(clip, self.landmarks)) if self.landmarks else clip
 
     def num_frames(self, clip_id: str) -> int:
         """Sampled frames of the clip."""
@@ -315,15 +331,11 @@ class StoreWriter:
         """Keep a finished clip: it is on disk when this returns. It replaces an older one of the same id.
 
         Raises:
-            PainseqError: no frame, another shape or type than the store's, or a value that is not finite.
+            PainseqError: as `fitting`.
         """
-        clip = to_dtype(clip, self.dtype)
-        if not len(clip) or tuple(clip.features.shape[1:]) != tuple(self.extractor.out_shape):
-            raise PainseqError(
-                f"Clip {clip_id}: features of shape {tuple(clip.features.shape)}; this store keeps "
-                f"(T, {', '.join(map(str, self.extractor.out_shape))}), T above 0."
-            )
-        row = _Row(0, len(clip), int((~clip.present).sum()), source)
+        clip = self.fitting(clip_id, clip)
+        points = 0 if clip.landmarks is None else clip.landmarks.shape[1]
+        row = _Row(0, len(clip), int((~clip.present).sum()), source, points)
         last = max(self._contents.pending, default=None)
         number = 0 if last is None else int(Path(last).stem) + 1
         name = f"pending/{number:08d}.safetensors"
@@ -334,6 +346,29 @@ class StoreWriter:
             self._contents.pending[name] = clip_id
             if self._full():
                 self._seal()
+
+    def fitting(self, clip_id: str, clip: ClipFeatures) -> ClipFeatures:
+        """The clip as this store keeps it, which `add` sees to by itself.
+
+        Raises:
+            PainseqError: no frame, features of another shape than the store's or with a value that is not finite, or
+                another number of landmarks than the other clips have.
+        """
+        clip = to_dtype(clip, self.dtype)
+        if not len(clip) or tuple(clip.features.shape[1:]) != tuple(self.extractor.out_shape):
+            raise PainseqError(
+                f"Clip {clip_id}: features of shape {tuple(clip.features.shape)}; this store keeps "
+                f"(T, {', '.join(map(str, self.extractor.out_shape))}), T above 0."
+            )
+        if clip.landmarks is not None:
+            points = self._contents.landmarks or clip.landmarks.shape[1]
+            if tuple(clip.landmarks.shape) != (len(clip), points, 2):
+                raise PainseqError(
+                    f"Clip {clip_id}: landmarks of shape {tuple(clip.landmarks.shape)}, not ({len(clip)}, {points}, 2) "
+                    "as the clips before it. A store keeps the same points for every clip: find the faces of all of "
+                    "them in one way, or give a new folder."
+                )
+        return clip
 
     def fail(self, clip_id: str, reason: str, changed: bool = False) -> None:
         """Count a clip as failed; kept when the next shard is closed, and tried again in the next run.
@@ -354,10 +389,11 @@ class StoreWriter:
         self._contents.failed.pop(clip_id, None)
 
     def _full(self) -> bool:
-        pending = self._contents.pending.values()
-        frames = sum(self._contents.rows[clip_id][1].frames for clip_id in pending)
-        frame_bytes = _TORCH[self.dtype].itemsize * torch.Size(self.extractor.out_shape).numel()
-        return len(pending) >= CLIPS_PER_SHARD or frames * frame_bytes >= SHARD_BYTES
+        pending = [self._contents.rows[clip_id][1] for clip_id in self._contents.pending.values()]
+        feature_bytes = _TORCH[self.dtype].itemsize * torch.Size(self.extractor.out_shape).numel()
+        point_bytes = 2 * torch.float32.itemsize
+        size = sum(row.frames * (feature_bytes + row.landmarks * point_bytes) for row in pending)
+        return len(pending) >= CLIPS_PER_SHARD or size >= SHARD_BYTES
 
     def _seal(self) -> None:
         """Pending clips become a shard: first the shard, then the index that names it, then the pending files go.
@@ -370,10 +406,12 @@ class StoreWriter:
             first += row.frames
         if clips:
             shard = f"shard-{self._contents.shards:05d}.safetensors"
+            points = max(row.landmarks for row in rows.values())
             together = ClipFeatures(
                 torch.cat([clip.features for clip in clips]),
                 torch.cat([clip.present for clip in clips]),
                 torch.cat([clip.times_s for clip in clips]),
+                torch.cat([_landmarks_of(clip, points) for clip in clips]) if points else None,
             )
             _write_frames(self.path / shard, rows, together)
             self._contents.rows |= {clip_id: (shard, row) for clip_id, row in rows.items()}
@@ -415,7 +453,12 @@ def to_dtype(clip: ClipFeatures, dtype: Dtype) -> ClipFeatures:
             f"a feature is not finite in {dtype} (largest magnitude: {largest:g})"
             + (". float16 ends at 65504: extract with dtype float32" if dtype == "float16" else "")
         )
-    return ClipFeatures(converted, clip.present.cpu(), clip.times_s.cpu().to(torch.float64))
+    landmarks = None if clip.landmarks is None else clip.landmarks.cpu().to(torch.float32)
+    return ClipFeatures(converted, clip.present.cpu(), clip.times_s.cpu().to(torch.float64), landmarks)
+
+
+def _landmarks_of(clip: ClipFeatures, points: int) -> Tensor:
+    return clip.landmarks if clip.landmarks is not None else torch.full((len(clip), points, 2), torch.nan)
 
 
 def _check_same(path: Path, there: Mapping[str, object], asked: Mapping[str, object]) -> None:
@@ -465,6 +508,8 @@ def _entry(entry: Mapping[str, object]) -> tuple[str, _Row]:
 
 def _write_frames(path: Path, rows: Mapping[str, _Row], clip: ClipFeatures) -> None:
     tensors = {"features": clip.features, "present": clip.present, "times_s": clip.times_s}
+    if clip.landmarks is not None:
+        tensors["landmarks"] = clip.landmarks
     # One metadata key only: safetensors writes several in no fixed order, and equal shards shall be equal bytes.
     write_safetensors(path, tensors, {"clips": json.dumps({clip_id: asdict(row) for clip_id, row in rows.items()})})
 
@@ -483,13 +528,13 @@ def _rows_in(path: Path) -> dict[str, _Row]:
 def _read_frames(path: Path, clip_id: str, row: _Row, first: int, stop: int) -> ClipFeatures:
     try:
         with safe_open(path, "pt") as file:
-            own = json.loads((file.metadata() or {})["clips"]).get(clip_id)
-            if own != asdict(row):
+            table = json.loads((file.metadata() or {})["clips"])
+            if clip_id not in table or _Row(**table[clip_id]) != row:
                 raise PainseqError(f"{path} does not hold clip {clip_id!r} where the index says. The store is damaged.")
             # A slice keeps the whole shard mapped; a copy holds its own frames alone.
-            names = ("features", "present", "times_s")
+            names = ("features", "present", "times_s", *(["landmarks"] if row.landmarks else []))
             return ClipFeatures(*(file.get_slice(name)[first:stop].clone() for name in names))
-    except (SafetensorError, OSError, KeyError, AttributeError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise PainseqError(
             f"{path} cannot be read ({error}): it is damaged, or a run that is still writing closed a shard since this "
             "store was opened; then open it again."

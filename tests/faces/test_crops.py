@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -51,7 +51,9 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def together(chunks: Sequence[CropChunk]) -> CropChunk:
-    names = ("crops", "times_s", "present", "boxes")
+    names: tuple[str, ...] = ("crops", "times_s", "present", "boxes")
+    if chunks[0].landmarks is not None:
+        names += ("landmarks",)
     joined = {name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names}
     return CropChunk(**joined, backend=chunks[0].backend)
 
@@ -124,6 +126,38 @@ def test_the_landmark_box_is_that_of_each_frame(moving: Path):
     np.testing.assert_allclose(clip.boxes[:, 0], shaken, atol=1e-3)
     np.testing.assert_allclose(clip.boxes[:, 2] - clip.boxes[:, 0], SIDE, atol=1e-3)
     assert clip.crops[::2].mean() > 235
+
+
+@pytest.mark.parametrize("kind", ["square", "landmark_box"])
+def test_landmarks_come_in_pixels_of_the_frame(moving: Path, kind: Literal["square", "landmark_box"]):
+    clip = together(list(FaceCrops(Points(), kind, size_px=8, smooth_s=1).clip(moving, 0, 0.5, chunk_frames=4)))
+    assert clip.landmarks is not None and clip.landmarks.dtype == np.float32
+    shaken = 10 + np.arange(15) / 2 + np.arange(15) % 2
+    expected = np.stack([np.stack([shaken, shaken + SIDE], 1), np.tile([36.0, 20.0], (15, 1))], axis=2)
+    np.testing.assert_allclose(clip.landmarks, expected, atol=1e-3)
+
+
+def test_landmarks_are_nan_where_the_face_is_not_present(moving: Path, tmp_path: Path):
+    from safetensors.numpy import save_file
+
+    boxes = np.array([[10, 10, 30, 30], [200, 10, 220, 30], [np.nan] * 4, [10, 10, 30, 30]], np.float32)
+    tensors = {
+        "times_s": np.arange(4) / 30,
+        "boxes": boxes,
+        "scores": np.ones(4, np.float32),
+        "landmarks": np.ones((4, 68, 2), np.float32),
+    }
+    save_file(tensors, tmp_path / "moving.faces.safetensors")
+    faces = FaceCrops(Sidecar(str(tmp_path)), size_px=8, smooth_s=0, max_gap_s=0)
+    for frame, seen in enumerate([True, False, False, True]):
+        clip = together(list(faces.clip(moving, frame / 30, frame / 30 + 0.01)))
+        assert clip.present.tolist() == [seen]
+        assert (clip.landmarks is None) == (frame == 2)  # No face was found at all.
+        assert clip.landmarks is None or bool(np.isfinite(clip.landmarks).all()) == seen
+
+
+def test_no_landmarks_from_a_locator_without(moving: Path):
+    assert together(list(FaceCrops(Bright(), size_px=8).clip(moving))).landmarks is None
 
 
 def test_the_landmark_box_needs_landmarks(moving: Path):

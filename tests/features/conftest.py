@@ -22,13 +22,15 @@ def one_thread() -> Iterator[None]:
 
 
 class FakeFaces:
-    """Stands for `FaceCrops`: a video is a text file "frames [faceless ...]", its crops are drawn from its name."""
+    """Stands for `FaceCrops`: a video is a text file "frames [faceless ...]", its crops are drawn from its name, and so
+    are its landmarks, if any `points` are asked for and there is a face."""
 
     backend = "auto"
     locator = None
 
-    def __init__(self, size_px: int = 32) -> None:
+    def __init__(self, size_px: int = 32, points: int = 0) -> None:
         self.size_px = size_px
+        self.points = points
 
     def spec(self) -> dict[str, object]:
         return {"kind": "fake", "size_px": self.size_px}
@@ -50,15 +52,27 @@ class FakeFaces:
         crops = rng.integers(0, 256, (frames, 3, self.size_px, self.size_px), dtype=np.uint8)
         present = ~np.isin(np.arange(frames), faceless)
         times_s = np.arange(frames) / (fps or 25.0)
+        landmarks = None
+        if self.points and present.any():
+            landmarks = rng.uniform(0, 640, (frames, self.points, 2)).astype(np.float32)
+            landmarks[~present] = np.nan
         for first in range(0, frames, chunk_frames):
             part = slice(first, first + chunk_frames)
             boxes = np.zeros((len(present[part]), 4), np.float32)
-            yield CropChunk(crops[part] * present[part, None, None, None], times_s[part], present[part], boxes, "fake")
+            seen = crops[part] * present[part, None, None, None]
+            here = None if landmarks is None else landmarks[part]
+            yield CropChunk(seen, times_s[part], present[part], boxes, "fake", here)
 
 
 @pytest.fixture
 def faces() -> FakeFaces:
     return FakeFaces()
+
+
+@pytest.fixture
+def tracked() -> FakeFaces:
+    """Faces with landmarks."""
+    return FakeFaces(points=5)
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,35 @@ def test_features_of_a_clip(faces, extractor, videos):
     (clip.features * torch.ones(1, requires_grad=True)).sum().backward()  # It may take part in training.
 
 
+def test_landmarks_come_with_the_features(tracked, extractor, videos):
+    manifest = videos("40 0 3 39", "2 0 1")
+    clip = clip_features(extractor, tracked, manifest.root / "v000.mp4", 0.0, None, 10.0, "cpu", batch_frames=7)
+    assert clip.landmarks.shape == (40, 5, 2) and clip.landmarks.dtype == torch.float32
+    assert torch.equal(clip.landmarks.isfinite().all(dim=2).all(dim=1), clip.present)
+    (whole,) = tracked.clip(manifest.root / "v000.mp4", 0.0, None, 10.0, 64)
+    np.testing.assert_array_equal(clip.landmarks, whole.landmarks)
+    assert clip_features(extractor, tracked, manifest.root / "v001.mp4", 0.0, None, 10.0, "cpu").landmarks is None
+
+
+def test_landmarks_are_stored_and_those_of_a_clip_without_any_face_are_nan(tracked, extractor, videos, tmp_path):
+    manifest = videos("3 0 1 2", "4 1", "2")
+    for maker in (extractor, Pixels(32)):
+        out = tmp_path / type(maker).__name__
+        run(manifest, tracked, maker, out)
+        store = FeatureStore(out)
+        assert store.landmarks == 5
+        assert store["s0/clip 0"].landmarks.shape == (3, 5, 2) and bool(store["s0/clip 0"].landmarks.isnan().all())
+        there = store.frames("s1/clip 1", 1, 3).landmarks.isfinite().flatten(1)
+        assert there.all(dim=1).tolist() == [False, True] == there.any(dim=1).tolist()
+
+
+def test_a_clip_with_other_landmarks_is_a_failed_clip(tracked, extractor, videos, tmp_path):
+    run(videos("3"), tracked, extractor, tmp_path / "s")
+    tracked.points = 6
+    summary = run(videos("3", "4"), tracked, extractor, tmp_path / "s")
+    assert list(summary.failed) == ["s1/clip 1"] and "landmarks" in summary.failed["s1/clip 1"]
+
+
 def test_a_clip_without_a_frame(faces, extractor, videos):
     with pytest.raises(PainseqError, match=r"v000.mp4 has no frame between 3.0 s and 4.0 s"):
         clip_features(extractor, faces, videos("0").root / "v000.mp4", 3.0, 4.0, 10.0, "cpu")
@@ -175,7 +204,7 @@ from painseq.features import extract
 from painseq.records import Clip, Manifest
 torch.set_num_threads(1)
 conftest, root, out = sys.argv[1:4]
-faces = runpy.run_path(conftest)["FakeFaces"]()
+faces = runpy.run_path(conftest)["FakeFaces"](points=5)
 clips = [Clip(f"s{n % 3}/clip {n}", f"s{n % 3}", f"v{n:03d}.mp4", end_s=5.0) for n in range(150)]
 
 def stop(now):
@@ -195,15 +224,15 @@ while True:
 """
 
 
-def test_killed_six_times_it_gives_the_same_store(faces, extractor, videos, tmp_path, files):
-    manifest = videos(*[f"{1 + n % 4} 1" for n in range(150)])
+def test_killed_six_times_it_gives_the_same_store(tracked, extractor, videos, tmp_path, files):
+    manifest = videos(*[f"{1 + n % 4} 1" if n % 9 else "1 0" for n in range(150)])
     (manifest.root / "v020.mp4").write_text("broken")
     arguments = [Path(__file__).with_name("conftest.py"), manifest.root, tmp_path / "killed"]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["9"] * 6 + ["0"]
-    summary = run(manifest, faces, extractor, tmp_path / "whole")
+    summary = run(manifest, tracked, extractor, tmp_path / "whole")
     assert summary.extracted == 149 and list(summary.failed) == ["s2/clip 20"]
     killed, whole = files(tmp_path / "killed"), files(tmp_path / "whole")
     assert killed.keys() == whole.keys() and len([name for name in whole if name.startswith("shard")]) == 3

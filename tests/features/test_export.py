@@ -30,11 +30,31 @@ def test_round_trip(store, tmp_path):
         assert folder.num_faceless(clip_id) == store.num_faceless(clip_id)
     assert len(folder.frames("s1/clip 1", 1, 3)) == 2
     assert folder.spec["extractor"] is None and folder.failed == {} and folder.trained_on == ()
+    assert folder.landmarks == 0 and folder["s1/clip 1"].landmarks is None
     assert "s1/clip 1" in folder and "other" not in folder and len(folder) == 3
     with pytest.raises(PainseqError, match="no clip 'other'"):
         folder["other"]
     with (tmp_path / "npz" / "index.csv").open(newline="") as file:
         assert [row["clip_id"] for row in csv.DictReader(file)] == list(store.clip_ids)
+
+
+def test_round_trip_of_landmarks(tracked, extractor, videos, tmp_path):
+    extract(videos("3", "4 0 2", "1 0"), tracked, extractor, 10.0, tmp_path / "store")
+    store = FeatureStore(tmp_path / "store")
+    export_npz(store, tmp_path / "npz")
+    folder = NpzFolder(tmp_path / "npz")
+    assert folder.landmarks == store.landmarks == 5
+    for clip_id in store:
+        np.testing.assert_array_equal(folder[clip_id].landmarks, store[clip_id].landmarks)
+        assert folder[clip_id].landmarks.dtype == torch.float32
+    np.testing.assert_array_equal(folder.frames("s1/clip 1", 1, 3).landmarks, store["s1/clip 1"].landmarks[1:3])
+
+
+def test_landmarks_of_another_tool(tmp_path):
+    write(tmp_path / "a.npz", landmarks=np.ones((3, 68, 2)), present=np.array([1, 0, 1]))
+    folder = NpzFolder(tmp_path)
+    assert folder.landmarks == 68
+    assert folder["a"].landmarks[:, 0, 0].isnan().tolist() == [False, True, False]
 
 
 def test_open_features_tells_them_apart(store, tmp_path):
@@ -75,6 +95,9 @@ def test_files_of_another_tool_need_no_index(tmp_path):
         ({"features": np.ones((3, 5))}, r"\(5,\) a frame, where the first file has \(4,\)"),
         ({"features": np.ones((3, 4), np.int64)}, "features of int64"),
         ({"features": np.array([{}] * 3)}, "plain arrays"),
+        ({"landmarks": np.ones((3, 68, 2))}, "68 landmarks a frame, where the first file has 0"),
+        ({"landmarks": np.ones((2, 68, 2))}, r"shape \(2, 68, 2\); need \(3, L, 2\)"),
+        ({"landmarks": np.ones((3, 68))}, r"shape \(3, 68\)"),
     ],
 )
 def test_files_that_do_not_fit_are_named(tmp_path, changed, message):

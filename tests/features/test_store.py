@@ -9,11 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from painseq.errors import PainseqError
 from painseq.extractors import Pixels, TimmBackbone
@@ -30,19 +32,31 @@ def spec_of(extractor, fps: float = 10.0) -> dict[str, object]:
     }
 
 
-def clip(frames: int, shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> ClipFeatures:
+def clip(frames: int, shape: tuple[int, ...], dtype: str = "float32", seed: int = 0, points: int = 0) -> ClipFeatures:
     generator = torch.Generator().manual_seed(seed)
     values = torch.rand(frames, *shape, generator=generator) * 255
-    return ClipFeatures(
-        values.to(DTYPES[dtype]),
-        torch.rand(frames, generator=generator) > 0.3,
-        torch.arange(frames, dtype=torch.float64) / 10,
-    )
+    present = torch.rand(frames, generator=generator) > 0.3
+    landmarks = torch.rand(frames, points, 2, generator=generator) * 640
+    landmarks[~present] = torch.nan
+    times_s = torch.arange(frames, dtype=torch.float64) / 10
+    return ClipFeatures(values.to(DTYPES[dtype]), present, times_s, landmarks if points else None)
 
 
-def same(a: ClipFeatures, b: ClipFeatures) -> bool:
+def part(clip: ClipFeatures, first: int, last: int) -> ClipFeatures:
+    return ClipFeatures(*(None if tensor is None else tensor[first:last] for tensor in vars(clip).values()))
+
+
+def same(read: ClipFeatures, given: ClipFeatures) -> bool:
+    """The same values; a clip without landmarks may read as NaN."""
+    if given.landmarks is None:
+        same_landmarks = read.landmarks is None or bool(read.landmarks.isnan().all())
+    else:
+        same_landmarks = read.landmarks is not None and np.array_equal(read.landmarks, given.landmarks, equal_nan=True)
     return (
-        torch.equal(a.features, b.features) and torch.equal(a.present, b.present) and torch.equal(a.times_s, b.times_s)
+        torch.equal(read.features, given.features)
+        and torch.equal(read.present, given.present)
+        and torch.equal(read.times_s, given.times_s)
+        and same_landmarks
     )
 
 
@@ -64,12 +78,16 @@ def in_child(work: Callable[[], None]) -> int:
     clips=st.dictionaries(st.text(min_size=1, max_size=12), st.integers(1, 9), min_size=0, max_size=9),
     kind=st.sampled_from(["float16", "float32", "uint8"]),
     finish=st.booleans(),
+    points=st.sets(st.integers(0, 8)),
 )
-def test_round_trip(clips, kind, finish, extractor, tmp_path_factory, monkeypatch):
+def test_round_trip(clips, kind, finish, points, extractor, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(store, "CLIPS_PER_SHARD", 3)
     out = tmp_path_factory.mktemp("store")
     maker = Pixels(4) if kind == "uint8" else extractor
-    given = {id_: clip(frames, maker.out_shape, kind, seed) for seed, (id_, frames) in enumerate(clips.items())}
+    given = {
+        id_: clip(frames, maker.out_shape, kind, seed, points=5 if seed in points else 0)
+        for seed, (id_, frames) in enumerate(clips.items())
+    }
     writer = StoreWriter(out, spec_of(maker), kind, maker)
     writer.__enter__()
     for id_, features in given.items():
@@ -81,11 +99,13 @@ def test_round_trip(clips, kind, finish, extractor, tmp_path_factory, monkeypatc
     read = FeatureStore(out)
     assert read.clip_ids == tuple(clips) and len(read) == len(clips) and read.failed == {}
     assert (read.dtype, read.out_shape) == (kind, maker.out_shape)
+    assert read.landmarks == (5 if any(features.landmarks is not None for features in given.values()) else 0)
     for id_, features in given.items():
         assert id_ in read and same(read[id_], features)
         assert read.num_frames(id_) == len(features)
         assert read.num_faceless(id_) == int((~features.present).sum())
-        assert same(read.frames(id_, 1, 3), ClipFeatures(*(t[1:3] for t in vars(features).values())))
+        assert same(read.frames(id_, 1, 3), part(features, 1, 3))
+        assert (read[id_].landmarks is None) == (not read.landmarks)
     assert bool(list(out.glob("pending/*"))) == (not finish and len(clips) % 3 > 0)
 
 
@@ -162,6 +182,11 @@ def test_values_that_cannot_be_kept_are_refused(extractor, tmp_path):
             writer.add("narrow", clip(2, (5,)), "d")
 
 
+def made(number: int, frames: int, extractor) -> ClipFeatures:
+    """The clips that `fill` fills a store with; every third has no landmarks, the first among them."""
+    return clip(frames, extractor.out_shape, seed=number, points=5 if number % 3 else 0)
+
+
 def fill(out: Path, extractor, lengths: list[int], stop_after: int | None = None) -> None:
     with StoreWriter(out, spec_of(extractor), "float16", extractor) as writer:
         for number, frames in enumerate(lengths):
@@ -170,7 +195,7 @@ def fill(out: Path, extractor, lengths: list[int], stop_after: int | None = None
             if number % 7 == 5:
                 writer.fail(f"clip{number}", "unreadable")
             elif writer.state(f"clip{number}", "d") != "done":
-                writer.add(f"clip{number}", clip(frames, extractor.out_shape, seed=number), "d")
+                writer.add(f"clip{number}", made(number, frames, extractor), "d")
 
 
 def test_killed_before_or_after_any_write_it_ends_the_same(extractor, tmp_path, monkeypatch, files):
@@ -223,7 +248,7 @@ def test_killed_before_or_after_any_write_it_ends_the_same(extractor, tmp_path, 
 
 def to16(id_: str, lengths: list[int], extractor) -> ClipFeatures:
     number = int(id_.removeprefix("clip"))
-    return store.to_dtype(clip(lengths[number], extractor.out_shape, seed=number), "float16")
+    return store.to_dtype(made(number, lengths[number], extractor), "float16")
 
 
 def test_interrupted_it_can_be_read_and_continued(extractor, tmp_path, monkeypatch, files):
@@ -288,6 +313,55 @@ def test_shards_close_by_size_too(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("shard-*"))) == 2
 
 
+def test_landmarks_count_towards_the_size_of_a_shard(tmp_path, monkeypatch):
+    pixels = Pixels(4)
+    monkeypatch.setattr(store, "SHARD_BYTES", 2 * 4 * (3 * 4 * 4 + 5 * 2 * 4))
+    with StoreWriter(tmp_path, spec_of(pixels), "uint8", pixels) as writer:
+        for number in range(4):
+            writer.add(f"c{number}", clip(4, pixels.out_shape, "uint8", points=5), "d")
+    assert len(list(tmp_path.glob("shard-*"))) == 2
+
+
+def test_every_clip_has_the_same_points(extractor, tmp_path):
+    with StoreWriter(tmp_path, spec_of(extractor), "float16", extractor) as writer:
+        writer.add("faceless", clip(2, extractor.out_shape), "d")
+        writer.add("first", clip(2, extractor.out_shape, points=68), "d")
+        with pytest.raises(PainseqError, match=r"Clip other: landmarks of shape \(3, 5, 2\), not \(3, 68, 2\)"):
+            writer.add("other", clip(3, extractor.out_shape, points=5), "d")
+    assert list(FeatureStore(tmp_path)) == ["faceless", "first"]
+    with pytest.raises(ValueError, match="frames"):
+        ClipFeatures(torch.zeros(2, 3), torch.ones(2, dtype=torch.bool), torch.zeros(2), torch.zeros(1, 68, 2))
+
+
+def as_before_landmarks(path: Path) -> None:
+    """Rewrite a finished store as it was written before landmarks were kept."""
+    index = json.loads((path / "index.json").read_text())
+    for row in index["clips"].values():
+        assert row.pop("landmarks") == 0
+    (path / "index.json").write_text(json.dumps(index))
+    for shard in path.glob("shard-*"):
+        with safe_open(shard, "pt") as file:
+            table = json.loads(file.metadata()["clips"])
+        for row in table.values():
+            row.pop("landmarks")
+        save_file(load_file(shard), shard, {"clips": json.dumps(table)})
+
+
+def test_a_store_from_before_landmarks_is_read_and_continued(extractor, tmp_path):
+    old, new = clip(3, extractor.out_shape, seed=1), clip(2, extractor.out_shape, seed=2, points=5)
+    with StoreWriter(tmp_path, spec_of(extractor), "float32", extractor) as writer:
+        writer.add("old", old, "d")
+    as_before_landmarks(tmp_path)
+    read = FeatureStore(tmp_path)
+    assert read.landmarks == 0 and read["old"].landmarks is None and same(read["old"], old)
+    with StoreWriter(tmp_path, spec_of(extractor), "float32", extractor) as writer:
+        assert writer.state("old", "d") == "done"
+        writer.add("new", new, "d")
+    read = FeatureStore(tmp_path)
+    assert read.landmarks == 5 and same(read["new"], new) and same(read["old"], old)
+    assert read.frames("old", 1, 3).landmarks.shape == (2, 5, 2)
+
+
 def test_two_processes_do_not_fill_one_store(extractor, tmp_path):
     with (
         StoreWriter(tmp_path, spec_of(extractor), "float16", extractor),
@@ -318,10 +392,23 @@ def test_damage_is_named(extractor, tmp_path):
     save_file({"features": torch.zeros(4, *extractor.out_shape)}, shard, {"clips": "{}"})
     with pytest.raises(PainseqError, match="does not hold clip 'clip0'"):
         read["clip0"]
+    shard.write_bytes(whole)
+    with safe_open(shard, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(shard)
+    del tensors["landmarks"]
+    save_file(tensors, shard, metadata)
+    with pytest.raises(PainseqError, match=r"cannot be read \(.*landmarks"):
+        read["clip1"]
     shard.unlink()
     with pytest.raises(PainseqError, match="cannot be read"):
         read["clip0"]
+    shard.write_bytes(whole)
     index = json.loads((tmp_path / "index.json").read_text())
+    index["clips"]["clip0"]["first"] = 1
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(PainseqError, match="does not hold clip 'clip0' where the index says"):
+        FeatureStore(tmp_path)["clip0"]
     index["clips"]["clip0"]["shard"] = "../../secret.safetensors"
     (tmp_path / "index.json").write_text(json.dumps(index))
     with pytest.raises(PainseqError, match=r"index.json is damaged.*outside"):

@@ -1,0 +1,366 @@
+"""Clips as samples: from features held in memory, from a store of crops, or from the videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from painseq.augment import Augment
+from painseq.batch import UNKNOWN, Batch, Sample
+from painseq.errors import PainseqError
+from painseq.extractors import Pixels
+from painseq.faces import FaceCrops
+from painseq.faces.landmarks import mirror
+from painseq.features import ClipFeatures, FeatureStore, NpzFolder, clip_features
+from painseq.labels import LabelScheme
+from painseq.records import Clip, Manifest
+from painseq.streams import assemble
+
+
+@dataclass(frozen=True)
+class FrameWindow:
+    """Single frames as clips: every frame with a face between these moments of a clip is an item of its own.
+
+    Args:
+        from_s: seconds from the clip's start, inclusive.
+        to_s: seconds from the clip's start, exclusive.
+    """
+
+    from_s: float
+    to_s: float
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The frames of many clips, one behind the other, on one device.
+
+    Args:
+        frames: (N + 1, *F); the last row is zero, and padding points at it.
+        present: (N + 1,) bool, false in the last row.
+        times_s: (N + 1,) float64.
+    """
+
+    frames: Tensor
+    present: Tensor
+    times_s: Tensor
+
+    def to(self, device: torch.device | str) -> Resident:
+        """The same on another device."""
+        return Resident(self.frames.to(device), self.present.to(device), self.times_s.to(device))
+
+
+class ResidentClips(Dataset[Sample]):
+    """Features of clips, held in memory as one tensor from which whole batches are gathered.
+
+    Features of a whole data set fit in memory or on one device (BioVid: 2.5 GB), and reading them once beats any number
+    of loader processes.
+
+    Args:
+        items: clip, first row and number of rows of each item: a whole clip, or a single frame of one.
+        resident: the rows.
+        scheme: from labels to targets.
+        left_out: clips that the store counts as failed.
+        names: what each item is called; None: its clip's id.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[tuple[Clip, int, int]],
+        resident: Resident,
+        scheme: LabelScheme,
+        left_out: Sequence[str] = (),
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self.items = list(items)
+        self.resident = resident
+        self.scheme = scheme
+        self.left_out = list(left_out)
+        self.names = [clip.clip_id for clip, _, _ in items] if names is None else list(names)
+        self.clips = tuple(clip for clip, _, _ in items)
+        self.first = torch.tensor([first for _, first, _ in items], dtype=torch.int64)
+        self.lengths = torch.tensor([length for _, _, length in items], dtype=torch.int64)
+        self.target = torch.tensor([target_of(clip, scheme) for clip in self.clips], dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Sample:
+        _, first, length = self.items[index]
+        rows = slice(first, first + length)
+        return Sample(
+            clip_id=self.names[index],
+            subject_id=self.clips[index].subject_id,
+            target=int(self.target[index]),
+            present=self.resident.present[rows],
+            times_s=self.resident.times_s[rows],
+            features=self.resident.frames[rows],
+        )
+
+    def to(self, device: torch.device | str) -> ResidentClips:
+        """The same clips with their frames on a device."""
+        if self.resident.frames.device == torch.device(device):
+            return self
+        return ResidentClips(self.items, self.resident.to(device), self.scheme, self.left_out, self.names)
+
+    def with_a_face(self) -> list[int]:
+        """Items that can be learned from: with a known label and a real frame."""
+        present = self.resident.present.cpu()
+        return [
+            index
+            for index, (_, first, length) in enumerate(self.items)
+            if self.target[index] != UNKNOWN and bool(present[first : first + length].any())
+        ]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Gather a batch on the device of the frames; nothing on the host waits for it."""
+        chosen = torch.tensor(indices)
+        lengths = self.lengths[chosen]
+        steps = torch.arange(int(lengths.max()))
+        inside = steps < lengths[:, None]
+        rows = torch.where(inside, self.first[chosen, None] + steps, len(self.resident.present) - 1)
+        device = self.resident.frames.device
+        flat, shape = rows.flatten().to(device, non_blocking=True), tuple(rows.shape)
+        frames = self.resident.frames.index_select(0, flat)
+        return Batch(
+            clip_ids=tuple(self.names[index] for index in indices),
+            subject_ids=tuple(self.clips[index].subject_id for index in indices),
+            target=self.target[chosen].to(device, non_blocking=True),
+            mask=self.resident.present.index_select(0, flat).reshape(shape),
+            lengths=lengths.to(device, non_blocking=True),
+            times_s=self.resident.times_s.index_select(0, flat).reshape(shape),
+            features=frames.reshape(*shape, *frames.shape[1:]),
+        )
+
+
+def resident_clips(
+    clips: Sequence[Clip],
+    scheme: LabelScheme,
+    store: FeatureStore | NpzFolder,
+    streams: Sequence[str],
+    baseline: Mapping[str, Sequence[str]] | None = None,
+) -> ResidentClips:
+    """Read the features of clips into memory.
+
+    Args:
+        streams: see `painseq.streams.assemble`.
+        baseline: subject -> clips of that subject without pain, whose mean frame is subtracted from the subject's
+            frames; None: features as they are.
+
+    Raises:
+        PainseqError: clips that the store lacks; a subject's baseline without a frame with a face.
+    """
+    readable, left_out = split_readable(clips, store)
+    counts = [store.num_frames(clip.clip_id) for clip in readable]
+    ends = np.cumsum(counts, dtype=np.int64)
+    total = int(ends[-1]) if readable else 0
+    neutral = {} if baseline is None else _neutral({clip.subject_id for clip in readable}, store, streams, baseline)
+    frames: Tensor | None = None
+    present, times_s = torch.zeros(total + 1, dtype=torch.bool), torch.zeros(total + 1, dtype=torch.float64)
+    items = []
+    for clip, count, end in zip(readable, counts, ends.tolist(), strict=True):
+        stored = store[clip.clip_id]
+        x = assemble(stored, streams)
+        if baseline is not None:
+            x = torch.where(stored.present[:, None], x.float() - neutral[clip.subject_id], 0.0)
+        if frames is None:
+            frames = torch.zeros((total + 1, *x.shape[1:]), dtype=x.dtype)
+        rows = slice(end - count, end)
+        frames[rows], present[rows], times_s[rows] = x, stored.present, stored.times_s
+        items.append((clip, end - count, count))
+    resident = Resident(torch.zeros((1, *store.out_shape)) if frames is None else frames, present, times_s)
+    return ResidentClips(items, resident, scheme, left_out)
+
+
+def single_frames(clips: ResidentClips, window: FrameWindow) -> ResidentClips:
+    """Every frame with a face within a window of each clip, as a clip of one frame.
+
+    Raises:
+        PainseqError: no such frame.
+    """
+    present, times_s = clips.resident.present, clips.resident.times_s
+    items, names = [], []
+    for clip, first, length in clips.items:
+        for row in range(first, first + length):
+            moment = float(times_s[row])
+            if bool(present[row]) and window.from_s <= moment < window.to_s:
+                items.append((clip, row, 1))
+                names.append(frame_name(clip, moment))
+    if clips.items and not items:
+        raise _nothing_in(window)
+    return ResidentClips(items, clips.resident, clips.scheme, clips.left_out, names)
+
+
+class StoredCrops(Dataset[Sample]):
+    """Clips as samples of crops, read from a store when asked for: crops do not fit in memory.
+
+    Args:
+        extra: streams beside the crops.
+    """
+
+    def __init__(
+        self, clips: Sequence[Clip], scheme: LabelScheme, store: FeatureStore | NpzFolder, extra: Sequence[str] = ()
+    ) -> None:
+        self.clips, self.left_out = split_readable(clips, store)
+        self.scheme = scheme
+        self.store = store
+        self.extra = tuple(extra)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample:
+        clip = self.clips[index]
+        return crops_of(clip, self.scheme, self.store[clip.clip_id], self.extra)
+
+
+class VideoClips(Dataset[Sample]):
+    """Clips as samples of crops, cut from the videos each time they are asked for."""
+
+    def __init__(
+        self, manifest: Manifest, scheme: LabelScheme, face: FaceCrops, fps: float | None, extra: Sequence[str] = ()
+    ) -> None:
+        self.clips = manifest.clips
+        self.manifest = manifest
+        self.scheme = scheme
+        self.face = face
+        self.fps = fps
+        self.extra = tuple(extra)
+        self.left_out: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample:
+        clip = self.clips[index]
+        crops = clip_features(
+            Pixels(self.face.size_px), self.face, self.manifest.path(clip), clip.start_s, clip.end_s, self.fps, "cpu"
+        )
+        return crops_of(clip, self.scheme, crops, self.extra)
+
+
+class SingleCrops(Dataset[Sample]):
+    """Single crops as clips of T = 1: every frame with a face within a window of each clip."""
+
+    def __init__(self, crops: StoredCrops, window: FrameWindow) -> None:
+        self.source = crops
+        self.left_out = crops.left_out
+        self.scheme = crops.scheme
+        self.items: list[tuple[Clip, int]] = []
+        for clip in crops.clips:
+            stored = crops.store[clip.clip_id]
+            inside = stored.present & (stored.times_s >= window.from_s) & (stored.times_s < window.to_s)
+            self.items += [(clip, int(frame)) for frame in inside.nonzero()[:, 0]]
+        if crops.clips and not self.items:
+            raise _nothing_in(window)
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """The clip of each item."""
+        return tuple(clip for clip, _ in self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Sample:
+        clip, frame = self.items[index]
+        one = self.source.store.frames(clip.clip_id, frame, frame + 1)
+        sample = crops_of(clip, self.scheme, one, self.source.extra)
+        return replace(sample, clip_id=frame_name(clip, float(one.times_s[0])))
+
+
+class Drawn(Dataset[Sample]):
+    """Crops as they are drawn in training: each draw of a clip augmented in its own way.
+
+    Args:
+        augment: None leaves the crops as they are.
+        seed: the augmentation of a draw depends on it and on the number of the draw alone.
+    """
+
+    def __init__(
+        self, crops: StoredCrops | VideoClips | SingleCrops, augment: Augment | None = None, seed: int = 0
+    ) -> None:
+        self.crops = crops
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, draw: tuple[int, int]) -> Sample:
+        number, item = draw
+        sample = self.crops[item]
+        if self.augment is None or sample.video is None:
+            return sample
+        random = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        video, flipped = self.augment(sample.video, torch.Generator().manual_seed(random))
+        extra = mirror(sample.extra) if flipped and sample.extra is not None else sample.extra
+        return replace(sample, video=video, extra=extra)
+
+
+def split_readable(clips: Sequence[Clip], store: FeatureStore | NpzFolder) -> tuple[tuple[Clip, ...], list[str]]:
+    """The clips that a store holds, and the ids of those that it counts as failed.
+
+    Raises:
+        PainseqError: a clip that is neither.
+    """
+    left_out = [clip.clip_id for clip in clips if clip.clip_id in store.failed]
+    readable = tuple(clip for clip in clips if clip.clip_id not in store.failed)
+    absent = [clip.clip_id for clip in readable if clip.clip_id not in store]
+    if absent:
+        raise PainseqError(
+            f"The store lacks {len(absent)} of {len(readable)} clips, such as {absent[0]!r}. Run `painseq "
+            "extract` again with the same data options: it adds what is missing."
+        )
+    return readable, left_out
+
+
+def target_of(clip: Clip, scheme: LabelScheme) -> int:
+    """Class index of a clip, `UNKNOWN` where its label is hidden."""
+    target = scheme.target(clip.label)
+    return UNKNOWN if target is None else target
+
+
+def crops_of(clip: Clip, scheme: LabelScheme, stored: ClipFeatures, extra: Sequence[str] = ()) -> Sample:
+    """Crops of a clip and its target."""
+    return Sample(
+        clip_id=clip.clip_id,
+        subject_id=clip.subject_id,
+        target=target_of(clip, scheme),
+        present=stored.present,
+        times_s=stored.times_s,
+        video=stored.features,
+        extra=assemble(stored, extra) if extra else None,
+    )
+
+
+def frame_name(clip: Clip, moment_s: float) -> str:
+    """What a single frame of a clip is called."""
+    return f"{clip.clip_id}@{moment_s:.3f}"
+
+
+def _nothing_in(window: FrameWindow) -> PainseqError:
+    return PainseqError(
+        f"No clip has a frame with a face between {window.from_s} s and {window.to_s} s. Set "
+        "--data.options.frames to a part of the clips that exists."
+    )
+
+
+def _neutral(
+    subjects: set[str], store: FeatureStore | NpzFolder, streams: Sequence[str], baseline: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    neutral = {}
+    for subject in sorted(subjects):
+        stored = [store[clip_id] for clip_id in baseline[subject] if clip_id in store]
+        frames = [assemble(clip, streams).float()[clip.present] for clip in stored]
+        if not sum(len(part) for part in frames):
+            raise PainseqError(
+                f"Subject {subject} has no frame with a face in its baseline ({', '.join(baseline[subject])}), so its "
+                "features cannot be normalised. Leave the subject out, or set baseline_clips to another number."
+            )
+        neutral[subject] = torch.cat(frames).mean(dim=0)
+    return neutral

@@ -1,0 +1,108 @@
+"""Which clips make up each batch, and batches gathered from features that lie on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from painseq.batch import Batch
+from painseq.datasets import ResidentClips
+
+
+class Draw(NamedTuple):
+    """An item of a data set, and which draw of the whole training this is: augmentation is seeded by it."""
+
+    number: int
+    item: int
+
+
+class BatchOrder:
+    """Which items make up each training batch of an epoch: a function of seed and epoch alone.
+
+    So a run that is resumed draws what it would have drawn. With several processes a batch is shared out among them,
+    each taking every n-th of its items: training on many processes is training on one. A batch that does not divide
+    evenly is filled up with its own first items.
+
+    Args:
+        items: indices to draw from; each once an epoch, unless there are weights.
+        batch_size: items a batch, over all processes.
+        weights: chance of each item, drawn with replacement; None shuffles.
+        process: number of this process, of `processes`.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[int],
+        batch_size: int,
+        seed: int,
+        weights: Sequence[float] | None = None,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.items = list(items)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.weights = weights
+        self.process = process
+        self.processes = processes
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> BatchOrder:
+        """Itself: where Lightning looks for whom to tell the epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that is drawn next; drawing all of one moves on to the one after it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.items) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        count = len(self.items)
+        if self.weights is None:
+            order = random.permutation(count)
+        else:
+            chances = np.asarray(self.weights) / np.sum(self.weights)
+            order = random.choice(count, size=count, p=chances)
+        before = self.epoch * count
+        draws = [Draw(before + place, self.items[index]) for place, index in enumerate(order)]
+        for first in range(0, count, self.batch_size):
+            batch = draws[first : first + self.batch_size]
+            even = -(-len(batch) // self.processes) * self.processes
+            filled = [batch[place % len(batch)] for place in range(even)]
+            yield filled[self.process :: self.processes]
+        self.epoch += 1
+
+
+def in_order(items: int, batch_size: int, process: int = 0, processes: int = 1) -> list[list[Draw]]:
+    """Batches for scoring: every item once, in order; a process's share is every n-th item."""
+    mine = [Draw(item, item) for item in range(process, items, processes)]
+    return [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+
+
+class ResidentLoader:
+    """Batches gathered on the device from features that lie there; no loader process, no copy a batch.
+
+    Args:
+        batch_sampler: the batches of an epoch; Lightning tells its `sampler` which one.
+        device: where the features go, once.
+    """
+
+    def __init__(
+        self, clips: ResidentClips, batch_sampler: BatchOrder | list[list[Draw]], device: torch.device | str
+    ) -> None:
+        self.clips = clips.to(device)
+        self.batch_sampler = batch_sampler
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for draws in self.batch_sampler:
+            yield self.clips.batch([draw.item for draw in draws])
