@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,16 @@ from painseq.faces import FaceCrops, Locator
 from painseq.features import ClipFeatures, clip_features
 from painseq.heads import Head
 from painseq.heads.decision import NO_PREDICTION, Decision, decide
-from painseq.spec import Spec, build
+from painseq.losses import Loss, class_logits
+from painseq.spec import Spec, build, difference
+from painseq.streams import assemble
 from painseq.video import open_video
 
-RECORD = ("class_names", "head", "in_shape", "extractor", "face", "sampling", "fitted_on", "extractor_trained_on")
+FORMAT = 2
+RECORD = (
+    "class_names", "head", "loss", "in_shape", "extractor", "face", "sampling", "streams", "baseline_clips",
+    "train_prior", "fitted_on", "extractor_trained_on",
+)  # fmt: skip
 """What a checkpoint's specification has to tell."""
 MOST_PREFIXES, PREFIXES_AT_ONCE, FRAMES_AT_ONCE = 300, 16, 20_000
 """At how many moments, at most, a video head's running probability is computed, and how many of them together."""
@@ -87,9 +95,12 @@ class PainModel(nn.Module):
         self.extractor = extractor
         self.face = face
         self.class_names = _names(record["class_names"])
+        self.streams = _names(record["streams"])
+        self.loss: Loss = "corn" if record["loss"] == "corn" else "cross_entropy"
         sampling = record["sampling"]
         fps = sampling.get("fps") if isinstance(sampling, Mapping) else None
         self.fps = float(fps) if isinstance(fps, int | float) else None
+        self.prior_shift: Tensor | None = None
         self.eval()
 
     @property
@@ -102,27 +113,71 @@ class PainModel(nn.Module):
         """Whom head and extractor have seen, as "data set/subject"."""
         return frozenset(_names(self.record["fitted_on"])) | frozenset(_names(self.record["extractor_trained_on"]))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Logits of a batch, from crops (B, T, 3, H, W) or features (B, T, *F); see `PainClassifier.forward`."""
-        logits: Tensor = self.head(frame_features(self.extractor, x, mask), mask)
-        return logits
+    def forward(self, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Class logits of a batch, whatever loss the head was fitted with.
+
+        Args:
+            x: (B, T, 3, H, W) crops or (B, T, *F) features.
+            mask: (B, T) bool.
+            extra: (B, T, E) streams beside crops.
+
+        Returns:
+            (B, T, K) for a frame head, (B, K) for a video head.
+        """
+        return self.classify(frame_features(self.extractor, x, mask, extra), mask)
+
+    def classify(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Class logits from features, (B, T, *F); see `forward`."""
+        logits = class_logits(self.loss, self.head(features, mask))
+        return logits if self.prior_shift is None else logits + self.prior_shift.to(logits.device)
+
+    def with_prior(self, mix: Mapping[str, float]) -> PainModel:
+        """The same model for people among whom the classes have another mix than in training.
+
+        Each class's probability is multiplied by its share in `mix` over its share in training, and all are scaled to
+        sum to 1 again (Saerens et al. 2002, equation 4); for a frame head, in each frame. Class weights and balanced
+        drawing count as equal shares in training.
+
+        Args:
+            mix: class name -> share; they are scaled to sum to 1.
+
+        Raises:
+            PainseqError: not the model's classes, or shares that are not positive.
+        """
+        if set(mix) != set(self.class_names) or not all(np.isfinite(v) and v > 0 for v in mix.values()):
+            raise PainseqError(
+                f"The stated mix is {dict(mix)}; it needs a positive share for each of {', '.join(self.class_names)}."
+            )
+        stated = torch.tensor([mix[name] for name in self.class_names], dtype=torch.float64)
+        fitted = torch.tensor(self.record["train_prior"], dtype=torch.float64)
+        again = copy.copy(self)
+        again.prior_shift = ((stated / stated.sum()).log() - (fitted / fitted.sum()).log()).float()
+        return again
 
     @torch.inference_mode()
     def decide(self, batch: Batch) -> Decision:
         """Labels and probabilities of a batch."""
         batch = batch.to(self.device)
-        return decide(self.head.level, self(batch.x, batch.mask), batch.mask)
+        return self._decide(self(batch.x, batch.mask, batch.extra), batch.mask)
+
+    def _decide(self, logits: Tensor, mask: Tensor) -> Decision:
+        return decide(self.head.level, logits, mask, "median" if self.loss == "corn" else "mode")
 
     def read(
         self, video: Path, start_s: float = 0.0, end_s: float | None = None, locator: Locator | None = None
     ) -> ClipFeatures:
-        """Features of a span of a video, as this model was fitted on.
+        """What the head is given of a span of a video, as this model was fitted on: the features of all streams.
 
         Raises:
             PainseqError: the file cannot be read, or the model cannot read videos.
         """
         extractor, face = self._eyes(locator)
-        return clip_features(extractor, face, video, start_s, end_s, self.fps, self.device)
+        clip = clip_features(extractor, face, video, start_s, end_s, self.fps, self.device)
+        if not clip.present.any() and "landmarks" in self.streams:
+            width = self.record["in_shape"]
+            assert isinstance(width, list)
+            return replace(clip, features=torch.zeros((len(clip), *width)))
+        return replace(clip, features=assemble(clip, self.streams))
 
     def crops(
         self, video: Path, start_s: float = 0.0, end_s: float | None = None, locator: Locator | None = None
@@ -149,6 +204,7 @@ class PainModel(nn.Module):
         start_s: float = 0.0,
         end_s: float | None = None,
         locator: Locator | None = None,
+        baseline: str | Path | None = None,
     ) -> VideoPrediction:
         """Predict a span of a video file (default: all of it).
 
@@ -157,15 +213,17 @@ class PainModel(nn.Module):
             end_s: exclusive; None is the end.
             locator: finds the face instead of the one that the model was fitted with (a model fitted on boxes
                 stored beside its videos needs another for yours).
+            baseline: a video of the same person without pain, all of which is used; needed by a model that was fitted
+                on features relative to each subject's own.
 
         Raises:
-            PainseqError: the file cannot be read, or no frame lies in the span.
+            PainseqError: the file cannot be read, no frame lies in the span, a baseline is missing or in vain.
         """
         path = Path(video)
-        clip = self.read(path, start_s, end_s, locator)
+        clip = self._relative(self.read(path, start_s, end_s, locator), baseline, locator)
         x, mask = clip.features[None].to(self.device), clip.present[None].to(self.device)
         with torch.inference_mode():
-            decision = decide(self.head.level, self(x, mask), mask)
+            decision = self._decide(self(x, mask), mask)
             moments, rows = self._over_time(x, mask)
         label = int(decision.label[0])
         _, face = self._eyes(locator)
@@ -184,6 +242,22 @@ class PainModel(nn.Module):
             faceless_times_s=clip.times_s[~clip.present].numpy(),
             backends={"video": reader, "locator": type(face.locator).__name__, "device": str(self.device)},
         )
+
+    def _relative(self, clip: ClipFeatures, baseline: str | Path | None, locator: Locator | None) -> ClipFeatures:
+        if not self.record["baseline_clips"]:
+            if baseline is not None:
+                raise PainseqError("This model was fitted on features as they are. Leave the baseline out.")
+            return clip
+        if baseline is None:
+            raise PainseqError(
+                "This model was fitted on features relative to each subject's own without pain, so it needs a video of "
+                "this person without pain (painseq predict --baseline VIDEO)."
+            )
+        calm = self.read(Path(baseline), locator=locator)
+        if not calm.present.any():
+            raise PainseqError(f"{baseline}: no face found in any frame, so it is no baseline.")
+        neutral = calm.features[calm.present].float().mean(dim=0)
+        return replace(clip, features=torch.where(clip.present[:, None], clip.features.float() - neutral, 0.0))
 
     def _over_time(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         moments = mask[0].nonzero()[:, 0]
@@ -232,6 +306,62 @@ def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> Pa
     return PainModel(record, head, extractor, face).to(device)
 
 
+class AveragedModel(PainModel):
+    """Several models of one pipeline as one: the mean of their probabilities, in each frame for frame heads.
+
+    For models of several seeds or folds. Crops go through the shared extractor once.
+
+    Args:
+        models: of the same classes, level, extractor, crops, sampling and streams.
+
+    Raises:
+        PainseqError: they differ; names how.
+    """
+
+    def __init__(self, models: Sequence[PainModel]) -> None:
+        first = models[0]
+        for number, other in enumerate(models[1:], start=2):
+            lines = difference(_shared(first), _shared(other))
+            if lines:
+                raise PainseqError(
+                    f"The first and the {number}. model cannot be averaged. They differ in\n  " + "\n  ".join(lines)
+                )
+        both = {key: sorted({name for model in models for name in _names(model.record[key])}) for key in SEEN}
+        super().__init__({**first.record, **both}, first.head, first.extractor, first.face)
+        self.members = nn.ModuleList(models)
+
+    def classify(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Logarithms of the mean probabilities, from features (B, T, *F)."""
+        each = torch.stack([member.classify(features, mask).log_softmax(dim=-1) for member in self._models()])
+        return each.logsumexp(dim=0) - math.log(len(self.members))
+
+    def with_prior(self, mix: Mapping[str, float]) -> PainModel:
+        """See `PainModel.with_prior`; each model by the mix that it was fitted on."""
+        return AveragedModel([member.with_prior(mix) for member in self._models()])
+
+    def _models(self) -> list[PainModel]:
+        return [member for member in self.members if isinstance(member, PainModel)]
+
+
+SEEN = ("fitted_on", "extractor_trained_on")
+
+
+def _shared(model: PainModel) -> Spec:
+    """What models have to share to be averaged."""
+    keys = ("class_names", "loss", "in_shape", "extractor", "sampling", "streams", "baseline_clips")
+    return {
+        **{key: model.record[key] for key in keys},
+        "face": None if model.face is None else model.face.identity(),
+        "level": model.head.level,
+    }
+
+
+def load_averaged(paths: Sequence[str | Path], trust: Sequence[str] = (), device: str = "cpu") -> PainModel:
+    """Load several checkpoints as one model that averages their probabilities; see `load` and `AveragedModel`."""
+    models = [load(path, trust, device) for path in paths]
+    return models[0] if len(models) == 1 else AveragedModel(models).to(device)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint file holds of painseq.
@@ -263,8 +393,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PainseqError(f"{path} cannot be read as a checkpoint without running code in it: {reason}") from error
     record = content.get("painseq") if isinstance(content, dict) else None
-    if not isinstance(record, dict) or record.get("format") != 1:
-        raise PainseqError(f"{path} is not a checkpoint of this painseq (no specification of format 1 in it).")
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else None
+        raise PainseqError(
+            f"{path} is not a checkpoint of this painseq: its specification has format {found}, not {FORMAT}. A model "
+            "of another version is read by that version; fit it anew to use it here."
+        )
     missing = [key for key in RECORD if key not in record]
     if missing or "state_dict" not in content:
         raise PainseqError(f"{path} is damaged: it lacks {', '.join(missing) or 'the weights'}.")

@@ -6,13 +6,17 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassRecall
 
 from painseq import __version__
 from painseq.batch import UNKNOWN, Batch
+from painseq.checkpoint import FORMAT
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
@@ -21,47 +25,98 @@ from painseq.features import FeatureStore
 from painseq.heads import Head
 from painseq.heads.decision import NO_PREDICTION, decide
 from painseq.labels import check_same_classes
+from painseq.losses import Loss, class_logits, loss_sums, num_outputs
 from painseq.spec import Spec, spec_of
 from painseq.splits import check_no_leak, qualified
+from painseq.start import start_head
 
 log = logging.getLogger("painseq")
 
 HeadFactory = Callable[[tuple[int, ...], int], Head]
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-FORMAT = 1
+OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
+SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+class MeanLoss(Metric):
+    """The mean of a loss over all rows of an epoch, of all processes, however they fell into batches."""
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("weight", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, weight: Tensor) -> None:
+        """Add the weighted sum of a batch, and its weight."""
+        self.total += total.detach()
+        self.weight += weight.detach()
+
+    def compute(self) -> Tensor:
+        """Sum by weight."""
+        return self.total / self.weight
 
 
 class PainClassifier(pl.LightningModule):
     """A head on a (mostly frozen) extractor, trained on clips.
 
     Frame heads learn every real frame with its clip's label; video heads learn one label a clip. Clips without a
-    real frame, and clips whose label is hidden, take no part in the loss.
+    real frame, and clips whose label is hidden, take no part in the loss. On several processes a step is what it would
+    be on one: a batch is shared out, and the loss is divided by the weight of the whole of it.
+
+    Each epoch has random numbers of its own, from the seed and its number. So a run that was resumed ends with the
+    weights that it would have had without the interruption.
 
     Args:
-        head: builds the head from `in_shape` and `num_classes`, which the data decide; required to fit.
+        head: builds the head from `in_shape` and the number of its outputs, which the data decide; required to fit.
         extractor: for pixels, what turns crops into features. With a feature store it can be left out: it is
             the store's; if it is given, it must be the one that made the store.
         optimizer: from parameters to an optimizer.
-        class_weights: of the cross entropy: "none", or "inverse_frequency" of the classes among the TRAINING
-            items. The weighted loss is divided by the sum of the weights in the batch.
+        scheduler: from the optimizer to a schedule of its learning rate, which takes a step after each epoch.
+        extractor_lr: learning rate of the extractor's trainable blocks; None is the optimizer's.
+        loss: "cross_entropy", or "corn" for ordered levels; see `painseq.losses`.
+        class_weights: of the loss: "none", or "inverse_frequency" of the classes among the TRAINING items. The
+            weighted loss is divided by the sum of the weights in the batch.
+        label_smoothing: share of a target that is spread over the classes as they occur among the training items
+            (evenly, where weights or balanced drawing even them out); of the training loss alone.
+        start_from: weights that the head starts from; see `painseq.start`. Those of a later one go over an earlier's.
     """
+
+    loss_weights: Tensor
+    smooth: Tensor
 
     def __init__(
         self,
         head: HeadFactory | None = None,
         extractor: Extractor | None = None,
         optimizer: OptimizerFactory = torch.optim.Adam,
+        scheduler: SchedulerFactory | None = None,
+        extractor_lr: float | None = None,
+        loss: Loss = "cross_entropy",
         class_weights: Literal["none", "inverse_frequency"] = "none",
+        label_smoothing: float = 0.0,
+        start_from: list[str] | str | None = None,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise PainseqError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1.")
+        if label_smoothing and loss == "corn":
+            raise PainseqError("label_smoothing spreads a target over classes; the loss corn has none. Leave it out.")
         self.head_factory = head
         self.extractor = extractor
         self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+        self.extractor_lr = extractor_lr
+        self.loss_kind: Loss = loss
         self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+        self.start_from = [start_from] if isinstance(start_from, str) else list(start_from or [])
         self.head: Head | None = None
         self.class_names: tuple[str, ...] = ()
         self.record: Spec = {}
-        self.loss_weights: Tensor | None = None
+        self.seed = torch.initial_seed()
+        self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
 
     def setup(self, stage: str) -> None:
         """`bind` to the trainer's data."""
@@ -75,7 +130,8 @@ class PainClassifier(pl.LightningModule):
 
         Raises:
             LeakError: the extractor was fitted on a subject to be scored.
-            PainseqError: no head or no extractor, another extractor than the store's, other classes.
+            PainseqError: no head or no extractor, another extractor than the store's, other classes, clips longer than
+                the head takes, weights to start from that do not fit.
         """
         if self.head is not None:
             check_same_classes(self.class_names, data.scheme.class_names)
@@ -83,11 +139,13 @@ class PainClassifier(pl.LightningModule):
         if self.head_factory is None:
             raise PainseqError("No head to fit. Add one, e.g. --config configs/head/lstm.yaml.")
         self.extractor = self._extractor_for(data)
-        in_shape = data.in_shape if self.extractor is None else tuple(self.extractor.out_shape)
+        in_shape = self._in_shape(data)
         self.class_names = data.scheme.class_names
-        self.head = self.head_factory(in_shape, len(self.class_names))
+        self.head = self.head_factory(in_shape, num_outputs(self.loss_kind, len(self.class_names)))
+        self._check_length(data)
         known = {*data.extractor_trained_on, *(() if self.extractor is None else self.extractor.trained_on)}
-        check_no_leak(known, qualified(data.name, data.split.test), "The extractor")
+        tested = qualified(data.name, data.split.test)
+        check_no_leak(known, tested, "The extractor")
         stopped_on_seen = sorted(known & qualified(data.name, data.split.validation))
         if stopped_on_seen:
             log.warning(
@@ -95,31 +153,73 @@ class PainClassifier(pl.LightningModule):
                 len(stopped_on_seen),
                 len(data.split.validation),
             )
-        if self.class_weights == "inverse_frequency":
-            counts = torch.tensor(list(data.train_item_counts().values()), dtype=torch.float32)
-            self.loss_weights = counts.sum() / (len(counts) * counts)
-        recall = MulticlassRecall(len(self.class_names), average="macro")
-        self.val_balanced_accuracy = recall
+        seen: set[str] = set()
+        for source in self.start_from:
+            seen |= start_head(self.head, source)
+        check_no_leak(seen, tested, "A model that the head starts from")
+        self._set_weights(data)
+        self.val_balanced_accuracy = MulticlassRecall(len(self.class_names), average="macro")
         self.record = {
             "format": FORMAT,
             "painseq": __version__,
             "class_names": list(self.class_names),
             "head": spec_of(self.head),
+            "loss": self.loss_kind,
             "in_shape": list(in_shape),
             "extractor": None if self.extractor is None else self._extractor_record(self.extractor),
             "face": data.pipeline["face"],
             "sampling": data.pipeline["sampling"],
+            "streams": list(data.options.streams),
+            "baseline_clips": data.options.baseline_clips,
+            "train_prior": self.train_prior.tolist(),
             "data": {
                 "name": data.name,
                 "labels": data.options.labels,
                 "fingerprint": data.manifest.fingerprint(),
                 "split": data.split.to_dict(),
                 "train_counts": data.train_counts(),
+                "shuffled_labels": data.shuffled_labels,
             },
-            "fitted_on": sorted(data.subjects_seen()),
+            "started_from": list(self.start_from),
+            "fitted_on": sorted(data.subjects_seen() | seen),
             "extractor_trained_on": sorted(known),
             "validation_seen_by_extractor": stopped_on_seen,
         }
+
+    def _in_shape(self, data: PainDataModule) -> tuple[int, ...]:
+        if data.options.view == "features" or "cnn" not in data.options.streams:
+            return data.in_shape
+        assert self.extractor is not None
+        shape = tuple(self.extractor.out_shape)
+        if not data.extra_width:
+            return shape
+        if len(shape) != 1:
+            raise PainseqError(
+                f"Landmarks stand beside vectors, but {type(self.extractor).__name__} gives {shape} a frame. Leave "
+                "landmarks out of streams, or choose an extractor that pools."
+            )
+        return (shape[0] + data.extra_width,)
+
+    def _check_length(self, data: PainDataModule) -> None:
+        assert self.head is not None
+        most = self.head.max_frames
+        for part in data.split.parts():
+            frames = data.most_frames(part)
+            if most is not None and frames is not None and frames > most:
+                raise PainseqError(
+                    f"{type(self.head).__name__} takes clips of at most {most} frames, and the longest of {part} has "
+                    f"{frames}. Extract with fewer frames a second (--data.options.fps), or build a longer head."
+                )
+
+    def _set_weights(self, data: PainDataModule) -> None:
+        counts = torch.tensor(list(data.train_item_counts().values()), dtype=torch.float32)
+        weighted = self.class_weights == "inverse_frequency"
+        evened = weighted or data.options.balance
+        self.train_prior = torch.ones_like(counts) / len(counts) if evened else counts / counts.sum()
+        weights = counts.sum() / (len(counts) * counts) if weighted else torch.ones_like(counts)
+        # Buffers move to the device with the model; the checkpoint's record holds what prediction needs of them.
+        self.register_buffer("loss_weights", weights, persistent=False)
+        self.register_buffer("smooth", self.label_smoothing * self.train_prior, persistent=False)
 
     def check_resumes(self, recorded: Spec) -> None:
         """Refuse to go on with a run that was fitted otherwise: its weights have seen other people, or other features.
@@ -130,7 +230,8 @@ class PainClassifier(pl.LightningModule):
         Raises:
             PainseqError: head, classes, data, split, crops, sampling or extractor differ; names which.
         """
-        keys = ["class_names", "head", "in_shape", "face", "sampling", "data", "fitted_on"]
+        keys = ["class_names", "head", "loss", "in_shape", "face", "sampling", "streams", "baseline_clips", "data"]
+        keys.append("fitted_on")
         if self.extractor is None or not self.extractor.trainable:
             keys.append("extractor")
         differing = [key for key in keys if recorded.get(key) != self.record[key]]
@@ -170,58 +271,90 @@ class PainClassifier(pl.LightningModule):
     def _extractor_record(extractor: Extractor) -> Spec:
         return {**extractor.spec(), "fingerprint": extractor.fingerprint()}
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Logits of a batch, from crops or from features.
+    def forward(self, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
+        """The head's outputs for a batch, from crops or from features.
 
         Args:
             x: (B, T, 3, H, W) crops, uint8 or float 0..255, or (B, T, *F) features.
             mask: (B, T) bool.
+            extra: (B, T, E) streams beside the crops.
 
         Returns:
-            (B, T, K) for a frame head, (B, K) for a video head.
+            (B, T, K) for a frame head, (B, K) for a video head; K - 1 under the loss "corn".
         """
         assert self.head is not None, "the head is built in setup() or by painseq.load()"
-        logits: Tensor = self.head(frame_features(self.extractor, x, mask), mask)
-        return logits
+        outputs: Tensor = self.head(frame_features(self.extractor, x, mask, extra), mask)
+        return outputs
 
-    def loss(self, logits: Tensor, batch: Batch) -> tuple[Tensor, int]:
-        """Weighted cross entropy of a batch, and the number of rows that it is a mean over (0: no row)."""
+    def loss(self, outputs: Tensor, batch: Batch, smooth: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the losses of a batch's rows, and their weight (0: nothing to learn from).
+
+        Args:
+            smooth: see `painseq.losses.loss_sums`.
+        """
         assert self.head is not None
+        target, real = batch.target, batch.mask.any(dim=1)
         if self.head.level == "frame":
-            real = batch.mask & (batch.target != UNKNOWN)[:, None]
-            rows, target = logits[real], batch.target[:, None].expand_as(batch.mask)[real]
-        else:
-            real = batch.mask.any(dim=1) & (batch.target != UNKNOWN)
-            rows, target = logits[real], batch.target[real]
-        weights = None if self.loss_weights is None else self.loss_weights.to(rows.device)
-        if len(rows) == 0:
-            return logits.sum() * 0.0, 0
-        return nn.functional.cross_entropy(rows.float(), target, weights), len(rows)
+            target, real = target[:, None].expand_as(batch.mask), batch.mask
+        real = (real & (target != UNKNOWN)).flatten()
+        target = target.flatten().clamp(min=0)
+        rows = torch.where(real[:, None], outputs.flatten(end_dim=-2).float(), 0.0)
+        return loss_sums(self.loss_kind, rows, target, self.loss_weights[target] * real, smooth)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """One batch; none without a row to learn from."""
-        loss, rows = self.loss(self(batch.x, batch.mask), batch)
-        if rows == 0:
-            return None
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=rows, prog_bar=True)
-        return loss
+    def on_train_epoch_start(self) -> None:
+        """Random numbers of this epoch's own."""
+        state = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank]).generate_state(1)
+        torch.manual_seed(int(state[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One batch."""
+        outputs = self(batch.x, batch.mask, batch.extra)
+        total, weight = self.loss(outputs, batch, self.smooth if self.label_smoothing else None)
+        self.train_loss.update(total, weight)
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, batch_size=len(batch))
+        processes = self.trainer.world_size
+        if processes > 1:
+            # Gradients are averaged over processes; this makes the average that of the whole batch.
+            weight = self.trainer.strategy.reduce(weight.detach(), reduce_op="sum") / processes
+        return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and balanced accuracy of the clips of early stopping."""
         assert self.head is not None
-        logits = self(batch.x, batch.mask)
-        loss, rows = self.loss(logits, batch)
-        if rows == 0:
-            return
-        self.log("val_loss", loss, batch_size=rows, prog_bar=True)
-        label = decide(self.head.level, logits, batch.mask).label
+        outputs = self(batch.x, batch.mask, batch.extra)
+        total, weight = self.loss(outputs, batch)
+        self.val_loss.update(total, weight)
+        rule: Literal["mode", "median"] = "median" if self.loss_kind == "corn" else "mode"
+        label = decide(self.head.level, class_logits(self.loss_kind, outputs), batch.mask, rule).label
         scored = (label != NO_PREDICTION) & (batch.target != UNKNOWN)
         self.val_balanced_accuracy.update(label[scored], batch.target[scored])
-        self.log("val_balanced_accuracy", self.val_balanced_accuracy, prog_bar=True, batch_size=rows)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer over whatever is not frozen."""
-        return self.optimizer_factory([parameter for parameter in self.parameters() if parameter.requires_grad])
+    def on_validation_epoch_end(self) -> None:
+        """Log both, over all batches and processes together."""
+        loss = self.val_loss.compute()
+        if torch.isfinite(loss):
+            accuracy = self.val_balanced_accuracy.compute()
+            self.log_dict({"val_loss": loss, "val_balanced_accuracy": accuracy}, prog_bar=True, sync_dist=True)
+        self.val_loss.reset()
+        self.val_balanced_accuracy.reset()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer over whatever is not frozen, and its schedule."""
+        assert self.head is not None
+        groups: list[dict[str, Any]] = [{"params": [p for p in self.head.parameters() if p.requires_grad]}]
+        trained = [] if self.extractor is None else [p for p in self.extractor.parameters() if p.requires_grad]
+        if trained:
+            own = {} if self.extractor_lr is None else {"lr": self.extractor_lr}
+            groups.append({"params": trained, **own})
+        elif self.extractor_lr is not None:
+            raise PainseqError(
+                "extractor_lr is given, but no block of the extractor is trained. List blocks in the extractor's "
+                "`trainable`, or leave extractor_lr out."
+            )
+        optimizer = self.optimizer_factory(groups)
+        if self.scheduler_factory is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler_factory(optimizer)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what one needs to predict; leave out weights that anybody can fetch and check."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import os
 import resource
@@ -11,7 +10,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -221,7 +220,7 @@ class Demo:
     def report(self) -> Path:
         """Grad-CAM over two clips, the numbers as JSON, and one page that tells all."""
         from painseq.cli.evaluate import show
-        from painseq.cli.run_folder import versions, write_json
+        from painseq.cli.run_folder import read_history, versions, write_json
         from painseq.evaluation import paired_difference, published_rows
         from painseq.report import Report, write_report
 
@@ -254,7 +253,7 @@ class Demo:
                     notes=[*NOTES, _in_words(difference)],
                     evaluations=self.evaluations,
                     predictions=self.predictions,
-                    histories={name: _history(self.out / folder) for name, (folder, _, _) in MODELS.items()},
+                    histories={name: read_history(self.out / folder) for name, (folder, _, _) in MODELS.items()},
                     figures=figures,
                     facts=facts,
                     published=published_rows(),
@@ -370,12 +369,3 @@ def _in_words(difference: Difference) -> str:
     return (
         f"Whether features learned on heat pain help against untrained ones cannot be told from these subjects: {span}."
     )
-
-
-def _history(run: Path) -> list[Mapping[str, float]]:
-    rows: dict[int, dict[str, float]] = {}
-    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            values = {key: float(value) for key, value in row.items() if value and key != "step"}
-            rows.setdefault(int(values["epoch"]), {}).update(values)
-    return [rows[epoch] for epoch in sorted(rows)]

@@ -6,13 +6,18 @@ import argparse
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from painseq.cli.chosen_model import chosen_model
 from painseq.cli.run_folder import make_run_folder, pick_device, versions, write_json
 from painseq.errors import PainseqError
 from painseq.evaluation import Evaluation, Predictions, read_predictions, read_truth, score, table
 from painseq.labels import NATIVE, LabelScheme, label_scheme
+
+if TYPE_CHECKING:
+    from painseq.checkpoint import PainModel
 
 log = logging.getLogger("painseq")
 
@@ -65,7 +70,6 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
         LeakError: the model has seen somebody of this part.
         PainseqError: see `painseq.evaluation.predict`.
     """
-    from painseq.checkpoint import load
     from painseq.cli.experiment import ExperimentCLI
     from painseq.datamodule import PainDataModule
     from painseq.evaluation.predict import predict_part
@@ -75,7 +79,8 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
     if not isinstance(data, PainDataModule):
         raise PainseqError("`painseq evaluate` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
     device = pick_device(config["device"])
-    model = load(config["checkpoint"], config["trust"], device)
+    averaged = config["average_checkpoints"]
+    model = chosen_model(config["checkpoint"], averaged, config["prior"], config["trust"], device)
     out = make_run_folder(Path(config["out"]))
     predictions = predict_part(model, data, config["part"])
     if config["truth"] is not None:
@@ -84,7 +89,7 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
     cli.parser.save(config, out / "config.yaml", skip_validation=True)
     predictions.write_csv(out / "predictions.csv")
     evaluation = score(predictions) if predictions.scored.any() else None
-    name = type(model.head).__name__
+    name = model_name(model)
     write_json(
         out / "metrics.json",
         {
@@ -92,7 +97,9 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
             "part": config["part"],
             "split": data.split.to_dict(),
             "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
-            "checkpoint": str(config["checkpoint"]),
+            "checkpoints": [str(path) for path in averaged or [config["checkpoint"]]],
+            "prior": list(config["prior"]),
+            "baseline_clips": model.record["baseline_clips"],
             "device": device,
             "versions": versions(),
         },
@@ -102,6 +109,15 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
     else:
         show({name: evaluation})
     return predictions, evaluation
+
+
+def model_name(model: PainModel) -> str:
+    """What a model is called in tables: its head, and whatever makes its score another than a plain one."""
+    name = type(model.head).__name__
+    data = model.record.get("data")
+    if isinstance(data, Mapping) and data.get("shuffled_labels") is not None:
+        name += ", SHUFFLED LABELS"
+    return name
 
 
 def in_classes(

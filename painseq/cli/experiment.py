@@ -18,6 +18,7 @@ import painseq.extractors
 import painseq.faces
 import painseq.heads  # noqa: F401
 from painseq.classifier import PainClassifier
+from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 
@@ -64,6 +65,18 @@ class ExperimentCLI(LightningCLI):
         if self.command == "fit":
             parser.add_argument("--out", type=Path, default=dated, help="Run folder to make; it must not exist yet.")
             parser.add_argument("--resume", type=bool, default=False, help="Go on from last.ckpt in the run folder.")
+            parser.add_argument(
+                "--refit",
+                type=int | None,
+                default=None,
+                metavar="EPOCHS",
+                help="Train on Train + Validation for this many epochs, without early stopping; gives last.ckpt.",
+            )
+            parser.add_argument(
+                "--shuffle-labels",
+                action="store_true",
+                help="A control: permute each subject's training and validation labels.",
+            )
         elif self.command == "extract":
             parser.add_argument("--out", type=Path, required=True, help="Folder of the feature store.")
             parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
@@ -71,7 +84,9 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--export", type=Path | None, default=None, help="Also write one npz a clip here.")
             parser.add_argument("--parts", nargs="*", default=[], help="Only these parts: train, validation, test.")
         else:
-            parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a run.")
+            parser.add_argument("--checkpoint", type=Path | None, default=None, help="best.ckpt of a run.")
+            parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
+            parser.add_argument("--prior", nargs="*", type=str, default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
             parser.add_argument("--part", choices=["train", "validation", "test"], default="test")
             parser.add_argument("--truth", type=Path | None, default=None, help="CSV of item,label for hidden labels.")
             parser.add_argument("--out", type=Path, default=dated, help="Folder for predictions.csv and metrics.json.")
@@ -103,6 +118,7 @@ NOISE = (
     r".*does not have many workers",
     r".*Checkpoint directory .* exists and is not empty",
     r".*Experiment logs directory .* exists and is not empty",
+    r"Total length of `list` across ranks is zero",
     r".*isinstance\(treespec, LeafSpec\)",
 )
 """Lightning's warnings of what is as it should be here: a frozen extractor, one loader process, our own run folder."""

@@ -68,6 +68,7 @@ def explain_video(
         PainseqError: no face, an unknown class, an extractor without maps, an unreadable file.
     """
     from painseq.explain import film_strip, grad_cam
+    from painseq.streams import assemble
     from painseq.synthetic import is_generated
 
     prediction = model.predict(video, start_s, end_s, locator)
@@ -78,7 +79,9 @@ def explain_video(
         raise PainseqError(f"No class {name!r}; this model's classes: {', '.join(model.class_names)}.")
     target = model.class_names.index(name)
     clip = model.crops(video, start_s, end_s, locator)
-    heat = grad_cam(model, clip.features, clip.present, target)
+    beside = [stream for stream in model.streams if stream != "cnn"]
+    extra = assemble(clip, beside) if beside else None
+    heat = grad_cam(model, clip.features, clip.present, target, extra)
     faces = show_faces or is_generated(video)
     log.info("%s: %s %.2f.%s", video.name, name, prediction.probabilities[name], "" if faces else " Faces not drawn.")
     return film_strip(

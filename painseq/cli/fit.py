@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +19,11 @@ from painseq.checkpoint import read_checkpoint
 from painseq.classifier import PainClassifier
 from painseq.cli.epoch_lines import EpochLines
 from painseq.cli.experiment import ExperimentCLI
-from painseq.cli.run_folder import make_run_folder, versions, write_json
+from painseq.cli.run_folder import make_run_folder, read_history, versions, write_json
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, save_weights
+from painseq.report.charts import learning_curves
 
 log = logging.getLogger("painseq")
 
@@ -36,16 +39,30 @@ class FitCLI(ExperimentCLI):
     def before_instantiate_classes(self) -> None:
         """Everything a run writes goes to its own folder."""
         self.out = Path(self.config["out"])
-        if not self.config["resume"]:
+        trainer = self.config["trainer"]
+        if self.config["resume"]:
+            if not (self.out / LAST).is_file():
+                raise PainseqError(f"Nothing to resume: no {LAST} in {self.out}.")
+        elif first_process():
             make_run_folder(self.out)
-        elif not (self.out / LAST).is_file():
-            raise PainseqError(f"Nothing to resume: no {LAST} in {self.out}.")
-        self.config["trainer"]["default_root_dir"] = str(self.out)
+        trainer["default_root_dir"] = str(self.out)
+        # The data modules share batches out among processes themselves.
+        trainer["use_distributed_sampler"] = False
+        epochs = self.config["refit"]
+        if epochs is not None:
+            if epochs < 1:
+                raise PainseqError(f"--refit is {epochs}; it is the number of epochs, 1 or more.")
+            trainer["max_epochs"] = epochs
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Lightning's trainer; a logger or callbacks of the YAML stand beside or before ours."""
         self.checkpoints = ModelCheckpoint(
-            self.out, BEST.removesuffix(".ckpt"), monitor="val_loss", save_last=True, enable_version_counter=False
+            self.out,
+            BEST.removesuffix(".ckpt"),
+            monitor="val_loss",
+            save_last=True,
+            save_top_k=1 if self.config["refit"] is None else 0,
+            enable_version_counter=False,
         )
         asked = self._get(self.config_init, "trainer")
         ours: list[Callback] = [self.checkpoints]
@@ -74,9 +91,9 @@ def fit(argv: Sequence[str]) -> Path:
     """Fit as the command line says.
 
     Returns:
-        The run folder: `best.ckpt` and `last.ckpt`, `config.yaml`, `run.json`, `metrics.csv` (two rows an epoch,
-        training and validation; those from before a `--resume` are in `metrics_before_1.csv`, ...), and
-        `extractor.safetensors` where the extractor was trained.
+        The run folder: `best.ckpt` (not after `--refit`) and `last.ckpt`, `config.yaml`, `run.json`, `metrics.csv` (two
+        rows an epoch, training and validation; those from before a `--resume` are in `metrics_before_1.csv`, ...),
+        learning curves as SVG, and `extractor.safetensors` where the extractor was trained.
 
     Raises:
         PainseqError: see the data module and the classifier; nobody to stop early on; settings that Lightning refuses.
@@ -92,27 +109,37 @@ def _fit(argv: Sequence[str]) -> Path:
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     if not (isinstance(model, PainClassifier) and isinstance(data, PainDataModule)):
         raise PainseqError("`painseq fit` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
-    if not data.split.validation:
+    if cli.config["refit"] is not None:
+        data.train_on_validation_too()
+        for callback in trainer.early_stopping_callbacks:
+            trainer.callbacks.remove(callback)  # type: ignore[attr-defined]
+    elif not data.split.validation:
         raise PainseqError(
             "No validation subjects, so nothing to stop early on or to choose the best epoch by. Set "
-            "--data.options.split.validation_share above 0."
+            "--data.options.split.validation_share above 0, or fit for a fixed number of epochs: --refit EPOCHS."
         )
+    if cli.config["shuffle_labels"]:
+        data.shuffle_labels(int(cli.config["seed_everything"] or 0))
+        log.warning("SHUFFLED LABELS: a control. What this model learns is not pain.")
     data.setup("fit")
     model.bind(data)
     resume = cli.out / LAST if cli.config["resume"] else None
     if resume is not None:
         model.check_resumes(read_checkpoint(resume).record)
-    cli.save_config()
-    log.info(
-        "%s: %s training clips of %d subjects, early stopping on %d subjects, device %s",
-        data.name,
-        " / ".join(str(n) for n in data.train_counts().values()),
-        len(data.split.train),
-        len(data.split.validation),
-        trainer.strategy.root_device,
-    )
-    if resume is not None:
-        _keep_log(cli.out)
+    if first_process():
+        cli.save_config()
+        log.info(
+            "%s: %s training clips of %d subjects, early stopping on %d; device %s, precision %s, processes %d",
+            data.name,
+            " / ".join(str(n) for n in data.train_counts().values()),
+            len(data.split.train),
+            len(data.split.validation),
+            trainer.strategy.root_device,
+            trainer.precision,
+            trainer.world_size,
+        )
+        if resume is not None:
+            _keep_log(cli.out)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
     except SystemExit:
@@ -129,6 +156,11 @@ def _fit(argv: Sequence[str]) -> Path:
     return cli.out
 
 
+def first_process() -> bool:
+    """Whether this is the only process of a fit, or the one that writes: the others are started after it."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
 def _keep_log(out: Path) -> None:
     """Move metrics.csv out of the way of the logger, which would delete it."""
     log_file = out / "metrics.csv"
@@ -137,8 +169,9 @@ def _keep_log(out: Path) -> None:
 
 
 def _finish(cli: FitCLI, model: PainClassifier, data: PainDataModule, trainer: Trainer) -> None:
-    best = cli.out / BEST
-    if not best.is_file():
+    refitted = cli.config["refit"] is not None
+    chosen = cli.out / (LAST if refitted else BEST)
+    if not chosen.is_file():
         raise PainseqError(
             "No epoch had a validation loss, so there is no best checkpoint: no epoch ran, or no validation clip has "
             "both a label and a frame with a face."
@@ -150,15 +183,24 @@ def _finish(cli: FitCLI, model: PainClassifier, data: PainDataModule, trainer: T
             "versions": versions(),
             "seed": cli.config["seed_everything"],
             "device": str(trainer.strategy.root_device),
+            "precision": str(trainer.precision),
+            "processes": trainer.world_size,
+            "refit": cli.config["refit"],
             "data": model.record["data"],
             "pipeline": data.pipeline,
-            "extractor": read_checkpoint(best).record["extractor"],
+            "extractor": read_checkpoint(chosen).record["extractor"],
             "epochs": trainer.current_epoch,
             "best_val_loss": None if score is None else float(score),
         },
     )
+    for title, picture in learning_curves(read_history(cli.out), 1 / len(model.class_names)):
+        name = f"learning_curve_{title.lower().replace(' ', '_')}.svg"
+        (cli.out / name).write_bytes(base64.b64decode(picture))
     if isinstance(model.extractor, Extractor) and model.extractor.trainable:
-        model.extractor.network.load_state_dict(read_checkpoint(best).extractor or {})
+        model.extractor.network.load_state_dict(read_checkpoint(chosen).extractor or {})
         model.extractor.trained_on = tuple(sorted({*model.extractor.trained_on, *data.subjects_seen()}))
         save_weights(model.extractor, cli.out / "extractor.safetensors")
-    log.info("%d epochs; best validation loss %.4f; checkpoint %s", trainer.current_epoch, score or 0.0, best)
+    if refitted:
+        log.info("%d epochs on Train and Validation; checkpoint %s", trainer.current_epoch, chosen)
+    else:
+        log.info("%d epochs; best validation loss %.4f; checkpoint %s", trainer.current_epoch, score or 0.0, chosen)

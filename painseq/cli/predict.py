@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP, chosen_model
 from painseq.cli.run_folder import pick_device
 from painseq.errors import PainseqError
 
@@ -27,7 +28,10 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; a video that cannot be read is told and counted, and the rest go on."""
     parser = argparse.ArgumentParser("painseq predict", description="Say what a checkpoint makes of video files.")
     parser.add_argument("videos", nargs="+", type=Path)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a run")
+    parser.add_argument("--checkpoint", type=Path, help="best.ckpt of a run")
+    parser.add_argument("--average-checkpoints", nargs="+", type=Path, default=[], help=AVERAGE_HELP)
+    parser.add_argument("--prior", nargs="+", default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
+    parser.add_argument("--baseline", type=Path, help="video of this person without pain, if the model needs it")
     parser.add_argument("--start-s", type=float, default=0.0, help="where to start, in seconds")
     parser.add_argument("--end-s", type=float, help="where to end, in seconds; default: the end of the video")
     parser.add_argument("--json", action="store_true", help="print JSON, with the probabilities of each frame")
@@ -36,15 +40,14 @@ def main(argv: Sequence[str]) -> int:
     add_locator(parser)
     args = parser.parse_args(argv)
 
-    from painseq.checkpoint import load
-
-    model = load(args.checkpoint, args.trust, pick_device(args.device))
+    device = pick_device(args.device)
+    model = chosen_model(args.checkpoint, args.average_checkpoints, args.prior, args.trust, device)
     locator = chosen_locator(args)
     done: list[VideoPrediction] = []
     failed = 0
     for video in args.videos:
         try:
-            done.append(model.predict(video, args.start_s, args.end_s, locator))
+            done.append(model.predict(video, args.start_s, args.end_s, locator, args.baseline))
         except PainseqError as error:
             failed += 1
             sys.stderr.write(f"{video}: {error}\n")

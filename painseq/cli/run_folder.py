@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 from painseq import __version__
@@ -47,6 +49,20 @@ def write_json(path: Path, content: object) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def read_history(run: Path) -> list[Mapping[str, float]]:
+    """The figures of each epoch of a fit, those from before it was resumed included."""
+    rows: dict[int, dict[str, float]] = {}
+    older = sorted(run.glob("metrics_before_*.csv"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    for path in (*older, run / "metrics.csv"):
+        if not path.is_file():
+            continue
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                values = {key: float(value) for key, value in row.items() if value and key != "step"}
+                rows.setdefault(int(values["epoch"]), {}).update(values)
+    return [rows[epoch] for epoch in sorted(rows)]
 
 
 def pick_device(name: str) -> str:

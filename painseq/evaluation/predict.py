@@ -49,6 +49,12 @@ def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
                 + "\n  ".join(lines)
                 + "\nwhere the second value is that of the data to be scored. Give --data.options the model's."
             )
+    for name, here in (("streams", list(data.options.streams)), ("baseline_clips", data.options.baseline_clips)):
+        if model.record[name] != here:
+            raise PainseqError(
+                f"The model was fitted with {name} {model.record[name]}, the data to be scored have {here}. Give "
+                f"--data.options.{name} the model's."
+            )
     in_shape = model.record["in_shape"]
     if data.options.view == "features" and list(data.in_shape) != in_shape:
         raise PainseqError(f"The model takes frames of shape {in_shape}; these features have {list(data.in_shape)}.")
@@ -87,7 +93,7 @@ def predict_part(
         if on_progress is not None:
             on_progress(len(ids), len(dataset))
     table = {name: np.concatenate(parts) for name, parts in rows.items()}
-    unread = [clip for clip in data.split.clips(data.manifest, part) if clip.clip_id in set(dataset.left_out)]
+    unread = [clip for clip in data.clips(part) if clip.clip_id in set(dataset.left_out)]
     nothing = np.full((len(unread), k), np.nan)
     return Predictions(
         class_names=model.class_names,

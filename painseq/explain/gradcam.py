@@ -12,7 +12,7 @@ from painseq.extractors import VGG16, TimmBackbone
 FRAMES_AT_ONCE = 32
 
 
-def grad_cam(model: PainModel, crops: Tensor, present: Tensor, target: int) -> Tensor:
+def grad_cam(model: PainModel, crops: Tensor, present: Tensor, target: int, extra: Tensor | None = None) -> Tensor:
     """Class activation maps of one clip (Selvaraju et al. 2017), on the extractor's last maps.
 
     The gradient flows from the class's score through time to every frame. The score is the logit of a video head;
@@ -22,6 +22,7 @@ def grad_cam(model: PainModel, crops: Tensor, present: Tensor, target: int) -> T
         crops: (T, 3, S, S) uint8.
         present: (T,) bool; frames without a face get a map of zeros.
         target: class index.
+        extra: (T, E) streams that the head is given beside the features; they are held as they are.
 
     Returns:
         (T, S, S) float in 0..1, on one scale over the clip: 1 is its strongest place. All zeros where nothing
@@ -49,9 +50,11 @@ def grad_cam(model: PainModel, crops: Tensor, present: Tensor, target: int) -> T
     features = extractor.pool(maps)
     clip = features.new_zeros((1, len(crops), *features.shape[1:])).index_put((torch.zeros_like(real), real), features)
     mask = present[None].to(model.device)
+    if extra is not None:
+        clip = torch.cat([clip, extra[None].to(clip)], dim=-1)
     # cuDNN's recurrent kernels have no backward pass in eval mode.
     with torch.backends.cudnn.flags(enabled=False):
-        logits = model.head(clip, mask)[0]
+        logits = model.classify(clip, mask)[0]
         score = logits.log_softmax(-1)[real, target].mean() if model.head.level == "frame" else logits[target]
         (gradient,) = torch.autograd.grad(score, maps)
     with torch.no_grad():

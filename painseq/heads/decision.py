@@ -29,7 +29,9 @@ class Decision:
     votes: Tensor | None
 
 
-def decide(level: Literal["frame", "video"], logits: Tensor, mask: Tensor) -> Decision:
+def decide(
+    level: Literal["frame", "video"], logits: Tensor, mask: Tensor, rule: Literal["mode", "median"] = "mode"
+) -> Decision:
     """Labels and probabilities of a batch of clips.
 
     Frame heads: the label is the majority vote of the real frames, the probabilities are the mean of their
@@ -37,21 +39,23 @@ def decide(level: Literal["frame", "video"], logits: Tensor, mask: Tensor) -> De
 
     Args:
         level: the head's.
-        logits: (B, T, K) or (B, K), as the head gives them.
+        logits: (B, T, K) or (B, K), of the classes.
         mask: (B, T) bool.
+        rule: from probabilities to a label, or to a frame's vote. "mode": the most probable class. "median": the
+            highest class that is reached with a probability above one half, as CORN decides between ordered levels.
     """
     logits = logits.float()
     votes = None
     if level == "frame":
         frames = logits.softmax(dim=-1)
         probabilities = masked_mean(frames, mask)
-        ballots = torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(frames.dtype)
+        ballots = torch.nn.functional.one_hot(_choose(frames, rule), logits.shape[-1]).to(frames.dtype)
         votes = masked_mean(ballots, mask)
         tied = votes >= votes.max(dim=-1, keepdim=True).values - 1e-6
         label = torch.where(tied, probabilities, -torch.ones_like(probabilities)).argmax(dim=-1)
     else:
         probabilities = logits.softmax(dim=-1)
-        label = probabilities.argmax(dim=-1)
+        label = _choose(probabilities, rule)
     empty = ~mask.any(dim=1)
     nan = torch.full_like(probabilities, float("nan"))
     return Decision(
@@ -59,3 +63,10 @@ def decide(level: Literal["frame", "video"], logits: Tensor, mask: Tensor) -> De
         probabilities=torch.where(empty[:, None], nan, probabilities),
         votes=None if votes is None else torch.where(empty[:, None], nan, votes),
     )
+
+
+def _choose(probabilities: Tensor, rule: Literal["mode", "median"]) -> Tensor:
+    if rule == "mode":
+        return probabilities.argmax(dim=-1)
+    at_least = probabilities.flip(-1).cumsum(dim=-1).flip(-1)
+    return (at_least[..., 1:] > 0.5).sum(dim=-1)

@@ -40,5 +40,6 @@ class FrameANN(Head):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to frame logits (B, T, K); a frame's logits depend on that frame alone."""
-        logits: Tensor = self.layers(x)
+        # Zeros: where nothing flows back from a NaN, the weights' gradient, 0 x NaN, is NaN still.
+        logits: Tensor = self.layers(x.masked_fill(~mask[..., None], 0.0))
         return logits

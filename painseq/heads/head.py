@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from painseq.errors import PainseqError
@@ -22,6 +24,8 @@ class Head(nn.Module):
 
     in_shape: tuple[int, ...]
     num_classes: int
+    max_frames: int | None = None
+    """The longest clip that it takes, in frames; None: any."""
 
     def __init__(self, in_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
@@ -40,6 +44,22 @@ class Head(nn.Module):
                 "Put an extractor that pools before it."
             )
         return (self.in_shape[0],)
+
+    def start(self, tensors: Mapping[str, Tensor]) -> list[str]:
+        """Take over the weights of another network, before training.
+
+        Own tensors of the same name and shape are taken over; the others stay as they are. A head that can start from
+        a network with other names translates them here.
+
+        Returns:
+            Names of the own tensors that were taken over.
+        """
+        own = self.state_dict()
+        taken = [name for name, value in own.items() if name in tensors and tensors[name].shape == value.shape]
+        with torch.no_grad():
+            for name in taken:
+                own[name].copy_(tensors[name])
+        return taken
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Logits of a batch of clips.

@@ -1,0 +1,56 @@
+"""Attention-based multiple-instance pooling: which frames carry the pain."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from painseq.heads.head import Head
+
+
+class AttentionMIL(Head):
+    """A clip is a bag of frames; a gated attention weighs them, the classes are read from the weighted mean.
+
+    Ilse, Tomczak and Welling 2018, "Attention-based deep multiple instance learning", equation 9. The order of frames
+    plays no part. Embedding and attention have 128 units each; theirs are 500 and 128 for small images.
+    """
+
+    level: ClassVar[Literal["frame", "video"]] = "video"
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        num_classes: int,
+        hidden: int = 128,
+        attention: int = 128,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__(in_shape, num_classes)
+        self.hidden = hidden
+        self.attention = attention
+        self.dropout = dropout
+        (width,) = self.pooled_shape()
+        self.embed = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout))
+        self.content = nn.Sequential(nn.Linear(hidden, attention), nn.Tanh())
+        self.gate = nn.Sequential(nn.Linear(hidden, attention), nn.Sigmoid())
+        self.score = nn.Linear(attention, 1)
+        self.classify = nn.Linear(hidden, num_classes)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to video logits (B, K)."""
+        frames, weights = self._weigh(x, mask)
+        logits: Tensor = self.classify(torch.einsum("bt,bth->bh", weights, frames))
+        return logits
+
+    def frame_weights(self, x: Tensor, mask: Tensor) -> Tensor:
+        """How much each frame counts: (B, T) from 0 to 1, summing to 1 over a clip's real frames, 0 for the others."""
+        return self._weigh(x, mask)[1]
+
+    def _weigh(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        frames = self.embed(x.masked_fill(~mask[..., None], 0.0))
+        scores = self.score(self.content(frames) * self.gate(frames)).squeeze(-1)
+        # The lowest number and not -inf: a softmax over -inf alone, of a clip without a real frame, is NaN.
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1) * mask
+        return frames, weights

@@ -1,0 +1,92 @@
+"""Bidirectional LSTM with attention over time (El-Ghaish et al. 2025), on one stream of features."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from painseq.batch import masked_mean, real_frames_first
+from painseq.heads.attention import TimeAttention
+from painseq.heads.head import Head
+from painseq.heads.masked_norm import MaskedBatchNorm
+from painseq.heads.recurrent import ClipLSTM
+
+
+class AttendedBiLSTM(nn.Module):
+    """Bi-LSTM, batch norm, dropout, multi-head self-attention over time."""
+
+    def __init__(self, width: int, units: int, heads: int, head_width: int, dropout: float) -> None:
+        super().__init__()
+        self.out_width = 2 * units
+        self.lstm = ClipLSTM(width, units)
+        self.norm = MaskedBatchNorm(self.out_width)
+        self.drop = nn.Dropout(dropout)
+        self.attention = TimeAttention(self.out_width, heads, head_width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, width) and its mask, real frames first, to (B, T, out_width)."""
+        out: Tensor = self.attention(self.drop(self.norm(self.lstm(x, mask), mask)), mask)
+        return out
+
+
+class AttendedBiLSTMClassifier(nn.Module):
+    """`AttendedBiLSTM`, mean over the real frames, dense layer with batch norm, ReLU and dropout, classes."""
+
+    def __init__(
+        self, width: int, num_classes: int, units: int, heads: int, head_width: int, dense: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.over_time = AttendedBiLSTM(width, units, heads, head_width, dropout)
+        self.dense = nn.Linear(self.over_time.out_width, dense)
+        self.norm = MaskedBatchNorm(dense)
+        self.classify = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(dense, num_classes))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, width) and its mask, real frames first, to video logits (B, K)."""
+        pooled = masked_mean(self.over_time(x, mask), mask)
+        logits: Tensor = self.classify(self.norm(self.dense(pooled), mask.any(dim=1)))
+        return logits
+
+
+class BiLSTMAttention(Head):
+    """Bi-LSTM of 128 units a direction, attention over time with 8 heads of 16, pooling, dense layer, classes.
+
+    El-Ghaish et al. 2025, "Enhanced deep learning framework for real-time pain assessment", the part for one stream;
+    `TwoStream` is their whole model.
+
+    Where the paper says nothing, or two things: "batch normalization in LSTM and dense layers" stands behind the
+    Bi-LSTM and behind the dense layer, not within the recurrence, and so does the dropout. Attention projects back to
+    the Bi-LSTM's width, as Keras' layer does, and has no residual. The dense layer has 128 units. Batch norm has
+    PyTorch's momentum 0.1; Keras' 0.01 lags a hundred batches behind, which sets of a few hundred clips do not have.
+
+    Frames without a face are left out: the LSTM reads the real ones as neighbours, attention and mean see no others.
+    """
+
+    level: ClassVar[Literal["frame", "video"]] = "video"
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        num_classes: int,
+        units: int = 128,
+        heads: int = 8,
+        head_width: int = 16,
+        dense: int = 128,
+        dropout: float = 0.4,
+    ) -> None:
+        super().__init__(in_shape, num_classes)
+        self.units = units
+        self.heads = heads
+        self.head_width = head_width
+        self.dense = dense
+        self.dropout = dropout
+        (width,) = self.pooled_shape()
+        self.layers = AttendedBiLSTMClassifier(width, num_classes, units, heads, head_width, dense, dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to video logits (B, K)."""
+        x, lengths = real_frames_first(x, mask)
+        logits: Tensor = self.layers(x, torch.arange(x.shape[1], device=x.device) < lengths[:, None])
+        return logits

@@ -1,0 +1,31 @@
+"""A linear layer on the mean of a clip's features: the floor that every other head has to beat."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from painseq.batch import masked_mean
+from painseq.heads.head import Head
+from painseq.heads.masked_norm import MaskedBatchNorm
+
+
+class LinearProbe(Head):
+    """Mean of the real frames' features, batch norm to one scale, one linear layer.
+
+    It sees neither time nor single frames: what it reaches is in the features' average already.
+    """
+
+    level: ClassVar[Literal["frame", "video"]] = "video"
+
+    def __init__(self, in_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__(in_shape, num_classes)
+        (width,) = self.pooled_shape()
+        self.norm = MaskedBatchNorm(width)
+        self.classify = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to video logits (B, K)."""
+        logits: Tensor = self.classify(self.norm(masked_mean(x, mask), mask.any(dim=1)))
+        return logits

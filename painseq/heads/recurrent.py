@@ -1,0 +1,48 @@
+"""LSTM over clips of unequal length and with gaps, one or both directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ClipLSTM(nn.Module):
+    """LSTM of any depth over clips whose real frames stand at their start (`painseq.batch.real_frames_first`).
+
+    Equal to `torch.nn.LSTM` on packed sequences, without packing, which needs the lengths on the host and so makes it
+    wait for the GPU in each step. The backward direction reads the real frames of each clip in reverse.
+
+    Args:
+        width: numbers a frame.
+        units: of each layer and direction.
+        dropout: between the layers.
+    """
+
+    def __init__(
+        self, width: int, units: int, layers: int = 1, bidirectional: bool = True, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.units = units
+        self.out_width = units * (2 if bidirectional else 1)
+        widths = [width] + [self.out_width] * (layers - 1)
+        self.ahead = nn.ModuleList(nn.LSTM(size, units, batch_first=True) for size in widths)
+        self.back = nn.ModuleList(nn.LSTM(size, units, batch_first=True) for size in (widths if bidirectional else []))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, width) and its mask, real frames first, to (B, T, out_width); backward behind forward direction."""
+        clip, time = torch.arange(len(x), device=x.device)[:, None], torch.arange(x.shape[1], device=x.device)
+        length = mask.sum(dim=1, keepdim=True)
+        reverse = torch.where(time < length, length - 1 - time, time)
+        for depth, ahead in enumerate(self.ahead):
+            x = self.drop(x) if depth else x
+            out = ahead(x)[0]
+            if self.back:
+                out = torch.cat([out, self.back[depth](x[clip, reverse])[0][clip, reverse]], dim=-1)
+            x = out
+        return x
+
+    def ends(self, out: Tensor, mask: Tensor) -> Tensor:
+        """What each direction says when it has read the clip: of `forward`'s output, (B, out_width)."""
+        last = out[torch.arange(len(out), device=out.device), (mask.sum(dim=1) - 1).clamp(min=0)]
+        return torch.cat([last[:, : self.units], out[:, 0, self.units :]], dim=-1)

@@ -1,0 +1,53 @@
+"""LSTM of any depth, in one or both directions."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from painseq.batch import real_frames_first
+from painseq.heads.head import Head
+from painseq.heads.masked_norm import MaskedBatchNorm
+from painseq.heads.recurrent import ClipLSTM
+
+
+class StackedLSTM(Head):
+    """Batch norm, `layers` LSTM layers of `units` a direction, dropout, classes.
+
+    Read is what each direction says at its end: the forward one at the last real frame, the backward one at the first.
+    Frames without a face are left out, not read as zeros. `LSTM` is the fixed network of Prajod et al. 2024.
+
+    Args:
+        dropout: between the layers and before the classes.
+    """
+
+    level: ClassVar[Literal["frame", "video"]] = "video"
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        num_classes: int,
+        units: int = 64,
+        layers: int = 2,
+        bidirectional: bool = True,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__(in_shape, num_classes)
+        self.units = units
+        self.layers = layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        (width,) = self.pooled_shape()
+        self.norm = MaskedBatchNorm(width)
+        self.lstm = ClipLSTM(width, units, layers, bidirectional, dropout)
+        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.lstm.out_width, num_classes))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to video logits (B, K)."""
+        x, lengths = real_frames_first(x, mask)
+        mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+        out = self.lstm(self.norm(x, mask), mask)
+        logits: Tensor = self.classify(self.lstm.ends(out, mask))
+        return logits

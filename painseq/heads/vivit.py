@@ -1,0 +1,288 @@
+"""The video vision transformer of Arnab et al. 2021, on pixels."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from painseq.batch import masked_mean
+from painseq.errors import PainseqError
+from painseq.heads.head import Head
+
+NORM_EPSILON = 1e-6
+PUBLISHED_SIDE = 14
+"""Places along a side of the published networks: 224 pixels in patches of 16."""
+OWN_NAMES = (
+    (r"^vi(vi)?t\.", ""),
+    (r"^(embeddings\.patch_embeddings\.projection|patch_embed\.proj)\.", "embed."),
+    (r"^(embeddings\.)?cls_token$", "space.cls"),
+    (r"^(embeddings\.position_embeddings|pos_embed)$", "space.positions"),
+    (r"^(encoder\.layer|layers|blocks)\.", "space.blocks."),
+    (r"^(layernorm|norm)\.", "space.norm."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attn\.qkv\.", ".qkv."),
+    (r"\.attention\.(?:attention\.)?([qkv])(?:uery|ey|alue|_proj)\.", r".\1."),
+    (r"\.(attention\.output\.dense|attention\.o_proj|attn\.proj)\.", ".proj."),
+    (r"\.(intermediate\.dense|mlp\.fc1)\.", ".fc1."),
+    (r"\.(output\.dense|mlp\.fc2)\.", ".fc2."),
+)
+"""What to replace, in this order, in the names of transformers (in its files, and in its classes) and of timm."""
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block: attention, then two dense layers four times as wide, with tanh-GELU."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.drop = nn.Dropout(dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(width, NORM_EPSILON), nn.LayerNorm(width, NORM_EPSILON)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+        """(N, L, D) to the same; `attend`, (N, 1, 1, L) bool, is true for the tokens that are looked at."""
+        n, length, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        dropout = self.drop.p if self.training else 0.0
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
+        x = x + self.drop(self.proj(seen.transpose(1, 2).reshape(n, length, width)))
+        x = x + self.drop(self.fc2(F.gelu(self.fc1(self.norm2(x)), approximate="tanh")))
+        return x
+
+
+class Encoder(nn.Module):
+    """Tokens on a grid of moments and places to one vector.
+
+    `cls` is the CLS token and its positional embedding in one. It is there too where the mean is pooled, so that
+    attention has something to look at in a clip without a real frame.
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int, int],
+        width: int,
+        depth: int,
+        heads: int,
+        pool: Literal["cls", "mean"],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        self.cls = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(*grid, width))
+        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, NORM_EPSILON)
+
+    def forward(self, tokens: Tensor, real: Tensor | None) -> Tensor:
+        """(N, T, P, D), P places at each moment, to (N, D); `real` is (N, T) bool, or None where every one is."""
+        n, moments, places, _ = tokens.shape
+        x: Tensor = (tokens + self.positions[:moments].flatten(1, 2)).flatten(1, 2)
+        x = self.drop(torch.cat([self.cls.expand(n, -1, -1), x], dim=1))
+        attend = counts = None
+        if real is not None:
+            counts = real[:, :, None].expand(-1, -1, places).flatten(1)
+            attend = F.pad(counts, (1, 0), value=True)[:, None, None]
+        for block in self.blocks:
+            x = block(x, attend)
+        x = self.norm(x)
+        if self.pool == "cls":
+            return x[:, 0]
+        return x[:, 1:].mean(dim=1) if counts is None else masked_mean(x[:, 1:], counts)
+
+
+class ViViT(Head):
+    """ViViT on face crops: tubelet embedding, a joint or a factorised encoder, one layer to the classes.
+
+    Arnab et al. 2021, "ViViT: A Video Vision Transformer". The joint encoder is their model 1, one transformer over
+    all tokens of a clip; the factorised one is their model 2, a transformer over the tokens of each moment, then one
+    over the moments. The defaults are ViViT-B/16x2. A clip shorter than `frames` takes the first positions in time.
+
+    Frames without a face are masked: a tubelet without a real frame takes no part in attention and pooling, and in
+    one that is partly real the mean of its real frames stands for the others.
+
+    Deviations: the CLS token and its positional embedding are one parameter; a CLS token stands beside the tokens also
+    where their mean is pooled; the classifier does not start at zero; no stochastic depth.
+
+    Args:
+        in_shape: (3, S, S) pixels, S a multiple of the tubelet's side.
+        frames: most frames a clip.
+        tubelet: its frames, and its side in pixels.
+        depth: blocks of the joint, or of the spatial, encoder.
+        temporal_depth: blocks of the temporal encoder, which the factorised network alone has.
+        pool: what an encoder hands on: its CLS token, or the mean of the real tokens.
+        dropout: in training, of the tokens, the attention and both parts of each block.
+        mean, std: of pixels in 0..1. By default the network sees -1..1, as the authors' Kinetics weights did when they
+            were trained (and timm's "augreg" image transformers). transformers' `VivitImageProcessor` also maps to
+            -1..1 (rescale_factor 1/127.5 and offset), but normalises the result once more unless do_normalize is
+            false; to see what it gives with image_mean m and image_std s, set mean (1 + m) / 2 and std s / 2.
+
+    Raises:
+        PainseqError: no square pixels, or pixels or width that do not divide into tubelets or heads.
+    """
+
+    level: ClassVar[Literal["frame", "video"]] = "video"
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        num_classes: int,
+        frames: int = 32,
+        tubelet: tuple[int, int] = (2, 16),
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        encoder: Literal["joint", "factorised"] = "joint",
+        temporal_depth: int = 4,
+        pool: Literal["cls", "mean"] = "cls",
+        dropout: float = 0.0,
+        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    ) -> None:
+        super().__init__(in_shape, num_classes)
+        length, side = tubelet
+        if len(self.in_shape) != 3 or self.in_shape[0] != 3 or self.in_shape[1] != self.in_shape[2]:
+            raise PainseqError(
+                f"ViViT looks at pixels, (3, S, S) a frame, but the frames here have shape {self.in_shape}. Use the "
+                "extractor Pixels: --config configs/extractor/pixels.yaml, which also sets data.options.view to pixels."
+            )
+        if self.in_shape[-1] % side or width % heads:
+            raise PainseqError(
+                f"ViViT: crops of {self.in_shape[-1]} pixels must divide into tubelets of {side}, and a width of "
+                f"{width} into {heads} heads. Change the size of the crops, `tubelet`, `width` or `heads`."
+            )
+        self.frames = self.max_frames = frames
+        self.tubelet = (length, side)
+        self.width, self.depth, self.heads = width, depth, heads
+        self.encoder, self.temporal_depth, self.pool, self.dropout = encoder, temporal_depth, pool, dropout
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.register_buffer("pixel_mean", 255 * torch.tensor(self.mean).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", 255 * torch.tensor(self.std).reshape(3, 1, 1), persistent=False)
+        moments, places, joint = math.ceil(frames / length), self.in_shape[-1] // side, encoder == "joint"
+        self.embed = nn.Conv3d(3, width, (length, side, side), stride=(length, side, side))
+        self.space = Encoder((moments if joint else 1, places, places), width, depth, heads, pool, dropout)
+        self.time = None if joint else Encoder((moments, 1, 1), width, temporal_depth, heads, pool, dropout)
+        self.classifier = nn.Linear(width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv3d):
+                nn.init.xavier_uniform_(module.weight.flatten(1))
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, 3, S, S), uint8 or float 0..255, to video logits (B, K).
+
+        Raises:
+            PainseqError: a clip longer than `frames`.
+        """
+        if x.shape[1] > self.frames:
+            raise PainseqError(
+                f"ViViT was built for clips of at most {self.frames} frames, and here is one of {x.shape[1]}. Sample "
+                "fewer frames a second when extracting (--data.options.fps), or raise the head's `frames`."
+            )
+        tubelets, real = self._tubelets(x, mask)
+        # Tubelets do not overlap: the convolution is a product with its kernel.
+        tokens = F.linear(tubelets, self.embed.weight.flatten(1), self.embed.bias)
+        if self.time is None:
+            video = self.space(tokens, real)
+        else:
+            # A moment is real or masked as a whole, so that there is nothing to mask within it.
+            moments = self.space(tokens.flatten(0, 1)[:, None], None)
+            video = self.time(moments.reshape(*real.shape, 1, -1), real)
+        logits: Tensor = self.classifier(video)
+        return logits
+
+    def _tubelets(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Each tubelet's pixels in the kernel's order, (B, T', P, 3 * t * s * s), and which moments are real."""
+        (length, side), (batch, frames, _, height, _) = self.tubelet, x.shape
+        missing, places = -frames % length, height // side
+        x = F.pad((x - self.pixel_mean) / self.pixel_std, (0, 0, 0, 0, 0, 0, 0, missing))
+        x = x.reshape(batch, -1, length, 3, places, side, places, side)
+        mask = F.pad(mask, (0, missing)).reshape(batch, -1, length)
+        there = mask.reshape(*mask.shape, 1, 1, 1, 1, 1)
+        # Masked frames become zero by choice, not by a product: there may be NaN in them.
+        x = torch.where(there, x, torch.zeros((), dtype=x.dtype, device=x.device))
+        x = torch.where(there, x, x.sum(dim=2, keepdim=True) / there.sum(dim=2, keepdim=True).clamp(min=1))
+        return x.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(2, 3), mask.any(dim=2)
+
+    def start(self, tensors: Mapping[str, Tensor]) -> list[str]:
+        """Take over the weights of a ViViT or of an image transformer, before training.
+
+        Besides its own names it knows those of transformers' ViViT and ViT and of timm's ViT. An image transformer's
+        patch kernel goes to the tubelet's central frame and its positions are repeated in time; in the factorised
+        network it becomes the spatial encoder. Positional embeddings are interpolated to other sizes (bicubic) and
+        lengths (linear). transformers' files do not tell the grid of a video's positions: it is this network's if the
+        number is right, else it has the 14 x 14 places of the published ones. A classifier for other classes, a
+        kernel for other tubelets and positions on no square grid are left out.
+
+        Raises:
+            PainseqError: blocks of another kind, which would compute something else here.
+        """
+        found = _own_names(tensors)
+        parts = {name.split(".", 3)[3] for name in self.state_dict() if name.startswith("space.blocks.")}
+        others = sorted({name.split(".", 3)[3] for name in found if name.startswith("space.blocks.")} - parts)
+        if others:
+            raise PainseqError(
+                f"These weights are of a transformer whose blocks are not ViViT's: they have {', '.join(others[:3])}. "
+                "Start from a plain ViT or ViViT, for example timm:vit_base_patch16_224.augreg_in21k."
+            )
+        kernel, embed = found.get("embed.weight"), self.embed.weight
+        image = kernel is not None and kernel.ndim == 4
+        if kernel is not None and image:
+            found["embed.weight"] = kernel.new_zeros(*kernel.shape[:2], embed.shape[2], *kernel.shape[2:])
+            found["embed.weight"][:, :, embed.shape[2] // 2] = kernel
+        if "space.positions" in found and found["space.positions"].ndim == 3:
+            _split_positions(found, self.space.positions.shape, image)
+        for name, own in self.state_dict().items():
+            if name.endswith(".positions") and name in found:
+                found[name] = _resized(found[name], own.shape)
+        if "classifier.weight" in found and found["classifier.weight"].shape != self.classifier.weight.shape:
+            found = {name: tensor for name, tensor in found.items() if not name.startswith("classifier.")}
+        return super().start(found)
+
+
+def _own_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for name, tensor in tensors.items():
+        for pattern, own in OWN_NAMES:
+            name = re.sub(pattern, own, name)
+        found[name] = tensor
+    for name in [name for name in found if ".q." in name]:
+        parts = [name.replace(".q.", f".{part}.") for part in "qkv"]
+        if all(part in found for part in parts):
+            found[name.replace(".q.", ".qkv.")] = torch.cat([found.pop(part) for part in parts])
+    return found
+
+
+def _split_positions(found: dict[str, Tensor], own: tuple[int, ...], image: bool) -> None:
+    """From the flat positions of other networks, (1, [CLS +] N, D), to a grid (T, H, W, D) and the CLS token."""
+    flat = found.pop("space.positions")[0]
+    grid = (len(flat) // PUBLISHED_SIDE**2, PUBLISHED_SIDE, PUBLISHED_SIDE)
+    if image:
+        grid = (1, math.isqrt(len(flat)), math.isqrt(len(flat)))
+    elif len(flat) == 1 + math.prod(own[:3]):
+        grid = (own[0], own[1], own[2])
+    first = len(flat) - math.prod(grid)
+    if first <= 1:
+        found["space.positions"] = flat[first:].reshape(*grid, -1)
+    if first == 1 and "space.cls" in found:
+        found["space.cls"] = found["space.cls"] + flat[0]
+
+
+def _resized(grid: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Positions (T, H, W, D) on a grid of another length and size."""
+    if grid.ndim != 4 or grid.shape == shape or grid.shape[-1] != shape[-1]:
+        return grid
+    places = grid.float().permute(0, 3, 1, 2)
+    places = F.interpolate(places, size=shape[1:3], mode="bicubic", antialias=True)
+    moments = F.interpolate(places.permute(1, 2, 3, 0).flatten(1, 2), size=shape[0], mode="linear")
+    return moments.permute(2, 1, 0).reshape(shape)
