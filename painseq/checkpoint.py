@@ -328,6 +328,8 @@ class AveragedModel(PainModel):
                 )
         both = {key: sorted({name for model in models for name in _names(model.record[key])}) for key in SEEN}
         super().__init__({**first.record, **both}, first.head, first.extractor, first.face)
+        for model in models:
+            model.extractor = first.extractor
         self.members = nn.ModuleList(models)
 
     def classify(self, features: Tensor, mask: Tensor) -> Tensor:

@@ -99,6 +99,12 @@ class PainClassifier(pl.LightningModule):
         start_from: list[str] | str | None = None,
     ) -> None:
         super().__init__()
+        trained = extractor is not None and bool(extractor.trainable)
+        if extractor_lr is not None and not trained:
+            raise PainseqError(
+                "extractor_lr is given, but no block of the extractor is trained. List blocks in the extractor's "
+                "`trainable`, or leave extractor_lr out."
+            )
         if not 0 <= label_smoothing < 1:
             raise PainseqError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1.")
         if label_smoothing and loss == "corn":
@@ -142,21 +148,25 @@ class PainClassifier(pl.LightningModule):
         in_shape = self._in_shape(data)
         self.class_names = data.scheme.class_names
         self.head = self.head_factory(in_shape, num_outputs(self.loss_kind, len(self.class_names)))
+        self._check_streams(data)
         self._check_length(data)
         known = {*data.extractor_trained_on, *(() if self.extractor is None else self.extractor.trained_on)}
         tested = qualified(data.name, data.split.test)
         check_no_leak(known, tested, "The extractor")
         stopped_on_seen = sorted(known & qualified(data.name, data.split.validation))
-        if stopped_on_seen:
-            log.warning(
-                "The extractor was fitted on %d of the %d subjects of early stopping, so the validation loss flatters.",
-                len(stopped_on_seen),
-                len(data.split.validation),
-            )
         seen: set[str] = set()
         for source in self.start_from:
             seen |= start_head(self.head, source)
         check_no_leak(seen, tested, "A model that the head starts from")
+        for what, people in (("The extractor", known), ("A model that the head starts from", seen)):
+            stopped_on = people & qualified(data.name, data.split.validation)
+            if stopped_on:
+                log.warning(
+                    "%s was fitted on %d of the %d subjects of early stopping, so the validation loss flatters.",
+                    what,
+                    len(stopped_on),
+                    len(data.split.validation),
+                )
         self._set_weights(data)
         self.val_balanced_accuracy = MulticlassRecall(len(self.class_names), average="macro")
         self.record = {
@@ -200,6 +210,25 @@ class PainClassifier(pl.LightningModule):
             )
         return (shape[0] + data.extra_width,)
 
+    def _check_streams(self, data: PainDataModule) -> None:
+        """Columns do not tell what they are: a head that takes streams apart must be given just those."""
+        assert self.head is not None
+        wanted = self.head.streams
+        if wanted is None:
+            return
+        given = data.options.streams
+        if tuple(wanted) != tuple(given):
+            raise PainseqError(
+                f"{type(self.head).__name__} takes the streams {', '.join(wanted)}, and the data give "
+                f"{', '.join(given)}. Set --data.options.streams '[{', '.join(wanted)}]'."
+            )
+        width = wanted.get("landmarks")
+        if width is not None and width != data.extra_width:
+            raise PainseqError(
+                f"{type(self.head).__name__} expects {width // 2} landmarks; the store has {data.extra_width // 2}. "
+                f"Set --model.head.init_args.landmarks {data.extra_width // 2}."
+            )
+
     def _check_length(self, data: PainDataModule) -> None:
         assert self.head is not None
         most = self.head.max_frames
@@ -214,12 +243,24 @@ class PainClassifier(pl.LightningModule):
     def _set_weights(self, data: PainDataModule) -> None:
         counts = torch.tensor(list(data.train_item_counts().values()), dtype=torch.float32)
         weighted = self.class_weights == "inverse_frequency"
+        if weighted and data.options.balance:
+            raise PainseqError(
+                "Balanced drawing evens the classes out already, and weights would do it twice. Leave balance out, or "
+                "set --model.class_weights none."
+            )
         evened = weighted or data.options.balance
         self.train_prior = torch.ones_like(counts) / len(counts) if evened else counts / counts.sum()
         weights = counts.sum() / (len(counts) * counts) if weighted else torch.ones_like(counts)
         # Buffers move to the device with the model; the checkpoint's record holds what prediction needs of them.
         self.register_buffer("loss_weights", weights, persistent=False)
         self.register_buffer("smooth", self.label_smoothing * self.train_prior, persistent=False)
+
+    @property
+    def fitted_on(self) -> tuple[str, ...]:
+        """Whom the head has seen, as "data set/subject", those of models that it started from included."""
+        people = self.record["fitted_on"]
+        assert isinstance(people, list)
+        return tuple(people)
 
     def check_resumes(self, recorded: Spec) -> None:
         """Refuse to go on with a run that was fitted otherwise: its weights have seen other people, or other features.
@@ -315,7 +356,9 @@ class PainClassifier(pl.LightningModule):
         processes = self.trainer.world_size
         if processes > 1:
             # Gradients are averaged over processes; this makes the average that of the whole batch.
-            weight = self.trainer.strategy.reduce(weight.detach(), reduce_op="sum") / processes
+            weight = weight.detach().clone()
+            torch.distributed.all_reduce(weight)
+            weight /= processes
         return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -346,11 +389,6 @@ class PainClassifier(pl.LightningModule):
         if trained:
             own = {} if self.extractor_lr is None else {"lr": self.extractor_lr}
             groups.append({"params": trained, **own})
-        elif self.extractor_lr is not None:
-            raise PainseqError(
-                "extractor_lr is given, but no block of the extractor is trained. List blocks in the extractor's "
-                "`trainable`, or leave extractor_lr out."
-            )
         optimizer = self.optimizer_factory(groups)
         if self.scheduler_factory is None:
             return optimizer

@@ -11,10 +11,9 @@ from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
 
 from painseq.augment import Augment
-from painseq.batch import UNKNOWN, Batch, collate
+from painseq.batch import UNKNOWN
 from painseq.datasets import (
     Drawn,
     FrameWindow,
@@ -30,7 +29,7 @@ from painseq.errors import PainseqError
 from painseq.faces import FaceCrops
 from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.labels import LabelScheme, label_scheme
-from painseq.loading import BatchOrder, Draw, ResidentLoader, in_order
+from painseq.loading import BatchOrder, CropLoader, Draw, ResidentLoader, in_order
 from painseq.records import Clip, Manifest, Part
 from painseq.splits import Protocol, Split, make_split, qualified
 from painseq.streams import Stream, check_streams
@@ -333,8 +332,16 @@ class PainDataModule(pl.LightningDataModule):
         return self.scheme.counts(self.clips("train"))
 
     def train_item_counts(self) -> dict[str, int]:
-        """Training items (clips, or single frames) a class, in the scheme's order."""
-        return self.scheme.counts(self.dataset("train").clips)
+        """Training items (clips, or single frames) a class that can be learned from, in the scheme's order."""
+        items = self.dataset("train")
+        clips = items.clips
+        return self.scheme.counts(tuple(clips[index] for index in self._learnable(items)))
+
+    def _learnable(self, items: Clips) -> list[int]:
+        """Items with a label and, where it is known, a frame with a face: where the features are in memory."""
+        if isinstance(items, ResidentClips):
+            return items.with_a_face()
+        return [index for index, clip in enumerate(items.clips) if target_of(clip, self.scheme) != UNKNOWN]
 
     def most_frames(self, part: Part) -> int | None:
         """Frames of a part's longest clip, where a store tells; None where videos are read."""
@@ -376,16 +383,14 @@ class PainDataModule(pl.LightningDataModule):
                     json.dumps(validation),
                 )
 
-    def train_dataloader(self) -> ResidentLoader | DataLoader[Batch]:
+    def train_dataloader(self) -> ResidentLoader | CropLoader:
         """Shuffled, or balanced by class and subject.
 
         Raises:
             PainseqError: no training clip has both a label and a frame with a face.
         """
         items = self.dataset("train")
-        # Whether a crop has a face is known where the features are in memory alone.
-        indices = items.with_a_face() if isinstance(items, ResidentClips) else list(range(len(items)))
-        indices = [index for index in indices if target_of(items.clips[index], self.scheme) != UNKNOWN]
+        indices = self._learnable(items)
         if not indices:
             raise PainseqError(f"No training clip of {self.name} has both a label and a frame with a face.")
         weights = None
@@ -398,22 +403,18 @@ class PainDataModule(pl.LightningDataModule):
         order = BatchOrder(indices, self.options.batch_size, self.options.seed, weights, process, processes)
         return self._loader(items, order, self.options.augment)
 
-    def val_dataloader(self) -> ResidentLoader | DataLoader[Batch] | list[DataLoader[Batch]]:
+    def val_dataloader(self) -> ResidentLoader | CropLoader | list[CropLoader]:
         """The subjects of early stopping; none where the split has none."""
         if not self.split.validation:
             return []
         items, (process, processes) = self.dataset("validation"), self._process()
-        if len(items) < processes:
-            raise PainseqError(
-                f"{len(items)} validation clips for {processes} processes; each needs one. Train on fewer processes."
-            )
         return self._loader(items, in_order(len(items), self.options.batch_size, process, processes))
 
-    def test_dataloader(self) -> ResidentLoader | DataLoader[Batch]:
+    def test_dataloader(self) -> ResidentLoader | CropLoader:
         """The subjects that are scored."""
         return self.loader("test")
 
-    def loader(self, part: Part) -> ResidentLoader | DataLoader[Batch]:
+    def loader(self, part: Part) -> ResidentLoader | CropLoader:
         """One part in its order, for scoring."""
         items = self.dataset(part)
         return self._loader(items, in_order(len(items), self.options.batch_size))
@@ -424,16 +425,7 @@ class PainDataModule(pl.LightningDataModule):
 
     def _loader(
         self, items: Clips, batches: BatchOrder | list[list[Draw]], augment: Augment | None = None
-    ) -> ResidentLoader | DataLoader[Batch]:
+    ) -> ResidentLoader | CropLoader:
         if isinstance(items, ResidentClips):
             return ResidentLoader(items, batches, "cpu" if self.trainer is None else self.trainer.strategy.root_device)
-        workers = self.options.num_workers
-        return DataLoader(
-            Drawn(items, augment, self.options.seed),  # type: ignore[arg-type]
-            batch_sampler=batches,
-            num_workers=workers,
-            # Decoders opened before a fork can hang in the child.
-            multiprocessing_context="spawn" if workers else None,
-            persistent_workers=workers > 0,
-            collate_fn=collate,
-        )
+        return CropLoader(Drawn(items, augment, self.options.seed), batches, self.options.num_workers)

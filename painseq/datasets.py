@@ -116,11 +116,15 @@ class ResidentClips(Dataset[Sample]):
             if self.target[index] != UNKNOWN and bool(present[first : first + length].any())
         ]
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """Gather a batch on the device of the frames; nothing on the host waits for it."""
+    def batch(self, indices: Sequence[int], real: Sequence[bool] | None = None) -> Batch:
+        """Gather a batch on the device of the frames; nothing on the host waits for it.
+
+        Args:
+            real: false for an item that merely fills up the batch: it has no frame.
+        """
         chosen = torch.tensor(indices)
-        lengths = self.lengths[chosen]
-        steps = torch.arange(int(lengths.max()))
+        lengths = self.lengths[chosen] if real is None else self.lengths[chosen] * torch.tensor(real)
+        steps = torch.arange(max(1, int(lengths.max())))
         inside = steps < lengths[:, None]
         rows = torch.where(inside, self.first[chosen, None] + steps, len(self.resident.present) - 1)
         device = self.resident.frames.device
@@ -291,9 +295,11 @@ class Drawn(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.crops)
 
-    def __getitem__(self, draw: tuple[int, int]) -> Sample:
-        number, item = draw
+    def __getitem__(self, draw: tuple[int, int, bool]) -> Sample:
+        number, item, real = draw
         sample = self.crops[item]
+        if not real:
+            return replace(sample, present=torch.zeros_like(sample.present))
         if self.augment is None or sample.video is None:
             return sample
         random = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])

@@ -7,16 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
-from painseq.batch import Batch
-from painseq.datasets import ResidentClips
+from painseq.batch import Batch, collate
+from painseq.datasets import Drawn, ResidentClips
 
 
 class Draw(NamedTuple):
-    """An item of a data set, and which draw of the whole training this is: augmentation is seeded by it."""
+    """An item of a data set, and which draw of the whole training this is: augmentation is seeded by it.
+
+    One that is not `real` fills up a process's share of a batch: all of its frames are masked.
+    """
 
     number: int
     item: int
+    real: bool = True
 
 
 class BatchOrder:
@@ -24,7 +29,7 @@ class BatchOrder:
 
     So a run that is resumed draws what it would have drawn. With several processes a batch is shared out among them,
     each taking every n-th of its items: training on many processes is training on one. A batch that does not divide
-    evenly is filled up with its own first items.
+    evenly is filled up with clips that are masked as a whole.
 
     Args:
         items: indices to draw from; each once an epoch, unless there are weights.
@@ -74,9 +79,8 @@ class BatchOrder:
         draws = [Draw(before + place, self.items[index]) for place, index in enumerate(order)]
         for first in range(0, count, self.batch_size):
             batch = draws[first : first + self.batch_size]
-            even = -(-len(batch) // self.processes) * self.processes
-            filled = [batch[place % len(batch)] for place in range(even)]
-            yield filled[self.process :: self.processes]
+            batch += [batch[0]._replace(real=False)] * (-len(batch) % self.processes)
+            yield batch[self.process :: self.processes]
         self.epoch += 1
 
 
@@ -105,4 +109,35 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for draws in self.batch_sampler:
-            yield self.clips.batch([draw.item for draw in draws])
+            yield self.clips.batch([draw.item for draw in draws], [draw.real for draw in draws])
+
+
+class CropLoader:
+    """Batches of crops, read by other processes or by this one.
+
+    A DataLoader whose iterators are made when the first batch is asked for, and draw no random number: Lightning makes
+    that of a fit's first epoch before it tells which epoch that is, which would give a resumed run another order.
+
+    Args:
+        batch_sampler: as for `ResidentLoader`.
+        num_workers: processes that read; 0 reads in this one.
+    """
+
+    def __init__(self, crops: Drawn, batch_sampler: BatchOrder | list[list[Draw]], num_workers: int) -> None:
+        self.batch_sampler = batch_sampler
+        self.loader: DataLoader[Batch] = DataLoader(
+            crops,  # type: ignore[arg-type]
+            batch_sampler=batch_sampler,
+            num_workers=num_workers,
+            # Decoders opened before a fork can hang in the child.
+            multiprocessing_context="spawn" if num_workers else None,
+            persistent_workers=num_workers > 0,
+            collate_fn=collate,
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self.loader

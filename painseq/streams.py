@@ -45,8 +45,8 @@ def assemble(clip: ClipFeatures, streams: Sequence[str]) -> Tensor:
         seen = bool(clip.present.any())
         if clip.landmarks is None or (seen and not torch.isfinite(clip.landmarks[clip.present]).any()):
             raise PainseqError(
-                "The stream of landmarks is asked for, but a clip with a face has none. Extract into a new folder with "
-                "a locator that finds them (FaceAlignment, or Sidecar), or leave landmarks out of streams."
+                "Landmarks are asked for, but a clip with a face has none. Choose a locator that finds them "
+                "(FaceAlignment, or Sidecar; for a store, extract into a new folder), or leave them out of streams."
             )
         parts.append(normalise(clip.landmarks, clip.present))
     return torch.cat(parts, dim=-1)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +66,79 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(run, head):
         assert one == pytest.approx(other)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_on_pixels_ends_so_too(heat, heat_crops, on_heat, tmp_path, workers):
+    """With dropout, augmentation, balanced drawing and a trainable extractor, whoever reads the crops."""
+
+    def go(name: str, *more: str) -> dict[str, torch.Tensor]:
+        args = [*on_heat, "--config", "configs/head/linear_frames.yaml", "--data.options.view", "pixels", *more]
+        args += ["--model.head.init_args.dropout=0.3", "--data.options.augment=painseq.augment.Augment"]
+        args += ["--data.options.balance=true", "--model.extractor.init_args.trainable=[layer4]"]
+        args += [f"--data.options.num_workers={workers}", "--data.options.batch_size=2"]
+        out = fit([*args, "--data.options.store", str(heat_crops), "--out", str(tmp_path / name)])
+        content = read_checkpoint(out / "last.ckpt")
+        return {**content.state, **content.extractor}
+
+    whole = go("whole", "--trainer.max_epochs=2")
+    go("parts", "--trainer.max_epochs=1")
+    parts = go("parts", "--trainer.max_epochs=2", "--resume=true")
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
+WORSENING = [
+    "--model.scheduler.class_path=torch.optim.lr_scheduler.ExponentialLR",
+    "--model.scheduler.init_args.gamma=50",
+]
+"""A learning rate that grows beyond all measure: the later epochs are worse than the first."""
+
+
+def test_the_last_checkpoint_is_of_the_last_epoch_and_the_best_one_of_the_best(run):
+    out = run("run", *WORSENING, "--trainer.max_epochs=5", head="frame_ann")
+    history = read_history(out)
+    lowest = min(range(5), key=lambda epoch: history[epoch]["val_loss"])
+    assert lowest < 4
+    for name, epoch in (("best.ckpt", lowest), ("last.ckpt", 4)):
+        assert torch.load(out / name, weights_only=True)["epoch"] == epoch
+
+
+def test_a_run_folder_that_was_moved_keeps_its_best_checkpoint(run, tmp_path):
+    run("run", *WORSENING, "--trainer.max_epochs=3", head="frame_ann").rename(tmp_path / "moved")
+    out = run("moved", *WORSENING, "--trainer.max_epochs=6", "--resume=true", head="frame_ann")
+    history = read_history(out)
+    best = min(row["val_loss"] for row in history)
+    assert len(history) == 6
+    assert json.loads((out / "run.json").read_text())["best_val_loss"] == pytest.approx(best)
+    epoch = torch.load(out / "best.ckpt", weights_only=True)["epoch"]
+    assert history[epoch]["val_loss"] == pytest.approx(best)
+
+
+def test_the_configuration_of_a_run_serves_another(run, tmp_path):
+    out = run("run", "--trainer.max_epochs=1")
+    run("run", "--resume=true", "--trainer.max_epochs=2")
+    again = fit(["--config", str(out / "config.yaml"), "--out", str(tmp_path / "again")])
+    for key, value in weights(out / "last.ckpt").items():
+        assert torch.equal(weights(again / "last.ckpt")[key], value)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--trainer.precision=bf16-true", "choose one of 32-true, bf16-mixed, 16-mixed"),
+        ("--trainer.val_check_interval=2", "at the end of an epoch only"),
+        ("--model.extractor_lr=0.1", "no block of the extractor is trained"),
+        ("--data.options.balance=true", "weights would do it twice"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_the_run_begins(run, tmp_path, option, message):
+    with pytest.raises(PainseqError, match=message):
+        run("run", option)
+    assert not any((tmp_path / "run").iterdir())
+
+
 def test_two_processes_fit_and_score_as_one_does(on_electrical, store, tmp_path):
     """Batch norm sums over processes, the loss is divided by the whole batch's weight, each clip is scored once."""
-    calm = ["--model.head.init_args.dropout", "0", "--data.options.batch_size", "6", "--trainer.max_epochs", "3"]
+    # Twelve clips in batches of 5, 5 and 2, which do not divide evenly.
+    calm = ["--model.head.init_args.dropout", "0", "--data.options.batch_size", "5", "--trainer.max_epochs", "3"]
     args = [*on_electrical, "--config", "configs/head/lstm.yaml", *calm, "--data.options.store", str(store)]
     histories, states = [], []
     for processes in (1, 2):
@@ -160,12 +231,13 @@ def test_the_extractors_blocks_have_a_learning_rate_of_their_own(heat, heat_crop
     layer4 = sum(p.numel() for p in classifier.extractor.network.layer4.parameters())
     assert head == (0.1, sum(p.numel() for p in classifier.head.parameters())) and trained == (0.001, layer4)
     assert [lr for lr, _ in groups(["layer4"], None)[0]] == [0.1, 0.1]
-    with pytest.raises(PainseqError, match="no block of the extractor is trained"):
-        groups([], 0.001)
 
 
 def test_refitting_takes_the_validation_subjects_in_for_a_fixed_number_of_epochs(run, electrical, store):
-    out = run("refit", "--refit", "3")
+    run("refit", "--refit", "2")
+    out = run("refit", "--refit", "3", "--resume", "true")
+    whole = run("whole", "--refit", "3")
+    assert all(torch.equal(value, weights(whole / "last.ckpt")[k]) for k, value in weights(out / "last.ckpt").items())
     assert not (out / "best.ckpt").exists()
     content = read_checkpoint(out / "last.ckpt")
     split = AI4Pain(electrical, DataOptions(split=INNER, store=store)).split
@@ -320,6 +392,21 @@ def test_clips_longer_than_the_head_takes_are_refused_before_training(electrical
 
     with pytest.raises(PainseqError, match="Short takes clips of at most 8 frames, and the longest of train has 30"):
         PainClassifier(head=Short).bind(AI4Pain(electrical, DataOptions(split=INNER, store=store)))
+
+
+@pytest.mark.parametrize(
+    ("streams", "options", "message"),
+    [
+        (("cnn",), {}, r"TwoStream takes the streams cnn, landmarks, and the data give cnn\. Set"),
+        (("cnn", "landmarks"), {"only": "cnn"}, "takes the streams cnn, and the data give cnn, landmarks"),
+        (("cnn", "landmarks"), {"landmarks": 30}, "expects 30 landmarks; the store has 68"),
+    ],
+)
+def test_a_head_of_streams_is_given_just_those(streams, options, message, electrical, store):
+    data = AI4Pain(electrical, DataOptions(split=INNER, store=store, streams=streams))
+    build = partial(heads.TwoStream, **{"landmarks": 20, **options})
+    with pytest.raises(PainseqError, match=message):
+        PainClassifier(head=build).bind(data)
 
 
 def test_augmentation_and_cached_features_contradict_each_other():

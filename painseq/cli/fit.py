@@ -27,7 +27,22 @@ from painseq.report.charts import learning_curves
 
 log = logging.getLogger("painseq")
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of a run folder, which may have been moved since: Lightning's would forget its best score then."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state up where the folder is now."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        moved = {key: here(state_dict[key]) for key in state_dict if key.endswith("_path")}
+        best = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath})
 
 
 class FitCLI(ExperimentCLI):
@@ -56,16 +71,13 @@ class FitCLI(ExperimentCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Lightning's trainer; a logger or callbacks of the YAML stand beside or before ours."""
-        self.checkpoints = ModelCheckpoint(
-            self.out,
-            BEST.removesuffix(".ckpt"),
-            monitor="val_loss",
-            save_last=True,
-            save_top_k=1 if self.config["refit"] is None else 0,
-            enable_version_counter=False,
+        self.checkpoints = RunCheckpoint(
+            self.out, BEST.removesuffix(".ckpt"), monitor="val_loss", enable_version_counter=False
         )
+        last = RunCheckpoint(self.out, LAST.removesuffix(".ckpt"), enable_version_counter=False)
         asked = self._get(self.config_init, "trainer")
-        ours: list[Callback] = [self.checkpoints]
+        # The last one is saved behind the best one, and so knows of it when it is resumed.
+        ours: list[Callback] = [last] if self.config["refit"] is not None else [self.checkpoints, last]
         if asked.get("enable_progress_bar") is not False:
             in_terminal = sys.stdout.isatty()
             ours.append(RichProgressBar() if in_terminal else EpochLines())
@@ -78,6 +90,8 @@ class FitCLI(ExperimentCLI):
     def save_config(self) -> None:
         """Write config.yaml: the first file of the run folder, so that a mistake before it leaves the folder empty
         and the mended command can take it."""
+        # A configuration to begin with: it can be given to another run.
+        self.config["resume"] = False
         self.parser.save(self.config, self.out / "config.yaml", overwrite=True, skip_validation=True)
 
 
@@ -121,8 +135,19 @@ def _fit(argv: Sequence[str]) -> Path:
     if cli.config["shuffle_labels"]:
         data.shuffle_labels(int(cli.config["seed_everything"] or 0))
         log.warning("SHUFFLED LABELS: a control. What this model learns is not pain.")
+    if str(trainer.precision) not in PRECISIONS:
+        raise PainseqError(f"--trainer.precision is {trainer.precision}; choose one of {', '.join(PRECISIONS)}.")
+    if trainer.val_check_interval != 1.0:
+        raise PainseqError(
+            "--trainer.val_check_interval is not 1.0, but a run can be resumed at the end of an epoch only."
+        )
     data.setup("fit")
     model.bind(data)
+    if data.split.validation and len(data.dataset("validation")) < trainer.world_size:
+        raise PainseqError(
+            f"{len(data.dataset('validation'))} validation clips for {trainer.world_size} processes; each needs one. "
+            "Train on fewer processes."
+        )
     resume = cli.out / LAST if cli.config["resume"] else None
     if resume is not None:
         model.check_resumes(read_checkpoint(resume).record)
@@ -198,7 +223,7 @@ def _finish(cli: FitCLI, model: PainClassifier, data: PainDataModule, trainer: T
         (cli.out / name).write_bytes(base64.b64decode(picture))
     if isinstance(model.extractor, Extractor) and model.extractor.trainable:
         model.extractor.network.load_state_dict(read_checkpoint(chosen).extractor or {})
-        model.extractor.trained_on = tuple(sorted({*model.extractor.trained_on, *data.subjects_seen()}))
+        model.extractor.trained_on = tuple(sorted({*model.extractor.trained_on, *model.fitted_on}))
         save_weights(model.extractor, cli.out / "extractor.safetensors")
     if refitted:
         log.info("%d epochs on Train and Validation; checkpoint %s", trainer.current_epoch, chosen)

@@ -31,6 +31,12 @@ def grad_cam(model: PainModel, crops: Tensor, present: Tensor, target: int, extr
     Raises:
         PainseqError: the extractor has no maps, or no frame has a face.
     """
+    if "cnn" not in model.streams:
+        raise PainseqError("This model looks at landmarks alone, so there is no map of the face to draw.")
+    if model.record["baseline_clips"]:
+        raise PainseqError(
+            "This model takes features relative to each subject's own, which Grad-CAM here does not know."
+        )
     extractor = model.extractor
     if not isinstance(extractor, VGG16 | TimmBackbone):
         raise PainseqError(

@@ -22,7 +22,14 @@ def frame_features(extractor: Extractor | None, x: Tensor, mask: Tensor, extra: 
     """
     if extractor is None or x.ndim != 5 or tuple(x.shape[2:]) == tuple(extractor.out_shape):
         return x.float()
-    real: Tensor = extractor(x[mask])
+    crops = x[mask]
+    if extractor.training and len(crops) == 1:
+        # A single frame has no variance for batch norm: it is normalised as in prediction.
+        extractor.eval()
+        real: Tensor = extractor(crops)
+        extractor.train()
+    else:
+        real = extractor(crops)
     out = real.new_zeros((*mask.shape, *real.shape[1:]))
     out[mask] = real
     return out if extra is None else torch.cat([out, extra.to(out.dtype)], dim=-1)

@@ -26,6 +26,8 @@ class Head(nn.Module):
     num_classes: int
     max_frames: int | None = None
     """The longest clip that it takes, in frames; None: any."""
+    streams: Mapping[str, int | None] | None = None
+    """The streams that it tells apart, in order, and the width that it expects of each (None: any). None: all one."""
 
     def __init__(self, in_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()

@@ -96,6 +96,8 @@ class TwoStream(Head):
         self.dense_cnn = dense_cnn
         self.dense = dense
         self.dropout = dropout
+        wanted = {"cnn": None, "landmarks": 2 * landmarks}
+        self.streams = wanted if only is None else {only: wanted[only]}
         (width,) = self.pooled_shape()
         self._check_width(width)
         fused = 0

@@ -28,6 +28,7 @@ def extractors(one_thread) -> dict[str, VGG16 | TimmBackbone]:
 def model_of(extractor, head: type) -> PainModel:
     torch.manual_seed(0)
     record = {"class_names": NAMES, "sampling": {"fps": 5.0}, "loss": "cross_entropy", "streams": ["cnn"]}
+    record["baseline_clips"] = 0
     return PainModel(record, head(tuple(extractor.out_shape), 3), extractor, None)
 
 

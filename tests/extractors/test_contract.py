@@ -121,6 +121,13 @@ def test_batch_features_are_zero_where_masked(extractor):
     torch.testing.assert_close(out[mask], extractor(x[mask]).float(), rtol=1e-5, atol=1e-5)
 
 
+def test_a_batch_with_a_single_frame_trains():
+    extractor = TimmBackbone("test_resnet", input_size_px=SIZE_PX, trainable=["all"]).train()
+    x, mask = crops(2).reshape(1, 2, 3, SIZE_PX, SIZE_PX), torch.tensor([[False, True]])
+    frame_features(extractor, x, mask).sum().backward()
+    assert extractor.training and any(p.grad is not None for p in extractor.parameters())
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_random_start_depends_on_the_seed_alone(name, extractors):
     torch.manual_seed(1)

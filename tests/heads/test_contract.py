@@ -41,7 +41,7 @@ HEADS = {
     "stacked_lstm": lambda k: StackedLSTM((D,), k, units=8, layers=2),
     "stacked_lstm_forward": lambda k: StackedLSTM((D,), k, units=8, layers=1, bidirectional=False),
     "bilstm_attention": lambda k: BiLSTMAttention((D,), k, units=8, heads=2, head_width=4, dense=16),
-    "temporal_conv": lambda k: TemporalConvNet((D,), k, channels=16, blocks=2),
+    "temporal_conv_net": lambda k: TemporalConvNet((D,), k, channels=16, blocks=2),
     "attention_mil": lambda k: AttentionMIL((D,), k, hidden=16, attention=8),
     "two_stream": lambda k: TwoStream((D,), k, landmarks=3, units=8, heads=2, head_width=4, ratio=2, dense_cnn=8),
     "two_stream_cnn": lambda k: TwoStream((D,), k, 3, "cnn", units=8, heads=2, head_width=4, ratio=2, dense_cnn=8),
@@ -288,7 +288,22 @@ def test_learns_a_small_separable_set(name, one_thread):
     assert (label == target).float().mean() >= 0.95
 
 
-REGRESSION = {"frame_ann": -0.28381, "linear_frames": 0.44973, "lstm": -0.41386}
+REGRESSION = {
+    "frame_ann": -0.28381,
+    "linear_frames": 0.44973,
+    "linear_probe": 0.36764,
+    "lstm": -0.41386,
+    "stacked_lstm": 0.13106,
+    "stacked_lstm_forward": 0.28683,
+    "bilstm_attention": 0.33834,
+    "temporal_conv_net": 0.67420,
+    "attention_mil": 0.40126,
+    "two_stream": -0.32368,
+    "two_stream_cnn": 0.67368,
+    "two_stream_landmarks": 0.72884,
+    "vivit": -0.06806,
+    "vivit_factorised": 0.22316,
+}
 
 
 @pytest.mark.parametrize("name", HEADS)
