@@ -386,6 +386,29 @@ def test_a_head_starts_from_another_models_weights(lstm, run, electrical, store)
         classifier.bind(AI4Pain(electrical, DataOptions(split=other, store=store)))
 
 
+def test_two_streams_are_fitted_one_by_one_and_then_together(run, caplog):
+    """The commands of configs/reproduce/elghaish2025.yaml."""
+    alone = [
+        run(
+            stream,
+            f"--data.options.streams=[{stream}]",
+            f"--model.head.init_args.only={stream}",
+            "--trainer.max_epochs=1",
+            head="two_stream",
+        )
+        / "best.ckpt"
+        for stream in ("cnn", "landmarks")
+    ]
+    still = ["--model.optimizer.init_args.lr=0", "--trainer.max_epochs=1"]
+    sources = f"--model.start_from=[{alone[0]},{alone[1]}]"
+    with caplog.at_level("INFO", logger="painseq"):
+        fused = weights(run("fused", sources, *still, head="two_stream") / "last.ckpt")
+    assert sum("Started from" in message for message in caplog.messages) == 2
+    for path, prefix in zip(alone, ("head.cnn.", "head.landmark."), strict=True):
+        taken = {key: value for key, value in weights(path).items() if key.startswith(prefix) and "weight" in key}
+        assert taken and all(torch.equal(fused[key], value) for key, value in taken.items())
+
+
 def test_clips_longer_than_the_head_takes_are_refused_before_training(electrical, store):
     class Short(LSTM):
         max_frames = 8

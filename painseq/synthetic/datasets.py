@@ -339,7 +339,9 @@ def _write_clip(job: ClipJob) -> int:
         place.parent.mkdir(parents=True, exist_ok=True)
     # Unfinished files stand where no scan of the data set's videos meets them, even after a kill.
     stage = job.root / ".unfinished" / f"{job.subject}_{job.clip}"
-    stage.mkdir(parents=True, exist_ok=True)
+    # A process that was killed here may have left files behind.
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
     staged_truth = truth.with_suffix(".unfinished")
     save_file(
         {
