@@ -241,7 +241,8 @@ class PainClassifier(pl.LightningModule):
                 )
 
     def _set_weights(self, data: PainDataModule) -> None:
-        counts = torch.tensor(list(data.train_item_counts().values()), dtype=torch.float32)
+        # A class all of whose clips lack a face counts as one: an infinite weight would poison the others.
+        counts = torch.tensor(list(data.train_item_counts().values()), dtype=torch.float32).clamp(min=1)
         weighted = self.class_weights == "inverse_frequency"
         if weighted and data.options.balance:
             raise PainseqError(
