@@ -45,13 +45,17 @@ def start_head(head: Head, source: str) -> frozenset[str]:
             f"{source} holds nothing that fits {type(head).__name__}. It holds {_some(tensors)}; the head has "
             f"{_some(own)}. Start from a network of the same kind and width, or leave start_from out."
         )
-    left = sorted(own.keys() - set(taken))
+    left = own.keys() - set(taken)
+    blocks = dict.fromkeys(name.partition(".")[0] for name in own if name in left)
+    # A block that was left as a whole is named by its name alone.
+    whole = [block for block in blocks if not any(name.partition(".")[0] == block for name in taken)]
+    named = whole + [name for name in own if name in left and name.partition(".")[0] not in whole]
     log.info(
         "Started from %s: %d of %d tensors%s",
         source,
         len(taken),
         len(own),
-        f"; from random: {', '.join(left)}" if left else "",
+        f"; left as they were: {', '.join(named)}" if left else "",
     )
     return frozenset(fitted_on)
 

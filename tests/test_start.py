@@ -52,7 +52,7 @@ def test_what_does_not_fit_stays_and_is_named(tmp_path, weights, caplog):
     torch.save({**weights, "layers.1.bias": torch.ones(3)}, tmp_path / "w.pth")
     with caplog.at_level(logging.INFO, "painseq"):
         start_head(head(), str(tmp_path / "w.pth"))
-    assert caplog.messages[0].endswith(": 1 of 2 tensors; from random: layers.1.bias")
+    assert caplog.messages[0].endswith(": 1 of 2 tensors; left as they were: layers.1.bias")
 
 
 def test_a_file_tells_whom_it_was_fitted_on(tmp_path, weights):

@@ -403,7 +403,8 @@ def test_two_streams_are_fitted_one_by_one_and_then_together(run, caplog):
     sources = f"--model.start_from=[{alone[0]},{alone[1]}]"
     with caplog.at_level("INFO", logger="painseq"):
         fused = weights(run("fused", sources, *still, head="two_stream") / "last.ckpt")
-    assert sum("Started from" in message for message in caplog.messages) == 2
+    told = [message for message in caplog.messages if message.startswith("Started from")]
+    assert len(told) == 2 and told[0].endswith("left as they were: landmark, fusion_norm, fusion")
     for path, prefix in zip(alone, ("head.cnn.", "head.landmark."), strict=True):
         taken = {key: value for key, value in weights(path).items() if key.startswith(prefix) and "weight" in key}
         assert taken and all(torch.equal(fused[key], value) for key, value in taken.items())
