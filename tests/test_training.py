@@ -19,6 +19,7 @@ from painseq import heads
 from painseq.augment import Augment
 from painseq.checkpoint import AveragedModel, load_averaged, read_checkpoint
 from painseq.classifier import PainClassifier
+from painseq.cli.evaluate import model_name
 from painseq.cli.fit import fit
 from painseq.cli.run_folder import read_history
 from painseq.datamodule import DataOptions, SplitOptions
@@ -337,6 +338,7 @@ def test_checkpoints_are_averaged_by_their_probabilities(run, head, electrical, 
     single = [[*painseq.load(path).predict(video).probabilities.values()] for path in paths]
     assert [*averaged.predict(video).probabilities.values()] == pytest.approx(np.mean(single, axis=0), abs=1e-5)
     assert averaged.fitted_on == painseq.load(paths[0]).fitted_on
+    assert model_name(averaged).endswith(", mean of 3")
 
 
 def test_models_of_other_pipelines_are_not_averaged(lstm, ann, run):

@@ -113,7 +113,11 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
 
 def model_name(model: PainModel) -> str:
     """What a model is called in tables: its head, and whatever makes its score another than a plain one."""
+    from painseq.checkpoint import AveragedModel
+
     name = type(model.head).__name__
+    if isinstance(model, AveragedModel):
+        name += f", mean of {len(model.members)}"
     data = model.record.get("data")
     if isinstance(data, Mapping) and data.get("shuffled_labels") is not None:
         name += ", SHUFFLED LABELS"
