@@ -533,7 +533,7 @@ def prepare(out: Path, quick: bool) -> None:
     demo.train_heat_cnn()
     data = [f"--config={DATA}", f"--data.root={out / 'electrical'}"]
     weights = f"--model.extractor.init_args.weights={out / 'heat_cnn' / 'extractor.safetensors'}"
-    extract([*data, weights, f"--out={out / 'features'}"])
+    extract([*data, weights, f"--out={out / 'features'}", "--precision=fp32"])
     pixels = [f"--config={YAMLS[name]}" for name in YAMLS if takes_pixels(name)][:1]
     if pixels:
         extract([*data, *pixels, *small_crops(), f"--out={out / 'crops'}"])

@@ -122,7 +122,7 @@ def store(work: Path, on_electrical: list[str]) -> Path:
     """Features of the electrical data, fp32."""
     from painseq.cli.extract import extract
 
-    extract([*on_electrical, "--out", str(work / "store"), "--dtype", "float32"])
+    extract([*on_electrical, "--out", str(work / "store"), "--dtype", "float32", "--precision", "fp32"])
     return work / "store"
 
 

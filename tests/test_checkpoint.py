@@ -104,7 +104,7 @@ def test_the_file_alone_is_enough(on_electrical, tmp_path, video):
     weights = tmp_path / "network.safetensors"
     save_weights(TimmBackbone("test_resnet", input_size_px=32, seed=5), weights)
     args = [*on_electrical, "--model.extractor.init_args.weights", str(weights)]
-    extract([*args, "--out", str(tmp_path / "store"), "--parts", "train", "validation"])
+    extract([*args, "--out", str(tmp_path / "store"), "--parts", "train", "validation", "--precision", "fp32"])
     head = ["--config", "configs/head/lstm.yaml", "--trainer.max_epochs", "1"]
     checkpoint = fit([*args, *head, "--data.options.store", str(tmp_path / "store"), "--out", str(tmp_path / "run")])
     checkpoint /= "best.ckpt"

@@ -13,7 +13,9 @@ from painseq.errors import PainseqError
 COMMANDS = {
     "demo": "Do the whole job on generated data, from videos to a report, in a few minutes.",
     "synth": "Write generated pain videos in the layout of a real data set.",
+    "faces": "Find and follow the face in a data set's videos, and keep the tracks.",
     "extract": "Turn a data set's videos into a feature store; run again, it resumes.",
+    "store": "Tell what a feature store holds, or verify it.",
     "fit": "Train a head (or an extractor) on a data set: Lightning's command line.",
     "evaluate": "Score a checkpoint, or a predictions file, on people it has never seen.",
     "predict": "Say what a checkpoint makes of video files.",
@@ -24,6 +26,7 @@ COMMANDS = {
 GOING_ON = {
     "demo": "What was finished is kept; to go on, run the same command again.",
     "synth": "What was finished is kept; to go on, run the same command again.",
+    "faces": "What was finished is kept; to go on, run the same command again.",
     "extract": "What was finished is kept; to go on, run the same command again.",
     "fit": "What was finished is kept; to go on, add --resume true --out FOLDER (the run's).",
 }

@@ -1,4 +1,4 @@
-"""The command line that `fit`, `extract` and `evaluate` share: one set of YAML files serves all three."""
+"""The command line that `fit`, `faces`, `extract` and `evaluate` share: one set of YAML files serves all."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from painseq.classifier import PainClassifier
 from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
+from painseq.records import PARTS, Manifest
 
 
 class ExperimentCLI(LightningCLI):
@@ -81,8 +82,19 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--out", type=Path, required=True, help="Folder of the feature store.")
             parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
             parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
+            parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help=PRECISION_HELP)
+            parser.add_argument(
+                "--batch_frames", type=int | None, default=None, help="Frames the network takes at once."
+            )
+            parser.add_argument("--workers", type=int | None, default=None, help="Threads that read videos.")
+            parser.add_argument("--strict", action="store_true", help="End at the first clip that fails.")
+            parser.add_argument("--json", action="store_true", help="Print the summary as JSON.")
             parser.add_argument("--export", type=Path | None, default=None, help="Also write one npz a clip here.")
-            parser.add_argument("--parts", nargs="*", default=[], help="Only these parts: train, validation, test.")
+            parser.add_argument("--parts", nargs="*", default=[], help=PARTS_HELP)
+        elif self.command == "faces":
+            parser.add_argument("--out", type=Path, required=True, help="Folder of the face tracks.")
+            parser.add_argument("--workers", type=int, default=1, help="Threads that read videos.")
+            parser.add_argument("--parts", nargs="*", default=[], help=PARTS_HELP)
         else:
             parser.add_argument("--checkpoint", type=Path | None, default=None, help="best.ckpt of a run.")
             parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
@@ -132,9 +144,13 @@ def quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+PRECISION_HELP = "Of the network; auto: bf16 where the device has it natively, but that of a store to be completed."
+PARTS_HELP = "Only these parts: train, validation, test."
+
 DESCRIPTIONS = {
     "fit": "Train a head on a data set. A YAML given here names classes and so is code: run only those you trust.",
     "extract": "Turn a data set's videos into a feature store. Run again, it resumes.",
+    "faces": "Find and follow the face in a data set's videos, and keep the tracks. Run again, it resumes.",
     "evaluate": "Score a checkpoint on one part of a data set.",
 }
 
@@ -173,3 +189,17 @@ def shipped(path: Path) -> Path:
         return inside
     known = sorted(f"configs/{file.relative_to(root).as_posix()}" for file in root.rglob("*.yaml"))
     raise PainseqError(f"No configuration at {path}. Shipped with painseq: {', '.join(known)}.")
+
+
+def chosen_parts(data: PainDataModule, parts: Sequence[str]) -> Manifest:
+    """The clips of some parts of a data set; no part named is every clip.
+
+    Raises:
+        PainseqError: no such part.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise PainseqError(f"--parts names {unknown[0]!r}; parts are {', '.join(PARTS)}.")
+    if not parts:
+        return data.manifest
+    return data.manifest.only(clip for part in PARTS if part in parts for clip in data.split.clips(data.manifest, part))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from painseq.classifier import PainClassifier
-from painseq.cli.experiment import ExperimentCLI
+from painseq.cli.experiment import ExperimentCLI, chosen_parts
+from painseq.cli.progress import progress_of_clips
 from painseq.cli.run_folder import pick_device, versions, write_json
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
-from painseq.features import ExtractProgress, ExtractSummary, FeatureStore, export_npz
+from painseq.extractors import Extractor
+from painseq.faces import FaceCrops
+from painseq.features import ExtractSummary, FeatureStore, export_npz
 from painseq.features import extract as fill_store
-from painseq.records import PARTS
+from painseq.features.processes import this_process
+from painseq.spec import difference
 
 log = logging.getLogger("painseq")
 
@@ -42,15 +45,14 @@ def extract(argv: Sequence[str]) -> ExtractSummary:
     face = data.options.face
     if face is None:
         raise PainseqError("`painseq extract` needs a face crop: add a `face` to the data options.")
-    unknown = [part for part in config["parts"] if part not in PARTS]
-    if unknown:
-        raise PainseqError(f"--parts names {unknown[0]!r}; parts are {', '.join(PARTS)}.")
-    manifest = data.manifest
-    if config["parts"]:
-        manifest = manifest.only(clip for part in config["parts"] for clip in data.split.clips(manifest, part))
-    device, out = pick_device(config["device"]), Path(config["out"])
+    process = this_process()
+    if config["export"] is not None and process.count > 1:
+        raise PainseqError("--export needs the whole store: run `painseq extract --export` again with one process.")
+    manifest = chosen_parts(data, config["parts"])
+    _warn_of_other_crops(model.extractor, face)
+    device, out = pick_device(config["device"], process), Path(config["out"])
     log.info(
-        "%s: %d clips of %d subjects; %s on %s; locator %s; into %s",
+        "%s: %d clips of %d subjects; %s on %s; locator %s; into %s%s",
         data.name,
         len(manifest),
         len(manifest.subjects),
@@ -58,21 +60,9 @@ def extract(argv: Sequence[str]) -> ExtractSummary:
         device,
         type(face.locator).__name__,
         out,
+        f"; process {process.rank} of {process.count}" if process.count > 1 else "",
     )
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bar:
-        task = bar.add_task("extract", total=len(manifest), note="")
-
-        def show(now: ExtractProgress) -> None:
-            note = f"{now.frames_per_s:.0f} frames/s, {now.faceless} faceless, {now.failed} failed"
-            bar.update(task, completed=now.done, note=note)
-
+    with progress_of_clips("extract", shown=process.rank == 0) as bar:
         summary = fill_store(
             manifest,
             face,
@@ -81,14 +71,36 @@ def extract(argv: Sequence[str]) -> ExtractSummary:
             out,
             dtype=config["dtype"],
             device=device,
-            on_progress=show,
+            precision=config["precision"],
+            batch_frames=config["batch_frames"],
+            workers=config["workers"],
+            process=process,
+            strict=config["strict"],
+            on_progress=bar,
         )
     log.info("%s", summary)
-    if summary.extracted or not (out / "run.json").is_file():
+    if config["json"]:
+        sys.stdout.write(json.dumps(summary.to_dict(), indent=2) + "\n")
+    told = out / ("run.json" if process.rank == 0 else f"run-{process.rank:03d}.json")
+    if summary.extracted or not told.is_file():
         # A run that found everything done says nothing of how it was made.
-        write_json(out / "run.json", {"versions": versions(), "device": device, "summary": summary.to_dict()})
-    manifest.write_csv(out / "manifest.csv")
+        write_json(told, {"versions": versions(), "device": device, "summary": summary.to_dict()})
+    if process.rank == 0:
+        manifest.write_csv(out / "manifest.csv")
     if config["export"] is not None:
         export_npz(FeatureStore(out), Path(config["export"]))
         log.info("exported to %s", config["export"])
     return summary
+
+
+def _warn_of_other_crops(extractor: Extractor, face: FaceCrops) -> None:
+    """Tell if the network was trained on faces that were cropped otherwise."""
+    trained = (extractor.card or {}).get("face")
+    identity = trained.get("identity") if isinstance(trained, dict) else None
+    if isinstance(identity, dict) and (lines := difference(identity, face.identity())):
+        log.warning(
+            "%s was trained on faces cropped otherwise, and its features of these crops may be worse. It knows\n  %s\n"
+            "where the second value is the one asked for.",
+            type(extractor).__name__,
+            "\n  ".join(lines),
+        )

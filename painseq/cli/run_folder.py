@@ -8,9 +8,13 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from painseq import __version__
 from painseq.errors import PainseqError
+
+if TYPE_CHECKING:
+    from painseq.features.processes import Process
 
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "jsonargparse", "timm", "torchmetrics", "safetensors", "scikit-learn",
@@ -65,8 +69,9 @@ def read_history(run: Path) -> list[Mapping[str, float]]:
     return [rows[epoch] for epoch in sorted(rows)]
 
 
-def pick_device(name: str) -> str:
-    """ "auto" is the first GPU if there is one, else the CPU; anything else is taken as it is.
+def pick_device(name: str, process: Process | None = None) -> str:
+    """ "auto" is a GPU if there is one (of several processes, each its own), else the CPU; anything else is taken as it
+    is.
 
     Raises:
         PainseqError: a GPU is asked for and there is none, or no device has this name.
@@ -74,7 +79,9 @@ def pick_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            return "cpu"
+        return "cuda" if process is None or process.count == 1 else f"cuda:{process.local_rank}"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise PainseqError(f"--device {name}: no GPU can be used here. Use --device cpu.")
     try:

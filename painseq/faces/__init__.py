@@ -1,4 +1,4 @@
-"""From a video to crops of one face: locators, a track, crops."""
+"""From a video to crops of one face: locators, tracks, crops."""
 
 from painseq.faces.crops import CropChunk, FaceCrops
 from painseq.faces.face_alignment import FaceAlignment
@@ -6,6 +6,7 @@ from painseq.faces.full_frame import FullFrame
 from painseq.faces.locator import Face, Locator
 from painseq.faces.sidecar import Sidecar
 from painseq.faces.track import FaceTrack, track
+from painseq.faces.tracks import StoredTrack, TrackFolder
 from painseq.faces.yunet import YuNet
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "FullFrame",
     "Locator",
     "Sidecar",
+    "StoredTrack",
+    "TrackFolder",
     "YuNet",
     "track",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -31,9 +32,14 @@ class FaceAlignment(Locator):
         self.device = device
         self.detector = detector
         self._aligner: Any = None
+        self._loading = threading.Lock()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_aligner": None}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_aligner", "_loading")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__ |= state
+        self._aligner, self._loading = None, threading.Lock()
 
     def identity(self) -> Spec:
         """The device does not count."""
@@ -43,8 +49,9 @@ class FaceAlignment(Locator):
         """Every face with its landmarks; the box and score are the detector's."""
         if images is None:
             raise ValueError("FaceAlignment needs the images.")
-        if self._aligner is None:
-            self._aligner = self._load()
+        with self._loading:
+            if self._aligner is None:
+                self._aligner = self._load()
         return [self._faces(image) for image in images]
 
     def _faces(self, image: NDArray[np.uint8]) -> list[Face]:

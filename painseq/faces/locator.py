@@ -27,19 +27,30 @@ class Face:
     score: float
     landmarks: NDArray[np.float32] | None = None
 
+    def towards(self, other: Face, share: float) -> Face:
+        """Where the face is after a share, 0 to 1, of a straight way to `other`."""
+        weight = np.float32(share)
+        landmarks = None
+        if self.landmarks is not None and other.landmarks is not None:
+            landmarks = (1 - weight) * self.landmarks + weight * other.landmarks
+        box = (1 - weight) * self.box + weight * other.box
+        return Face(box, (1 - share) * self.score + share * other.score, landmarks)
+
 
 class Locator(ABC):
     """Finds the faces in each frame of a video.
 
-    Each argument of `__init__` is kept as an attribute of that name, so that a checkpoint can record it.
+    Landmarks come with every face that it finds, always the same number, or with none. Each argument of `__init__` is
+    kept as an attribute of that name, so that a checkpoint can record it. Clips may be worked on in several threads,
+    which then share one locator.
     """
 
     needs_pixels: ClassVar[bool]
-    """Whether `locate` looks at the images; without, the video is decoded once instead of twice."""
+    """Whether `locate` looks at the images; without, it is asked once, for all frames of a clip."""
 
     @abstractmethod
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
-        """All faces in each of N frames, in any order.
+        """All faces in each of N frames, in any order; the frames need not be consecutive.
 
         Args:
             images: (N, H, W, 3) RGB, or None where `needs_pixels` is false.

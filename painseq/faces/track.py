@@ -1,14 +1,16 @@
-"""One face followed through a clip."""
+"""One face followed through a clip, as its frames come."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from painseq.errors import PainseqError
 from painseq.faces.locator import Face
 
 _SAME_MOMENT_S = 1e-6
@@ -16,14 +18,14 @@ _SAME_MOMENT_S = 1e-6
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """Where the followed face is in each of N frames.
+    """Where the followed face is in each of N frames; a slice of it is the track of these frames.
 
     Args:
         times_s: (N,) float64.
-        boxes: (N, 4) float32, left, top, right, bottom, smoothed over time; NaN where not present.
+        boxes: (N, 4) float32, left, top, right, bottom; NaN where not present.
         present: (N,) bool, false where the frame counts as faceless.
         scores: (N,) float32, interpolated in a bridged gap; 0 where not present.
-        landmarks: (N, L, 2) float32, not smoothed, NaN where not present; None unless every face found has them.
+        landmarks: (N, L, 2) float32, not smoothed, NaN where not present; None if no face with landmarks is known.
     """
 
     times_s: NDArray[np.float64]
@@ -32,90 +34,238 @@ class FaceTrack:
     scores: NDArray[np.float32]
     landmarks: NDArray[np.float32] | None
 
+    def __len__(self) -> int:
+        return len(self.times_s)
 
-def track(
-    detections: Sequence[Sequence[Face]], times_s: NDArray[np.float64], smooth_s: float, max_gap_s: float
-) -> FaceTrack:
-    """Follow one face.
+    def __getitem__(self, frames: slice) -> FaceTrack:
+        landmarks = None if self.landmarks is None else self.landmarks[frames]
+        return FaceTrack(self.times_s[frames], self.boxes[frames], self.present[frames], self.scores[frames], landmarks)
+
+    def spans_without_face(self) -> list[tuple[float, float]]:
+        """First and last moment, in seconds, of each unbroken run of faceless frames."""
+        return [
+            (float(self.times_s[first]), float(self.times_s[end - 1]))
+            for first, end in _runs(self.present)
+            if not self.present[first]
+        ]
+
+
+def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
+    """Consecutive parts of one track as one; a part that knows of no landmarks has NaN where another one has them."""
+    parts = [part for part in tracks if len(part)]
+    if not parts:
+        return _rows([], [], None)
+    points = next((part.landmarks.shape[1:] for part in parts if part.landmarks is not None), None)
+    landmarks = None
+    if points is not None:
+        landmarks = np.concatenate(
+            [
+                np.full((len(part), *points), np.nan, np.float32) if part.landmarks is None else part.landmarks
+                for part in parts
+            ]
+        )
+    return FaceTrack(
+        np.concatenate([part.times_s for part in parts]),
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.present for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        landmarks,
+    )
+
+
+class Tracker:
+    """Follows one face, given the faces in each frame, in order and any number of frames at a time.
 
     It is the largest one at first, then in each frame the one whose centre is nearest to the last box's, if it lies
     within one longer side of that box; else the face is out of sight in that frame. Once it has been so for more
     than `max_gap_s`, the largest face is taken anew. Between two sightings at most `max_gap_s` apart, box and
     landmarks are interpolated; in a longer gap, before the first sighting and after the last, the frames are
-    faceless: nothing is extrapolated. Boxes are then smoothed within each unbroken run by a centred moving average
-    over `smooth_s`, which shrinks symmetrically towards the ends of the run, so that steady motion stays as it is.
+    faceless: nothing is extrapolated.
+
+    Args:
+        max_gap_s: longest gap that is bridged; 0 bridges none.
+        video: the file, for errors.
+    """
+
+    def __init__(self, max_gap_s: float, video: Path | None = None) -> None:
+        self.max_gap_s = max_gap_s
+        self.video = video
+        self._last: Face | None = None
+        self._last_s = 0.0
+        self._in_sight = False
+        self._gap_s: list[float] = []
+        self._points: tuple[int, ...] | None = None
+
+    def add(self, times_s: NDArray[np.float64], detections: Sequence[Sequence[Face]]) -> FaceTrack:
+        """Take the next frames, at times that do not decrease; give those that are settled now, in order.
+
+        A frame with the face in sight is settled at once, one without after `max_gap_s` at the latest.
+
+        Raises:
+            PainseqError: faces with different numbers of landmarks.
+        """
+        times: list[float] = []
+        faces: list[Face | None] = []
+        for moment, found in zip(times_s.tolist(), detections, strict=True):
+            bridged = self._last is not None and moment - self._last_s <= self.max_gap_s + _SAME_MOMENT_S
+            face = self._choose(found, bridged)
+            if face is None and bridged:
+                self._gap_s.append(moment)
+                continue
+            if face is not None:
+                self._check_landmarks(face, moment)
+            for missed_s in self._gap_s:
+                share = (missed_s - self._last_s) / max(moment - self._last_s, _SAME_MOMENT_S)
+                between = self._last.towards(face, share) if face and self._last and bridged else None
+                times.append(missed_s)
+                faces.append(between)
+            self._gap_s = []
+            times.append(moment)
+            faces.append(face)
+            if face is not None:
+                self._last, self._last_s = face, moment
+        return _rows(times, faces, self._points)
+
+    def finish(self) -> FaceTrack:
+        """The frames that were not settled when the clip ended: they are faceless."""
+        rest, self._gap_s = self._gap_s, []
+        return _rows(rest, [None] * len(rest), self._points)
+
+    def _choose(self, found: Sequence[Face], bridged: bool) -> Face | None:
+        followed, self._in_sight = self._in_sight, False
+        if not found:
+            return None
+        if self._last is None or not (bridged or followed):
+            chosen = max(found, key=_area)
+        else:
+            last = self._last
+            chosen = min(found, key=lambda face: _distance(face, last))
+            if _distance(chosen, last) > max(last.box[2] - last.box[0], last.box[3] - last.box[1]):
+                return None
+        self._in_sight = True
+        return chosen
+
+    def _check_landmarks(self, face: Face, moment: float) -> None:
+        points = None if face.landmarks is None else face.landmarks.shape
+        if self._last is not None and points != self._points:
+            before, now = (shape[0] if shape else "no" for shape in (self._points, points))
+            raise PainseqError(
+                f"{self.video or 'The video'}: the face {moment:.3f} s into the clip has {now} landmarks, those before "
+                f"it have {before}. A locator gives all faces of a video the same number of landmarks, or none; mend "
+                "the locator, or the files that it reads."
+            )
+        self._points = points
+
+
+class Smoother:
+    """Centred moving average over the boxes of a track, whose frames come in order and any number at a time.
+
+    It goes over `smooth_s`, within each unbroken run of frames with the face, and shrinks symmetrically towards the
+    ends of the run, so that steady motion stays as it is.
+
+    Args:
+        smooth_s: width of the average; 0 does not smooth.
+    """
+
+    def __init__(self, smooth_s: float) -> None:
+        self.smooth_s = smooth_s
+        # The present run, as far back as its next average reaches; its first `_given` frames are settled.
+        self._run = _rows([], [], None)
+        self._given = 0
+        self._start_s = 0.0
+
+    def add(self, track: FaceTrack) -> FaceTrack:
+        """Take the next frames; give those that are settled now: all but those of the last `smooth_s` / 2."""
+        settled = []
+        for first, end in _runs(track.present):
+            part = track[first:end]
+            if not part.present[0]:
+                settled += [self.finish(), part]
+                continue
+            if not len(self._run):
+                self._start_s = float(part.times_s[0])
+            self._run = joined([self._run, part])
+            settled.append(self._settle(ended=False))
+        return joined(settled)
+
+    def finish(self) -> FaceTrack:
+        """The frames that were not settled when the clip ended."""
+        settled = self._settle(ended=True)
+        self._run, self._given = _rows([], [], None), 0
+        return settled
+
+    def _settle(self, ended: bool) -> FaceTrack:
+        run, times = self._run, self._run.times_s
+        if not len(run):
+            return run
+        reach_s = self.smooth_s / 2 + _SAME_MOMENT_S
+        end = len(run) if ended else int(np.searchsorted(times + reach_s, times[-1]))
+        now = times[self._given : end]
+        half = np.minimum(self.smooth_s / 2, np.minimum(now - self._start_s, times[-1] - now)) + _SAME_MOMENT_S
+        low = np.searchsorted(times, now - half)
+        high = np.searchsorted(times, now + half, side="right")
+        # Each mean by itself: running sums would make a box depend on how the frames were handed over.
+        boxes = [run.boxes[a:b].astype(np.float64).mean(axis=0) for a, b in zip(low, high, strict=True)]
+        settled = replace(run[self._given : end], boxes=np.asarray(boxes, np.float32).reshape(-1, 4))
+        keep = int(np.searchsorted(times, times[end] - reach_s)) if end < len(run) else len(run)
+        self._run, self._given = run[keep:], end - keep
+        return settled
+
+
+def track(
+    detections: Sequence[Sequence[Face]], times_s: NDArray[np.float64], smooth_s: float, max_gap_s: float
+) -> FaceTrack:
+    """Follow one face through a whole clip, as `Tracker` and `Smoother` do.
 
     Args:
         detections: the faces in each of N frames.
         times_s: (N,) not decreasing.
-        smooth_s: width of the average; 0 does not smooth.
+        smooth_s: width of the average over the boxes; 0 does not smooth.
         max_gap_s: longest gap that is bridged; 0 bridges none.
+
+    Raises:
+        PainseqError: faces with different numbers of landmarks.
     """
-    times = np.asarray(times_s, dtype=np.float64)
-    seen = _follow(detections, times, max_gap_s)
-    count = len(times)
-    present = np.zeros(count, np.bool_)
-    boxes = np.full((count, 4), np.nan, np.float32)
-    scores = np.zeros(count, np.float32)
-    shapes = {None if face.landmarks is None else face.landmarks.shape for face in seen.values()}
-    shape = shapes.pop() if len(shapes) == 1 else None
-    landmarks = None if shape is None else np.full((count, *shape), np.nan, np.float32)
-
-    order = list(seen)
-    for frame, face in seen.items():
-        present[frame], boxes[frame], scores[frame] = True, face.box, face.score
-        if landmarks is not None:
-            landmarks[frame] = face.landmarks
-    tracks = [boxes, scores] if landmarks is None else [boxes, scores, landmarks]
-    for a, b in itertools.pairwise(order):
-        if b - a > 1 and times[b] - times[a] <= max_gap_s + _SAME_MOMENT_S:
-            present[a + 1 : b] = True
-            share = (times[a + 1 : b] - times[a]) / max(times[b] - times[a], _SAME_MOMENT_S)
-            for values in tracks:
-                weight = share.reshape(-1, *[1] * (values.ndim - 1)).astype(np.float32)
-                values[a + 1 : b] = (1 - weight) * values[a] + weight * values[b]
-    return FaceTrack(times, _smooth(boxes, times, present, smooth_s), present, scores, landmarks)
+    tracker = Tracker(max_gap_s)
+    whole = joined([tracker.add(np.asarray(times_s, np.float64), detections), tracker.finish()])
+    return smoothed(whole, smooth_s)
 
 
-def _follow(detections: Sequence[Sequence[Face]], times: NDArray[np.float64], max_gap_s: float) -> dict[int, Face]:
-    seen: dict[int, Face] = {}
-    last: Face | None = None
-    last_s = 0.0
-    for frame, faces in enumerate(detections):
-        if not faces:
-            continue
-        if last is None or (times[frame] - last_s > max_gap_s + _SAME_MOMENT_S and frame - 1 not in seen):
-            face = max(faces, key=_area)
-        else:
-            left, top, right, bottom = last.box
-            distances = [_distance(face.box, last.box) for face in faces]
-            if min(distances) > max(right - left, bottom - top):
-                continue
-            face = faces[distances.index(min(distances))]
-        seen[frame] = last = face
-        last_s = float(times[frame])
-    return seen
+def smoothed(track: FaceTrack, smooth_s: float) -> FaceTrack:
+    """A whole track with its boxes smoothed."""
+    smoother = Smoother(smooth_s)
+    return joined([smoother.add(track), smoother.finish()])
+
+
+def _rows(times_s: Sequence[float], faces: Sequence[Face | None], points: tuple[int, ...] | None) -> FaceTrack:
+    count = len(times_s)
+    track = FaceTrack(
+        times_s=np.asarray(times_s, np.float64),
+        boxes=np.full((count, 4), np.nan, np.float32),
+        present=np.zeros(count, np.bool_),
+        scores=np.zeros(count, np.float32),
+        landmarks=None if points is None else np.full((count, *points), np.nan, np.float32),
+    )
+    for frame, face in enumerate(faces):
+        if face is not None:
+            track.present[frame], track.boxes[frame], track.scores[frame] = True, face.box, face.score
+            if track.landmarks is not None:
+                track.landmarks[frame] = face.landmarks
+    return track
+
+
+def _runs(present: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First frame and end of each run of frames that are all present or all not."""
+    if not len(present):
+        return []
+    edges = [0, *(np.flatnonzero(np.diff(present)) + 1).tolist(), len(present)]
+    return list(itertools.pairwise(edges))
 
 
 def _area(face: Face) -> float:
     return float((face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
 
 
-def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    dx, dy = (a[:2] + a[2:] - b[:2] - b[2:]) / 2
+def _distance(a: Face, b: Face) -> float:
+    dx, dy = (a.box[:2] + a.box[2:] - b.box[:2] - b.box[2:]) / 2
     return float(np.hypot(dx, dy))
-
-
-def _smooth(
-    boxes: NDArray[np.float32], times: NDArray[np.float64], present: NDArray[np.bool_], smooth_s: float
-) -> NDArray[np.float32]:
-    smooth = boxes.copy()
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], present, [False]]).astype(np.int8)))
-    for first, end in edges.reshape(-1, 2):
-        moments = times[first:end]
-        half = np.minimum(smooth_s / 2, np.minimum(moments - moments[0], moments[-1] - moments)) + _SAME_MOMENT_S
-        low = np.searchsorted(moments, moments - half)
-        high = np.searchsorted(moments, moments + half, side="right")
-        total = np.concatenate([np.zeros((1, 4)), np.cumsum(boxes[first:end], axis=0, dtype=np.float64)])
-        smooth[first:end] = (total[high] - total[low]) / (high - low)[:, None]
-    return smooth

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,11 +42,15 @@ class YuNet(Locator):
         self.model = model
         self.min_score = min_score
         self.max_side_px = max_side_px
-        self._detector: Any = None
+        self._own = threading.local()
 
     def __getstate__(self) -> dict[str, object]:
-        # An OpenCV object cannot go to another process; each makes its own.
-        return {**self.__dict__, "_detector": None}
+        # An OpenCV object can neither go to another process nor serve two threads at once; each makes its own.
+        return {name: value for name, value in self.__dict__.items() if name != "_own"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__ |= state
+        self._own = threading.local()
 
     def identity(self) -> Spec:
         """The model counts by its content, wherever its file lies."""
@@ -76,10 +81,10 @@ class YuNet(Locator):
         if scale < 1:
             small = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
             image = np.asarray(small)
-        if self._detector is None:
-            self._detector = self._load()
-        self._detector.setInputSize(size)
-        _, rows = self._detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
+        if not hasattr(self._own, "detector"):
+            self._own.detector = self._load()
+        self._own.detector.setInputSize(size)
+        _, rows = self._own.detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
         if rows is None:
             return []
         factors = np.array([width / size[0], height / size[1]] * 2, np.float32)

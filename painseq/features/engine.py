@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,29 +16,47 @@ import torch
 
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
-from painseq.faces import FaceCrops
-from painseq.features.store import ClipFeatures, Dtype, StoreWriter
-from painseq.records import Clip, Manifest
-from painseq.spec import Spec, digest
-from painseq.video import video_digest
+from painseq.faces import CropChunk, FaceCrops
+from painseq.features.index import Precision
+from painseq.features.network import AskedPrecision, Network, choose_precision
+from painseq.features.pipeline import (
+    CHUNK_FRAMES,
+    Batches,
+    ClipEnd,
+    Digests,
+    Ended,
+    Job,
+    Writing,
+    joined_landmarks,
+    no_frame,
+    read_ahead,
+    read_clip,
+)
+from painseq.features.processes import Process
+from painseq.features.store import ClipFeatures, Dtype, FeatureStore, StoreWriter
+from painseq.records import Manifest
+from painseq.spec import Spec
 
-# VGG16 at 224 pixels on a CPU peaks at 1.6 GB with 32 frames, at 2.5 GB with 64, and is no faster.
-BATCH_FRAMES = 32
+# On a CPU 8 frames fill both cores and stay in its cache (VGG16 and resnet18 lose a tenth at 32).
+CPU_BATCH_FRAMES = 8
+GPU_BATCH_FRAMES = 128
+GPU_WORKERS = 8
+
+STAGES = ("decode", "locate", "crop", "network", "write", "waiting for frames")
 
 Outcome = Literal["extracted", "redone", "skipped", "failed"]
-_OUTCOME: dict[str, Outcome] = {"new": "extracted", "changed": "redone", "done": "skipped"}
 
 
 @dataclass(frozen=True)
 class ExtractProgress:
-    """Where an extraction stands after a clip.
+    """Where an extraction stands: after a clip, or in the middle of one.
 
     Args:
         done: clips dealt with so far, of `total`: extracted, failed, or in the store already.
-        clip_id: the last of them.
-        outcome: what became of it.
+        clip_id: the last of them; empty in the middle of a clip.
+        outcome: what became of it; None in the middle of a clip.
         frames: frames extracted in this run.
-        faceless: those without a face.
+        faceless: those without a face, of finished clips.
         failed: clips that failed in this run.
         frames_per_s: frames extracted a second in this run.
     """
@@ -43,7 +64,7 @@ class ExtractProgress:
     done: int
     total: int
     clip_id: str
-    outcome: Outcome
+    outcome: Outcome | None
     frames: int
     faceless: int
     failed: int
@@ -55,7 +76,7 @@ class ExtractSummary:
     """What an extraction did.
 
     Args:
-        clips: clips asked for.
+        clips: clips asked for; with several processes, of this one.
         extracted: clips extracted in this run; `redone` of them because their video or span had changed.
         redone: see `extracted`.
         skipped: clips that were done before.
@@ -63,7 +84,12 @@ class ExtractSummary:
         frames: frames of all these clips in the store, those done before included.
         faceless: frames among them without a face.
         clips_without_face: clips without any face.
+        reused_tracks: clips extracted in this run whose face track came from disk.
         seconds: this run took.
+        frames_per_s: frames extracted a second in this run.
+        stages: seconds spent in "decode", "locate" (tracking included), "crop", "network", "write", which overlap (the
+            first three are summed over reading threads), and in "waiting for frames": the network had none.
+        precision: of the network, "fp32" or "bf16".
         backends: video reader, locator, device.
     """
 
@@ -75,7 +101,11 @@ class ExtractSummary:
     frames: int
     faceless: int
     clips_without_face: int
+    reused_tracks: int
     seconds: float
+    frames_per_s: float
+    stages: Mapping[str, float]
+    precision: Precision
     backends: Mapping[str, str]
 
     def to_dict(self) -> dict[str, object]:
@@ -86,21 +116,18 @@ class ExtractSummary:
         text = (
             f"{self.clips} clips: {self.extracted} extracted ({self.redone} of them redone, their video had changed), "
             f"{self.skipped} done before, {len(self.failed)} failed; {self.frames} frames, {self.faceless} of them "
-            f"without a face, {self.clips_without_face} clips without any; {self.seconds:.1f} s"
+            f"without a face, {self.clips_without_face} clips without any; {self.seconds:.1f} s, "
+            f"{self.frames_per_s:.1f} frames/s in {self.precision}"
         )
-        return "\n  ".join([text, *(f"failed: {clip_id}: {reason}" for clip_id, reason in self.failed.items())])
-
-
-@dataclass
-class _Frames:
-    frames: int = 0
-    faceless: int = 0
-    clips_without_face: int = 0
-
-    def count(self, frames: int, faceless: int) -> None:
-        self.frames += frames
-        self.faceless += faceless
-        self.clips_without_face += frames == faceless
+        lines = [text]
+        if self.extracted:
+            shares = ", ".join(f"{name} {seconds / self.seconds:.0%}" for name, seconds in self.stages.items())
+            lines.append(f"time, of stages that overlap: {shares}")
+        if self.reused_tracks:
+            lines.append(
+                f"face tracks: {self.reused_tracks} clips from disk, {self.extracted - self.reused_tracks} made"
+            )
+        return "\n  ".join([*lines, *(f"failed: {clip_id}: {reason}" for clip_id, reason in self.failed.items())])
 
 
 def pipeline_spec(extractor: Extractor, faces: FaceCrops, fps: float | None) -> Spec:
@@ -125,7 +152,7 @@ def clip_features(
     end_s: float | None,
     fps: float | None,
     device: torch.device | str,
-    batch_frames: int = BATCH_FRAMES,
+    batch_frames: int = CPU_BATCH_FRAMES,
 ) -> ClipFeatures:
     """Features of a span of a video: float32, or uint8 crops for `Pixels`; on the CPU, with the face's landmarks.
 
@@ -140,51 +167,25 @@ def clip_features(
     Raises:
         PainseqError: the video cannot be read, or no frame lies in the span.
     """
-    features, _ = _read_clip(extractor, faces, video, start_s, end_s, fps, device, batch_frames)
-    return features
-
-
-def _read_clip(
-    extractor: Extractor,
-    faces: FaceCrops,
-    video: Path,
-    start_s: float,
-    end_s: float | None,
-    fps: float | None,
-    device: torch.device | str,
-    batch_frames: int,
-) -> tuple[ClipFeatures, str]:
-    """`clip_features`, and which video reader decoded the clip."""
-    extractor.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    backend = ""
-    dtype = torch.uint8 if isinstance(extractor, Pixels) else torch.float32
+    network = Network(extractor, device, "fp32")
     features, present, times_s, landmarks = [], [], [], []
     for chunk in faces.clip(video, start_s, end_s, fps, batch_frames):
         found = torch.from_numpy(chunk.present)
-        out = torch.zeros((len(found), *extractor.out_shape), dtype=dtype)
+        out = torch.zeros((len(found), *extractor.out_shape), dtype=network.dtype)
         if bool(found.any()):
-            crops = torch.from_numpy(chunk.crops)[found].to(device, memory_format=torch.channels_last)
-            # Around the network only: what is returned may later take part in training.
-            with torch.inference_mode():
-                result = extractor(crops)
-            out[found] = result.to("cpu", dtype)
+            out[found] = network(torch.from_numpy(chunk.crops)[found]).cpu()
         features.append(out)
         present.append(found)
         times_s.append(torch.from_numpy(chunk.times_s))
-        if chunk.landmarks is not None:
-            landmarks.append(torch.from_numpy(chunk.landmarks))
-        backend = chunk.backend
-    if not sum(len(part) for part in present):
-        raise PainseqError(
-            f"{video} has no frame between {start_s} s and {'its end' if end_s is None else f'{end_s} s'}."
-        )
-    clip = ClipFeatures(
+        landmarks.append(None if chunk.landmarks is None else torch.from_numpy(chunk.landmarks))
+    if not features:
+        raise no_frame(video, start_s, end_s)
+    return ClipFeatures(
         torch.cat(features),
         torch.cat(present),
         torch.cat(times_s).to(torch.float64),
-        torch.cat(landmarks) if landmarks else None,
+        joined_landmarks(present, landmarks),
     )
-    return clip, backend
 
 
 def extract(
@@ -195,6 +196,11 @@ def extract(
     out: Path,
     dtype: Literal["float16", "float32"] = "float16",
     device: torch.device | str = "cpu",
+    precision: AskedPrecision = "auto",
+    batch_frames: int | None = None,
+    workers: int | None = None,
+    process: Process | None = None,
+    strict: bool = False,
     on_progress: Callable[[ExtractProgress], None] | None = None,
 ) -> ExtractSummary:
     """Extract every clip of a manifest into the store at `out`, which is made or completed.
@@ -203,83 +209,65 @@ def extract(
     read is counted with its reason and does not stop the others. Killed or interrupted, the next call goes on
     behind the last finished clip. `Pixels` keeps uint8 crops whatever `dtype` says.
 
+    Reading, the network and writing work at the same time. Batches cross the borders of clips, and memory does not
+    depend on the length of a video.
+
+    Args:
+        precision: "auto" is that of the store if there is one, else bf16 where the device has it natively.
+        batch_frames: frames the network takes at once; None: 8 on a CPU, 128 on a GPU.
+        workers: threads that read videos; 0 reads in this one. None: 1 for a CPU, up to 8 for a GPU.
+        process: which share of the clips is this process's; None: all of them.
+        strict: end at the first clip that fails.
+
     Raises:
-        PainseqError: the store there is of another pipeline; crop and extractor differ in size; the disk is full; at
-            the end: not one clip could be read, or no face was found in any frame (the store is kept).
+        PainseqError: the store there is of another pipeline; crop and extractor differ in size; the disk is full; a
+            clip failed and `strict`; at the end: not one clip could be read, or no face was found in any frame (the
+            store is kept).
     """
     if faces.size_px != extractor.input_size_px:
         raise PainseqError(
             f"The face crop has size_px {faces.size_px} and the extractor input_size_px {extractor.input_size_px}; "
             "they must be the same."
         )
-    started = time.perf_counter()
+    on_gpu = torch.device(device).type != "cpu"
+    if batch_frames is None:
+        batch_frames = GPU_BATCH_FRAMES if on_gpu else CPU_BATCH_FRAMES
+    if workers is None:
+        workers = min(GPU_WORKERS, os.cpu_count() or 1) if on_gpu else 1
+    if batch_frames < 1 or workers < 0:
+        raise PainseqError(f"batch_frames is {batch_frames} and workers {workers}; they must be 1 and 0 or more.")
+    process = process or Process()
     kept: Dtype = "uint8" if isinstance(extractor, Pixels) else dtype
-    digests: dict[Path, str] = {}
-    outcomes: Counter[Outcome] = Counter()
-    failed: dict[str, str] = {}
-    in_store = _Frames()
-    fresh = _Frames()
-    readers: set[str] = set()
-    with StoreWriter(out, pipeline_spec(extractor, faces, fps), kept, extractor) as writer:
-        for done, clip in enumerate(manifest, start=1):
-            video = manifest.path(clip)
-            features = None
-            outcome: Outcome
-            state: Literal["new", "done", "changed"] = "new"
-            try:
-                source = _source(video, clip, digests)
-                state = writer.state(clip.clip_id, source)
-                if state != "done":
-                    features, reader = _read_clip(
-                        extractor, faces, video, clip.start_s, clip.end_s, fps, device, BATCH_FRAMES
-                    )
-                    features = writer.fitting(clip.clip_id, features)
-                    readers.add(reader)
-            except PainseqError as error:
-                outcome = "failed"
-                failed[clip.clip_id] = str(error)
-                writer.fail(clip.clip_id, str(error), changed=state == "changed")
-            else:
-                outcome = _OUTCOME[state]
-                if features is not None:
-                    # Not in the `try`: a full disk is no fault of the clip, and ends the run.
-                    writer.add(clip.clip_id, features, source)
-                    fresh.count(*writer.counts(clip.clip_id))
-                in_store.count(*writer.counts(clip.clip_id))
-            outcomes[outcome] += 1
-            if on_progress is not None:
-                on_progress(
-                    ExtractProgress(
-                        done=done,
-                        total=len(manifest),
-                        clip_id=clip.clip_id,
-                        outcome=outcome,
-                        frames=fresh.frames,
-                        faceless=fresh.faceless,
-                        failed=len(failed),
-                        frames_per_s=fresh.frames / max(time.perf_counter() - started, 1e-9),
-                    )
-                )
-    summary = ExtractSummary(
-        clips=len(manifest),
-        extracted=outcomes["extracted"] + outcomes["redone"],
-        redone=outcomes["redone"],
-        skipped=outcomes["skipped"],
-        failed=failed,
-        frames=in_store.frames,
-        faceless=in_store.faceless,
-        clips_without_face=in_store.clips_without_face,
-        seconds=time.perf_counter() - started,
-        backends={
-            "video": ", ".join(sorted(readers)) or "not used",
-            "locator": type(faces.locator).__name__,
-            "device": str(device),
-        },
-    )
-    if failed and len(failed) == len(manifest):
-        first = next(iter(failed.items()))
-        raise PainseqError(f"Not one of {len(manifest)} clips could be extracted. The first, {first[0]}: {first[1]}")
-    if in_store.frames and in_store.frames == in_store.faceless:
+    chosen = _precision(precision, out, extractor, device)
+    clips = manifest.clips[process.rank :: process.count]
+    run = _Run(len(clips), strict, on_progress)
+    with StoreWriter(out, pipeline_spec(extractor, faces, fps), kept, extractor, chosen, process) as writer:
+        digests = Digests()
+        jobs = (Job(clip, manifest.path(clip)) for clip in clips)
+        writing = Writing(writer)
+        try:
+            batches = Batches(Network(extractor, device, chosen), batch_frames, writing.put)
+            read = partial(read_clip, faces=faces, fps=fps, digests=digests, state=writer.state)
+            items: Generator[tuple[Job, CropChunk] | ClipEnd, None, None] = (item for job in jobs for item in read(job))
+            if workers:
+                depth = max(4, workers + 2 * batch_frames // CHUNK_FRAMES)
+                items = read_ahead(jobs, read, workers, depth)
+            with closing(items):
+                for item in run.timed(items):
+                    batches.add(item)
+                    run.report(writing, batches.frames)
+            batches.flush()
+        finally:
+            writing.close()
+        writing.check()
+        run.stages["network"] += writing.seconds["network"] + batches.seconds
+        run.stages["write"] += writing.seconds["write"]
+        run.report(writing, batches.frames)
+    summary = run.summary(chosen, type(faces.locator).__name__, str(device))
+    if summary.failed and len(summary.failed) == len(clips):
+        first = next(iter(summary.failed.items()))
+        raise PainseqError(f"Not one of {len(clips)} clips could be extracted. The first, {first[0]}: {first[1]}")
+    if summary.frames and summary.frames == summary.faceless:
         raise PainseqError(
             f"{manifest.name}: no face found in any frame ({summary.frames} frames of {summary.clips_without_face} "
             f"clips, locator {summary.backends['locator']}). Look at a video: is a face in it, upright and large "
@@ -288,7 +276,112 @@ def extract(
     return summary
 
 
-def _source(video: Path, clip: Clip, digests: dict[Path, str]) -> str:
-    if video not in digests:
-        digests[video] = video_digest(video)
-    return digest([digests[video], clip.start_s, clip.end_s])
+def _precision(asked: AskedPrecision, out: Path, extractor: Extractor, device: torch.device | str) -> Precision:
+    if asked == "auto" and (out / "store.json").is_file():
+        return FeatureStore(out).precision
+    return choose_precision(asked, extractor, device)
+
+
+class _Run:
+    """Counts what happens."""
+
+    def __init__(self, total: int, strict: bool, on_progress: Callable[[ExtractProgress], None] | None) -> None:
+        self.total = total
+        self.strict = strict
+        self.on_progress = on_progress
+        self.started = time.perf_counter()
+        self.stages: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+        self.outcomes: Counter[Outcome] = Counter()
+        self.failed: dict[str, str] = {}
+        self.frames = self.faceless = self.clips_without_face = 0
+        self.fresh_frames = self.fresh_faceless = self.reused_tracks = 0
+        self.readers: set[str] = set()
+
+    def timed(self, items: Iterator[tuple[Job, CropChunk] | ClipEnd]) -> Iterator[tuple[Job, CropChunk] | ClipEnd]:
+        """The items, with the time that it took to wait for them, and what they took to make."""
+        while True:
+            start = time.perf_counter()
+            item = next(items, None)
+            self.stages["waiting for frames"] += time.perf_counter() - start
+            if item is None:
+                return
+            if not isinstance(item, ClipEnd):
+                for stage, seconds in item[1].seconds.items():
+                    self.stages[stage] += seconds
+            yield item
+
+    def report(self, writing: Writing, frames: int) -> None:
+        """Count the clips that have ended, and tell."""
+        self.fresh_frames = frames
+        while writing.ended:
+            ended = writing.ended.popleft()
+            self._count(ended)
+            clip_id = ended.job.clip.clip_id
+            self._tell(clip_id, self._outcome(ended))
+            if self.strict and ended.outcome == "failed":
+                raise PainseqError(
+                    f"Clip {clip_id} failed, and the run is strict. {ended.reason} What is done is kept."
+                )
+        self._tell("", None)
+
+    def _outcome(self, ended: Ended) -> Outcome:
+        if ended.outcome == "failed":
+            return "failed"
+        if ended.outcome == "done":
+            return "skipped"
+        return "redone" if ended.job.state == "changed" else "extracted"
+
+    def _count(self, ended: Ended) -> None:
+        job = ended.job
+        self.outcomes[self._outcome(ended)] += 1
+        if ended.outcome == "failed":
+            self.failed[job.clip.clip_id] = ended.reason
+            return
+        self.frames += ended.frames
+        self.faceless += ended.faceless
+        self.clips_without_face += ended.frames == ended.faceless
+        if ended.outcome == "written":
+            self.fresh_faceless += ended.faceless
+            self.reused_tracks += job.reused_track
+            self.readers.add(job.backend)
+
+    def _tell(self, clip_id: str, outcome: Outcome | None) -> None:
+        if self.on_progress is not None:
+            self.on_progress(
+                ExtractProgress(
+                    done=sum(self.outcomes.values()),
+                    total=self.total,
+                    clip_id=clip_id,
+                    outcome=outcome,
+                    frames=self.fresh_frames,
+                    faceless=self.fresh_faceless,
+                    failed=len(self.failed),
+                    frames_per_s=self._rate(),
+                )
+            )
+
+    def _rate(self) -> float:
+        return self.fresh_frames / max(time.perf_counter() - self.started, 1e-9)
+
+    def summary(self, precision: Precision, locator: str, device: str) -> ExtractSummary:
+        """What was done."""
+        return ExtractSummary(
+            clips=self.total,
+            extracted=self.outcomes["extracted"] + self.outcomes["redone"],
+            redone=self.outcomes["redone"],
+            skipped=self.outcomes["skipped"],
+            failed=self.failed,
+            frames=self.frames,
+            faceless=self.faceless,
+            clips_without_face=self.clips_without_face,
+            reused_tracks=self.reused_tracks,
+            seconds=time.perf_counter() - self.started,
+            frames_per_s=self._rate(),
+            stages=self.stages,
+            precision=precision,
+            backends={
+                "video": ", ".join(sorted(self.readers)) or "not used",
+                "locator": locator,
+                "device": device,
+            },
+        )

@@ -128,19 +128,19 @@ def test_an_interrupted_fit_tells_how_to_go_on(painseq, on_electrical, store, tm
 
 
 def test_an_interrupted_extraction_is_completed_by_the_same_command(painseq, on_electrical, tmp_path, monkeypatch):
-    from painseq.features import engine
+    from painseq.features.network import Network
 
-    read, calls = engine._read_clip, []
+    run, calls = Network.__call__, []
 
-    def interrupted(*args):
-        calls.append(args)
+    def interrupted(self, crops):
+        calls.append(len(crops))
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return read(*args)
+        return run(self, crops)
 
     args = [*on_electrical, "--out", tmp_path / "store", "--parts", "test"]
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_read_clip", interrupted)
+        patch.setattr(Network, "__call__", interrupted)
         said = painseq("extract", *args)
     assert said.code == 130 and "to go on, run the same command again" in said.err
     assert painseq("extract", *args).code == 0

@@ -1,6 +1,7 @@
 """Crops of one face from a video file."""
 
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from painseq.errors import PainseqError
 from painseq.faces import CropChunk, Face, FaceCrops, FullFrame, Locator, Sidecar
 from painseq.faces.crops import cut
-from painseq.video import write_video
+from painseq.video import Video, write_video
 
 SIDE = 16
 
@@ -62,7 +63,7 @@ def together(chunks: Sequence[CropChunk]) -> CropChunk:
 def test_crops_follow_the_face_and_mask_its_absence(moving: Path, backend: str):
     faces = FaceCrops(Bright(), size_px=32, margin=0.0, smooth_s=0.2, max_gap_s=0.2, backend=backend)
     chunks = list(faces.clip(moving, chunk_frames=7))
-    assert max(len(chunk) for chunk in chunks) == 7
+    assert [len(chunk) for chunk in chunks] == [7] * 8 + [4]
     clip = together(chunks)
     expected = np.array([not 20 <= i < 40 for i in range(60)])
     np.testing.assert_array_equal(clip.present, expected)
@@ -81,7 +82,7 @@ def test_a_gap_is_bridged(moving: Path):
 
 def test_a_span_is_sampled_and_its_times_are_its_own(moving: Path):
     locator = Bright()
-    clip = together(list(FaceCrops(locator, size_px=8).clip(moving, 1.0, 1.8, fps=10)))
+    clip = together(list(FaceCrops(locator, size_px=8, every_s=0).clip(moving, 1.0, 1.8, fps=10)))
     np.testing.assert_allclose(clip.times_s, np.arange(8) / 10)
     np.testing.assert_allclose(locator.seen_s, 1.0 + np.arange(8) / 10)
     assert clip.present.tolist() == [False] * 4 + [True] * 4
@@ -92,6 +93,78 @@ def test_chunks_do_not_change_the_crops(moving: Path):
     one, many = (together(list(faces.clip(moving, fps=24, chunk_frames=n))) for n in (500, 5))
     np.testing.assert_array_equal(one.crops, many.crops)
     np.testing.assert_array_equal(one.boxes, many.boxes)
+
+
+def test_the_locator_looks_at_few_frames_and_the_crops_are_nearly_the_same(tmp_path: Path):
+    frames = np.zeros((60, 64, 96, 3), np.uint8)
+    for i, frame in enumerate(frames):
+        if not 20 <= i < 40:
+            frame[10:50, 10 + i // 6 : 50 + i // 6] = 255
+    write_video(tmp_path / "slow.mp4", frames, 30, crf=5)
+    rarely, always = Bright(), Bright()
+    few, every = (
+        together(list(FaceCrops(locator, size_px=32, max_gap_s=0.2, every_s=every_s).clip(tmp_path / "slow.mp4")))
+        for locator, every_s in ((rarely, 0.2), (always, 0))
+    )
+    assert len(rarely.seen_s) < 25 and len(always.seen_s) == 60
+    np.testing.assert_array_equal(few.present, every.present)
+    np.testing.assert_allclose(few.boxes, every.boxes, atol=1)
+
+
+def test_each_picture_is_decoded_once(moving: Path, monkeypatch: pytest.MonkeyPatch):
+    decoded: list[int] = []
+    frames = Video.frames
+    monkeypatch.setattr(Video, "frames", lambda video, indices: decoded.extend(indices) or frames(video, indices))
+    list(FaceCrops(Bright(), size_px=8).clip(moving))
+    assert decoded == list(range(60))
+
+
+def test_memory_does_not_grow_with_the_video(coded_video: Callable[[Path, int, float], Path], tmp_path: Path):
+    peaks = []
+    for seconds in (4, 12):
+        path = coded_video(tmp_path / f"{seconds}.mp4", 25 * seconds, 25)
+        chunks = FaceCrops(Bright(), size_px=8, backend="pyav").clip(path)
+        tracemalloc.start()
+        assert sum(len(chunk) for chunk in chunks) == 25 * seconds
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_a_chunk_tells_where_its_time_went_and_lies_channels_last(moving: Path):
+    chunk = next(iter(FaceCrops(Bright(), size_px=8).clip(moving, chunk_frames=16)))
+    assert set(chunk.seconds) == {"decode", "locate", "crop"} and min(chunk.seconds.values()) > 0
+    assert not chunk.reused_track
+    assert chunk.crops.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert CropChunk(chunk.crops, chunk.times_s, chunk.present, chunk.boxes, "pyav").seconds == {}
+
+
+class Late(Locator):
+    """Landmarks, in pixels that it looks at, of a face that comes late; for one frame without them where told."""
+
+    needs_pixels: ClassVar[bool] = True
+
+    def __init__(self, bare_s: float | None = None) -> None:
+        self.bare_s = bare_s
+
+    def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
+        box = np.array([10, 10, 40, 40], np.float32)
+        points = np.array([[10, 12], [30, 35]], np.float32)
+        return [[] if moment < 1 else [Face(box, 1.0, None if moment == self.bare_s else points)] for moment in times_s]
+
+
+def test_landmarks_of_a_face_that_comes_late(moving: Path):
+    chunks = list(FaceCrops(Late(), size_px=8).clip(moving, chunk_frames=10))
+    assert chunks[0].landmarks is None and chunks[-1].landmarks is not None
+    whole = next(iter(FaceCrops(Late(), size_px=8).clip(moving)))
+    assert whole.landmarks is not None and whole.landmarks.shape == (60, 2, 2)
+    np.testing.assert_array_equal(np.isfinite(whole.landmarks).all(axis=(1, 2)), whole.present)
+    assert whole.present.tolist() == [False] * 30 + [True] * 30
+
+
+def test_landmarks_of_some_faces_only_are_an_error_that_names_the_video(moving: Path):
+    with pytest.raises(PainseqError, match=r"moving\.mp4: the face 1\.500 s into the clip has no landmarks"):
+        list(FaceCrops(Late(1.5), size_px=8, every_s=0).clip(moving))
 
 
 def test_an_empty_span_has_no_chunk(moving: Path):
@@ -194,6 +267,8 @@ def test_whereabouts_and_decoder_do_not_change_the_identity_and_the_rest_does():
     changes = [{"size_px": 112}, {"margin": 0.1}, {"smooth_s": 0.1}, {"max_gap_s": 0.1}, {"kind": "landmark_box"}]
     assert len({of(), *(of(**change) for change in changes)}) == 6
     assert FaceCrops(FullFrame()).fingerprint() != of()
+    assert of(every_s=0) == of() != FaceCrops(Bright()).fingerprint()
+    assert FaceCrops(Bright(), every_s=0).fingerprint() != FaceCrops(Bright()).fingerprint()
 
 
 def test_a_locator_from_elsewhere_needs_trust():
@@ -208,7 +283,15 @@ def test_a_locator_from_elsewhere_needs_trust():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"kind": "round"}, {"size_px": 0}, {"margin": -1}, {"smooth_s": float("nan")}, {"max_gap_s": -0.1}]
+    "changes",
+    [
+        {"kind": "round"},
+        {"size_px": 0},
+        {"margin": -1},
+        {"smooth_s": float("nan")},
+        {"max_gap_s": -0.1},
+        {"every_s": -1},
+    ],
 )
 def test_senseless_settings_are_refused(changes: dict[str, object]):
     with pytest.raises(PainseqError, match=next(iter(changes))):

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from painseq.faces import Face, track
+from painseq.errors import PainseqError
+from painseq.faces import Face, FaceTrack, track
+from painseq.faces.track import Smoother, Tracker, joined
 
 
 def face(x: float, y: float = 50, side: float = 20, score: float = 0.9, landmarks: bool = False) -> Face:
@@ -96,6 +98,60 @@ def test_no_face_at_all(frames: list[list[Face]]):
     assert not found.present.any() and found.boxes.shape == (len(frames), 4) and found.landmarks is None
 
 
-def test_landmarks_only_where_every_sighting_has_them():
-    found = track([[face(10, landmarks=True)], [face(10)]], np.arange(2) / 30, 0.2, 0.5)
-    assert found.landmarks is None
+def test_a_locator_that_gives_landmarks_to_some_faces_only_is_told():
+    with pytest.raises(PainseqError, match=r"0\.033 s into the clip has no landmarks, those before it have 2"):
+        track([[face(10, landmarks=True)], [face(10)]], np.arange(2) / 30, 0.2, 0.5)
+    with pytest.raises(PainseqError, match="has 2 landmarks, those before it have no"):
+        track([[face(10)], [], [face(10, landmarks=True)]], np.arange(3) / 30, 0.2, 0.5)
+
+
+def test_spans_without_a_face():
+    found = track([[], [face(10)], [face(10)], [], []], np.arange(5) / 10, 0, 0)
+    assert found.spans_without_face() == [(0.0, 0.0), (0.3, 0.4)]
+    assert found[1:3].spans_without_face() == [] and len(found[1:3]) == 2
+
+
+def test_each_smoothed_box_is_the_mean_of_its_own_window():
+    rng = np.random.default_rng(0)
+    times_s = np.cumsum(rng.uniform(0.01, 0.1, 30))
+    frames = [[face(x)] for x in rng.uniform(48, 52, 30)]
+    raw, smooth = (track(frames, times_s, width, 0.5).boxes for width in (0, 0.4))
+    for i, now in enumerate(times_s):
+        half = min(0.2, now - times_s[0], times_s[-1] - now) + 1e-6
+        np.testing.assert_allclose(smooth[i], raw[np.abs(times_s - now) <= half].mean(axis=0), rtol=1e-6)
+
+
+frame = st.lists(st.tuples(st.floats(0, 99), st.floats(1, 40)), max_size=2)
+
+
+@given(
+    st.lists(st.tuples(frame, st.sampled_from([0.04, 0.1, 0.7])), max_size=40),
+    st.lists(st.integers(0, 7), max_size=30),
+    st.sampled_from([0, 0.05, 0.2, 1.0]),
+    st.sampled_from([0, 0.1, 0.5]),
+    st.booleans(),
+)
+def test_however_the_frames_are_handed_over_the_track_is_the_same_bit_for_bit(
+    clip: list[tuple[list[tuple[float, float]], float]],
+    sizes: list[int],
+    smooth_s: float,
+    max_gap_s: float,
+    landmarks: bool,
+):
+    frames = [[face(x, side=side, landmarks=landmarks) for x, side in faces] for faces, _ in clip]
+    times_s = np.cumsum([step for _, step in clip])
+    whole = track(frames, times_s, smooth_s, max_gap_s)
+    tracker, smoother = Tracker(max_gap_s), Smoother(smooth_s)
+    parts: list[FaceTrack] = []
+    borders = [0, *np.minimum(np.cumsum([*sizes, len(frames)]), len(frames)).tolist()]
+    for first, end in itertools.pairwise(borders):
+        parts.append(smoother.add(tracker.add(times_s[first:end], frames[first:end])))
+        if end:
+            settled = sum(len(part) for part in parts)
+            assert np.all(times_s[settled:end] >= times_s[end - 1] - max_gap_s - smooth_s / 2 - 1e-5)
+    parts += [smoother.add(tracker.finish()), smoother.finish()]
+    again = joined(parts)
+    assert (again.landmarks is None) == (whole.landmarks is None)
+    for name in ("times_s", "boxes", "present", "scores", "landmarks"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    assert np.array_equal(again.times_s, times_s)

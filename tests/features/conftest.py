@@ -10,6 +10,7 @@ import torch
 from painseq.errors import PainseqError
 from painseq.extractors import TimmBackbone
 from painseq.faces import CropChunk
+from painseq.features import FeatureStore
 from painseq.records import Clip, Manifest
 
 
@@ -107,3 +108,25 @@ def contents(store: Path) -> dict[str, bytes]:
 @pytest.fixture
 def files() -> Callable[[Path], dict[str, bytes]]:
     return contents
+
+
+def _same_features(one: Path, other: Path) -> None:
+    """Both stores hold the same clips: within 1e-5 in float32, one unit in the last place in float16."""
+    a, b = FeatureStore(one), FeatureStore(other)
+    assert set(a) == set(b) and a.fingerprint == b.fingerprint and a.failed == b.failed
+    for clip_id in a:
+        left, right = a[clip_id], b[clip_id]
+        if a.dtype == "float16":
+            apart = (left.features.view(torch.int16).int() - right.features.view(torch.int16).int()).abs().max()
+            assert int(apart) <= 1
+        else:
+            torch.testing.assert_close(left.features, right.features, rtol=1e-5, atol=1e-5)
+        assert torch.equal(left.present, right.present) and torch.equal(left.times_s, right.times_s)
+        assert (left.landmarks is None) == (right.landmarks is None)
+        if left.landmarks is not None:
+            torch.testing.assert_close(left.landmarks, right.landmarks, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.fixture(scope="session")
+def same_features() -> Callable[[Path, Path], None]:
+    return _same_features

@@ -1,12 +1,9 @@
 """The store keeps what it was given, whatever happens to the process that fills it."""
 
 import json
-import os
-import resource
-import signal
-import traceback
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from painseq.errors import PainseqError
 from painseq.extractors import Pixels, TimmBackbone
-from painseq.features import ClipFeatures, FeatureStore, StoreWriter, store
+from painseq.features import ClipFeatures, FeatureStore, StoreWriter, shards
+from painseq.features.store import UnfitFeatures
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "uint8": torch.uint8}
 
@@ -60,19 +58,6 @@ def same(read: ClipFeatures, given: ClipFeatures) -> bool:
     )
 
 
-def in_child(work: Callable[[], None]) -> int:
-    """Run in a forked process; its wait status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
-
-
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     clips=st.dictionaries(st.text(min_size=1, max_size=12), st.integers(1, 9), min_size=0, max_size=9),
@@ -81,7 +66,7 @@ def in_child(work: Callable[[], None]) -> int:
     points=st.sets(st.integers(0, 8)),
 )
 def test_round_trip(clips, kind, finish, points, extractor, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 3)
+    monkeypatch.setattr(shards, "CLIPS_PER_SHARD", 3)
     out = tmp_path_factory.mktemp("store")
     maker = Pixels(4) if kind == "uint8" else extractor
     given = {
@@ -98,7 +83,10 @@ def test_round_trip(clips, kind, finish, points, extractor, tmp_path_factory, mo
         writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     read = FeatureStore(out)
     assert read.clip_ids == tuple(clips) and len(read) == len(clips) and read.failed == {}
-    assert (read.dtype, read.out_shape) == (kind, maker.out_shape)
+    assert (read.dtype, read.precision, read.out_shape) == (kind, "fp32", maker.out_shape)
+    assert read.digests == {file.name: sha256(file.read_bytes()).hexdigest() for file in out.glob("shard-*")}
+    assert read.shard_bytes == sum(file.stat().st_size for file in out.glob("shard-*"))
+    assert len(read.pending) == len(list(out.glob("pending/*"))) and read.check() == []
     assert read.landmarks == (5 if any(features.landmarks is not None for features in given.values()) else 0)
     for id_, features in given.items():
         assert id_ in read and same(read[id_], features)
@@ -154,6 +142,13 @@ def test_another_pipeline_is_refused_by_its_differences(extractor, tmp_path):
         StoreWriter(tmp_path, spec_of(extractor), "float32", extractor),
     ):
         pass
+    with (
+        pytest.raises(PainseqError, match="precision: 'fp32', not 'bf16'"),
+        StoreWriter(tmp_path, spec_of(extractor), "float16", extractor, precision="bf16"),
+    ):
+        pass
+    with pytest.raises(PainseqError, match="'int8'; a store keeps fp32, bf16"):
+        StoreWriter(tmp_path, spec_of(extractor), "float16", extractor, precision="int8")
     # Where weights came from, and what would train, makes no other pipeline.
     moved = spec_of(extractor)
     moved["extractor"]["init_args"] |= {"weights": "elsewhere.pth", "trainable": ["layer4"], "seed": 9}
@@ -174,12 +169,17 @@ def test_values_that_cannot_be_kept_are_refused(extractor, tmp_path):
         for value in (7e4, float("nan"), float("inf")):
             bad = clip(2, extractor.out_shape)
             bad.features[1, 3] = value
-            with pytest.raises(PainseqError, match="not finite in float16"):
+            with pytest.raises(UnfitFeatures, match="not finite in float16"):
                 writer.add("bad", bad, "d")
-        with pytest.raises(PainseqError, match="T above 0"):
+        with pytest.raises(UnfitFeatures, match="Clip empty has no frame"):
             writer.add("empty", clip(0, extractor.out_shape), "d")
-        with pytest.raises(PainseqError, match=r"\(2, 5\)"):
+        with pytest.raises(UnfitFeatures, match=r"\(2, 5\)"):
             writer.add("narrow", clip(2, (5,)), "d")
+        with pytest.raises(UnfitFeatures, match=r"landmarks of shape \(2, 7\)"):
+            writer.add("flat", replace(clip(2, extractor.out_shape), landmarks=torch.zeros(2, 7)), "d")
+        writer.add("good", clip(2, extractor.out_shape), "d")
+    assert list(FeatureStore(tmp_path)) == ["good"]
+    assert not list((tmp_path / "pending").iterdir())
 
 
 def made(number: int, frames: int, extractor) -> ClipFeatures:
@@ -198,61 +198,8 @@ def fill(out: Path, extractor, lengths: list[int], stop_after: int | None = None
                 writer.add(f"clip{number}", made(number, frames, extractor), "d")
 
 
-def test_killed_before_or_after_any_write_it_ends_the_same(extractor, tmp_path, monkeypatch, files):
-    """A process is killed at every write of a run, in turn, just before and just after the file appears."""
-    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 3)
-    lengths = [2, 1, 3, 1, 4, 1, 2, 2, 1, 1]
-    fill(tmp_path / "whole", extractor, lengths)
-    expected = files(tmp_path / "whole")
-    assert [name for name in expected if name.startswith("shard")] == [f"shard-0000{n}.safetensors" for n in range(3)]
-    replace, unlink = Path.replace, Path.unlink
-
-    def killed_at(event: int, after: bool) -> None:
-        events = 0
-
-        def counted(action):
-            def run(*args, **more):
-                nonlocal events
-                events += 1
-                if events == event and not after:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                result = action(*args, **more)
-                if events == event:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return result
-
-            return run
-
-        Path.replace, Path.unlink = counted(replace), counted(unlink)
-        fill(out, extractor, lengths)
-
-    kills, event = 0, 0
-    out = tmp_path / "killed"
-    while True:
-        event += 1
-        statuses = []
-        for after in (False, True):
-            statuses.append(in_child(partial(killed_at, event, after)))
-            if (out / "store.json").exists():
-                read = FeatureStore(out)
-                assert all(same(read[id_], to16(id_, lengths, extractor)) for id_ in read)
-        kills += sum(os.WIFSIGNALED(status) for status in statuses)
-        fill(out, extractor, lengths)
-        assert files(out) == expected, f"killed at event {event}"
-        for file in sorted(out.rglob("*"), reverse=True):
-            file.rmdir() if file.is_dir() else file.unlink()
-        if not any(os.WIFSIGNALED(status) for status in statuses):
-            break
-    assert kills > 40
-
-
-def to16(id_: str, lengths: list[int], extractor) -> ClipFeatures:
-    number = int(id_.removeprefix("clip"))
-    return store.to_dtype(made(number, lengths[number], extractor), "float16")
-
-
 def test_interrupted_it_can_be_read_and_continued(extractor, tmp_path, monkeypatch, files):
-    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 3)
+    monkeypatch.setattr(shards, "CLIPS_PER_SHARD", 3)
     lengths = [1] * 10
     fill(tmp_path / "whole", extractor, lengths)
     for stop in (2, 4, 4, 8):
@@ -284,28 +231,43 @@ def test_a_clip_done_again_replaces_the_old_one(extractor, tmp_path):
     assert "a" not in FeatureStore(tmp_path) and FeatureStore(tmp_path).failed == {"a": "gone"}
 
 
-def test_a_full_disk_keeps_what_is_done(extractor, tmp_path, monkeypatch, files):
-    """A limit on the size of a file stands for the full disk: the pending clips fit, their shard does not."""
-    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 8)
-    lengths = [50] * 12
-    fill(tmp_path / "whole", extractor, lengths)
-    with StoreWriter(tmp_path / "s", spec_of(extractor), "float16", extractor):
-        pass
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(0, 20), max_size=5), kind=st.sampled_from(["float16", "uint8"]), points=st.booleans())
+def test_handed_over_in_pieces_it_is_the_same_file(cuts, kind, points, extractor, tmp_path_factory, files):
+    out = tmp_path_factory.mktemp("store")
+    maker = Pixels(3) if kind == "uint8" else extractor
+    whole = clip(20, maker.out_shape, "uint8" if kind == "uint8" else "float32", points=5 * points)
+    for path, writes in (("whole", lambda w: w.add("a", whole, "d")), ("pieces", lambda w: in_pieces(w, whole, cuts))):
+        with StoreWriter(out / path, spec_of(maker), kind, maker) as writer:
+            writes(writer)
+    assert files(out / "pieces") == files(out / "whole")
 
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-        with pytest.raises(PainseqError, match=r"No room left for .*The 8 clips done stay.*painseq extract"):
-            fill(tmp_path / "s", extractor, lengths)
 
-    assert in_child(limited) == 0
-    assert len(FeatureStore(tmp_path / "s")) == 8
-    assert not list((tmp_path / "s").glob("**/.*.partial"))
-    fill(tmp_path / "s", extractor, lengths)
-    assert files(tmp_path / "s") == files(tmp_path / "whole")
+def in_pieces(writer: StoreWriter, whole: ClipFeatures, cuts: list[int]) -> None:
+    """Hand over a clip cut anywhere, while another is on its way too; crops with channels last."""
+    edges = [0, *sorted(cuts), len(whole)]
+    file, dropped = writer.begin("a", "d"), writer.begin("b", "d")
+    for first, last in pairwise(edges):
+        piece = whole.features[first:last]
+        file.append(piece.contiguous(memory_format=torch.channels_last) if piece.ndim == 4 else piece)
+        dropped.append(piece)
+    file.finish(whole.present, whole.times_s, whole.landmarks)
+    file.discard()
+    dropped.discard()
+
+
+def test_pieces_that_do_not_fit_together_are_a_mistake_of_the_program(extractor, tmp_path):
+    with StoreWriter(tmp_path, spec_of(extractor), "float16", extractor) as writer:
+        file = writer.begin("a", "d")
+        file.append(torch.zeros(2, *extractor.out_shape, dtype=torch.bfloat16))
+        with pytest.raises(ValueError, match="2 frames of features, 3 of present"):
+            file.finish(torch.ones(3, dtype=torch.bool), torch.arange(3.0), None)
+        # Left open, it goes with the writer.
+    assert len(FeatureStore(tmp_path)) == 0 and not list((tmp_path / "pending").iterdir())
 
 
 def test_shards_close_by_size_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "SHARD_BYTES", 2 * 3 * 4 * 4 * 4)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 2 * 3 * 4 * 4 * 4)
     pixels = Pixels(4)
     with StoreWriter(tmp_path, spec_of(pixels), "uint8", pixels) as writer:
         for number in range(4):
@@ -315,7 +277,7 @@ def test_shards_close_by_size_too(tmp_path, monkeypatch):
 
 def test_landmarks_count_towards_the_size_of_a_shard(tmp_path, monkeypatch):
     pixels = Pixels(4)
-    monkeypatch.setattr(store, "SHARD_BYTES", 2 * 4 * (3 * 4 * 4 + 5 * 2 * 4))
+    monkeypatch.setattr(shards, "SHARD_BYTES", 2 * 4 * (3 * 4 * 4 + 5 * 2 * 4))
     with StoreWriter(tmp_path, spec_of(pixels), "uint8", pixels) as writer:
         for number in range(4):
             writer.add(f"c{number}", clip(4, pixels.out_shape, "uint8", points=5), "d")
@@ -331,44 +293,6 @@ def test_every_clip_has_the_same_points(extractor, tmp_path):
     assert list(FeatureStore(tmp_path)) == ["faceless", "first"]
     with pytest.raises(ValueError, match="frames"):
         ClipFeatures(torch.zeros(2, 3), torch.ones(2, dtype=torch.bool), torch.zeros(2), torch.zeros(1, 68, 2))
-
-
-def as_before_landmarks(path: Path) -> None:
-    """Rewrite a finished store as it was written before landmarks were kept."""
-    index = json.loads((path / "index.json").read_text())
-    for row in index["clips"].values():
-        assert row.pop("landmarks") == 0
-    (path / "index.json").write_text(json.dumps(index))
-    for shard in path.glob("shard-*"):
-        with safe_open(shard, "pt") as file:
-            table = json.loads(file.metadata()["clips"])
-        for row in table.values():
-            row.pop("landmarks")
-        save_file(load_file(shard), shard, {"clips": json.dumps(table)})
-
-
-def test_a_store_from_before_landmarks_is_read_and_continued(extractor, tmp_path):
-    old, new = clip(3, extractor.out_shape, seed=1), clip(2, extractor.out_shape, seed=2, points=5)
-    with StoreWriter(tmp_path, spec_of(extractor), "float32", extractor) as writer:
-        writer.add("old", old, "d")
-    as_before_landmarks(tmp_path)
-    read = FeatureStore(tmp_path)
-    assert read.landmarks == 0 and read["old"].landmarks is None and same(read["old"], old)
-    with StoreWriter(tmp_path, spec_of(extractor), "float32", extractor) as writer:
-        assert writer.state("old", "d") == "done"
-        writer.add("new", new, "d")
-    read = FeatureStore(tmp_path)
-    assert read.landmarks == 5 and same(read["new"], new) and same(read["old"], old)
-    assert read.frames("old", 1, 3).landmarks.shape == (2, 5, 2)
-
-
-def test_two_processes_do_not_fill_one_store(extractor, tmp_path):
-    with (
-        StoreWriter(tmp_path, spec_of(extractor), "float16", extractor),
-        pytest.raises(PainseqError, match="Another process is filling"),
-        StoreWriter(tmp_path, spec_of(extractor), "float16", extractor),
-    ):
-        pass
 
 
 def test_a_folder_of_other_things_is_left_alone(extractor, tmp_path):
@@ -401,7 +325,7 @@ def test_damage_is_named(extractor, tmp_path):
     with pytest.raises(PainseqError, match=r"cannot be read \(.*landmarks"):
         read["clip1"]
     shard.unlink()
-    with pytest.raises(PainseqError, match="cannot be read"):
+    with pytest.raises(PainseqError, match=r"shard-00000.safetensors is missing.*painseq extract"):
         read["clip0"]
     shard.write_bytes(whole)
     index = json.loads((tmp_path / "index.json").read_text())
@@ -416,6 +340,10 @@ def test_damage_is_named(extractor, tmp_path):
     (tmp_path / "store.json").write_text("{")
     with pytest.raises(PainseqError, match=r"store.json is damaged"):
         FeatureStore(tmp_path)
-    (tmp_path / "store.json").write_text('{"format": 2}')
-    with pytest.raises(PainseqError, match="format 2"):
+    for head in ('{"format": 1}', '{"format": 3}'):
+        (tmp_path / "store.json").write_text(head)
+        with pytest.raises(PainseqError, match=r"format \d; this painseq reads 2. Extract anew"):
+            FeatureStore(tmp_path)
+    (tmp_path / "store.json").write_text('{"format": 2, "spec": {}, "dtype": "float16", "precision": "int8"}')
+    with pytest.raises(PainseqError, match=r"store.json is damaged.*int8"):
         FeatureStore(tmp_path)

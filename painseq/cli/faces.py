@@ -1,0 +1,257 @@
+"""`painseq faces`: the tracks of a data set's faces, kept on disk."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+from painseq.batch import UNKNOWN
+from painseq.cli.experiment import ExperimentCLI, chosen_parts
+from painseq.cli.progress import progress_of_clips
+from painseq.cli.run_folder import versions, write_json
+from painseq.datamodule import PainDataModule
+from painseq.errors import PainseqError
+from painseq.faces import FaceCrops
+from painseq.faces.tracks import StoredTrack, TrackFolder
+from painseq.features import ExtractProgress
+from painseq.features.engine import Outcome
+from painseq.features.processes import this_process
+from painseq.labels import LabelScheme
+from painseq.records import Clip, Manifest
+from painseq.spec import Spec
+
+COLUMNS = ("clip_id", "track", "frames", "faceless", "faceless_share", "faceless_spans_s", "reason")
+log = logging.getLogger("painseq")
+
+
+@dataclass(frozen=True)
+class TrackedClip:
+    """What became of a clip.
+
+    Args:
+        clip: the clip.
+        file: name of its track in the folder; empty if it failed.
+        track: the track; None if it failed.
+        reason: why it failed, without paths of this machine.
+        was_there: the track was found in an earlier run.
+    """
+
+    clip: Clip
+    file: str = ""
+    track: StoredTrack | None = None
+    reason: str = ""
+    was_there: bool = False
+
+    @property
+    def frames(self) -> int:
+        """Frames of the clip; 0 if it failed."""
+        return 0 if self.track is None else len(self.track.face)
+
+    @property
+    def faceless(self) -> int:
+        """Frames without a face."""
+        return 0 if self.track is None else int((~self.track.face.present).sum())
+
+    def row(self) -> list[object]:
+        """Its row in faces.csv."""
+        if self.track is None:
+            return [self.clip.clip_id, "", "", "", "", "", self.reason]
+        spans = ";".join(f"{first:.3f}-{last:.3f}" for first, last in self.track.face.spans_without_face())
+        share = f"{self.faceless / self.frames:.4f}"
+        return [self.clip.clip_id, self.file, self.frames, self.faceless, share, spans, ""]
+
+
+@dataclass(frozen=True)
+class FacesSummary:
+    """What a run did.
+
+    Args:
+        tracking: how the faces were found and followed.
+        clips: clips of this process.
+        found: clips tracked in this run.
+        found_before: clips tracked in an earlier one.
+        failed: clip id -> reason; these are tried again in the next run.
+        frames: frames of all tracks, those found before included.
+        frames_located: frames among them at which the locator looked.
+        faceless: frames among them without a face.
+        clips_without_face: clips without any face.
+        faceless_by_label: class -> clips, frames and faceless frames; "hidden" where the label is.
+        seconds: this run took.
+    """
+
+    tracking: Spec
+    clips: int
+    found: int
+    found_before: int
+    failed: Mapping[str, str]
+    frames: int
+    frames_located: int
+    faceless: int
+    clips_without_face: int
+    faceless_by_label: Mapping[str, Mapping[str, int]]
+    seconds: float
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.clips} clips: {self.found} tracked, {self.found_before} tracked before, {len(self.failed)} failed; "
+            f"{self.frames} frames, the locator looked at {self.frames_located}; {self.faceless} frames without a "
+            f"face, {self.clips_without_face} clips without any; {self.seconds:.1f} s"
+        )
+        return "\n  ".join([text, *(f"failed: {clip_id}: {reason}" for clip_id, reason in self.failed.items())])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    faces(argv)
+    return 0
+
+
+def faces(argv: Sequence[str]) -> FacesSummary:
+    """Write the tracks as the command line says; a folder that is there already is completed.
+
+    Raises:
+        PainseqError: no data set, no face crop; a folder of tracks found otherwise; not one clip could be read, or no
+            face was found in any frame (what was found is kept).
+    """
+    cli = ExperimentCLI("faces", argv)
+    data, config = cli.datamodule, cli.config
+    if not isinstance(data, PainDataModule):
+        raise PainseqError("`painseq faces` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
+    face, workers = data.options.face, int(config["workers"])
+    if face is None:
+        raise PainseqError("`painseq faces` needs a face crop: add a `face` to the data options.")
+    if workers < 1:
+        raise PainseqError(f"--workers is {workers}; it must be 1 or more.")
+    process = this_process()
+    manifest = chosen_parts(data, config["parts"])
+    mine = manifest.only(manifest.clips[process.rank :: process.count])
+    folder = TrackFolder(Path(config["out"]), face.tracking())
+    log.info(
+        "%s: %d clips of %d subjects; locator %s; into %s%s",
+        data.name,
+        len(mine),
+        len(mine.subjects),
+        type(face.locator).__name__,
+        folder.path,
+        f"; process {process.rank} of {process.count}" if process.count > 1 else "",
+    )
+    started = time.perf_counter()
+    folder.begin()
+    with progress_of_clips("faces", shown=process.rank == 0) as show:
+        tracked = _track_all(mine, face, data.options.fps, folder, workers, show)
+    summary = _summary(tracked, face, data.scheme, time.perf_counter() - started)
+    log.info("%s", summary)
+    suffix = f"-{process.rank}" if process.rank else ""
+    _write_csv(folder.path / f"faces{suffix}.csv", tracked)
+    write_json(folder.path / f"summary{suffix}.json", {"versions": versions(), **asdict(summary)})
+    if summary.failed and len(summary.failed) == summary.clips:
+        first = next(iter(summary.failed.items()))
+        raise PainseqError(f"Not one of {summary.clips} clips could be read. The first, {first[0]}: {first[1]}")
+    if summary.frames and summary.frames == summary.faceless:
+        raise PainseqError(
+            f"{data.name}: no face found in any of {summary.frames} frames (locator {type(face.locator).__name__}). "
+            "Look at a video: is a face in it, upright and large enough? Another locator or a lower min_score may find "
+            "it."
+        )
+    return summary
+
+
+def _track_all(
+    manifest: Manifest,
+    face: FaceCrops,
+    fps: float | None,
+    folder: TrackFolder,
+    workers: int,
+    show: Callable[[ExtractProgress], None],
+) -> list[TrackedClip]:
+    """Every clip's track, in the manifest's order."""
+
+    def work(clip: Clip) -> TrackedClip:
+        return _track(manifest, clip, face, fps, folder)
+
+    tracked: dict[str, TrackedClip] = {}
+    frames = faceless = failed = 0
+    started = time.perf_counter()
+    # Its threads do not hold the process back when it is interrupted; a track is there whole or not at all.
+    with ThreadPool(workers) as pool:
+        for one in pool.imap_unordered(work, manifest):
+            tracked[one.clip.clip_id] = one
+            frames += 0 if one.was_there else one.frames
+            faceless += 0 if one.was_there else one.faceless
+            failed += one.track is None
+            outcome: Outcome = "failed" if one.track is None else "skipped" if one.was_there else "extracted"
+            rate = frames / max(time.perf_counter() - started, 1e-9)
+            show(
+                ExtractProgress(
+                    done=len(tracked),
+                    total=len(manifest),
+                    clip_id=one.clip.clip_id,
+                    outcome=outcome,
+                    frames=frames,
+                    faceless=faceless,
+                    failed=failed,
+                    frames_per_s=rate,
+                )
+            )
+    return [tracked[clip.clip_id] for clip in manifest]
+
+
+def _track(manifest: Manifest, clip: Clip, face: FaceCrops, fps: float | None, folder: TrackFolder) -> TrackedClip:
+    video = manifest.path(clip)
+    try:
+        place = folder.place(video, clip.start_s, clip.end_s, fps)
+        was_there = place.is_file()
+        track = folder.read(place) if was_there else face.sight(video, clip.start_s, clip.end_s, fps)
+        if not len(track.face):
+            end = "its end" if clip.end_s is None else f"{clip.end_s} s"
+            raise PainseqError(f"{video} has no frame between {clip.start_s} s and {end}.")
+    except PainseqError as error:
+        reason = str(error).replace(str(video), clip.clip_id)
+        for path in (manifest.root, folder.path):
+            reason = reason.replace(f"{path}{os.sep}", "")
+        return TrackedClip(clip, reason=reason)
+    if not was_there:
+        # Not in the `try`: a full disk is no fault of the clip, and ends the run.
+        folder.write(place, track)
+    return TrackedClip(clip, place.name, track, was_there=was_there)
+
+
+def _write_csv(path: Path, tracked: Sequence[TrackedClip]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(one.row() for one in tracked)
+    partial.replace(path)
+
+
+def _summary(tracked: Sequence[TrackedClip], face: FaceCrops, scheme: LabelScheme, seconds: float) -> FacesSummary:
+    done = [one for one in tracked if one.track is not None]
+    by_label = {}
+    for name, target in [*((name, i) for i, name in enumerate(scheme.class_names)), ("hidden", UNKNOWN)]:
+        of_label = [one for one in done if scheme.target(one.clip.label) == target]
+        if of_label:
+            by_label[name] = {
+                "clips": len(of_label),
+                "frames": sum(one.frames for one in of_label),
+                "faceless": sum(one.faceless for one in of_label),
+            }
+    return FacesSummary(
+        tracking=face.tracking(),
+        clips=len(tracked),
+        found=sum(not one.was_there for one in done),
+        found_before=sum(one.was_there for one in done),
+        failed={one.clip.clip_id: one.reason for one in tracked if one.track is None},
+        frames=sum(one.frames for one in done),
+        frames_located=sum(one.track.located for one in done if one.track is not None),
+        faceless=sum(one.faceless for one in done),
+        clips_without_face=sum(one.frames == one.faceless for one in done),
+        faceless_by_label=by_label,
+        seconds=round(seconds, 3),
+    )

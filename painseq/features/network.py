@@ -1,0 +1,87 @@
+"""The extractor as extraction runs it: on a device, in a precision, channels last."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from painseq.errors import PainseqError
+from painseq.extractors import Extractor, Pixels
+from painseq.features.index import Precision
+
+AskedPrecision = Literal["auto", "fp32", "bf16"]
+
+_MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def has_bf16(device: torch.device | str) -> bool:
+    """Whether the device multiplies bfloat16 natively, and so faster than float32."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Without these instructions bfloat16 is emulated on a CPU, slower than float32.
+    return kind == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def choose_precision(asked: AskedPrecision, extractor: Extractor, device: torch.device | str) -> Precision:
+    """The precision that "auto" stands for: bf16 where the device has it natively; fp32 for `Pixels`.
+
+    Raises:
+        PainseqError: no such precision.
+    """
+    if asked not in get_args(AskedPrecision):
+        raise PainseqError(f"Precision {asked!r} is not known; it is one of {', '.join(get_args(AskedPrecision))}.")
+    if isinstance(extractor, Pixels):
+        return "fp32"
+    if asked != "auto":
+        return asked
+    return "bf16" if has_bf16(device) else "fp32"
+
+
+class Network:
+    """Crops to features.
+
+    Args:
+        extractor: put into eval mode and, for fp32, moved to `device`; for bf16 it is copied.
+        device: where to run.
+        precision: "fp32", without TensorFloat-32; or "bf16": convolutions and dense layers multiply bfloat16 numbers
+            and add in float32; crops are normalised in float32 before.
+    """
+
+    def __init__(self, extractor: Extractor, device: torch.device | str, precision: Precision) -> None:
+        self.device = torch.device(device)
+        self.precision = precision
+        self.extractor = extractor.eval()
+        if precision == "bf16":
+            self.extractor = copy.deepcopy(extractor)
+            # Autocast alone would convert frozen weights anew in every batch.
+            for module in self.extractor.modules():
+                if isinstance(module, _MATRICES):
+                    module.to(torch.bfloat16)
+        self.extractor.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the features: float32, or uint8 of `Pixels`."""
+        return torch.uint8 if isinstance(self.extractor, Pixels) else torch.float32
+
+    def buffer(self, frames: int, size_px: int) -> Tensor:
+        """Room for (frames, 3, size_px, size_px) crops, from which the device copies fastest."""
+        pinned = self.device.type == "cuda"
+        return torch.empty((frames, size_px, size_px, 3), dtype=torch.uint8, pin_memory=pinned).permute(0, 3, 1, 2)
+
+    @torch.inference_mode()
+    def __call__(self, crops: Tensor) -> Tensor:
+        """(n, 3, S, S) uint8 to (n, *F) float32 (uint8 of `Pixels`), on `device`; the host does not wait for it."""
+        with ExitStack() as settings:
+            if self.precision == "bf16":
+                settings.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
+            elif self.device.type == "cuda":
+                settings.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+            on_device = crops.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            features: Tensor = self.extractor(on_device)
+        return features.to(self.dtype)

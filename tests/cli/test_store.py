@@ -1,0 +1,89 @@
+"""`painseq store` tells what a store holds, and whether it is whole."""
+
+import json
+import shutil
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from painseq.features import FeatureStore
+
+
+@pytest.fixture
+def copied(store, tmp_path):
+    return shutil.copytree(store, tmp_path / "copied")
+
+
+def test_info_as_json(painseq, store):
+    said = painseq("store", "info", store, "--json")
+    told = json.loads(said.out)
+    read = FeatureStore(store)
+    assert said.code == 0
+    assert (told["clips"], told["shards"], told["pending_clips"]) == (len(read), len(read.digests), 0)
+    assert told["frames"] == sum(read.num_frames(clip_id) for clip_id in read)
+    assert told["faceless_frames"] == sum(read.num_faceless(clip_id) for clip_id in read)
+    assert told["shard_bytes"] == sum(file.stat().st_size for file in store.glob("shard-*"))
+    assert (told["dtype"], told["precision"], told["out_shape"]) == ("float32", "fp32", list(read.out_shape))
+    assert (told["fingerprint"], told["landmarks"]) == (read.fingerprint, read.landmarks)
+    assert told["extractor"]["fingerprint"] == read.spec["extractor"]["fingerprint"]
+    assert told["extractor"]["weights_in_store"] and told["extractor"]["card"] is None
+    assert told["face"]["size_px"] == 32 and "Sidecar" in told["face"]["locator"]["class_path"]
+
+
+def test_info_in_words_with_failures_pending_clips_and_a_card(painseq, copied):
+    index = json.loads((copied / "index.json").read_text())
+    clip_id, row = index["clips"].popitem()
+    index["failed"] = {"S99_1": "it is [bold]no[/bold] video"}
+    (copied / "index.json").write_text(json.dumps(index))
+    with safe_open(copied / row.pop("shard"), "pt") as file:
+        first, last = row["first"], row["first"] + row["frames"]
+        tensors = {name: file.get_slice(name)[first:last] for name in file.keys() if name != "padding"}  # noqa: SIM118
+    (copied / "pending").mkdir(exist_ok=True)
+    table = json.dumps({clip_id: {**row, "first": 0}})
+    save_file(tensors, copied / "pending" / "000-00000000.safetensors", {"clips": table})
+    weights = copied / "extractor.safetensors"
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(weights), weights, {**metadata, "card": json.dumps({"use": "for research"})})
+    head = json.loads((copied / "store.json").read_text())
+    (copied / "store.json").write_text(json.dumps({**head, "trained_on": ["biovid/1", "biovid/2", "mint/1"]}))
+    said = painseq("store", "info", copied)
+    words = " ".join(said.out.split())
+    assert said.code == 0
+    assert "1 more failed" in words and "failed: S99_1: it is [bold]no[/bold] video" in words
+    assert "Clips in no shard yet: 1" in words
+    assert "2 subjects of biovid, 1 subjects of mint" in words
+    assert "kept in the store" in words and '"use": "for research"' in words
+    assert painseq("store", "check", copied).code == 0
+
+
+def test_a_store_that_is_whole(painseq, store):
+    said = painseq("store", "check", store)
+    assert said.code == 0 and "everything is as it was written" in said.out
+    said = painseq("store", "check", store, "--json")
+    assert said.code == 0 and json.loads(said.out)["problems"] == []
+
+
+def test_what_is_wrong_and_how_to_repair_it(painseq, copied, on_electrical):
+    shard = copied / "shard-00000.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    said = painseq("store", "check", copied)
+    assert said.code == 1
+    assert "shard-00000.safetensors has changed since it was written" in said.out and "problems: 1" in said.out
+    assert "Delete it. Run `painseq extract` again" in said.out
+    said = painseq("store", "check", copied, "--json")
+    assert said.code == 1 and [problem["file"] for problem in json.loads(said.out)["problems"]] == [shard.name]
+    shard.unlink()
+    again = ["--dtype", "float32", "--precision", "fp32", "--out", copied]
+    assert painseq("extract", *on_electrical, *again).code == 0
+    assert painseq("store", "check", copied).code == 0
+
+
+@pytest.mark.parametrize("command", ["info", "check"])
+def test_no_store(painseq, tmp_path, command):
+    said = painseq("store", command, tmp_path)
+    assert said.code == 1 and "is no feature store" in said.err
+    assert painseq("store").code == 2

@@ -1,0 +1,150 @@
+"""Extractions that are killed, run out of disk, or lose a process; what they leave opens, and is completed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from painseq.features import FeatureStore, extract
+
+BEGIN = """
+import os, random, resource, runpy, signal, sys, time
+from pathlib import Path
+import torch
+from painseq.errors import PainseqError
+from painseq.extractors import Pixels, TimmBackbone
+from painseq.features import extract
+from painseq.features.processes import Process
+from painseq.records import Clip, Manifest
+torch.set_num_threads(1)
+conftest, root, out = sys.argv[1:4]
+faces = runpy.run_path(conftest)["FakeFaces"](points=5)
+names = sorted(path.name for path in Path(root).iterdir())
+clips = [Clip(f"s{n % 3}/clip {n}", f"s{n % 3}", name, end_s=5.0) for n, name in enumerate(names)]
+manifest = Manifest("fake", Path(root), tuple(clips))
+
+def fill(process=None, extractor=None, on_progress=None):
+    extractor = extractor or TimmBackbone("test_resnet", input_size_px=32)
+    extract(manifest, faces, extractor, 10.0, Path(out), precision="fp32", process=process, on_progress=on_progress)
+
+def child(work):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except PainseqError as error:
+            print(error, flush=True)
+            os._exit(1)
+        os._exit(0)
+    return pid
+
+def code(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def run(script: str, manifest, out: Path) -> list[str]:
+    arguments = [Path(__file__).with_name("conftest.py"), manifest.root, out]
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + script, *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+RANDOM_KILLS = """
+random.seed(0)
+kills = 0
+while True:
+    started, said = os.pipe()
+    pid = child(lambda: fill(on_progress=lambda now: os.write(said, b".") and time.sleep(0.002)))
+    os.read(started, 1)
+    time.sleep(random.uniform(0, 0.08))
+    os.kill(pid, signal.SIGKILL)
+    if code(pid) == 0:
+        break
+    kills += 1
+    if kills == 12:
+        fill()
+        break
+print(kills)
+"""
+
+
+def test_killed_at_random_times(tracked, extractor, videos, tmp_path, same_features):
+    manifest = videos(*[f"{1 + n % 5} 1" for n in range(120)])
+    assert int(run(RANDOM_KILLS, manifest, tmp_path / "killed")[0]) >= 3
+    extract(manifest, tracked, extractor, 10.0, tmp_path / "whole", precision="fp32")
+    same_features(tmp_path / "killed", tmp_path / "whole")
+    assert not list((tmp_path / "killed" / "pending").iterdir())
+
+
+ONE_OF_THREE = """
+def die(now):
+    if now.done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+pids = [child(lambda: fill(Process(n, 3, run="launch"), on_progress=die if n == 1 else None)) for n in range(3)]
+print(*[code(pid) for pid in pids])
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_process_that_dies_leaves_the_others_to_finish(ranks, tracked, extractor, videos, tmp_path, same_features):
+    manifest = videos(*[f"{1 + n % 5} 1" for n in range(90)])
+    assert run(ONE_OF_THREE, manifest, tmp_path / "s") == ["0 -9 0"]
+    assert 65 <= len(FeatureStore(tmp_path / "s")) < 90
+    again = f"""
+pids = [child(lambda: fill(Process(n, {ranks}, run="second launch"))) for n in range({ranks})]
+print(*[code(pid) for pid in pids])
+"""
+    assert run(again, manifest, tmp_path / "s") == [" ".join(["0"] * ranks)]
+    extract(manifest, tracked, extractor, 10.0, tmp_path / "whole", precision="fp32")
+    same_features(tmp_path / "s", tmp_path / "whole")
+    assert not list((tmp_path / "s").glob("index-*.json"))
+
+
+FULL_DISK = """
+def small():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+    fill(extractor={extractor})
+
+print(code(child(small)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "maker"),
+    [
+        pytest.param(30_000, "Pixels(32)", id="in the middle of a clip"),
+        pytest.param(200_000, "Pixels(32)", id="when a shard is closed"),
+    ],
+)
+def test_a_full_disk(limit, maker, tracked, videos, tmp_path, same_features):
+    from painseq.extractors import Pixels
+
+    manifest = videos(*["3 1"] * 20, "40", *["3 1"] * 50)
+    said = run(FULL_DISK.format(limit=limit, extractor=maker), manifest, tmp_path / "s")
+    assert said[-1] == "1" and "No room left" in said[0] and "painseq extract" in said[0]
+    kept = len(FeatureStore(tmp_path / "s"))
+    assert 10 <= kept < 71
+    summary = extract(manifest, tracked, Pixels(32), 10.0, tmp_path / "s")
+    assert (summary.skipped, summary.extracted) == (kept, 71 - kept)
+    extract(manifest, tracked, Pixels(32), 10.0, tmp_path / "whole")
+    same_features(tmp_path / "s", tmp_path / "whole")
+
+
+def test_another_launch_is_refused_while_one_is_filling(tracked, videos, tmp_path):
+    script = """
+ready, said = os.pipe()
+first = child(lambda: fill(on_progress=lambda now: os.write(said, b".") and time.sleep(0.05)))
+os.read(ready, 1)
+print(code(child(fill)))
+os.kill(first, signal.SIGKILL)
+code(first)
+print(code(child(fill)))
+"""
+    said = run(script, videos(*["3"] * 200), tmp_path / "s")
+    assert "Another extraction is filling" in said[0] and said[1:] == ["1", "0"]
