@@ -111,7 +111,12 @@ class PainModel(nn.Module):
     @property
     def fitted_on(self) -> frozenset[str]:
         """Whom head and extractor have seen, as "data set/subject"."""
-        return frozenset(_names(self.record["fitted_on"])) | frozenset(_names(self.record["extractor_trained_on"]))
+        return frozenset(_names(self.record["fitted_on"])) | self.extractor_trained_on
+
+    @property
+    def extractor_trained_on(self) -> frozenset[str]:
+        """Whom the extractor had seen before this fit, as "data set/subject"."""
+        return frozenset(_names(self.record["extractor_trained_on"]))
 
     def forward(self, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
         """Class logits of a batch, whatever loss the head was fitted with.

@@ -273,7 +273,7 @@ class PainClassifier(pl.LightningModule):
             PainseqError: head, classes, data, split, crops, sampling or extractor differ; names which.
         """
         keys = ["class_names", "head", "loss", "in_shape", "face", "sampling", "streams", "baseline_clips", "data"]
-        keys.append("fitted_on")
+        keys += ["fitted_on", "extractor_trained_on"]
         if self.extractor is None or not self.extractor.trainable:
             keys.append("extractor")
         differing = [key for key in keys if recorded.get(key) != self.record[key]]

@@ -6,10 +6,11 @@ import base64
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
@@ -19,6 +20,7 @@ from painseq.checkpoint import read_checkpoint
 from painseq.classifier import PainClassifier
 from painseq.cli.epoch_lines import EpochLines
 from painseq.cli.experiment import ExperimentCLI
+from painseq.cli.extractor_card import card_page, extractor_card
 from painseq.cli.run_folder import make_run_folder, read_history, versions, write_json
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
@@ -107,7 +109,8 @@ def fit(argv: Sequence[str]) -> Path:
     Returns:
         The run folder: `best.ckpt` (not after `--refit`) and `last.ckpt`, `config.yaml`, `run.json`, `metrics.csv` (two
         rows an epoch, training and validation; those from before a `--resume` are in `metrics_before_1.csv`, ...),
-        learning curves as SVG, and `extractor.safetensors` where the extractor was trained.
+        learning curves as SVG; where the extractor was trained, `extractor.safetensors`, which holds its card, and the
+        card as a page, `extractor_card.md`.
 
     Raises:
         PainseqError: see the data module and the classifier; nobody to stop early on; settings that Lightning refuses.
@@ -201,31 +204,40 @@ def _finish(cli: FitCLI, model: PainClassifier, data: PainDataModule, trainer: T
             "No epoch had a validation loss, so there is no best checkpoint: no epoch ran, or no validation clip has "
             "both a label and a frame with a face."
         )
-    score = cli.checkpoints.best_model_score
-    write_json(
-        cli.out / "run.json",
-        {
-            "versions": versions(),
-            "seed": cli.config["seed_everything"],
-            "device": str(trainer.strategy.root_device),
-            "precision": str(trainer.precision),
-            "processes": trainer.world_size,
-            "refit": cli.config["refit"],
-            "data": model.record["data"],
-            "pipeline": data.pipeline,
-            "extractor": read_checkpoint(chosen).record["extractor"],
-            "epochs": trainer.current_epoch,
-            "best_val_loss": None if score is None else float(score),
-        },
-    )
+    content, score = read_checkpoint(chosen), cli.checkpoints.best_model_score
+    run = {
+        "versions": versions(),
+        "seed": cli.config["seed_everything"],
+        "device": str(trainer.strategy.root_device),
+        "precision": str(trainer.precision),
+        "processes": trainer.world_size,
+        "refit": cli.config["refit"],
+        "data": model.record["data"],
+        "pipeline": data.pipeline,
+        "extractor": content.record["extractor"],
+        "epochs": trainer.current_epoch,
+        "best_val_loss": None if score is None else float(score),
+    }
     for title, picture in learning_curves(read_history(cli.out), 1 / len(model.class_names)):
         name = f"learning_curve_{title.lower().replace(' ', '_')}.svg"
         (cli.out / name).write_bytes(base64.b64decode(picture))
     if isinstance(model.extractor, Extractor) and model.extractor.trainable:
-        model.extractor.network.load_state_dict(read_checkpoint(chosen).extractor or {})
-        model.extractor.trained_on = tuple(sorted({*model.extractor.trained_on, *model.fitted_on}))
-        save_weights(model.extractor, cli.out / "extractor.safetensors")
+        model.extractor.network.load_state_dict(content.extractor or {})
+        _keep_extractor(cli.out, model, data, run)
+    # The last file: where it lies, the run is whole.
+    write_json(cli.out / "run.json", run)
     if refitted:
         log.info("%d epochs on Train and Validation; checkpoint %s", trainer.current_epoch, chosen)
     else:
         log.info("%d epochs; best validation loss %.4f; checkpoint %s", trainer.current_epoch, score or 0.0, chosen)
+
+
+def _keep_extractor(out: Path, model: PainClassifier, data: PainDataModule, run: Mapping[str, object]) -> None:
+    """Write the trained network with its card, and the card as a page."""
+    extractor = model.extractor
+    assert isinstance(extractor, Extractor)
+    settings = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))["model"]
+    extractor.card = extractor_card(model, data, run, settings, read_history(out))
+    extractor.trained_on = tuple(sorted({*extractor.trained_on, *model.fitted_on}))
+    (out / "extractor_card.md").write_text(card_page(extractor.card), encoding="utf-8")
+    save_weights(extractor, out / "extractor.safetensors")

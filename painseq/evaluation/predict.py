@@ -29,8 +29,10 @@ def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
     """
     check_same_classes(model.class_names, data.scheme.class_names)
     scored = qualified(data.name, data.split.subjects(part))
-    check_no_leak(model.fitted_on, scored)
+    # The extractor first: that a head has seen somebody is the plainer case, and its message would hide this one.
+    check_no_leak(model.extractor_trained_on, scored, "The model's extractor")
     check_no_leak(data.extractor_trained_on, scored, "The store's extractor")
+    check_no_leak(model.fitted_on, scored)
     if data.options.view == "pixels" and model.extractor is None:
         raise PainseqError(
             "This model was fitted on features whose extractor is not recorded, so it cannot read pixels. Score it on "

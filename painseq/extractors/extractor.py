@@ -42,6 +42,9 @@ class Extractor(nn.Module):
     trained_on: tuple[str, ...] = ()
     """Whom the weights were fitted on, as "data set/subject": the leak check reads it. It travels with the
     weights file, and does not enter the fingerprint."""
+    card: Spec | None = None
+    """How `painseq fit` made the weights: data, split, crops, settings, scores, in plain values; None where they were
+    not made so. It travels as `trained_on` does, and does not enter the fingerprint either."""
     loaded: str = "no weights"
     """One sentence: which weights these are and where they came from."""
     published_as: str | None = None

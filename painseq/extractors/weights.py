@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from painseq.errors import PainseqError
 from painseq.extractors.extractor import Extractor
-from painseq.spec import build
+from painseq.spec import Spec, build
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras")
 log = logging.getLogger("painseq")
@@ -164,7 +164,9 @@ def _some(names: Sequence[str]) -> str:
 
 
 def load_weights(extractor: Extractor, source: str, new: Sequence[str] = (), drop: Sequence[str] = ()) -> None:
-    """Read `source` into the extractor's network and note in the extractor what was loaded, and whom on.
+    """Read `source` into the extractor's network and note in the extractor what was loaded, whom on, and its card.
+
+    Only safetensors files can tell whom they were fitted on; `loaded` says so of any that does not.
 
     Args:
         new: blocks (`extractor.block_names()`) that keep their random start.
@@ -183,7 +185,9 @@ def load_weights(extractor: Extractor, source: str, new: Sequence[str] = (), dro
         raise PainseqError(f"{source}: {error}") from error
     _check_preprocessing(extractor, metadata, source)
     extractor.trained_on = trained_on_of(metadata, source)
-    extractor.loaded = f"Loaded {text}; from {source}."
+    extractor.card = card_of(metadata, source)
+    silent = "" if "trained_on" in metadata else " The file does not tell whom it was fitted on."
+    extractor.loaded = f"Loaded {text}; from {source}.{silent}"
     extractor.published_as = extractor.fingerprint() if is_public(source) and not fresh else None
     log.info("%s: %s", type(extractor).__name__, extractor.loaded)
 
@@ -218,10 +222,28 @@ def trained_on_of(metadata: Mapping[str, str], source: str) -> tuple[str, ...]:
     return tuple(subjects)
 
 
+def card_of(metadata: Mapping[str, str], source: str) -> Spec | None:
+    """The card of an extractor, by the metadata of its weights file; None where there is none.
+
+    Raises:
+        PainseqError: the metadata are damaged.
+    """
+    if "card" not in metadata:
+        return None
+    try:
+        card = json.loads(metadata["card"])
+    except json.JSONDecodeError as error:
+        raise PainseqError(f"{source}: its metadata 'card' is not JSON: {error}.") from error
+    if not isinstance(card, dict):
+        raise PainseqError(f"{source}: its metadata 'card' is not a table of entries: {card!r}.")
+    return card
+
+
 def save_weights(extractor: Extractor, path: Path) -> None:
     """Write the network's tensors as safetensors, under the names of its own kind (torchvision's, timm's).
 
-    Metadata: `trained_on` (JSON list), `spec` (JSON), `fingerprint`. The file appears whole or not at all.
+    Metadata: `trained_on` (JSON list), `spec` (JSON), `fingerprint`, and `card` (JSON) where the extractor has one. The
+    file appears whole or not at all.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -232,6 +254,8 @@ def save_weights(extractor: Extractor, path: Path) -> None:
         "spec": json.dumps(extractor.spec(), sort_keys=True),
         "fingerprint": extractor.fingerprint(),
     }
+    if extractor.card is not None:
+        metadata["card"] = json.dumps(extractor.card, allow_nan=False)
     write_safetensors(path, tensors, metadata)
 
 
@@ -240,6 +264,7 @@ def rebuild(
     tensors: Mapping[str, Tensor] | None = None,
     trained_on: Sequence[str] = (),
     trust: Sequence[str] = (),
+    card: Spec | None = None,
 ) -> Extractor:
     """An extractor from its recorded specification, in eval mode.
 
@@ -249,6 +274,7 @@ def rebuild(
             specification says (a public address, or random weights by seed).
         trained_on: whom the weights were fitted on.
         trust: packages besides painseq whose classes may be built.
+        card: how the weights were made, where that is known; see `Extractor.card`.
 
     Raises:
         PainseqError: the specification cannot be built, or the tensors do not fit.
@@ -265,6 +291,7 @@ def rebuild(
         for key in unloaded.keys() & {"weights", "new"}:
             setattr(extractor, key, recorded[key])
     extractor.trained_on = tuple(trained_on) or extractor.trained_on
+    extractor.card = extractor.card if card is None else card
     return extractor.eval()
 
 

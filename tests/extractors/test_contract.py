@@ -8,6 +8,7 @@ import torch
 from painseq.errors import PainseqError
 from painseq.extractors import VGG16, Extractor, Pixels, TimmBackbone, read_weights, rebuild, save_weights
 from painseq.extractors.frames import frame_features
+from painseq.extractors.weights import card_of
 from painseq.spec import build
 
 SIZE_PX = 32
@@ -93,22 +94,25 @@ def test_its_specification_builds_it_again(extractor):
     assert torch.equal(built(crops()), extractor(crops()))
 
 
-def test_saved_weights_come_back_with_whom_they_saw(extractor, tmp_path):
-    path = tmp_path / "w.safetensors"
-    extractor.trained_on = ("biovid/071309_w_21", 'biovid/ä, "quoted"')
+def test_saved_weights_come_back_with_whom_they_saw_and_their_card(extractor, tmp_path):
+    path, fingerprint = tmp_path / "w.safetensors", extractor.fingerprint()
+    card = {"data": {"name": "biovid"}, "validation": {"val_loss": 0.25}, "note": 'ä, "quoted"', "augment": None}
+    extractor.trained_on, extractor.card = ("biovid/071309_w_21", 'biovid/ä, "quoted"'), card
     try:
+        assert extractor.fingerprint() == fingerprint
         save_weights(extractor, path)
     finally:
-        del extractor.trained_on
+        del extractor.trained_on, extractor.card
     tensors, metadata = read_weights(str(path))
     assert metadata["fingerprint"] == extractor.fingerprint()
-    assert rebuild(extractor.spec(), tensors).fingerprint() == extractor.fingerprint()
+    restored = rebuild(extractor.spec(), tensors, card=card_of(metadata, "w"))
+    assert restored.fingerprint() == fingerprint and restored.card == card
     assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
     if not isinstance(extractor, Pixels):
         again = build(
             {**extractor.spec(), "init_args": {**extractor.spec()["init_args"], "weights": str(path)}}, Extractor
         )
-        assert again.trained_on == ("biovid/071309_w_21", 'biovid/ä, "quoted"')
+        assert again.trained_on == ("biovid/071309_w_21", 'biovid/ä, "quoted"') and again.card == card
         assert again.fingerprint() == extractor.fingerprint()  # Where the weights came from does not count.
         assert str(path) in again.loaded and "Random" in extractor.loaded
 

@@ -137,12 +137,20 @@ def test_damaged_subjects_are_an_error(tmp_path, trained_on):
         TimmBackbone("test_resnet", str(tmp_path / "w.safetensors"), input_size_px=32)
 
 
+@pytest.mark.parametrize("card", ["not json", "[1]", "null"])
+def test_a_damaged_card_is_an_error(tmp_path, card):
+    extractor = TimmBackbone("test_resnet", input_size_px=32)
+    write_safetensors(tmp_path / "w.safetensors", extractor.network.state_dict(), {"card": card})
+    with pytest.raises(PainseqError, match=r"w\.safetensors: its metadata 'card'"):
+        TimmBackbone("test_resnet", str(tmp_path / "w.safetensors"), input_size_px=32)
+
+
 def test_metadata_is_plain(tmp_path):
     extractor = TimmBackbone("test_resnet", input_size_px=32)
     save_weights(extractor, tmp_path / "w.safetensors")
     metadata = read_weights(str(tmp_path / "w.safetensors"))[1]
     assert json.loads(metadata["spec"]) == extractor.spec()
-    assert json.loads(metadata["trained_on"]) == []
+    assert json.loads(metadata["trained_on"]) == [] and "card" not in metadata
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
