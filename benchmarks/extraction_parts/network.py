@@ -1,0 +1,272 @@
+"""The network by itself, in its two precisions, and on a GPU."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from extraction_parts.bench import (
+    BATCH,
+    BIOVID_CLIPS,
+    BIOVID_FRAMES,
+    SAME,
+    Bench,
+    Skipped,
+    in_turns,
+    ratio,
+    require_same,
+    stored_features,
+    table,
+)
+from extraction_parts.ceilings import ceilings
+from extraction_parts.extract_once import network_of
+from heads import verdict
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from data_modules.biovid import BioVid
+from painseq.batch import UNKNOWN
+from painseq.datasets import resident_clips
+from painseq.extractors import VGG16, Extractor, TimmBackbone
+from painseq.faces import FaceCrops, Sidecar
+from painseq.features import ExtractSummary, FeatureStore, extract
+from painseq.features.network import Network, has_bf16
+from painseq.heads import LSTM, FrameANN, Head
+from painseq.heads.decision import decide
+from painseq.labels import label_scheme
+from painseq.synthetic import BioVidPlan, write_biovid
+
+
+def ceiling(bench: Bench) -> str:
+    """The bare network as a share of what the processor multiplies at most."""
+    extractor = bench.network("vgg16")
+    random = torch.Generator().manual_seed(0)
+    crops = torch.randint(0, 256, (BATCH, 3, bench.size_px, bench.size_px), dtype=torch.uint8, generator=random)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        plain = extractor(crops)
+    frame_flop = counter.get_total_flops() / BATCH
+    rows, goals, rounds, batches = [], [], 1 if bench.quick else 5, 1 if bench.quick else 4
+    with bench.folder() as folder:
+        for found in ceilings(folder, seconds=0.02 if bench.quick else 0.5):
+            network = Network(bench.network("vgg16"), "cpu", found.kind)
+            error = require_same(f"VGG16, {found.kind}", network(crops), plain, SAME if found.kind == "fp32" else 0.05)
+            shares, rates = [], []
+            for _ in range(rounds):
+                most = found.rate()
+                start = time.perf_counter()
+                for _ in range(batches):
+                    network(crops)
+                rates.append((batches * BATCH / (time.perf_counter() - start), most))
+                shares.append(1e-9 * rates[-1][0] * frame_flop / most)
+            frames_s, most = (median(column) for column in zip(*rates, strict=True))
+            bench.figures[f"bare {found.kind}"] = frames_s
+            rows.append(
+                f"| {found.kind} | {found.how} | {most:.0f} | {frames_s:.1f} | {median(shares):.2f} | {error:.0e} |"
+            )
+            goals.append(verdict(f"bare VGG16 over the ceiling, {found.kind}", median(shares), 0.8, at_least=True))
+    head = "| | ceiling | GFLOP/s | VGG16, frames/s | share | features apart from eager, channels first |"
+    return "\n".join([f"{1e-9 * frame_flop:.1f} GFLOP a frame.", "", table(head, rows), "", *goals])
+
+
+def bf16(bench: Bench) -> str:
+    """bf16 against fp32: time of the whole road, and what trained heads say of the features."""
+    if not has_bf16("cpu"):
+        raise Skipped("this processor does not multiply bf16 natively")
+    manifest, faces, extractor = bench.some(), bench.faces(), bench.network("vgg16")
+    summaries: dict[str, ExtractSummary] = {}
+    features: dict[str, Tensor] = {}
+
+    def run(precision: str) -> Callable[[], None]:
+        def once() -> None:
+            with bench.folder() as out:
+                summaries[precision] = extract(
+                    manifest, faces, extractor, None, out / "s", dtype="float32", precision=precision
+                )
+                features[precision] = stored_features(out / "s")
+
+        return once
+
+    run("bf16")()
+    seconds = in_turns({kind: run(kind) for kind in ("fp32", "bf16")}, bench.rounds)
+    faster = ratio(seconds, "fp32", "bf16")
+    error = require_same("bf16", features["bf16"], features["fp32"], 0.05)
+    for kind, each in seconds.items():
+        bench.figures[kind] = len(features[kind]) / median(each)
+    rows = [
+        f"| {kind} | {bench.figures[kind]:.1f} | {summaries[kind].stages['waiting for frames']:.2f} |"
+        for kind in seconds
+    ]
+    agreeing, goals = label_agreement(bench)
+    return "\n".join(
+        [
+            f"{len(features['fp32'])} frames with a face, VGG16. bf16 features are {error:.0e} of the largest apart.",
+            "",
+            table("| | frames/s, end to end | seconds without frames |", rows),
+            "",
+            agreeing,
+            "",
+            verdict("bf16 over fp32, end to end", faster, 1.8, at_least=True),
+            *goals,
+        ]
+    )
+
+
+def label_agreement(bench: Bench) -> tuple[str, list[str]]:
+    """Heads trained on fp32 features of half of the subjects, and their labels for the other half, on both features."""
+    plan = BioVidPlan(20, 4, ("BL1", "PA1", "PA4"), fps=2, size_px=128)
+    if bench.quick:
+        plan = BioVidPlan(2, 1, ("BL1", "PA4"), fps=2, size_px=64)
+    size_px = 32 if bench.quick else 112
+    extractor = network_of(bench.name_of("vgg16"), bench.assets, size_px)
+    scheme = label_scheme("biovid", "three")
+    with bench.folder() as folder:
+        write_biovid(folder / "heat", plan, seed=0, workers=1 if bench.quick else 2)
+        manifest = BioVid(folder / "heat").manifest
+        batches = {}
+        for kind in ("fp32", "bf16"):
+            print(f"  {len(manifest)} generated clips in {kind}", flush=True)
+            store = folder / kind
+            extract(manifest, FaceCrops(Sidecar(), size_px=size_px), extractor, None, store, precision=kind)
+            clips = resident_clips(manifest.clips, scheme, FeatureStore(store), ("cnn",))
+            batches[kind] = clips.batch(range(len(clips)))
+    half = set(manifest.subjects[::2])
+    train = torch.tensor([clip.subject_id in half for clip in manifest])
+    width, rows, goals = int(extractor.out_shape[0]), [], []
+    exact, rounded = batches["fp32"], batches["bf16"]
+    assert exact.features is not None and rounded.features is not None
+    for kind in (FrameANN, LSTM):
+        torch.manual_seed(0)
+        head = fitted(
+            kind((width,), len(scheme.class_names)),
+            exact.features[train].float(),
+            exact.mask[train],
+            exact.target[train],
+        )
+        with torch.inference_mode():
+            said = [
+                decide(head.level, head(batch.features[~train].float(), batch.mask[~train]), batch.mask[~train])
+                for batch in (exact, rounded)
+            ]
+        agree = float((said[0].label == said[1].label).float().mean())
+        apart_by = float((said[0].probabilities - said[1].probabilities).abs().max())
+        target = exact.target[~train]
+        recalls = [(said[0].label[target == k] == k).float().mean() for k in range(len(scheme.class_names))]
+        right = float(torch.stack(recalls).nanmean())
+        rows.append(f"| {kind.__name__} | {int((~train).sum())} | {right:.2f} | {agree:.3f} | {apart_by:.3f} |")
+        goals.append(verdict(f"labels on bf16 features that agree, {kind.__name__}", agree, 0.99, at_least=True))
+    head_line = "| head | clips | balanced accuracy on fp32 | labels that agree | probabilities apart, at most |"
+    return table(head_line, rows), goals
+
+
+def fitted(head: Head, x: Tensor, mask: Tensor, target: Tensor, steps: int = 60) -> Head:
+    """Trained on all clips at once."""
+    optimizer = torch.optim.AdamW(head.parameters(), 2e-3, weight_decay=0.1)
+    for _ in range(steps):
+        logits, wanted = head.train()(x, mask), target
+        if head.level == "frame":
+            logits, wanted = logits.flatten(0, 1), torch.where(mask, target[:, None], UNKNOWN).flatten()
+        optimizer.zero_grad()
+        F.cross_entropy(logits, wanted, ignore_index=UNKNOWN).backward()
+        optimizer.step()
+    return head.eval()
+
+
+def gpu(bench: Bench) -> str:
+    """On a GPU: frames a second, share of the matrix rate, and which stage limits."""
+    if not torch.cuda.is_available():
+        raise Skipped("there is no GPU here")
+    return f"{torch.cuda.get_device_name()}.\n\n{on_device(bench, torch.device('cuda'))}"
+
+
+def on_device(bench: Bench, device: torch.device) -> str:
+    """The tables of `gpu`. The videos are generated and their faces known, since the assets seldom lie there."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def rate(run: Callable[[], object], times: int) -> float:
+        """Runs a second."""
+        run()
+        start = now()
+        for _ in range(times):
+            run()
+        return times / (now() - start)
+
+    name, size_px, times = bench.name_of("vgg16"), bench.size_px, 1 if bench.quick else 20
+
+    def extractor() -> Extractor:
+        return VGG16(input_size_px=size_px) if name == "vgg16" else TimmBackbone(name, input_size_px=size_px)
+
+    crops = torch.randint(0, 256, (512, 3, size_px, size_px), dtype=torch.uint8)[: 16 if bench.quick else 512]
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        reference = extractor()(crops[:8])
+    frame_flop, side = counter.get_total_flops() / len(reference), 256 if bench.quick else 8192
+    rows, goals, frames_s = [], [], {}
+    for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        network = Network(extractor(), device, kind)
+        error = require_same(
+            f"On {device}, {kind}", network(crops[:8]).cpu(), reference, 1e-4 if kind == "fp32" else 0.05
+        )
+        matrix = torch.randn(side, side, device=device).to(dtype)
+        most = rate(lambda matrix=matrix: torch.mm(matrix, matrix), times) * 2 * side**3
+        for batch_frames in (8,) if bench.quick else (32, 128, 512):
+            ready = crops[:batch_frames].to(device)
+            each = batch_frames * rate(lambda network=network, ready=ready: network(ready), times)
+            frames_s[kind] = max(frames_s.get(kind, 0.0), each)
+            share = each * frame_flop / most
+            rows.append(f"| {kind}, {batch_frames} | {each:,.0f} | {1e-12 * most:.0f} | {share:.2f} | {error:.0e} |")
+            print(rows[-1], flush=True)
+        if kind == "bf16":
+            best = frames_s[kind] * frame_flop / most
+            goals.append(verdict("VGG16 over the matrix rate, GPU, bf16", best, 0.5, at_least=True))
+    plan = BioVidPlan(8, 4, ("BL1", "PA1", "PA4"), fps=25, size_px=192)
+    if bench.quick:
+        plan = BioVidPlan(1, 1, ("BL1", "PA4"), fps=2, size_px=64)
+    ends = []
+    with bench.folder() as folder:
+        write_biovid(folder / "heat", plan, seed=0, workers=1 if bench.quick else 8)
+        manifest = BioVid(folder / "heat").manifest
+        faces = FaceCrops(Sidecar(), size_px=size_px)
+        for kind in ("fp32", "bf16"):
+            for workers in (1, 4, 8, 14):
+                with bench.folder() as out:
+                    summary = extract(
+                        manifest, faces, extractor(), None, out / "s", device=device, precision=kind, workers=workers
+                    )
+                stages = dict(summary.stages)
+                idle = stages.pop("waiting for frames")
+                # Reading is shared by threads; the network and the writer have one each.
+                for stage in ("decode", "locate", "crop"):
+                    stages[stage] /= workers
+                reading = stages["decode"] + stages["locate"] + stages["crop"]
+                limit = max(
+                    {"reading": reading, "network": stages["network"], "write": stages["write"]}.items(),
+                    key=lambda item: item[1],
+                )[0]
+                hours = BIOVID_CLIPS * BIOVID_FRAMES / summary.frames_per_s / 3600
+                ends.append(
+                    f"| {kind}, {workers} | {summary.frames_per_s:,.0f} | {summary.frames_per_s / frames_s[kind]:.2f} "
+                    f"| {idle / summary.seconds:.2f} | {limit} | {hours:.2f} |"
+                )
+                print(ends[-1], flush=True)
+    return "\n".join(
+        [
+            f"VGG16 on ready crops, {1e-9 * frame_flop:.1f} GFLOP a frame:",
+            "",
+            table("| batch | frames/s | matrix rate, TFLOP/s | share | features apart from the CPU's |", rows),
+            "",
+            f"The whole pipeline, {len(manifest)} generated clips of {plan.size_px} pixels with known faces; they cost "
+            "less to decode than BioVid's, and nothing to locate:",
+            "",
+            table(
+                "| reading threads | frames/s | share of the network's | waiting for frames | slowest stage "
+                "| BioVid at this rate, hours (extrapolated) |",
+                ends,
+            ),
+            "",
+            *goals,
+        ]
+    )

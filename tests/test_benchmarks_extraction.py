@@ -1,0 +1,88 @@
+"""benchmarks/extraction.py: each part runs, on tiny networks, and its checks catch features that differ."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def extraction(monkeypatch, one_thread):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("extraction")
+
+
+@pytest.fixture
+def bench(extraction, assets, tmp_path):
+    return extraction.Bench(assets, tmp_path, quick=True)
+
+
+def test_the_parts_run_and_nothing_is_written(extraction, assets, capsys):
+    before = (FOLDER / "RESULTS.md").read_bytes()
+    # Timed together with other tests, the figures mean nothing.
+    names = ["ceiling", "pipeline", "bf16", "light", "tracking", "store", "biovid"]
+    assert extraction.main([*names, "--assets", str(assets), "--quick", "--write"]) == 0
+    said = capsys.readouterr().out
+    assert "whole pipeline over the bare network, VGG16 fp32" in said and "| waiting for frames |" in said
+    assert "An EXTRAPOLATION, not a measurement" in said and "| painseq, fp32 |" in said
+    assert (FOLDER / "RESULTS.md").read_bytes() == before
+
+
+def test_memory_and_processes(extraction, bench, monkeypatch):
+    stores = importlib.import_module("extraction_parts.stores")
+    once = importlib.import_module("extraction_parts.extract_once")
+    # One after the other in this process, which is quicker than to start others.
+    monkeypatch.setattr(stores, "in_processes", lambda jobs: [once.main(job) for job in jobs])
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    assert "peak memory at 3 s over 1 s of video, pixels" in stores.memory(bench)
+    assert "16 frames in 2 clips" in stores.ranks(bench)
+
+
+def test_the_tables_of_a_gpu(extraction, bench):
+    network = importlib.import_module("extraction_parts.network")
+    said = network.on_device(bench, torch.device("cpu"))
+    assert "VGG16 over the matrix rate, GPU, bf16" in said and "(extrapolated)" in said
+
+
+def test_parts_that_cannot_run_are_skipped(extraction, assets, capsys):
+    assert extraction.main(["biovid", "--assets", str(assets), "--quick"]) == 0
+    assert "Skipped: it extrapolates" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [(["pipelines"], "no part 'pipelines'"), (["store", "--assets", "nowhere"], "no videos at nowhere/videos")],
+)
+def test_a_wrong_command_line(extraction, argv, message, capsys):
+    with pytest.raises(SystemExit):
+        extraction.main(argv)
+    assert message in capsys.readouterr().err
+
+
+def test_features_that_differ_end_the_benchmark(extraction):
+    require_same = importlib.import_module("extraction_parts.bench").require_same
+    features = torch.rand(4, 8)
+    assert require_same("Same", features, features) == 0
+    with pytest.raises(SystemExit, match="Other: features differ by"):
+        require_same("Other", features + 1e-3, features)
+    with pytest.raises(SystemExit, match="Fewer"):
+        require_same("Fewer", features[:3], features)
+    with pytest.raises(SystemExit, match="differ by nan"):
+        require_same("Not a number", torch.full((4, 8), torch.nan), features)
+
+
+def test_the_goals_are_gathered_from_the_page(extraction):
+    page = (
+        "<!-- extraction_goals -->\n- old: 1.0; goal at least 2: met\n<!-- /extraction_goals -->\n"
+        "<!-- extraction_light -->\n| a |\n- light: 1.035; goal at most 1.1: met\n<!-- /extraction_light -->\n"
+        "<!-- heads -->\n- other: 0.1; goal at least 2: MISSED\n<!-- /heads -->\n"
+        "<!-- extraction_store -->\n- store: 0.300; goal at least 0.35: MISSED\n<!-- /extraction_store -->\n"
+    )
+    rows = extraction.goals_of(page).splitlines()[2:]
+    assert rows == ["| light | at most 1.1 | 1.035 | met |", "| store | at least 0.35 | 0.300 | MISSED |"]
+    markers = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
+    for name in ["goals", *extraction.PARTS]:
+        assert f"<!-- extraction_{name} -->" in markers and f"<!-- /extraction_{name} -->" in markers
