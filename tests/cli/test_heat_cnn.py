@@ -198,10 +198,10 @@ def test_nobody_whom_the_extractor_has_seen_is_a_test_subject(painseq, on_heat, 
 
 def test_crops_of_another_kind_than_the_network_was_trained_on_are_told(painseq, on_heat, renamed, tmp_path):
     through = [*on_heat, "--model.extractor.init_args.weights", renamed]
-    as_trained = painseq("extract", *through, "--out", tmp_path / "same")
-    wider = painseq("extract", *through, "--data.options.face.init_args.margin", "0.5", "--out", tmp_path / "wider")
-    assert "cropped otherwise" not in as_trained.log
-    assert "cropped otherwise" in wider.log and "margin: 0.2, not 0.5" in wider.log
+    as_trained = ["--data.options.face.init_args.kind", "landmark_box"]
+    assert "cropped otherwise" not in painseq("extract", *through, *as_trained, "--out", tmp_path / "same").log
+    other = painseq("extract", *through, "--out", tmp_path / "other")
+    assert "cropped otherwise" in other.log and "kind: 'landmark_box', not 'square'" in other.log
 
 
 def test_a_head_of_other_people_is_not_scored_on_the_extractors(
