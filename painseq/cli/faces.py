@@ -37,34 +37,36 @@ class TrackedClip:
     Args:
         clip: the clip.
         file: name of its track in the folder; empty if it failed.
-        track: the track; None if it failed.
-        reason: why it failed, without paths of this machine.
+        frames: of the clip; 0 if it failed.
+        faceless: frames without a face.
+        located: frames at which the locator looked.
+        spans_s: first and last moment of each run of faceless frames, "0.120-0.360;1.000-1.040".
+        reason: why it failed, without paths of this machine; empty if it did not.
         was_there: the track was found in an earlier run.
     """
 
     clip: Clip
     file: str = ""
-    track: StoredTrack | None = None
+    frames: int = 0
+    faceless: int = 0
+    located: int = 0
+    spans_s: str = ""
     reason: str = ""
     was_there: bool = False
 
-    @property
-    def frames(self) -> int:
-        """Frames of the clip; 0 if it failed."""
-        return 0 if self.track is None else len(self.track.face)
-
-    @property
-    def faceless(self) -> int:
-        """Frames without a face."""
-        return 0 if self.track is None else int((~self.track.face.present).sum())
+    @classmethod
+    def of(cls, clip: Clip, file: str, track: StoredTrack, was_there: bool) -> TrackedClip:
+        """What is told of a track; the track itself lies on disk."""
+        spans_s = ";".join(f"{first:.3f}-{last:.3f}" for first, last in track.face.spans_without_face())
+        faceless = int((~track.face.present).sum())
+        return cls(clip, file, len(track.face), faceless, track.located, spans_s, "", was_there)
 
     def row(self) -> list[object]:
         """Its row in faces.csv."""
-        if self.track is None:
+        if self.reason:
             return [self.clip.clip_id, "", "", "", "", "", self.reason]
-        spans = ";".join(f"{first:.3f}-{last:.3f}" for first, last in self.track.face.spans_without_face())
         share = f"{self.faceless / self.frames:.4f}"
-        return [self.clip.clip_id, self.file, self.frames, self.faceless, share, spans, ""]
+        return [self.clip.clip_id, self.file, self.frames, self.faceless, share, self.spans_s, ""]
 
 
 @dataclass(frozen=True)
@@ -150,15 +152,25 @@ def faces(argv: Sequence[str]) -> FacesSummary:
     suffix = f"-{process.rank}" if process.rank else ""
     _write_csv(folder.path / f"faces{suffix}.csv", tracked)
     write_json(folder.path / f"summary{suffix}.json", {"versions": versions(), **asdict(summary)})
+    if not face.locator.needs_pixels:
+        log.warning(
+            "%s reads faces from files beside the videos: its crops are cut from these, and not from the tracks here.",
+            type(face.locator).__name__,
+        )
+    what = ""
     if summary.failed and len(summary.failed) == summary.clips:
         first = next(iter(summary.failed.items()))
-        raise PainseqError(f"Not one of {summary.clips} clips could be read. The first, {first[0]}: {first[1]}")
-    if summary.frames and summary.frames == summary.faceless:
-        raise PainseqError(
+        what = f"Not one of {summary.clips} clips could be read. The first, {first[0]}: {first[1]}"
+    elif summary.frames and summary.frames == summary.faceless:
+        what = (
             f"{data.name}: no face found in any of {summary.frames} frames (locator {type(face.locator).__name__}). "
             "Look at a video: is a face in it, upright and large enough? Another locator or a lower min_score may find "
             "it."
         )
+    if what and process.count == 1:
+        raise PainseqError(what)
+    if what:
+        log.warning("%s", what)
     return summary
 
 
@@ -184,8 +196,8 @@ def _track_all(
             tracked[one.clip.clip_id] = one
             frames += 0 if one.was_there else one.frames
             faceless += 0 if one.was_there else one.faceless
-            failed += one.track is None
-            outcome: Outcome = "failed" if one.track is None else "skipped" if one.was_there else "extracted"
+            failed += bool(one.reason)
+            outcome: Outcome = "failed" if one.reason else "skipped" if one.was_there else "extracted"
             rate = frames / max(time.perf_counter() - started, 1e-9)
             show(
                 ExtractProgress(
@@ -205,13 +217,13 @@ def _track_all(
 def _track(manifest: Manifest, clip: Clip, face: FaceCrops, fps: float | None, folder: TrackFolder) -> TrackedClip:
     video = manifest.path(clip)
     try:
-        place = folder.place(video, clip.start_s, clip.end_s, fps)
+        place = folder.place(video, clip.start_s, clip.end_s, fps, clip.fps)
         was_there = place.is_file()
-        track = folder.read(place) if was_there else face.sight(video, clip.start_s, clip.end_s, fps)
+        track = folder.read(place) if was_there else face.sight(video, clip.start_s, clip.end_s, fps, clip.fps)
         if not len(track.face):
             end = "its end" if clip.end_s is None else f"{clip.end_s} s"
             raise PainseqError(f"{video} has no frame between {clip.start_s} s and {end}.")
-    except PainseqError as error:
+    except (PainseqError, OSError) as error:
         reason = str(error).replace(str(video), clip.clip_id)
         for path in (manifest.root, folder.path):
             reason = reason.replace(f"{path}{os.sep}", "")
@@ -219,7 +231,7 @@ def _track(manifest: Manifest, clip: Clip, face: FaceCrops, fps: float | None, f
     if not was_there:
         # Not in the `try`: a full disk is no fault of the clip, and ends the run.
         folder.write(place, track)
-    return TrackedClip(clip, place.name, track, was_there=was_there)
+    return TrackedClip.of(clip, place.name, track, was_there)
 
 
 def _write_csv(path: Path, tracked: Sequence[TrackedClip]) -> None:
@@ -232,7 +244,7 @@ def _write_csv(path: Path, tracked: Sequence[TrackedClip]) -> None:
 
 
 def _summary(tracked: Sequence[TrackedClip], face: FaceCrops, scheme: LabelScheme, seconds: float) -> FacesSummary:
-    done = [one for one in tracked if one.track is not None]
+    done = [one for one in tracked if not one.reason]
     by_label = {}
     for name, target in [*((name, i) for i, name in enumerate(scheme.class_names)), ("hidden", UNKNOWN)]:
         of_label = [one for one in done if scheme.target(one.clip.label) == target]
@@ -247,9 +259,9 @@ def _summary(tracked: Sequence[TrackedClip], face: FaceCrops, scheme: LabelSchem
         clips=len(tracked),
         found=sum(not one.was_there for one in done),
         found_before=sum(one.was_there for one in done),
-        failed={one.clip.clip_id: one.reason for one in tracked if one.track is None},
+        failed={one.clip.clip_id: one.reason for one in tracked if one.reason},
         frames=sum(one.frames for one in done),
-        frames_located=sum(one.track.located for one in done if one.track is not None),
+        frames_located=sum(one.located for one in done),
         faceless=sum(one.faceless for one in done),
         clips_without_face=sum(one.frames == one.faceless for one in done),
         faceless_by_label=by_label,

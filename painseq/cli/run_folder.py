@@ -70,8 +70,8 @@ def read_history(run: Path) -> list[Mapping[str, float]]:
 
 
 def pick_device(name: str, process: Process | None = None) -> str:
-    """ "auto" is a GPU if there is one (of several processes, each its own), else the CPU; anything else is taken as it
-    is.
+    """ "auto" is "cuda" if there is a GPU, else the CPU; of several processes, "cuda" is for each its own; anything
+    else is taken as it is.
 
     Raises:
         PainseqError: a GPU is asked for and there is none, or no device has this name.
@@ -79,11 +79,12 @@ def pick_device(name: str, process: Process | None = None) -> str:
     import torch
 
     if name == "auto":
-        if not torch.cuda.is_available():
-            return "cpu"
-        return "cuda" if process is None or process.count == 1 else f"cuda:{process.local_rank}"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise PainseqError(f"--device {name}: no GPU can be used here. Use --device cpu.")
+    if name == "cuda" and process is not None and process.count > 1:
+        # Some launchers show each process a GPU of its own, and no other.
+        name = f"cuda:{process.local_rank % torch.cuda.device_count()}"
     try:
         torch.device(name)
     except RuntimeError as error:

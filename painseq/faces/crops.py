@@ -1,4 +1,4 @@
-"""Crops of one face, from a video file."""
+"""Crops of one face, from a video."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class FaceCrops:
         margin: added to the side of a square crop, as a share of it.
         smooth_s: width of the moving average over the box, in seconds.
         max_gap_s: longest time without a face that is bridged by interpolation.
-        backend: "auto", "decord" or "pyav".
+        backend: "auto", "decord", "pyav" or "images" (`painseq.video.open_video`).
         every_s: a locator that looks at pixels does so at most this far apart (`painseq.faces.sightings`); 0 is on
             every frame. At the default, YuNet's crops of 224 pixels lie within 5 pixels of those of every frame.
         tracks: folder of tracks, as `painseq faces` writes it. A clip whose track lies there is not searched again;
@@ -149,21 +149,35 @@ class FaceCrops:
         """Digest of `identity()`."""
         return digest(self.identity())
 
+    def beside(self, video: Path) -> tuple[Path, ...]:
+        """Files other than the video on which its crops depend."""
+        return self.locator.beside(video)
+
     def follow(
-        self, video: Path, start_s: float = 0.0, end_s: float | None = None, fps: float | None = None
+        self,
+        video: Path,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        fps: float | None = None,
+        image_fps: float | None = None,
     ) -> FaceTrack:
-        """The face's track through a span of a video, smoothed, at times relative to `start_s`."""
-        with open_video(video, self.backend) as opened:
-            span = _Span(opened, start_s, end_s, fps)
+        """The face's track through a span of a video, smoothed, at times relative to `start_s`; see `clip`."""
+        with open_video(video, self.backend, image_fps) as opened:
+            span = _Span(opened, start_s, end_s, fps, image_fps)
             stored = self._stored(span) or self._sight(span)
         return smoothed(stored.face, self.smooth_s)
 
     def sight(
-        self, video: Path, start_s: float = 0.0, end_s: float | None = None, fps: float | None = None
+        self,
+        video: Path,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        fps: float | None = None,
+        image_fps: float | None = None,
     ) -> StoredTrack:
         """The track as it is kept on disk: found by the locator, whatever tracks there are, and not smoothed."""
-        with open_video(video, self.backend) as opened:
-            return self._sight(_Span(opened, start_s, end_s, fps))
+        with open_video(video, self.backend, image_fps) as opened:
+            return self._sight(_Span(opened, start_s, end_s, fps, image_fps))
 
     def clip(
         self,
@@ -172,6 +186,7 @@ class FaceCrops:
         end_s: float | None = None,
         fps: float | None = None,
         chunk_frames: int = 64,
+        image_fps: float | None = None,
     ) -> Iterator[CropChunk]:
         """Crops of a span of a video, a chunk at a time; the video is decoded once.
 
@@ -179,11 +194,12 @@ class FaceCrops:
         more. Memory holds the pictures of this time and a chunk of crops, however long the video is.
 
         Args:
-            video: the file.
+            video: the file, or a folder of images.
             start_s: first moment, in seconds since the first frame shown.
             end_s: exclusive; None is the end of the video.
             fps: samples a second by timestamps (`painseq.video.frame_indices`); None is every frame.
             chunk_frames: frames in each chunk but the last.
+            image_fps: images a second, where the video is a folder of them.
 
         Raises:
             PainseqError: the file cannot be read, the locator fails, or it gives no landmarks for "landmark_box", or
@@ -191,9 +207,9 @@ class FaceCrops:
         """
         seconds = {"decode": 0.0, "locate": 0.0, "crop": 0.0}
         with _timed(seconds, "decode"):
-            opened = open_video(video, self.backend)
+            opened = open_video(video, self.backend, image_fps)
         with opened:
-            span = _Span(opened, start_s, end_s, fps)
+            span = _Span(opened, start_s, end_s, fps, image_fps)
             with _timed(seconds, "locate"):
                 stored = self._stored(span)
                 known = None if self.locator.needs_pixels and stored is None else (stored or self._sight(span)).face
@@ -251,11 +267,12 @@ class FaceCrops:
         return StoredTrack(joined([tracker.add(span.times_s, found), tracker.finish()]), len(found))
 
     def _stored(self, span: _Span) -> StoredTrack | None:
-        if self.tracks is None:
+        # Where faces lie beside the video a track saves nothing, and would hide that they were mended.
+        if self.tracks is None or not self.locator.needs_pixels:
             return None
         folder = TrackFolder(Path(self.tracks), self.tracking())
         folder.check()
-        place = folder.place(span.opened.path, span.start_s, span.end_s, span.fps)
+        place = folder.place(span.opened.path, span.start_s, span.end_s, span.fps, span.image_fps)
         return folder.read(place, span.times_s) if place.is_file() else None
 
     def _placed(self, face: FaceTrack, opened: Video) -> FaceTrack:
@@ -285,11 +302,14 @@ class FaceCrops:
 class _Span:
     """The frames asked for of an open video: (N,) times since `start_s`, (N,) moments since the video's first frame."""
 
-    def __init__(self, opened: Video, start_s: float, end_s: float | None, fps: float | None) -> None:
+    def __init__(
+        self, opened: Video, start_s: float, end_s: float | None, fps: float | None, image_fps: float | None
+    ) -> None:
         self.opened = opened
         self.start_s = start_s
         self.end_s = end_s
         self.fps = fps
+        self.image_fps = image_fps
         indices, self.times_s = frame_indices(opened.times_s, start_s, end_s, fps)
         self.moments_s = opened.times_s[indices]
 

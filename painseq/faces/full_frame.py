@@ -20,7 +20,8 @@ class FullFrame(Locator):
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
         """One face a frame, with score 1."""
         if images is None:
-            with open_video(video) as opened:
+            # Only the size is asked for, which is the same however fast a folder of images is shown.
+            with open_video(video, image_fps=1.0) as opened:
                 width, height = opened.size
         else:
             height, width = images.shape[1:3]

@@ -58,6 +58,10 @@ class Locator(ABC):
             video: the file they come from.
         """
 
+    def beside(self, video: Path) -> tuple[Path, ...]:
+        """Files other than the video that tell where its faces are: with other contents, the crops are others."""
+        return ()
+
     def identity(self) -> Spec:
         """What decides which faces are found: `spec_of` without what only says where or on what it runs."""
         return spec_of(self)

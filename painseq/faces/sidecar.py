@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,11 +10,10 @@ from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
 from painseq.faces.locator import Face, Locator
+from painseq.faces.openface import nearest_rows, read_openface
 from painseq.spec import Spec
 
 _POINTS = 68
-# OpenFace rounds its time stamps to a millisecond.
-_ROUNDING_S = 1e-3
 
 
 class Sidecar(Locator):
@@ -39,14 +37,21 @@ class Sidecar(Locator):
         """Where the sidecars lie does not count."""
         return {**super().identity(), "init_args": {}}
 
+    def beside(self, video: Path) -> tuple[Path, ...]:
+        """The sidecar, if there is one."""
+        return tuple(place for place in self._places(video) if place.is_file())[:1]
+
+    def _places(self, video: Path) -> tuple[Path, Path]:
+        folder = video.parent if self.directory is None else Path(self.directory)
+        return folder / f"{video.stem}.faces.safetensors", folder / f"{video.stem}.csv"
+
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
         """The stored faces.
 
         Raises:
             PainseqError: no sidecar (it says where it looked), or one that cannot be understood.
         """
-        folder = video.parent if self.directory is None else Path(self.directory)
-        tensors, table = folder / f"{video.stem}.faces.safetensors", folder / f"{video.stem}.csv"
+        tensors, table = self._places(video)
         if tensors.is_file():
             moments, faces = _from_safetensors(tensors)
         elif table.is_file():
@@ -60,16 +65,8 @@ class Sidecar(Locator):
         for row, face in zip(row_of, faces, strict=True):
             if face is not None:
                 together[row].append(face)
-        interval_s = float(np.median(np.diff(known))) if len(known) > 1 else 0.0
-        nearest = _nearest(known, times_s)
-        near = np.abs(known[nearest] - times_s) <= interval_s / 2 + _ROUNDING_S
+        nearest, near = nearest_rows(known, times_s)
         return [together[row] if ok else [] for row, ok in zip(nearest, near, strict=True)]
-
-
-def _nearest(known: NDArray[np.float64], times_s: NDArray[np.float64]) -> NDArray[np.intp]:
-    after = np.clip(np.searchsorted(known, times_s), 0, len(known) - 1)
-    before = np.maximum(after - 1, 0)
-    return np.where(np.abs(known[before] - times_s) <= np.abs(known[after] - times_s), before, after)
 
 
 def _from_safetensors(path: Path) -> tuple[NDArray[np.float64], list[Face | None]]:
@@ -102,25 +99,10 @@ def _from_safetensors(path: Path) -> tuple[NDArray[np.float64], list[Face | None
 def _from_openface(path: Path) -> tuple[NDArray[np.float64], list[Face | None]]:
     names = ["timestamp", "confidence", "success"]
     names += [f"{axis}_{point}" for axis in "xy" for point in range(_POINTS)]
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = [cell.strip() for cell in next(reader, [])]
-        missing = [name for name in names if name not in header]
-        if missing:
-            raise PainseqError(
-                f"{path} is no OpenFace table: it has no column {missing[0]!r} ({len(missing)} missing)."
-            )
-        columns = [header.index(name) for name in names]
-        rows: list[list[float]] = []
-        for row in reader:
-            try:
-                rows.append([float(row[column]) for column in columns])
-            except (ValueError, IndexError) as error:
-                raise PainseqError(f"{path}, line {reader.line_num}: {error}.") from error
-    values = np.asarray(rows, dtype=np.float64).reshape(len(rows), len(names))
+    values = read_openface(path, names)
     faces: list[Face | None] = []
     for _, confidence, success, *flat in values:
         points = np.asarray(flat, np.float32).reshape(2, _POINTS).T
         box = np.concatenate([points.min(axis=0), points.max(axis=0)])
-        faces.append(Face(box, float(confidence), points) if success else None)
+        faces.append(Face(box, float(confidence), points) if success and np.isfinite(box).all() else None)
     return values[:, 0], faces

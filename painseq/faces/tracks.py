@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,14 +93,19 @@ class TrackFolder:
                 "set the face crop as it was."
             )
 
-    def place(self, video: Path, start_s: float, end_s: float | None, fps: float | None) -> Path:
+    def place(
+        self, video: Path, start_s: float, end_s: float | None, fps: float | None, image_fps: float | None = None
+    ) -> Path:
         """Where the track of a span of a video lies, if it is there.
+
+        Args:
+            image_fps: images a second, where the video is a folder of them.
 
         Raises:
             PainseqError: no such video.
         """
         span = [float(start_s), None if end_s is None else float(end_s), None if fps is None else float(fps)]
-        return self.path / f"{digest([video_digest(video), *span, self.tracking])}.safetensors"
+        return self.path / f"{digest([video_digest(video, image_fps), *span, self.tracking])}.safetensors"
 
     def write(self, place: Path, track: StoredTrack) -> None:
         """Keep a track.
@@ -152,8 +156,8 @@ class TrackFolder:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    # A name of its own for each writer: another process may be writing the same track.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    # The name is always the same, so that what a killed run left here is written over by the next.
+    partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)

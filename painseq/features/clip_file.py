@@ -75,6 +75,11 @@ class Row:
     source: str
     landmarks: int
 
+    def __post_init__(self) -> None:
+        numbers = (self.first, self.frames, self.faceless, self.landmarks)
+        if not all(type(number) is int and number >= 0 for number in numbers) or type(self.source) is not str:
+            raise ValueError(f"no place of a clip: {self}")
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -183,12 +188,16 @@ def write_shard(
 
     Raises:
         OSError: as Python's own; nothing is left behind then.
-        PainseqError: a pending file is shorter than it says.
+        PainseqError: a pending file is shorter than it says, or holds another clip.
     """
     rows, frames = {}, 0
-    for _, clip_id, row in clips:
+    for pending, clip_id, row in clips:
+        if rows_in(pending) != {clip_id: row}:
+            raise PainseqError(f"{pending} does not hold clip {clip_id!r} as it was written. Delete it. {AGAIN}")
         rows[clip_id] = replace(row, first=frames)
         frames += row.frames
+    if len({row.landmarks for row in rows.values()} - {0}) > 1:
+        raise ValueError("Clips with different numbers of landmarks do not go into one shard.")
     layout = Layout(dtype, out_shape, frames, max(row.landmarks for row in rows.values()))
     partial = path.with_name(f".{path.name}.partial")
     sha256, size = hashlib.sha256(), 0
@@ -244,16 +253,24 @@ def rows_in(path: Path) -> dict[str, Row]:
     """The clips that a file says it holds.
 
     Raises:
-        FileNotFoundError: it is not there.
+        OSError: as Python's own: it is not there, or the disk cannot be read.
         PainseqError: it is damaged.
     """
     try:
-        with safe_open(path, "pt") as file:
-            table = json.loads((file.metadata() or {})["clips"])
+        # Not through the library, which would map the whole file: shards are copied where memory is short.
+        with path.open("rb") as file:
+            (header_bytes,) = struct.unpack("<Q", file.read(8))
+            size_bytes = path.stat().st_size
+            if 8 + header_bytes > size_bytes:
+                raise ValueError("it ends within its header")
+            header = json.loads(file.read(header_bytes))
+        table = json.loads(header.pop("__metadata__")["clips"])
+        if 8 + header_bytes + max(entry["data_offsets"][1] for entry in header.values()) != size_bytes:
+            raise ValueError(f"{size_bytes} bytes are not the number that its header tells")
         return {clip_id: Row(**row) for clip_id, row in table.items()}
-    except FileNotFoundError:
+    except OSError:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (struct.error, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PainseqError(f"{path} is damaged: {error}. Delete it. {AGAIN}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ import torch
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
 from painseq.faces import CropChunk, FaceCrops
-from painseq.features.index import Precision
+from painseq.features.index import Head, Precision
 from painseq.features.network import AskedPrecision, Network, choose_precision
 from painseq.features.pipeline import (
     CHUNK_FRAMES,
@@ -26,14 +27,14 @@ from painseq.features.pipeline import (
     Digests,
     Ended,
     Job,
+    SmallTensors,
     Writing,
-    joined_landmarks,
     no_frame,
     read_ahead,
     read_clip,
 )
 from painseq.features.processes import Process
-from painseq.features.store import ClipFeatures, Dtype, FeatureStore, StoreWriter
+from painseq.features.store import ClipFeatures, Dtype, StoreWriter
 from painseq.records import Manifest
 from painseq.spec import Spec
 
@@ -41,6 +42,8 @@ from painseq.spec import Spec
 CPU_BATCH_FRAMES = 8
 GPU_BATCH_FRAMES = 128
 GPU_WORKERS = 8
+
+log = logging.getLogger("painseq")
 
 STAGES = ("decode", "locate", "crop", "network", "write", "waiting for frames")
 
@@ -153,6 +156,7 @@ def clip_features(
     fps: float | None,
     device: torch.device | str,
     batch_frames: int = CPU_BATCH_FRAMES,
+    image_fps: float | None = None,
 ) -> ClipFeatures:
     """Features of a span of a video: float32, or uint8 crops for `Pixels`; on the CPU, with the face's landmarks.
 
@@ -163,29 +167,23 @@ def clip_features(
     Args:
         fps: sampled frames a second; None takes every frame.
         batch_frames: frames at once.
+        image_fps: images a second, where the video is a folder of them.
 
     Raises:
         PainseqError: the video cannot be read, or no frame lies in the span.
     """
     network = Network(extractor, device, "fp32")
-    features, present, times_s, landmarks = [], [], [], []
-    for chunk in faces.clip(video, start_s, end_s, fps, batch_frames):
+    features, small = [], SmallTensors()
+    for chunk in faces.clip(video, start_s, end_s, fps, batch_frames, image_fps):
         found = torch.from_numpy(chunk.present)
         out = torch.zeros((len(found), *extractor.out_shape), dtype=network.dtype)
         if bool(found.any()):
             out[found] = network(torch.from_numpy(chunk.crops)[found]).cpu()
         features.append(out)
-        present.append(found)
-        times_s.append(torch.from_numpy(chunk.times_s))
-        landmarks.append(None if chunk.landmarks is None else torch.from_numpy(chunk.landmarks))
+        small.add(chunk.present, chunk.times_s, chunk.landmarks)
     if not features:
         raise no_frame(video, start_s, end_s)
-    return ClipFeatures(
-        torch.cat(features),
-        torch.cat(present),
-        torch.cat(times_s).to(torch.float64),
-        joined_landmarks(present, landmarks),
-    )
+    return ClipFeatures(torch.cat(features), *small.tensors())
 
 
 def extract(
@@ -222,7 +220,7 @@ def extract(
     Raises:
         PainseqError: the store there is of another pipeline; crop and extractor differ in size; the disk is full; a
             clip failed and `strict`; at the end: not one clip could be read, or no face was found in any frame (the
-            store is kept).
+            store is kept; of several processes, which have a share each, only a warning comes of it).
     """
     if faces.size_px != extractor.input_size_px:
         raise PainseqError(
@@ -264,21 +262,31 @@ def extract(
         run.stages["write"] += writing.seconds["write"]
         run.report(writing, batches.frames)
     summary = run.summary(chosen, type(faces.locator).__name__, str(device))
-    if summary.failed and len(summary.failed) == len(clips):
-        first = next(iter(summary.failed.items()))
-        raise PainseqError(f"Not one of {len(clips)} clips could be extracted. The first, {first[0]}: {first[1]}")
-    if summary.frames and summary.frames == summary.faceless:
-        raise PainseqError(
-            f"{manifest.name}: no face found in any frame ({summary.frames} frames of {summary.clips_without_face} "
-            f"clips, locator {summary.backends['locator']}). Look at a video: is a face in it, upright and large "
-            "enough? Another locator or a lower min_score may find it."
-        )
+    _check_worth(summary, manifest.name, process)
     return summary
+
+
+def _check_worth(summary: ExtractSummary, dataset: str, process: Process) -> None:
+    """Refuse a run of which nothing came; where it is one process's share alone, tell it."""
+    if summary.failed and len(summary.failed) == summary.clips:
+        first = next(iter(summary.failed.items()))
+        what = f"Not one of {summary.clips} clips could be extracted. The first, {first[0]}: {first[1]}"
+    elif summary.frames and summary.frames == summary.faceless:
+        what = (
+            f"{dataset}: no face found in any frame ({summary.frames} frames of {summary.clips_without_face} clips, "
+            f"locator {summary.backends['locator']}). Look at a video: is a face in it, upright and large enough? "
+            "Another locator or a lower min_score may find it."
+        )
+    else:
+        return
+    if process.count == 1:
+        raise PainseqError(what)
+    log.warning("%s", what)
 
 
 def _precision(asked: AskedPrecision, out: Path, extractor: Extractor, device: torch.device | str) -> Precision:
     if asked == "auto" and (out / "store.json").is_file():
-        return FeatureStore(out).precision
+        return Head.read(out).precision
     return choose_precision(asked, extractor, device)
 
 

@@ -226,6 +226,8 @@ class Contents:
                 pass
             except PainseqError as error:
                 damaged[f"pending/{file.name}"] = str(error.__cause__)
+            except OSError as error:
+                raise PainseqError(f"{file} cannot be read: {error}.") from error
         parts = []
         for file in sorted(path.glob("index-*.json")):
             with suppress(FileNotFoundError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,9 @@ class StoreLock:
     """The file .lock in a store's folder.
 
     The processes of a launch hold it together, shared; whoever happens to be alone holds it exclusively for a moment,
-    to tidy up. The file names the launch that held it last. The system lets go of the lock whichever way a process
-    ends, so one that was killed is in nobody's way.
+    to tidy up. The file names the launch that held it last. Each process also holds a file of its own, .lock-000, so
+    that no rank is there twice. The system lets go of locks whichever way a process ends, so one that was killed is in
+    nobody's way.
 
     Args:
         folder: of the store.
@@ -33,6 +35,7 @@ class StoreLock:
         self._path = folder / ".lock"
         self._process = process
         self._held: IO[bytes] | None = None
+        self._own: IO[bytes] | None = None
 
     def enter(self, alone: Callable[[], None], is_ready: Callable[[], bool]) -> None:
         """Hold the lock until `leave`.
@@ -79,9 +82,21 @@ class StoreLock:
         # shares with nobody.
         may_share = was_alone or self._process.count > 1
         if may_share and self._lock(file, exclusive=False) and self._is_ours(file) and is_ready():
+            self._hold_rank()
             self._held = file
             return True
         return False
+
+    def _hold_rank(self) -> None:
+        own = self._path.with_name(f".lock-{self._process.rank:03d}").open("wb")
+        if not self._lock(own, exclusive=True):
+            own.close()
+            raise PainseqError(
+                f"Process {self._process.rank} of this launch is filling {self._path.parent} already. Does a process "
+                "of an earlier launch still live? Otherwise give each process a RANK of its own, and each launch a "
+                "MASTER_PORT of its own."
+            )
+        self._own = own
 
     def leave(self, alone: Callable[[], None] | None) -> None:
         """Let go of the lock.
@@ -96,8 +111,10 @@ class StoreLock:
         import fcntl
 
         # Closing alone would leave the lock to a forked child, which shares the open file.
-        fcntl.flock(self._held, fcntl.LOCK_UN)
-        self._held.close()
+        for file in (self._own, self._held):
+            if file is not None:
+                fcntl.flock(file, fcntl.LOCK_UN)
+                file.close()
         if alone is not None:
             with self._path.open("a+b") as file:
                 if self._lock(file, exclusive=True):
@@ -118,6 +135,8 @@ class StoreLock:
         file.truncate()
         file.write(self._process.run.encode())
         file.flush()
+        # On a shared file system the others read it without a lock.
+        os.fsync(file.fileno())
 
     def _is_ours(self, file: IO[bytes]) -> bool:
         file.seek(0)

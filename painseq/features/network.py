@@ -22,7 +22,7 @@ def has_bf16(device: torch.device | str) -> bool:
     """Whether the device multiplies bfloat16 natively, and so faster than float32."""
     kind = torch.device(device).type
     if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return torch.cuda.get_device_capability(device)[0] >= 8
     # Without these instructions bfloat16 is emulated on a CPU, slower than float32.
     return kind == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
@@ -48,8 +48,8 @@ class Network:
     Args:
         extractor: put into eval mode and, for fp32, moved to `device`; for bf16 it is copied.
         device: where to run.
-        precision: "fp32", without TensorFloat-32; or "bf16": convolutions and dense layers multiply bfloat16 numbers
-            and add in float32; crops are normalised in float32 before.
+        precision: "fp32", convolutions without TensorFloat-32; or "bf16": convolutions and dense layers multiply
+            bfloat16 numbers and add in float32; crops are normalised in float32 before.
     """
 
     def __init__(self, extractor: Extractor, device: torch.device | str, precision: Precision) -> None:

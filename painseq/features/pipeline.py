@@ -9,7 +9,9 @@ What a reader finds wrong with a clip travels on as a `ClipEnd`; any other error
 
 from __future__ import annotations
 
+import math
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from painseq.errors import PainseqError
@@ -34,6 +37,7 @@ from painseq.video import video_digest
 
 CHUNK_FRAMES = 16
 WRITE_AHEAD = 16
+MOST_WAITING = 256
 _POLL_S = 0.1
 _PATIENCE_S = 10.0
 
@@ -47,7 +51,7 @@ class Job:
 
     Args:
         clip: what is extracted.
-        video: its file.
+        video: its file, or its folder of images.
         source: digest of video and span.
         state: whether the store has it.
         backend: which library decoded it.
@@ -64,9 +68,46 @@ class Job:
     reused_track: bool = False
     file: ClipFile | None = None
     broken: str = ""
-    present: list[Tensor] = field(default_factory=list)
-    times_s: list[Tensor] = field(default_factory=list)
-    landmarks: list[Tensor | None] = field(default_factory=list)
+    small: SmallTensors = field(default_factory=lambda: SmallTensors())
+
+
+class SmallTensors:
+    """What is known of a clip's frames beside their features, gathered chunk by chunk.
+
+    In arrays that grow: a small tensor a chunk would keep the memory between the large ones from being used again.
+    """
+
+    def __init__(self) -> None:
+        self._present = bytearray()
+        self._times_s = array("d")
+        self._landmarks = array("f")
+        self._points = 0
+
+    def add(
+        self, present: NDArray[np.bool_], times_s: NDArray[np.float64], landmarks: NDArray[np.float32] | None
+    ) -> None:
+        """The next frames; landmarks (n, L, 2), None where no face has been seen yet."""
+        if landmarks is None:
+            self._no_landmarks(len(present))
+        else:
+            if not self._points:
+                self._points = landmarks.shape[1]
+                self._no_landmarks(len(self._present))
+            self._landmarks.frombytes(np.ascontiguousarray(landmarks, np.float32).tobytes())
+        self._present.extend(present.tobytes())
+        self._times_s.frombytes(np.ascontiguousarray(times_s, np.float64).tobytes())
+
+    def _no_landmarks(self, frames: int) -> None:
+        self._landmarks.extend([math.nan] * (frames * self._points * 2))
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(T,) present, (T,) times_s float64, and (T, L, 2) landmarks, NaN where there is no face; None without any."""
+        present = torch.from_numpy(np.frombuffer(bytes(self._present), np.bool_).copy())
+        times_s = torch.from_numpy(np.array(self._times_s, np.float64))
+        if not self._points:
+            return present, times_s, None
+        landmarks = np.array(self._landmarks, np.float32).reshape(-1, self._points, 2)
+        return present, times_s, torch.from_numpy(landmarks)
 
 
 @dataclass(eq=False)
@@ -74,9 +115,11 @@ class Frames:
     """Consecutive frames of a clip; `features` are complete once `unsent` is 0 and the batches before are through."""
 
     job: Job
-    chunk: CropChunk
     features: Tensor
     unsent: int
+    present: NDArray[np.bool_]
+    times_s: NDArray[np.float64]
+    landmarks: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -120,13 +163,14 @@ class Digests:
     """Digests of videos, of which several clips may be cut."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, str] = {}
+        self._known: dict[tuple[Path, float | None], str] = {}
 
-    def source(self, video: Path, clip: Clip) -> str:
-        """Digest of a clip's video and span."""
-        if video not in self._known:
-            self._known[video] = video_digest(video)
-        return digest([self._known[video], clip.start_s, clip.end_s])
+    def source(self, video: Path, clip: Clip, beside: Sequence[Path]) -> str:
+        """Digest of a clip's video and span, and of the files beside it that tell where the face is."""
+        key = video, clip.fps
+        if key not in self._known:
+            self._known[key] = video_digest(*key)
+        return digest([self._known[key], clip.start_s, clip.end_s, *map(video_digest, beside)])
 
 
 def read_clip(
@@ -136,19 +180,21 @@ def read_clip(
     clip = job.clip
     frames = 0
     try:
-        job.source = digests.source(job.video, clip)
+        job.source = digests.source(job.video, clip, faces.beside(job.video))
         job.state = state(clip.clip_id, job.source)
         if job.state == "done":
             yield ClipEnd(job, "done")
             return
-        for chunk in faces.clip(job.video, clip.start_s, clip.end_s, fps, CHUNK_FRAMES):
+        for chunk in faces.clip(job.video, clip.start_s, clip.end_s, fps, CHUNK_FRAMES, clip.fps):
             frames += len(chunk)
             job.backend, job.reused_track = chunk.backend, chunk.reused_track
             yield job, chunk
         if not frames:
             raise no_frame(job.video, clip.start_s, clip.end_s)
     except (PainseqError, OSError) as error:
-        yield ClipEnd(job, "failed", str(error))
+        # Stores are shared, and say nothing of where the data lie.
+        root = str(job.video).removesuffix(clip.video)
+        yield ClipEnd(job, "failed", str(error).replace(root, ""))
     else:
         yield ClipEnd(job, "read")
 
@@ -211,8 +257,9 @@ def read_ahead(
                 yield item
     finally:
         stop.set()
+        give_up_s = time.monotonic() + _PATIENCE_S
         for thread in threads:
-            thread.join(_PATIENCE_S)
+            thread.join(max(0.0, give_up_s - time.monotonic()))
 
 
 class Batches:
@@ -245,6 +292,9 @@ class Batches:
             self._waiting.append(item)
         else:
             self._fill(*item)
+        if self._filled and len(self._waiting) > MOST_WAITING:
+            # Frames without a face fill no batch, and would wait for those before them without end.
+            self._run()
         self._forward()
 
     def flush(self) -> None:
@@ -255,12 +305,11 @@ class Batches:
 
     def _fill(self, job: Job, chunk: CropChunk) -> None:
         crops = torch.from_numpy(chunk.crops)
-        if isinstance(self.network.extractor, Pixels):
-            self._waiting.append(Frames(job, chunk, crops, 0))
-            return
-        rows = torch.from_numpy(np.flatnonzero(chunk.present))
+        passes_on = isinstance(self.network.extractor, Pixels)
+        rows = torch.from_numpy(np.flatnonzero([] if passes_on else chunk.present))
         shape = (len(chunk), *self.network.extractor.out_shape)
-        frames = Frames(job, chunk, torch.zeros(shape, dtype=self.network.dtype), len(rows))
+        features = crops if passes_on else torch.zeros(shape, dtype=self.network.dtype)
+        frames = Frames(job, features, len(rows), chunk.present, chunk.times_s, chunk.landmarks)
         self._waiting.append(frames)
         while len(rows):
             fits = min(len(rows), self.batch_frames - self._filled)
@@ -291,7 +340,7 @@ class Batches:
             if isinstance(first, Frames):
                 if first.unsent:
                     return
-                self.frames += len(first.chunk)
+                self.frames += len(first.present)
             self.pass_on(self._waiting.popleft())
 
 
@@ -331,9 +380,15 @@ class Writing:
 
     def close(self) -> None:
         """Write what was handed over, and drop clips whose end was not."""
-        if self._thread.is_alive():
+        try:
             self._queue.put(None)
             self._thread.join()
+        except BaseException as error:
+            # Interrupted once more: what waits is given up, but nobody lets go of the store while the thread writes.
+            self._error = error
+            self._queue.put(None)
+            self._thread.join()
+            raise
         for job in self._open:
             if job.file is not None:
                 job.file.discard()
@@ -363,7 +418,7 @@ class Writing:
         self.seconds["write"] += time.perf_counter() - start
 
     def _append(self, frames: Frames) -> None:
-        job, chunk = frames.job, frames.chunk
+        job = frames.job
         if job.broken:
             return
         if job.file is None:
@@ -373,9 +428,7 @@ class Writing:
             job.file.append(frames.features)
         except UnfitFeatures as error:
             job.broken = str(error)
-        job.present.append(torch.from_numpy(chunk.present))
-        job.times_s.append(torch.from_numpy(chunk.times_s))
-        job.landmarks.append(None if chunk.landmarks is None else torch.from_numpy(chunk.landmarks))
+        job.small.add(frames.present, frames.times_s, frames.landmarks)
 
     def _end(self, end: ClipEnd) -> Ended:
         job, clip_id = end.job, end.job.clip.clip_id
@@ -383,9 +436,7 @@ class Writing:
         if not reason and end.outcome == "read":
             assert job.file is not None
             try:
-                job.file.finish(
-                    torch.cat(job.present), torch.cat(job.times_s), joined_landmarks(job.present, job.landmarks)
-                )
+                job.file.finish(*job.small.tensors())
             except UnfitFeatures as error:
                 reason = str(error)
         if reason:
@@ -396,15 +447,3 @@ class Writing:
         if reason:
             return Ended(job, "failed", 0, 0, reason)
         return Ended(job, "written" if end.outcome == "read" else "done", *self.writer.counts(clip_id))
-
-
-def joined_landmarks(present: Sequence[Tensor], landmarks: Sequence[Tensor | None]) -> Tensor | None:
-    """(T, L, 2) landmarks of a clip's chunks, NaN in those before the first face; None without any."""
-    found = [points for points in landmarks if points is not None]
-    if not found:
-        return None
-    parts = [
-        torch.full((len(seen), *found[0].shape[1:]), torch.nan) if points is None else points
-        for seen, points in zip(present, landmarks, strict=True)
-    ]
-    return torch.cat(parts)

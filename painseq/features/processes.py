@@ -62,7 +62,7 @@ def _torch_distributed(environment: Mapping[str, str]) -> Process:
     if count == 1:
         return Process(local_rank=_number(environment, "LOCAL_RANK", 0))
     # torchrun's own id is "none" unless it was given one; the address is what tells launches apart then.
-    run = f"torch {environment.get('TORCHELASTIC_RUN_ID', '')} {_address(environment)}"
+    run = f"torch {environment.get('TORCHELASTIC_RUN_ID', '')} {_address(environment)} {count}"
     return Process(_number(environment, "RANK"), count, _number(environment, "LOCAL_RANK", 0), run)
 
 
@@ -72,7 +72,7 @@ def _slurm(environment: Mapping[str, str]) -> Process:
     if count == 1:
         return Process(local_rank=local_rank)
     keys = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    run = " ".join(["slurm", *(environment.get(key, "") for key in keys)])
+    run = " ".join(["slurm", *(environment.get(key, "") for key in keys), str(count)])
     return Process(_number(environment, "SLURM_PROCID"), count, local_rank, run)
 
 
@@ -85,7 +85,7 @@ def _lightning(environment: Mapping[str, str]) -> Process:
             "NODE_RANK, LOCAL_RANK and WORLD_SIZE do not tell which process of all this one is, as the number of "
             "processes a machine is not among them. Start with torchrun or srun, or set RANK too."
         )
-    return Process(local_rank, count, local_rank, f"lightning {_address(environment)}")
+    return Process(local_rank, count, local_rank, f"lightning {_address(environment)} {count}")
 
 
 def _address(environment: Mapping[str, str]) -> str:

@@ -62,7 +62,7 @@ def tidy(path: Path, dtype: Dtype, out_shape: tuple[int, ...], keep: str = "/") 
     for name, reason in contents.damaged.items():
         log.warning("%s cannot be read (%s); its clip counts as not extracted.", path / name, reason)
     left_over = [(name, *clip) for name, clip in contents.pending.items() if not name.startswith(f"pending/{keep}")]
-    for group in _groups(left_over, dtype, out_shape):
+    for group in groups(left_over, dtype, out_shape):
         close_shard(path, index.next_shard(), group, dtype, out_shape, index)
     # The index comes before anything goes that it stands for.
     if index != Index.read(path / "index.json"):
@@ -85,7 +85,7 @@ def _drop_lost_shards(path: Path, index: Index) -> None:
             index.forget(clip_id)
 
 
-def _groups(clips: Iterable[PendingClip], dtype: Dtype, out_shape: tuple[int, ...]) -> Iterator[list[PendingClip]]:
+def groups(clips: Iterable[PendingClip], dtype: Dtype, out_shape: tuple[int, ...]) -> Iterator[list[PendingClip]]:
     """Clips by shard. Those of processes that found other landmarks go apart."""
     group: list[PendingClip] = []
     for clip in clips:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import torch
 
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, read_weights, rebuild
-from painseq.extractors.weights import card_of, is_public
+from painseq.extractors.weights import card_of, is_public, trained_on_of
 from painseq.features.clip_file import (
     AGAIN,
     COPY_BYTES,
@@ -39,7 +40,7 @@ from painseq.features.clip_file import (
 )
 from painseq.features.index import Contents, Head, Precision, check_same_pipeline, identity
 from painseq.features.writer import ClipFile, StoreWriter
-from painseq.spec import Spec
+from painseq.spec import Spec, digest
 
 __all__ = [
     "ClipFeatures",
@@ -223,7 +224,7 @@ class FeatureStore:
             Problem(name, f"cannot be read: {why}", f"Delete it. {AGAIN}")
             for name, why in self._contents.damaged.items()
         ]
-        return problems + self._check_extractor(trust)
+        return [*problems, *self._check_head(), *self._check_extractor(trust)]
 
     def _check_file(self, name: str, clip_ids: Sequence[str]) -> list[Problem]:
         repair = f"Delete it. {AGAIN}"
@@ -240,7 +241,7 @@ class FeatureStore:
         try:
             table = rows_in(self.path / name)
             wrong = [self._wrong_in(clip_id, table.get(clip_id)) for clip_id in clip_ids]
-        except PainseqError as error:
+        except (PainseqError, OSError) as error:
             wrong = [str(error)]
         return [Problem(name, what, repair) for what in wrong if what]
 
@@ -257,6 +258,20 @@ class FeatureStore:
             if features.is_floating_point() and not bool(torch.isfinite(features).all()):
                 return f"clip {clip_id!r} has features that are not finite, in frames from {first} on"
         return ""
+
+    def _check_head(self) -> list[Problem]:
+        repair = "Put back the file from a copy, or extract anew into another folder."
+        problems = []
+        if digest(identity(self.spec)) != self.fingerprint:
+            problems.append(Problem("store.json", "its specification is not the one of its fingerprint", repair))
+        weights = self.path / "extractor.safetensors"
+        if weights.is_file():
+            with suppress(PainseqError):  # `_check_extractor` tells.
+                known = trained_on_of(read_weights(str(weights))[1], str(weights))
+                if set(known) != set(self.trained_on):
+                    what = "names other subjects that the extractor was fitted on than extractor.safetensors"
+                    problems.append(Problem("store.json", what, repair))
+        return problems
 
     def _check_extractor(self, trust: Sequence[str]) -> list[Problem]:
         name = "extractor.safetensors"

@@ -35,7 +35,7 @@ from painseq.features.index import (
 )
 from painseq.features.lock import StoreLock
 from painseq.features.processes import Process
-from painseq.features.shards import close_shard, is_full, tidy
+from painseq.features.shards import close_shard, groups, is_full, tidy
 from painseq.spec import Spec
 
 _FIRST_FILES = {"pending", ".lock", "index.json", "extractor.safetensors"}
@@ -168,12 +168,13 @@ class StoreWriter:
 
     def __enter__(self) -> Self:
         with self._disk():
-            (self.path / "pending").mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             names = {file.name for file in self.path.iterdir() if not file.name.endswith(".partial")}
             if "store.json" not in names and names - _FIRST_FILES:
                 raise PainseqError(
                     f"{self.path} holds other files ({min(names - _FIRST_FILES)}) and is no store. Give a new folder."
                 )
+            (self.path / "pending").mkdir(exist_ok=True)
             self._lock.enter(self._prepare, (self.path / "store.json").exists)
             try:
                 self._load()
@@ -299,7 +300,9 @@ class StoreWriter:
                 if (self.path / "extractor.safetensors").exists():
                     save_weights(self.extractor, self.path / "extractor.safetensors")
                 self._head(known).write(self.path)
-            tidy(self.path, self.dtype, self._out_shape, keep=self._prefix)
+            # With other processes, or other clips than last time, this clip may be another's now.
+            keep = self._prefix if self.process.count == 1 else "/"
+            tidy(self.path, self.dtype, self._out_shape, keep)
             return
         for left_over in self.path.glob(".*.partial"):
             left_over.unlink()
@@ -350,8 +353,8 @@ class StoreWriter:
         """Pending clips become a shard: first the shard, then the index that names it, then the pending files go.
         Killed in between, the next run writes the same shard again, or removes what the index has already."""
         clips = [(name, clip_id, row) for name, (clip_id, row) in self._pending.items()]
-        if clips:
-            close_shard(self.path, self._next_shard, clips, self.dtype, self._out_shape, self._own, self._all)
+        for group in groups(clips, self.dtype, self._out_shape):
+            close_shard(self.path, self._next_shard, group, self.dtype, self._out_shape, self._own, self._all)
             self._next_shard += self.process.count
         self._own.write(self.path / part_name(self.process.rank))
         self._saved = True
@@ -369,7 +372,7 @@ class StoreWriter:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
                 raise PainseqError(
-                    f"No room left for {self.path} ({error.strerror}). The {len(self._all.rows)} clips done stay. Make "
-                    f"room, or move the folder to a larger disk. {AGAIN}"
+                    f"No room left for {self.path} ({error.strerror}). What is done stays. Make room, or move the "
+                    f"folder to a larger disk. {AGAIN}"
                 ) from error
             raise PainseqError(f"{self.path} cannot be written: {error}.") from error

@@ -1,8 +1,9 @@
-"""Video files: frames by their timestamps, whichever library decodes them."""
+"""Video files and folders of images: frames by their timestamps, whatever decodes them."""
 
 from painseq.video.container import Timeline, probe_duration_s, read_timeline, video_digest
-from painseq.video.reading import Video, open_video, read_chunks
+from painseq.video.reading import open_video, read_chunks
 from painseq.video.sampling import frame_indices
+from painseq.video.video import Video
 from painseq.video.writing import write_video
 
 __all__ = [

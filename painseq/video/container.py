@@ -1,8 +1,11 @@
-"""What a video file says of itself: which frames it shows and when, how long it lasts, which file it is."""
+"""What a video says of itself, a file or a folder of images: which frames it shows, how long it lasts, which it is."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _ONE_FRAME_A_PACKET = ("h264", "hevc", "mpeg4", "vp9", "av1", "mjpeg")
 _TRUSTED_CONTAINERS = ("mov", "matroska")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 _MIB = 1 << 20
 
 
@@ -182,12 +186,60 @@ def _decoded_pts(path: Path) -> tuple[list[int], int]:
     return pts, end
 
 
-def probe_duration_s(path: Path) -> float:
-    """How long the video lasts by its container's own word, in seconds: cheap, and right to about a frame.
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder in the natural order of their names: img2 before img10.
+
+    Hidden files, folders, and files without the suffix of an image are left alone.
 
     Raises:
-        PainseqError: missing, unreadable, or a container that does not tell.
+        PainseqError: no image in it.
     """
+    with os.scandir(folder) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if entry.name.lower().endswith(_IMAGE_SUFFIXES) and not entry.name.startswith(".") and entry.is_file()
+        ]
+    if not names:
+        raise PainseqError(f"{folder} holds no image ({', '.join(_IMAGE_SUFFIXES)}).")
+    return [folder / name for name in sorted(names, key=_natural)]
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+    # Text and numbers take turns, so that like is compared with like.
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def image_times_s(folder: Path, count: int, image_fps: float | None) -> NDArray[np.float64]:
+    """(count + 1,) when each image of a folder is shown, in seconds, and when the last one ends.
+
+    Raises:
+        PainseqError: `image_fps` is not known, or not more than 0.
+    """
+    if image_fps is None:
+        raise PainseqError(
+            f"{folder} is a folder of images, which do not tell how many there are a second. Say so: in the column fps "
+            "of a manifest, with --data.fps, or with painseq predict --image-fps."
+        )
+    if not (math.isfinite(image_fps) and image_fps > 0):
+        raise PainseqError(f"{folder}: {image_fps} images a second; it must be more than 0.")
+    times_s: NDArray[np.float64] = np.arange(count + 1) / image_fps
+    return times_s
+
+
+def probe_duration_s(path: Path, image_fps: float | None = None) -> float:
+    """How long the video lasts by its container's own word, in seconds: cheap, and right to about a frame.
+
+    Args:
+        path: the file, or a folder of images.
+        image_fps: images a second; a folder needs it.
+
+    Raises:
+        PainseqError: missing, unreadable, or a container that does not tell; a folder without images or `image_fps`.
+    """
+    if path.is_dir():
+        return float(image_times_s(path, len(image_files(path)), image_fps)[-1])
     with opened(path) as (container, stream):
         # The container's figure honours an edit list; the stream's counts what the list hides.
         if container.duration is not None:
@@ -197,17 +249,26 @@ def probe_duration_s(path: Path) -> float:
     return read_timeline(path).duration_s
 
 
-def video_digest(path: Path) -> str:
+def video_digest(path: Path, image_fps: float | None = None) -> str:
     """Quick identity of a file's content: sha256 (hex) over its size and its first and last MiB.
 
-    A change that leaves the size and both ends alone goes unseen; in a video file that takes a deliberate hand.
+    A change that leaves the size and both ends alone goes unseen; in a video file that takes a deliberate hand. Of a
+    folder of images, names and sizes count, the content of the first and the last one, and `image_fps`, which decides
+    what is shown when; not the folder's own name.
     """
+    if path.is_dir():
+        files = image_files(path)
+        names = [(file.name, file.stat().st_size) for file in files]
+        state = hashlib.sha256(repr([None if image_fps is None else float(image_fps), names]).encode())
+        for file in (files[0], files[-1]):
+            state.update(file.read_bytes())
+        return state.hexdigest()
     if not path.is_file():
         raise PainseqError(f"No video at {path}.")
     size = path.stat().st_size
     state = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        state.update(file.read(_MIB))
-        file.seek(max(0, size - _MIB))
-        state.update(file.read(_MIB))
+    with path.open("rb") as content:
+        state.update(content.read(_MIB))
+        content.seek(max(0, size - _MIB))
+        state.update(content.read(_MIB))
     return state.hexdigest()

@@ -1,6 +1,6 @@
-"""Frames of a video file, through decord or PyAV.
+"""Opening a video: a file, through decord or PyAV, or a folder of images.
 
-Both give the same frames at the same times: the times come from one pass over the container, whichever library
+Both decoders give the same frames at the same times: the times come from one pass over the container, whichever library
 then decodes. A reader is opened where it is used and closed there, since a decord reader that is carried over
 a fork deadlocks.
 
@@ -11,60 +11,33 @@ would end up in memory as a whole. It is therefore the choice for short ones; el
 from __future__ import annotations
 
 import importlib.util
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
 from painseq.video.container import Timeline, opened, read_timeline, unreadable
+from painseq.video.images import ImageSequence
 from painseq.video.sampling import frame_indices
+from painseq.video.video import Backend, Video
 
-Backend = Literal["decord", "pyav"]
 _DECORD_CONTAINERS = ("mov", "matroska")
 _THREADS = 2
 _BLOCK_BYTES = 64 << 20
 _AHEAD_BYTES = 64 << 20
 
 
-class Video(ABC):
-    """An open video; use it as a context manager.
-
-    Attributes:
-        path: the file.
-        backend: "decord" or "pyav", whichever decodes.
-        backend_note: why "auto" did not take decord although it is installed; empty where that is not so.
-        times_s: (N,) float64, seconds of each frame shown since the first one shown.
-        duration_s: from the first frame's start to the last one's end.
-        size: (width, height) in pixels, upright.
-    """
-
-    backend: Backend
+class _CodedVideo(Video, ABC):
+    """A video file, whose container tells when each frame is shown."""
 
     def __init__(self, path: Path, timeline: Timeline, backend_note: str = "") -> None:
-        self.path = path
-        self.backend_note = backend_note
-        self.times_s = timeline.times_s
-        self.duration_s = timeline.duration_s
-        self.size: tuple[int, int] = (0, 0)
+        super().__init__(path, timeline.times_s, timeline.duration_s, backend_note)
         self._timeline = timeline
-        self._last: tuple[int, NDArray[np.uint8]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.times_s)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _first(self, image: NDArray[np.uint8] | None) -> None:
         if image is None:
@@ -74,53 +47,8 @@ class Video(ABC):
         self.size = (image.shape[1], image.shape[0])
         self._last = (0, image)
 
-    @abstractmethod
-    def close(self) -> None:
-        """Free the decoder."""
 
-    @abstractmethod
-    def _decode(self, indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-        """Yield the (H, W, 3) upright RGB frames at strictly increasing indices."""
-
-    def frames(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode frames.
-
-        Args:
-            indices: (n,) into `times_s`, not decreasing; cheapest when each call goes on where the last one ended.
-
-        Returns:
-            (n, H, W, 3) RGB uint8.
-
-        Raises:
-            PainseqError: a frame that the file promises cannot be decoded.
-        """
-        wanted = np.asarray(indices, dtype=np.int64)
-        if len(wanted) and (np.any(np.diff(wanted) < 0) or wanted[0] < 0 or wanted[-1] >= len(self)):
-            raise ValueError(f"Indices must not decrease and lie in 0..{len(self) - 1}.")
-        width, height = self.size
-        images = np.empty((len(wanted), height, width, 3), np.uint8)
-        if not len(wanted):
-            return images
-        unique, place = np.unique(wanted, return_index=True)
-        repeats = np.diff([*place, len(wanted)])
-        todo = unique
-        if self._last is not None and self._last[0] == unique[0]:
-            images[: repeats[0]] = self._last[1]
-            todo, place, repeats = unique[1:], place[1:], repeats[1:]
-        done = 0
-        for image, start, n in zip(self._decode(todo), place, repeats, strict=False):
-            if image.shape != images.shape[1:]:
-                raise unreadable(self.path, self.backend, f"the picture's size changes to {image.shape[1::-1]}")
-            images[start : start + n] = image
-            done += 1
-        if done < len(todo):
-            moment = self.times_s[todo[done]]
-            raise unreadable(self.path, self.backend, f"frame {todo[done]} ({moment:.3f} s) is missing")
-        self._last = (int(unique[-1]), images[-1].copy())
-        return images
-
-
-class _PyAVVideo(Video):
+class _PyAVVideo(_CodedVideo):
     backend: Backend = "pyav"
 
     def __init__(self, path: Path, timeline: Timeline, backend_note: str = "") -> None:
@@ -179,7 +107,7 @@ class _PyAVVideo(Video):
         return np.rot90(image, turns) if turns else image
 
 
-class _DecordVideo(Video):
+class _DecordVideo(_CodedVideo):
     backend: Backend = "decord"
 
     def __init__(self, path: Path, timeline: Timeline) -> None:
@@ -239,21 +167,29 @@ class _DecordVideo(Video):
             yield self._next()
 
 
-def open_video(path: Path, backend: str = "auto") -> Video:
-    """Open a video file.
+def open_video(path: Path, backend: str = "auto", image_fps: float | None = None) -> Video:
+    """Open a video file, or a folder of images as if it were one.
 
     Args:
-        path: the file.
-        backend: "decord", "pyav", or "auto": decord where it is installed and reads the file rightly within 64 MiB,
-            else PyAV. `Video.backend` tells which it is, and `Video.backend_note` why it is not decord. decord's
-            frame numbers are wrong in containers other than MP4, MOV, MKV and WebM, and it can read a video whose
-            edit list hides frames from the start only.
+        path: the file, or the folder.
+        backend: "decord", "pyav", "images", or "auto": images for a folder; for a file decord where it is installed
+            and reads the file rightly within 64 MiB, else PyAV. `Video.backend` tells which it is, and
+            `Video.backend_note` why it is not decord. decord's frame numbers are wrong in containers other than MP4,
+            MOV, MKV and WebM, and it can read a video whose edit list hides frames from the start only.
+        image_fps: images a second; a folder needs it, a file tells its own times.
 
     Raises:
-        PainseqError: missing, empty, truncated or not a video; an unknown backend, or one that is not installed.
+        PainseqError: missing, empty, truncated or not a video; a folder without images, or without `image_fps`; an
+            unknown backend, one that does not read this, or one that is not installed.
     """
-    if backend not in ("auto", "decord", "pyav"):
-        raise PainseqError(f"Video backend {backend!r} is not known; it is auto, decord or pyav.")
+    if backend not in ("auto", "decord", "pyav", "images"):
+        raise PainseqError(f"Video backend {backend!r} is not known; it is auto, decord, pyav or images.")
+    if path.is_dir():
+        if backend in ("decord", "pyav"):
+            raise PainseqError(f"{path} is a folder, which {backend} does not read. Choose backend images, or auto.")
+        return ImageSequence(path, image_fps)
+    if backend == "images" and path.exists():
+        raise PainseqError(f"{path} is a file, not a folder of images. Choose backend auto, decord or pyav.")
     installed = importlib.util.find_spec("decord") is not None
     if backend == "decord" and not installed:
         raise PainseqError("Video backend decord is not installed here; choose pyav, or auto.")

@@ -61,6 +61,7 @@ def test_every_clip_has_a_track_and_a_row(painseq, options, tmp_path):
 
 
 def test_a_second_run_searches_nothing_and_its_tracks_are_taken(painseq, options, tmp_path, data, monkeypatch):
+    monkeypatch.setattr("painseq.faces.Sidecar.needs_pixels", True)
     assert painseq("faces", *options).code == 0
     first = (tmp_path / "tracks" / "faces.csv").read_bytes()
 

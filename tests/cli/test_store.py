@@ -45,9 +45,11 @@ def test_info_in_words_with_failures_pending_clips_and_a_card(painseq, copied):
     weights = copied / "extractor.safetensors"
     with safe_open(weights, "pt") as file:
         metadata = file.metadata()
-    save_file(load_file(weights), weights, {**metadata, "card": json.dumps({"use": "for research"})})
+    seen = ["biovid/1", "biovid/2", "mint/1"]
+    told = {"card": json.dumps({"use": "for research"}), "trained_on": json.dumps(seen)}
+    save_file(load_file(weights), weights, {**metadata, **told})
     head = json.loads((copied / "store.json").read_text())
-    (copied / "store.json").write_text(json.dumps({**head, "trained_on": ["biovid/1", "biovid/2", "mint/1"]}))
+    (copied / "store.json").write_text(json.dumps({**head, "trained_on": seen}))
     said = painseq("store", "info", copied)
     words = " ".join(said.out.split())
     assert said.code == 0

@@ -42,8 +42,17 @@ class FakeFaces:
     def identity(self) -> dict[str, object]:
         return self.spec()
 
+    def beside(self, video: Path) -> tuple[Path, ...]:
+        return ()
+
     def clip(
-        self, video: Path, start_s: float, end_s: float | None, fps: float | None, chunk_frames: int
+        self,
+        video: Path,
+        start_s: float,
+        end_s: float | None,
+        fps: float | None,
+        chunk_frames: int,
+        image_fps: float | None = None,
     ) -> Iterator[CropChunk]:
         words = video.read_text().split()
         if not words or not words[0].isdigit():
@@ -101,7 +110,7 @@ def contents(store: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(store)): file.read_bytes()
         for file in sorted(store.rglob("*"))
-        if file.is_file() and file.name not in (".lock", "extractor.safetensors")
+        if file.is_file() and not file.name.startswith(".lock") and file.name != "extractor.safetensors"
     }
 
 

@@ -12,7 +12,7 @@ import torch
 from painseq.errors import PainseqError
 from painseq.extractors import Pixels
 from painseq.faces import FaceCrops, FullFrame
-from painseq.features import ExtractProgress, FeatureStore, clip_features, extract, pipeline_spec
+from painseq.features import ExtractProgress, FeatureStore, clip_features, extract, pipeline, pipeline_spec
 from painseq.features.network import choose_precision, has_bf16
 from painseq.features.processes import Process
 from painseq.records import Clip, Manifest
@@ -360,3 +360,67 @@ def test_killed_six_times_it_gives_the_same_store(same_features, tracked, extrac
     killed, whole = files(tmp_path / "killed"), files(tmp_path / "whole")
     assert killed.keys() == whole.keys() and len([name for name in whole if name.startswith("shard")]) == 3
     same_features(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_share_of_which_nothing_comes_ends_no_launch(faces, extractor, videos, tmp_path, caplog):
+    """torchrun ends the other processes if one fails."""
+    manifest = videos("3", "broken", "2", "1 0")
+    for rank in range(4):
+        run(manifest, faces, extractor, tmp_path / "s", process=Process(rank, 4, run="launch"))
+    assert "Not one of 1 clips" in caplog.text and "no face found in any frame" in caplog.text
+    store = FeatureStore(tmp_path / "s")
+    assert set(store) == {"s0/clip 0", "s2/clip 2", "s0/clip 3"} and list(store.failed) == ["s1/clip 1"]
+
+
+def test_faceless_frames_do_not_pile_up(faces, extractor, videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "MOST_WAITING", 10)
+    longest = []
+    forward = pipeline.Batches._forward
+
+    def watched(self):
+        forward(self)
+        longest.append(len(self._waiting))
+
+    monkeypatch.setattr(pipeline.Batches, "_forward", watched)
+    manifest = videos("3", f"900 {' '.join(map(str, range(900)))}")
+    summary = run(manifest, faces, extractor, tmp_path / "s", batch_frames=64)
+    assert (summary.frames, summary.faceless) == (903, 900) and max(longest) <= 11
+
+
+def test_other_files_beside_a_video_make_another_clip(faces, extractor, videos, tmp_path, monkeypatch):
+    manifest = videos("3", "4")
+    beside = manifest.root / "v000.faces"
+    beside.write_text("here")
+    monkeypatch.setattr(type(faces), "beside", lambda self, video: (beside,) if video.stem == "v000" else ())
+    run(manifest, faces, extractor, tmp_path / "s")
+    beside.write_text("there")
+    summary = run(manifest, faces, extractor, tmp_path / "s")
+    assert (summary.redone, summary.skipped) == (1, 1)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+import torch
+from painseq.extractors import Pixels
+from painseq.faces import FaceCrops, FullFrame
+from painseq.features import extract
+from painseq.records import Clip, Manifest
+torch.set_num_threads(1)
+root, out = map(Path, sys.argv[1:])
+for name in ("short", "short", "long"):
+    clips = (Clip(name, "s", f"{name}.mp4"),)
+    extract(Manifest("m", root, clips), FaceCrops(FullFrame(), size_px=112), Pixels(112), None, out / f"{len(name)}")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    for name, frames in (("short", 400), ("long", 3000)):
+        write_video(tmp_path / f"{name}.mp4", (picture for _ in range(frames)), fps=25.0)
+    script = [sys.executable, "-c", MEMORY, str(tmp_path), str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    _, short_kb, long_kb = map(int, done.stdout.split())
+    # The crops of the long one are 113 MB, of which 98 MB beyond those of the short one.
+    assert long_kb - short_kb < 40_000

@@ -302,6 +302,7 @@ def test_a_folder_of_other_things_is_left_alone(extractor, tmp_path):
         StoreWriter(tmp_path, spec_of(extractor), "float16", extractor),
     ):
         pass
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_damage_is_named(extractor, tmp_path):

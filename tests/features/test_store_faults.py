@@ -140,7 +140,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, files):
         with store_writer(out):
             pass
         resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
-        with pytest.raises(PainseqError, match=r"No room left for .*clips done stay.*painseq extract"):
+        with pytest.raises(PainseqError, match=r"No room left for .*What is done stays.*painseq extract"):
             fill(out)
 
     kept = []
@@ -268,6 +268,11 @@ def test_a_check_reads_everything(tmp_path, monkeypatch):
         assert any("not finite, in frames from 0 on" in problem.what for problem in FeatureStore(tmp_path).check())
     save_file(tensors, shard)
     assert shard.name in {problem.file for problem in FeatureStore(tmp_path).check()}
+    head = json.loads((tmp_path / "store.json").read_text())
+    for change in ({"fingerprint": "0"}, {"trained_on": ["biovid/1"]}):
+        (tmp_path / "store.json").write_text(json.dumps({**head, **change}))
+        assert "store.json" in {problem.file for problem in FeatureStore(tmp_path).check()}
+    (tmp_path / "store.json").write_text(json.dumps(head))
     other = TimmBackbone("test_resnet", input_size_px=32, seed=4)
     (tmp_path / "extractor.safetensors").unlink()
     save_file(dict(other.network.state_dict()), tmp_path / "extractor.safetensors")

@@ -86,6 +86,7 @@ class Rank:
         """As killed: nothing is put in order, and the system takes the lock away."""
         if not self.left:
             self.writer.begin("half", "d").append(torch.zeros(1, *PIXELS.out_shape))
+            self.writer._lock._own.close()
             self.writer._lock._held.close()
 
 
@@ -249,3 +250,49 @@ def test_landmarks_that_differ_between_processes_are_told(tmp_path):
             writer.add(f"{points} points", clip, "d")
     (problem,) = FeatureStore(tmp_path).check()
     assert problem.what == "clip '68 points' has 68 landmarks a frame, others 5"
+
+
+def test_the_same_rank_twice_is_refused(tmp_path):
+    with store_writer(tmp_path, Process(0, 2, run="a")) as first:
+        add(first, 0)
+        with (
+            pytest.raises(PainseqError, match=r"Process 0 of this launch is filling .* already.*RANK"),
+            store_writer(tmp_path, Process(0, 2, run="a")),
+        ):
+            pass
+        with store_writer(tmp_path, Process(1, 2, run="a")) as second:
+            add(second, 1)
+        add(first, 2)
+    assert {*FeatureStore(tmp_path)} == {"clip0", "clip1", "clip2"} and all_right(FeatureStore(tmp_path))
+
+
+def test_processes_that_found_other_landmarks_die_and_one_goes_on(tmp_path):
+    five, eight = (ClipFeatures(**{**vars(made(1)), "landmarks": torch.ones(2, n, 2)}) for n in (5, 8))
+    ranks = [Rank(tmp_path, Process(rank, 2, run="a")) for rank in (0, 1)]
+    ranks[0].writer.add("five", five, "d")
+    ranks[1].writer.add("eight", eight, "d")
+    for rank in ranks:
+        rank.die()
+    with store_writer(tmp_path) as writer:
+        kept = {"five", "eight", "more"} - ({"more"} if writer.state("more", "d") == "done" else set())
+        writer.add("more", made(0), "d")
+    store = FeatureStore(tmp_path)
+    assert {*store} == kept
+    for clip_id in store:
+        assert store[clip_id].present.all()
+
+
+def test_a_clip_that_is_another_processes_now_is_not_brought_back(tmp_path):
+    """Left pending by one launch, changed since, and in the next launch the share of another rank."""
+    first = Rank(tmp_path, Process(1, 2, run="a"))
+    first.writer.add("clip3", made(0), "old")
+    first.die()
+    one = store_writer(tmp_path, Process(1, 3, run="b"))
+    one.__enter__()
+    with store_writer(tmp_path, Process(0, 3, run="b")) as zero:
+        assert zero.state("clip3", "new") == "changed"
+        zero.add("clip3", made(3), "new")
+    one.__exit__(None, None, None)
+    assert torch.equal(FeatureStore(tmp_path)["clip3"].features, made(3).features)
+    with store_writer(tmp_path) as writer:
+        assert writer.state("clip3", "new") == "done"

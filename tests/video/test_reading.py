@@ -1,15 +1,17 @@
-"""Frames and times of video files, by both decoders."""
+"""Frames and times of video files by both decoders, and of the same pictures as images."""
 
 import importlib.util
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from painseq.errors import PainseqError
-from painseq.video import open_video, probe_duration_s, read_chunks, read_timeline, video_digest, write_video
+from painseq.video import Video, open_video, probe_duration_s, read_chunks, read_timeline, video_digest, write_video
 
 BACKENDS = [
     "pyav",
@@ -40,6 +42,23 @@ def ramp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures as images, whose numbers are not padded."""
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(90):
+        Image.fromarray(picture(i)).save(folder / f"img{i + 1}.png")
+    return folder
+
+
+@pytest.fixture(params=[*BACKENDS, "images"])
+def shown(request: pytest.FixtureRequest, ramp: Path, images: Path) -> Iterator[Video]:
+    """The 90 pictures, by each backend."""
+    with open_video(images if request.param == "images" else ramp, request.param, 30.0) as video:
+        assert video.backend == request.param
+        yield video
+
+
 def encode(path: Path, codec: str, first: int, count: int, options: dict[str, str] | None = None, gop: int = 12):
     """Frames whose time stamps start at `first` thirtieths of a second."""
     import av
@@ -57,37 +76,30 @@ def encode(path: Path, codec: str, first: int, count: int, options: dict[str, st
         container.mux(stream.encode())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_frames_times_and_size(ramp: Path, backend: str):
-    with open_video(ramp, backend) as video:
-        assert (video.backend, video.size, len(video)) == (backend, (64, 48), 90)
-        np.testing.assert_allclose(video.times_s, np.arange(90) / 30)
-        assert video.duration_s == pytest.approx(3.0)
-        assert numbers(video.frames(np.arange(90))) == list(range(90))
+def test_frames_times_and_size(shown: Video):
+    assert (shown.size, len(shown)) == ((64, 48), 90)
+    np.testing.assert_allclose(shown.times_s, np.arange(90) / 30)
+    assert shown.duration_s == pytest.approx(3.0)
+    assert numbers(shown.frames(np.arange(90))) == list(range(90))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_any_order_of_calls_gives_the_frames_asked_for(ramp: Path, backend: str):
-    calls = [[5], [5, 5, 6, 80], [80, 81], [0], [], [40, 41, 41], [10, 89], [89], [0, 1]]
-    with open_video(ramp, backend) as video:
-        for call in calls:
-            assert numbers(video.frames(np.array(call, dtype=np.int64))) == call
-        with pytest.raises(ValueError, match="decrease"):
-            video.frames(np.array([3, 2]))
-        with pytest.raises(ValueError, match=r"0\.\.89"):
-            video.frames(np.array([90]))
+def test_any_order_of_calls_gives_the_frames_asked_for(shown: Video):
+    for call in [[5], [5, 5, 6, 80], [80, 81], [0], [], [40, 41, 41], [10, 89], [89], [0, 1]]:
+        assert numbers(shown.frames(np.array(call, dtype=np.int64))) == call
+    with pytest.raises(ValueError, match="decrease"):
+        shown.frames(np.array([3, 2]))
+    with pytest.raises(ValueError, match=r"0\.\.89"):
+        shown.frames(np.array([90]))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_chunks_together_are_the_span(ramp: Path, backend: str):
-    with open_video(ramp, backend) as video:
-        chunks = list(read_chunks(video, 0.5, 2.5, 50, chunk_frames=7))
-        assert {len(images) for images, _ in chunks[:-1]} == {7}
-        times_s = np.concatenate([times for _, times in chunks])
-        np.testing.assert_allclose(times_s, np.arange(100) / 50)
-        expected = np.abs(video.times_s[None] - (0.5 + times_s)[:, None]).argmin(axis=1)
-        found = [number for images, _ in chunks for number in numbers(images)]
-        assert found == expected.tolist()
+def test_chunks_together_are_the_span(shown: Video):
+    chunks = list(read_chunks(shown, 0.5, 2.5, 50, chunk_frames=7))
+    assert {len(pictures) for pictures, _ in chunks[:-1]} == {7}
+    times_s = np.concatenate([times for _, times in chunks])
+    np.testing.assert_allclose(times_s, np.arange(100) / 50)
+    expected = np.abs(shown.times_s[None] - (0.5 + times_s)[:, None]).argmin(axis=1)
+    found = [number for pictures, _ in chunks for number in numbers(pictures)]
+    assert found == expected.tolist()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -225,7 +237,7 @@ def test_a_sound_file_holds_no_video(tmp_path: Path):
 
 
 def test_an_unknown_or_absent_backend(ramp: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(PainseqError, match="decord or pyav"):
+    with pytest.raises(PainseqError, match="auto, decord, pyav or images"):
         open_video(ramp, "opencv")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PainseqError, match="not installed"):

@@ -1,0 +1,69 @@
+"""Tables that OpenFace 2 writes: one row a frame, with landmarks and action units."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from painseq.errors import PainseqError
+
+ROUNDING_S = 1e-3
+"""OpenFace rounds its time stamps to a millisecond."""
+
+
+def read_openface(path: Path, names: Sequence[str]) -> NDArray[np.float64]:
+    """Columns of a table by their names; blanks around the names in its header do not count.
+
+    Returns:
+        (rows, len(names)).
+
+    Raises:
+        PainseqError: a column is missing, or a row holds something else than numbers, with its line.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        header = [cell.strip() for cell in next(reader, [])]
+        missing = [name for name in names if name not in header]
+        if missing:
+            raise PainseqError(
+                f"{path} is no OpenFace table: it has no column {missing[0]!r} ({len(missing)} missing)."
+            )
+        columns = [header.index(name) for name in names]
+        rows: list[list[float]] = []
+        for row in reader:
+            try:
+                rows.append([_number(row[column]) for column in columns])
+            except (ValueError, IndexError) as error:
+                raise PainseqError(f"{path}, line {reader.line_num}: {error}.") from error
+    return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(names))
+
+
+def _number(cell: str) -> float:
+    # Windows writes "-nan(ind)", which Python does not read.
+    return float("nan") if "nan" in cell else float(cell)
+
+
+def nearest_rows(
+    known_s: NDArray[np.float64], times_s: NDArray[np.float64], interval_s: float | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The row nearest in time to each moment, the earlier one where two are equally near.
+
+    Args:
+        known_s: (N,) moments of the rows, increasing; at least one.
+        times_s: (T,) moments to look for.
+        interval_s: from row to row; None: the median of what is found.
+
+    Returns:
+        (T,) rows, and (T,) whether the row lies within half an interval.
+    """
+    if interval_s is None:
+        interval_s = float(np.median(np.diff(known_s))) if len(known_s) > 1 else 0.0
+    after = np.clip(np.searchsorted(known_s, times_s), 0, len(known_s) - 1)
+    before = np.maximum(after - 1, 0)
+    earlier = np.abs(known_s[before] - times_s) <= np.abs(known_s[after] - times_s) + ROUNDING_S
+    rows = np.where(earlier, before, after)
+    return rows, np.abs(known_s[rows] - times_s) <= interval_s / 2 + ROUNDING_S

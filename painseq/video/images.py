@@ -1,0 +1,81 @@
+"""A folder of images, read as a video."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from painseq.errors import PainseqError
+from painseq.video.container import image_files, image_times_s
+from painseq.video.video import Backend, Video
+
+# What Pillow raises for damaged files of these formats, beside its own errors, which are among them.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+
+
+class ImageSequence(Video):
+    """The images of a folder (png, jpg, jpeg, bmp) in the natural order of their names, at equal distances in time.
+
+    Image k, counted from 0 whatever number its name carries, is shown at k / `image_fps` seconds.
+
+    Args:
+        path: the folder; hidden files and files that are no images are left alone.
+        image_fps: images a second.
+
+    Raises:
+        PainseqError: no image, no `image_fps`, or a first image that cannot be read.
+    """
+
+    backend: Backend = "images"
+
+    def __init__(self, path: Path, image_fps: float | None) -> None:
+        self._files = image_files(path)
+        times_s = image_times_s(path, len(self._files), image_fps)
+        super().__init__(path, times_s[:-1], float(times_s[-1]))
+        first = read_image(self._files[0])
+        self.size = (first.shape[1], first.shape[0])
+        self._last = (0, first)
+
+    def close(self) -> None:
+        """Nothing to free: each image is opened and closed when it is read."""
+
+    def _decode(self, indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        for index in indices:
+            image = read_image(self._files[index])
+            height, width = image.shape[:2]
+            if (width, height) != self.size:
+                raise PainseqError(
+                    f"{self._files[index]} is {width} x {height} pixels, but the first image of its folder "
+                    f"{self.size[0]} x {self.size[1]}. Images of one sequence have one size; scale them, or move "
+                    "those of another kind away."
+                )
+            yield image
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image as (H, W, 3) RGB uint8, upright as its EXIF says.
+
+    Grey becomes RGB, transparency is dropped, and of 16 bits a channel the upper eight are kept.
+
+    Raises:
+        PainseqError: empty, truncated, or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):
+                grey = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
+            return np.asarray(upright.convert("RGB"), dtype=np.uint8)
+    except _DAMAGED as error:
+        reason: object = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
+        if path.is_file() and not path.stat().st_size:
+            reason = "the file is empty"
+        raise PainseqError(
+            f"{path} cannot be read as an image: {reason}. Is the file complete? Copy or convert it again."
+        ) from error
