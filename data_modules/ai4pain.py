@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from data_modules.pattern import compiled_pattern
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, Part, read_manifest
@@ -46,7 +46,10 @@ class AI4Pain(PainDataModule):
         segment_s: float = 10.0,
     ) -> None:
         super().__init__(root, options)
-        self.pattern, self.test_pattern = _compile(pattern, "subject", "label"), _compile(test_pattern, "subject")
+        self.pattern, self.test_pattern = (
+            compiled_pattern(pattern, "subject", "label"),
+            compiled_pattern(test_pattern, "subject"),
+        )
         self.manifest_csv = manifest
         self.segment_s = segment_s
 
@@ -105,14 +108,3 @@ class AI4Pain(PainDataModule):
         if whole <= 1:
             return [(item, 0.0)]
         return [(f"{item}#{piece}", piece * self.segment_s) for piece in range(whole)]
-
-
-def _compile(pattern: str, *groups: str) -> re.Pattern[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise PainseqError(f"The pattern {pattern!r} is not a regular expression: {error}.") from error
-    missing = [group for group in groups if group not in compiled.groupindex]
-    if missing:
-        raise PainseqError(f"The pattern {pattern!r} lacks the named group (?P<{missing[0]}>...).")
-    return compiled

@@ -2,57 +2,287 @@
 
 from __future__ import annotations
 
+import csv
+import logging
+import math
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
-from painseq.records import Clip, Manifest
+from painseq.records import Clip, Manifest, Part
 
 SAMPLE = re.compile(r"(?P<subject>\d{6}_(?P<sex>[mw])_(?P<age>\d+))-(?P<label>[A-Za-z]+\d)-(?P<number>\d+)")
 SEXES = {"m": "m", "w": "f"}
+LABELS = ("BL1", "PA1", "PA2", "PA3", "PA4")
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+LOW_EXPRESSIVE = _names("""
+    082315_w_60 082414_m_64 082909_m_47 083009_w_42 083013_w_47 083109_m_60 083114_w_55 091914_m_46 092009_m_54
+    092014_m_56 092509_w_51 092714_m_64 100514_w_51 100914_m_39 101114_w_37 101209_w_61 101809_m_59 101916_m_40
+    111313_m_64 120614_w_61
+""")
+"""The 20 subjects that many papers leave out, since their faces show little."""
+
+VALIDATION = _names("""
+    071313_m_41 072514_m_27 080309_m_29 082315_w_60 083109_m_60 083114_w_55 091809_w_43 092813_w_24 100914_m_39
+    101114_w_37 101309_m_48 101609_m_36 101814_m_58 101908_m_61 102214_w_36 102309_m_61 102316_w_50 112009_w_43
+    112016_m_25 112209_m_51 112310_m_20 112610_w_60 112809_w_23 112909_w_20 112914_w_51 120514_w_56
+""")
+"""The 26 subjects of the hold-out evaluation that the data set's makers propose."""
+
+TRAINING = _names("""
+    071309_w_21 071614_m_20 071709_w_23 071814_w_23 071911_w_24 072414_m_23 072609_w_23 072714_m_23 073109_w_28
+    073114_m_25 080209_w_26 080314_w_25 080609_w_27 080614_m_24 080709_m_24 080714_m_23 081014_w_27 081609_w_40
+    081617_m_27 081714_m_36 082014_w_24 082109_m_53 082208_w_45 082414_m_64 082714_m_22 082809_m_26 082814_w_46
+    082909_m_47 083009_w_42 083013_w_47 091814_m_37 091914_m_46 092009_m_54 092014_m_56 092509_w_51 092514_m_50
+    092714_m_64 092808_m_51 100117_w_36 100214_m_50 100417_m_44 100509_w_43 100514_w_51 100909_w_65 101015_w_43
+    101209_w_61 101216_m_40 101514_w_36 101809_m_59 101916_m_40 102008_w_22 102414_w_58 102514_w_40 110614_m_42
+    110810_m_62 110909_m_29 111313_m_64 111409_w_63 111609_m_65 111914_w_63 120614_w_61
+""")
+"""The other 61."""
+
+log = logging.getLogger("painseq")
 
 
 class BioVid(PainDataModule):
-    """`<root>/PartA/video/<subject>/<subject>-<BL1|PA1..PA4>-<number>.mp4`, clips of 5.5 s at 25 fps.
+    """BioVid's clips of 5.5 s at 25 fps: its videos, or a folder of images for each clip.
+
+    The videos are `<root>/PartA/video/<subject>/<subject>-<BL1|PA1..PA4>-<number>.mp4`. The images, which others have
+    derived from them, are `<root>/<class>/<subject>-<BL1|PA1..PA4>-<number>/img_00001.jpg` and so on, or the same
+    without a folder of the class. The label is always that of the clip's name. Where `<root>/samples.csv` or
+    `<root>/PartA/samples.csv` lies, it has to agree with the names.
+
+    The official split is the hold-out evaluation that the makers of the data set propose: 61 subjects to train, 26 for
+    validation, none for test. Five of the 26 are low-expressive, so scores on 87 and on 67 subjects cannot be compared.
 
     Args:
-        root: the folder that holds `PartA`.
+        root: the folder that holds `PartA`, or the folders of images.
         options: labels, split, view.
+        layout: "videos", "images", or "auto": whichever of them is there.
+        fps: images a second, where clips are folders of images; videos tell their own times.
+        subjects: "all"; "without_low_expressive" leaves out the 20 in `LOW_EXPRESSIVE`, "only_low_expressive" takes
+            them alone. These 20 were chosen by what could be recognised, so a score without them is too good for a new
+            patient: report it beside the one on all 87, never alone.
+
+    Raises:
+        PainseqError: fps that is not more than 0.
     """
 
     name = "biovid"
 
-    def __init__(self, root: Path, options: DataOptions = DataOptions()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        options: DataOptions = DataOptions(),
+        layout: Literal["auto", "videos", "images"] = "auto",
+        fps: float = 25.0,
+        subjects: Literal["all", "without_low_expressive", "only_low_expressive"] = "all",
+    ) -> None:
         super().__init__(root, options)
+        if not (math.isfinite(fps) and fps > 0):
+            raise PainseqError(f"--data.fps is {fps}; it must be more than 0.")
+        self.layout = layout
+        self.fps = float(fps)
+        self.subjects = subjects
+
+    def label_problems(self) -> list[str]:
+        """Clips whose label in samples.csv, or whose folder of a class, is not that of their name; a sentence each."""
+        problems = [] if self.layout == "videos" else disagreeing_folders(self.root, image_folders(self.root))
+        table = samples_csv(self.root)
+        if table is not None:
+            problems += [f"{table.relative_to(self.root)}: {line}" for line in disagreeing_rows(read_samples(table))]
+        return problems
 
     def read_manifest(self) -> Manifest:
-        """One clip a video; sex and age come from the subject's name."""
-        folder = self.root / "PartA" / "video"
-        if not folder.is_dir():
+        """One clip a video or folder of images; sex and age come from the subject's name.
+
+        Raises:
+            PainseqError: no clips, both layouts at once, a name that is none of BioVid's, labels that disagree, no clip
+                of the `subjects` asked for.
+        """
+        paths = self._found()
+        problems = self.label_problems()
+        if problems:
+            more = [f"and {len(problems) - 5} more"] if len(problems) > 5 else []
+            lines = "\n  ".join([*problems[:5], *more])
             raise PainseqError(
-                f"No BioVid videos at {folder}. --data.root is the folder that holds PartA, with "
-                "PartA/video/<subject>/<sample>.mp4 in it."
+                f"BioVid's labels disagree ({len(problems)} times):\n  {lines}\nPut right what is wrong, from the "
+                "original data set. A table that is wrong can be deleted: the names tell all that is needed."
             )
-        clips = []
-        for path in sorted(folder.glob("*/*.mp4")):
-            match = SAMPLE.fullmatch(path.stem)
-            if match is None or match["subject"] != path.parent.name:
-                raise PainseqError(
-                    f"{path.relative_to(self.root)} is not named as a BioVid sample: expected "
-                    f"{path.parent.name}-<BL1|PA1..PA4>-<number>.mp4. Move other files out of PartA/video."
-                )
-            clips.append(
-                Clip(
-                    clip_id=path.stem,
-                    subject_id=match["subject"],
-                    video=path.relative_to(self.root).as_posix(),
-                    label=match["label"],
-                    stimulus="heat",
-                    sex=SEXES[match["sex"]],
-                    age=int(match["age"]),
-                )
+        clips = [self._clip(path) for path in paths]
+        self._compare({clip.clip_id for clip in clips})
+        parts = self._official_parts({clip.subject_id for clip in clips})
+        chosen = (replace(clip, part=parts.get(clip.subject_id)) for clip in self._chosen(clips))
+        return Manifest(self.name, self.root, tuple(chosen))
+
+    def _found(self) -> list[Path]:
+        videos = [] if self.layout == "images" else video_files(self.root)
+        folders = [] if self.layout == "videos" else image_folders(self.root)
+        if videos and folders:
+            raise PainseqError(
+                f"{self.root} holds videos (in PartA/video) and folders of images, such as "
+                f"{folders[0].relative_to(self.root)}. Say which are meant: --data.layout videos, or images."
             )
-        if not clips:
-            raise PainseqError(f"{folder} holds no <subject>/<sample>.mp4.")
-        return Manifest(self.name, self.root, tuple(clips))
+        if not videos and not folders:
+            looked = {"videos": "PartA/video/<subject>/<sample>.mp4", "images": "<class>/<sample>/img_00001.jpg"}
+            wanted = [looked[layout] for layout in looked if self.layout in ("auto", layout)]
+            raise PainseqError(
+                f"No BioVid clips at {self.root}: no {' and no '.join(wanted)}. --data.root is the folder that holds "
+                "PartA, or the one that holds the folders of images."
+            )
+        return videos or folders
+
+    def _clip(self, path: Path) -> Clip:
+        below, is_video = path.relative_to(self.root), path.suffix == ".mp4"
+        name = path.stem if is_video else path.name
+        match = SAMPLE.fullmatch(name)
+        if is_video and (match is None or match["subject"] != path.parent.name):
+            raise PainseqError(
+                f"{below} is not named as a BioVid sample: expected {path.parent.name}-<BL1|PA1..PA4>-<number>.mp4. "
+                "Move other files out of PartA/video."
+            )
+        if match is None:
+            raise PainseqError(
+                f"{below} is not named as a BioVid sample: expected <subject>-<BL1|PA1..PA4>-<number>. Move other "
+                "folders away from those of the clips."
+            )
+        return Clip(
+            clip_id=name,
+            subject_id=match["subject"],
+            video=below.as_posix(),
+            label=match["label"],
+            fps=None if is_video else self.fps,
+            stimulus="heat",
+            sex=SEXES[match["sex"]],
+            age=int(match["age"]),
+        )
+
+    def _compare(self, here: set[str]) -> None:
+        """Warn of clips that samples.csv lists and are not here, and the other way round."""
+        table = samples_csv(self.root)
+        if table is None:
+            return
+        listed = {row["sample_name"] for row in read_samples(table)}
+        where = table.relative_to(self.root)
+        for what, some in (
+            (f"clips listed in {where} are not here", listed - here),
+            (f"clips here are not listed in {where}", here - listed),
+        ):
+            if some:
+                log.warning("%s: %d %s, such as %s.", self.name, len(some), what, min(some))
+
+    def _official_parts(self, subjects: set[str]) -> dict[str, Part]:
+        """Subject -> part; nobody has one where some of the subjects are not BioVid's."""
+        strangers = subjects - TRAINING - VALIDATION
+        if strangers and strangers != subjects:
+            log.warning(
+                "%s: %d of %d subjects, such as %s, are none of BioVid's 87, so there is no official split.",
+                self.name,
+                len(strangers),
+                len(subjects),
+                min(strangers),
+            )
+        if strangers:
+            return {}
+        return {subject: "validation" if subject in VALIDATION else "train" for subject in subjects}
+
+    def _chosen(self, clips: list[Clip]) -> list[Clip]:
+        """The clips of the subjects asked for."""
+        if self.subjects == "all":
+            return clips
+        low = self.subjects == "only_low_expressive"
+        chosen = [clip for clip in clips if (clip.subject_id in LOW_EXPRESSIVE) == low]
+        before, after = (len({clip.subject_id for clip in some}) for some in (clips, chosen))
+        if not chosen:
+            raise PainseqError(f"--data.subjects {self.subjects} leaves none of the {before} subjects here.")
+        log.warning(
+            "%s: %d of %d subjects take part (%s). Who shows little was found by how well pain could be recognised, so "
+            "report the score on all subjects beside this one (in the whole data set 87 and 67), never this one alone.",
+            self.name,
+            after,
+            before,
+            self.subjects,
+        )
+        return chosen
+
+
+def video_files(root: Path) -> list[Path]:
+    """The clips of the layout of videos; hidden files are left alone."""
+    return sorted(path for path in root.glob("PartA/video/*/*.mp4") if not path.name.startswith("."))
+
+
+def image_folders(root: Path) -> list[Path]:
+    """The clips of the layout of images: folders named as samples, in the root or one below, and those beside them."""
+    found: list[Path] = []
+    for folder in _folders(root):
+        below = [] if SAMPLE.fullmatch(folder.name) else _folders(folder)
+        if SAMPLE.fullmatch(folder.name):
+            found.append(folder)
+        elif any(SAMPLE.fullmatch(path.name) for path in below):
+            found += below
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def disagreeing_folders(root: Path, clips: Iterable[Path]) -> list[str]:
+    """Clips that lie in the folder of another class than their name says; a folder of any other name says nothing."""
+    problems = []
+    for clip in clips:
+        match, folder = SAMPLE.fullmatch(clip.name), clip.parent.name
+        if match is not None and folder in LABELS and folder != match["label"]:
+            problems.append(f"{clip.relative_to(root)} lies in {folder}, but its name says {match['label']}")
+    return problems
+
+
+def samples_csv(root: Path) -> Path | None:
+    """The data set's table of its clips, where it is there."""
+    return next((path for path in (root / "samples.csv", root / "PartA" / "samples.csv") if path.is_file()), None)
+
+
+def read_samples(path: Path) -> list[dict[str, str]]:
+    """The rows of samples.csv, tab-separated; blanks around names and cells are dropped.
+
+    Raises:
+        PainseqError: no column sample_name.
+    """
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        lines = [[cell.strip() for cell in line] for line in csv.reader(file, delimiter="\t")]
+    header = lines[0] if lines else []
+    if "sample_name" not in header:
+        raise PainseqError(
+            f"{path} has no column sample_name; its columns: {', '.join(header) or 'none'}. BioVid's table is "
+            "tab-separated: subject_id, subject_name, class_id, class_name, sample_id, sample_name."
+        )
+    rows = [dict(zip(header, line, strict=False)) for line in lines[1:]]
+    return [row for row in rows if row.get("sample_name")]
+
+
+def disagreeing_rows(rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """Rows of samples.csv whose class or subject is not that of the sample's name; empty cells say nothing."""
+    problems = []
+    for row in rows:
+        match = SAMPLE.fullmatch(row["sample_name"])
+        if match is None:
+            continue
+        number = str(LABELS.index(match["label"])) if match["label"] in LABELS else ""
+        for column, expected in (
+            ("class_name", match["label"]),
+            ("class_id", number),
+            ("subject_name", match["subject"]),
+        ):
+            if row.get(column) and expected and row[column] != expected:
+                problems.append(f"{row['sample_name']} has {column} {row[column]}, its name says {expected}")
+    return problems

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from painseq.action_units import COLUMNS, read_action_units, table_of
 from painseq.batch import Batch
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels, rebuild
@@ -96,6 +97,11 @@ class PainModel(nn.Module):
         self.face = face
         self.class_names = _names(record["class_names"])
         self.streams = _names(record["streams"])
+        if "action_units" in self.streams and record.get("action_units") != list(COLUMNS):
+            raise PainseqError(
+                f"This model was fitted with other columns of action units ({record.get('action_units')}) than this "
+                f"painseq gives ({list(COLUMNS)}). Fit it anew."
+            )
         self.loss: Loss = "corn" if record["loss"] == "corn" else "cross_entropy"
         sampling = record["sampling"]
         fps = sampling.get("fps") if isinstance(sampling, Mapping) else None
@@ -169,31 +175,86 @@ class PainModel(nn.Module):
         return decide(self.head.level, logits, mask, "median" if self.loss == "corn" else "mode")
 
     def read(
-        self, video: Path, start_s: float = 0.0, end_s: float | None = None, locator: Locator | None = None
+        self,
+        video: Path,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        locator: Locator | None = None,
+        image_fps: float | None = None,
+        action_units: Path | None = None,
     ) -> ClipFeatures:
         """What the head is given of a span of a video, as this model was fitted on: the features of all streams.
 
+        Args:
+            image_fps: images a second, where the video is a folder of them.
+            action_units: see `openface`.
+
         Raises:
-            PainseqError: the file cannot be read, or the model cannot read videos.
+            PainseqError: the file cannot be read, or the model cannot read videos; see `openface` too.
         """
         extractor, face = self._eyes(locator)
-        clip = clip_features(extractor, face, video, start_s, end_s, self.fps, self.device)
+        clip = clip_features(extractor, face, video, start_s, end_s, self.fps, self.device, image_fps=image_fps)
+        units = self.openface(video, clip.times_s, start_s, image_fps, action_units)
         if not clip.present.any() and "landmarks" in self.streams:
             width = self.record["in_shape"]
             assert isinstance(width, list)
             return replace(clip, features=torch.zeros((len(clip), *width)))
-        return replace(clip, features=assemble(clip, self.streams))
+        return replace(clip, features=assemble(clip, self.streams, units))
+
+    def openface(
+        self,
+        video: Path,
+        times_s: Tensor,
+        start_s: float = 0.0,
+        image_fps: float | None = None,
+        action_units: Path | None = None,
+    ) -> Tensor | None:
+        """The action units of a video's frames, (T, len(COLUMNS)); None for a model that takes none.
+
+        Args:
+            times_s: (T,) seconds since `start_s`.
+            image_fps: images a second, where the video is a folder of them.
+            action_units: OpenFace's table of the video; None: `<video without suffix>.csv` beside it.
+
+        Raises:
+            PainseqError: the model needs a table and there is none, or needs none and is given one; the table cannot
+                be read, or tells of another time.
+        """
+        if "action_units" not in self.streams:
+            if action_units is not None:
+                raise PainseqError(
+                    f"This model was fitted without action units (its streams: {', '.join(self.streams)}). Leave the "
+                    "OpenFace table out."
+                )
+            return None
+        table = table_of(video) if action_units is None else action_units
+        if not table.is_file():
+            raise PainseqError(
+                f"This model was fitted with action units, so it needs OpenFace's table of {video}: there is none at "
+                f"{table}. Run OpenFace's FeatureExtraction on the video, and put its CSV there or name it "
+                "(painseq predict --action-units FILE)."
+            )
+        units = read_action_units(table, image_fps if video.is_dir() else None)
+        return units.at(start_s + times_s.numpy()).stream()
 
     def crops(
-        self, video: Path, start_s: float = 0.0, end_s: float | None = None, locator: Locator | None = None
+        self,
+        video: Path,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        locator: Locator | None = None,
+        image_fps: float | None = None,
     ) -> ClipFeatures:
         """The face crops of a span of a video, (T, 3, S, S) uint8, as the extractor sees them.
+
+        Args:
+            image_fps: images a second, where the video is a folder of them.
 
         Raises:
             PainseqError: the file cannot be read, or the model cannot read videos.
         """
         _, face = self._eyes(locator)
-        return clip_features(Pixels(face.size_px), face, video, start_s, end_s, self.fps, "cpu")
+        return clip_features(Pixels(face.size_px), face, video, start_s, end_s, self.fps, "cpu", image_fps=image_fps)
 
     def _eyes(self, locator: Locator | None) -> tuple[Extractor, FaceCrops]:
         if self.extractor is None or self.face is None:
@@ -210,8 +271,10 @@ class PainModel(nn.Module):
         end_s: float | None = None,
         locator: Locator | None = None,
         baseline: str | Path | None = None,
+        image_fps: float | None = None,
+        action_units: Path | None = None,
     ) -> VideoPrediction:
-        """Predict a span of a video file (default: all of it).
+        """Predict a span of a video file, or of a folder of images (default: all of it).
 
         Args:
             start_s: seconds from the first frame shown.
@@ -220,19 +283,24 @@ class PainModel(nn.Module):
                 stored beside its videos needs another for yours).
             baseline: a video of the same person without pain, all of which is used; needed by a model that was fitted
                 on features relative to each subject's own.
+            image_fps: images a second, where video or baseline is a folder of them.
+            action_units: OpenFace's table of the video, for a model fitted with action units; None: the CSV beside the
+                video. The baseline's lies beside it.
 
         Raises:
-            PainseqError: the file cannot be read, no frame lies in the span, a baseline is missing or in vain.
+            PainseqError: the file cannot be read, no frame lies in the span, a baseline is missing or in vain; see
+                `openface` too.
         """
         path = Path(video)
-        clip = self._relative(self.read(path, start_s, end_s, locator), baseline, locator)
+        clip = self.read(path, start_s, end_s, locator, image_fps, action_units)
+        clip = self._relative(clip, baseline, locator, image_fps)
         x, mask = clip.features[None].to(self.device), clip.present[None].to(self.device)
         with torch.inference_mode():
             decision = self._decide(self(x, mask), mask)
             moments, rows = self._over_time(x, mask)
         label = int(decision.label[0])
         _, face = self._eyes(locator)
-        with open_video(path, face.backend) as opened:
+        with open_video(path, face.backend, image_fps) as opened:
             reader = opened.backend
         return VideoPrediction(
             video=str(video),
@@ -248,7 +316,9 @@ class PainModel(nn.Module):
             backends={"video": reader, "locator": type(face.locator).__name__, "device": str(self.device)},
         )
 
-    def _relative(self, clip: ClipFeatures, baseline: str | Path | None, locator: Locator | None) -> ClipFeatures:
+    def _relative(
+        self, clip: ClipFeatures, baseline: str | Path | None, locator: Locator | None, image_fps: float | None
+    ) -> ClipFeatures:
         if not self.record["baseline_clips"]:
             if baseline is not None:
                 raise PainseqError("This model was fitted on features as they are. Leave the baseline out.")
@@ -258,7 +328,7 @@ class PainModel(nn.Module):
                 "This model was fitted on features relative to each subject's own without pain, so it needs a video of "
                 "this person without pain (painseq predict --baseline VIDEO)."
             )
-        calm = self.read(Path(baseline), locator=locator)
+        calm = self.read(Path(baseline), locator=locator, image_fps=image_fps)
         if not calm.present.any():
             raise PainseqError(f"{baseline}: no face found in any frame, so it is no baseline.")
         neutral = calm.features[calm.present].float().mean(dim=0)

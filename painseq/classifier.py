@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassRecall
 
 from painseq import __version__
+from painseq.action_units import COLUMNS
 from painseq.batch import UNKNOWN, Batch
 from painseq.checkpoint import FORMAT
 from painseq.datamodule import PainDataModule
@@ -180,6 +181,7 @@ class PainClassifier(pl.LightningModule):
             "face": data.pipeline["face"],
             "sampling": data.pipeline["sampling"],
             "streams": list(data.options.streams),
+            "action_units": list(COLUMNS) if "action_units" in data.options.streams else [],
             "baseline_clips": data.options.baseline_clips,
             "train_prior": self.train_prior.tolist(),
             "data": {
@@ -205,8 +207,8 @@ class PainClassifier(pl.LightningModule):
             return shape
         if len(shape) != 1:
             raise PainseqError(
-                f"Landmarks stand beside vectors, but {type(self.extractor).__name__} gives {shape} a frame. Leave "
-                "landmarks out of streams, or choose an extractor that pools."
+                f"{', '.join(data.options.streams[1:])} stand beside vectors, but {type(self.extractor).__name__} "
+                f"gives {shape} a frame. Leave them out of streams, or choose an extractor that pools."
             )
         return (shape[0] + data.extra_width,)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
 
+from painseq.action_units import COLUMNS, OpenFaceTables
 from painseq.augment import Augment
 from painseq.batch import UNKNOWN
 from painseq.datasets import (
@@ -28,25 +29,13 @@ from painseq.datasets import (
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops
 from painseq.features import FeatureStore, NpzFolder, open_features
-from painseq.labels import LabelScheme, label_scheme
+from painseq.labels import LabelScheme, label_scheme, native_scheme, own_scheme
 from painseq.loading import BatchOrder, CropLoader, Draw, ResidentLoader, in_order
 from painseq.records import Clip, Manifest, Part
-from painseq.splits import Protocol, Split, make_split, qualified
+from painseq.splits import Split, SplitOptions, make_split, qualified
 from painseq.streams import Stream, check_streams
 
 log = logging.getLogger("painseq")
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """How subjects are split; see `painseq.splits.make_split`."""
-
-    protocol: Protocol = "subject_holdout"
-    validation_share: float = 0.2
-    test_share: float = 0.2
-    folds: int = 5
-    fold: int = 0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,15 +43,19 @@ class DataOptions:
     """What every data set is asked for.
 
     Args:
-        labels: name of a label scheme in `painseq.labels`.
+        labels: name of a label scheme in `painseq.labels`; "native" for a class a label; or the classes themselves, in
+            order of pain: name -> native labels, or ranges of numbers such as "1..3" and ">0..3".
         split: who is trained on, stopped early on, scored.
         view: "features" of a feature store, or "pixels": crops, from a store of `Pixels` or from the videos.
         store: folder that `painseq extract` wrote (or, for features, a folder of npz that it exported).
         face: how faces are found and cropped, where videos are read.
         fps: frames a second to sample, where videos are read; unset is every frame. With a store, a value
             given here must be the store's.
-        streams: what a head is given of each frame, side by side in this order: "cnn" (the extractor's features) and
-            "landmarks" (of the face track, normalised). Landmarks need a locator that finds them.
+        streams: what a head is given of each frame, side by side in this order: "cnn" (the extractor's features),
+            "landmarks" (of the face track, normalised) and "action_units" (of OpenFace's tables). Landmarks need a
+            locator that finds them.
+        action_units: folder of OpenFace's tables, `<video's path without suffix>.csv` below it; unset: each table lies
+            beside its video. For the stream of that name.
         baseline_clips: set aside this many clips without pain of each subject, and subtract their mean frame from all
             features of that subject. They are neither trained on nor scored, since their label has been used. 0: off.
         frames: train on single frames of this part of a clip, instead of whole clips.
@@ -73,13 +66,14 @@ class DataOptions:
         seed: of the order of the training items, and of their augmentation.
     """
 
-    labels: str = "three"
-    split: SplitOptions = SplitOptions()
+    labels: str | dict[str, list[str | int | float]] = "three"
+    split: SplitOptions = field(default_factory=SplitOptions)
     view: Literal["features", "pixels"] = "features"
     store: Path | None = None
     face: FaceCrops | None = None
     fps: float | None = None
     streams: tuple[Stream, ...] = ("cnn",)
+    action_units: Path | None = None
     baseline_clips: int = 0
     frames: FrameWindow | None = None
     balance: bool = False
@@ -90,6 +84,11 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         check_streams(self.streams)
+        if self.action_units is not None and "action_units" not in self.streams:
+            raise PainseqError(
+                f"action_units names a folder ({self.action_units}), but streams is {list(self.streams)}. Add "
+                "action_units to streams, or leave the folder out."
+            )
         if self.baseline_clips < 0:
             raise PainseqError(f"baseline_clips is {self.baseline_clips}; it must be 0 or more.")
         if self.baseline_clips and self.view == "pixels":
@@ -121,11 +120,15 @@ class PainDataModule(pl.LightningDataModule):
     """
 
     name: str
+    classes: tuple[str, ...] = ()
+    """All native labels in order of pain, where a module knows them and `painseq.labels` does not."""
 
     def __init__(self, root: Path, options: DataOptions) -> None:
         super().__init__()
         self.root = Path(root)
         self.options = options
+        self._everything: Manifest | None = None
+        self._scheme: LabelScheme | None = None
         self._manifest: Manifest | None = None
         self._split: Split | None = None
         self._store: FeatureStore | NpzFolder | None = None
@@ -137,16 +140,33 @@ class PainDataModule(pl.LightningDataModule):
         """Every clip of the data set as it lies on disk, with native labels and official parts."""
         raise NotImplementedError
 
+    def label_problems(self) -> list[str]:
+        """Labels that are missing, or disagree between names, tables and frames: a sentence each."""
+        return []
+
     @property
     def scheme(self) -> LabelScheme:
         """The classes of this experiment."""
-        return label_scheme(self.name, self.options.labels)
+        if self._scheme is None:
+            labels = self.options.labels
+            if not isinstance(labels, str):
+                self._scheme = own_scheme(self.name, labels, self.classes)
+            elif labels == "native":
+                self._scheme = native_scheme(self._read_once(), self.classes)
+            else:
+                self._scheme = label_scheme(self.name, labels)
+        return self._scheme
+
+    def _read_once(self) -> Manifest:
+        if self._everything is None:
+            self._everything = self.read_manifest()
+        return self._everything
 
     @property
     def manifest(self) -> Manifest:
         """The clips that take part."""
         if self._manifest is None:
-            everything = self.read_manifest()
+            everything = self._read_once()
             self._manifest = self.scheme.apply(everything)
             if not len(self._manifest):
                 raise PainseqError(
@@ -159,16 +179,7 @@ class PainDataModule(pl.LightningDataModule):
     def split(self) -> Split:
         """Who is trained on, stopped early on, scored."""
         if self._split is None:
-            chosen = self.options.split
-            self._split = make_split(
-                self.manifest,
-                chosen.protocol,
-                seed=chosen.seed,
-                validation_share=chosen.validation_share,
-                test_share=chosen.test_share,
-                folds=chosen.folds,
-                fold=chosen.fold,
-            )
+            self._split = make_split(self.manifest, self.options.split, self.scheme)
         return self._split
 
     @property
@@ -209,13 +220,22 @@ class PainDataModule(pl.LightningDataModule):
                 "--data.options.view pixels to read the videos."
             )
         if "cnn" not in self.options.streams:
-            return (self.extra_width,)
+            width = self.extra_width
+            if self.store is None:
+                raise PainseqError(
+                    f"streams is {list(self.options.streams)}: without cnn, the store tells which frames have a face, "
+                    "and none is given. Run `painseq extract`, and give its folder to --data.options.store."
+                )
+            return (width,)
         if self.store is not None:
             shape = tuple(self.store.out_shape)
             if self.options.view == "pixels" or not self.extra_width:
                 return shape
             if len(shape) != 1:
-                raise PainseqError(f"Landmarks stand beside vectors, but the store's frames have the shape {shape}.")
+                raise PainseqError(
+                    f"{', '.join(self.options.streams[1:])} stand beside vectors, but the store's frames have the "
+                    f"shape {shape}."
+                )
             return (shape[0] + self.extra_width,)
         if self.options.face is None:
             raise PainseqError(
@@ -230,15 +250,16 @@ class PainDataModule(pl.LightningDataModule):
         Raises:
             PainseqError: landmarks are asked for, and there is no store, or it has none.
         """
+        units = len(COLUMNS) if "action_units" in self.options.streams else 0
         if "landmarks" not in self.options.streams:
-            return 0
+            return units
         if self.store is None or not self.store.landmarks:
             where = "videos are read here" if self.store is None else f"{self.options.store} has none"
             raise PainseqError(
                 f"The stream of landmarks comes from a store, but {where}. Run `painseq extract` into a new "
                 "folder, with a locator that finds them (FaceAlignment, Sidecar), and give it to --data.options.store."
             )
-        return 2 * self.store.landmarks
+        return 2 * self.store.landmarks + units
 
     @property
     def extractor_trained_on(self) -> tuple[str, ...]:
@@ -313,11 +334,12 @@ class PainDataModule(pl.LightningDataModule):
     def _read(self, clips: tuple[Clip, ...], part: Part) -> Clips:
         shape, window, streams = self.in_shape, self.options.frames, self.options.streams
         extra = tuple(stream for stream in streams if stream != "cnn")
+        tables = self._tables(clips)
         if self.store is not None and (self.options.view == "features" or "cnn" not in streams):
-            held = resident_clips(clips, self.scheme, self.store, streams, self._baseline_of(part))
+            held = resident_clips(clips, self.scheme, self.store, streams, self._baseline_of(part), tables)
             return held if window is None else single_frames(held, window)
         if self.store is not None:
-            crops = StoredCrops(clips, self.scheme, self.store, extra)
+            crops = StoredCrops(clips, self.scheme, self.store, extra, tables)
             return crops if window is None else SingleCrops(crops, window)
         if window is not None:
             raise PainseqError(
@@ -325,7 +347,15 @@ class PainDataModule(pl.LightningDataModule):
                 "`painseq extract` with configs/extractor/pixels.yaml and give its folder to --data.options.store."
             )
         assert self.options.face is not None and shape
-        return VideoClips(self.manifest.only(clips), self.scheme, self.options.face, self.options.fps, extra)
+        return VideoClips(self.manifest.only(clips), self.scheme, self.options.face, self.options.fps, extra, tables)
+
+    def _tables(self, clips: tuple[Clip, ...]) -> OpenFaceTables | None:
+        if "action_units" not in self.options.streams:
+            return None
+        tables = OpenFaceTables(self.manifest, self.options.action_units)
+        unread = () if self.store is None else self.store.failed
+        tables.check(clip for clip in clips if clip.clip_id not in unread)
+        return tables
 
     def train_counts(self) -> dict[str, int]:
         """Training clips a class, in the scheme's order."""

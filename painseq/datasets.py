@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from painseq.action_units import OpenFaceTables
 from painseq.augment import Augment
 from painseq.batch import UNKNOWN, Batch, Sample
 from painseq.errors import PainseqError
 from painseq.extractors import Pixels
 from painseq.faces import FaceCrops
-from painseq.faces.landmarks import mirror
 from painseq.features import ClipFeatures, FeatureStore, NpzFolder, clip_features
 from painseq.labels import LabelScheme
 from painseq.records import Clip, Manifest
-from painseq.streams import assemble
+from painseq.streams import assemble, mirror
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,7 @@ def resident_clips(
     store: FeatureStore | NpzFolder,
     streams: Sequence[str],
     baseline: Mapping[str, Sequence[str]] | None = None,
+    tables: OpenFaceTables | None = None,
 ) -> ResidentClips:
     """Read the features of clips into memory.
 
@@ -154,6 +155,7 @@ def resident_clips(
         streams: see `painseq.streams.assemble`.
         baseline: subject -> clips of that subject without pain, whose mean frame is subtracted from the subject's
             frames; None: features as they are.
+        tables: where the action units are, if they are among the streams.
 
     Raises:
         PainseqError: clips that the store lacks; a subject's baseline without a frame with a face.
@@ -162,13 +164,14 @@ def resident_clips(
     counts = [store.num_frames(clip.clip_id) for clip in readable]
     ends = np.cumsum(counts, dtype=np.int64)
     total = int(ends[-1]) if readable else 0
-    neutral = {} if baseline is None else _neutral({clip.subject_id for clip in readable}, store, streams, baseline)
+    subjects = {clip.subject_id for clip in readable}
+    neutral = {} if baseline is None else _neutral(subjects, store, streams, baseline, tables)
     frames: Tensor | None = None
     present, times_s = torch.zeros(total + 1, dtype=torch.bool), torch.zeros(total + 1, dtype=torch.float64)
     items = []
     for clip, count, end in zip(readable, counts, ends.tolist(), strict=True):
         stored = store[clip.clip_id]
-        x = assemble(stored, streams)
+        x = assemble(stored, streams, _action_units(tables, clip.clip_id, stored))
         if baseline is not None:
             x = torch.where(stored.present[:, None], x.float() - neutral[clip.subject_id], 0.0)
         if frames is None:
@@ -204,29 +207,42 @@ class StoredCrops(Dataset[Sample]):
 
     Args:
         extra: streams beside the crops.
+        tables: where the action units are, if they are among these.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], scheme: LabelScheme, store: FeatureStore | NpzFolder, extra: Sequence[str] = ()
+        self,
+        clips: Sequence[Clip],
+        scheme: LabelScheme,
+        store: FeatureStore | NpzFolder,
+        extra: Sequence[str] = (),
+        tables: OpenFaceTables | None = None,
     ) -> None:
         self.clips, self.left_out = split_readable(clips, store)
         self.scheme = scheme
         self.store = store
         self.extra = tuple(extra)
+        self.tables = tables
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
-        return crops_of(clip, self.scheme, self.store[clip.clip_id], self.extra)
+        return crops_of(clip, self.scheme, self.store[clip.clip_id], self.extra, self.tables)
 
 
 class VideoClips(Dataset[Sample]):
     """Clips as samples of crops, cut from the videos each time they are asked for."""
 
     def __init__(
-        self, manifest: Manifest, scheme: LabelScheme, face: FaceCrops, fps: float | None, extra: Sequence[str] = ()
+        self,
+        manifest: Manifest,
+        scheme: LabelScheme,
+        face: FaceCrops,
+        fps: float | None,
+        extra: Sequence[str] = (),
+        tables: OpenFaceTables | None = None,
     ) -> None:
         self.clips = manifest.clips
         self.manifest = manifest
@@ -234,6 +250,7 @@ class VideoClips(Dataset[Sample]):
         self.face = face
         self.fps = fps
         self.extra = tuple(extra)
+        self.tables = tables
         self.left_out: list[str] = []
 
     def __len__(self) -> int:
@@ -242,9 +259,16 @@ class VideoClips(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
         crops = clip_features(
-            Pixels(self.face.size_px), self.face, self.manifest.path(clip), clip.start_s, clip.end_s, self.fps, "cpu"
+            Pixels(self.face.size_px),
+            self.face,
+            self.manifest.path(clip),
+            clip.start_s,
+            clip.end_s,
+            self.fps,
+            "cpu",
+            image_fps=clip.fps,
         )
-        return crops_of(clip, self.scheme, crops, self.extra)
+        return crops_of(clip, self.scheme, crops, self.extra, self.tables)
 
 
 class SingleCrops(Dataset[Sample]):
@@ -254,6 +278,7 @@ class SingleCrops(Dataset[Sample]):
         self.source = crops
         self.left_out = crops.left_out
         self.scheme = crops.scheme
+        self.extra = crops.extra
         self.items: list[tuple[Clip, int]] = []
         for clip in crops.clips:
             stored = crops.store[clip.clip_id]
@@ -273,7 +298,7 @@ class SingleCrops(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         clip, frame = self.items[index]
         one = self.source.store.frames(clip.clip_id, frame, frame + 1)
-        sample = crops_of(clip, self.scheme, one, self.source.extra)
+        sample = crops_of(clip, self.scheme, one, self.extra, self.source.tables)
         return replace(sample, clip_id=frame_name(clip, float(one.times_s[0])))
 
 
@@ -304,7 +329,7 @@ class Drawn(Dataset[Sample]):
             return sample
         random = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         video, flipped = self.augment(sample.video, torch.Generator().manual_seed(random))
-        extra = mirror(sample.extra) if flipped and sample.extra is not None else sample.extra
+        extra = mirror(sample.extra, self.crops.extra) if flipped and sample.extra is not None else sample.extra
         return replace(sample, video=video, extra=extra)
 
 
@@ -331,7 +356,13 @@ def target_of(clip: Clip, scheme: LabelScheme) -> int:
     return UNKNOWN if target is None else target
 
 
-def crops_of(clip: Clip, scheme: LabelScheme, stored: ClipFeatures, extra: Sequence[str] = ()) -> Sample:
+def crops_of(
+    clip: Clip,
+    scheme: LabelScheme,
+    stored: ClipFeatures,
+    extra: Sequence[str] = (),
+    tables: OpenFaceTables | None = None,
+) -> Sample:
     """Crops of a clip and its target."""
     return Sample(
         clip_id=clip.clip_id,
@@ -340,8 +371,12 @@ def crops_of(clip: Clip, scheme: LabelScheme, stored: ClipFeatures, extra: Seque
         present=stored.present,
         times_s=stored.times_s,
         video=stored.features,
-        extra=assemble(stored, extra) if extra else None,
+        extra=assemble(stored, extra, _action_units(tables, clip.clip_id, stored)) if extra else None,
     )
+
+
+def _action_units(tables: OpenFaceTables | None, clip_id: str, stored: ClipFeatures) -> Tensor | None:
+    return None if tables is None else tables.of(clip_id, stored.times_s)
 
 
 def frame_name(clip: Clip, moment_s: float) -> str:
@@ -357,12 +392,19 @@ def _nothing_in(window: FrameWindow) -> PainseqError:
 
 
 def _neutral(
-    subjects: set[str], store: FeatureStore | NpzFolder, streams: Sequence[str], baseline: Mapping[str, Sequence[str]]
+    subjects: set[str],
+    store: FeatureStore | NpzFolder,
+    streams: Sequence[str],
+    baseline: Mapping[str, Sequence[str]],
+    tables: OpenFaceTables | None,
 ) -> dict[str, Tensor]:
     neutral = {}
     for subject in sorted(subjects):
-        stored = [store[clip_id] for clip_id in baseline[subject] if clip_id in store]
-        frames = [assemble(clip, streams).float()[clip.present] for clip in stored]
+        stored = {clip_id: store[clip_id] for clip_id in baseline[subject] if clip_id in store}
+        frames = [
+            assemble(clip, streams, _action_units(tables, clip_id, clip)).float()[clip.present]
+            for clip_id, clip in stored.items()
+        ]
         if not sum(len(part) for part in frames):
             raise PainseqError(
                 f"Subject {subject} has no frame with a face in its baseline ({', '.join(baseline[subject])}), so its "

@@ -1,21 +1,30 @@
 """Label schemes: from a data set's native labels to the named classes of an experiment.
 
-Schemes are data. To add one, add a row; to add a data set, add its native labels and its rows.
+Schemes are data. To add one, add a row; to add a data set, add its native labels and its rows. An entry is a label, or
+a range of numbers: "1..3" is 1 to 3, both included; ">0..3" is 0 to 3, but not 0 itself.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from painseq.batch import UNKNOWN
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
 
+log = logging.getLogger("painseq")
+
 NATIVE: Mapping[str, tuple[str, ...]] = {
     "biovid": ("BL1", "PA1", "PA2", "PA3", "PA4"),
     "ai4pain": ("No_Pain", "Low_Pain", "High_Pain"),
+    "unbc": ("0..16",),
+    "mintpain": ("0", "1", "2", "3", "4"),
+    "xite": ("0", "1", "2", "3", "4", "5", "6", "-1", "-2", "-3", "-4", "-5", "-6"),
 }
 """All labels that a data set uses, in order of pain."""
 
@@ -30,13 +39,83 @@ SCHEMES: Mapping[str, Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "severe_pain": ("PA3",),
             "extreme_pain": ("PA4",),
         },
+        "BL1_PA1": {"no_pain": ("BL1",), "mild_pain": ("PA1",)},
+        "BL1_PA2": {"no_pain": ("BL1",), "moderate_pain": ("PA2",)},
+        "BL1_PA3": {"no_pain": ("BL1",), "severe_pain": ("PA3",)},
+        "BL1_PA4": {"no_pain": ("BL1",), "extreme_pain": ("PA4",)},
     },
     "ai4pain": {
         "binary": {"no_pain": ("No_Pain",), "high_pain": ("High_Pain",)},
         "three": {"no_pain": ("No_Pain",), "low_pain": ("Low_Pain",), "high_pain": ("High_Pain",)},
     },
+    # PSPI, from 0 to 16; below them the ratings of whole sequences: VAS 0 to 10, OPR 0 to 5, AFF and SEN 0 to 15.
+    "unbc": {
+        "binary": {"no_pain": ("0",), "high_pain": (">0..16",)},
+        "three": {"no_pain": ("0",), "low_pain": (">0..2",), "high_pain": (">2..16",)},
+        "four": {
+            "no_pain": ("0",),
+            "mild_pain": (">0..2",),
+            "moderate_pain": (">2..4",),
+            "severe_pain": (">4..16",),
+        },
+        "vas_binary": {"no_pain": ("0",), "high_pain": (">0..10",)},
+        "vas_three": {"no_pain": ("0",), "low_pain": (">0..5",), "high_pain": (">5..10",)},
+        "vas_four": {
+            "no_pain": ("0",),
+            "mild_pain": (">0..3",),
+            "moderate_pain": (">3..6",),
+            "severe_pain": (">6..10",),
+        },
+        "opr_binary": {"no_pain": ("0",), "high_pain": (">0..5",)},
+        "opr_three": {"no_pain": ("0",), "low_pain": (">0..2",), "high_pain": (">2..5",)},
+        "aff_binary": {"no_pain": ("0",), "high_pain": (">0..15",)},
+        "aff_three": {"no_pain": ("0",), "low_pain": (">0..7",), "high_pain": (">7..15",)},
+        "sen_binary": {"no_pain": ("0",), "high_pain": (">0..15",)},
+        "sen_three": {"no_pain": ("0",), "low_pain": (">0..7",), "high_pain": (">7..15",)},
+    },
+    "mintpain": {
+        "binary": {"no_pain": ("0",), "high_pain": ("4",)},
+        "three": {"no_pain": ("0",), "low_pain": ("1",), "high_pain": ("4",)},
+        "five": {
+            "no_pain": ("0",),
+            "mild_pain": ("1",),
+            "moderate_pain": ("2",),
+            "severe_pain": ("3",),
+            "extreme_pain": ("4",),
+        },
+    },
+    # Phasic heat is 1 to 3, phasic electrical pain -1 to -3; tonic the same from 4 to 6. Without a stimulus in its name
+    # a scheme takes both kinds of phasic pain.
+    "xite": {
+        "binary": {"no_pain": ("0",), "high_pain": ("3", "-3")},
+        "three": {"no_pain": ("0",), "low_pain": ("1", "-1"), "high_pain": ("3", "-3")},
+        "four": {
+            "no_pain": ("0",),
+            "mild_pain": ("1", "-1"),
+            "moderate_pain": ("2", "-2"),
+            "severe_pain": ("3", "-3"),
+        },
+        "heat_binary": {"no_pain": ("0",), "high_pain": ("3",)},
+        "heat_three": {"no_pain": ("0",), "low_pain": ("1",), "high_pain": ("3",)},
+        "heat_four": {"no_pain": ("0",), "mild_pain": ("1",), "moderate_pain": ("2",), "severe_pain": ("3",)},
+        "electrical_binary": {"no_pain": ("0",), "high_pain": ("-3",)},
+        "electrical_three": {"no_pain": ("0",), "low_pain": ("-1",), "high_pain": ("-3",)},
+        "electrical_four": {"no_pain": ("0",), "mild_pain": ("-1",), "moderate_pain": ("-2",), "severe_pain": ("-3",)},
+        "tonic_heat_binary": {"no_pain": ("0",), "high_pain": ("6",)},
+        "tonic_heat_four": {"no_pain": ("0",), "mild_pain": ("4",), "moderate_pain": ("5",), "severe_pain": ("6",)},
+        "tonic_electrical_binary": {"no_pain": ("0",), "high_pain": ("-6",)},
+        "tonic_electrical_four": {
+            "no_pain": ("0",),
+            "mild_pain": ("-4",),
+            "moderate_pain": ("-5",),
+            "severe_pain": ("-6",),
+        },
+    },
 }
 """data set -> scheme -> class -> native labels. Native labels that a scheme leaves out leave the experiment."""
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_RANGE = re.compile(rf"(?P<above>>)?(?P<low>{_NUMBER})\.\.(?P<high>{_NUMBER})")
 
 
 @dataclass(frozen=True)
@@ -46,12 +125,14 @@ class LabelScheme:
     Args:
         dataset: whose native labels these are.
         name: e.g. "binary", "three", "five".
-        classes: class name -> native labels, in order of pain.
+        classes: class name -> native labels or ranges of them, in order of pain.
+        known: all labels that the data set uses, as labels or ranges; empty where nobody knows them all.
     """
 
     dataset: str
     name: str
     classes: Mapping[str, tuple[str, ...]]
+    known: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -62,29 +143,51 @@ class LabelScheme:
         """Class index of a native label; `UNKNOWN` for a hidden one, None for one that the scheme leaves out."""
         if native is None:
             return UNKNOWN
-        for index, natives in enumerate(self.classes.values()):
-            if native in natives:
+        for index, entries in enumerate(self.classes.values()):
+            if _is_among(native, entries):
                 return index
         return None
 
+    def knows(self, native: str) -> bool:
+        """Whether the data set uses this label."""
+        return not self.known or _is_among(native, self.known)
+
     def native(self, class_name: str) -> str:
-        """The native label that a class name stands for in a submission."""
-        return self.classes[class_name][0]
+        """The native label that a class name stands for in a submission.
+
+        Raises:
+            PainseqError: the class is a range of numbers, of which none stands for it.
+        """
+        entry = self.classes[class_name][0]
+        if _RANGE.fullmatch(entry):
+            raise PainseqError(
+                f"Class {class_name} of {self.dataset} is the range {entry}, so it has no native label of its own."
+            )
+        return entry
 
     def apply(self, manifest: Manifest) -> Manifest:
         """The clips that take part: those whose label the scheme maps, or hides.
 
         Raises:
-            PainseqError: a label that the data set is not known to use, with all that were found.
+            PainseqError: a label that the data set is not known to use, with all that were found; one that two classes
+                claim.
         """
         found = Counter(clip.label for clip in manifest if clip.label is not None)
-        unknown = sorted(set(found) - set(NATIVE[self.dataset]))
+        listed = ", ".join(f"{label} ({found[label]} clips)" for label in in_order(found))
+        unknown = [label for label in in_order(found) if not self.knows(label)]
         if unknown:
             raise PainseqError(
-                f"{manifest.name}: unknown label {unknown[0]!r}. Found: "
-                f"{', '.join(f'{label} ({n} clips)' for label, n in sorted(found.items()))}; "
-                f"known: {', '.join(NATIVE[self.dataset])}."
+                f"{manifest.name}: unknown label {unknown[0]!r}. Found: {listed}; known: {', '.join(self.known)}."
             )
+        for label in found:
+            claiming = [name for name, entries in self.classes.items() if _is_among(label, entries)]
+            if len(claiming) > 1:
+                raise PainseqError(
+                    f"{manifest.name}: label {label!r} belongs to {' and '.join(claiming)}; give it one."
+                )
+        left_out = [label for label in in_order(found) if self.target(label) is None]
+        if left_out and not self.known:
+            log.warning("%s: no class for %s; found: %s.", manifest.name, ", ".join(left_out), listed)
         return manifest.only(clip for clip in manifest if self.target(clip.label) is not None)
 
     def counts(self, clips: Manifest | tuple[Clip, ...]) -> dict[str, int]:
@@ -102,10 +205,82 @@ def label_scheme(dataset: str, name: str) -> LabelScheme:
     """
     schemes = SCHEMES.get(dataset)
     if schemes is None:
-        raise PainseqError(f"No label schemes for data set {dataset!r}; there are some for: {', '.join(SCHEMES)}.")
+        raise PainseqError(
+            f"No label schemes for data set {dataset!r}; there are some for: {', '.join(SCHEMES)}. For data of your "
+            "own write the classes into the data options (labels: {no_pain: [...], high_pain: [...]}), or make every "
+            "label a class: labels: native."
+        )
     if name not in schemes:
-        raise PainseqError(f"{dataset} has no label scheme {name!r}; it has: {', '.join(schemes)}.")
-    return LabelScheme(dataset, name, schemes[name])
+        raise PainseqError(f"{dataset} has no label scheme {name!r}; it has: {', '.join(schemes)}, native.")
+    return LabelScheme(dataset, name, schemes[name], NATIVE[dataset])
+
+
+def own_scheme(
+    dataset: str, classes: Mapping[str, Sequence[str | int | float]], known: Sequence[str] = ()
+) -> LabelScheme:
+    """A scheme that the user wrote.
+
+    Args:
+        dataset: whose native labels these are.
+        classes: class name -> native labels or ranges, in order of pain.
+        known: all labels of a data set that is not in `NATIVE`.
+
+    Raises:
+        PainseqError: fewer than two classes, a class without labels, a name that YAML took for yes or no, a label in
+            two classes, one that the data set does not use.
+    """
+    wrong = [name for name in classes if not isinstance(name, str)]
+    if wrong:
+        raise PainseqError(
+            f"labels names a class {wrong[0]!r}: YAML takes yes, no, on, off and bare numbers for values. Put the name "
+            "in quotes."
+        )
+    if len(classes) < 2:
+        raise PainseqError(f"labels has {len(classes)} classes ({', '.join(classes) or 'none'}); give two or more.")
+    written = {name: tuple(map(_written, entries)) for name, entries in classes.items()}
+    scheme = LabelScheme(dataset, "own", written, tuple(known) or NATIVE.get(dataset, ()))
+    claims = Counter(entry for entries in written.values() for entry in entries)
+    for name, entries in written.items():
+        if not entries:
+            raise PainseqError(f"labels gives class {name} no label; list the native labels that it stands for.")
+        for entry in entries:
+            if claims[entry] > 1:
+                raise PainseqError(f"labels lists {entry!r} more than once; a label has one class.")
+            if not _RANGE.fullmatch(entry) and not scheme.knows(entry):
+                raise PainseqError(
+                    f"labels gives class {name} the label {entry!r}, which {dataset} does not use; it uses: "
+                    f"{', '.join(scheme.known)}."
+                )
+    return scheme
+
+
+def native_scheme(manifest: Manifest, order: Sequence[str] = ()) -> LabelScheme:
+    """Every label found is a class of its own.
+
+    Args:
+        manifest: all clips of the data set.
+        order: all its labels in order of pain; none given is the order in `NATIVE`, and for a data set that is not in
+            there numbers by size, then words by the alphabet.
+
+    Raises:
+        PainseqError: a label that is not in the order given, or not known for the data set.
+    """
+    found = {clip.label for clip in manifest if clip.label is not None}
+    known = tuple(order) or NATIVE.get(manifest.name, ())
+    scheme = LabelScheme(manifest.name, "native", {label: (label,) for label in in_order(found, known)}, known)
+    scheme.apply(manifest)
+    return scheme
+
+
+def in_order(labels: Iterable[str], order: Sequence[str] = ()) -> list[str]:
+    """Labels as `order` has them; what it has not, behind: numbers by size, then words by the alphabet."""
+
+    def place(label: str) -> tuple[int, int, float, str]:
+        number = _number(label)
+        listed = order.index(label) if label in order else len(order)
+        return (listed, 1, 0.0, label) if number is None else (listed, 0, number, label)
+
+    return sorted(labels, key=place)
 
 
 def check_same_classes(trained: tuple[str, ...], data: tuple[str, ...]) -> None:
@@ -120,3 +295,24 @@ def check_same_classes(trained: tuple[str, ...], data: tuple[str, ...]) -> None:
             f"({', '.join(data)}). Choose a label scheme with the model's classes: --data.options.labels "
             "(binary, three, five; painseq/labels.py lists them), or train a model for these classes."
         )
+
+
+def _is_among(label: str, entries: Sequence[str]) -> bool:
+    return any(label == entry or _in_range(label, entry) for entry in entries)
+
+
+@lru_cache(maxsize=4096)
+def _in_range(label: str, entry: str) -> bool:
+    span, number = _RANGE.fullmatch(entry), _number(label)
+    if span is None or number is None:
+        return False
+    low, high = float(span["low"]), float(span["high"])
+    return low <= number <= high and not (span["above"] and number == low)
+
+
+def _number(label: str) -> float | None:
+    return float(label) if re.fullmatch(_NUMBER, label) else None
+
+
+def _written(entry: str | int | float) -> str:
+    return entry if isinstance(entry, str) else f"{entry:g}"

@@ -1,15 +1,18 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
-from painseq.labels import NATIVE, SCHEMES, check_same_classes, label_scheme
+from painseq.labels import NATIVE, SCHEMES, check_same_classes, in_order, label_scheme, native_scheme, own_scheme
 from painseq.records import Clip, Manifest
 
 
-def manifest(*labels):
+def manifest(*labels, name="biovid"):
     clips = tuple(Clip(str(i), "s", f"{i}.mp4", label=label) for i, label in enumerate(labels))
-    return Manifest("biovid", Path(), clips)
+    return Manifest(name, Path(), clips)
 
 
 def test_labels_that_a_scheme_leaves_out_leave_the_experiment():
@@ -23,12 +26,14 @@ def test_labels_that_a_scheme_leaves_out_leave_the_experiment():
 def test_an_unknown_label_is_an_error_that_lists_those_found():
     with pytest.raises(PainseqError, match=r"unknown label 'PA9'. Found: BL1 \(2 clips\), PA9 \(1 clips\)"):
         label_scheme("biovid", "five").apply(manifest("BL1", "BL1", "PA9"))
+    with pytest.raises(PainseqError, match=r"unknown label '17'. Found: 2 \(1 clips\), 17 \(1 clips\); known: 0\.\.16"):
+        label_scheme("unbc", "binary").apply(manifest("2", "17", name="unbc"))
 
 
 def test_unknown_schemes_and_data_sets_say_what_there_is():
-    with pytest.raises(PainseqError, match="it has: binary, three, five"):
+    with pytest.raises(PainseqError, match=r"it has: binary, three, five, .*native"):
         label_scheme("biovid", "four")
-    with pytest.raises(PainseqError, match="biovid, ai4pain"):
+    with pytest.raises(PainseqError, match=r"biovid, ai4pain.*For data of your own .*labels: native"):
         label_scheme("atari", "five")
 
 
@@ -38,13 +43,147 @@ def test_a_five_class_model_on_three_class_data_says_what_to_do():
         check_same_classes(five.class_names, three.class_names)
 
 
-def test_the_same_classes_bear_the_same_names_across_data_sets():
-    check_same_classes(label_scheme("biovid", "three").class_names, label_scheme("ai4pain", "three").class_names)
-    check_same_classes(label_scheme("biovid", "binary").class_names, label_scheme("ai4pain", "binary").class_names)
+@pytest.mark.parametrize("name", ["binary", "three", "four", "five"])
+def test_the_same_classes_bear_the_same_names_across_data_sets(name):
+    first, *others = (label_scheme(dataset, name) for dataset in SCHEMES if name in SCHEMES[dataset])
+    assert others
+    for other in others:
+        check_same_classes(first.class_names, other.class_names)
 
 
 @pytest.mark.parametrize(("dataset", "name"), [(d, name) for d in SCHEMES for name in SCHEMES[d]])
 def test_every_scheme_maps_native_labels_once(dataset, name):
-    natives = [label for labels in label_scheme(dataset, name).classes.values() for label in labels]
+    scheme = label_scheme(dataset, name)
+    natives = [label for labels in scheme.classes.values() for label in labels]
     assert len(natives) == len(set(natives))
-    assert set(natives) <= set(NATIVE[dataset])
+    assert all(scheme.knows(label) for label in natives if ".." not in label)
+    # Every whole number and half of a scale: `apply` refuses one that two classes claim.
+    scale = [f"{value / 2:g}" for value in range(33)] if dataset == "unbc" else NATIVE[dataset]
+    taking_part = scheme.apply(manifest(*scale, name=dataset))
+    assert {scheme.target(clip.label) for clip in taking_part} == set(range(len(scheme.classes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("binary", [0, 1, 1, 1, 1, 1, 1, 1]),
+        ("three", [0, 1, 1, 2, 2, 2, 2, 2]),
+        ("four", [0, 1, 1, 2, 2, 3, 3, 3]),
+    ],
+)
+def test_pspi_goes_through_thresholds(name, targets):
+    pspi = ["0", "1", "2", "3", "4", "5", "10", "16"]
+    assert [label_scheme("unbc", name).target(label) for label in pspi] == targets
+
+
+@given(value=st.integers(0, 1600).map(lambda hundredths: hundredths / 100))
+@pytest.mark.parametrize("name", ["binary", "three", "four"])
+def test_no_value_of_a_scale_falls_between_two_classes(name, value):
+    scheme = label_scheme("unbc", name)
+    target, above = scheme.target(f"{value:g}"), scheme.target(f"{min(16, value + 1):g}")
+    assert target is not None and above is not None and target <= above
+    assert (target == 0) == (value == 0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "inside", "outside"),
+    [
+        ("1..3", ["1", "3", "2.5", "1.0"], ["0.99", "3.01", "-2", "PA2", "nan", "1..3 "]),
+        (">0..3", ["0.1", "3"], ["0", "0.0", "-1"]),
+        ("-3..-1", ["-3", "-1.5"], ["0", "-4", "2"]),
+    ],
+)
+def test_ranges(entry, inside, outside):
+    scheme = own_scheme("mine", {"rest": ["never"], "pain": [entry]})
+    assert [scheme.target(label) for label in inside] == [1] * len(inside)
+    assert [scheme.target(label) for label in outside] == [None] * len(outside)
+
+
+def test_a_range_has_no_native_label_for_a_submission():
+    assert label_scheme("unbc", "binary").native("no_pain") == "0"
+    with pytest.raises(PainseqError, match=r"Class high_pain of unbc is the range >0\.\.16"):
+        label_scheme("unbc", "binary").native("high_pain")
+
+
+def test_xites_schemes_choose_the_stimulus():
+    heat, electrical = label_scheme("xite", "heat_four"), label_scheme("xite", "electrical_four")
+    assert [heat.target(label) for label in ("0", "1", "2", "3", "-1", "4")] == [0, 1, 2, 3, None, None]
+    assert [electrical.target(label) for label in ("0", "-1", "-2", "-3", "1", "-4")] == [0, 1, 2, 3, None, None]
+    assert heat.class_names == electrical.class_names == label_scheme("unbc", "four").class_names
+
+
+def test_a_scheme_of_ones_own_takes_words_numbers_and_ranges():
+    scheme = own_scheme("mintpain", {"calm": [0], "hurt": ["1..3", 4]})
+    assert scheme.class_names == ("calm", "hurt")
+    assert [scheme.target(str(label)) for label in range(5)] == [0, 1, 1, 1, 1]
+    assert len(scheme.apply(manifest("0", "3", None, name="mintpain"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({False: ["BL1"], True: ["PA4"]}, "a class False: YAML takes yes, no, on, off"),
+        ({"pain": ["PA4"]}, r"labels has 1 classes \(pain\); give two or more"),
+        ({"rest": ["BL1"], "pain": []}, "gives class pain no label"),
+        ({"rest": ["BL1"], "pain": ["PA4", "BL1"]}, "lists 'BL1' more than once"),
+        (
+            {"rest": ["BL1"], "pain": ["PA9"]},
+            "class pain the label 'PA9', which biovid does not use; it uses: BL1, PA1",
+        ),
+    ],
+)
+def test_a_scheme_that_cannot_be_meant_is_an_error(classes, message):
+    with pytest.raises(PainseqError, match=message):
+        own_scheme("biovid", classes)
+
+
+def test_a_label_that_two_ranges_claim_is_an_error():
+    scheme = own_scheme("mine", {"low": ["0..3"], "high": ["3..10"]})
+    assert len(scheme.apply(manifest("2", "4", name="mine"))) == 2
+    with pytest.raises(PainseqError, match="label '3' belongs to low and high"):
+        scheme.apply(manifest("2", "3", name="mine"))
+
+
+def test_what_a_scheme_of_ones_own_leaves_out_is_told(caplog):
+    scheme = own_scheme("mine", {"rest": ["calm"], "pain": ["ouch"]})
+    assert len(scheme.apply(manifest("calm", "ouch", "hmm", name="mine"))) == 2
+    assert "mine: no class for hmm; found: calm (1 clips), hmm (1 clips), ouch (1 clips)" in caplog.text
+
+
+def test_native_makes_every_label_found_a_class():
+    assert native_scheme(manifest("PA4", "BL1", "PA2", None)).class_names == ("BL1", "PA2", "PA4")
+    assert native_scheme(manifest("10", "2", "0", name="unbc")).class_names == ("0", "2", "10")
+    assert native_scheme(manifest("mild", "awful", name="mine")).class_names == ("awful", "mild")
+    assert native_scheme(manifest("mild", "awful", name="mine"), ["mild", "awful"]).class_names == ("mild", "awful")
+    with pytest.raises(PainseqError, match=r"unknown label 'worse'.*known: mild, awful"):
+        native_scheme(manifest("mild", "worse", name="mine"), ["mild", "awful"])
+
+
+@given(labels=st.permutations(["-3", "0", "2", "2.5", "10", "a", "b"]))
+def test_numbers_come_by_size_and_words_behind_them(labels):
+    assert in_order(labels) == ["-3", "0", "2", "2.5", "10", "a", "b"]
+    assert in_order(labels, ["b", "10"])[:2] == ["b", "10"]
+
+
+class Listed(PainDataModule):
+    """Clips given as a list, of a data set that painseq does not know."""
+
+    name = "mine"
+
+    def __init__(self, options: DataOptions, *labels: str, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(Path(), options)
+        self.listed = manifest(*labels, name=self.name)
+        self.classes = classes
+
+    def read_manifest(self) -> Manifest:
+        return self.listed
+
+
+def test_the_classes_of_an_experiment_come_from_its_options():
+    own = Listed(DataOptions(labels={"rest": ["calm"], "pain": ["ouch", "argh"]}), "ouch", "calm", "argh")
+    assert own.scheme.class_names == ("rest", "pain") and own.scheme.counts(own.manifest) == {"rest": 1, "pain": 2}
+    assert Listed(DataOptions(labels="native"), "ouch", "calm").scheme.class_names == ("calm", "ouch")
+    ordered = Listed(DataOptions(labels="native"), "ouch", "calm", classes=("ouch", "calm"))
+    assert ordered.scheme.class_names == ("ouch", "calm")
+    with pytest.raises(PainseqError, match="No label schemes for data set 'mine'"):
+        _ = Listed(DataOptions(labels="three"), "ouch").manifest

@@ -13,13 +13,15 @@ from painseq.errors import PainseqError
 COMMANDS = {
     "demo": "Do the whole job on generated data, from videos to a report, in a few minutes.",
     "synth": "Write generated pain videos in the layout of a real data set.",
+    "data": "Check a data set against what was published of it and against itself; draw some of it.",
+    "split": "Tell who is in which part of a data set, and write it as a file to be published.",
     "faces": "Find and follow the face in a data set's videos, and keep the tracks.",
     "extract": "Turn a data set's videos into a feature store; run again, it resumes.",
     "store": "Tell what a feature store holds, or verify it.",
     "fit": "Train a head (or an extractor) on a data set: Lightning's command line.",
     "evaluate": "Score a checkpoint, or a predictions file, on people it has never seen.",
     "predict": "Say what a checkpoint makes of video files.",
-    "submit": "Write the predictions of a test set as a challenge CSV.",
+    "submit": "Write the predictions of a test set as a challenge CSV, or check such a file.",
     "explain": "Draw where in the face a checkpoint looked (Grad-CAM).",
 }
 

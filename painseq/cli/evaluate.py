@@ -137,10 +137,10 @@ def in_classes(
         if label in scheme.classes:
             named[clip_id] = label
             continue
-        if label not in NATIVE[scheme.dataset]:
+        if not scheme.knows(label):
             raise PainseqError(
                 f"The truth of {clip_id} is {label!r}, which is neither a class ({', '.join(scheme.class_names)}) nor "
-                f"a label of {scheme.dataset} ({', '.join(NATIVE[scheme.dataset])})."
+                f"a label of {scheme.dataset} ({', '.join(scheme.known)})."
             )
         target = scheme.target(label)
         if target is not None:

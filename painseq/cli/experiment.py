@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -84,13 +85,24 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
             parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help=PRECISION_HELP)
             parser.add_argument(
-                "--batch_frames", type=int | None, default=None, help="Frames the network takes at once."
+                "--batch-frames", type=int | None, default=None, help="Frames the network takes at once."
             )
             parser.add_argument("--workers", type=int | None, default=None, help="Threads that read videos.")
             parser.add_argument("--strict", action="store_true", help="End at the first clip that fails.")
             parser.add_argument("--json", action="store_true", help="Print the summary as JSON.")
             parser.add_argument("--export", type=Path | None, default=None, help="Also write one npz a clip here.")
             parser.add_argument("--parts", nargs="*", default=[], help=PARTS_HELP)
+        elif self.command == "split":
+            parser.add_argument("--out", type=Path, required=True, help="JSON to write; it must not exist yet.")
+        elif self.command == "data check":
+            parser.add_argument("--tracks", type=Path | None, default=None, help="Folder that `painseq faces` wrote.")
+            parser.add_argument("--deep", action="store_true", help="Decode every frame, not the first and last alone.")
+            parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
+            parser.add_argument("--json", type=Path | None, default=None, help="Also write what was found here.")
+        elif self.command == "data show":
+            parser.add_argument("--out", type=Path, required=True, help="PNG to write.")
+            parser.add_argument("--subjects", type=int, default=6, help="How many to show.")
+            parser.add_argument("--show-faces", action="store_true", help="Draw faces though they may be patients'.")
         elif self.command == "faces":
             parser.add_argument("--out", type=Path, required=True, help="Folder of the face tracks.")
             parser.add_argument("--workers", type=int, default=1, help="Threads that read videos.")
@@ -150,6 +162,9 @@ PARTS_HELP = "Only these parts: train, validation, test."
 DESCRIPTIONS = {
     "fit": "Train a head on a data set. A YAML given here names classes and so is code: run only those you trust.",
     "extract": "Turn a data set's videos into a feature store. Run again, it resumes.",
+    "split": "Tell who is in which part of a data set, and write it as a file.",
+    "data check": "Compare a data set with what was published of it, and with itself.",
+    "data show": "Draw a contact sheet of a data set.",
     "faces": "Find and follow the face in a data set's videos, and keep the tracks. Run again, it resumes.",
     "evaluate": "Score a checkpoint on one part of a data set.",
 }

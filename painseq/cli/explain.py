@@ -25,6 +25,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("video", type=Path)
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a run")
     parser.add_argument("--out", type=Path, required=True, help="PNG to write")
+    parser.add_argument("--image-fps", type=float, help="images a second, where VIDEO is a folder of images")
     parser.add_argument("--class-name", help="class to explain; default: the predicted one")
     parser.add_argument("--start-s", type=float, default=0.0, help="where to start, in seconds")
     parser.add_argument("--end-s", type=float, help="where to end, in seconds; default: the end of the video")
@@ -38,7 +39,14 @@ def main(argv: Sequence[str]) -> int:
 
     model = load(args.checkpoint, args.trust, pick_device(args.device))
     picture = explain_video(
-        model, args.video, args.start_s, args.end_s, args.class_name, args.show_faces, chosen_locator(args)
+        model,
+        args.video,
+        args.start_s,
+        args.end_s,
+        args.class_name,
+        args.show_faces,
+        chosen_locator(args),
+        args.image_fps,
     )
     try:
         args.out.write_bytes(picture)
@@ -56,6 +64,7 @@ def explain_video(
     class_name: str | None = None,
     show_faces: bool = False,
     locator: Locator | None = None,
+    image_fps: float | None = None,
 ) -> bytes:
     """Grad-CAM of a span of a video as a film strip, with the class's probability over time below it.
 
@@ -71,16 +80,16 @@ def explain_video(
     from painseq.streams import assemble
     from painseq.synthetic import is_generated
 
-    prediction = model.predict(video, start_s, end_s, locator)
+    prediction = model.predict(video, start_s, end_s, locator, image_fps=image_fps)
     if prediction.label is None:
         raise PainseqError(f"{video}: no face found in any frame, so there is nothing to explain.")
     name = class_name or prediction.label
     if name not in model.class_names:
         raise PainseqError(f"No class {name!r}; this model's classes: {', '.join(model.class_names)}.")
     target = model.class_names.index(name)
-    clip = model.crops(video, start_s, end_s, locator)
+    clip = model.crops(video, start_s, end_s, locator, image_fps)
     beside = [stream for stream in model.streams if stream != "cnn"]
-    extra = assemble(clip, beside) if beside else None
+    extra = assemble(clip, beside, model.openface(video, clip.times_s, start_s)) if beside else None
     heat = grad_cam(model, clip.features, clip.present, target, extra)
     faces = show_faces or is_generated(video)
     log.info("%s: %s %.2f.%s", video.name, name, prediction.probabilities[name], "" if faces else " Faces not drawn.")

@@ -26,14 +26,21 @@ log = logging.getLogger("painseq")
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; a video that cannot be read is told and counted, and the rest go on."""
-    parser = argparse.ArgumentParser("painseq predict", description="Say what a checkpoint makes of video files.")
-    parser.add_argument("videos", nargs="+", type=Path)
+    parser = argparse.ArgumentParser("painseq predict", description="Say what a checkpoint makes of videos.")
+    parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of images")
     parser.add_argument("--checkpoint", type=Path, help="best.ckpt of a run")
     parser.add_argument("--average-checkpoints", nargs="+", type=Path, default=[], help=AVERAGE_HELP)
     parser.add_argument("--prior", nargs="+", default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
     parser.add_argument("--baseline", type=Path, help="video of this person without pain, if the model needs it")
+    parser.add_argument(
+        "--action-units",
+        type=Path,
+        metavar="CSV",
+        help="OpenFace's table of the video, if the model needs it; default: the one of the video's name beside it",
+    )
     parser.add_argument("--start-s", type=float, default=0.0, help="where to start, in seconds")
     parser.add_argument("--end-s", type=float, help="where to end, in seconds; default: the end of the video")
+    parser.add_argument("--image-fps", type=float, help="images a second, where a video is a folder of images")
     parser.add_argument("--json", action="store_true", help="print JSON, with the probabilities of each frame")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--trust", nargs="*", default=[], help="packages whose classes may be built")
@@ -43,11 +50,20 @@ def main(argv: Sequence[str]) -> int:
     device = pick_device(args.device)
     model = chosen_model(args.checkpoint, args.average_checkpoints, args.prior, args.trust, device)
     locator = chosen_locator(args)
+    if args.action_units is not None and len(args.videos) > 1:
+        raise PainseqError(
+            f"--action-units names the table of one video, and {len(args.videos)} are given. Put each video's table "
+            "beside it, under its name, or predict them one by one."
+        )
     done: list[VideoPrediction] = []
     failed = 0
     for video in args.videos:
         try:
-            done.append(model.predict(video, args.start_s, args.end_s, locator, args.baseline))
+            done.append(
+                model.predict(
+                    video, args.start_s, args.end_s, locator, args.baseline, args.image_fps, args.action_units
+                )
+            )
         except PainseqError as error:
             failed += 1
             sys.stderr.write(f"{video}: {error}\n")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-ABOUT = "Write generated pain videos, with known truth, in the layout of BioVid or AI4Pain."
+if TYPE_CHECKING:
+    from painseq.synthetic.writing import OnProgress
+
+ABOUT = "Write generated pain videos, with known truth, in the layout of a data set."
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,33 +27,66 @@ def main(argv: Sequence[str]) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `painseq synth`."""
     parser.description = f"{ABOUT} They prove the machinery; they say nothing about patients."
-    sets = parser.add_subparsers(dest="data_set", required=True, metavar="{biovid,ai4pain}")
+    sets = parser.add_subparsers(dest="data_set", required=True, metavar="NAME")
     biovid = sets.add_parser("biovid", help="heat pain: clips of 5.5 s in up to five classes")
-    biovid.add_argument("--subjects", type=int, default=24, metavar="N", help="default: %(default)s")
-    biovid.add_argument("--trials", type=int, default=4, help="clips a class and subject; default: %(default)s")
-    biovid.add_argument(
-        "--levels", nargs="+", default=["BL1", "PA1", "PA2", "PA3", "PA4"], help="default: all five", metavar="LEVEL"
-    )
-    biovid.add_argument("--fps", type=float, default=25.0, help="frames a second; default: %(default)s")
+    biovid_frames = sets.add_parser("biovid-frames", help="the same clips as folders of JPEG frames")
+    for part in (biovid, biovid_frames):
+        _add_numbers(part, subjects=24, trials=4, trials_are="clips a class and subject", fps=25.0)
+        part.add_argument(
+            "--levels", nargs="+", default=["BL1", "PA1", "PA2", "PA3", "PA4"], help="default: all five",
+            metavar="LEVEL",
+        )  # fmt: skip
     ai4pain = sets.add_parser("ai4pain", help="electrical pain: clips of 10 s in three classes, test labels hidden")
     ai4pain.add_argument(
         "--subjects", type=int, nargs=3, default=[41, 12, 12], metavar=("TRAIN", "VALIDATION", "TEST"),
         help="subjects of each part; default: 41 12 12",
     )  # fmt: skip
-    ai4pain.add_argument(
-        "--trials", type=int, default=12, help="low, and as many high pain clips a subject; default: %(default)s"
-    )
+    _add_numbers(ai4pain, trials=12, trials_are="low, and as many high pain clips a subject", fps=30.0)
     ai4pain.add_argument(
         "--baseline-s", type=float, default=60.0, help="seconds of the no-pain recording; default: %(default)s"
     )
-    ai4pain.add_argument("--fps", type=float, default=30.0, help="frames a second; default: %(default)s")
-    for part in (biovid, ai4pain):
+    unbc = sets.add_parser("unbc", help="clinical pain: PNG sequences with labels a frame and a sequence")
+    _add_numbers(unbc, subjects=25, fps=25.0)
+    unbc.add_argument("--sequences", type=int, default=4, metavar="N", help="a subject; default: %(default)s")
+    unbc.add_argument("--frames", type=int, default=60, metavar="N", help="a sequence; default: %(default)s")
+    mintpain = sets.add_parser("mintpain", help="electrical pain: short sweeps in five classes; colour, depth, thermal")
+    _add_numbers(mintpain, subjects=20, trials=2, trials_are="a subject", fps=25.0)
+    mintpain.add_argument("--sweeps", type=int, default=8, metavar="N", help="a trial; default: %(default)s")
+    xite = sets.add_parser("xite", help="heat and electrical pain, phasic and tonic; from the front and the side")
+    _add_numbers(xite, subjects=12, trials=1, trials_are="segments a label and subject", fps=25.0)
+    xite.add_argument("--phasic-s", type=float, default=5.0, help="seconds of a phasic segment; default: %(default)s")
+    xite.add_argument("--tonic-s", type=float, default=20.0, help="seconds of a tonic segment; default: %(default)s")
+    folder = sets.add_parser("folder", help="heat pain in class folders, with a manifest beside them")
+    _add_numbers(folder, subjects=12, trials=4, trials_are="clips a class and subject", fps=25.0)
+    for part, clip_s in ((mintpain, 0.8), (folder, 4.0)):
+        part.add_argument("--clip-s", type=float, default=clip_s, help="seconds of a clip; default: %(default)s")
+    for part in sets.choices.values():
         part.add_argument("out", type=Path, metavar="OUT", help="folder to write; its truth goes to OUT_truth")
         part.add_argument("--size-px", type=int, default=192, help="height and width; default: %(default)s")
         part.add_argument("--seed", type=int, default=0, help="default: %(default)s")
         part.add_argument(
+            "--scars", action="store_true", help="damage it as real copies are damaged; OUT_truth/scars.json says how"
+        )
+        part.add_argument(
             "--workers", type=int, default=os.cpu_count() or 1, help="processes; default: one a core (%(default)s)"
         )
+
+
+def _add_numbers(
+    parser: argparse.ArgumentParser,
+    *,
+    fps: float,
+    subjects: int | None = None,
+    trials: int | None = None,
+    trials_are: str = "",
+) -> None:
+    if subjects is not None:
+        parser.add_argument("--subjects", type=int, default=subjects, metavar="N", help="default: %(default)s")
+    if trials is not None:
+        parser.add_argument(
+            "--trials", type=int, default=trials, metavar="N", help=f"{trials_are}; default: %(default)s"
+        )
+    parser.add_argument("--fps", type=float, default=fps, help="frames a second; default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,8 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from painseq.synthetic import AI4PainPlan, BioVidPlan, write_ai4pain, write_biovid
-
+    write = _writer(args)
     console = Console()
     columns = (
         TextColumn("{task.description}"),
@@ -72,13 +111,38 @@ def run(args: argparse.Namespace) -> int:
             speed = progress.tasks[0].speed
             progress.update(task, completed=done, total=total, rate=f"{speed:,.0f} frames/s" if speed else "")
 
-        if args.data_set == "biovid":
-            heat = BioVidPlan(args.subjects, args.trials, tuple(args.levels), args.fps, args.size_px)
-            truth = write_biovid(args.out, heat, args.seed, args.workers, on_progress)
-        else:
-            train, validation, test = args.subjects
-            electrical = AI4PainPlan(train, validation, test, args.trials, args.baseline_s, args.fps, args.size_px)
-            truth = write_ai4pain(args.out, electrical, args.seed, args.workers, on_progress)
-    videos = sum(1 for _ in args.out.rglob("*.mp4"))
-    console.print(f"{videos} generated videos in {args.out}; their truth in {truth}.", soft_wrap=True)
+        truth = write(on_progress, args.scars)
+    with (truth / "labels.csv").open(newline="", encoding="utf-8") as file:
+        clips = sum(1 for _ in csv.DictReader(file))
+    console.print(f"{clips} generated clips in {args.out}; their truth in {truth}.", soft_wrap=True)
+    if args.scars:
+        scars = json.loads((truth / "scars.json").read_text(encoding="utf-8"))
+        console.print(f"{len(scars)} kinds of scars, listed in {truth / 'scars.json'}.", soft_wrap=True)
     return 0
+
+
+def _writer(args: argparse.Namespace) -> Callable[[OnProgress, bool], Path]:
+    from painseq import synthetic
+
+    fps, size_px, seed, workers = args.fps, args.size_px, args.seed, args.workers
+    match args.data_set:
+        case "biovid" | "biovid-frames":
+            write = synthetic.write_biovid if args.data_set == "biovid" else synthetic.write_biovid_frames
+            heat = synthetic.BioVidPlan(args.subjects, args.trials, tuple(args.levels), fps, size_px)
+            return partial(write, args.out, heat, seed, workers)
+        case "ai4pain":
+            train, validation, test = args.subjects
+            shock = synthetic.AI4PainPlan(train, validation, test, args.trials, args.baseline_s, fps, size_px)
+            return partial(synthetic.write_ai4pain, args.out, shock, seed, workers)
+        case "unbc":
+            shoulder = synthetic.UNBCPlan(args.subjects, args.sequences, args.frames, fps, size_px)
+            return partial(synthetic.write_unbc, args.out, shoulder, seed, workers)
+        case "mintpain":
+            sweeps = synthetic.MIntPAINPlan(args.subjects, args.trials, args.sweeps, args.clip_s, fps, size_px)
+            return partial(synthetic.write_mintpain, args.out, sweeps, seed, workers)
+        case "xite":
+            both = synthetic.XITEPlan(args.subjects, args.trials, args.phasic_s, args.tonic_s, fps, size_px)
+            return partial(synthetic.write_xite, args.out, both, seed, workers)
+        case _:
+            own = synthetic.FolderPlan(args.subjects, args.trials, args.clip_s, fps, size_px)
+            return partial(synthetic.write_folder, args.out, own, seed, workers)

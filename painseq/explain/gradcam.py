@@ -32,7 +32,10 @@ def grad_cam(model: PainModel, crops: Tensor, present: Tensor, target: int, extr
         PainseqError: the extractor has no maps, or no frame has a face.
     """
     if "cnn" not in model.streams:
-        raise PainseqError("This model looks at landmarks alone, so there is no map of the face to draw.")
+        raise PainseqError(
+            f"This model is not given the face's picture (its streams: {', '.join(model.streams)}), so there is no map "
+            "of it to draw."
+        )
     if model.record["baseline_clips"]:
         raise PainseqError(
             "This model takes features relative to each subject's own, which Grad-CAM here does not know."

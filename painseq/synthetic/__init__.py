@@ -5,6 +5,29 @@ They prove that the machinery works on videos whose truth is known. They say not
 
 from __future__ import annotations
 
-from painseq.synthetic.datasets import AI4PainPlan, BioVidPlan, is_generated, write_ai4pain, write_biovid
+from painseq.synthetic.ai4pain import AI4PainPlan, write_ai4pain
+from painseq.synthetic.biovid import BioVidPlan, write_biovid, write_biovid_frames
+from painseq.synthetic.clips import truth_folder
+from painseq.synthetic.folder import FolderPlan, write_folder
+from painseq.synthetic.mintpain import MIntPAINPlan, write_mintpain
+from painseq.synthetic.unbc import UNBCPlan, write_unbc
+from painseq.synthetic.writing import is_generated
+from painseq.synthetic.xite import XITEPlan, write_xite
 
-__all__ = ["AI4PainPlan", "BioVidPlan", "is_generated", "write_ai4pain", "write_biovid"]
+__all__ = [
+    "AI4PainPlan",
+    "BioVidPlan",
+    "FolderPlan",
+    "MIntPAINPlan",
+    "UNBCPlan",
+    "XITEPlan",
+    "is_generated",
+    "truth_folder",
+    "write_ai4pain",
+    "write_biovid",
+    "write_biovid_frames",
+    "write_folder",
+    "write_mintpain",
+    "write_unbc",
+    "write_xite",
+]

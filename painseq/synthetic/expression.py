@@ -6,6 +6,7 @@ lowered, cheeks raised and lids tightened, nose wrinkled and upper lip raised, e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-Stimulus = Literal["heat", "electrical"]
+Stimulus = Literal["heat", "electrical", "clinical"]
 
 AUS = ("AU4", "AU6", "AU7", "AU9", "AU10", "AU12", "AU25", "AU26", "AU43", "AU45")
 REGIONS = ("brows", "eyes", "nose", "cheeks", "mouth")
@@ -37,7 +38,7 @@ HEAT_GAIN = (0.0, 0.25, 0.45, 0.70, 1.0)
 ELECTRICAL_GAIN = (0.0, 0.62, 1.0)
 """Share of the full intensity at no, low and high pain."""
 ELECTRICAL_BURSTS = ((0, 0), (2, 3), (5, 6))
-"""Fewest and most bursts in 10 s at no, low and high pain."""
+"""Fewest and most bursts in 10 s at no, low and high pain; a painful clip has one at least."""
 ELECTRICAL_HOLD_S = ((0.0, 0.0), (0.3, 0.7), (0.7, 1.2))
 """How long a burst stays at its apex at no, low and high pain."""
 TRIAL_SPREAD = 0.15
@@ -49,6 +50,7 @@ AU_PROFILE = (0.6, 1.3)
 FULL_INTENSITY = {
     "heat": {"AU4": 4.8, "AU6": 3.2, "AU7": 4.6, "AU9": 3.2, "AU10": 3.4, "AU25": 1.5, "AU26": 0.8, "AU43": 4.0},
     "electrical": {"AU4": 4.4, "AU6": 3.6, "AU7": 4.8, "AU9": 3.8, "AU10": 3.0, "AU25": 2.0, "AU26": 1.2, "AU43": 4.4},
+    "clinical": {"AU4": 4.2, "AU6": 4.2, "AU7": 4.4, "AU9": 2.8, "AU10": 3.6, "AU25": 1.8, "AU26": 0.6, "AU43": 4.4},
 }
 """Intensities at gain 1 of a subject of expressiveness 1: the same action units, other weights."""
 AU43_FROM_STRENGTH = 0.6
@@ -131,19 +133,21 @@ def frame_count(duration_s: float, fps: float) -> int:
 
 
 def draw_course(
-    stimulus: Stimulus, level: int, duration_s: float, fps: float, temper: Temper, rng: np.random.Generator
+    stimulus: Stimulus, level: float, duration_s: float, fps: float, temper: Temper, rng: np.random.Generator
 ) -> Course:
     """Action units of one clip.
 
     Args:
-        level: 0 is no pain; up to 4 for heat, 2 for electrical.
+        level: 0 is no pain; up to 4 for heat, 2 for electrical, 1 for clinical pain. Between two whole levels
+            pain is in proportion.
     """
     times_s = np.arange(frame_count(duration_s, fps)) / fps
     pain = np.zeros((len(times_s), len(AUS)))
     if level:
         strength = float(np.exp(rng.normal(0.0, TRIAL_SPREAD)) * temper.expressiveness)
-        draw = _heat if stimulus == "heat" else _electrical
-        pain = draw(level, strength, duration_s, times_s, temper.profile, rng)
+        pain = {"heat": _heat, "electrical": _electrical, "clinical": _clinical}[stimulus](
+            level, strength, duration_s, times_s, temper.profile, rng
+        )
     return Course(times_s, np.maximum(pain, _everyday(times_s, duration_s, temper, rng)), pain)
 
 
@@ -179,11 +183,16 @@ def _episode(
     )
 
 
+def _at(level: float, steps: Sequence[float]) -> float:
+    """What holds at a level, of what holds at each whole level from 0."""
+    return float(np.interp(level, range(len(steps)), steps))
+
+
 def _heat(
-    level: int, strength: float, duration_s: float, times_s: Array, profile: Array, rng: np.random.Generator
+    level: float, strength: float, duration_s: float, times_s: Array, profile: Array, rng: np.random.Generator
 ) -> Array:
     """A slow ramp whose apex comes late and lasts to the end of the clip."""
-    gain = HEAT_GAIN[level]
+    gain = _at(level, HEAT_GAIN)
     strength *= gain
     onset_s = (rng.uniform(0.05, 0.18) + 0.2 * (1.0 - gain)) * duration_s
     shape = (onset_s, rng.uniform(0.22, 0.40) * duration_s, rng.uniform(0.45, 0.9) * duration_s, 1.0)
@@ -191,21 +200,34 @@ def _heat(
 
 
 def _electrical(
-    level: int, strength: float, duration_s: float, times_s: Array, profile: Array, rng: np.random.Generator
+    level: float, strength: float, duration_s: float, times_s: Array, profile: Array, rng: np.random.Generator
 ) -> Array:
     """Brief bursts with sharp onsets, one in each of as many equal slots of time."""
-    strength *= ELECTRICAL_GAIN[level]
-    fewest, most = ELECTRICAL_BURSTS[level]
+    strength *= _at(level, ELECTRICAL_GAIN)
+    fewest, most = (
+        max(1, round(_at(level, limits) * duration_s / 10)) for limits in zip(*ELECTRICAL_BURSTS, strict=True)
+    )
     bursts = int(rng.integers(fewest, most + 1))
+    shortest_s, longest_s = (_at(level, limits) for limits in zip(*ELECTRICAL_HOLD_S, strict=True))
     amplitudes = _amplitudes("electrical", strength, profile, rng)
     pain = np.zeros((len(times_s), len(AUS)))
-    slot_s = duration_s / max(bursts, 1)
+    slot_s = duration_s / bursts
     for i in range(bursts):
         onset_s = (i + rng.uniform(0.05, 0.45)) * slot_s
-        hold_s = rng.uniform(*ELECTRICAL_HOLD_S[level])
+        hold_s = rng.uniform(shortest_s, longest_s)
         shape = (onset_s, rng.uniform(0.10, 0.22), hold_s, rng.uniform(0.3, 0.6))
         pain = np.maximum(pain, _episode(times_s, amplitudes * rng.uniform(0.8, 1.1), strength, shape, rng))
     return pain
+
+
+def _clinical(
+    level: float, strength: float, duration_s: float, times_s: Array, profile: Array, rng: np.random.Generator
+) -> Array:
+    """Pain that comes and goes with one movement; most of the clip shows none."""
+    strength *= level
+    onset_s, rise_s, hold_s, fall_s = rng.uniform((0.2, 0.06, 0.06, 0.06), (0.55, 0.12, 0.16, 0.14)) * duration_s
+    shape = (onset_s, rise_s, hold_s, fall_s)
+    return _episode(times_s, _amplitudes("clinical", strength, profile, rng), strength, shape, rng)
 
 
 def _everyday(times_s: Array, duration_s: float, temper: Temper, rng: np.random.Generator) -> Array:

@@ -43,7 +43,7 @@ def test_each_command_tells_its_options(painseq, name):
 
 def test_an_unknown_command_is_told_with_those_there_are(painseq):
     said = painseq("trian")
-    assert said.code == 2 and "no command 'trian'. Commands: demo, synth, faces, extract, store" in said.err
+    assert said.code == 2 and "no command 'trian'. Commands: demo, synth, data, split, faces" in said.err
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_fit_without_a_head_a_data_set_or_a_folder(painseq, on_electrical, sto
 
 def test_an_empty_data_folder(painseq, on_electrical, on_heat, tmp_path):
     (tmp_path / "empty").mkdir()
-    for args, message in ((on_electrical, "holds no videos in Train"), (on_heat, "No BioVid videos at")):
+    for args, message in ((on_electrical, "holds no videos in Train"), (on_heat, "No BioVid clips at")):
         said = painseq("extract", *args, "--data.root", tmp_path / "empty", "--out", tmp_path / "store")
         assert said.code == 1 and message in said.err and "--data.root is the folder that holds" in said.err
 

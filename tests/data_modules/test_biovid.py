@@ -1,14 +1,24 @@
-"""BioVid's layout."""
+"""BioVid's layouts: videos, and folders of images derived from them."""
 
+import csv
 import re
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data_modules import BioVid
+from data_modules.biovid import LABELS, LOW_EXPRESSIVE, TRAINING, VALIDATION, disagreeing_rows, read_samples
 from painseq.datamodule import DataOptions
 from painseq.errors import PainseqError
+from painseq.faces import Face, FaceCrops, Locator
+from painseq.faces.tracks import TrackFolder
+from painseq.features import FeatureStore
 from painseq.labels import SCHEMES
+from painseq.splits import SplitOptions
+from painseq.video import open_video
 
 NAMES = ("071309_w_21", "082414_m_64")
 
@@ -29,7 +39,7 @@ def test_a_clip_tells_who_it_shows_and_what_hurt(tree):
     assert len(clips) == 10
     clip = clips["071309_w_21-BL1-081"]
     assert (clip.subject_id, clip.label, clip.sex, clip.age, clip.stimulus) == ("071309_w_21", "BL1", "f", 21, "heat")
-    assert clip.video == "PartA/video/071309_w_21/071309_w_21-BL1-081.mp4" and clip.end_s is None and clip.part is None
+    assert clip.video == "PartA/video/071309_w_21/071309_w_21-BL1-081.mp4" and clip.end_s is None and clip.fps is None
     assert (clips["082414_m_64-PA4-085"].sex, clips["082414_m_64-PA4-085"].age) == ("m", 64)
 
 
@@ -58,8 +68,9 @@ def test_a_file_named_otherwise_is_an_error_that_says_how(tree, name):
 
 
 def test_other_files_are_left_alone(tree):
-    for name in (".DS_Store", "PartA/samples.csv", "PartA/video/071309_w_21/notes.txt"):
+    for name in (".DS_Store", "notes.csv", *(f"PartA/video/071309_w_21/{name}" for name in ("notes.txt", "._x.mp4"))):
         (tree / name).touch()
+    (tree / "PartA" / "biosignals_raw" / "071309_w_21").mkdir(parents=True)
     assert len(BioVid(tree).read_manifest()) == 10
 
 
@@ -77,5 +88,247 @@ def test_the_wrong_root_is_an_error_that_says_which_folder_is_meant(tree, below)
 
 def test_an_empty_folder_is_an_error(tmp_path):
     (tmp_path / "PartA" / "video").mkdir(parents=True)
-    with pytest.raises(PainseqError, match=r"holds no <subject>/<sample>\.mp4"):
+    said = r"no PartA/video/<subject>/<sample>\.mp4 and no <class>/<sample>/img_00001\.jpg"
+    with pytest.raises(PainseqError, match=said):
         BioVid(tmp_path).read_manifest()
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """The derived layout: two real names, one folder a class, each with one image."""
+    for subject in NAMES:
+        for number, label in enumerate(LABELS, start=81):
+            folder = tmp_path / "frames" / label / f"{subject}-{label}-{number:03d}"
+            folder.mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(folder / "img_00001.jpg")
+    return tmp_path / "frames"
+
+
+def write_table(path: Path, names: list[str], **changed: dict[str, str]) -> None:
+    """A samples.csv with trailing blanks; `changed` maps a column to cells of its own, by sample."""
+    columns = ("subject_id", "subject_name", "class_id", "class_name", "sample_id", "sample_name")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerow(columns)
+        for number, name in enumerate(names, start=1):
+            subject, label, _ = name.split("-")
+            cells = dict(zip(columns, (1, subject, LABELS.index(label), label, number, name), strict=True))
+            cells |= {column: cells_of[name] for column, cells_of in changed.items() if name in cells_of}
+            writer.writerow([f"{cells[column]} " for column in columns])
+
+
+def test_folders_of_images_are_clips_whose_rate_is_said(frames):
+    videos = {clip.clip_id: clip for clip in BioVid(frames).read_manifest()}
+    assert len(videos) == 10 and {clip.fps for clip in videos.values()} == {25.0}
+    clip = videos["071309_w_21-PA4-085"]
+    assert clip.video == "PA4/071309_w_21-PA4-085" and (clip.subject_id, clip.label) == ("071309_w_21", "PA4")
+    assert (clip.sex, clip.age, clip.stimulus) == ("f", 21, "heat")
+    assert {clip.fps for clip in BioVid(frames, fps=12.5).read_manifest()} == {12.5}
+    with pytest.raises(PainseqError, match=r"--data\.fps is 0"):
+        BioVid(frames, fps=0)
+
+
+@pytest.mark.parametrize("folder", ["4", "high_pain", "."])
+def test_a_folder_of_any_other_name_says_nothing_of_the_class(tmp_path, folder):
+    (tmp_path / folder / "071309_w_21-PA4-085").mkdir(parents=True)
+    (clip,) = BioVid(tmp_path).read_manifest()
+    assert clip.label == "PA4" and clip.video == (Path(folder) / "071309_w_21-PA4-085").as_posix()
+
+
+def test_both_layouts_in_one_folder_need_a_word(tree, frames):
+    frames.rename(tree / "PA_frames")
+    (tree / "PA_frames" / "BL1").rename(tree / "BL1")
+    with pytest.raises(PainseqError, match=r"such as BL1/071309_w_21-BL1-081. Say which are meant: --data\.layout"):
+        BioVid(tree).read_manifest()
+    assert len(BioVid(tree, layout="videos").read_manifest()) == 10
+    assert [clip.label for clip in BioVid(tree, layout="images").read_manifest()] == ["BL1", "BL1"]
+
+
+def test_a_layout_that_is_not_there_is_an_error(tree, frames):
+    with pytest.raises(PainseqError, match=r"no PartA/video/<subject>/<sample>\.mp4\. --data\.root"):
+        BioVid(frames, layout="videos").read_manifest()
+    with pytest.raises(PainseqError, match=r"no <class>/<sample>/img_00001\.jpg\. --data\.root"):
+        BioVid(tree, layout="images").read_manifest()
+
+
+def test_a_folder_named_otherwise_beside_clips_is_an_error(frames):
+    (frames / "PA1" / "071309_w_21").mkdir()
+    with pytest.raises(PainseqError, match=r"PA1/071309_w_21 is not named as a BioVid sample"):
+        BioVid(frames).read_manifest()
+
+
+def test_a_clip_in_the_folder_of_another_class_is_an_error(frames):
+    (frames / "PA4" / "071309_w_21-PA4-085").rename(frames / "BL1" / "071309_w_21-PA4-085")
+    data = BioVid(frames)
+    assert data.label_problems() == ["BL1/071309_w_21-PA4-085 lies in BL1, but its name says PA4"]
+    with pytest.raises(PainseqError, match=r"labels disagree \(1 times\):\n  BL1/071309_w_21-PA4-085 lies in BL1"):
+        data.read_manifest()
+
+
+@pytest.mark.parametrize("place", ["samples.csv", "PartA/samples.csv"])
+def test_the_table_agrees_in_spite_of_blanks(tree, place, caplog):
+    names = [clip.clip_id for clip in BioVid(tree).read_manifest()]
+    write_table(tree / place, names)
+    assert BioVid(tree).label_problems() == [] and len(BioVid(tree).read_manifest()) == 10
+    assert not caplog.messages
+
+
+def test_a_table_that_disagrees_is_an_error_with_what_it_says(tree):
+    names = [clip.clip_id for clip in BioVid(tree).read_manifest()]
+    wrong = {"class_name": {names[0]: "PA4"}, "class_id": {names[1]: "3"}, "subject_name": {names[2]: "072514_m_27"}}
+    write_table(tree / "samples.csv", names, **wrong)
+    problems = [
+        f"{names[0]} has class_name PA4, its name says BL1",
+        f"{names[1]} has class_id 3, its name says 1",
+        f"{names[2]} has subject_name 072514_m_27, its name says 071309_w_21",
+    ]
+    assert disagreeing_rows(read_samples(tree / "samples.csv")) == problems
+    assert BioVid(tree).label_problems() == [f"samples.csv: {problem}" for problem in problems]
+    with pytest.raises(PainseqError, match=rf"disagree \(3 times\):\n  samples.csv: {re.escape(problems[0])}"):
+        BioVid(tree).read_manifest()
+    (tree / "samples.csv").write_text("sample,label\n1,2\n")
+    with pytest.raises(PainseqError, match=r"no column sample_name; its columns: sample,label"):
+        BioVid(tree).read_manifest()
+
+
+def test_clips_that_only_the_table_or_only_the_disk_has_are_counted(tree, caplog):
+    names = [clip.clip_id for clip in BioVid(tree).read_manifest()]
+    write_table(tree / "samples.csv", [*names[1:], "072514_m_27-BL1-081", "072514_m_27-BL1-082"])
+    assert len(BioVid(tree).read_manifest()) == 10
+    assert caplog.messages == [
+        "biovid: 2 clips listed in samples.csv are not here, such as 072514_m_27-BL1-081.",
+        f"biovid: 1 clips here are not listed in samples.csv, such as {names[0]}.",
+    ]
+
+
+def published(root: Path, subjects: frozenset[str]) -> Path:
+    for subject in subjects:
+        folder = root / "PartA" / "video" / subject
+        folder.mkdir(parents=True)
+        for label in ("BL1", "PA4"):
+            (folder / f"{subject}-{label}-081.mp4").touch()
+    return root
+
+
+def test_the_official_split_is_that_of_the_makers(tmp_path):
+    assert (len(TRAINING), len(VALIDATION), len(LOW_EXPRESSIVE)) == (61, 26, 20)
+    assert not TRAINING & VALIDATION and len(LOW_EXPRESSIVE & VALIDATION) == 5
+    root = published(tmp_path, TRAINING | VALIDATION)
+    split = BioVid(root, DataOptions(labels="binary", split=SplitOptions(protocol="official"))).split
+    assert (set(split.train), set(split.validation), split.test) == (TRAINING, VALIDATION, ())
+
+
+def test_generated_subjects_have_no_official_split(heat):
+    data = BioVid(heat, DataOptions(labels="binary", split=SplitOptions(protocol="official")))
+    with pytest.raises(PainseqError, match="no official split"):
+        _ = data.split
+
+
+def test_a_stranger_among_the_87_leaves_no_official_split(tmp_path, caplog):
+    root = published(tmp_path, TRAINING | VALIDATION | {"010203_m_30"})
+    assert {clip.part for clip in BioVid(root).read_manifest()} == {None}
+    assert "biovid: 1 of 88 subjects, such as 010203_m_30, are none of BioVid's 87" in caplog.text
+
+
+@pytest.mark.parametrize(("subjects", "left"), [("without_low_expressive", 67), ("only_low_expressive", 20)])
+def test_leaving_out_who_shows_little_is_said(tmp_path, caplog, subjects, left):
+    root = published(tmp_path, TRAINING | VALIDATION)
+    manifest = BioVid(root, subjects=subjects).read_manifest()
+    assert len(manifest.subjects) == left
+    assert (set(manifest.subjects) <= LOW_EXPRESSIVE) == (subjects == "only_low_expressive")
+    assert f"{left} of 87 subjects take part" in caplog.text and "87 and 67" in caplog.text
+
+
+def test_nobody_left_is_an_error(heat):
+    with pytest.raises(PainseqError, match=r"--data\.subjects only_low_expressive leaves none of the 5 subjects"):
+        BioVid(heat, subjects="only_low_expressive").read_manifest()
+
+
+@pytest.fixture(scope="session")
+def derived(heat: Path, work: Path) -> Path:
+    """The generated heat data as folders of images, as sharp as the videos, sidecars beside them."""
+    root = work / "derived"
+    for clip in BioVid(heat).read_manifest():
+        folder, video = root / clip.label / clip.clip_id, heat / clip.video
+        folder.mkdir(parents=True)
+        with open_video(video) as opened:
+            for number, image in enumerate(opened.frames(np.arange(len(opened))), start=1):
+                Image.fromarray(image).save(folder / f"img_{number:05d}.png")
+        sidecar = video.with_suffix(".faces.safetensors")
+        (folder.parent / sidecar.name).write_bytes(sidecar.read_bytes())
+    return root
+
+
+def test_images_give_the_features_of_their_videos(on_heat, heat, derived, tmp_path, one_thread):
+    from painseq.cli.extract import extract
+
+    shared = ["--dtype", "float32", "--precision", "fp32", "--data.options.labels", "binary"]
+    extract([*on_heat, *shared, "--out", str(tmp_path / "videos")])
+    of_images = ["--data.root", str(derived), "--data.fps", "4", "--out", str(tmp_path / "images")]
+    summary = extract([*on_heat, *shared, *of_images])
+    one, other = FeatureStore(tmp_path / "videos"), FeatureStore(tmp_path / "images")
+    assert set(one) == set(other) and len(one) == 10
+    for clip_id in one:
+        np.testing.assert_allclose(one[clip_id].features, other[clip_id].features, atol=1e-5)
+        np.testing.assert_allclose(one[clip_id].times_s, other[clip_id].times_s)
+    again = extract([*on_heat, *shared, *of_images])
+    assert (summary.extracted, again.extracted, again.skipped) == (10, 0, 10)
+    faster = extract([*on_heat, *shared, *of_images, "--data.fps", "8"])
+    assert faster.redone == 10
+
+
+def test_a_fit_a_score_and_a_prediction_on_images(on_heat, heat, derived, tmp_path, one_thread, capsys):
+    from painseq.checkpoint import load
+    from painseq.cli import main
+    from painseq.cli.evaluate import evaluate
+    from painseq.cli.extract import extract
+    from painseq.cli.fit import fit
+
+    data = [*on_heat, "--data.root", str(derived), "--data.fps", "4", "--data.options.labels", "binary"]
+    extract([*data, "--out", str(tmp_path / "store")])
+    data += ["--data.options.store", str(tmp_path / "store")]
+    head = ["--config", "configs/head/frame_ann.yaml", "--trainer.max_epochs", "1"]
+    checkpoint = fit([*data, *head, "--out", str(tmp_path / "run")]) / "best.ckpt"
+    evaluate([*data, "--checkpoint", str(checkpoint), "--out", str(tmp_path / "score")])
+    assert (tmp_path / "score" / "metrics.json").is_file()
+
+    clip = BioVid(heat).read_manifest().clips[0]
+    model, folder = load(checkpoint), derived / str(clip.label) / clip.clip_id
+    of_video, of_images = model.predict(heat / clip.video), model.predict(folder, image_fps=4.0)
+    assert of_video.probabilities == pytest.approx(of_images.probabilities, abs=1e-5)
+    assert of_images.backends["video"] == "images" and of_images.frames == of_video.frames
+    capsys.readouterr()
+    assert main(["predict", str(folder), "--checkpoint", str(checkpoint)]) == 1
+    assert "painseq predict --image-fps" in capsys.readouterr().err
+    assert main(["predict", str(folder), "--checkpoint", str(checkpoint), "--image-fps", "4"]) == 0
+
+
+def test_faces_in_images_are_tracked(on_heat, derived, tmp_path, one_thread):
+    from painseq.cli.faces import faces
+
+    data = [*on_heat, "--data.root", str(derived), "--data.fps", "4", "--data.options.labels", "binary"]
+    assert faces([*data, "--out", str(tmp_path)]).found == 10
+    assert faces([*data, "--out", str(tmp_path)]).found_before == 10
+    assert faces([*data, "--data.fps", "8", "--out", str(tmp_path)]).found == 10
+
+
+class Centre(Locator):
+    """A face in the middle of every picture."""
+
+    needs_pixels: ClassVar[bool] = True
+
+    def locate(self, images, times_s, video):
+        return [[Face(np.array([16, 16, 48, 48], np.float32), 1.0)] for _ in times_s]
+
+
+def test_a_track_of_images_is_used_at_their_rate_alone(derived, tmp_path):
+    face = FaceCrops(Centre(), size_px=32, tracks=tmp_path)
+    data = BioVid(derived, DataOptions(labels="binary", view="pixels", face=face, fps=3.0), fps=4.0)
+    folder = data.manifest.path(data.manifest.clips[0])
+    tracks = TrackFolder(tmp_path, face.tracking())
+    tracks.begin()
+    tracks.write(tracks.place(folder, 0.0, None, 3.0, 4.0), face.sight(folder, fps=3.0, image_fps=4.0))
+    for image_fps, reused in ((4.0, True), (8.0, False)):
+        assert next(iter(face.clip(folder, fps=3.0, image_fps=image_fps))).reused_track == reused
+    sample = data.dataset("train")[0]
+    assert sample.video is not None and sample.video.shape == (17, 3, 32, 32)

@@ -14,7 +14,10 @@ def course(stimulus, level, seed, duration_s=10.0):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from([("heat", 4), ("heat", 0), ("electrical", 1), ("electrical", 2)]), st.integers(0, 10_000))
+@given(
+    st.sampled_from([("heat", 4), ("heat", 0), ("electrical", 0.5), ("electrical", 2), ("clinical", 1)]),
+    st.integers(0, 10_000),
+)
 def test_intensities_are_in_range_and_pain_is_part_of_what_is_seen(kind, seed):
     drawn = course(*kind, seed)
     assert drawn.au.shape == drawn.pain.shape == (100, len(AUS))
@@ -52,7 +55,9 @@ def test_a_region_is_active_where_pain_moves_it_and_not_where_a_smile_does():
     }
 
 
-@pytest.mark.parametrize(("stimulus", "levels"), [("heat", (0, 2, 4)), ("electrical", (0, 1, 2))])
+@pytest.mark.parametrize(
+    ("stimulus", "levels"), [("heat", (0, 4 / 3, 4)), ("electrical", (0, 1, 2)), ("clinical", (0, 0.4, 1))]
+)
 def test_more_pain_shows_more_and_everyday_events_happen_in_every_class(stimulus, levels):
     shown = []
     for level in levels:
@@ -70,6 +75,23 @@ def test_heat_ends_high_and_electrical_pain_comes_in_bursts():
     # Between two bursts the face comes to rest again.
     onsets = [int(((each[1:] > 0.5) & (each[:-1] <= 0.5)).sum()) for each in shock]
     assert np.mean(onsets) > 1.8
+
+
+def test_clinical_pain_comes_and_goes_within_a_clip_that_mostly_shows_none():
+    shown = [course("clinical", 1, seed).pain.sum(axis=1) for seed in range(60)]
+    assert all(each[0] == each[-1] == 0 and each.max() > 0 for each in shown)
+    assert np.mean([(each > 1).mean() for each in shown]) < 0.4
+
+
+def test_a_level_between_two_shows_pain_between_theirs():
+    means = [
+        np.mean([course("electrical", level, seed).pain.mean() for seed in range(80)]) for level in (0.5, 1.0, 1.5, 2.0)
+    ]
+    assert 0 < means[0] < means[1] < means[2] < means[3]
+
+
+def test_even_a_short_shock_shows():
+    assert all(course("electrical", 0.5, seed, duration_s=2.0).pain.any() for seed in range(20))
 
 
 def test_frame_counts_are_those_of_the_real_sets():

@@ -1,0 +1,123 @@
+"""MIntPAIN: 20 subjects, electrical pain in four levels, as colour, depth and thermal images."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from pathlib import Path
+
+from painseq.datamodule import DataOptions, PainDataModule
+from painseq.errors import PainseqError
+from painseq.records import Clip, Manifest
+
+log = logging.getLogger("painseq")
+
+SEQUENCE = re.compile(r".*_Label(?P<label>\d+)", re.IGNORECASE)
+PERSON = re.compile(r"sub(?:ject)?[ _-]*0*(?P<number>\d+)", re.IGNORECASE)
+
+
+class MIntPAIN(PainDataModule):
+    """`<root>/<subject>/<trial>/<Sub01_Trial01_Sweep01_Label0>/{RGB,D,T}/*.{jpg,png}`.
+
+    Of a sequence's name only the number after `_Label` is read, since what stands before it differs between copies.
+
+    Args:
+        root: the folder that holds the subjects.
+        options: labels, split, view.
+        modality: the folder of images to read: RGB, D (depth) or T (thermal).
+        fps: images a second, which the files do not tell.
+
+    Raises:
+        PainseqError: an `fps` that is not above 0.
+    """
+
+    name = "mintpain"
+
+    def __init__(
+        self, root: Path, options: DataOptions = DataOptions(), modality: str = "RGB", fps: float = 25.0
+    ) -> None:
+        super().__init__(root, options)
+        if not (math.isfinite(fps) and fps > 0):
+            raise PainseqError(f"--data.fps is {fps}; it must be more than 0.")
+        self.modality = modality
+        self.fps = fps
+
+    def read_manifest(self) -> Manifest:
+        """One clip a sequence; sequences without this modality are left out, and counted.
+
+        Raises:
+            PainseqError: no such folder, no sequence in it, one named otherwise, none with this modality.
+        """
+        sequences = self._sequences()
+        clips, without = [], []
+        for folder, label in sequences:
+            if not (folder / self.modality).is_dir():
+                without.append(folder)
+                continue
+            video = (folder / self.modality).relative_to(self.root).as_posix()
+            clips.append(
+                Clip(
+                    clip_id=video,
+                    subject_id=video.split("/")[0],
+                    video=video,
+                    label=label,
+                    fps=self.fps,
+                    stimulus="electrical",
+                )
+            )
+        if not clips:
+            held = sorted({path.name for folder, _ in sequences for path in _folders(folder)})
+            raise PainseqError(
+                f"No sequence below {self.root} has the folder {self.modality}; they have: "
+                f"{', '.join(held) or 'none'}. Choose one with --data.modality."
+            )
+        if without:
+            log.warning(
+                "%s: %d of %d sequences left out, which have no folder %s, such as %s.",
+                self.name,
+                len(without),
+                len(sequences),
+                self.modality,
+                without[0].relative_to(self.root).as_posix(),
+            )
+        return Manifest(self.name, self.root, tuple(clips))
+
+    def label_problems(self) -> list[str]:
+        """Sequences whose name tells of another subject than their folder."""
+        problems = []
+        for folder, _ in self._sequences():
+            place = folder.relative_to(self.root)
+            lies, named = PERSON.search(place.parts[0]), PERSON.search(folder.name)
+            if lies is not None and named is not None and lies["number"] != named["number"]:
+                problems.append(
+                    f"{place.as_posix()}: the name tells of another subject than the folder {place.parts[0]}"
+                )
+        return problems
+
+    def _sequences(self) -> list[tuple[Path, str]]:
+        """Folder and label of each sequence."""
+        if not self.root.is_dir():
+            raise PainseqError(f"No MIntPAIN data at {self.root}: --data.root is the folder that holds the subjects.")
+        found = []
+        for subject in _folders(self.root):
+            for trial in _folders(subject):
+                for folder in _folders(trial):
+                    match = SEQUENCE.fullmatch(folder.name)
+                    if match is None:
+                        raise PainseqError(
+                            f"{folder.relative_to(self.root).as_posix()} is not named as a sequence: expected "
+                            "<subject>/<trial>/<...>_Label<0..4>, such as Sub01_Trial01_Sweep01_Label0. --data.root is "
+                            "the folder that holds the subjects; move other folders out of it."
+                        )
+                    found.append((folder, str(int(match["label"]))))
+        if not found:
+            raise PainseqError(
+                f"{self.root} holds no <subject>/<trial>/<...>_Label<0..4>. --data.root is the folder that holds the "
+                "subjects."
+            )
+        return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

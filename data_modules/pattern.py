@@ -1,0 +1,23 @@
+"""Regular expressions that users give for the names of their files."""
+
+from __future__ import annotations
+
+import re
+
+from painseq.errors import PainseqError
+
+
+def compiled_pattern(pattern: str, *groups: str) -> re.Pattern[str]:
+    """A pattern that has these named groups.
+
+    Raises:
+        PainseqError: it is no regular expression, or lacks a group.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise PainseqError(f"The pattern {pattern!r} is not a regular expression: {error}.") from error
+    missing = [group for group in groups if group not in compiled.groupindex]
+    if missing:
+        raise PainseqError(f"The pattern {pattern!r} lacks the named group (?P<{missing[0]}>...).")
+    return compiled

@@ -1,0 +1,357 @@
+"""UNBC-McMaster Shoulder Pain: 25 subjects, 200 sequences of images, rated frame by frame and as a whole."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from painseq.action_units import pspi
+from painseq.datamodule import DataOptions, PainDataModule
+from painseq.errors import PainseqError
+from painseq.labels import SCHEMES
+from painseq.records import Clip, Manifest
+from painseq.video.container import image_files
+
+log = logging.getLogger("painseq")
+
+Target = Literal["frame", "window", "sequence"]
+Scale = Literal["pspi", "vas", "opr", "aff", "sen"]
+RATINGS: tuple[Scale, ...] = ("vas", "opr", "aff", "sen")
+SUBJECT = re.compile(r"\d+-[a-z]+\d+", re.IGNORECASE)
+
+
+class UNBC(PainDataModule):
+    """`<root>/Images/<042-ll042>/<ll042t1aaaff>/<ll042t1aaaff001>.png`, with `Frame_Labels` and `Sequence_Labels`.
+
+    A folder that holds another of the same name, as `Images/Images`, stands for that one. Frames without a label take
+    no part, nor do windows and sequences with such a frame; a warning counts them, `label_problems` names them.
+
+    Args:
+        root: the folder that holds Images, Frame_Labels and Sequence_Labels.
+        options: labels, split, view. PSPI has the label schemes binary, three and four; other scales have schemes that
+            begin with their name, as vas_three.
+        target: what a clip is. "frame": one frame, with its PSPI. "window": `window_s` seconds, with the highest PSPI
+            in them; what is left at a sequence's end is dropped. "sequence": a whole sequence, with its rating, or
+            its highest PSPI.
+        label: "pspi"; or, for sequences, the rating by the patient ("vas" 0 to 10; "aff" and "sen", 0 to 15) or by an
+            observer ("opr", 0 to 5).
+        fps: images a second, which the files do not tell.
+        window_s: length of a window, in seconds.
+        stride_s: from one window's start to the next, in seconds.
+
+    Raises:
+        PainseqError: a scale that the target has not, a label scheme of another scale, a number that is not above 0.
+    """
+
+    name = "unbc"
+
+    def __init__(
+        self,
+        root: Path,
+        options: DataOptions = DataOptions(),
+        target: Target = "window",
+        label: Scale = "pspi",
+        fps: float = 25.0,
+        window_s: float = 2.0,
+        stride_s: float = 1.0,
+    ) -> None:
+        super().__init__(root, options)
+        if label != "pspi" and target != "sequence":
+            raise PainseqError(
+                f"--data.label is {label}, which rates whole sequences, but --data.target is {target}. Choose "
+                "--data.target sequence, or --data.label pspi."
+            )
+        schemes = {name: name.partition("_")[0] if "_" in name else "pspi" for name in SCHEMES[self.name]}
+        if isinstance(options.labels, str) and schemes.get(options.labels, label) != label:
+            raise PainseqError(
+                f"--data.label is {label}, but the label scheme {options.labels!r} is for {schemes[options.labels]}. "
+                f"Choose --data.options.labels of: {', '.join(name for name in schemes if schemes[name] == label)}; or "
+                "another --data.label."
+            )
+        for name, value in {"fps": fps, "window_s": window_s, "stride_s": stride_s}.items():
+            if not (math.isfinite(value) and value > 0):
+                raise PainseqError(f"--data.{name} is {value}; it must be more than 0.")
+        self.target = target
+        self.label = label
+        self.fps = fps
+        self.window_s = window_s
+        self.stride_s = stride_s
+
+    def read_manifest(self) -> Manifest:
+        """Frames, windows or sequences.
+
+        Raises:
+            PainseqError: no images or labels where they should lie; a folder that is not named as a subject; not one
+                label.
+        """
+        sequences = find_sequences(self.root)
+        folder = _rating_folder(self.root, self.label) if self.label != "pspi" else _frame_folder(self.root, "PSPI")
+        if not folder.is_dir():
+            raise PainseqError(
+                f"No {self.label.upper()} labels at {folder}. --data.root is the folder that holds Images, "
+                "Frame_Labels and Sequence_Labels."
+            )
+        clips: list[Clip] = []
+        unlabelled = short = 0
+        for sequence in sequences:
+            spans = list(self._spans(len(sequence.frames)))
+            short += not spans
+            labels = self._labels(sequence, spans)
+            unlabelled += labels.count(None)
+            clips += [
+                self._clip(sequence, first, end, label)
+                for (first, end), label in zip(spans, labels, strict=True)
+                if label is not None
+            ]
+        if unlabelled:
+            log.warning(
+                "%s: %d %ss left out, for want of a %s label; `painseq data check` names the files.",
+                self.name,
+                unlabelled,
+                self.target,
+                self.label.upper(),
+            )
+        if short:
+            log.warning("%s: %d sequences shorter than window_s (%g s) left out.", self.name, short, self.window_s)
+        if not clips:
+            raise PainseqError(
+                f"Of {len(sequences)} sequences below {self.root / 'Images'} no {self.target} can be used: "
+                f"{unlabelled} lack a {self.label.upper()} label in {folder}, {short} sequences are shorter than "
+                "window_s."
+            )
+        return Manifest(self.name, self.root, tuple(clips))
+
+    def label_problems(self) -> list[str]:
+        """Labels that are missing, cannot be read, or disagree: PSPI files against FACS files."""
+        problems = []
+        sequences = find_sequences(self.root)
+        for sequence in sequences:
+            if _frame_folder(self.root, "PSPI").is_dir():
+                _, lacking = _read_pspi(self.root, sequence)
+                if lacking:
+                    problems.append(
+                        f"{sequence.item}: {len(lacking)} of {len(sequence.frames)} frames have no PSPI: {lacking[0]}"
+                    )
+            for scale in RATINGS:
+                if _rating_folder(self.root, scale).is_dir():
+                    rating = _read_number(_rating_folder(self.root, scale) / f"{sequence.item}.txt", self.root)
+                    if isinstance(rating, str):
+                        problems.append(f"{sequence.item}: no {scale.upper()}: {rating}")
+        by_sequence: dict[str, list[PSPIDisagreement]] = {}
+        for found in pspi_disagreements(self.root):
+            by_sequence.setdefault(found.sequence, []).append(found)
+        for item, frames in by_sequence.items():
+            first = frames[0]
+            problems.append(
+                f"{item}: the PSPI of {len(frames)} frames is not that of their action units, such as {first.frame}: "
+                f"PSPI {first.pspi:g}, FACS {first.from_facs}"
+            )
+        return problems
+
+    def _spans(self, frames: int) -> Iterator[tuple[int, int]]:
+        """First frame and the one after the last, of each clip in a sequence."""
+        if self.target == "sequence":
+            yield 0, frames
+            return
+        length = stride = 1
+        if self.target == "window":
+            length, stride = (max(1, round(seconds * self.fps)) for seconds in (self.window_s, self.stride_s))
+        for first in range(0, frames - length + 1, stride):
+            yield first, first + length
+
+    def _labels(self, sequence: Sequence, spans: list[tuple[int, int]]) -> list[str | None]:
+        if self.label != "pspi":
+            rating = _read_number(_rating_folder(self.root, self.label) / f"{sequence.item}.txt", self.root)
+            return [None if isinstance(rating, str) else f"{rating:g}"] * len(spans)
+        pspi, _ = _read_pspi(self.root, sequence)
+        known = [[value for value in pspi[first:end] if value is not None] for first, end in spans]
+        return [
+            f"{max(values):g}" if len(values) == end - first else None
+            for values, (first, end) in zip(known, spans, strict=True)
+        ]
+
+    def _clip(self, sequence: Sequence, first: int, end: int, label: str) -> Clip:
+        names = {
+            "frame": f"{sequence.item}/{sequence.frames[first]}",
+            "window": f"{sequence.item}#{first}-{end}",
+            "sequence": sequence.item,
+        }
+        whole = self.target == "sequence"
+        return Clip(
+            clip_id=names[self.target],
+            subject_id=sequence.subject_id,
+            video=sequence.video,
+            label=label,
+            start_s=first / self.fps,
+            end_s=None if whole else end / self.fps,
+            fps=self.fps,
+            stimulus="clinical",
+        )
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A folder of images.
+
+    Args:
+        subject_id: e.g. "042-ll042".
+        name: e.g. "ll042t1aaaff".
+        video: the folder, relative to the root.
+        frames: the images' names without suffix, in the order in which they are shown.
+    """
+
+    subject_id: str
+    name: str
+    video: str
+    frames: tuple[str, ...]
+
+    @property
+    def item(self) -> str:
+        """Subject and sequence."""
+        return f"{self.subject_id}/{self.name}"
+
+
+@dataclass(frozen=True)
+class PSPIDisagreement:
+    """A frame whose PSPI file and FACS file do not fit together.
+
+    Args:
+        sequence: subject and sequence.
+        frame: name of the image, without suffix.
+        pspi: as the PSPI file has it.
+        from_facs: the PSPI of the FACS file's action units, or why there is none.
+    """
+
+    sequence: str
+    frame: str
+    pspi: float
+    from_facs: str
+
+
+def find_sequences(root: Path) -> list[Sequence]:
+    """All sequences, by subject and name. Hidden files are left alone, and so are folders without images, which a
+    warning counts.
+
+    Raises:
+        PainseqError: no Images, no image in it, a folder in it that is not named as a subject.
+    """
+    images = _inner(root, "Images")
+    if not images.is_dir():
+        raise PainseqError(
+            f"No UNBC-McMaster images at {images}. --data.root is the folder that holds Images, Frame_Labels and "
+            "Sequence_Labels."
+        )
+    sequences, empty = [], []
+    for subject in _folders(images):
+        if not SUBJECT.fullmatch(subject.name):
+            raise PainseqError(
+                f"{subject.relative_to(root).as_posix()} is not named as a subject: expected "
+                "Images/<number>-<initials and number>, such as 042-ll042. Move other folders out of Images."
+            )
+        for folder in _folders(subject):
+            video = folder.relative_to(root).as_posix()
+            try:
+                frames = tuple(path.stem for path in image_files(folder))
+            except PainseqError:
+                empty.append(video)
+                continue
+            sequences.append(Sequence(subject.name, folder.name, video, frames))
+    if empty:
+        log.warning("unbc: %d folders without an image left out, such as %s.", len(empty), empty[0])
+    if not sequences:
+        raise PainseqError(f"{images} holds no <subject>/<sequence>/<frame>.png.")
+    return sequences
+
+
+def pspi_disagreements(root: Path) -> list[PSPIDisagreement]:
+    """Frames with a PSPI file and a FACS file of which the one does not follow from the other."""
+    found = []
+    facs_folder = _frame_folder(root, "FACS")
+    for sequence in find_sequences(root):
+        pspi, _ = _read_pspi(root, sequence)
+        for frame, value in zip(sequence.frames, pspi, strict=True):
+            path = facs_folder / sequence.item / f"{frame}_facs.txt"
+            if value is None or not path.is_file():
+                continue
+            try:
+                known = pspi_of(read_facs(path))
+                if abs(known - value) > 1e-6:
+                    found.append(PSPIDisagreement(sequence.item, frame, value, f"{known:g}"))
+            except PainseqError as error:
+                found.append(PSPIDisagreement(sequence.item, frame, value, f"unreadable ({error})"))
+    return found
+
+
+def read_facs(path: Path) -> dict[int, float]:
+    """Action unit -> intensity, from the first two columns of a FACS file; an empty file means that there is none.
+
+    Raises:
+        PainseqError: a row that does not begin with two numbers.
+    """
+    units: dict[int, float] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        cells = line.replace(",", " ").split()
+        if not cells:
+            continue
+        try:
+            unit, intensity = int(float(cells[0])), float(cells[1])
+        except (ValueError, IndexError, OverflowError) as error:
+            raise PainseqError(f"{path.name}, line {number}: {line.strip()!r}, not an AU and its intensity.") from error
+        units[unit] = max(intensity, units.get(unit, 0.0))
+    return units
+
+
+def pspi_of(units: Mapping[int, float]) -> float:
+    """AU4 + max(AU6, AU7) + max(AU9, AU10) + AU43: Prkachin and Solomon's pain intensity, 0 to 16.
+
+    AU43, closed eyes, is there or not: any intensity counts as 1.
+    """
+    return float(pspi({**units, 43: 1.0 if units.get(43, 0.0) > 0 else 0.0}))
+
+
+def _inner(folder: Path, name: str) -> Path:
+    """`folder/name`; where copies left `name/name`, the innermost."""
+    folder = folder / name
+    while (folder / name).is_dir():
+        folder = folder / name
+    return folder
+
+
+def _frame_folder(root: Path, name: str) -> Path:
+    return _inner(_inner(root, "Frame_Labels"), name)
+
+
+def _rating_folder(root: Path, scale: Scale) -> Path:
+    return _inner(_inner(root, "Sequence_Labels"), scale.upper())
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _read_pspi(root: Path, sequence: Sequence) -> tuple[list[float | None], list[str]]:
+    """PSPI of each frame, None where it is not known, and why."""
+    folder = _frame_folder(root, "PSPI") / sequence.item
+    read = [_read_number(folder / f"{frame}_facs.txt", root) for frame in sequence.frames]
+    return [None if isinstance(value, str) else value for value in read], [v for v in read if isinstance(v, str)]
+
+
+def _read_number(path: Path, root: Path) -> float | str:
+    """The one number in a file, or why there is none."""
+    place = path.relative_to(root).as_posix()
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except FileNotFoundError:
+        return f"{place} is missing"
+    except (OSError, UnicodeDecodeError) as error:
+        return f"{place} cannot be read ({error})"
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    return value if math.isfinite(value) else f"{place} holds {text[:40]!r}, not one number"

@@ -1,0 +1,200 @@
+"""Generated heat pain in BioVid's layout: as videos, or as the folders of JPEG frames that are made of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from painseq.errors import PainseqError
+from painseq.synthetic.clips import ClipJob, draw_subject, rng_of
+from painseq.synthetic.scars import Scar, duplicate_clip, pick_clips, short_clip, truncated_video
+from painseq.synthetic.writing import OnProgress, check_counts, write_dataset, write_table
+
+DATA_SET = 0
+CLIP_S = 5.5
+LEVELS = ("BL1", "PA1", "PA2", "PA3", "PA4")
+MOST_SUBJECTS = 6 * 28 * 12
+COLUMNS = ["subject_id", "subject_name", "class_id", "class_name", "sample_id", "sample_name"]
+
+
+@dataclass(frozen=True)
+class BioVidPlan:
+    """A heat-pain data set: subjects x levels x trials clips of 5.5 s.
+
+    Args:
+        trials: clips a class and subject.
+        levels: native classes, of BL1 and PA1 to PA4.
+        fps: of the videos; the real ones have 25.
+        size_px: height and width of the frames; an even number.
+    """
+
+    subjects: int = 24
+    trials: int = 4
+    levels: tuple[str, ...] = LEVELS
+    fps: float = 25.0
+    size_px: int = 192
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", tuple(self.levels))
+        check_counts(self.fps, self.size_px, subjects=self.subjects, trials=self.trials)
+        wrong = [level for level in self.levels if level not in LEVELS]
+        if wrong or not self.levels or len(set(self.levels)) < len(self.levels):
+            raise PainseqError(
+                f"levels is {', '.join(self.levels) or 'empty'}; give each of the classes you want once, "
+                f"of {', '.join(LEVELS)}."
+            )
+        if self.subjects > MOST_SUBJECTS:
+            raise PainseqError(
+                f"subjects is {self.subjects}; at most {MOST_SUBJECTS} can be named as BioVid names them."
+            )
+
+
+def write_biovid(
+    root: Path,
+    plan: BioVidPlan,
+    seed: int,
+    workers: int = 1,
+    on_progress: OnProgress | None = None,
+    scars: bool = False,
+) -> Path:
+    """Write a heat-pain data set in BioVid's layout; clips that are already there are kept.
+
+    Below `root` lie `PartA/video/<subject>/<sample>.mp4`, `samples.csv` and a marker; beside each video
+    `<sample>.faces.safetensors` with face boxes and landmarks.
+
+    Args:
+        workers: processes that draw at the same time.
+        on_progress: called with the number of frames done and of all frames.
+        scars: damage it as real copies are damaged; `scars.json` in the truth says how.
+
+    Returns:
+        The folder of the truth, beside `root`.
+
+    Raises:
+        PainseqError: the folder holds something else, or a generated set of another plan or seed; or too few clips
+            to damage.
+    """
+    return _write("biovid", Path(root), plan, seed, workers, on_progress, scars)
+
+
+def write_biovid_frames(
+    root: Path,
+    plan: BioVidPlan,
+    seed: int,
+    workers: int = 1,
+    on_progress: OnProgress | None = None,
+    scars: bool = False,
+) -> Path:
+    """Write the same clips as folders of JPEG frames, `<class>/<sample>/img_00001.jpg` below `root`.
+
+    Beside each folder lies `<sample>.faces.safetensors`. Args, returns and raises as `write_biovid`.
+    """
+    return _write("biovid-frames", Path(root), plan, seed, workers, on_progress, scars)
+
+
+def _write(
+    layout: str, root: Path, plan: BioVidPlan, seed: int, workers: int, on_progress: OnProgress | None, scars: bool
+) -> Path:
+    jobs = biovid_jobs(root, plan, seed, images="img_{:05d}.jpg" if layout == "biovid-frames" else "")
+    return write_dataset(
+        root,
+        {"data_set": layout, **asdict(plan)},
+        seed,
+        jobs,
+        workers,
+        on_progress,
+        tables=partial(_write_samples, root, jobs),
+        scar=partial(_scar, root, jobs, pick_clips(jobs, 4)) if scars else None,
+    )
+
+
+def biovid_jobs(root: Path, plan: BioVidPlan, seed: int, images: str = "") -> list[ClipJob]:
+    """The clips; `images` names the frames of the derived layout."""
+    # Month, day, hour: the real names known lie in months 07 to 12, so that no generated subject shares one.
+    days = rng_of(seed, DATA_SET, 1 << 30).permutation(MOST_SUBJECTS)[: plan.subjects]
+    jobs: list[ClipJob] = []
+    for subject, day in enumerate(days.tolist()):
+        look, _, _ = draw_subject(seed, DATA_SET, subject)
+        name = f"{day % 6 + 1:02d}{day // 6 % 28 + 1:02d}{day // 168 + 8:02d}_{look.sex}_{look.age}"
+        for clip, (label, number) in enumerate(_samples(plan, rng_of(seed, DATA_SET, subject, 1 << 30))):
+            sample = f"{name}-{label}-{number:03d}"
+            jobs.append(
+                ClipJob(
+                    root=root,
+                    item=f"{label}/{sample}" if images else f"PartA/video/{name}/{sample}",
+                    clip_id=sample,
+                    subject_id=name,
+                    label=label,
+                    stimulus="heat",
+                    level=LEVELS.index(label),
+                    duration_s=CLIP_S,
+                    fps=plan.fps,
+                    size_px=plan.size_px,
+                    seed=seed,
+                    data_set=DATA_SET,
+                    subject=subject,
+                    clip=clip,
+                    images=images,
+                )
+            )
+    return jobs
+
+
+def _samples(plan: BioVidPlan, rng: np.random.Generator) -> Iterator[tuple[str, int]]:
+    """(label, number): painful stimuli are numbered as they came, in random order; the baselines after them."""
+    painful = [level for level in plan.levels if level != "BL1" for _ in range(plan.trials)]
+    order = rng.permutation(len(painful)).tolist()
+    stimuli = [painful[i] for i in order] + ["BL1"] * (plan.trials if "BL1" in plan.levels else 0)
+    return ((label, number) for number, label in enumerate(stimuli, start=1))
+
+
+def _write_samples(root: Path, jobs: list[ClipJob]) -> None:
+    rows = [
+        [job.subject + 1, job.subject_id, LEVELS.index(job.label), job.label, job.clip + 1, job.clip_id] for job in jobs
+    ]
+    write_table(root / "samples.csv", COLUMNS, rows, "\t")
+
+
+# ---- scars ----
+
+
+def _scar(root: Path, jobs: list[ClipJob], picked: list[ClipJob]) -> list[Scar]:
+    mislabelled, cut, copied, short = picked
+    number = max(job.clip for job in jobs if job.subject == copied.subject) + 2
+    copy = f"{copied.item.removesuffix(copied.clip_id)}{copied.subject_id}-{copied.label}-{number:03d}"
+    return [
+        disagreeing_label(root, mislabelled),
+        trailing_blanks(root),
+        truncated_video(cut),
+        duplicate_clip(copied, copy),
+        short_clip(short, 0.5),
+    ]
+
+
+def disagreeing_label(root: Path, job: ClipJob) -> Scar:
+    """samples.csv gives a clip another class than its name does."""
+    rows = _read_samples(root)
+    level = (LEVELS.index(job.label) + 1) % len(LEVELS)
+    for row in rows:
+        if row[-1] == job.clip_id:
+            row[2:4] = [str(level), LEVELS[level]]
+    write_table(root / "samples.csv", COLUMNS, rows, "\t")
+    return Scar("disagreeing_label", f"samples.csv says {LEVELS[level]}, the name {job.label}", (job.item,))
+
+
+def trailing_blanks(root: Path) -> Scar:
+    """Names in samples.csv end in blanks."""
+    rows = [[*row[:-1], f"{row[-1]}  "] for row in _read_samples(root)]
+    rows = [[row[0], f"{row[1]} ", *row[2:]] for row in rows]
+    write_table(root / "samples.csv", COLUMNS, rows, "\t")
+    return Scar("trailing_blanks", "subject_name and sample_name end in blanks", ("samples.csv",))
+
+
+def _read_samples(root: Path) -> list[list[str]]:
+    with (root / "samples.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file, delimiter="\t"))[1:]

@@ -1,0 +1,210 @@
+"""Generated shoulder pain in UNBC-McMaster's layout: PNG sequences, scored frame by frame and as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+
+from painseq.errors import PainseqError
+from painseq.synthetic.clips import ClipJob, rng_of
+from painseq.synthetic.expression import AUS, pspi
+from painseq.synthetic.scars import Scar, below, pick_clips, stray_files
+from painseq.synthetic.writing import OnProgress, check_counts, write_dataset
+
+DATA_SET = 2
+MOVEMENTS = tuple(
+    f"t{test}{movement}{arm}" for movement, test, arm in product(("aa", "ab", "ae", "ai"), (1, 2), ("aff", "unaff"))
+)
+FIRST_SUBJECT = 201
+"""Real subjects have lower numbers."""
+MOST_SUBJECTS = 1000 - FIRST_SUBJECT
+MOST_VAS = 10
+AU43_CLOSED = 2.5
+"""FACS knows no intensity of closed eyes; here they are closed from the middle of the generator's range."""
+
+
+@dataclass(frozen=True)
+class UNBCPlan:
+    """A clinical data set: subjects x sequences of movements of the shoulder, most of whose frames show no pain.
+
+    Args:
+        sequences: a subject; their pain runs evenly from none to the worst (VAS 0 to 10), in random order.
+        frames: a sequence.
+        fps: of the camera; no file of the layout tells it.
+        size_px: height and width of the frames; an even number.
+    """
+
+    subjects: int = 25
+    sequences: int = 4
+    frames: int = 60
+    fps: float = 25.0
+    size_px: int = 192
+
+    def __post_init__(self) -> None:
+        check_counts(self.fps, self.size_px, subjects=self.subjects, sequences=self.sequences, frames=self.frames)
+        if self.subjects > MOST_SUBJECTS:
+            raise PainseqError(f"subjects is {self.subjects}; at most {MOST_SUBJECTS} can be named as UNBC names them.")
+        if self.sequences > len(MOVEMENTS):
+            raise PainseqError(f"sequences is {self.sequences}; a subject makes at most {len(MOVEMENTS)} movements.")
+        if self.frames > 999:
+            raise PainseqError(f"frames is {self.frames}; at most 999 can be numbered as UNBC numbers them.")
+
+
+def write_unbc(
+    root: Path,
+    plan: UNBCPlan,
+    seed: int,
+    workers: int = 1,
+    on_progress: OnProgress | None = None,
+    scars: bool = False,
+) -> Path:
+    """Write a clinical data set in UNBC-McMaster's layout; sequences that are already there are kept.
+
+    Below `root` lie `Images/<subject>/<sequence>/<sequence>001.png`,
+    `Frame_Labels/{PSPI,FACS}/<subject>/<sequence>/<sequence>001_facs.txt`,
+    `Sequence_Labels/{AFF,OPR,SEN,VAS}/<subject>/<sequence>.txt` and a marker; beside each folder of images
+    `<sequence>.faces.safetensors`. FACS files of frames without any action unit are empty.
+
+    Args, returns and raises as `write_biovid`.
+    """
+    root = Path(root)
+    jobs = unbc_jobs(root, plan, seed)
+    return write_dataset(
+        root,
+        {"data_set": "unbc", **asdict(plan)},
+        seed,
+        jobs,
+        workers,
+        on_progress,
+        tables=partial(_write_labels, root, jobs),
+        scar=partial(_scar, root, pick_clips(jobs, 2)) if scars else None,
+    )
+
+
+def unbc_jobs(root: Path, plan: UNBCPlan, seed: int) -> list[ClipJob]:
+    """The sequences; a sequence's label in the truth is its VAS."""
+    jobs = []
+    for subject in range(plan.subjects):
+        rng = rng_of(seed, DATA_SET, subject, 1 << 30)
+        code = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 2)) + str(FIRST_SUBJECT + subject)
+        subject_id = f"{FIRST_SUBJECT + subject}-{code}"
+        for clip, vas in enumerate(rng.permutation(np.linspace(0, MOST_VAS, plan.sequences).round()).tolist()):
+            sequence = f"{code}{MOVEMENTS[clip]}"
+            jobs.append(
+                ClipJob(
+                    root=root,
+                    item=f"Images/{subject_id}/{sequence}",
+                    clip_id=f"{subject_id}/{sequence}",
+                    subject_id=subject_id,
+                    label=f"{vas:g}",
+                    stimulus="clinical",
+                    level=vas / MOST_VAS,
+                    duration_s=plan.frames / plan.fps,
+                    fps=plan.fps,
+                    size_px=plan.size_px,
+                    seed=seed,
+                    data_set=DATA_SET,
+                    subject=subject,
+                    clip=clip,
+                    images=f"{sequence}{{:03d}}.png",
+                )
+            )
+    return jobs
+
+
+def facs_of(au: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """What a coder writes down of (N, len(AUS)) intensities: whole numbers, AU43 0 or 1, and no blinks."""
+    facs = np.rint(au.astype(np.float64))
+    facs[:, AUS.index("AU43")] = au[:, AUS.index("AU43")] >= AU43_CLOSED
+    facs[:, AUS.index("AU45")] = 0.0
+    return facs
+
+
+def pspi_of(facs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(N,) PSPI of what a coder wrote down."""
+    au = facs.copy()
+    au[:, AUS.index("AU43")] *= 5.0
+    return pspi(au)
+
+
+def _write_labels(root: Path, jobs: list[ClipJob]) -> None:
+    for job in jobs:
+        folders = [root / "Frame_Labels" / kind / job.clip_id for kind in ("PSPI", "FACS")]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        facs = facs_of(load_file(job.truth)["au"])
+        for number, (score, intensities) in enumerate(zip(pspi_of(facs), facs, strict=True), start=1):
+            name = f"{job.name}{number:03d}_facs.txt"
+            rows = [
+                _row(float(au.removeprefix("AU")), intensity, 0.0, 0.0)
+                for au, intensity in zip(AUS, intensities.tolist(), strict=True)
+                if intensity
+            ]
+            (folders[0] / name).write_text(_row(score))
+            (folders[1] / name).write_text("".join(rows))
+        for kind, score in _sequence_scores(job).items():
+            path = root / "Sequence_Labels" / kind / f"{job.clip_id}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_row(score))
+
+
+def _sequence_scores(job: ClipJob) -> dict[str, float]:
+    """Affective and sensory words and VAS as the patient gives them, OPR as an observer does."""
+    vas = float(job.label)
+    affective, sensory, seen = rng_of(job.seed, DATA_SET, job.subject, job.clip, 1 << 30).normal(0.0, 1.0, 3)
+
+    def whole(score: float, most: int) -> float:
+        return float(np.clip(round(score), 0, most)) if vas else 0.0
+
+    return {"AFF": whole(1.3 * vas + affective, 15), "OPR": whole(vas / 2 + seen / 2, 5),
+            "SEN": whole(1.4 * vas + sensory, 15), "VAS": vas}  # fmt: skip
+
+
+def _row(*values: float) -> str:
+    """As the real files have it, written by MATLAB."""
+    return "".join(f"   {value:.7e}" for value in values) + "\n"
+
+
+# ---- scars ----
+
+
+def _scar(root: Path, picked: list[ClipJob]) -> list[Scar]:
+    unlabelled, littered = picked
+    return [missing_frame_label(root, unlabelled), finder_files(root, littered), doubled_folders(root)]
+
+
+def missing_frame_label(root: Path, job: ClipJob) -> Scar:
+    """The frame in the middle of a sequence has no PSPI file."""
+    path = root / "Frame_Labels" / "PSPI" / job.clip_id / f"{job.name}{job.frames // 2 + 1:03d}_facs.txt"
+    path.unlink()
+    return Scar("missing_frame_label", "the frame's PSPI file is missing", (_doubled(below(root, path)),))
+
+
+def finder_files(root: Path, job: ClipJob) -> Scar:
+    """What a Mac leaves in folders that somebody looked into."""
+    folders = (root, root / "Images", job.video.parent, job.video, root / "Frame_Labels" / "PSPI" / job.clip_id)
+    paths = [folder / ".DS_Store" for folder in (*folders, root / "Sequence_Labels" / "VAS")]
+    scar = stray_files("finder_files", "files of the macOS Finder", root, b"\x00\x00\x00\x01Bud1", paths)
+    return Scar(scar.name, scar.what, tuple(_doubled(where) for where in scar.where))
+
+
+def doubled_folders(root: Path) -> Scar:
+    """Archives that were unpacked into folders of their own names."""
+    for name in ("Images", "Frame_Labels"):
+        (root / name).rename(root / f"{name}.unfinished")
+        (root / name).mkdir()
+        (root / f"{name}.unfinished").rename(root / name / name)
+    what = "the folder lies in another of its own name"
+    return Scar("doubled_folders", what, ("Images/Images", "Frame_Labels/Frame_Labels"))
+
+
+def _doubled(path: str) -> str:
+    """Where a file lies once its folder is doubled, which happens last."""
+    top = path.partition("/")[0]
+    return f"{top}/{path}" if top in ("Images", "Frame_Labels") else path

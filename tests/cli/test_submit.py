@@ -1,0 +1,243 @@
+"""The challenge CSV: written in any form, one row an item, and checked whoever wrote it."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from painseq.cli.submit import AI4PAIN, SubmissionFormat, check_submission, read_items, write_submission
+from painseq.errors import PainseqError
+from painseq.evaluation import read_predictions
+
+PREDICTED = """clip_id,subject_id,truth,label,prob_no_pain,prob_low_pain,prob_high_pain
+Test/S1/1,S1,,low_pain,0.2,0.5,0.3
+Test/S1/2,S1,,no_pain,0.75,0.25,0
+Test/S2/1,S2,,high_pain,0,0.25,0.75
+"""
+NO_FACE = "Test/S2/2,S2,,,,,\n"
+NUMBERS = ["--label-names", "no_pain=0", "low_pain=1", "high_pain=2"]
+
+
+@pytest.fixture
+def predicted(tmp_path):
+    path = tmp_path / "predictions.csv"
+    path.write_text(PREDICTED)
+    return path
+
+
+@pytest.fixture
+def submit(painseq, predicted, tmp_path):
+    """Runs `painseq submit`; returns what it said, and the rows written."""
+
+    def call(*args):
+        out = tmp_path / "submission.csv"
+        said = painseq("submit", "--predictions", predicted, "--out", out, *args)
+        return said, list(csv.reader(out.open(newline=""))) if out.is_file() else None
+
+    return call
+
+
+def test_the_plainest_form_has_item_and_native_label(submit):
+    said, rows = submit()
+    assert said.code == 0 and "3 items written" in said.log
+    assert rows == [
+        ["item", "label"],
+        ["Test/S1/1", "Low_Pain"],
+        ["Test/S1/2", "No_Pain"],
+        ["Test/S2/1", "High_Pain"],
+    ]
+
+
+def test_columns_label_names_probabilities_and_order_are_the_challenges(submit, tmp_path):
+    items = tmp_path / "items.csv"
+    items.write_text("video,clip_id\nc,Test/S2/1\na,Test/S1/1\nb,Test/S1/2\n")
+    said, rows = submit(
+        "--id-column", "video", "--label-column", "pain", *NUMBERS, "--probabilities", "--items", items
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert rows == [
+        ["video", "pain", "prob_0", "prob_1", "prob_2"],
+        ["c", "2", "0.0", "0.25", "0.75"],
+        ["a", "1", "0.2", "0.5", "0.3"],
+        ["b", "0", "0.75", "0.25", "0.0"],
+    ]
+
+
+def test_label_names_may_come_in_another_order_than_the_models_classes(submit):
+    _, rows = submit("--label-names", "high_pain=H", "no_pain=N", "low_pain=L", "--probabilities")
+    assert rows[0] == ["item", "label", "prob_H", "prob_N", "prob_L"]
+    assert rows[1] == ["Test/S1/1", "L", "0.3", "0.2", "0.5"]
+
+
+def test_the_test_part_of_a_manifest_says_which_items_there_are(submit, tmp_path, predicted):
+    manifest = tmp_path / "manifest.csv"
+    rows = "".join(f"Test/S{s}/{n},S{s},v.mp4,,test\n" for s in (1, 2) for n in (1, 2))
+    manifest.write_text(f"clip_id,subject_id,video,label,part\nTrain/S9/1,S9,v.mp4,No_Pain,train\n{rows}")
+    said, rows = submit("--items", manifest)
+    assert said.code == 1 and rows is None
+    assert "1 clips have no prediction, such as 'Test/S2/2'" in said.err and "--fill CLASS" in said.err
+    said, rows = submit("--items", manifest, "--fill", "no_pain")
+    assert said.code == 0 and rows[-1] == ["Test/S2/2", "No_Pain"] and len(rows) == 5
+    assert "1 items without a prediction are called No_Pain" in said.log
+    predicted.write_text(f"{PREDICTED}Train/S9/1,S9,,low_pain,0.2,0.5,0.3\n")
+    said, _ = submit("--items", manifest)
+    assert said.code == 1 and "1 predictions are of no item, such as 'Train/S9/1'" in said.err
+
+
+def test_a_filled_item_is_sure_of_its_class(submit, predicted):
+    predicted.write_text(PREDICTED + NO_FACE)
+    said, rows = submit(*NUMBERS, "--probabilities", "--fill", "high_pain")
+    assert said.code == 0 and rows[-1] == ["Test/S2/2", "2", "0.0", "0.0", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--fill", "some_pain"], "--fill 'some_pain' is no class; classes are no_pain, low_pain, high_pain"),
+        (["--labels", "binary"], "Give --labels the scheme of the model"),
+        (["--label-names", "no_pain=0", "pain=1"], "labels are known for no_pain, pain"),
+        (["--label-names", "no_pain"], "'no_pain' is not CLASS=NAME"),
+        (["--label-names", "no_pain=0", "no_pain=1"], "gives class 'no_pain' twice"),
+        (["--label-names", "no_pain=0", "low_pain=1", "high_pain=1"], "Two classes have one name"),
+        (["--id-column", "label"], "columns need names, each once: label, label"),
+        (["--items", "nowhere.csv"], "No file at nowhere.csv"),
+        (["--out", "no/such/folder.csv"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_written(submit, args, message):
+    said, _ = submit(*args)
+    assert said.code == 1 and message in said.err
+
+
+def test_probabilities_that_are_not_there(submit, predicted):
+    predicted.write_text("clip_id,subject_id,label\na,S1,no_pain\nb,S1,low_pain\nc,S1,high_pain\n")
+    said, _ = submit("--label-names", "high_pain=2", "low_pain=1", "no_pain=0", "--probabilities")
+    assert said.code == 1 and "no probabilities of clip 'a'. Leave --probabilities out" in said.err
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("name\na\n", "no column clip_id or item. Columns found: name"),
+        ("item\na\n\nb\na\n", "line 5: item a is already in line 2"),
+        ("clip_id,item\nx,1\ny,1\n", "line 3: item 1 is already in line 2"),
+        ("clip_id,item\nx,\n", "line 2: an empty clip_id or item"),
+        ("item\n", "lists no item"),
+    ],
+)
+def test_a_table_of_items_that_cannot_be(tmp_path, table, message):
+    (tmp_path / "items.csv").write_text(table)
+    with pytest.raises(PainseqError, match=message.replace(".", r"\.")):
+        read_items(tmp_path / "items.csv")
+
+
+def test_a_file_in_order_passes(painseq, submit, predicted, tmp_path):
+    submit(*NUMBERS, "--probabilities")
+    form = [*NUMBERS, "--probabilities"]
+    said = painseq("submit", "--check", tmp_path / "submission.csv", "--predictions", predicted, *form)
+    assert said.code == 0 and "is in order" in said.log and said.err == ""
+    said = painseq("submit", "--check", tmp_path / "submission.csv", *form)
+    assert said.code == 0 and "nobody can tell whether items are missing or unknown" in said.log
+
+
+def test_every_problem_of_a_file_is_told(painseq, predicted, tmp_path):
+    mine = tmp_path / "mine.csv"
+    mine.write_text("item,label,note\nTest/S1/1,Low_Pain,x\nTest/S1/1,Some_Pain,\nTest/S9/1,,x\nTest/S1/2,No_Pain\n")
+    said = painseq("submit", "--check", mine, "--predictions", predicted)
+    assert said.code == 1
+    assert said.err.splitlines() == [
+        f"{mine}: {problem}"
+        for problem in (
+            "the columns are item, label, note; expected: item, label.",
+            "an item twice (1): Test/S1/1 in lines 2 and 3.",
+            "label 'Some_Pain' is none of No_Pain, Low_Pain, High_Pain (1): line 3.",
+            "an empty label (1): line 4.",
+            "unknown items (1): Test/S9/1 in line 4.",
+            "not 3 cells, as in the first line (1): line 5.",
+            "missing items (1): Test/S2/1.",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ("a,No_Pain,0.5,0.2,0.2", "probabilities that do not sum to 1 (1): line 2."),
+        ("a,No_Pain,1.5,-0.5,0", "a probability outside 0..1 (1): line 2."),
+        ("a,No_Pain,high,0,0", "a probability that is no number (1): line 2."),
+        ("a,No_Pain,nan,0,1", "a probability outside 0..1 (1): line 2."),
+        ("a,No_Pain,,0,1", "an empty prob_No_Pain (1): line 2."),
+        ("", "no row behind the first line."),
+    ],
+)
+def test_probabilities_are_checked(tmp_path, rows, problem):
+    layout = SubmissionFormat(AI4PAIN.labels, probabilities=True)
+    (tmp_path / "mine.csv").write_text(f"{','.join(layout.columns)}\n{rows}\n")
+    assert check_submission(tmp_path / "mine.csv", layout, None) == [problem]
+
+
+def test_of_many_rows_the_first_are_named_and_all_are_counted(tmp_path):
+    (tmp_path / "mine.csv").write_text("item,label\n" + "".join(f"{n},0\n" for n in range(300)))
+    (problem,) = check_submission(tmp_path / "mine.csv", AI4PAIN, [str(n) for n in range(300)])
+    assert problem.startswith("label '0' is none of No_Pain, Low_Pain, High_Pain (300): line 2; line 3;")
+    assert problem.endswith("; line 11; and 290 more.")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("item;label\na;No_Pain\n", "the columns are item;label; expected: item, label."),
+        ("item,item,label\na,a,No_Pain\n", "the columns are item, item, label; expected: item, label."),
+        ("", "the columns are none; expected: item, label."),
+    ],
+)
+def test_a_first_line_that_says_nothing_of_the_rows(tmp_path, content, problem):
+    (tmp_path / "mine.csv").write_text(content)
+    assert check_submission(tmp_path / "mine.csv", AI4PAIN, ["a"]) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--check", "nowhere.csv"], "No file at nowhere.csv"),
+        (["--check", "nowhere.csv", "--fill", "no_pain"], "--check changes nothing"),
+        (["--out", "s.csv"], "--predictions FILE is needed"),
+    ],
+)
+def test_a_command_that_cannot_be(painseq, args, message):
+    said = painseq("submit", *args)
+    assert said.code == 1 and message in said.err
+
+
+def test_the_page_names_the_options_and_its_table_is_one(painseq, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "submission.md").read_text(encoding="utf-8")
+    known = painseq("submit", "--help").out
+    options = set(re.findall(r"`(--[a-z-]+)", page)) - {"--part"}
+    assert len(options) >= 8 and all(option in known for option in options)
+    (tmp_path / "items.csv").write_text(re.findall(r"```csv\n(.*?)```", page, re.DOTALL)[0])
+    assert read_items(tmp_path / "items.csv") == {"Test/S61/S61_1": "0001", "Test/S61/S61_2": "0002"}
+
+
+ITEMS = st.lists(st.text('abc/,;" é', min_size=1).map(str.strip).filter(bool), min_size=1, max_size=12, unique=True)
+
+
+@settings(max_examples=40)
+@given(names=ITEMS, data=st.data())
+def test_what_is_written_is_in_order_whatever_the_items(tmp_path_factory, names, data):
+    folder = tmp_path_factory.mktemp("any")
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["clip_id", "subject_id", "label", "prob_no_pain", "prob_low_pain", "prob_high_pain"])
+        for name in names:
+            found = data.draw(st.sampled_from([("low_pain", 0.25, 0.5, 0.25), ("no_pain", 1, 0, 0), ("", "", "", "")]))
+            writer.writerow([name, "S1", *found])
+    layout = SubmissionFormat(AI4PAIN.labels, probabilities=data.draw(st.booleans()))
+    order = data.draw(st.permutations(names))
+    predictions = read_predictions(folder / "predictions.csv")
+    items = {name: name for name in order}
+    assert write_submission(predictions, folder / "s.csv", layout, fill="no_pain", items=items) == len(names)
+    assert check_submission(folder / "s.csv", layout, names) == []
+    assert list(read_items(folder / "s.csv")) == order

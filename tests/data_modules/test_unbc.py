@@ -1,0 +1,255 @@
+"""UNBC-McMaster's layout, its frames, windows and sequences, and what its labels say of each other."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_modules import UNBC
+from data_modules.unbc import find_sequences, pspi_disagreements, pspi_of, read_facs
+from painseq.datamodule import DataOptions
+from painseq.errors import PainseqError
+from painseq.faces import FaceCrops, FullFrame
+
+ITEM = "042-ll042/ll042t1aaaff"
+BINARY, VAS = DataOptions(labels="binary"), DataOptions(labels="vas_three")
+
+
+def write_sequence(root: Path, item: str, pspi: list[float], vas: str = "3.0000000e+00\n") -> None:
+    """Images of one pixel, whose grey is their number; a PSPI file each; an AU4 of that intensity, or an empty file."""
+    name = item.split("/")[1]
+    for place in ("Images", "Frame_Labels/PSPI", "Frame_Labels/FACS"):
+        (root / place / item).mkdir(parents=True)
+    for number, value in enumerate(pspi, start=1):
+        stem = f"{name}{number:03d}"
+        Image.new("L", (1, 1), number).save(root / "Images" / item / f"{stem}.png")
+        (root / "Frame_Labels" / "PSPI" / item / f"{stem}_facs.txt").write_text(f"   {value:.7e}\n")
+        facs = f"   4.0000000e+00   {value:.7e}   0.0   0.0\n" if value else ""
+        (root / "Frame_Labels" / "FACS" / item / f"{stem}_facs.txt").write_text(facs)
+    for scale in ("VAS", "OPR", "AFF", "SEN"):
+        path = root / "Sequence_Labels" / scale / f"{item}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(vas if scale == "VAS" else "1.0000000e+00\n")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two subjects; five, three and four frames."""
+    root = tmp_path / "UNBC"
+    write_sequence(root, ITEM, [0, 0, 1, 4, 2])
+    write_sequence(root, "042-ll042/ll042t1aeunaff", [0, 0, 0], vas="0\n")
+    write_sequence(root, "043-jh043/jh043t2abaff", [5, 0, 0, 0], vas="7.5")
+    return root
+
+
+def labels_of(data: UNBC) -> dict[str, str | None]:
+    return {clip.clip_id: clip.label for clip in data.read_manifest()}
+
+
+def test_each_frame_is_a_clip_with_its_pspi(tree):
+    clips = UNBC(tree, BINARY, target="frame").read_manifest().clips
+    assert len(clips) == 12
+    fourth = clips[3]
+    assert (fourth.clip_id, fourth.subject_id, fourth.label) == (f"{ITEM}/ll042t1aaaff004", "042-ll042", "4")
+    assert (fourth.video, fourth.start_s, fourth.end_s) == (f"Images/{ITEM}", 3 / 25, 4 / 25)
+    assert (fourth.fps, fourth.stimulus, fourth.part) == (25.0, "clinical", None)
+    assert UNBC(tree, BINARY, target="frame").scheme.counts(clips) == {"no_pain": 8, "high_pain": 4}
+
+
+@pytest.mark.parametrize("fps", [25.0, 29.97, 7.0])
+def test_a_clip_of_a_frame_shows_this_frame_alone(tree, fps):
+    face = FaceCrops(FullFrame(), size_px=1, margin=0.0)
+    options = DataOptions(labels="binary", view="pixels", face=face)
+    data = UNBC(tree, options, target="frame", fps=fps)
+    manifest = data.manifest
+    for clip in manifest.clips[:5]:
+        (chunk,) = face.clip(manifest.path(clip), clip.start_s, clip.end_s, image_fps=clip.fps)
+        assert chunk.crops[:, 0, 0, 0].tolist() == [int(clip.clip_id[-3:])]
+
+
+def test_windows_have_the_highest_pspi_in_them(tree):
+    data = UNBC(tree, BINARY, target="window", fps=1.0, window_s=3.0, stride_s=1.0)
+    assert labels_of(data) == {
+        f"{ITEM}#0-3": "1",
+        f"{ITEM}#1-4": "4",
+        f"{ITEM}#2-5": "4",
+        "042-ll042/ll042t1aeunaff#0-3": "0",
+        "043-jh043/jh043t2abaff#0-3": "5",
+        "043-jh043/jh043t2abaff#1-4": "0",
+    }
+    second = data.read_manifest().clips[1]
+    assert (second.start_s, second.end_s, second.fps) == (1.0, 4.0, 1.0)
+
+
+def test_sequences_shorter_than_a_window_are_counted(tree, caplog):
+    data = UNBC(tree, BINARY, target="window", fps=2.0, window_s=2.0, stride_s=1.0)
+    assert list(labels_of(data)) == [f"{ITEM}#0-4", "043-jh043/jh043t2abaff#0-4"]
+    assert "unbc: 1 sequences shorter than window_s (2 s) left out" in caplog.text
+
+
+def test_sequences_have_their_rating_or_the_highest_pspi(tree):
+    whole = UNBC(tree, BINARY, target="sequence")
+    assert list(labels_of(whole).values()) == ["4", "0", "5"]
+    (first, *_) = whole.read_manifest()
+    assert (first.clip_id, first.start_s, first.end_s) == (ITEM, 0.0, None)
+    rated = UNBC(tree, VAS, target="sequence", label="vas")
+    assert list(labels_of(rated).values()) == ["3", "0", "7.5"]
+    assert rated.scheme.counts(rated.manifest) == {"no_pain": 1, "low_pain": 1, "high_pain": 1}
+    for label in ("opr", "aff", "sen"):
+        data = UNBC(tree, DataOptions(labels=f"{label}_three"), target="sequence", label=label)
+        assert data.scheme.counts(data.manifest) == {"no_pain": 0, "low_pain": 3, "high_pain": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": "frame", "label": "vas"}, "vas, which rates whole sequences, but --data.target is frame"),
+        (
+            {"target": "sequence", "label": "vas", "options": DataOptions(labels="three")},
+            "label is vas, but the label scheme 'three' is for pspi. Choose .* of: vas_binary, vas_three, vas_four; or",
+        ),
+        (
+            {"options": VAS},
+            "label is pspi, but the label scheme 'vas_three' is for vas. Choose .* of: binary, three, four",
+        ),
+        ({"fps": 0.0}, r"--data\.fps is 0\.0; it must be more than 0"),
+        ({"stride_s": -1.0}, r"--data\.stride_s is -1\.0"),
+        ({"window_s": float("nan")}, r"--data\.window_s is nan"),
+    ],
+)
+def test_what_does_not_go_together_is_an_error(tree, change, message):
+    with pytest.raises(PainseqError, match=message):
+        UNBC(tree, **{"options": BINARY, **change})
+
+
+def test_doubled_folders_and_finders_files_are_tolerated(tree):
+    for name in ("Images", "Frame_Labels", "Sequence_Labels"):
+        (tree / name).rename(tree / "moved")
+        (tree / name).mkdir()
+        (tree / "moved").rename(tree / name / name)
+    for folder in (tree, tree / "Images", tree / "Images" / "Images", tree / "Images" / "Images" / ITEM):
+        (folder / ".DS_Store").touch()
+    (tree / "Images" / "Images" / "042-ll042" / ".thumbnails").mkdir()
+    data = UNBC(tree, BINARY, target="frame")
+    assert len(data.manifest) == 12 and data.label_problems() == []
+    assert all(data.manifest.path(clip).is_dir() for clip in data.manifest)
+    assert len(UNBC(tree, VAS, target="sequence", label="vas").manifest) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "is missing"), ("", "holds '', not one number"), ("1 2", "holds '1 2', not one"), ("nan", "holds 'nan'")],
+)
+def test_frames_without_a_label_take_no_part_and_are_told(tree, content, reason, caplog):
+    path = tree / "Frame_Labels" / "PSPI" / ITEM / "ll042t1aaaff003_facs.txt"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    data = UNBC(tree, BINARY, target="frame")
+    assert len(data.manifest) == 11 and f"{ITEM}/ll042t1aaaff003" not in labels_of(data)
+    assert "unbc: 1 frames left out, for want of a PSPI label; `painseq data check` names the files" in caplog.text
+    (problem,) = data.label_problems()
+    assert problem.startswith(f"{ITEM}: 1 of 5 frames have no PSPI: Frame_Labels/PSPI/{ITEM}/ll042t1aaaff003_facs.txt")
+    assert reason in problem
+    windows = UNBC(tree, BINARY, target="window", fps=1.0, window_s=2.0, stride_s=1.0)
+    assert [clip_id for clip_id in labels_of(windows) if clip_id.startswith(ITEM)] == [f"{ITEM}#0-2", f"{ITEM}#3-5"]
+    assert list(labels_of(UNBC(tree, BINARY, target="sequence"))) == [
+        "042-ll042/ll042t1aeunaff",
+        "043-jh043/jh043t2abaff",
+    ]
+
+
+def test_a_sequence_without_a_rating_takes_no_part_and_is_told(tree, caplog):
+    (tree / "Sequence_Labels" / "VAS" / f"{ITEM}.txt").unlink()
+    data = UNBC(tree, VAS, target="sequence", label="vas")
+    assert len(data.manifest) == 2 and "1 sequences left out, for want of a VAS label" in caplog.text
+    assert data.label_problems() == [f"{ITEM}: no VAS: Sequence_Labels/VAS/{ITEM}.txt is missing"]
+
+
+def test_pspi_files_are_compared_with_the_action_units(tree):
+    facs = tree / "Frame_Labels" / "FACS" / ITEM
+    (facs / "ll042t1aaaff004_facs.txt").write_text("")
+    (facs / "ll042t1aaaff005_facs.txt").write_text("6.0 1.0\n7.0 2.0\n12.0 3.0\n")
+    (facs / "ll042t1aaaff003_facs.txt").write_text("none\n")
+    third, fourth = pspi_disagreements(tree)
+    assert (fourth.sequence, fourth.frame, fourth.pspi, fourth.from_facs) == (ITEM, "ll042t1aaaff004", 4.0, "0")
+    assert third.from_facs == "unreadable (ll042t1aaaff003_facs.txt, line 1: 'none', not an AU and its intensity.)"
+    (problem,) = UNBC(tree, BINARY).label_problems()
+    assert "the PSPI of 2 frames is not that of their action units, such as ll042t1aaaff003: PSPI 1" in problem
+
+
+def test_pspi_by_hand():
+    assert pspi_of({}) == 0
+    assert pspi_of({4: 2, 6: 1, 7: 3, 9: 2, 10: 1, 12: 5, 43: 1}) == 2 + 3 + 2 + 1
+    assert pspi_of({43: 5}) == 1 and pspi_of({43: 0}) == 0 and pspi_of({25: 5, 26: 3}) == 0
+
+
+@given(units=st.dictionaries(st.integers(1, 64), st.integers(0, 5)))
+def test_pspi_lies_on_its_scale_and_grows_with_each_unit(units):
+    assert 0 <= pspi_of(units) <= 16
+    for unit in units:
+        assert pspi_of({**units, unit: 5}) >= pspi_of(units)
+
+
+def test_facs_rows(tmp_path):
+    path = tmp_path / "x_facs.txt"
+    path.write_text("   4.0000000e+00   2.0000000e+00   1   5\n\n6,3\n6 1\n")
+    assert read_facs(path) == {4: 2.0, 6: 3.0}
+    path.write_text("")
+    assert read_facs(path) == {}
+    path.write_text("4\n")
+    with pytest.raises(PainseqError, match=r"x_facs\.txt, line 1: '4', not an AU and its intensity"):
+        read_facs(path)
+
+
+def test_frames_come_in_the_natural_order_of_their_names(tree):
+    folder = tree / "Images" / ITEM
+    for number in (9, 10, 100):
+        shutil.copy(folder / "ll042t1aaaff001.png", folder / f"ll042t1aaaff{number}.png")
+    frames = find_sequences(tree)[0].frames
+    assert [frame.removeprefix("ll042t1aaaff") for frame in frames] == [
+        "001",
+        "002",
+        "003",
+        "004",
+        "005",
+        "9",
+        "10",
+        "100",
+    ]
+
+
+def test_a_folder_without_images_is_counted(tree, caplog):
+    (tree / "Images" / "043-jh043" / "empty").mkdir()
+    assert len(UNBC(tree, BINARY, target="frame").read_manifest()) == 12
+    assert "1 folders without an image left out, such as Images/043-jh043/empty" in caplog.text
+
+
+def test_a_folder_that_is_no_subject_is_an_error(tree):
+    (tree / "Images" / "backup").mkdir()
+    with pytest.raises(PainseqError, match=r"Images/backup is not named as a subject: expected Images/<number>-<init"):
+        UNBC(tree, BINARY).read_manifest()
+
+
+@pytest.mark.parametrize("below", ["Images", "Frame_Labels", "nowhere"])
+def test_the_wrong_root_is_an_error_that_says_which_folder_is_meant(tree, below):
+    with pytest.raises(PainseqError, match=r"--data\.root is the folder that holds Images, Frame_Labels and Sequence_"):
+        UNBC(tree / below, BINARY).read_manifest()
+
+
+def test_nothing_to_learn_from_is_an_error(tree):
+    for path in (tree / "Frame_Labels" / "PSPI").rglob("*.txt"):
+        path.write_text("")
+    with pytest.raises(PainseqError, match=r"Of 3 sequences .* no frame can be used: 12 lack a PSPI label in"):
+        UNBC(tree, BINARY, target="frame").read_manifest()
+    shutil.rmtree(tree / "Sequence_Labels")
+    with pytest.raises(PainseqError, match=r"No VAS labels at .*Sequence_Labels/VAS"):
+        UNBC(tree, VAS, target="sequence", label="vas").read_manifest()
+    shutil.rmtree(tree / "Images")
+    (tree / "Images").mkdir()
+    with pytest.raises(PainseqError, match=r"holds no <subject>/<sequence>/<frame>\.png"):
+        UNBC(tree, BINARY).read_manifest()

@@ -1,0 +1,140 @@
+"""X-ITE's layout, and where its labels may stand."""
+
+from pathlib import Path
+
+import pytest
+
+from data_modules import XITE
+from painseq.datamodule import DataOptions
+from painseq.errors import PainseqError
+from painseq.labels import SCHEMES
+
+FOUR = DataOptions(labels="heat_four")
+LABELS = ["0", "1", "2", "3", "-1", "-2", "-3", "4", "5", "6", "-4", "-5", "-6"]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two subjects, one segment a label, from both sides; a scan reads names alone, so the videos are empty."""
+    root = tmp_path / "X-ITE"
+    rows = ["segment,label"]
+    for subject in ("S006", "S007"):
+        for number, label in enumerate(LABELS, start=1):
+            rows.append(f"{subject}_{number:04d},{label}")
+            for modality in ("fvf", "fvs"):
+                path = root / modality / subject / f"{subject}_{number:04d}.mp4"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.mark.parametrize(("view", "modality"), [("frontal", "fvf"), ("side", "fvs")])
+def test_a_segment_is_a_clip_of_one_view(tree, view, modality):
+    clips = {clip.clip_id: clip for clip in XITE(tree, FOUR, view=view, kind="all").read_manifest()}
+    assert len(clips) == 26
+    clip = clips[f"{modality}/S006/S006_0007"]
+    assert (clip.subject_id, clip.label, clip.stimulus) == ("S006", "-3", "electrical")
+    assert clip.video == f"{modality}/S006/S006_0007.mp4" and clip.fps is None
+    stimuli = {clip.label: clip.stimulus for clip in clips.values()}
+    assert {label for label, stimulus in stimuli.items() if stimulus == "heat"} == set("123456")
+    assert stimuli["0"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [("phasic", LABELS[:7]), ("tonic", ["0", *LABELS[7:]]), ("all", LABELS)],
+)
+def test_the_kind_of_pain_is_chosen(tree, kind, labels):
+    clips = XITE(tree, FOUR, kind=kind).read_manifest()
+    assert [clip.label for clip in clips if clip.subject_id == "S007"] == labels
+
+
+@pytest.mark.parametrize("labels", SCHEMES["xite"])
+def test_each_scheme_takes_its_native_labels(tree, labels):
+    data = XITE(tree, DataOptions(labels=labels), kind="all")
+    expected = {name: 2 * len(natives) for name, natives in SCHEMES["xite"][labels].items()}
+    assert data.scheme.counts(data.manifest) == expected
+
+
+def test_the_table_may_lie_elsewhere_and_name_the_subject(tree, tmp_path):
+    (tree / "fvf" / "S006" / "0001.mp4").touch()
+    (tree / "fvf" / "S007" / "0001.mp4").touch()
+    table = tmp_path / "mine.csv"
+    table.write_text("label, segment\n1.0, S006/0001\n-2, S007/0001.mp4\n0,S006_0002\n")
+    clips = {clip.clip_id: clip.label for clip in XITE(tree, FOUR, labels_csv=table).read_manifest()}
+    assert clips == {"fvf/S006/0001": "1", "fvf/S007/0001": "-2", "fvf/S006/S006_0002": "0"}
+    table.write_text("segment,label\n0001,1\n")
+    with pytest.raises(
+        PainseqError, match=r"segment '0001' stands for 2 videos, .* Write the subject before it, as S006/0"
+    ):
+        XITE(tree, FOUR, labels_csv=table).read_manifest()
+
+
+def test_the_labels_may_stand_in_the_names(tree):
+    (tree / "labels.csv").unlink()
+    for path in (tree / "fvf").rglob("*.mp4"):
+        path.unlink()
+    for name in ("S006_heat_03", "S006_none_-2"):
+        (tree / "fvf" / "S006" / f"{name}.mp4").touch()
+    data = XITE(tree, FOUR, pattern=r"(?P<subject>S\d+)/.*_(?P<label>-?\d+)\.mp4")
+    assert [(clip.subject_id, clip.label) for clip in data.read_manifest()] == [("S006", "3"), ("S006", "-2")]
+    assert data.label_problems() == []
+    (tree / "fvf" / "S006" / "other.mp4").touch()
+    with pytest.raises(PainseqError, match=r"fvf/S006/other\.mp4 does not match --data\.pattern '\(\?P<subject>"):
+        data.read_manifest()
+
+
+def test_segments_without_a_label_are_counted_and_told(tree, caplog):
+    (tree / "fvf" / "S006" / "S006_0099.mp4").touch()
+    (tree / "fvf" / "S006" / "S006_0001.mp4").unlink()
+    data = XITE(tree, FOUR)
+    assert len(data.read_manifest()) == 13
+    assert "1 of 26 segments left out, which have no label in labels.csv, such as fvf/S006/S006_0099.mp4" in caplog.text
+    assert data.label_problems() == [
+        "fvf/S006/S006_0099.mp4: no label in labels.csv",
+        "labels.csv: segment 'S006_0001' has no video in fvf",
+    ]
+
+
+@pytest.mark.parametrize("label", ["9", "warm", "1.5"])
+def test_an_unknown_label_is_an_error_with_those_found(tree, label):
+    text = (tree / "labels.csv").read_text()
+    (tree / "labels.csv").write_text(text.replace("S006_0001,0", f"S006_0001,{label}"))
+    with pytest.raises(PainseqError, match=rf"unknown label '{label}'. Found: -3 \(2 clips\).*; known: 0, 1, 2"):
+        _ = XITE(tree, FOUR).manifest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,class\n", r"labels\.csv has the columns name, class; it needs segment and label"),
+        ("", r"labels\.csv has the columns none; it needs segment and label"),
+        ("segment,label\na,1\na,2\n", "line 3: segment 'a' has the label 2 here and 1 above"),
+        ("segment,label\nS999_0001,1\n", "has a label for none of the 26 videos, such as fvf/S006/S006_0001.mp4"),
+        ("segment,label\nS006_0001,5\n", "holds no clip of --data.kind phasic"),
+    ],
+)
+def test_a_table_that_does_not_help_is_an_error(tree, text, message):
+    (tree / "labels.csv").write_text(text)
+    with pytest.raises(PainseqError, match=message):
+        XITE(tree, FOUR).read_manifest()
+
+
+def test_no_labels_at_all_is_an_error_that_tells_both_ways(tree):
+    (tree / "labels.csv").unlink()
+    with pytest.raises(PainseqError, match=r"No labels at .*labels\.csv\. Give --data\.labels_csv .* --data\.pattern"):
+        XITE(tree, FOUR).read_manifest()
+    with pytest.raises(PainseqError, match=r"lacks the named group \(\?P<label>"):
+        XITE(tree, FOUR, pattern=r"(?P<subject>S\d+)/.*")
+    with pytest.raises(PainseqError, match=r"give --data\.labels_csv or --data\.pattern"):
+        XITE(tree, FOUR, pattern="x", labels_csv=tree / "labels.csv")
+
+
+@pytest.mark.parametrize("below", ["fvf", "nowhere"])
+def test_the_wrong_root_is_an_error_that_says_which_folder_is_meant(tree, below):
+    with pytest.raises(PainseqError, match=r"--data\.root is the folder that holds fvf and fvs"):
+        XITE(tree / below, FOUR).read_manifest()
+    (tree / "empty" / "fvf").mkdir(parents=True)
+    with pytest.raises(PainseqError, match=r"holds no <subject>/<segment>\.mp4"):
+        XITE(tree / "empty", FOUR).read_manifest()
