@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_modules.files import mp4_files
 from data_modules.pattern import compiled_pattern
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
@@ -11,8 +12,8 @@ from painseq.records import Clip, Manifest, Part, read_manifest
 from painseq.video import probe_duration_s
 
 PARTS: dict[str, Part] = {"Train": "train", "Validation": "validation", "Test": "test"}
-PATTERN = r"(?P<subject>[^/]+)/(?P=subject)_(?P<label>[A-Za-z_]+)_(?P<trial>\d+)\.mp4"
-TEST_PATTERN = r"(?P<subject>[^/]+)/[^/]+\.mp4"
+PATTERN = r"(?P<subject>[^/]+)/(?P=subject)_(?P<label>[A-Za-z_]+)_(?P<trial>\d+)\.(?i:mp4)"
+TEST_PATTERN = r"(?P<subject>[^/]+)/[^/]+\.(?i:mp4)"
 
 
 class AI4Pain(PainDataModule):
@@ -70,7 +71,7 @@ class AI4Pain(PainDataModule):
     def _part(self, folder: str, part: Part) -> list[Clip]:
         clips: list[Clip] = []
         pattern = self.test_pattern if part == "test" else self.pattern
-        for path in sorted((self.root / folder).rglob("*.mp4")):
+        for path in mp4_files(self.root / folder, "**/*"):
             below = path.relative_to(self.root / folder).as_posix()
             match = pattern.fullmatch(below)
             if match is None:

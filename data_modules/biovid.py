@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from data_modules.files import mp4_files, subfolders
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, Part
@@ -141,7 +142,7 @@ class BioVid(PainDataModule):
         return videos or folders
 
     def _clip(self, path: Path) -> Clip:
-        below, is_video = path.relative_to(self.root), path.suffix == ".mp4"
+        below, is_video = path.relative_to(self.root), path.suffix.lower() == ".mp4"
         name = path.stem if is_video else path.name
         match = SAMPLE.fullmatch(name)
         if is_video and (match is None or match["subject"] != path.parent.name):
@@ -216,25 +217,19 @@ class BioVid(PainDataModule):
 
 def video_files(root: Path) -> list[Path]:
     """The clips of the layout of videos; hidden files are left alone."""
-    return sorted(path for path in root.glob("PartA/video/*/*.mp4") if not path.name.startswith("."))
+    return mp4_files(root, "PartA/video/*/*")
 
 
 def image_folders(root: Path) -> list[Path]:
     """The clips of the layout of images: folders named as samples, in the root or one below, and those beside them."""
     found: list[Path] = []
-    for folder in _folders(root):
-        below = [] if SAMPLE.fullmatch(folder.name) else _folders(folder)
+    for folder in subfolders(root):
+        below = [] if SAMPLE.fullmatch(folder.name) else subfolders(folder)
         if SAMPLE.fullmatch(folder.name):
             found.append(folder)
         elif any(SAMPLE.fullmatch(path.name) for path in below):
             found += below
     return found
-
-
-def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def disagreeing_folders(root: Path, clips: Iterable[Path]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from data_modules.pattern import compiled_pattern
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
+from painseq.labels import in_order
 from painseq.records import Clip, Manifest, read_manifest
 
 log = logging.getLogger("painseq")
@@ -56,7 +57,7 @@ class Folder(PainDataModule):
         super().__init__(root, options)
         if not name.strip() or "/" in name:
             raise PainseqError(f"--data.name is {name!r}; it names the data set, in a word without a slash.")
-        names = tuple(map(str, classes))
+        names = tuple(_composed(str(name)) for name in classes)
         if len(set(names)) != len(names):
             raise PainseqError(f"--data.classes names a class twice: {', '.join(names)}.")
         if fps is not None and not fps > 0:
@@ -83,6 +84,11 @@ class Folder(PainDataModule):
                 f"({', '.join(self.classes)}); so with {len(strange)} of {len(manifest)} clips. Name the class there, "
                 "in its place in the order of pain, or take these clips out of the data."
             )
+        if not self.classes:
+            found = ", ".join(in_order({clip.label for clip in manifest if clip.label is not None}))
+            log.info(
+                "%s: labels found: %s. --data.classes says which there may be, and in what order.", self.name, found
+            )
         absent = [name for name in self.classes if all(clip.label != name for clip in manifest)]
         if absent:
             log.warning("%s: no clip of class %s, which --data.classes names.", self.name, ", ".join(absent))
@@ -104,13 +110,6 @@ class Folder(PainDataModule):
         table = read_manifest(self.manifest_csv, self.root, self.name)
         if not len(table):
             raise PainseqError(f"{self.manifest_csv} lists no clip.")
-        for clip in table:
-            path = PurePosixPath(clip.video)
-            if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:|.*\\", clip.video):
-                raise PainseqError(
-                    f"{self.manifest_csv}: clip {clip.clip_id!r} has the video {clip.video!r}. Give its path below "
-                    "--data.root, with forward slashes."
-                )
         absent = sorted({clip.video for clip in table if not table.path(clip).exists()})
         if absent:
             log.warning(
@@ -166,14 +165,14 @@ class Folder(PainDataModule):
             if match is None or not match["subject"]:
                 raise PainseqError(
                     f"{path} does not match --data.pattern {self.pattern.pattern!r}, which is compared with the path "
-                    f"below {self.root} without the suffix: {clip_id!r}. Rename the file, set the pattern to your "
+                    f"below --data.root without the suffix: {clip_id!r}. Rename the file, set the pattern to your "
                     "names, or list the clips in a table: --data.manifest."
                 )
             yield Clip(
                 clip_id=clip_id,
-                subject_id=match["subject"],
+                subject_id=_composed(match["subject"]),
                 video=path,
-                label=match["label"],
+                label=match["label"] and _composed(match["label"]),
                 fps=self.fps if path in sequences else None,
             )
 
@@ -197,3 +196,8 @@ class Folder(PainDataModule):
                     # Tables and notes often lie in the root itself; face boxes lie beside their videos.
                     others.append(path)
         return videos, sequences, others
+
+
+def _composed(name: str) -> str:
+    """A name as it is usually typed: some systems write ä in file names as a and two dots."""
+    return unicodedata.normalize("NFC", name)

@@ -7,6 +7,7 @@ import math
 import re
 from pathlib import Path
 
+from data_modules.files import subfolders
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
@@ -67,7 +68,7 @@ class MIntPAIN(PainDataModule):
                 )
             )
         if not clips:
-            held = sorted({path.name for folder, _ in sequences for path in _folders(folder)})
+            held = sorted({path.name for folder, _ in sequences for path in subfolders(folder)})
             raise PainseqError(
                 f"No sequence below {self.root} has the folder {self.modality}; they have: "
                 f"{', '.join(held) or 'none'}. Choose one with --data.modality."
@@ -100,9 +101,9 @@ class MIntPAIN(PainDataModule):
         if not self.root.is_dir():
             raise PainseqError(f"No MIntPAIN data at {self.root}: --data.root is the folder that holds the subjects.")
         found = []
-        for subject in _folders(self.root):
-            for trial in _folders(subject):
-                for folder in _folders(trial):
+        for subject in subfolders(self.root):
+            for trial in subfolders(subject):
+                for folder in subfolders(trial):
                     match = SEQUENCE.fullmatch(folder.name)
                     if match is None:
                         raise PainseqError(
@@ -117,7 +118,3 @@ class MIntPAIN(PainDataModule):
                 "subjects."
             )
         return found
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

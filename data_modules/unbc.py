@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from data_modules.files import subfolders
 from painseq.action_units import pspi
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
-from painseq.labels import SCHEMES
+from painseq.labels import SCALES, SCHEMES
 from painseq.records import Clip, Manifest
 from painseq.video.container import image_files
 
@@ -78,6 +79,8 @@ class UNBC(PainDataModule):
                 raise PainseqError(f"--data.{name} is {value}; it must be more than 0.")
         self.target = target
         self.label = label
+        if label != "pspi":
+            self.classes = (SCALES[label],)
         self.fps = fps
         self.window_s = window_s
         self.stride_s = stride_s
@@ -137,11 +140,10 @@ class UNBC(PainDataModule):
                     problems.append(
                         f"{sequence.item}: {len(lacking)} of {len(sequence.frames)} frames have no PSPI: {lacking[0]}"
                     )
-            for scale in RATINGS:
-                if _rating_folder(self.root, scale).is_dir():
-                    rating = _read_number(_rating_folder(self.root, scale) / f"{sequence.item}.txt", self.root)
-                    if isinstance(rating, str):
-                        problems.append(f"{sequence.item}: no {scale.upper()}: {rating}")
+            if self.label != "pspi":
+                rating = _read_number(_rating_folder(self.root, self.label) / f"{sequence.item}.txt", self.root)
+                if isinstance(rating, str):
+                    problems.append(f"{sequence.item}: no {self.label.upper()}: {rating}")
         by_sequence: dict[str, list[PSPIDisagreement]] = {}
         for found in pspi_disagreements(self.root):
             by_sequence.setdefault(found.sequence, []).append(found)
@@ -188,7 +190,8 @@ class UNBC(PainDataModule):
             video=sequence.video,
             label=label,
             start_s=first / self.fps,
-            end_s=None if whole else end / self.fps,
+            # In the middle between two images: sampled at a higher rate, the clip shows none of the next one.
+            end_s=None if whole else (end - 0.5) / self.fps,
             fps=self.fps,
             stimulus="clinical",
         )
@@ -247,13 +250,13 @@ def find_sequences(root: Path) -> list[Sequence]:
             "Sequence_Labels."
         )
     sequences, empty = [], []
-    for subject in _folders(images):
+    for subject in subfolders(images):
         if not SUBJECT.fullmatch(subject.name):
             raise PainseqError(
                 f"{subject.relative_to(root).as_posix()} is not named as a subject: expected "
                 "Images/<number>-<initials and number>, such as 042-ll042. Move other folders out of Images."
             )
-        for folder in _folders(subject):
+        for folder in subfolders(_inner(images, subject.name)):
             video = folder.relative_to(root).as_posix()
             try:
                 frames = tuple(path.stem for path in image_files(folder))
@@ -279,8 +282,11 @@ def pspi_disagreements(root: Path) -> list[PSPIDisagreement]:
             if value is None or not path.is_file():
                 continue
             try:
-                known = pspi_of(read_facs(path))
-                if abs(known - value) > 1e-6:
+                units = read_facs(path)
+                known = pspi_of(units)
+                # Whether AU43 stands there with an intensity or by being listed is not sure.
+                listed = pspi_of({**units, 43: 1.0}) if 43 in units else known
+                if min(abs(known - value), abs(listed - value)) > 1e-6:
                     found.append(PSPIDisagreement(sequence.item, frame, value, f"{known:g}"))
             except PainseqError as error:
                 found.append(PSPIDisagreement(sequence.item, frame, value, f"unreadable ({error})"))
@@ -318,6 +324,12 @@ def _inner(folder: Path, name: str) -> Path:
     """`folder/name`; where copies left `name/name`, the innermost."""
     folder = folder / name
     while (folder / name).is_dir():
+        beside = [path.name for path in subfolders(folder) if path.name != name]
+        if beside:
+            raise PainseqError(
+                f"{folder} holds another {name}, and {beside[0]} beside it ({len(beside)} such). Move the folders of "
+                "the inner one beside these, so that none is left out."
+            )
         folder = folder / name
     return folder
 
@@ -328,10 +340,6 @@ def _frame_folder(root: Path, name: str) -> Path:
 
 def _rating_folder(root: Path, scale: Scale) -> Path:
     return _inner(_inner(root, "Sequence_Labels"), scale.upper())
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _read_pspi(root: Path, sequence: Sequence) -> tuple[list[float | None], list[str]]:

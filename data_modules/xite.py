@@ -6,9 +6,10 @@ import csv
 import logging
 import re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from data_modules.files import mp4_files
 from data_modules.pattern import compiled_pattern
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
@@ -87,7 +88,7 @@ class XITE(PainDataModule):
         not_wanted = {"phasic": TONIC, "tonic": PHASIC, "all": ()}[self.kind]
         clips = [
             Clip(
-                clip_id=video.removesuffix(".mp4"),
+                clip_id=str(PurePosixPath(video).with_suffix("")),
                 subject_id=self._subject(video),
                 video=video,
                 label=label,
@@ -101,21 +102,12 @@ class XITE(PainDataModule):
         return Manifest(self.name, self.root, tuple(clips))
 
     def label_problems(self) -> list[str]:
-        """Segments without a label, and rows of the table without a segment."""
-        videos = self._videos()
-        problems = [
+        """Segments without a label. Rows of the table without a segment are none: a view may lack some."""
+        return [
             f"{video}: no label in {self._table().name}"
-            for video, label in self._labels(videos).items()
+            for video, label in self._labels(self._videos()).items()
             if label is None
         ]
-        if self.pattern is None:
-            names = {name for video in videos for name in _names(video)}
-            problems += [
-                f"{self._table().name}: segment {segment!r} has no video in {VIEWS[self.view]}"
-                for segment in _read_table(self._table())
-                if segment not in names
-            ]
-        return problems
 
     def _videos(self) -> list[str]:
         """Paths relative to the root."""
@@ -125,11 +117,7 @@ class XITE(PainDataModule):
                 f"No X-ITE videos at {folder}. --data.root is the folder that holds {' and '.join(VIEWS.values())}; "
                 "--data.view chooses between them."
             )
-        found = [
-            path.relative_to(self.root).as_posix()
-            for path in sorted(folder.glob("*/*.mp4"))
-            if not path.name.startswith(".")
-        ]
+        found = [path.relative_to(self.root).as_posix() for path in mp4_files(folder, "*/*")]
         if not found:
             raise PainseqError(f"{folder} holds no <subject>/<segment>.mp4.")
         return found
@@ -171,7 +159,7 @@ class XITE(PainDataModule):
 def _names(video: str) -> tuple[str, str]:
     """What a table may call a video: <subject>/<stem> and <stem>."""
     _, subject, file = video.split("/")
-    stem = file.removesuffix(".mp4")
+    stem = PurePosixPath(file).stem
     return f"{subject}/{stem}", stem
 
 

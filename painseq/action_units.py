@@ -14,6 +14,7 @@ from torch import Tensor
 from painseq.errors import PainseqError
 from painseq.faces.openface import nearest_rows, read_openface
 from painseq.records import Clip, Manifest
+from painseq.video import bare_name
 
 INTENSITIES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
 """Action units of which OpenFace estimates the intensity, 0 to 5."""
@@ -149,7 +150,7 @@ def _first_fall(frame: NDArray[np.float64]) -> str:
 
 def table_of(video: Path) -> Path:
     """Where a video's table lies if it lies beside it: under the video's name, as OpenFace calls it."""
-    return video.with_suffix(".csv")
+    return video.with_name(f"{bare_name(video)}.csv")
 
 
 class OpenFaceTables:

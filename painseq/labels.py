@@ -28,6 +28,9 @@ NATIVE: Mapping[str, tuple[str, ...]] = {
 }
 """All labels that a data set uses, in order of pain."""
 
+SCALES: Mapping[str, str] = {"vas": "0..10", "opr": "0..5", "aff": "0..15", "sen": "0..15"}
+"""Ratings of whole sequences (UNBC): schemes whose name begins so are for them."""
+
 SCHEMES: Mapping[str, Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "biovid": {
         "binary": {"no_pain": ("BL1",), "high_pain": ("PA4",)},
@@ -48,7 +51,7 @@ SCHEMES: Mapping[str, Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "binary": {"no_pain": ("No_Pain",), "high_pain": ("High_Pain",)},
         "three": {"no_pain": ("No_Pain",), "low_pain": ("Low_Pain",), "high_pain": ("High_Pain",)},
     },
-    # PSPI, from 0 to 16; below them the ratings of whole sequences: VAS 0 to 10, OPR 0 to 5, AFF and SEN 0 to 15.
+    # PSPI, from 0 to 16; below them the ratings of whole sequences.
     "unbc": {
         "binary": {"no_pain": ("0",), "high_pain": (">0..16",)},
         "three": {"no_pain": ("0",), "low_pain": (">0..2",), "high_pain": (">2..16",)},
@@ -176,8 +179,10 @@ class LabelScheme:
         listed = ", ".join(f"{label} ({found[label]} clips)" for label in in_order(found))
         unknown = [label for label in in_order(found) if not self.knows(label)]
         if unknown:
+            first = next(clip.clip_id for clip in manifest if clip.label == unknown[0])
             raise PainseqError(
-                f"{manifest.name}: unknown label {unknown[0]!r}. Found: {listed}; known: {', '.join(self.known)}."
+                f"{manifest.name}: unknown label {unknown[0]!r}. Found: {listed}; known: {', '.join(self.known)}. "
+                f"It is that of the clip {first!r}."
             )
         for label in found:
             claiming = [name for name, entries in self.classes.items() if _is_among(label, entries)]
@@ -186,8 +191,11 @@ class LabelScheme:
                     f"{manifest.name}: label {label!r} belongs to {' and '.join(claiming)}; give it one."
                 )
         left_out = [label for label in in_order(found) if self.target(label) is None]
-        if left_out and not self.known:
+        if left_out and (self.name == "own" or not self.known):
             log.warning("%s: no class for %s; found: %s.", manifest.name, ", ".join(left_out), listed)
+        idle = [e for entries in self.classes.values() for e in entries if not any(_is_among(n, [e]) for n in found)]
+        if idle and self.name == "own":
+            log.warning("%s: no clip has the label %s; found: %s.", manifest.name, ", ".join(idle), listed)
         return manifest.only(clip for clip in manifest if self.target(clip.label) is not None)
 
     def counts(self, clips: Manifest | tuple[Clip, ...]) -> dict[str, int]:
@@ -211,8 +219,9 @@ def label_scheme(dataset: str, name: str) -> LabelScheme:
             "label a class: labels: native."
         )
     if name not in schemes:
-        raise PainseqError(f"{dataset} has no label scheme {name!r}; it has: {', '.join(schemes)}, native.")
-    return LabelScheme(dataset, name, schemes[name], NATIVE[dataset])
+        raise PainseqError(f"{dataset} has no label scheme {name!r}; it has: {', '.join(schemes)}.")
+    scale = SCALES.get(name.partition("_")[0])
+    return LabelScheme(dataset, name, schemes[name], NATIVE[dataset] if scale is None else (scale,))
 
 
 def own_scheme(
@@ -246,7 +255,10 @@ def own_scheme(
         for entry in entries:
             if claims[entry] > 1:
                 raise PainseqError(f"labels lists {entry!r} more than once; a label has one class.")
-            if not _RANGE.fullmatch(entry) and not scheme.knows(entry):
+            span = _RANGE.fullmatch(entry)
+            if span is not None and float(span["low"]) > float(span["high"]):
+                raise PainseqError(f"labels gives class {name} the range {entry!r}, which ends before it begins.")
+            if span is None and not scheme.knows(entry):
                 raise PainseqError(
                     f"labels gives class {name} the label {entry!r}, which {dataset} does not use; it uses: "
                     f"{', '.join(scheme.known)}."
@@ -298,7 +310,11 @@ def check_same_classes(trained: tuple[str, ...], data: tuple[str, ...]) -> None:
 
 
 def _is_among(label: str, entries: Sequence[str]) -> bool:
-    return any(label == entry or _in_range(label, entry) for entry in entries)
+    number = _number(label)
+    return any(
+        label == entry or (number is not None and number == _number(entry)) or _in_range(label, entry)
+        for entry in entries
+    )
 
 
 @lru_cache(maxsize=4096)

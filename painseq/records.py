@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from painseq.errors import PainseqError
@@ -79,6 +81,15 @@ class Manifest:
         twice = [clip_id for clip_id, n in Counter(clip.clip_id for clip in self.clips).items() if n > 1]
         if twice:
             raise PainseqError(f"{self.name}: clip id {twice[0]!r} stands for more than one clip ({len(twice)} such).")
+        spelling: dict[str, str] = {}
+        for subject in self.subjects:
+            same = spelling.setdefault(_plain(subject), subject)
+            if same != subject:
+                raise PainseqError(
+                    f"{self.name}: subjects {same!r} and {subject!r} differ in capitals, blanks or the encoding of a "
+                    "letter alone. If they are one person, a split would put that person on both sides: write the name "
+                    "in one way. If they are two, give one of them another name."
+                )
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -114,6 +125,10 @@ class Manifest:
                 writer.writerow(["" if value is None else value for value in dataclasses.astuple(clip)])
 
 
+def _plain(subject: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", subject).casefold().split())
+
+
 def read_manifest(path: Path, root: Path, name: str) -> Manifest:
     """Read a manifest CSV: columns as `Clip`'s fields, of which clip_id, subject_id and video are required.
 
@@ -145,6 +160,9 @@ def _clip_of(row: Mapping[str | None, str]) -> Clip:
     if None in row:
         raise PainseqError("more cells than columns.")
     cells = {key: value.strip() or None for key, value in row.items() if value is not None}
+    video = cells.get("video") or ""
+    if PurePosixPath(video).is_absolute() or ".." in PurePosixPath(video).parts or re.match(r"[A-Za-z]:|.*\\", video):
+        raise PainseqError(f"the video is {video!r}. Give its path below the data set's root, with forward slashes.")
 
     def number(key: str) -> float | None:
         cell = cells.get(key)
@@ -156,7 +174,7 @@ def _clip_of(row: Mapping[str | None, str]) -> Clip:
     return Clip(
         clip_id=cells.get("clip_id") or "",
         subject_id=cells.get("subject_id") or "",
-        video=cells.get("video") or "",
+        video=video,
         label=cells.get("label"),
         start_s=number("start_s") or 0.0,
         end_s=number("end_s"),

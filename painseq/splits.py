@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
@@ -393,6 +393,9 @@ def _named(manifest: Manifest, protocol: str, lists: Mapping[Part, Iterable[str]
 
 def _tell_left_out(split: Split, manifest: Manifest) -> None:
     taken = {subject for part in PARTS for subject in split.subjects(part)}
+    if split.protocol == "official_inner":
+        # That it leaves the official validation part alone is what it is for.
+        taken |= {clip.subject_id for clip in manifest if clip.part == "validation"}
     left_out = [subject for subject in manifest.subjects if subject not in taken]
     if left_out:
         clips = sum(clip.subject_id not in taken for clip in manifest)
@@ -433,6 +436,16 @@ def write_split(path: Path, split: Split, manifest: Manifest, made_with: Mapping
         raise PainseqError(f"{path} cannot be written: {error}.") from error
 
 
+def read_made_with(path: Path) -> dict[str, object]:
+    """What decided the split in a file.
+
+    Raises:
+        PainseqError: no such file, or not a split.
+    """
+    made_with = _read_file(path).get("made_with")
+    return made_with if isinstance(made_with, dict) else {}
+
+
 def read_split(path: Path, manifest: Manifest) -> Split:
     """Read a split that `write_split` wrote. Its protocol is the one that made it.
 
@@ -442,15 +455,7 @@ def read_split(path: Path, manifest: Manifest) -> Split:
         PainseqError: no such file, not a split, of another data set, or it names a subject without a clip.
         LeakError: a subject in two parts.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PainseqError(f"No split file at {path}. `painseq split` writes one.") from error
-    except (OSError, ValueError) as error:
-        raise PainseqError(f"{path} cannot be read as a split: {error}.") from error
-    if not isinstance(content, dict) or content.get("format") != FILE_FORMAT:
-        found = repr(content.get("format")) if isinstance(content, dict) else "none"
-        raise PainseqError(f"{path} is no split file of format {FILE_FORMAT}; its format: {found}.")
+    content = _read_file(path)
     for key in ("data_set", "fingerprint", "protocol"):
         if not isinstance(content.get(key), str):
             raise PainseqError(f"{path}: {key} is {content.get(key)!r}; it must be a text.")
@@ -471,6 +476,19 @@ def read_split(path: Path, manifest: Manifest) -> Split:
             manifest.fingerprint(),
         )
     return split
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PainseqError(f"No split file at {path}. `painseq split` writes one.") from error
+    except (OSError, ValueError) as error:
+        raise PainseqError(f"{path} cannot be read as a split: {error}.") from error
+    if not isinstance(content, dict) or content.get("format") != FILE_FORMAT:
+        found = repr(content.get("format")) if isinstance(content, dict) else "none"
+        raise PainseqError(f"{path} is no split file of format {FILE_FORMAT}; its format: {found}.")
+    return content
 
 
 def qualified(dataset: str, subjects: Iterable[str]) -> frozenset[str]:

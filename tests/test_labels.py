@@ -31,7 +31,7 @@ def test_an_unknown_label_is_an_error_that_lists_those_found():
 
 
 def test_unknown_schemes_and_data_sets_say_what_there_is():
-    with pytest.raises(PainseqError, match=r"it has: binary, three, five, .*native"):
+    with pytest.raises(PainseqError, match=r"it has: binary, three, five, BL1_PA1"):
         label_scheme("biovid", "four")
     with pytest.raises(PainseqError, match=r"biovid, ai4pain.*For data of your own .*labels: native"):
         label_scheme("atari", "five")
@@ -58,7 +58,8 @@ def test_every_scheme_maps_native_labels_once(dataset, name):
     assert len(natives) == len(set(natives))
     assert all(scheme.knows(label) for label in natives if ".." not in label)
     # Every whole number and half of a scale: `apply` refuses one that two classes claim.
-    scale = [f"{value / 2:g}" for value in range(33)] if dataset == "unbc" else NATIVE[dataset]
+    halves = [f"{value / 2:g}" for value in range(33)]
+    scale = [label for label in halves if scheme.knows(label)] if dataset == "unbc" else NATIVE[dataset]
     taking_part = scheme.apply(manifest(*scale, name=dataset))
     assert {scheme.target(clip.label) for clip in taking_part} == set(range(len(scheme.classes)))
 
@@ -187,3 +188,20 @@ def test_the_classes_of_an_experiment_come_from_its_options():
     assert ordered.scheme.class_names == ("ouch", "calm")
     with pytest.raises(PainseqError, match="No label schemes for data set 'mine'"):
         _ = Listed(DataOptions(labels="three"), "ouch").manifest
+
+
+@pytest.mark.parametrize("entry", ["10..1", ">5..4"])
+def test_a_range_that_ends_before_it_begins_is_an_error(entry):
+    with pytest.raises(PainseqError, match="ends before it begins"):
+        own_scheme("mine", {"no": ["0"], "pain": [entry]})
+
+
+def test_numbers_are_the_same_however_they_are_written():
+    scheme = own_scheme("mine", {"no": ["0"], "pain": [">0..10"]})
+    assert [scheme.target(label) for label in ("0.0", "0", "0.5", "word")] == [0, 0, 1, None]
+
+
+def test_a_label_of_ones_own_scheme_that_no_clip_has_is_told(caplog):
+    clips = tuple(Clip(f"c{n}", f"s{n}", "v.mp4", label=str(n)) for n in range(4))
+    own_scheme("mintpain", {"no": ["0"], "pain": ["1..2", "4"]}).apply(Manifest("mintpain", Path(), clips))
+    assert "no class for 3" in caplog.text and "no clip has the label 4" in caplog.text

@@ -9,11 +9,12 @@ from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, read_manifest
 
 text = st.text("abcXYZ012_-#/. ,\"'é", min_size=1, max_size=12).map(str.strip).filter(bool)
+plain = st.text("abcXYZ012_-#é", min_size=1, max_size=12)
 clips = st.builds(
     Clip,
     clip_id=text,
-    subject_id=text,
-    video=text,
+    subject_id=plain,
+    video=plain,
     label=st.none() | text,
     start_s=st.floats(0, 1e4),
     end_s=st.none() | st.floats(1e4 + 1, 1e5),
@@ -64,3 +65,23 @@ def test_a_bad_manifest_is_an_error_with_its_line(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(PainseqError, match=message):
         read_manifest(path, tmp_path, "set")
+
+
+@pytest.mark.parametrize("other", ["p01", "P01 ", "P 01".replace(" ", "") + "\u00a0", "P01\t"])
+def test_one_person_under_two_spellings_is_an_error(other):
+    clips = (Clip("a", "P01", "a.mp4"), Clip("b", other, "b.mp4"))
+    with pytest.raises(PainseqError, match=r"differ in capitals, blanks or the encoding of a letter alone"):
+        Manifest("mine", Path(), clips)
+
+
+def test_a_letter_has_one_encoding():
+    clips = (Clip("a", "Jos\u00e9", "a.mp4"), Clip("b", "Jose\u0301", "b.mp4"))
+    with pytest.raises(PainseqError, match="encoding of a letter"):
+        Manifest("mine", Path(), clips)
+
+
+@pytest.mark.parametrize("video", ["/home/klinik/meyer.mp4", "../../secret.mp4", "C:\\a.mp4", "a\\b.mp4"])
+def test_a_table_names_no_place_outside_the_root(tmp_path, video):
+    (tmp_path / "clips.csv").write_text(f"clip_id,subject_id,video\na,s,{video}\n")
+    with pytest.raises(PainseqError, match=r"line 2: the video is .*below the data set's root"):
+        read_manifest(tmp_path / "clips.csv", tmp_path, "mine")

@@ -145,9 +145,7 @@ def store(bench: Bench) -> str:
                 rounds,
             )
     gigabytes = lengths.sum() * width * 2 / 1e9
-    rows = [
-        f"| {title} | {gigabytes / min(each):.2f} | {count / min(each):,.0f} |" for title, each in seconds.items()
-    ]
+    rows = [f"| {title} | {gigabytes / min(each):.2f} | {count / min(each):,.0f} |" for title, each in seconds.items()]
     return "\n".join(
         [
             f"{count} clips of up to {frames} frames, {width} float16 features, batches of {size}.",

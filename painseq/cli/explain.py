@@ -89,7 +89,7 @@ def explain_video(
     target = model.class_names.index(name)
     clip = model.crops(video, start_s, end_s, locator, image_fps)
     beside = [stream for stream in model.streams if stream != "cnn"]
-    extra = assemble(clip, beside, model.openface(video, clip.times_s, start_s)) if beside else None
+    extra = assemble(clip, beside, model.openface(video, clip.times_s, start_s, image_fps)) if beside else None
     heat = grad_cam(model, clip.features, clip.present, target, extra)
     faces = show_faces or is_generated(video)
     log.info("%s: %s %.2f.%s", video.name, name, prediction.probabilities[name], "" if faces else " Faces not drawn.")

@@ -12,7 +12,7 @@ from rich.table import Table
 from painseq.cli.experiment import ExperimentCLI
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
-from painseq.splits import write_split
+from painseq.splits import read_made_with, write_split
 
 log = logging.getLogger("painseq")
 
@@ -28,7 +28,9 @@ def main(argv: Sequence[str]) -> int:
     if not isinstance(data, PainDataModule):
         raise PainseqError("`painseq split` needs a data set: --config configs/data/biovid.yaml, or --data BioVid.")
     options = data.options.split
-    write_split(out, data.split, data.manifest, options.decisive())
+    # A file made of a file tells what made the first one, not where that lies here.
+    made_with = options.decisive() if options.protocol != "file" or options.file is None else read_made_with(options.file)
+    write_split(out, data.split, data.manifest, made_with)
     Console().print(parts_table(data))
     log.info("Written to %s. To use it: --data.options.split.protocol file --data.options.split.file %s", out, out)
     return 0

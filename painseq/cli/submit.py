@@ -145,6 +145,7 @@ def read_items(path: Path, id_column: str = "item") -> dict[str, str]:
         PainseqError: no such file, neither column, an empty cell, an item twice, with its line.
     """
     rows, columns = _read_rows(path)
+    columns = [name.strip() for name in columns]
     given = [column for column in ("clip_id", id_column) if column in columns]
     if not given:
         raise PainseqError(f"{path}: no column clip_id or {id_column}. Columns found: {', '.join(columns) or 'none'}.")
@@ -249,6 +250,10 @@ def check_submission(path: Path, layout: SubmissionFormat, items: Collection[str
     """
     rows, columns = _read_rows(path)
     problems = []
+    blank = [line for line, row in ((1, columns), *rows) if any(cell != cell.strip() for cell in row)]
+    if blank:
+        problems.append(f"blanks before or behind a cell ({_some([f'line {line}' for line in blank])}).")
+    columns = [name.strip() for name in columns]
     if tuple(columns) != layout.columns:
         problems.append(f"the columns are {', '.join(columns) or 'none'}; expected: {', '.join(layout.columns)}.")
     twice = sorted(name for name, count in Counter(columns).items() if count > 1)
@@ -310,7 +315,7 @@ def _read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            columns = [name.strip() for name in next(reader, [])]
+            columns = next(reader, [])
             return [(reader.line_num, row) for row in reader if row], columns
     except (UnicodeDecodeError, csv.Error) as error:
         raise PainseqError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from error

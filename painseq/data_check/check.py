@@ -32,6 +32,8 @@ FACELESS_SUBJECT = 0.2
 
 Key = TypeVar("Key")
 
+NAMED = 5
+
 
 def check_data(
     data: PainDataModule,
@@ -57,14 +59,13 @@ def check_data(
     faceless = None if tracks is None else read_faceless(tracks)
     disagreeing = data.label_problems()
     try:
-        manifest = data.read_manifest()
+        manifest, scheme = data.read_manifest(), data.scheme
     except PainseqError as error:
         if not disagreeing:
             raise
         listed = Finding("labels", "error", f"so nothing else was looked at: {below(data.root, error)}")
         problems = (*_disagreeing(data.root, disagreeing), listed)
         return DataCheck(data.name, is_generated(data.root), 0, 0, 0, (), (), {}, problems)
-    scheme = data.scheme
     by_video: dict[str, list[Clip]] = defaultdict(list)
     for clip in manifest:
         by_video[clip.video].append(clip)
@@ -139,7 +140,7 @@ def _duplicates(by_video: Mapping[str, Sequence[Clip]], videos: Iterable[VideoFa
     subjects, parts, labels, harmless = [], [], [], []
     for group in same.values():
         clips = [clip for video in group for clip in by_video[video]]
-        names = " = ".join(group)
+        names = " = ".join(group[:NAMED]) + (f" = {len(group) - NAMED} more" if len(group) > NAMED else "")
         of_subjects = sorted({clip.subject_id for clip in clips})
         of_parts = sorted({clip.part or "no part" for clip in clips})
         of_labels = sorted({", ".join(sorted({clip.label or "hidden" for clip in by_video[video]})) for video in group})

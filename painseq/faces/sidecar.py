@@ -12,6 +12,7 @@ from painseq.errors import PainseqError
 from painseq.faces.locator import Face, Locator
 from painseq.faces.openface import nearest_rows, read_openface
 from painseq.spec import Spec
+from painseq.video import bare_name
 
 _POINTS = 68
 
@@ -43,7 +44,7 @@ class Sidecar(Locator):
 
     def _places(self, video: Path) -> tuple[Path, Path]:
         folder = video.parent if self.directory is None else Path(self.directory)
-        return folder / f"{video.stem}.faces.safetensors", folder / f"{video.stem}.csv"
+        return folder / f"{bare_name(video)}.faces.safetensors", folder / f"{bare_name(video)}.csv"
 
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
         """The stored faces.

@@ -1,6 +1,6 @@
 """Video files and folders of images: frames by their timestamps, whatever decodes them."""
 
-from painseq.video.container import Timeline, probe_duration_s, read_timeline, video_digest
+from painseq.video.container import Timeline, bare_name, probe_duration_s, read_timeline, video_digest
 from painseq.video.reading import open_video, read_chunks
 from painseq.video.sampling import frame_indices
 from painseq.video.video import Video
@@ -9,6 +9,7 @@ from painseq.video.writing import write_video
 __all__ = [
     "Timeline",
     "Video",
+    "bare_name",
     "frame_indices",
     "open_video",
     "probe_duration_s",

@@ -26,6 +26,7 @@ _ONE_FRAME_A_PACKET = ("h264", "hevc", "mpeg4", "vp9", "av1", "mjpeg")
 _TRUSTED_CONTAINERS = ("mov", "matroska")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 _MIB = 1 << 20
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 
 @dataclass(frozen=True)
@@ -272,3 +273,8 @@ def video_digest(path: Path, image_fps: float | None = None) -> str:
         content.seek(max(0, size - _MIB))
         state.update(content.read(_MIB))
     return state.hexdigest()
+
+
+def bare_name(video: Path) -> str:
+    """A video's name without its suffix; a folder of images has none, whatever dots are in its name."""
+    return video.stem if video.suffix.lower() in VIDEO_SUFFIXES or video.is_file() else video.name

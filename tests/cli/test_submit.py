@@ -241,3 +241,10 @@ def test_what_is_written_is_in_order_whatever_the_items(tmp_path_factory, names,
     assert write_submission(predictions, folder / "s.csv", layout, fill="no_pain", items=items) == len(names)
     assert check_submission(folder / "s.csv", layout, names) == []
     assert list(read_items(folder / "s.csv")) == order
+
+
+def test_blanks_around_cells_are_told(painseq, predicted, tmp_path):
+    path = tmp_path / "padded.csv"
+    path.write_text(" item ,label\nTest/S1/1, Low_Pain\nTest/S1/2,No_Pain\nTest/S2/1,High_Pain\n")
+    said = painseq("submit", "--check", path, "--predictions", predicted)
+    assert said.code == 1 and "blanks before or behind a cell (line 1; line 2)" in said.err + said.out

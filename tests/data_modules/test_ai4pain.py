@@ -154,3 +154,12 @@ def test_a_table_of_clips_stands_for_the_scan(tree, tmp_path):
     table.write_text("clip_id,subject_id,video,label,part,start_s,end_s\na,P1,any/where.mp4,High_Pain,train,2,12\n")
     (clip,) = AI4Pain(tree, manifest=table).manifest
     assert (clip.clip_id, clip.video, clip.start_s, clip.end_s, clip.part) == ("a", "any/where.mp4", 2, 12, "train")
+
+
+def test_suffixes_count_in_any_case_and_hidden_files_not_at_all(tree, coded_video):
+    before = {clip.clip_id for clip in AI4Pain(tree, options()).read_manifest()}
+    test = next((tree / "Test").rglob("*.mp4"))
+    (test.parent / f"._{test.name}").write_bytes(b"resource fork")
+    assert {clip.clip_id for clip in AI4Pain(tree, options()).read_manifest()} == before
+    test.rename(test.with_suffix(".MP4"))
+    assert {clip.clip_id for clip in AI4Pain(tree, options()).read_manifest()} == before

@@ -193,9 +193,9 @@ def test_videos_of_the_table_that_are_not_there_are_counted(tree, tmp_path, capl
     ("rows", "message"),
     [
         ("", "lists no clip"),
-        ("a,S1,/home/me/a.mp4,pain,,,\n", r"has the video '/home/me/a.mp4'. Give its path below --data\.root"),
-        ("a,S1,../a.mp4,pain,,,\n", r"Give its path below --data\.root"),
-        ("a,S1,C:/a.mp4,pain,,,\n", r"Give its path below --data\.root"),
+        ("a,S1,/home/me/a.mp4,pain,,,\n", r"the video is '/home/me/a.mp4'. Give its path below"),
+        ("a,S1,../a.mp4,pain,,,\n", r"Give its path below"),
+        ("a,S1,C:/a.mp4,pain,,,\n", r"Give its path below"),
         ("a,S1,pain\\a.mp4,pain,,,\n", r"with forward slashes"),
         ("a,S1,a.mp4,pain,,,\nb,S1,b.mp4,calm,,,\n", r"one subject, 'S1'.*mend the column subject_id of .*clips\.csv"),
         ("a,S1,a.mp4,pane,,,\nb,S2,b.mp4,calm,,,\n", r"a\.mp4: its label 'pane' is none of --data\.classes"),

@@ -54,20 +54,21 @@ def test_each_frame_is_a_clip_with_its_pspi(tree):
     assert len(clips) == 12
     fourth = clips[3]
     assert (fourth.clip_id, fourth.subject_id, fourth.label) == (f"{ITEM}/ll042t1aaaff004", "042-ll042", "4")
-    assert (fourth.video, fourth.start_s, fourth.end_s) == (f"Images/{ITEM}", 3 / 25, 4 / 25)
+    assert (fourth.video, fourth.start_s, fourth.end_s) == (f"Images/{ITEM}", 3 / 25, 3.5 / 25)
     assert (fourth.fps, fourth.stimulus, fourth.part) == (25.0, "clinical", None)
     assert UNBC(tree, BINARY, target="frame").scheme.counts(clips) == {"no_pain": 8, "high_pain": 4}
 
 
+@pytest.mark.parametrize("sampled_fps", [None, 25.0, 30.0, 10.0])
 @pytest.mark.parametrize("fps", [25.0, 29.97, 7.0])
-def test_a_clip_of_a_frame_shows_this_frame_alone(tree, fps):
+def test_a_clip_of_a_frame_shows_this_frame_alone(tree, fps, sampled_fps):
     face = FaceCrops(FullFrame(), size_px=1, margin=0.0)
     options = DataOptions(labels="binary", view="pixels", face=face)
     data = UNBC(tree, options, target="frame", fps=fps)
     manifest = data.manifest
     for clip in manifest.clips[:5]:
-        (chunk,) = face.clip(manifest.path(clip), clip.start_s, clip.end_s, image_fps=clip.fps)
-        assert chunk.crops[:, 0, 0, 0].tolist() == [int(clip.clip_id[-3:])]
+        (chunk,) = face.clip(manifest.path(clip), clip.start_s, clip.end_s, sampled_fps, image_fps=clip.fps)
+        assert set(chunk.crops[:, 0, 0, 0].tolist()) == {int(clip.clip_id[-3:])}
 
 
 def test_windows_have_the_highest_pspi_in_them(tree):
@@ -81,7 +82,7 @@ def test_windows_have_the_highest_pspi_in_them(tree):
         "043-jh043/jh043t2abaff#1-4": "0",
     }
     second = data.read_manifest().clips[1]
-    assert (second.start_s, second.end_s, second.fps) == (1.0, 4.0, 1.0)
+    assert (second.start_s, second.end_s, second.fps) == (1.0, 3.5, 1.0)
 
 
 def test_sequences_shorter_than_a_window_are_counted(tree, caplog):
@@ -253,3 +254,20 @@ def test_nothing_to_learn_from_is_an_error(tree):
     (tree / "Images").mkdir()
     with pytest.raises(PainseqError, match=r"holds no <subject>/<sequence>/<frame>\.png"):
         UNBC(tree, BINARY).read_manifest()
+
+
+def test_a_partly_doubled_folder_is_refused_and_a_doubled_subject_read(tree):
+    subject = tree / "Images" / "043-jh043"
+    (subject / "043-jh043").mkdir()
+    (subject / "jh043t2abaff").rename(subject / "043-jh043" / "jh043t2abaff")
+    assert "043-jh043/jh043t2abaff/jh043t2abaff001" in labels_of(UNBC(tree, BINARY, target="frame"))
+    (tree / "Images" / "Images" / "047-jl047").mkdir(parents=True)
+    with pytest.raises(PainseqError, match=r"holds another Images, and 04\d-.* beside it \(2 such\)"):
+        UNBC(tree, BINARY, target="frame").read_manifest()
+
+
+def test_a_rating_beyond_its_scale_is_an_error(tree):
+    (tree / "Sequence_Labels" / "VAS" / "043-jh043" / "jh043t2abaff.txt").write_text("11\n")
+    data = UNBC(tree, DataOptions(labels="vas_binary"), target="sequence", label="vas")
+    with pytest.raises(PainseqError, match=r"unknown label '11'.*known: 0\.\.10"):
+        _ = data.manifest

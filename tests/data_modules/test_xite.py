@@ -91,10 +91,8 @@ def test_segments_without_a_label_are_counted_and_told(tree, caplog):
     data = XITE(tree, FOUR)
     assert len(data.read_manifest()) == 13
     assert "1 of 26 segments left out, which have no label in labels.csv, such as fvf/S006/S006_0099.mp4" in caplog.text
-    assert data.label_problems() == [
-        "fvf/S006/S006_0099.mp4: no label in labels.csv",
-        "labels.csv: segment 'S006_0001' has no video in fvf",
-    ]
+    # The row of the video that is gone is no problem: a view may lack some.
+    assert data.label_problems() == ["fvf/S006/S006_0099.mp4: no label in labels.csv"]
 
 
 @pytest.mark.parametrize("label", ["9", "warm", "1.5"])

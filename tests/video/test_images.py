@@ -12,7 +12,7 @@ from PIL import Image
 
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops, FullFrame
-from painseq.video import open_video, probe_duration_s, read_chunks, video_digest, write_video
+from painseq.video import bare_name, open_video, probe_duration_s, read_chunks, video_digest, write_video
 from painseq.video.container import image_files
 from painseq.video.images import read_image
 
@@ -200,3 +200,9 @@ def test_duration_and_digest_of_a_folder(tmp_path: Path):
     assert video_digest(one) != video_digest(other)
     with pytest.raises(PainseqError, match="folder of images"):
         probe_duration_s(one)
+
+
+def test_a_folder_keeps_the_dots_of_its_name(tmp_path):
+    (tmp_path / "p01.a").mkdir()
+    assert bare_name(tmp_path / "p01.a") == "p01.a" and bare_name(tmp_path / "p01_1.5") == "p01_1.5"
+    assert bare_name(tmp_path / "p01.MP4") == "p01" and bare_name(Path("a.b.mov")) == "a.b"
