@@ -29,7 +29,9 @@ def main(argv: Sequence[str]) -> int:
         raise PainseqError("`painseq split` needs a data set: --config configs/data/biovid.yaml, or --data BioVid.")
     options = data.options.split
     # A file made of a file tells what made the first one, not where that lies here.
-    made_with = options.decisive() if options.protocol != "file" or options.file is None else read_made_with(options.file)
+    made_with = options.decisive()
+    if options.protocol == "file" and options.file is not None:
+        made_with = read_made_with(options.file)
     write_split(out, data.split, data.manifest, made_with)
     Console().print(parts_table(data))
     log.info("Written to %s. To use it: --data.options.split.protocol file --data.options.split.file %s", out, out)
