@@ -59,6 +59,7 @@ def test_tracks_tell_where_faces_are_missing(painseq, options, tmp_path):
     assert "Subjects with most frames without a face" in said.out and "0.0%" in said.out
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_it(painseq, options, monkeypatch):
     def interrupted(path: Path, **settings: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)

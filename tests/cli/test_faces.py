@@ -104,6 +104,7 @@ def test_processes_share_the_clips(painseq, options, tmp_path, monkeypatch):
     assert "0 tracked, 25 tracked before" in painseq("faces", *options).log
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_keeps_what_is_done(painseq, options, monkeypatch, tmp_path):
     sight, calls = FaceCrops.sight, iter(range(99))
 
