@@ -101,9 +101,10 @@ def _print_info(told: Mapping[str, object]) -> None:
 
     extractor, failed, no_face = told["extractor"], told["failed"], told["clips_without_face"]
     assert isinstance(extractor, dict) and isinstance(failed, dict) and isinstance(no_face, list)
+    assert isinstance(told["out_shape"], list | tuple)
     trained_on = ", ".join(f"{count} subjects of {data}" for data, count in extractor["trained_on"].items())
     kept = "kept in the store" if extractor["weights_in_store"] else "not kept in the store"
-    shape = " x ".join(map(str, [*told["out_shape"]]))  # type: ignore[misc]
+    shape = " x ".join(map(str, told["out_shape"]))
     rows = {
         "clips": f"{told['clips']}, {len(failed)} more failed",
         "frames": f"{told['frames']}, {told['faceless_share']:.1%} without a face",

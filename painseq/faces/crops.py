@@ -96,6 +96,12 @@ class FaceCrops:
         for name, value in amounts.items():
             if not (math.isfinite(value) and value >= 0):
                 raise PainseqError(f"Face crops: {name} is {value}; it must be 0 or more.")
+        if tracks is not None and not locator.needs_pixels:
+            # A track would save nothing, and hide that the faces beside the videos were mended.
+            raise PainseqError(
+                f"{type(locator).__name__} needs no search in the pictures, so its crops use no tracks. Leave `tracks` "
+                "out of the face crop, or choose another locator."
+            )
         self.locator = locator
         self.kind = kind
         self.size_px = size_px
@@ -267,8 +273,7 @@ class FaceCrops:
         return StoredTrack(joined([tracker.add(span.times_s, found), tracker.finish()]), len(found))
 
     def _stored(self, span: _Span) -> StoredTrack | None:
-        # Where faces lie beside the video a track saves nothing, and would hide that they were mended.
-        if self.tracks is None or not self.locator.needs_pixels:
+        if self.tracks is None:
             return None
         folder = TrackFolder(Path(self.tracks), self.tracking())
         folder.check()

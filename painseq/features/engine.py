@@ -38,7 +38,7 @@ from painseq.features.store import ClipFeatures, Dtype, StoreWriter
 from painseq.records import Manifest
 from painseq.spec import Spec
 
-# On a CPU 8 frames fill both cores and stay in its cache (VGG16 and resnet18 lose a tenth at 32).
+# On a CPU 8 frames fill the cores and stay in the cache; larger batches are slower (benchmarks/RESULTS.md).
 CPU_BATCH_FRAMES = 8
 GPU_BATCH_FRAMES = 128
 GPU_WORKERS = 8

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from painseq.datasets import VideoClips
 from painseq.errors import PainseqError
-from painseq.faces import Face, FaceCrops, Locator
+from painseq.faces import Face, FaceCrops, Locator, Sidecar
 from painseq.faces.track import FaceTrack
 from painseq.faces.tracks import StoredTrack, TrackFolder
 from painseq.labels import label_scheme
@@ -178,3 +178,8 @@ def test_clips_of_crops_come_from_the_tracks(video: Path, tmp_path: Path):
     assert sample.video is not None and fresh.video is not None
     np.testing.assert_array_equal(sample.video.numpy(), fresh.video.numpy())
     assert sample.present.tolist() == fresh.present.tolist() and not sample.present.all()
+
+
+def test_tracks_are_refused_where_no_picture_is_searched(tmp_path):
+    with pytest.raises(PainseqError, match=r"Sidecar needs no search in the pictures.*Leave `tracks` out"):
+        FaceCrops(Sidecar(), tracks=tmp_path)
