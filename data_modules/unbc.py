@@ -14,7 +14,7 @@ from data_modules.files import subfolders
 from painseq.action_units import pspi
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
-from painseq.labels import SCALES, SCHEMES
+from painseq.labels import SCALES, SCHEMES, VALUES
 from painseq.records import Clip, Manifest
 from painseq.video.container import image_files
 
@@ -35,7 +35,7 @@ class UNBC(PainDataModule):
     Args:
         root: the folder that holds Images, Frame_Labels and Sequence_Labels.
         options: labels, split, view. PSPI has the label schemes binary, three and four; other scales have schemes that
-            begin with their name, as vas_three.
+            begin with their name, as vas_three. For regression the scheme is the scale's own name: pspi, vas, ...
         target: what a clip is. "frame": one frame, with its PSPI. "window": `window_s` seconds, with the highest PSPI
             in them; what is left at a sequence's end is dropped. "sequence": a whole sequence, with its rating, or
             its highest PSPI.
@@ -68,6 +68,7 @@ class UNBC(PainDataModule):
                 "--data.target sequence, or --data.label pspi."
             )
         schemes = {name: name.partition("_")[0] if "_" in name else "pspi" for name in SCHEMES[self.name]}
+        schemes |= {name: name for name in VALUES[self.name]}
         if isinstance(options.labels, str) and schemes.get(options.labels, label) != label:
             raise PainseqError(
                 f"--data.label is {label}, but the label scheme {options.labels!r} is for {schemes[options.labels]}. "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 UNKNOWN = -1
-"""Target of a clip whose label is hidden."""
+"""Target of a clip whose label is hidden; scales begin at 0."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Sample:
 
     Args:
         present: (T,) bool, false for a frame without a face.
-        target: class index, or `UNKNOWN`.
+        target: class index, or number on a scale; `UNKNOWN` where the label is hidden.
         video: (T, C, H, W) uint8 crops; exactly one of `video` and `features` is given.
         features: (T, *F) float.
         times_s: (T,) float64, seconds from the clip's start.
@@ -28,7 +28,7 @@ class Sample:
 
     clip_id: str
     subject_id: str
-    target: int
+    target: float
     present: Tensor
     times_s: Tensor
     video: Tensor | None = None
@@ -57,7 +57,7 @@ class Batch:
 
     Args:
         mask: (B, T) bool, true for a real frame: not padding, and with a face.
-        target: (B,) int64.
+        target: (B,) int64 class indices, or float32 numbers on a scale.
         video: (B, T, C, H, W) uint8, or None.
         features: (B, T, *F) float, or None.
         lengths: (B,) int64 frames of each clip, those without a face included, padding not.

@@ -22,8 +22,9 @@ from painseq.extractors.frames import frame_features
 from painseq.faces import FaceCrops, Locator
 from painseq.features import ClipFeatures, clip_features
 from painseq.heads import Head
-from painseq.heads.decision import NO_PREDICTION, Decision, decide
-from painseq.losses import Loss, class_logits
+from painseq.heads.decision import NO_PREDICTION, Decision, decide, estimate
+from painseq.labels import Scale
+from painseq.losses import Loss, class_logits, values
 from painseq.spec import Spec, build, difference
 from painseq.streams import assemble
 from painseq.video import open_video
@@ -44,11 +45,14 @@ class VideoPrediction:
 
     Args:
         video: the file.
-        label: a class name, or None where no frame has a face.
+        label: a class name, or None where no frame has a face, and for a model of a scale.
         probabilities: class name -> probability; empty without a label.
+        value: a number on the model's scale; None where no frame has a face, and for a model of classes.
+        scale: what the number is, e.g. "pspi"; None for a model of classes.
         frame_times_s: (T',) moments of the rows below, seconds from the start of the span.
         frame_probabilities: (T', K). Of each frame for a frame head; of the clip up to that moment for a video head
-            (`frame_meaning` says which).
+            (`frame_meaning` says which). K is 0 for a model of a scale.
+        frame_values: (T',) likewise, on the scale; empty for a model of classes.
         frames: sampled frames.
         faceless_times_s: moments of the frames without a face.
         backends: which video reader, locator and device were used.
@@ -57,25 +61,39 @@ class VideoPrediction:
     video: str
     label: str | None
     probabilities: Mapping[str, float]
+    value: float | None
+    scale: str | None
     frame_meaning: str
     frame_times_s: np.ndarray
     frame_probabilities: np.ndarray
+    frame_values: np.ndarray
     frames: int
     faceless_times_s: np.ndarray
     backends: Mapping[str, str]
 
     def to_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
+        said: dict[str, object]
+        if self.scale is None:
+            said = {
+                "label": self.label,
+                "probabilities": dict(self.probabilities),
+                "frame_probabilities": [[round(float(p), 6) for p in row] for row in self.frame_probabilities],
+            }
+        else:
+            said = {
+                "value": self.value,
+                "scale": self.scale,
+                "frame_values": [round(float(number), 6) for number in self.frame_values],
+            }
         return {
             "video": self.video,
-            "label": self.label,
-            "probabilities": dict(self.probabilities),
+            **said,
             "frames": self.frames,
             "faceless_frames": len(self.faceless_times_s),
             "faceless_times_s": [round(float(t), 4) for t in self.faceless_times_s],
             "frame_meaning": self.frame_meaning,
             "frame_times_s": [round(float(t), 4) for t in self.frame_times_s],
-            "frame_probabilities": [[round(float(p), 6) for p in row] for row in self.frame_probabilities],
             "backends": dict(self.backends),
         }
 
@@ -102,7 +120,9 @@ class PainModel(nn.Module):
                 f"This model was fitted with other columns of action units ({record.get('action_units')}) than this "
                 f"painseq gives ({list(COLUMNS)}). Fit it anew."
             )
-        self.loss: Loss = "corn" if record["loss"] == "corn" else "cross_entropy"
+        self.scale = _scale(record.get("scale"))
+        losses: dict[object, Loss] = {"corn": "corn", "mse": "mse"}
+        self.loss: Loss = losses.get(record["loss"], "cross_entropy")
         sampling = record["sampling"]
         fps = sampling.get("fps") if isinstance(sampling, Mapping) else None
         self.fps = float(fps) if isinstance(fps, int | float) else None
@@ -125,7 +145,7 @@ class PainModel(nn.Module):
         return frozenset(_names(self.record["extractor_trained_on"]))
 
     def forward(self, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Class logits of a batch, whatever loss the head was fitted with.
+        """Class logits of a batch, whatever loss the head was fitted with; numbers on the scale, if the model has one.
 
         Args:
             x: (B, T, 3, H, W) crops or (B, T, *F) features.
@@ -133,12 +153,14 @@ class PainModel(nn.Module):
             extra: (B, T, E) streams beside crops.
 
         Returns:
-            (B, T, K) for a frame head, (B, K) for a video head.
+            (B, T, K) for a frame head, (B, K) for a video head; K is 1 with a scale.
         """
         return self.classify(frame_features(self.extractor, x, mask, extra), mask)
 
     def classify(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Class logits from features, (B, T, *F); see `forward`."""
+        """Class logits, or numbers on the scale, from features, (B, T, *F); see `forward`."""
+        if self.scale is not None:
+            return values(self.head(features, mask), self.scale)
         logits = class_logits(self.loss, self.head(features, mask))
         return logits if self.prior_shift is None else logits + self.prior_shift.to(logits.device)
 
@@ -153,8 +175,10 @@ class PainModel(nn.Module):
             mix: class name -> share; they are scaled to sum to 1.
 
         Raises:
-            PainseqError: not the model's classes, or shares that are not positive.
+            PainseqError: not the model's classes, or shares that are not positive; a model of a scale.
         """
+        if self.scale is not None:
+            raise PainseqError(f"This model says numbers ({self.scale}), not classes. Leave the mix of classes out.")
         if set(mix) != set(self.class_names) or not all(np.isfinite(v) and v > 0 for v in mix.values()):
             raise PainseqError(
                 f"The stated mix is {dict(mix)}; it needs a positive share for each of {', '.join(self.class_names)}."
@@ -167,9 +191,19 @@ class PainModel(nn.Module):
 
     @torch.inference_mode()
     def decide(self, batch: Batch) -> Decision:
-        """Labels and probabilities of a batch."""
+        """Labels and probabilities of a batch; for a model of classes."""
         batch = batch.to(self.device)
         return self._decide(self(batch.x, batch.mask, batch.extra), batch.mask)
+
+    @torch.inference_mode()
+    def estimate(self, batch: Batch) -> Tensor:
+        """(B,) numbers on the scale, held within its ends; NaN for a clip without a real frame."""
+        batch = batch.to(self.device)
+        return self._estimate(self(batch.x, batch.mask, batch.extra), batch.mask)
+
+    def _estimate(self, numbers: Tensor, mask: Tensor) -> Tensor:
+        assert self.scale is not None
+        return estimate(self.head.level, numbers, mask).clamp(self.scale.low, self.scale.high)
 
     def _decide(self, logits: Tensor, mask: Tensor) -> Decision:
         return decide(self.head.level, logits, mask, "median" if self.loss == "corn" else "mode")
@@ -295,10 +329,15 @@ class PainModel(nn.Module):
         clip = self.read(path, start_s, end_s, locator, image_fps, action_units)
         clip = self._relative(clip, baseline, locator, image_fps)
         x, mask = clip.features[None].to(self.device), clip.present[None].to(self.device)
+        label, probabilities, value = NO_PREDICTION, torch.zeros(0), None
         with torch.inference_mode():
-            decision = self._decide(self(x, mask), mask)
+            said = self(x, mask)
+            if self.scale is None:
+                decision = self._decide(said, mask)
+                label, probabilities = int(decision.label[0]), decision.probabilities[0]
+            elif bool(mask.any()):
+                value = float(self._estimate(said, mask)[0])
             moments, rows = self._over_time(x, mask)
-        label = int(decision.label[0])
         _, face = self._eyes(locator)
         with open_video(path, face.backend, image_fps) as opened:
             reader = opened.backend
@@ -307,10 +346,13 @@ class PainModel(nn.Module):
             label=None if label == NO_PREDICTION else self.class_names[label],
             probabilities={}
             if label == NO_PREDICTION
-            else dict(zip(self.class_names, decision.probabilities[0].tolist(), strict=True)),
+            else dict(zip(self.class_names, probabilities.tolist(), strict=True)),
+            value=value,
+            scale=None if self.scale is None else self.scale.name,
             frame_meaning="this frame" if self.head.level == "frame" else "the clip up to this frame",
             frame_times_s=clip.times_s[moments.cpu()].numpy(),
-            frame_probabilities=rows.cpu().numpy(),
+            frame_probabilities=rows.cpu().numpy() if self.scale is None else np.zeros((len(moments), 0)),
+            frame_values=rows[:, 0].cpu().numpy() if self.scale is not None else np.zeros(0),
             frames=len(clip.present),
             faceless_times_s=clip.times_s[~clip.present].numpy(),
             backends={"video": reader, "locator": type(face.locator).__name__, "device": str(self.device)},
@@ -335,23 +377,29 @@ class PainModel(nn.Module):
         return replace(clip, features=torch.where(clip.present[:, None], clip.features.float() - neutral, 0.0))
 
     def _over_time(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Moments, and rows of probabilities (or of one number) at each of them."""
         moments = mask[0].nonzero()[:, 0]
         if self.head.level == "frame":
-            return moments, self(x, mask)[0, moments].float().softmax(dim=-1)
+            return moments, self._rows(self(x, mask)[0, moments])
         if len(moments) > MOST_PREFIXES:
             chosen = torch.linspace(0, len(moments) - 1, MOST_PREFIXES, device=moments.device).round().long()
             moments = moments[chosen]
         steps = torch.arange(mask.shape[1], device=mask.device)
-        rows = torch.zeros((len(moments), len(self.class_names)))
+        rows = torch.zeros((len(moments), len(self.class_names) if self.scale is None else 1))
         # A long video's prefixes, each with all its frames, do not fit in memory together.
         together = max(1, min(PREFIXES_AT_ONCE, FRAMES_AT_ONCE // max(1, len(steps))))
         for first in range(0, len(moments), together):
             until = moments[first : first + together, None]
             end = int(until.max()) + 1
             prefix = (steps[:end] <= until) & mask[:, :end]
-            logits = self(x[:, :end].expand(len(until), end, *x.shape[2:]), prefix)
-            rows[first : first + together] = logits.float().softmax(dim=-1).cpu()
+            said = self(x[:, :end].expand(len(until), end, *x.shape[2:]), prefix)
+            rows[first : first + together] = self._rows(said).cpu()
         return moments, rows
+
+    def _rows(self, said: Tensor) -> Tensor:
+        if self.scale is None:
+            return said.float().softmax(dim=-1)
+        return said.float().clamp(self.scale.low, self.scale.high)
 
 
 def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> PainModel:
@@ -382,7 +430,7 @@ def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> Pa
 
 
 class AveragedModel(PainModel):
-    """Several models of one pipeline as one: the mean of their probabilities, in each frame for frame heads.
+    """Several models of one pipeline as one: the mean of their probabilities or numbers, in each frame for frame heads.
 
     For models of several seeds or folds. Crops go through the shared extractor once.
 
@@ -408,7 +456,9 @@ class AveragedModel(PainModel):
         self.members = nn.ModuleList(models)
 
     def classify(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Logarithms of the mean probabilities, from features (B, T, *F)."""
+        """Logarithms of the mean probabilities, or the mean of the numbers, from features (B, T, *F)."""
+        if self.scale is not None:
+            return torch.stack([member.classify(features, mask) for member in self._models()]).mean(dim=0)
         each = torch.stack([member.classify(features, mask).log_softmax(dim=-1) for member in self._models()])
         return each.logsumexp(dim=0) - math.log(len(self.members))
 
@@ -428,6 +478,7 @@ def _shared(model: PainModel) -> Spec:
     keys = ("class_names", "loss", "in_shape", "extractor", "sampling", "streams", "baseline_clips")
     return {
         **{key: model.record[key] for key in keys},
+        "scale": None if model.scale is None else str(model.scale),
         "face": None if model.face is None else model.face.identity(),
         "level": model.head.level,
     }
@@ -502,6 +553,14 @@ def _listed_as_tuples(spec: object, path: Path) -> Spec:
         "class_path": spec.get("class_path"),
         "init_args": {key: tuple(value) if isinstance(value, list) else value for key, value in init_args.items()},
     }
+
+
+def _scale(value: object) -> Scale | None:
+    if value is None:
+        return None
+    if not (isinstance(value, list) and len(value) == 3 and all(isinstance(end, int | float) for end in value[1:])):
+        raise PainseqError(f"A damaged checkpoint: expected a scale, found {value!r}.")
+    return Scale(str(value[0]), float(value[1]), float(value[2]))
 
 
 def _names(value: object) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassRecall
+from torchmetrics.regression import MeanSquaredError
 
 from painseq import __version__
 from painseq.action_units import COLUMNS
@@ -24,9 +25,9 @@ from painseq.extractors import Extractor
 from painseq.extractors.frames import frame_features
 from painseq.features import FeatureStore
 from painseq.heads import Head
-from painseq.heads.decision import NO_PREDICTION, decide
-from painseq.labels import check_same_classes
-from painseq.losses import Loss, class_logits, loss_sums, num_outputs
+from painseq.heads.decision import NO_PREDICTION, decide, estimate
+from painseq.labels import Scale, check_same_targets
+from painseq.losses import Loss, class_logits, loss_sums, num_outputs, shares, values
 from painseq.spec import Spec, spec_of
 from painseq.splits import check_no_leak, qualified
 from painseq.start import start_head
@@ -76,7 +77,8 @@ class PainClassifier(pl.LightningModule):
         optimizer: from parameters to an optimizer.
         scheduler: from the optimizer to a schedule of its learning rate, which takes a step after each epoch.
         extractor_lr: learning rate of the extractor's trainable blocks; None is the optimizer's.
-        loss: "cross_entropy", or "corn" for ordered levels; see `painseq.losses`.
+        loss: "cross_entropy", "corn" for ordered levels, or "mse" for labels that are numbers on a scale; see
+            `painseq.losses`.
         class_weights: of the loss: "none", or "inverse_frequency" of the classes among the TRAINING items. The
             weighted loss is divided by the sum of the weights in the batch.
         label_smoothing: share of a target that is spread over the classes as they occur among the training items
@@ -108,8 +110,15 @@ class PainClassifier(pl.LightningModule):
             )
         if not 0 <= label_smoothing < 1:
             raise PainseqError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1.")
-        if label_smoothing and loss == "corn":
-            raise PainseqError("label_smoothing spreads a target over classes; the loss corn has none. Leave it out.")
+        if label_smoothing and loss != "cross_entropy":
+            raise PainseqError(
+                f"label_smoothing spreads a target over classes; the loss {loss} has no such target. Leave it out."
+            )
+        if class_weights != "none" and loss == "mse":
+            raise PainseqError(
+                "class_weights weigh classes, and the loss mse has none. Leave them out; --data.options.balance true "
+                "draws rare values as often as frequent ones."
+            )
         self.head_factory = head
         self.extractor = extractor
         self.optimizer_factory = optimizer
@@ -121,6 +130,7 @@ class PainClassifier(pl.LightningModule):
         self.start_from = [start_from] if isinstance(start_from, str) else list(start_from or [])
         self.head: Head | None = None
         self.class_names: tuple[str, ...] = ()
+        self.scale: Scale | None = None
         self.record: Spec = {}
         self.seed = torch.initial_seed()
         self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
@@ -141,13 +151,14 @@ class PainClassifier(pl.LightningModule):
                 the head takes, weights to start from that do not fit.
         """
         if self.head is not None:
-            check_same_classes(self.class_names, data.scheme.class_names)
+            check_same_targets(self.class_names, self.scale, data.scheme)
             return
         if self.head_factory is None:
             raise PainseqError("No head to fit. Add one, e.g. --config configs/head/lstm.yaml.")
         self.extractor = self._extractor_for(data)
         in_shape = self._in_shape(data)
-        self.class_names = data.scheme.class_names
+        self.class_names, self.scale = data.scheme.class_names, data.scheme.scale
+        self._check_loss()
         self.head = self.head_factory(in_shape, num_outputs(self.loss_kind, len(self.class_names)))
         self._check_streams(data)
         self._check_length(data)
@@ -169,11 +180,15 @@ class PainClassifier(pl.LightningModule):
                     len(data.split.validation),
                 )
         self._set_weights(data)
-        self.val_balanced_accuracy = MulticlassRecall(len(self.class_names), average="macro")
+        # With a scale the squared error of whole clips, in its units; a frame head's loss is that of frames.
+        self.val_score = (
+            MulticlassRecall(len(self.class_names), average="macro") if self.scale is None else MeanSquaredError()
+        )
         self.record = {
             "format": FORMAT,
             "painseq": __version__,
             "class_names": list(self.class_names),
+            "scale": None if self.scale is None else [self.scale.name, self.scale.low, self.scale.high],
             "head": spec_of(self.head),
             "loss": self.loss_kind,
             "in_shape": list(in_shape),
@@ -197,6 +212,20 @@ class PainClassifier(pl.LightningModule):
             "extractor_trained_on": sorted(known),
             "validation_seen_by_extractor": stopped_on_seen,
         }
+
+    @property
+    def chance(self) -> float | None:
+        """Balanced accuracy of guessing; None with a scale."""
+        return 1 / len(self.class_names) if self.class_names else None
+
+    def _check_loss(self) -> None:
+        if (self.scale is not None) != (self.loss_kind == "mse"):
+            what = "classes" if self.scale is None else f"numbers on a scale ({self.scale})"
+            wanted = "cross_entropy (or corn)" if self.scale is None else "mse"
+            raise PainseqError(
+                f"The labels are {what}, and the loss is {self.loss_kind}. Set --model.loss {wanted}, or choose other "
+                "labels: --data.options.labels."
+            )
 
     def _in_shape(self, data: PainDataModule) -> tuple[int, ...]:
         if data.options.view == "features" or "cnn" not in data.options.streams:
@@ -243,6 +272,11 @@ class PainClassifier(pl.LightningModule):
                 )
 
     def _set_weights(self, data: PainDataModule) -> None:
+        if self.scale is not None:
+            self.train_prior = torch.zeros(0)
+            self.register_buffer("loss_weights", torch.ones(1), persistent=False)
+            self.register_buffer("smooth", torch.zeros(1), persistent=False)
+            return
         # A class all of whose clips lack a face counts as one: an infinite weight would poison the others.
         counts = torch.tensor(list(data.train_item_counts().values()), dtype=torch.float32).clamp(min=1)
         weighted = self.class_weights == "inverse_frequency"
@@ -274,7 +308,18 @@ class PainClassifier(pl.LightningModule):
         Raises:
             PainseqError: head, classes, data, split, crops, sampling or extractor differ; names which.
         """
-        keys = ["class_names", "head", "loss", "in_shape", "face", "sampling", "streams", "baseline_clips", "data"]
+        keys = [
+            "class_names",
+            "scale",
+            "head",
+            "loss",
+            "in_shape",
+            "face",
+            "sampling",
+            "streams",
+            "baseline_clips",
+            "data",
+        ]
         keys += ["fitted_on", "extractor_trained_on"]
         if self.extractor is None or not self.extractor.trainable:
             keys.append("extractor")
@@ -324,7 +369,7 @@ class PainClassifier(pl.LightningModule):
             extra: (B, T, E) streams beside the crops.
 
         Returns:
-            (B, T, K) for a frame head, (B, K) for a video head; K - 1 under the loss "corn".
+            (B, T, K) for a frame head, (B, K) for a video head; K - 1 under the loss "corn", 1 under "mse".
         """
         assert self.head is not None, "the head is built in setup() or by painseq.load()"
         outputs: Tensor = self.head(frame_features(self.extractor, x, mask, extra), mask)
@@ -343,6 +388,8 @@ class PainClassifier(pl.LightningModule):
         real = (real & (target != UNKNOWN)).flatten()
         target = target.flatten().clamp(min=0)
         rows = torch.where(real[:, None], outputs.flatten(end_dim=-2).float(), 0.0)
+        if self.scale is not None:
+            return loss_sums(self.loss_kind, rows, shares(target, self.scale), real.float())
         return loss_sums(self.loss_kind, rows, target, self.loss_weights[target] * real, smooth)
 
     def on_train_epoch_start(self) -> None:
@@ -365,24 +412,29 @@ class PainClassifier(pl.LightningModule):
         return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and balanced accuracy of the clips of early stopping."""
+        """Loss, and balanced accuracy or squared error, of the clips of early stopping."""
         assert self.head is not None
         outputs = self(batch.x, batch.mask, batch.extra)
         total, weight = self.loss(outputs, batch)
         self.val_loss.update(total, weight)
+        if self.scale is not None:
+            value = estimate(self.head.level, values(outputs, self.scale), batch.mask)
+            scored = ~torch.isnan(value) & (batch.target != UNKNOWN)
+            self.val_score.update(value[scored].clamp(self.scale.low, self.scale.high), batch.target[scored])
+            return
         rule: Literal["mode", "median"] = "median" if self.loss_kind == "corn" else "mode"
         label = decide(self.head.level, class_logits(self.loss_kind, outputs), batch.mask, rule).label
         scored = (label != NO_PREDICTION) & (batch.target != UNKNOWN)
-        self.val_balanced_accuracy.update(label[scored], batch.target[scored])
+        self.val_score.update(label[scored], batch.target[scored])
 
     def on_validation_epoch_end(self) -> None:
         """Log both, over all batches and processes together."""
         loss = self.val_loss.compute()
         if torch.isfinite(loss):
-            accuracy = self.val_balanced_accuracy.compute()
-            self.log_dict({"val_loss": loss, "val_balanced_accuracy": accuracy}, prog_bar=True, sync_dist=True)
+            name = "val_balanced_accuracy" if self.scale is None else "val_mse"
+            self.log_dict({"val_loss": loss, name: self.val_score.compute()}, prog_bar=True, sync_dist=True)
         self.val_loss.reset()
-        self.val_balanced_accuracy.reset()
+        self.val_score.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over whatever is not frozen, and its schedule."""

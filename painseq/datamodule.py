@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -24,6 +26,7 @@ from painseq.datasets import (
     VideoClips,
     resident_clips,
     single_frames,
+    split_readable,
     target_of,
 )
 from painseq.errors import PainseqError
@@ -32,7 +35,7 @@ from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.labels import LabelScheme, label_scheme, native_scheme, own_scheme
 from painseq.loading import BatchOrder, CropLoader, Draw, ResidentLoader, in_order
 from painseq.records import Clip, Manifest, Part
-from painseq.splits import Split, SplitOptions, make_split, qualified
+from painseq.splits import LeakySplit, Split, SplitOptions, make_split, qualified
 from painseq.streams import Stream, check_streams
 
 log = logging.getLogger("painseq")
@@ -43,8 +46,9 @@ class DataOptions:
     """What every data set is asked for.
 
     Args:
-        labels: name of a label scheme in `painseq.labels`; "native" for a class a label; or the classes themselves, in
-            order of pain: name -> native labels, or ranges of numbers such as "1..3" and ">0..3".
+        labels: name of a label scheme in `painseq.labels`; "native" for a class a label; the classes themselves, in
+            order of pain: name -> native labels, or ranges of numbers such as "1..3" and ">0..3"; or for regression a
+            scale by name ("pspi", "vas"), or the range of the labels' numbers, such as "0..10".
         split: who is trained on, stopped early on, scored.
         view: "features" of a feature store, or "pixels": crops, from a store of `Pixels` or from the videos.
         store: folder that `painseq extract` wrote (or, for features, a folder of npz that it exported).
@@ -133,6 +137,7 @@ class PainDataModule(pl.LightningDataModule):
         self._split: Split | None = None
         self._store: FeatureStore | NpzFolder | None = None
         self._datasets: dict[Part, Clips] = {}
+        self._resident: ResidentClips | None = None
         self.shuffled_labels: int | None = None
         """Seed of a shuffled-label control; see `shuffle_labels`."""
 
@@ -312,8 +317,9 @@ class PainDataModule(pl.LightningDataModule):
         if lacking:
             raise PainseqError(
                 f"{len(lacking)} of {len(self.split.subjects(part))} subjects of {part}, such as {lacking[0]}, have "
-                f"fewer than {self.options.baseline_clips} clips known to be {self.scheme.class_names[0]}, so they "
-                "have no baseline. Lower baseline_clips, or leave it out."
+                f"fewer than {self.options.baseline_clips} clips known to be without pain "
+                f"({self.scheme.class_names[0] if self.scheme.scale is None else 0}), so they have no baseline. Lower "
+                "baseline_clips, or leave it out."
             )
         return baseline
 
@@ -325,11 +331,100 @@ class PainDataModule(pl.LightningDataModule):
         """
         if part in self._datasets:
             return self._datasets[part]
-        made = self._read(self.clips(part), part)
-        if made.left_out:
-            log.warning("%s: %d clips of %s left out, unreadable when extracted", self.name, len(made.left_out), part)
+        if self._resident is None:
+            made = self._read(self.clips(part), part)
+            self._tell_left_out(made, part)
+        else:
+            made = self._shared(part)
         self._datasets[part] = made
         return made
+
+    def everything(self) -> ResidentClips:
+        """All clips that are trained on or scored in any split, as features in memory, read once.
+
+        After this call the parts share these frames, and so do all copies that `with_split` and `with_items` make.
+        Clips that the store lacks, and subjects without a baseline, are left out; a part that needs them is refused.
+
+        Raises:
+            PainseqError: the view is pixels; no store.
+        """
+        if self.options.view == "pixels":
+            raise PainseqError("Crops are not held in memory: they do not fit. Set --data.options.view features.")
+        if self._resident is None:
+            assert self.in_shape and self.store is not None
+            baseline = self._baseline()
+            aside = {clip_id for clip_ids in baseline.values() for clip_id in clip_ids}
+            lacking = {subject for subject, kept in baseline.items() if len(kept) < self.options.baseline_clips}
+            failed = self.store.failed
+            clips = tuple(
+                clip
+                for clip in self.manifest
+                if clip.clip_id not in aside
+                and clip.subject_id not in lacking
+                and (clip.clip_id in self.store or clip.clip_id in failed)
+            )
+            tables, streams = self._tables(clips), self.options.streams
+            normalised = baseline if self.options.baseline_clips else None
+            held = resident_clips(clips, self.scheme, self.store, streams, normalised, tables)
+            self._tell_left_out(held, "all parts")
+            self._resident = held if self.options.frames is None else single_frames(held, self.options.frames)
+        return self._resident
+
+    def with_split(self, split: Split) -> PainDataModule:
+        """A copy for another split, which shares manifest, store and the frames in memory: nothing is read again.
+
+        Crops are not shared: with the view "pixels" the copy reads them when asked for, as ever.
+        """
+        if self.options.view == "features":
+            self.everything()
+        else:
+            # Opened before they are copied, so that the copies need not do it each.
+            self._manifest, self._store = self.manifest, self.store
+        again = copy.copy(self)
+        again.trainer, again._split, again._datasets = None, split, {}
+        return again
+
+    def with_items(self, items: ResidentClips, parts: Mapping[Part, Sequence[int]], protocol: str) -> PainDataModule:
+        """A copy whose parts are clips or frames by number, whoever their subjects are; for the audit of leaks alone.
+
+        Its split is a `LeakySplit`, whose protocol says LEAKY in whatever records it. A model fitted on it counts as
+        fitted on every subject of `items`, so that no evaluation scores it on them as if they were new.
+
+        Args:
+            items: of `everything()`, or single frames of it; their labels are those that are learned.
+            parts: part -> numbers of items; without validation there is no early stopping.
+            protocol: how the items were divided.
+
+        Raises:
+            PainseqError: see `everything`; no such item, or one in two parts.
+        """
+        self.everything()
+        numbers = [number for part in parts.values() for number in part]
+        if len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(len(items))):
+            raise PainseqError(f"Parts must name items 0 to {len(items) - 1}, each in one part; they do not.")
+        given = {part: items.only(indices) for part, indices in parts.items() if indices}
+        subjects = tuple(sorted({clip.subject_id for clip in items.clips}))
+        again = copy.copy(self)
+        again.trainer, again._datasets = None, dict(given)
+        again._split = LeakySplit(
+            f"{protocol} LEAKY",
+            subjects,
+            subjects if "validation" in given else (),
+            subjects,
+            {part: frozenset(clip.clip_id for clip in held.clips) for part, held in given.items()},
+        )
+        return again
+
+    def _tell_left_out(self, clips: Clips, what: str) -> None:
+        if clips.left_out:
+            log.warning("%s: %d clips of %s left out, unreadable when extracted", self.name, len(clips.left_out), what)
+
+    def _shared(self, part: Part) -> ResidentClips:
+        assert self._resident is not None and self.store is not None
+        clips = self.clips(part)
+        split_readable(clips, self.store)
+        self._baseline_of(part)
+        return self._resident.of_clips(clips)
 
     def _read(self, clips: tuple[Clip, ...], part: Part) -> Clips:
         shape, window, streams = self.in_shape, self.options.frames, self.options.streams
@@ -367,6 +462,10 @@ class PainDataModule(pl.LightningDataModule):
         clips = items.clips
         return self.scheme.counts(tuple(clips[index] for index in self._learnable(items)))
 
+    def learnable(self, part: Part) -> list[int]:
+        """Numbers of the items of a part with a label and, where it is known, a frame with a face."""
+        return self._learnable(self.dataset(part))
+
     def _learnable(self, items: Clips) -> list[int]:
         """Items with a label and, where it is known, a frame with a face: where the features are in memory."""
         if isinstance(items, ResidentClips):
@@ -379,6 +478,9 @@ class PainDataModule(pl.LightningDataModule):
             return 1
         if self.store is None:
             return None
+        held = self._datasets.get(part)
+        if isinstance(held, ResidentClips):
+            return int(held.lengths.max()) if len(held) else 0
         counts = [self.store.num_frames(clip.clip_id) for clip in self.clips(part) if clip.clip_id in self.store]
         return max(counts, default=0)
 

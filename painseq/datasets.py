@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -43,15 +43,20 @@ class Resident:
         frames: (N + 1, *F); the last row is zero, and padding points at it.
         present: (N + 1,) bool, false in the last row.
         times_s: (N + 1,) float64.
+        copies: device -> the same there. So parts and folds that share frames share their copy on a device too.
     """
 
     frames: Tensor
     present: Tensor
     times_s: Tensor
+    copies: dict[torch.device, Resident] = field(default_factory=dict, compare=False, repr=False)
 
     def to(self, device: torch.device | str) -> Resident:
-        """The same on another device."""
-        return Resident(self.frames.to(device), self.present.to(device), self.times_s.to(device))
+        """The same on another device; asked twice, no second copy is made."""
+        device = torch.device(device)
+        if device not in self.copies:
+            self.copies[device] = Resident(self.frames.to(device), self.present.to(device), self.times_s.to(device))
+        return self.copies[device]
 
 
 class ResidentClips(Dataset[Sample]):
@@ -84,7 +89,8 @@ class ResidentClips(Dataset[Sample]):
         self.clips = tuple(clip for clip, _, _ in items)
         self.first = torch.tensor([first for _, first, _ in items], dtype=torch.int64)
         self.lengths = torch.tensor([length for _, _, length in items], dtype=torch.int64)
-        self.target = torch.tensor([target_of(clip, scheme) for clip in self.clips], dtype=torch.int64)
+        kind = torch.int64 if scheme.scale is None else torch.float32
+        self.target = torch.tensor([target_of(clip, scheme) for clip in self.clips], dtype=kind)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -95,7 +101,7 @@ class ResidentClips(Dataset[Sample]):
         return Sample(
             clip_id=self.names[index],
             subject_id=self.clips[index].subject_id,
-            target=int(self.target[index]),
+            target=self.target[index].item(),
             present=self.resident.present[rows],
             times_s=self.resident.times_s[rows],
             features=self.resident.frames[rows],
@@ -106,6 +112,23 @@ class ResidentClips(Dataset[Sample]):
         if self.resident.frames.device == torch.device(device):
             return self
         return ResidentClips(self.items, self.resident.to(device), self.scheme, self.left_out, self.names)
+
+    def only(self, indices: Sequence[int]) -> ResidentClips:
+        """Some of the items, in this order; the frames are shared, so this is cheap."""
+        items, names = [self.items[index] for index in indices], [self.names[index] for index in indices]
+        return ResidentClips(items, self.resident, self.scheme, self.left_out, names)
+
+    def of_clips(self, clips: Sequence[Clip]) -> ResidentClips:
+        """The items of these clips, with the labels that these have; the frames are shared, so this is cheap.
+
+        Args:
+            clips: among those that were read, or left out as failed; their labels may be others.
+        """
+        chosen = {clip.clip_id: clip for clip in clips}
+        kept = [index for index, clip in enumerate(self.clips) if clip.clip_id in chosen]
+        items = [(chosen[clip.clip_id], first, length) for clip, first, length in (self.items[i] for i in kept)]
+        left_out = [clip_id for clip_id in self.left_out if clip_id in chosen]
+        return ResidentClips(items, self.resident, self.scheme, left_out, [self.names[index] for index in kept])
 
     def with_a_face(self) -> list[int]:
         """Items that can be learned from: with a known label and a real frame."""
@@ -350,8 +373,8 @@ def split_readable(clips: Sequence[Clip], store: FeatureStore | NpzFolder) -> tu
     return readable, left_out
 
 
-def target_of(clip: Clip, scheme: LabelScheme) -> int:
-    """Class index of a clip, `UNKNOWN` where its label is hidden."""
+def target_of(clip: Clip, scheme: LabelScheme) -> float:
+    """Class index of a clip, or its number on the scale; `UNKNOWN` where its label is hidden."""
     target = scheme.target(clip.label)
     return UNKNOWN if target is None else target
 

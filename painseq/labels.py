@@ -31,6 +31,9 @@ NATIVE: Mapping[str, tuple[str, ...]] = {
 SCALES: Mapping[str, str] = {"vas": "0..10", "opr": "0..5", "aff": "0..15", "sen": "0..15"}
 """Ratings of whole sequences (UNBC): schemes whose name begins so are for them."""
 
+VALUES: Mapping[str, Mapping[str, str]] = {"unbc": {"pspi": "0..16", **SCALES}}
+"""data set -> scheme -> the range of its numbers, for regression: the label itself is what a model is to say."""
+
 SCHEMES: Mapping[str, Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "biovid": {
         "binary": {"no_pain": ("BL1",), "high_pain": ("PA4",)},
@@ -122,30 +125,78 @@ _RANGE = re.compile(rf"(?P<above>>)?(?P<low>{_NUMBER})\.\.(?P<high>{_NUMBER})")
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Numbers that labels are, for regression.
+
+    Args:
+        name: e.g. "pspi", "vas".
+        low: the smallest number, no pain; 0 or more.
+        high: the largest.
+
+    Raises:
+        PainseqError: a range that ends before it begins, or begins below 0.
+    """
+
+    name: str
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high:
+            raise PainseqError(
+                f"The scale {self.name!r} goes from {self.low:g} to {self.high:g}; it must begin at 0 or above, and "
+                "end higher."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
 class LabelScheme:
-    """The classes of an experiment on one data set.
+    """What a model of one data set is to say: a class, or a number on a scale.
 
     Args:
         dataset: whose native labels these are.
-        name: e.g. "binary", "three", "five".
-        classes: class name -> native labels or ranges of them, in order of pain.
+        name: e.g. "binary", "three", "five", "pspi".
+        classes: class name -> native labels or ranges of them, in order of pain; empty with a scale.
         known: all labels that the data set uses, as labels or ranges; empty where nobody knows them all.
+        scale: for regression, the numbers that the labels are.
     """
 
     dataset: str
     name: str
     classes: Mapping[str, tuple[str, ...]]
     known: tuple[str, ...] = ()
+    scale: Scale | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in order of pain; an index into them is a target."""
+        """Names of the classes, in order of pain; an index into them is a target. None with a scale."""
         return tuple(self.classes)
 
-    def target(self, native: str | None) -> int | None:
-        """Class index of a native label; `UNKNOWN` for a hidden one, None for one that the scheme leaves out."""
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What clips are counted by: the classes, or with a scale all of it together."""
+        return self.class_names if self.scale is None else (self.scale.name,)
+
+    def group(self, native: str | None) -> str | None:
+        """Which of `groups` a native label belongs to; None for one that is hidden or left out."""
+        target = self.target(native)
+        if target is None or target == UNKNOWN:
+            return None
+        return self.groups[int(target) if self.scale is None else 0]
+
+    def target(self, native: str | None) -> float | None:
+        """Class index of a native label, or its number on the scale.
+
+        `UNKNOWN` for a hidden label, None for one that the scheme leaves out.
+        """
         if native is None:
             return UNKNOWN
+        if self.scale is not None:
+            number = _number(native)
+            return None if number is None or not self.scale.low <= number <= self.scale.high else number
         for index, entries in enumerate(self.classes.values()):
             if _is_among(native, entries):
                 return index
@@ -199,27 +250,35 @@ class LabelScheme:
         return manifest.only(clip for clip in manifest if self.target(clip.label) is not None)
 
     def counts(self, clips: Manifest | tuple[Clip, ...]) -> dict[str, int]:
-        """Clips a class, for the classes in order; hidden labels are left out."""
-        names = self.class_names
-        targets = Counter(self.target(clip.label) for clip in clips)
-        return {name: targets[index] for index, name in enumerate(names)}
+        """Clips of each of the `groups`, in order; hidden labels are left out."""
+        found = Counter(self.group(clip.label) for clip in clips)
+        return {name: found[name] for name in self.groups}
 
 
 def label_scheme(dataset: str, name: str) -> LabelScheme:
     """Look up a scheme.
 
+    Args:
+        name: of a scheme; or a range of numbers such as "0..10", for regression on labels that are numbers.
+
     Raises:
         PainseqError: the data set has no scheme of that name; lists those it has.
     """
+    if _RANGE.fullmatch(name):
+        return LabelScheme(dataset, name, {}, (name,), scale_of("value", name))
+    if name in VALUES.get(dataset, {}):
+        written = VALUES[dataset][name]
+        return LabelScheme(dataset, name, {}, (written,), scale_of(name, written))
     schemes = SCHEMES.get(dataset)
     if schemes is None:
         raise PainseqError(
             f"No label schemes for data set {dataset!r}; there are some for: {', '.join(SCHEMES)}. For data of your "
-            "own write the classes into the data options (labels: {no_pain: [...], high_pain: [...]}), or make every "
-            "label a class: labels: native."
+            "own write the classes into the data options (labels: {no_pain: [...], high_pain: [...]}), make every "
+            "label a class (labels: native), or take numbers as they are (labels: 0..10)."
         )
     if name not in schemes:
-        raise PainseqError(f"{dataset} has no label scheme {name!r}; it has: {', '.join(schemes)}.")
+        has = ", ".join([*schemes, *VALUES.get(dataset, {})])
+        raise PainseqError(f"{dataset} has no label scheme {name!r}; it has: {has}.")
     scale = SCALES.get(name.partition("_")[0])
     return LabelScheme(dataset, name, schemes[name], NATIVE[dataset] if scale is None else (scale,))
 
@@ -295,18 +354,45 @@ def in_order(labels: Iterable[str], order: Sequence[str] = ()) -> list[str]:
     return sorted(labels, key=place)
 
 
-def check_same_classes(trained: tuple[str, ...], data: tuple[str, ...]) -> None:
-    """Refuse to score a model on data with other classes.
+def scale_of(name: str, written: str) -> Scale:
+    """A scale from a range as it is written, such as "0..16".
 
     Raises:
-        PainseqError: the class names differ; says how to choose a scheme.
+        PainseqError: not a range, or one that no scale can have.
     """
-    if trained != data:
+    span = _RANGE.fullmatch(written)
+    if span is None or span["above"]:
+        raise PainseqError(f"The scale {name!r} is written {written!r}; write its ends as 0..10.")
+    return Scale(name, float(span["low"]), float(span["high"]))
+
+
+def check_same_targets(trained: tuple[str, ...], scale: Scale | None, data: LabelScheme) -> None:
+    """Refuse to score a model on data with other classes, or of another scale.
+
+    Args:
+        trained: the model's classes; none with a scale.
+        scale: the model's.
+        data: of what is to be scored.
+
+    Raises:
+        PainseqError: they differ; says how to choose a scheme.
+    """
+    if scale != data.scale:
         raise PainseqError(
-            f"The model tells {len(trained)} classes apart ({', '.join(trained)}), the data has {len(data)} "
-            f"({', '.join(data)}). Choose a label scheme with the model's classes: --data.options.labels "
-            "(binary, three, five; painseq/labels.py lists them), or train a model for these classes."
+            f"The model says {_said(trained, scale)}, and the data has {_said(data.class_names, data.scale)}. Choose "
+            "the label scheme that the model was fitted with (--data.options.labels), or fit a model for these labels."
         )
+    if trained != data.class_names:
+        raise PainseqError(
+            f"The model tells {len(trained)} classes apart ({', '.join(trained)}), the data has "
+            f"{len(data.class_names)} ({', '.join(data.class_names)}). Choose a label scheme with the model's classes: "
+            "--data.options.labels (binary, three, five; painseq/labels.py lists them), or train a model for these "
+            "classes."
+        )
+
+
+def _said(names: tuple[str, ...], scale: Scale | None) -> str:
+    return f"classes ({', '.join(names)})" if scale is None else f"numbers on a scale ({scale})"
 
 
 def _is_among(label: str, entries: Sequence[str]) -> bool:

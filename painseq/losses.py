@@ -2,7 +2,8 @@
 
 Cross entropy takes a logit a class. CORN (Shi, Cao and Raschka 2021, "Deep neural networks for rank-consistent ordinal
 regression based on conditional probabilities") takes K - 1 logits for K ordered levels of pain: the k-th says whether
-a level is above k, given that it is above k - 1. Any head serves both; only the number of its outputs differs.
+a level is above k, given that it is above k - 1. Any head serves both; only the number of its outputs differs. For
+regression a head has one output, the share of the scale, and learns by squared error.
 """
 
 from __future__ import annotations
@@ -13,12 +14,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-Loss = Literal["cross_entropy", "corn"]
+from painseq.labels import Scale
+
+Loss = Literal["cross_entropy", "corn", "mse"]
 
 
 def num_outputs(loss: Loss, num_classes: int) -> int:
-    """How many outputs a head has for `num_classes` classes."""
+    """How many outputs a head has for `num_classes` classes; one for regression."""
+    if loss == "mse":
+        return 1
     return num_classes - 1 if loss == "corn" else num_classes
+
+
+def values(outputs: Tensor, scale: Scale) -> Tensor:
+    """A head's outputs (..., 1), shares of a scale, as numbers on it; they can lie beyond its ends."""
+    return scale.low + (scale.high - scale.low) * outputs.float()
+
+
+def shares(target: Tensor, scale: Scale) -> Tensor:
+    """Numbers on a scale as shares of it: what a head learns by squared error."""
+    return (target - scale.low) / (scale.high - scale.low)
 
 
 def class_logits(loss: Loss, outputs: Tensor) -> Tensor:
@@ -47,8 +62,8 @@ def loss_sums(
     waits for the device: a row that does not count has weight 0.
 
     Args:
-        outputs: (n, K) or (n, K - 1) of a head.
-        target: (n,) int64 class indices; anything valid where the weight is 0.
+        outputs: (n, K), (n, K - 1) or (n, 1) of a head.
+        target: (n,) int64 class indices, or for "mse" float shares of the scale; anything valid where the weight is 0.
         weight: (n,) how much each row counts.
         smooth: (K,) share of each class in a smoothed target, for cross entropy: a row's target distribution is
             `smooth` plus what it lacks to 1 on the row's class. None: all on the class.
@@ -57,6 +72,8 @@ def loss_sums(
         Two scalars. For CORN each row counts once for each question that it answers, as in the paper.
     """
     outputs, weight = outputs.float(), weight.float()
+    if loss == "mse":
+        return ((outputs[:, 0] - target) ** 2 * weight).sum(), weight.sum()
     if loss == "corn":
         level = torch.arange(outputs.shape[-1], device=outputs.device)
         asked = (target[:, None] >= level) * weight[:, None]

@@ -127,6 +127,28 @@ class Split:
         }
 
 
+@dataclass(frozen=True)
+class LeakySplit(Split):
+    """Parts that divide clips or frames, not subjects: only to show how much such a score flatters.
+
+    Every subject counts as trained on and as tested, so no model fitted on it is scored as if the subjects were new.
+
+    Args:
+        protocol: ends in LEAKY, and is shown wherever the split is.
+        clip_ids: the clips of each part; those of single frames may be in several.
+    """
+
+    clip_ids: Mapping[Part, frozenset[str]]
+
+    def __post_init__(self) -> None:
+        if not self.protocol.endswith(" LEAKY"):
+            raise ValueError(f"The protocol of a leaky split says so: {self.protocol} LEAKY.")
+
+    def clips(self, manifest: Manifest, part: Part) -> tuple[Clip, ...]:
+        """The clips of one part, in the manifest's order."""
+        return tuple(clip for clip in manifest if clip.clip_id in self.clip_ids.get(part, ()))
+
+
 def make_split(manifest: Manifest, options: SplitOptions, scheme: LabelScheme | None = None) -> Split:
     """Split a data set by subject. The order of the manifest's rows does not matter.
 

@@ -1,6 +1,7 @@
 """Batches of a data set: views, stores, single frames, balance."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 
 from data_modules import AI4Pain, BioVid
 from painseq.datamodule import DataOptions, FrameWindow, PainDataModule, SplitOptions
+from painseq.datasets import single_frames
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops, FullFrame, Sidecar
 from painseq.heads import LSTM, FrameANN
 from painseq.records import Clip, Manifest
+from painseq.splits import LeakySplit, Split, every_fold
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 INNER = SplitOptions(protocol="official_inner")
@@ -191,3 +194,134 @@ def test_nothing_that_takes_part_is_an_error(tmp_path):
     clips = [Clip(subject, subject, "x.mp4", "Low_Pain") for subject in "abc"]
     with pytest.raises(PainseqError, match="no clip for the label scheme 'binary'; its labels: Low_Pain"):
         _ = Listed(tmp_path, DataOptions(labels="binary"), clips).manifest
+
+
+# ---- copies that share features ----
+
+
+def fresh(electrical, store, split, **options) -> AI4Pain:
+    """A module that reads its parts by itself, with the parts of a split."""
+    names = {part: split.subjects(part) for part in ("train", "validation", "test")}
+    return AI4Pain(electrical, DataOptions(split=SplitOptions("subject_lists", **names), store=store, **options))
+
+
+def same_parts(shared, alone) -> bool:
+    for part in ("train", "validation", "test"):
+        ours, theirs = shared.dataset(part), alone.dataset(part)
+        assert ours.names == theirs.names and ours.left_out == theirs.left_out
+        assert ours.clips == theirs.clips and torch.equal(ours.target, theirs.target)
+        assert shared.most_frames(part) == alone.most_frames(part)
+        for index in range(len(theirs)):
+            assert torch.equal(ours[index].features, theirs[index].features)
+    assert shared.train_item_counts() == alone.train_item_counts()
+    batches = zip(shared.train_dataloader(), alone.train_dataloader(), strict=True)
+    return all(ours.clip_ids == theirs.clip_ids and torch.equal(ours.mask, theirs.mask) for ours, theirs in batches)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"baseline_clips": 1}, {"frames": FrameWindow(1, 4)}, {"balance": True}, {"labels": "native"}],
+    ids=["plain", "baseline", "frames", "balance", "native"],
+)
+def test_folds_that_share_features_are_what_each_would_read(options, electrical, store, monkeypatch):
+    import painseq.datamodule as module
+
+    read = module.resident_clips
+    folds = SplitOptions(protocol="subject_kfold", folds=2, validation_share=0.4)
+    data = AI4Pain(electrical, DataOptions(split=folds, store=store, **options))
+    splits = every_fold(data.manifest, folds, data.scheme)
+    times = []
+    monkeypatch.setattr(module, "resident_clips", lambda *args: times.append(1) or read(*args))
+    copies = [data.with_split(split) for split in (*splits, splits[0])]
+    for copy in copies:
+        assert copy.dataset("train").resident is data.everything().resident is copy.everything().resident
+    assert len(times) == 1
+    for copy, split in zip(copies, (*splits, splits[0]), strict=True):
+        assert copy.split is split and same_parts(copy, fresh(electrical, store, split, **options))
+    assert data.split != splits[1] and data.dataset("train").resident is data.everything().resident
+
+
+def test_shuffled_labels_are_shuffled_in_shared_features_too(electrical, store):
+    split = Split("s", ("S01", "S02"), ("S03",), ("S04",))
+    shared, alone = AI4Pain(electrical, DataOptions(store=store)).with_split(split), fresh(electrical, store, split)
+    shared.shuffle_labels(3), alone.shuffle_labels(3)
+    assert same_parts(shared, alone)
+    assert (
+        shared.dataset("train").target.tolist()
+        != shared.everything().of_clips(shared.split.clips(shared.manifest, "train")).target.tolist()
+    )
+
+
+def test_what_a_part_lacks_is_told_when_the_part_is_opened(electrical, tmp_path):
+    random = np.random.default_rng(0)
+    clips = [
+        Clip(f"{who}_{n}", who, "x.mp4", label=label)
+        for who in "abcd"
+        for n, label in enumerate(["No_Pain", "High_Pain"])
+    ]
+    for clip in clips[:-3]:
+        write_npz(tmp_path / "npz", clip.clip_id, random.standard_normal((3, 2)).astype(np.float32))
+    options = DataOptions(labels="binary", store=tmp_path / "npz", baseline_clips=1)
+    data = Listed(
+        tmp_path, options, [replace(clip, label="High_Pain") if clip.subject_id == "b" else clip for clip in clips]
+    )
+    good = data.with_split(Split("s", ("a",), (), ()))
+    assert [clip.clip_id for clip in data.everything().clips] == ["a_1"] and len(good.dataset("train")) == 1
+    with pytest.raises(PainseqError, match="1 of 1 subjects of train, such as b, have fewer than 1 clips"):
+        data.with_split(Split("s", ("b",), (), ())).dataset("train")
+    with pytest.raises(PainseqError, match="The store lacks 1 of 1 clips"):
+        data.with_split(Split("s", ("d",), (), ())).dataset("train")
+
+
+def test_crops_are_not_shared(electrical, heat, heat_crops):
+    data = BioVid(heat, DataOptions(labels="binary", view="pixels", store=heat_crops))
+    subjects = data.manifest.subjects
+    copy = data.with_split(Split("s", subjects[:2], subjects[2:3], subjects[3:]))
+    assert len(copy.dataset("train")) == 4 and copy.store is data.store
+    with pytest.raises(PainseqError, match="Crops are not held in memory"):
+        data.everything()
+
+
+def test_features_are_copied_to_a_device_once(electrical, store):
+    data = AI4Pain(electrical, DataOptions(store=store))
+    first, second = (data.with_split(Split("s", (a,), (b,), ("S04",))) for a, b in (("S01", "S02"), ("S02", "S03")))
+    there = first.dataset("train").to("meta")
+    assert there.resident.frames.is_meta
+    assert second.dataset("validation").to("meta").resident is there.resident
+    assert first.dataset("train").to("cpu") is first.dataset("train")
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_leaky_parts_are_items_by_number(single, electrical, store):
+    data = AI4Pain(electrical, DataOptions(store=store, batch_size=4))
+    items = single_frames(data.everything(), FrameWindow(0, 2)) if single else data.everything()
+    random = np.random.default_rng(0).permutation(len(items)).tolist()
+    parts = {"train": random[:-6], "validation": random[-6:-3], "test": random[-3:]}
+    leaky = data.with_items(items, parts, "by clip")
+    leaky.setup("fit")
+    for part, numbers in parts.items():
+        assert leaky.dataset(part).names == [items.names[number] for number in numbers]
+        assert leaky.dataset(part).resident is items.resident
+        assert {clip.clip_id for clip in leaky.clips(part)} == {items.clips[number].clip_id for number in numbers}
+        assert leaky.most_frames(part) == (1 if single else 30)
+    drawn = [name for batch in leaky.train_dataloader() for name in batch.clip_ids]
+    learnable = [items.names[number] for number in parts["train"] if items.target[number] >= 0]
+    assert sorted(drawn) == sorted(learnable)
+    assert [name for batch in leaky.loader("test") for name in batch.clip_ids] == leaky.dataset("test").names
+    everybody = tuple(sorted({clip.subject_id for clip in items.clips}))
+    assert leaky.split.to_dict() == {
+        "protocol": "by clip LEAKY",
+        **{part: list(everybody) for part in parts},
+    }
+    assert leaky.subjects_seen() == {f"ai4pain/{subject}" for subject in everybody}
+    without = data.with_items(items, {"train": [0, 1], "validation": [], "test": [2]}, "by clip")
+    assert without.split.validation == () and without.val_dataloader() == []
+
+
+def test_leaky_parts_do_not_overlap_and_say_what_they_are(electrical, store):
+    data = AI4Pain(electrical, DataOptions(store=store))
+    for parts in ({"train": [0, 1], "test": [1]}, {"train": [0, 0]}, {"train": [0, len(data.everything())]}):
+        with pytest.raises(PainseqError, match="each in one part"):
+            data.with_items(data.everything(), parts, "by clip")
+    with pytest.raises(ValueError, match="LEAKY"):
+        LeakySplit("kfold", ("a",), (), ("a",), {})

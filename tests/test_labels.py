@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from painseq.batch import UNKNOWN
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
-from painseq.labels import NATIVE, SCHEMES, check_same_classes, in_order, label_scheme, native_scheme, own_scheme
+from painseq.labels import NATIVE, SCHEMES, Scale, check_same_targets, in_order, label_scheme, native_scheme, own_scheme
 from painseq.records import Clip, Manifest
 
 
@@ -40,7 +41,7 @@ def test_unknown_schemes_and_data_sets_say_what_there_is():
 def test_a_five_class_model_on_three_class_data_says_what_to_do():
     five, three = label_scheme("biovid", "five"), label_scheme("ai4pain", "three")
     with pytest.raises(PainseqError, match=r"tells 5 classes apart .* the data has 3 .*Choose a label scheme"):
-        check_same_classes(five.class_names, three.class_names)
+        check_same_targets(five.class_names, None, three)
 
 
 @pytest.mark.parametrize("name", ["binary", "three", "four", "five"])
@@ -48,7 +49,7 @@ def test_the_same_classes_bear_the_same_names_across_data_sets(name):
     first, *others = (label_scheme(dataset, name) for dataset in SCHEMES if name in SCHEMES[dataset])
     assert others
     for other in others:
-        check_same_classes(first.class_names, other.class_names)
+        check_same_targets(first.class_names, None, other)
 
 
 @pytest.mark.parametrize(("dataset", "name"), [(d, name) for d in SCHEMES for name in SCHEMES[d]])
@@ -205,3 +206,34 @@ def test_a_label_of_ones_own_scheme_that_no_clip_has_is_told(caplog):
     clips = tuple(Clip(f"c{n}", f"s{n}", "v.mp4", label=str(n)) for n in range(4))
     own_scheme("mintpain", {"no": ["0"], "pain": ["1..2", "4"]}).apply(Manifest("mintpain", Path(), clips))
     assert "no class for 3" in caplog.text and "no clip has the label 4" in caplog.text
+
+
+def test_a_scale_takes_labels_as_numbers():
+    vas = label_scheme("unbc", "vas")
+    assert vas.scale == Scale("vas", 0, 10) and vas.class_names == () and vas.groups == ("vas",)
+    assert [vas.target(label) for label in ("0", "3.5", "10", None, "11", "high")] == [0, 3.5, 10, UNKNOWN, None, None]
+    assert vas.counts(manifest("0", "3.5", name="unbc")) == {"vas": 2}
+
+
+def test_a_range_is_a_scale_for_data_of_ones_own():
+    own = label_scheme("mine", "0..100")
+    assert own.scale == Scale("value", 0, 100)
+    assert len(own.apply(manifest("0", "62.5", "100", name="mine"))) == 3
+    with pytest.raises(PainseqError, match=r"mine: unknown label '101'.*known: 0..100"):
+        own.apply(manifest("5", "101", name="mine"))
+
+
+@pytest.mark.parametrize("written", ["-1..5", "3..3", "5..3"])
+def test_a_scale_begins_at_zero_or_above_and_ends_higher(written):
+    with pytest.raises(PainseqError, match="must begin at 0 or above, and end higher"):
+        label_scheme("mine", written)
+
+
+def test_classes_and_numbers_are_told_apart():
+    three, pspi = label_scheme("unbc", "three"), label_scheme("unbc", "pspi")
+    with pytest.raises(PainseqError, match=r"says numbers on a scale \(pspi, 0 to 16\), and the data has classes"):
+        check_same_targets((), pspi.scale, three)
+    with pytest.raises(PainseqError, match=r"says classes .*and the data has numbers"):
+        check_same_targets(three.class_names, None, pspi)
+    with pytest.raises(PainseqError, match=r"pspi, 0 to 16.*vas, 0 to 10"):
+        check_same_targets((), pspi.scale, label_scheme("unbc", "vas"))

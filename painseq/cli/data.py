@@ -175,7 +175,7 @@ def show(argv: Sequence[str]) -> Path:
     data, config = _parsed("data show", argv)
     if config["subjects"] < 1:
         raise PainseqError(f"--subjects is {config['subjects']}; it must be 1 or more.")
-    manifest, names = data.manifest, data.scheme.class_names
+    manifest, names = data.manifest, data.scheme.groups
     chosen = _one_a_class(data, config["subjects"])
     if not chosen:
         raise PainseqError(f"{data.name} has no clip with a known label, so there is nothing to show.")
@@ -204,10 +204,9 @@ def _one_a_class(data: PainDataModule, subjects: int) -> dict[tuple[str, str], C
 
     first: dict[tuple[str, str], Clip] = {}
     for clip in data.manifest:
-        if clip.label is not None:
-            target = data.scheme.target(clip.label)
-            assert target is not None
-            first.setdefault((clip.subject_id, data.scheme.class_names[target]), clip)
+        group = data.scheme.group(clip.label)
+        if group is not None:
+            first.setdefault((clip.subject_id, group), clip)
     named = sorted({subject for subject, _ in first})
     places = np.linspace(0, len(named) - 1, min(subjects, len(named))).round().astype(int)
     chosen = [named[place] for place in places]

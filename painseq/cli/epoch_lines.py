@@ -22,7 +22,7 @@ class EpochLines(Callback):
         seconds = time.perf_counter() - self.start
         figures = ", ".join(
             f"{name} {float(trainer.callback_metrics[name]):.4f}"
-            for name in ("train_loss", "val_loss", "val_balanced_accuracy")
+            for name in ("train_loss", "val_loss", "val_balanced_accuracy", "val_mse")
             if name in trainer.callback_metrics
         )
         done, most = trainer.current_epoch + 1, trainer.max_epochs or -1

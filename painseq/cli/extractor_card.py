@@ -50,7 +50,7 @@ def extractor_card(
             "trained_on": list(extractor.trained_on),
             "card": extractor.card,
         },
-        "data": {**about_data, "generated": is_generated(data.root), "class_names": list(model.class_names)},
+        "data": {**about_data, "generated": is_generated(data.root), "class_names": list(data.scheme.groups)},
         "face": model.record["face"],
         "sampling": model.record["sampling"],
         "frames": None if options.frames is None else asdict(options.frames),
@@ -134,6 +134,6 @@ def _score(validation: object, items: str) -> str:
     if validation is None:
         return "not chosen: no validation subjects"
     figures = _table(validation)
-    named = {"val_loss": "validation loss", "val_balanced_accuracy": "balanced accuracy"}
+    named = {"val_loss": "validation loss", "val_balanced_accuracy": "balanced accuracy", "val_mse": "squared error"}
     text = ", ".join(f"{named[key]} {figures[key]:.3f}" for key in named if key in figures)
     return f"number {int(str(figures['epoch']).partition('.')[0]) + 1}, {text}, on {items}"

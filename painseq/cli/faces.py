@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from painseq.batch import UNKNOWN
 from painseq.cli.experiment import ExperimentCLI, chosen_parts
 from painseq.cli.progress import progress_of_clips
 from painseq.cli.run_folder import versions, write_json
@@ -246,8 +245,8 @@ def _write_csv(path: Path, tracked: Sequence[TrackedClip]) -> None:
 def _summary(tracked: Sequence[TrackedClip], face: FaceCrops, scheme: LabelScheme, seconds: float) -> FacesSummary:
     done = [one for one in tracked if not one.reason]
     by_label = {}
-    for name, target in [*((name, i) for i, name in enumerate(scheme.class_names)), ("hidden", UNKNOWN)]:
-        of_label = [one for one in done if scheme.target(one.clip.label) == target]
+    for name in (*scheme.groups, "hidden"):
+        of_label = [one for one in done if (scheme.group(one.clip.label) or "hidden") == name]
         if of_label:
             by_label[name] = {
                 "clips": len(of_label),

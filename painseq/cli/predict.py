@@ -20,6 +20,7 @@ from painseq.errors import PainseqError
 if TYPE_CHECKING:
     from painseq.checkpoint import VideoPrediction
     from painseq.faces import Locator
+    from painseq.labels import Scale
 
 log = logging.getLogger("painseq")
 
@@ -68,35 +69,41 @@ def main(argv: Sequence[str]) -> int:
             failed += 1
             sys.stderr.write(f"{video}: {error}\n")
             continue
-        if done[-1].label is None:
+        if done[-1].label is None and done[-1].value is None:
             failed += 1
             sys.stderr.write(f"{video}: no face found in any frame, so no prediction.\n")
     if args.json:
         sys.stdout.write(json.dumps([prediction.to_dict() for prediction in done], indent=2) + "\n")
     elif done:
-        Console().print(_table(done, model.class_names))
+        Console().print(_table(done, model.class_names, model.scale))
         backends = done[0].backends
         log.info("Backends: %s.", ", ".join(f"{key} {value}" for key, value in backends.items()))
     return 1 if failed else 0
 
 
-def _table(predictions: Sequence[VideoPrediction], class_names: Sequence[str]) -> Table:
+def _table(predictions: Sequence[VideoPrediction], class_names: Sequence[str], scale: Scale | None) -> Table:
     table = Table(caption="Research software, no medical device.")
     table.add_column("video")
-    table.add_column("label")
-    for name in class_names:
-        table.add_column(name, justify="right")
+    for name in ("label", *class_names) if scale is None else (str(scale),):
+        table.add_column(name, justify="left" if name == "label" else "right")
     table.add_column("frames", justify="right")
     table.add_column("faceless", justify="right")
     for prediction in predictions:
         table.add_row(
             Path(prediction.video).name,
-            prediction.label or "-",
-            *(f"{prediction.probabilities[name]:.2f}" if prediction.label else "-" for name in class_names),
+            *_said(prediction, class_names, scale),
             str(prediction.frames),
             str(len(prediction.faceless_times_s)),
         )
     return table
+
+
+def _said(prediction: VideoPrediction, class_names: Sequence[str], scale: Scale | None) -> list[str]:
+    if scale is not None:
+        return ["-" if prediction.value is None else f"{prediction.value:.2f}"]
+    if prediction.label is None:
+        return ["-"] * (1 + len(class_names))
+    return [prediction.label, *(f"{prediction.probabilities[name]:.2f}" for name in class_names)]
 
 
 def add_locator(parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
 def parts_table(data: PainDataModule) -> Table:
     """Subjects and clips, by class, of each part of a data set's split."""
     shown = Table(title=f"{data.name}, {data.split.protocol}", caption="Clips by class; ? is a hidden label.")
-    for column in ("part", "subjects", "clips", *data.scheme.class_names, "?"):
+    for column in ("part", "subjects", "clips", *data.scheme.groups, "?"):
         shown.add_column(column, justify="left" if column == "part" else "right")
     for part in data.split.parts():
         clips = data.split.clips(data.manifest, part)

@@ -59,6 +59,8 @@ def native_labels(dataset: str, scheme: str) -> dict[str, str]:
         PainseqError: see `painseq.labels.label_scheme`.
     """
     chosen = label_scheme(dataset, scheme)
+    if chosen.scale is not None:
+        raise PainseqError(f"--labels {scheme} are numbers; a submission names classes. Choose a scheme of classes.")
     return {name: chosen.native(name) for name in chosen.class_names}
 
 

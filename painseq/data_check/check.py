@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from painseq.batch import UNKNOWN
 from painseq.data_check.published import EXPECTED, SAME_RATE, Expected, compared
 from painseq.data_check.report import Comparison, DataCheck, Finding, LabelSummary, spread_of, told
 from painseq.data_check.videos import VideoFacts, available_s, below, read_videos
@@ -214,12 +213,12 @@ def _label_rows(
     shares = {} if faceless is None else _shares(manifest, faceless, lambda clip: clip.label)
     rows = []
     for label in _by_pain(by_label, scheme):
-        clips, target = by_label[label], scheme.target(label)
+        clips = by_label[label]
         files = {clip.video for clip in clips}
         rows.append(
             LabelSummary(
                 label=label,
-                class_name=None if target in (None, UNKNOWN) else scheme.class_names[target],
+                class_name=scheme.group(label),
                 clips=len(clips),
                 subjects=len({clip.subject_id for clip in clips}),
                 fps=spread_of(fps for fps in (videos[video].fps for video in files) if fps is not None),
@@ -276,14 +275,14 @@ def _class_findings(manifest: Manifest, scheme: LabelScheme) -> list[Finding]:
                 "--model.class_weights inverse_frequency or --data.options.balance true, and read balanced accuracy",
             )
         )
-    held: dict[str, set[int]] = defaultdict(set)
+    held: dict[str, set[str]] = defaultdict(set)
     for clip in manifest:
-        target = scheme.target(clip.label)
-        if target is not None and target != UNKNOWN:
-            held[clip.subject_id].add(target)
+        group = scheme.group(clip.label)
+        if group is not None:
+            held[clip.subject_id].add(group)
     lacking = []
-    for subject, targets in sorted(held.items()):
-        names = [name for target, name in enumerate(scheme.class_names) if name in present and target not in targets]
+    for subject, groups in sorted(held.items()):
+        names = [name for name in scheme.groups if name in present and name not in groups]
         if names:
             lacking.append(f"{subject}: no {', '.join(names)}")
     return [*findings, *told("classes", [("warning", "subjects without clips of every class", lacking)])]

@@ -180,7 +180,7 @@ def read_predictions(path: Path, class_names: Sequence[str] | None = None) -> Pr
     """
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
-    rows, columns = _read_rows(path, {"clip_id", "subject_id", "label"})
+    rows, columns = read_rows(path, {"clip_id", "subject_id", "label"})
     in_columns = tuple(name.removeprefix("prob_") for name in columns if name.startswith("prob_"))
     order_known = True
     if class_names is not None:
@@ -215,9 +215,9 @@ def read_predictions(path: Path, class_names: Sequence[str] | None = None) -> Pr
             seen[clip_id] = line
             truth[i] = _optional_index(row.get("truth", ""), names, "truth")
             label[i] = _optional_index(row["label"], names, "label")
-            probabilities[i] = _numbers(row, [f"prob_{name}" for name in names])
-            votes[i] = _numbers(row, [f"vote_{name}" for name in names])
-            frames[i], faceless[i] = _count(row, "frames"), _count(row, "faceless")
+            probabilities[i] = numbers_in(row, [f"prob_{name}" for name in names])
+            votes[i] = numbers_in(row, [f"vote_{name}" for name in names])
+            frames[i], faceless[i] = count_in(row, "frames"), count_in(row, "faceless")
             problem = _problem(int(label[i]), probabilities[i])
             if problem:
                 raise PainseqError(problem)
@@ -247,7 +247,7 @@ def read_truth(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise PainseqError(f"No truth at {path}.")
-    rows, columns = _read_rows(path, {"clip_id"})
+    rows, columns = read_rows(path, {"clip_id"})
     column = "truth" if "truth" in columns else "label"
     if column not in columns:
         raise PainseqError(f"{path}: neither a column truth nor label. Columns found: {', '.join(columns)}.")
@@ -262,7 +262,7 @@ def read_truth(path: Path) -> dict[str, str]:
     return truth
 
 
-def _read_rows(path: Path, required: set[str]) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+def read_rows(path: Path, required: set[str]) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     """Rows with their line numbers, and the columns in order; every row has a text in every column."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -315,7 +315,12 @@ def _optional_index(cell: str, names: Sequence[str], what: str) -> int:
     return _index(cell, names, what) if cell.strip() else UNKNOWN
 
 
-def _numbers(row: Mapping[str, str], columns: Sequence[str]) -> list[float]:
+def numbers_in(row: Mapping[str, str], columns: Sequence[str]) -> list[float]:
+    """Cells as numbers, NaN for an empty or missing one.
+
+    Raises:
+        PainseqError: a cell that is no number.
+    """
     values = []
     for column in columns:
         cell = row.get(column, "").strip()
@@ -326,7 +331,12 @@ def _numbers(row: Mapping[str, str], columns: Sequence[str]) -> list[float]:
     return values
 
 
-def _count(row: Mapping[str, str], column: str) -> int:
+def count_in(row: Mapping[str, str], column: str) -> int:
+    """A cell as a number of frames, `UNKNOWN` for an empty or missing one.
+
+    Raises:
+        PainseqError: a cell that is no whole number.
+    """
     cell = row.get(column, "").strip()
     if not cell:
         return UNKNOWN

@@ -65,6 +65,20 @@ def decide(
     )
 
 
+def estimate(level: Literal["frame", "video"], values: Tensor, mask: Tensor) -> Tensor:
+    """Numbers of a batch of clips, (B,), for regression; NaN for a clip without a real frame.
+
+    Frame heads: the mean over the real frames.
+
+    Args:
+        level: the head's.
+        values: (B, T, 1) or (B, 1), on the scale.
+        mask: (B, T) bool.
+    """
+    number = (masked_mean(values.float(), mask) if level == "frame" else values.float())[:, 0]
+    return torch.where(mask.any(dim=1), number, torch.full_like(number, float("nan")))
+
+
 def _choose(probabilities: Tensor, rule: Literal["mode", "median"]) -> Tensor:
     if rule == "mode":
         return probabilities.argmax(dim=-1)

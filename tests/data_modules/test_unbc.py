@@ -110,7 +110,7 @@ def test_sequences_have_their_rating_or_the_highest_pspi(tree):
         ({"target": "frame", "label": "vas"}, "vas, which rates whole sequences, but --data.target is frame"),
         (
             {"target": "sequence", "label": "vas", "options": DataOptions(labels="three")},
-            "label is vas, but the label scheme 'three' is for pspi. Choose .* of: vas_binary, vas_three, vas_four; or",
+            "vas, but the label scheme 'three' is for pspi. Choose .* of: vas_binary, vas_three, vas_four, vas; or",
         ),
         (
             {"options": VAS},

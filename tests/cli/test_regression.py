@@ -1,0 +1,153 @@
+"""Labels that are numbers on a scale: fitted, kept, scored and predicted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from painseq.batch import UNKNOWN, Sample, collate
+from painseq.checkpoint import AveragedModel, load
+from painseq.errors import PainseqError
+from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
+from painseq.heads.decision import estimate
+from painseq.labels import Scale
+from painseq.losses import loss_sums, num_outputs, shares, values
+
+PSPI = Scale("pspi", 0, 16)
+
+
+def test_squared_error_is_that_of_torch():
+    torch.manual_seed(0)
+    outputs, target, weight = torch.randn(50, 1), torch.rand(50) * 16, (torch.rand(50) > 0.3).float()
+    total, count = loss_sums("mse", outputs, shares(target, PSPI), weight)
+    expected = torch.nn.functional.mse_loss(values(outputs, PSPI)[weight > 0, 0], target[weight > 0]) / 16**2
+    assert num_outputs("mse", 0) == 1
+    assert (total / count).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_frame_heads_number_is_the_mean_over_real_frames():
+    numbers = torch.tensor([[[1.0], [5.0], [99.0]], [[2.0], [3.0], [4.0]]])
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    said = estimate("frame", numbers, mask)
+    assert said[0] == 3 and torch.isnan(said[1])
+    assert torch.isnan(estimate("video", numbers[:, 0], mask)[1])
+
+
+def test_targets_of_a_batch_are_floats():
+    def sample(target: float) -> Sample:
+        return Sample("a", "s", target, torch.ones(1, dtype=torch.bool), torch.zeros(1), features=torch.zeros(1, 2))
+
+    assert collate([sample(3.5), sample(UNKNOWN)]).target.tolist() == [3.5, -1]
+
+
+@pytest.fixture(scope="module")
+def on_unbc(work: Path, tiny: str) -> list[str]:
+    """Six people, two sequences of images each, through the tiny network."""
+    from painseq.synthetic import UNBCPlan, write_unbc
+
+    write_unbc(work / "clinical", UNBCPlan(subjects=6, sequences=2, frames=10, fps=5, size_px=64), seed=0)
+    config = ["--config", "configs/data/unbc.yaml", "--config", tiny, "--data.root", str(work / "clinical")]
+    return [*config, "--data.fps", "5"]
+
+
+TARGETS = {
+    "frame": ["--data.target", "frame", "--data.options.labels", "pspi"],
+    "window": ["--data.window_s", "1", "--data.stride_s", "1", "--data.options.labels", "pspi"],
+    "sequence": ["--data.target", "sequence", "--data.label", "vas", "--data.options.labels", "vas"],
+}
+HEADS = {"frame": "linear_frames", "window": "lstm", "sequence": "frame_ann"}
+
+
+@pytest.fixture(scope="module")
+def fitted(work: Path, on_unbc: list[str], one_thread: None) -> dict[str, list[str]]:
+    """Target -> the options that it was extracted and fitted with; the checkpoints are in `<target>_run`."""
+    from painseq.cli.extract import extract
+    from painseq.cli.fit import fit
+
+    options = {}
+    for target, wanted in TARGETS.items():
+        options[target] = [*on_unbc, *wanted, "--data.options.store", str(work / f"{target}_store")]
+        extract([*on_unbc, *wanted, "--out", str(work / f"{target}_store"), "--dtype", "float32"])
+        head = ["--config", f"configs/head/{HEADS[target]}.yaml", "--model.loss", "mse", "--trainer.max_epochs", "2"]
+        head += ["--model.class_weights", "none"]
+        fit([*options[target], *head, "--out", str(work / f"{target}_run")])
+    return options
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_frames_windows_and_sequences_are_fitted_and_scored(target, fitted, work, tmp_path):
+    from painseq.cli.evaluate import main
+
+    run = work / f"{target}_run"
+    main([*fitted[target], "--checkpoint", str(run / "best.ckpt"), "--out", str(tmp_path / "scored")])
+    predictions = read_value_predictions(tmp_path / "scored" / "predictions.csv")
+    model = load(run / "best.ckpt")
+    assert model.scale is not None and predictions.scale == model.scale.name
+    assert predictions.scored.all() and len(set(predictions.subject_ids)) == 1
+    assert ((predictions.value >= model.scale.low) & (predictions.value <= model.scale.high)).all()
+    scores = json.loads((tmp_path / "scored" / "metrics.json").read_text())["models"]
+    (found,) = scores.values()
+    assert found["scores"]["mse"] == pytest.approx(((predictions.truth - predictions.value) ** 2).mean(), abs=1e-9)
+    history = (run / "metrics.csv").read_text().splitlines()[0]
+    assert "val_mse" in history and "balanced" not in history
+
+
+def test_a_video_gets_a_number_and_so_does_the_mean_of_models(fitted, work):
+    folder = next(path for path in (work / "clinical" / "Images").glob("*/*") if path.is_dir())
+    model = load(work / "window_run" / "best.ckpt")
+    said = model.predict(folder, image_fps=5)
+    assert said.label is None and said.value is not None and 0 <= said.value <= 16
+    assert said.to_dict()["value"] == said.value and "probabilities" not in said.to_dict()
+    assert said.frame_values.shape == said.frame_times_s.shape and said.frame_values[-1] == pytest.approx(said.value)
+    other = load(work / "window_run" / "last.ckpt")
+    both = AveragedModel([model, other])
+    x, mask = torch.randn(2, 5, *model.record["in_shape"]), torch.ones(2, 5, dtype=torch.bool)
+    assert torch.allclose(both.classify(x, mask), (model.classify(x, mask) + other.classify(x, mask)) / 2)
+    with pytest.raises(PainseqError, match=r"says numbers .pspi, 0 to 16., not classes"):
+        model.with_prior({"no_pain": 1.0})
+
+
+def test_classes_and_numbers_do_not_mix(fitted, on_unbc, work, tmp_path, painseq):
+    classes = [*on_unbc, *TARGETS["window"], "--data.options.store", str(work / "window_store")]
+    head = ["--config", "configs/head/lstm.yaml", "--model.class_weights", "none"]
+    said = painseq("fit", *classes, *head, "--out", tmp_path / "a")
+    assert said.code == 1 and "numbers on a scale (pspi, 0 to 16), and the loss is cross_entropy" in said.err
+    classes += ["--data.options.labels", "binary"]
+    said = painseq("fit", *classes, *head, "--model.loss", "mse", "--out", tmp_path / "b")
+    assert said.code == 1 and "labels are classes, and the loss is mse" in said.err
+    said = painseq("evaluate", *classes, "--checkpoint", work / "window_run" / "best.ckpt", "--out", tmp_path / "c")
+    assert said.code == 1 and "The model says numbers on a scale (pspi, 0 to 16), and the data has classes" in said.err
+    said = painseq("fit", *fitted["window"], *head, "--model.loss", "mse", "--model.class_weights", "inverse_frequency")
+    assert said.code == 1 and "class_weights weigh classes" in said.err
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path):
+    numbers = np.array([0.1 + 0.2, np.nan, 16.0])
+    counts = np.array([5, 0, -1])
+    written = ValuePredictions("pspi", ("a", "b", "c"), ("s", "s", "t"), numbers, numbers[::-1], counts, counts)
+    written.write_csv(tmp_path / "p.csv")
+    read = read_value_predictions(tmp_path / "p.csv")
+    assert read.scale == "pspi" and read.clip_ids == written.clip_ids and read.subject_ids == written.subject_ids
+    np.testing.assert_array_equal(read.truth, written.truth)
+    np.testing.assert_array_equal(read.value, written.value)
+    np.testing.assert_array_equal(read.frames, counts)
+    assert read.scored.tolist() == [True, False, True]
+    assert read.only([2]).clip_ids == ("c",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("clip_id,subject_id,truth\na,s,1\n", r"one column value_<scale> is needed.*found: none"),
+        ("clip_id,subject_id,value_a,value_b\na,s,1,2\n", r"found: value_a, value_b"),
+        ("clip_id,subject_id,value_a\na,s,much\n", r"line 2: value_a is 'much', not a number"),
+        ("clip_id,subject_id,value_a\na,s,1\na,s,2\n", r"line 3: clip 'a' is already in line 2"),
+        ("clip_id,subject_id,value_a\na,s,inf\n", r"value holds an infinite number"),
+    ],
+)
+def test_files_of_numbers_say_what_is_wrong(text, message, tmp_path):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(PainseqError, match=message):
+        read_value_predictions(tmp_path / "p.csv")
