@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from painseq.cli.chosen_model import chosen_model
-from painseq.cli.run_folder import make_run_folder, pick_device, versions, write_json
+from painseq.cli.evaluation_files import evaluation_of, write_evaluation, write_page
+from painseq.cli.evaluation_files import show as show
+from painseq.cli.run_folder import make_run_folder, pick_device, read_history, versions
 from painseq.errors import PainseqError
-from painseq.evaluation import Evaluation, Predictions, read_predictions, read_truth, score, table
-from painseq.labels import NATIVE, LabelScheme, label_scheme
+from painseq.evaluation import Calibration, Evaluation, Predictions, calibrate, people_of, read_people
+from painseq.evaluation.predictions import read_predictions, read_truth
+from painseq.evaluation.value_predictions import COLUMN, ValuePredictions, read_value_predictions
+from painseq.evaluation.value_scores import ValueEvaluation
 
 if TYPE_CHECKING:
     from painseq.checkpoint import PainModel
+    from painseq.datamodule import PainDataModule
+    from painseq.labels import LabelScheme
 
 log = logging.getLogger("painseq")
 
@@ -27,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     if any(arg.partition("=")[0] == "--predictions" for arg in argv):
         _evaluate_file(argv)
     else:
-        evaluate(argv)
+        _evaluate_checkpoint(argv)
     return 0
 
 
@@ -35,33 +46,80 @@ def _evaluate_file(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("painseq evaluate", description="Score a predictions file; no model needed.")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv, or a file of your own")
     parser.add_argument("--truth", type=Path, help="CSV of clip_id,truth where the file has none")
-    parser.add_argument("--dataset", choices=sorted(NATIVE), help="whose native labels the truth file holds, if any")
+    parser.add_argument("--dataset", help="whose native labels the truth file holds, if any: biovid, ai4pain, ...")
     parser.add_argument("--labels", default="three", help="label scheme that maps them; default: %(default)s")
     parser.add_argument(
         "--classes", nargs="+", help="class names in order of pain, where the file has no prob_ columns"
     )
-    parser.add_argument("--out", type=Path, help="folder for metrics.json")
+    parser.add_argument("--subjects", type=Path, help="CSV of subject_id,sex,age: scores by sex and age band")
+    parser.add_argument(
+        "--calibrate-on", type=Path, metavar="FILE", help="predictions of other people, to fit a temperature on"
+    )
+    parser.add_argument("--out", type=Path, help="folder for metrics.json, report.html and the like")
     args = parser.parse_args(argv)
-    predictions = read_predictions(args.predictions, args.classes)
-    if args.truth is not None:
-        truth = read_truth(args.truth)
-        if args.dataset is not None:
-            predictions, truth = in_classes(predictions, truth, label_scheme(args.dataset, args.labels))
-        predictions = predictions.with_truth(truth)
-    if not predictions.scored.any():
+    path: Path = args.predictions
+    said, calibration = _read(path, args)
+    if not said.scored.any():
         raise PainseqError(
-            f"{args.predictions}: no clip has both a truth and a prediction, so there is nothing to score. Give the "
+            f"{path}: no clip has both a truth and a prediction, so there is nothing to score. Give the "
             "truth with --truth FILE (columns clip_id, truth)."
         )
-    evaluation = score(predictions)
-    show({args.predictions.stem: evaluation})
-    if args.out is not None:
-        out = make_run_folder(args.out)
-        write_json(out / "metrics.json", {"models": {args.predictions.stem: evaluation.to_dict()}})
+    people = {} if args.subjects is None else read_people(args.subjects)
+    unknown = set(said.subject_ids) - set(people)
+    if args.subjects is not None and unknown:
+        log.warning("%s does not hold %d of the subjects, such as %s.", args.subjects, len(unknown), min(unknown))
+    out = None if args.out is None else make_run_folder(args.out)
+    made = evaluation_of(said, people, calibration)
+    assert made is not None
+    name = path.stem
+    if is_leaky(path):
+        name += " (LEAKY)"
+        log.warning("%s is marked LEAKY: it scores people who were trained on, and says nothing of new ones.", path)
+    show({name: made})
+    if out is not None:
+        facts = {"predictions": str(path), **_told(calibration), "versions": _in_line(versions())}
+        details = {"predictions": str(path), "calibrated_on": _path(args.calibrate_on), "versions": versions()}
+        write_evaluation(out, name, said, made, details)
+        write_page(out, name, said, made, f"The predictions in {path.name}", args.dataset or "a file", facts)
+
+
+def _read(path: Path, args: argparse.Namespace) -> tuple[Predictions | ValuePredictions, Calibration | None]:
+    """The predictions of a file, with truth and temperature as the command line says."""
+    truth = None if args.truth is None else read_truth(args.truth)
+    if holds_values(path):
+        values = read_value_predictions(path)
+        if args.calibrate_on is not None:
+            raise PainseqError(f"{path} holds numbers on a scale, and only probabilities can be calibrated.")
+        return (values if truth is None else with_true_values(values, truth)), None
+    predictions = read_predictions(path, args.classes)
+    if truth is not None:
+        if args.dataset is not None:
+            from painseq.labels import label_scheme
+
+            predictions, truth = in_classes(predictions, truth, label_scheme(args.dataset, args.labels))
+        predictions = predictions.with_truth(truth)
+    if args.calibrate_on is None:
+        return predictions, None
+    return calibrate(predictions, read_predictions(args.calibrate_on, predictions.class_names))
+
+
+def holds_values(path: Path) -> bool:
+    """Whether a predictions file is of values on a scale: a column that begins with value_."""
+    if not path.is_file():
+        raise PainseqError(f"No predictions at {path}.")
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        return any(name.startswith(COLUMN) for name in next(csv.reader(file), []))
+
+
+def is_leaky(path: Path) -> bool:
+    """Whether the word LEAKY stands in a file's path or in it, or a column is called leaky."""
+    content = path.read_text(encoding="utf-8-sig", errors="replace")
+    columns = content.partition("\n")[0].strip().split(",")
+    return "LEAKY" in str(path.resolve()) or "LEAKY" in content or "leaky" in columns
 
 
 def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
-    """Score a checkpoint as the command line says.
+    """Score a checkpoint of classes as the command line says.
 
     Returns:
         The predictions, and their evaluation where the truth is known.
@@ -70,45 +128,121 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
         LeakError: the model has seen somebody of this part.
         PainseqError: see `painseq.evaluation.predict`.
     """
+    said, made = _evaluate_checkpoint(argv)
+    assert isinstance(said, Predictions) and not isinstance(made, ValueEvaluation)
+    return said, made
+
+
+def _evaluate_checkpoint(
+    argv: Sequence[str],
+) -> tuple[Predictions | ValuePredictions, Evaluation | ValueEvaluation | None]:
     from painseq.cli.experiment import ExperimentCLI
     from painseq.datamodule import PainDataModule
-    from painseq.evaluation.predict import predict_part
 
     cli = ExperimentCLI("evaluate", argv)
     config, data = cli.config, cli.datamodule
     if not isinstance(data, PainDataModule):
         raise PainseqError("`painseq evaluate` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
     device = pick_device(config["device"])
-    averaged = config["average_checkpoints"]
-    model = chosen_model(config["checkpoint"], averaged, config["prior"], config["trust"], device)
+    paths = config["average_checkpoints"] or [config["checkpoint"]]
+    model = chosen_model(config["checkpoint"], config["average_checkpoints"], config["prior"], config["trust"], device)
+    if config["calibrate"] and config["part"] == "validation":
+        raise PainseqError(
+            "--calibrate fits the temperature on the validation part, so that part cannot be scored with it. Score "
+            "--part test, or leave --calibrate out."
+        )
     out = make_run_folder(Path(config["out"]))
-    predictions = predict_part(model, data, config["part"])
-    if config["truth"] is not None:
-        predictions, truth = in_classes(predictions, read_truth(Path(config["truth"])), data.scheme)
-        predictions = predictions.with_truth(truth)
+    truth = None if config["truth"] is None else read_truth(Path(config["truth"]))
+    said, calibration = _predict(model, data, config["part"], truth, config["calibrate"])
     cli.parser.save(config, out / "config.yaml", skip_validation=True)
-    predictions.write_csv(out / "predictions.csv")
-    evaluation = score(predictions) if predictions.scored.any() else None
     name = model_name(model)
-    write_json(
-        out / "metrics.json",
-        {
-            "models": {} if evaluation is None else {name: evaluation.to_dict()},
-            "part": config["part"],
-            "split": data.split.to_dict(),
-            "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
-            "checkpoints": [str(path) for path in averaged or [config["checkpoint"]]],
-            "prior": list(config["prior"]),
-            "baseline_clips": model.record["baseline_clips"],
-            "device": device,
-            "versions": versions(),
-        },
-    )
-    if evaluation is None:
+    made = evaluation_of(said, people_of(data.clips(config["part"])), calibration)
+    fingerprint = data.manifest.fingerprint()
+    details = {
+        "part": config["part"],
+        "split": data.split.to_dict(),
+        "data": {"name": data.name, "labels": data.options.labels, "fingerprint": fingerprint},
+        "checkpoints": [str(path) for path in paths],
+        "prior": list(config["prior"]),
+        "baseline_clips": model.record["baseline_clips"],
+        "temperature": None if calibration is None else calibration.temperature,
+        "device": device,
+        "versions": versions(),
+    }
+    write_evaluation(out, name, said, made, details)
+    if made is None:
         log.info("The labels of this part are hidden: predictions written to %s, no score.", out / "predictions.csv")
-    else:
-        show({name: evaluation})
-    return predictions, evaluation
+        return said, made
+    show({name: made})
+    facts = {
+        "data": f"{data.name}, part {config['part']}, labels {data.options.labels}, fingerprint {fingerprint}",
+        "split": f"{data.split.protocol}: "
+        + ", ".join(f"{part} {len(data.split.subjects(part))} subjects" for part in data.split.parts()),
+        "checkpoint": ", ".join(str(path) for path in paths),
+        "fitted on": f"{len(model.fitted_on)} subjects, those of early stopping and of the extractor included",
+        **({"stated mix of classes": ", ".join(config["prior"])} if config["prior"] else {}),
+        **_told(calibration),
+        "device": device,
+        "versions": _in_line(versions()),
+    }
+    from painseq.synthetic import is_generated
+
+    generated = is_generated(data.root)
+    subtitle = f"Part {config['part']} of {data.name}" + (", generated faces: no people" if generated else "")
+    history = read_history(Path(paths[0]).parent) if len(paths) == 1 else []
+    write_page(out, name, said, made, subtitle, "generated faces" if generated else data.name, facts, history)
+    return said, made
+
+
+def _predict(
+    model: PainModel, data: PainDataModule, part: str, truth: Mapping[str, str] | None, calibrated: bool
+) -> tuple[Predictions | ValuePredictions, Calibration | None]:
+    """What the model says of a part, with truth and temperature as the command line says."""
+    from painseq.evaluation.predict import predict_part, predict_validation, predict_values
+
+    if model.scale is not None:
+        if calibrated:
+            raise PainseqError(f"This model says numbers ({model.scale}), and only probabilities can be calibrated.")
+        with _progress(part) as show_progress:
+            values = predict_values(model, data, part, show_progress)  # type: ignore[arg-type]
+        return (values if truth is None else with_true_values(values, truth)), None
+    with _progress(part) as show_progress:
+        said = predict_part(model, data, part, show_progress)  # type: ignore[arg-type]
+    if truth is not None:
+        said, named = in_classes(said, truth, data.scheme)
+        said = said.with_truth(named)
+    if not calibrated:
+        return said, None
+    with _progress("validation") as show_progress:
+        validation = predict_validation(model, data, show_progress)
+    return calibrate(said, validation)
+
+
+@contextmanager
+def _progress(part: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the clips of a part, on standard error, gone when it is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"clips of {part}", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _told(calibration: Calibration | None) -> dict[str, str]:
+    if calibration is None:
+        return {}
+    return {
+        "temperature": f"{calibration.temperature:.3f}, fitted on {calibration.clips} clips of "
+        f"{len(calibration.fitted_on)} subjects who are not scored; predictions.csv holds the scaled probabilities"
+    }
+
+
+def _in_line(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def model_name(model: PainModel) -> str:
@@ -142,19 +276,33 @@ def in_classes(
                 f"The truth of {clip_id} is {label!r}, which is neither a class ({', '.join(scheme.class_names)}) nor "
                 f"a label of {scheme.dataset} ({', '.join(scheme.known)})."
             )
-        target = scheme.target(label)
-        if target is not None:
-            named[clip_id] = scheme.class_names[target]
+        group = scheme.group(label)
+        if group is not None:
+            named[clip_id] = group
     kept = [row for row, clip in enumerate(predictions.clip_ids) if clip in named or clip not in truth]
     if len(kept) < len(predictions):
         log.info("%d clips left out: the scheme %r has no class for them.", len(predictions) - len(kept), scheme.name)
     return predictions.only(kept), named
 
 
-def show(evaluations: Mapping[str, Evaluation]) -> None:
-    """Print the table of scores, and what to be wary of."""
-    console = Console()
-    console.print(table(evaluations))
-    for name, evaluation in evaluations.items():
-        for warning in evaluation.warnings:
-            console.print(f"{name}: {warning}", style="yellow", markup=False)
+def with_true_values(values: ValuePredictions, truth: Mapping[str, str]) -> ValuePredictions:
+    """The same values with the truth filled in from numbers by clip id.
+
+    Raises:
+        PainseqError: a clip that `truth` does not hold, a text that is no number, or one that contradicts the truth
+            already here.
+    """
+    filled = values.truth.copy()
+    for row, clip_id in enumerate(values.clip_ids):
+        try:
+            filled[row] = float(truth[clip_id])
+        except KeyError as error:
+            raise PainseqError(f"The truth lacks clip {clip_id!r}. Clip ids must be the same in both files.") from error
+        except ValueError as error:
+            raise PainseqError(f"The truth of {clip_id} is {truth[clip_id]!r}; it must be a number.") from error
+        if not np.isnan(values.truth[row]) and values.truth[row] != filled[row]:
+            raise PainseqError(
+                f"Clip {clip_id!r}: the predictions give {values.truth[row]:g} as its truth, the truth file "
+                f"{filled[row]:g}. One of the two belongs to other data."
+            )
+    return dataclasses.replace(values, truth=filled)

@@ -8,6 +8,8 @@ is scored at once, which is what makes resampling subjects cheap. What divides b
 - balanced accuracy is the mean recall of the classes that occur in the truth;
 - kappa when truth and labels are all of one class, and anything of no clips at all, is NaN here and, in
   `Scores`, None with a reason. It is never a number.
+
+The probabilities have scores of their own, in `painseq.evaluation.probability`.
 """
 
 from __future__ import annotations
@@ -113,13 +115,27 @@ def quadratic_weighted_kappa(confusion: Floats) -> Floats:
     return 1 - _ratio(observed, (weights * expected).sum((-2, -1)), np.nan)
 
 
+def mean_absolute_error(confusion: Floats) -> Floats:
+    """(...) mean distance between the indices of truth and label, in levels; NaN for no clips. Lower is better."""
+    steps = np.arange(confusion.shape[-1], dtype=np.float64)
+    distance = np.abs(steps[:, None] - steps[None, :])
+    return _ratio((distance * confusion).sum((-2, -1)), confusion.sum((-2, -1)), np.nan)
+
+
 STATISTICS: dict[str, Callable[[Floats], Floats]] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "macro_f1": macro_f1,
     "quadratic_weighted_kappa": quadratic_weighted_kappa,
+    "mean_absolute_error": mean_absolute_error,
 }
 """The scores that get an interval and stand in the headline."""
+
+LOWER_IS_BETTER = frozenset({"mean_absolute_error", "brier", "ece"})
+"""Of all statistics, those of the probabilities too, the ones that are errors."""
+
+NEEDS_ORDER = ("quadratic_weighted_kappa", "mean_absolute_error")
+"""Statistics that have no meaning unless the order of the classes is known."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,7 @@ class Scores:
         balanced_accuracy: mean recall of the classes in the truth.
         macro_precision: mean over the classes that occur; so are `macro_recall` and `macro_f1`.
         quadratic_weighted_kappa: agreement beyond chance, far misses weighing more.
+        mean_absolute_error: mean distance of label and truth, in levels (one class to the next); lower is better.
         precision: a class each (K); so are `recall` and `f1`. 0 where nothing is divided by.
         support: clips of each class in the truth (K).
         predicted: clips of each class among the labels (K).
@@ -146,6 +163,7 @@ class Scores:
     macro_recall: float | None
     macro_f1: float | None
     quadratic_weighted_kappa: float | None
+    mean_absolute_error: float | None
     precision: tuple[float, ...]
     recall: tuple[float, ...]
     f1: tuple[float, ...]
@@ -161,6 +179,7 @@ class Scores:
             "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
             "quadratic_weighted_kappa": self.quadratic_weighted_kappa,
+            "mean_absolute_error": self.mean_absolute_error,
         }
         return values[name]
 
@@ -175,6 +194,7 @@ class Scores:
             "macro_recall": self.macro_recall,
             "macro_f1": self.macro_f1,
             "quadratic_weighted_kappa": self.quadratic_weighted_kappa,
+            "mean_absolute_error": self.mean_absolute_error,
             "per_class": {
                 name: dict(zip(keys, row, strict=True)) for name, row in zip(self.class_names, by_class, strict=True)
             },
@@ -184,7 +204,7 @@ class Scores:
 
 
 def scores_of(confusion: Floats, class_names: Sequence[str], order_known: bool = True) -> Scores:
-    """All scores of a (K, K) confusion matrix; without a known order of the classes there is no kappa."""
+    """All scores of a (K, K) confusion matrix; without a known order of the classes there is no kappa and no error."""
     undefined: dict[str, str] = {}
 
     def number(name: str, value: Floats) -> float | None:
@@ -194,10 +214,10 @@ def scores_of(confusion: Floats, class_names: Sequence[str], order_known: bool =
             return None
         return float(value)
 
-    kappa = number("quadratic_weighted_kappa", quadratic_weighted_kappa(confusion))
+    ordered = {name: number(name, STATISTICS[name](confusion)) for name in NEEDS_ORDER}
     if not order_known:
-        kappa = None
-        undefined["quadratic_weighted_kappa"] = "the order of the classes is not stated"
+        ordered = dict.fromkeys(NEEDS_ORDER)
+        undefined.update(dict.fromkeys(NEEDS_ORDER, "the order of the classes is not stated"))
 
     def row(values: Floats) -> tuple[float, ...]:
         # Whole counts stay whole in the files; only the expected matrix of guessing has fractions.
@@ -210,7 +230,8 @@ def scores_of(confusion: Floats, class_names: Sequence[str], order_known: bool =
         macro_precision=number("macro_precision", macro_precision(confusion)),
         macro_recall=number("macro_recall", macro_recall(confusion)),
         macro_f1=number("macro_f1", macro_f1(confusion)),
-        quadratic_weighted_kappa=kappa,
+        quadratic_weighted_kappa=ordered["quadratic_weighted_kappa"],
+        mean_absolute_error=ordered["mean_absolute_error"],
         precision=tuple(precision(confusion).tolist()),
         recall=tuple(recall(confusion).tolist()),
         f1=tuple(f1(confusion).tolist()),

@@ -2,58 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rich.markup import escape
-from rich.table import Table
 
 from painseq.evaluation.baselines import Baseline, baselines
-from painseq.evaluation.intervals import FEW_SUBJECTS, Interval, subject_bootstrap
-from painseq.evaluation.metrics import STATISTICS, Scores, confusion_by_subject, scores_of
-from painseq.evaluation.predictions import UNKNOWN, Predictions
+from painseq.evaluation.calibration import Calibration
+from painseq.evaluation.counts import Counts, counts_of
+from painseq.evaluation.intervals import FEW_SUBJECTS, Interval, confusion_intervals
+from painseq.evaluation.metrics import LOWER_IS_BETTER, STATISTICS, Scores, confusion_by_subject, scores_of
+from painseq.evaluation.people import Person, SubjectRow, subject_rows
+from painseq.evaluation.predictions import Predictions
+from painseq.evaluation.probability import (
+    ProbabilityScores,
+    overconfidence,
+    probability_intervals,
+    probability_scores,
+)
+from painseq.evaluation.subgroups import GroupDifference, Subgroup, subgroups
 
 TITLES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "macro_f1": "Macro F1",
     "quadratic_weighted_kappa": "Quadratic kappa",
+    "mean_absolute_error": "Mean error, levels",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "brier": "Brier score",
+    "ece": "Calibration error",
 }
-"""How the headline statistics are called in tables."""
+"""How the statistics are called in tables: those of the headline, then those of the probabilities."""
 
-
-@dataclass(frozen=True)
-class Counts:
-    """What was and was not scored.
-
-    Args:
-        clips: all clips of the predictions.
-        scored: clips with a truth and a prediction; every score is of these.
-        without_prediction: clips without a prediction (no frame with a face), left out of every score.
-        hidden: clips with a prediction whose truth is not known.
-        subjects: subjects with at least one scored clip.
-        frames: frames looked at, None where the file does not say.
-        faceless: frames without a face among them, None where the file does not say.
-        without_prediction_by_class: by the truth's name; clips of hidden truth are not in it.
-        without_prediction_by_subject: by subject id, those with at least one.
-        faceless_share_by_class: share of a class's frames without a face, None without any frame.
-    """
-
-    clips: int
-    scored: int
-    without_prediction: int
-    hidden: int
-    subjects: int
-    frames: int | None
-    faceless: int | None
-    without_prediction_by_class: dict[str, int]
-    without_prediction_by_subject: dict[str, int]
-    faceless_share_by_class: dict[str, float | None]
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values, ready for JSON."""
-        return dict(vars(self))
+MISCALIBRATED = 0.05
+"""A model this much surer (or less sure) than right, its interval clear of 0, is warned of."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +48,16 @@ class Evaluation:
 
     Args:
         scores: of the scored clips.
-        intervals: 95 %, by the name of the statistic.
+        intervals: 95 %, by the name of the statistic, those of the probabilities too.
         baselines: majority class and chance, on the same clips.
         counts: what was scored, and what was not.
         warnings: in plain words; empty if there is nothing to be wary of.
+        probability: scores of the probabilities, the calibrated ones if there is a calibration; None where no scored
+            clip has any.
+        calibration: what temperature scaling did; None where none was asked for.
+        subgroups: by sex and age band, where these are known.
+        subgroup_differences: between each two groups of one attribute that are large enough.
+        by_subject: a row a subject, sorted by name.
     """
 
     scores: Scores
@@ -75,53 +65,78 @@ class Evaluation:
     baselines: tuple[Baseline, ...]
     counts: Counts
     warnings: tuple[str, ...]
+    probability: ProbabilityScores | None = None
+    calibration: Calibration | None = None
+    subgroups: tuple[Subgroup, ...] = ()
+    subgroup_differences: tuple[GroupDifference, ...] = ()
+    by_subject: tuple[SubjectRow, ...] = ()
+
+    def value(self, name: str) -> float | None:
+        """A statistic by the name it has in `intervals`; None where it is not defined."""
+        if name in STATISTICS:
+            return self.scores.value(name)
+        return None if self.probability is None else self.probability.value(name)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values with stable keys, ready for JSON."""
         return {
             "class_names": list(self.scores.class_names),
             "scores": self.scores.to_dict(),
+            "probability": None if self.probability is None else self.probability.to_dict(),
             "intervals": {name: interval.to_dict() for name, interval in self.intervals.items()},
             "baselines": {baseline.name: baseline.to_dict() for baseline in self.baselines},
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "subgroups": [group.to_dict() for group in self.subgroups],
+            "subgroup_differences": [difference.to_dict() for difference in self.subgroup_differences],
+            "by_subject": [row.to_dict() for row in self.by_subject],
             "counts": self.counts.to_dict(),
             "clips_without_prediction": "left out of every score, and counted",
             "warnings": list(self.warnings),
         }
 
 
-def score(predictions: Predictions) -> Evaluation:
-    """Score predictions, which are of subjects that the model was not trained on."""
+def score(
+    predictions: Predictions, people: Mapping[str, Person] | None = None, calibration: Calibration | None = None
+) -> Evaluation:
+    """Score predictions, which are of subjects that the model was not trained on.
+
+    Args:
+        predictions: with scaled probabilities, if there is a calibration.
+        people: sex and age by subject id, for the subgroups; others are of unknown sex and age.
+        calibration: what `calibrate` said of these predictions.
+    """
     names = predictions.class_names
     _, confusion = confusion_by_subject(predictions.truth, predictions.label, predictions.subject_ids, len(names))
     scores = scores_of(confusion.sum(0), names, predictions.order_known)
-    intervals = subject_bootstrap(confusion, [name for name in STATISTICS if scores.value(name) is not None])
-    counts = _counts(predictions, len(confusion))
-    rules = baselines(predictions)
-    return Evaluation(scores, intervals, rules, counts, _warnings(scores, intervals, rules, counts))
-
-
-def table(evaluations: Mapping[str, Evaluation]) -> Table:
-    """The headline for a terminal of 80 columns: a row a model with its intervals, then the baselines."""
-    rules = shared_baselines(evaluations)
-    caption = "; ".join(f"{name}: {baseline.rule}" for name, baseline in rules)
-    result = Table(title="Scores, with 95 % intervals over subjects", caption=escape(caption))
-    result.add_column("")
-    for name in STATISTICS:
-        result.add_column(TITLES[name], justify="right")
-    result.add_column("Lowest recall", justify="right")
-    for model, evaluation in evaluations.items():
-        cells = [_cell(evaluation, name) for name in STATISTICS]
-        result.add_row(escape(model), *cells, escape(_lowest_recall(evaluation.scores)))
-    result.add_section()
-    for name, baseline in rules:
-        cells = [number(baseline.scores.value(key)) for key in STATISTICS]
-        result.add_row(escape(name), *cells, "", style="dim")
-    return result
+    defined = [name for name in STATISTICS if scores.value(name) is not None]
+    groups, differences = subgroups(predictions, people or {})
+    evaluation = Evaluation(
+        scores=scores,
+        intervals=confusion_intervals(confusion, defined) | probability_intervals(predictions),
+        baselines=baselines(predictions),
+        counts=counts_of(predictions),
+        warnings=(),
+        probability=probability_scores(predictions),
+        calibration=calibration,
+        subgroups=groups,
+        subgroup_differences=differences,
+        by_subject=subject_rows(predictions, people or {}),
+    )
+    lines = [
+        *_of_missing_clips(evaluation.counts),
+        *_of_classes(evaluation),
+        *_of_baselines(evaluation),
+        *_of_probabilities(evaluation, predictions),
+        *_of_people(evaluation),
+        *_of_undefined(evaluation),
+    ]
+    return dataclasses.replace(evaluation, warnings=tuple(lines))
 
 
 def number(value: float | None) -> str:
     """Three decimals, or a dash where the score is not defined."""
-    return "–" if value is None else f"{value:.3f}"
+    # Adding 0 turns the -0.0 of rounding into 0.
+    return "–" if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
 def shared_baselines(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, Baseline]]:
@@ -143,53 +158,7 @@ def _shown(baseline: Baseline) -> list[str]:
     return [baseline.rule, *(number(baseline.scores.value(name)) for name in STATISTICS)]
 
 
-def _cell(evaluation: Evaluation, name: str) -> str:
-    interval = evaluation.intervals.get(name)
-    shown = number(evaluation.scores.value(name))
-    if interval is None or interval.low is None or interval.high is None:
-        return shown
-    return f"{shown}\n{interval.low:.2f}–{interval.high:.2f}"
-
-
-def _lowest_recall(scores: Scores) -> str:
-    """The class of the truth that is found least often, below its recall."""
-    present = [(r, name) for r, name, n in zip(scores.recall, scores.class_names, scores.support, strict=True) if n]
-    if not present:
-        return "–"
-    value, name = min(present, key=lambda pair: pair[0])
-    return f"{value:.3f}\n{name}"
-
-
-def _counts(predictions: Predictions, subjects: int) -> Counts:
-    missing = predictions.label == UNKNOWN
-    known = predictions.frames != UNKNOWN
-    known &= predictions.faceless != UNKNOWN
-    ids = np.asarray(predictions.subject_ids, dtype=object)
-    shares: dict[str, float | None] = {}
-    for index, name in enumerate(predictions.class_names):
-        rows = known & (predictions.truth == index)
-        frames = int(predictions.frames[rows].sum())
-        shares[name] = float(predictions.faceless[rows].sum() / frames) if frames else None
-    return Counts(
-        clips=len(predictions),
-        scored=int(predictions.scored.sum()),
-        without_prediction=int(missing.sum()),
-        hidden=int(((predictions.truth == UNKNOWN) & ~missing).sum()),
-        subjects=subjects,
-        frames=int(predictions.frames.sum()) if known.all() else None,
-        faceless=int(predictions.faceless.sum()) if known.all() else None,
-        without_prediction_by_class={
-            name: int((missing & (predictions.truth == index)).sum())
-            for index, name in enumerate(predictions.class_names)
-        },
-        without_prediction_by_subject={s: int((missing & (ids == s)).sum()) for s in sorted(set(ids[missing]))},
-        faceless_share_by_class=shares,
-    )
-
-
-def _warnings(
-    scores: Scores, intervals: Mapping[str, Interval], rules: tuple[Baseline, ...], counts: Counts
-) -> tuple[str, ...]:
+def _of_missing_clips(counts: Counts) -> list[str]:
     lines = []
     if not counts.scored:
         lines.append("No clip has both a truth and a prediction: nothing was scored.")
@@ -200,22 +169,41 @@ def _warnings(
         )
     if counts.hidden:
         lines.append(f"{counts.hidden} of {counts.clips} clips have a hidden truth and are not scored.")
-    for name, support, found in zip(scores.class_names, scores.support, scores.recall, strict=True):
-        if counts.scored and not support:
+    return lines
+
+
+def _of_classes(evaluation: Evaluation) -> list[str]:
+    scores, lines = evaluation.scores, []
+    by_class = zip(scores.class_names, scores.support, scores.predicted, scores.recall, strict=True)
+    for name, support, predicted, found in by_class:
+        if evaluation.counts.scored and not support:
             lines.append(f"“{name}” does not occur in the truth of the scored clips: nothing is known about it.")
         elif support and found == 0:
-            lines.append(f"“{name}” has recall 0: none of its {support:g} clips was recognised.")
-    for rule in rules:
+            why = " The class is never predicted." if not predicted else ""
+            lines.append(f"“{name}” has recall 0: none of its {support:g} clips was recognised.{why}")
+    return lines
+
+
+def _of_baselines(evaluation: Evaluation) -> list[str]:
+    scores, lines = evaluation.scores, []
+    for rule in evaluation.baselines:
         behind = [
-            f"{TITLES[key].lower()} {number(ours)} against {number(theirs)}"
+            _against(key, ours, theirs)
             for key in STATISTICS
             if (ours := scores.value(key)) is not None
             and (theirs := rule.scores.value(key)) is not None
-            and ours <= theirs
+            and (ours >= theirs if key in LOWER_IS_BETTER else ours <= theirs)
         ]
         if behind:
             lines.append(f"No better than the baseline “{rule.name}” ({rule.rule}): {'; '.join(behind)}.")
-    balanced, chance = intervals.get("balanced_accuracy"), rules[-1].scores.balanced_accuracy
+    if scores.mean_absolute_error is not None:
+        index, smallest = _best_constant(scores.support)
+        if scores.mean_absolute_error >= smallest:
+            lines.append(
+                f"Always saying “{scores.class_names[index]}” is no further off: "
+                f"{_against('mean_absolute_error', scores.mean_absolute_error, smallest)}."
+            )
+    balanced, chance = evaluation.intervals.get("balanced_accuracy"), evaluation.baselines[-1].scores.balanced_accuracy
     if (
         balanced is not None
         and balanced.low is not None
@@ -227,12 +215,98 @@ def _warnings(
             f"Not told apart from guessing: the interval of the balanced accuracy, from {number(balanced.low)} to "
             f"{number(balanced.high)}, holds {number(chance)}."
         )
-    if 0 < counts.subjects < FEW_SUBJECTS:
+    return lines
+
+
+def _best_constant(support: Sequence[float]) -> tuple[int, float]:
+    """The class that is nearest to the truth if always said, and its mean error in levels."""
+    steps = np.arange(len(support))
+    errors = np.abs(steps[:, None] - steps) @ np.asarray(support) / sum(support)
+    return int(errors.argmin()), float(errors.min())
+
+
+def _of_probabilities(evaluation: Evaluation, predictions: Predictions) -> list[str]:
+    probability, lines = evaluation.probability, []
+    if probability is None:
+        if evaluation.counts.scored:
+            lines.append("There are no probabilities: nothing is told of ranking (AUROC, AUPRC) and of calibration.")
+        return lines
+    if probability.left_out:
         lines.append(
-            f"{counts.subjects} subject{'s' if counts.subjects > 1 else ''} only: "
-            + ("the intervals are rough, and rather too narrow." if counts.subjects > 1 else "there is no interval.")
+            f"{probability.left_out} of {evaluation.counts.scored} scored clips have a label but no probabilities; "
+            "AUROC, AUPRC, Brier score and calibration error are without them."
         )
-    for key, reason in scores.undefined.items():
-        if counts.scored and key in TITLES:
-            lines.append(f"{TITLES[key]} is not defined: {reason}.")
-    return tuple(lines)
+    if probability.auroc is not None and probability.auroc <= 0.5:
+        lines.append(
+            f"The probabilities rank clips no better than chance: {_against('auroc', probability.auroc, 0.5)}."
+        )
+    shares = np.asarray(evaluation.scores.support) / max(1, evaluation.counts.scored)
+    always = float(1 - (shares**2).sum())
+    if not probability.left_out and probability.brier >= always > 0:
+        lines.append(
+            "The probabilities say no more than each class's share of the clips, stated for every clip: "
+            f"{_against('brier', probability.brier, always)}."
+        )
+    surer = overconfidence(predictions)
+    if surer is not None:
+        apart, interval = surer
+        clear = interval.low is not None and interval.high is not None and (interval.low > 0 or interval.high < 0)
+        if clear and abs(apart) >= MISCALIBRATED:
+            bins = probability.reliability
+            stated = sum(n * (mean or 0.0) for n, mean in zip(bins.clips, bins.confidence, strict=True)) / sum(
+                bins.clips
+            )
+            lines.append(
+                f"{'Too sure of itself' if apart > 0 else 'Not sure enough of itself'}: for its most probable class it "
+                f"states a probability of {number(stated)} on average, and is right in {number(stated - apart)} of the "
+                f"clips (interval of the difference {number(interval.low)} to {number(interval.high)})."
+            )
+    return lines + _of_calibration(evaluation.calibration)
+
+
+def _of_calibration(calibration: Calibration | None) -> list[str]:
+    if calibration is None:
+        return []
+    lines = [] if calibration.caution is None else [f"Calibration: {calibration.caution}."]
+    before, after = calibration.before, calibration.after
+    if before is not None and after is not None and after.brier > before.brier:
+        lines.append(
+            f"Calibration did not help: the Brier score is {number(after.brier)} after it and {number(before.brier)} "
+            f"before. The {len(calibration.fitted_on)} subjects it was fitted on are unlike those scored, or too few."
+        )
+    return lines
+
+
+def _of_people(evaluation: Evaluation) -> list[str]:
+    subjects = evaluation.counts.subjects
+    lines = []
+    if 0 < subjects < FEW_SUBJECTS:
+        lines.append(
+            f"{subjects} subject{'s' if subjects > 1 else ''} only: "
+            + ("the intervals are rough." if subjects > 1 else "there is no interval.")
+        )
+    for apart in evaluation.subgroup_differences:
+        low, high = apart.interval.low, apart.interval.high
+        if low is not None and high is not None and (low > 0 or high < 0):
+            lines.append(
+                f"By {apart.attribute}, “{apart.first}” and “{apart.second}” differ in balanced accuracy by "
+                f"{apart.value:+.3f} (interval {low:+.3f} to {high:+.3f}). Of many comparisons some differ by chance."
+            )
+    return lines
+
+
+def _of_undefined(evaluation: Evaluation) -> list[str]:
+    undefined = dict(evaluation.scores.undefined)
+    if evaluation.probability is not None:
+        undefined |= evaluation.probability.undefined
+    return [
+        f"{TITLES[key]} is not defined: {reason}."
+        for key, reason in undefined.items()
+        if evaluation.counts.scored and key in TITLES
+    ]
+
+
+def _against(key: str, ours: float, theirs: float) -> str:
+    title = TITLES[key].partition(",")[0]
+    shown = title if key in ("auroc", "auprc", "brier") else title[:1].lower() + title[1:]
+    return f"{shown} {number(ours)} against {number(theirs)}"

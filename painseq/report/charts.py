@@ -1,143 +1,201 @@
-"""Small charts: inline SVG on a shared 0..1 axis, and learning curves by matplotlib."""
+"""Charts as SVG files: heat maps, curves and rows with intervals, learning curves.
+
+A name that holds the word LEAKY is drawn hollow, and its line dotted.
+"""
 
 from __future__ import annotations
 
 import base64
-import io
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import TYPE_CHECKING
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
+import numpy as np
+from numpy.typing import ArrayLike
 
-WIDTH, PAD = 240, 8
-BLUE, INK, GREY = "#1f5a8c", "#23272b", "#8b949b"
+from painseq.report.canvas import BLUE, GREY, INK, legend, looks, new_canvas, readable, shades_of, style, svg, wrapped
 
-Row = Mapping[str, float]
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
 
+    from painseq.report.content import Row
 
-def _x(value: float) -> float:
-    return round(PAD + min(max(value, 0.0), 1.0) * (WIDTH - 2 * PAD), 1)
+LEARNING = {
+    "Loss": (("train_loss", "training"), ("val_loss", "validation")),
+    "Balanced accuracy": (("val_balanced_accuracy", "validation"),),
+}
+"""The learning curves: of each picture the columns of the history, and what they are called."""
 
-
-def _svg(height: int, alt: str, parts: Sequence[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" aria-label="{escape(alt)}">'
-        + "".join(parts)
-        + "</svg>"
-    )
+Curve = tuple[ArrayLike, ArrayLike, ArrayLike | None, ArrayLike | None]
+"""x (n,), y (n,), and the ends of y's interval, (n,) each or None; NaN where there is no interval."""
 
 
-def _reference(value: float, height: int) -> str:
-    return (
-        f'<line x1="{_x(value)}" x2="{_x(value)}" y1="0" y2="{height}" stroke="{GREY}" stroke-width="1.5" '
-        'stroke-dasharray="3 3"/>'
-    )
+def heat_map(
+    values: ArrayLike,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    low: float,
+    high: float,
+    title: str,
+    notes: Sequence[Sequence[str]] | None = None,
+) -> bytes:
+    """A table of numbers, the lighter the higher; each cell prints its number.
+
+    Args:
+        values: (R, C); NaN is a cell without a number.
+        rows: R names.
+        columns: C names.
+        low: the value of the darkest shade; what lies below is as dark.
+        high: the value of the lightest shade.
+        title: what the numbers, rows and columns are.
+        notes: R rows of C short texts, printed below the numbers, such as their intervals.
+    """
+    from matplotlib.patches import Rectangle
+
+    cells = np.asarray(values, np.float64)
+    with style():
+        height = 0.62 if notes else 0.46
+        canvas, axes = new_canvas(1.15 * len(columns), height * len(rows), fill=True)
+        shades = shades_of(cells, low, high)
+        for i, j in np.ndindex(*cells.shape):
+            known = math.isfinite(cells[i, j])
+            text = f"{cells[i, j]:.3f}" if known else "–"
+            if notes and notes[i][j]:
+                text += f"\n{notes[i][j]}"
+            axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=shades[i, j], edgecolor="white", linewidth=2))
+            axes.text(j, i, text, ha="center", va="center", color=readable(shades[i, j]), fontsize=9, linespacing=1.3)
+        axes.set_xticks(range(len(columns)), [wrapped(name, 15) for name in columns])
+        axes.set_yticks(range(len(rows)), [wrapped(name, 30) for name in rows])
+        axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+        axes.spines[:].set_visible(False)
+        axes.set_title(wrapped(title, 60), loc="left", pad=10)
+        return svg(canvas)
 
 
-def axis(alt: str) -> str:
-    """The scale from 0 to 1 that stands above a column of charts."""
-    ticks = [
-        f'<text x="{_x(value)}" y="10" text-anchor="middle">{value:g}</text>'
-        f'<line x1="{_x(value)}" x2="{_x(value)}" y1="14" y2="18" stroke="{GREY}"/>'
-        for value in (0, 0.25, 0.5, 0.75, 1)
-    ]
-    line = f'<line x1="{PAD}" x2="{WIDTH - PAD}" y1="18" y2="18" stroke="{GREY}"/>'
-    return _svg(20, alt, [line, *ticks])
+def interval_curves(
+    curves: Mapping[str, Curve],
+    x_label: str,
+    y_label: str,
+    reference: float | None = None,
+    reference_name: str = "chance",
+) -> bytes:
+    """Lines with their intervals, such as a score by the number of subjects; a dotted line at `reference`."""
+    with style():
+        canvas, axes = new_canvas(5.6, 3.3)
+        handles = []
+        for number, (name, (x, y, low, high)) in enumerate(curves.items()):
+            places, middles = np.asarray(x, np.float64), np.asarray(y, np.float64)
+            color, marker, dash, leaky = *looks(number), "LEAKY" in name
+            (line,) = axes.plot(
+                places,
+                middles,
+                color=color,
+                linestyle=":" if leaky else dash,
+                marker=marker,
+                markersize=5,
+                fillstyle="none" if leaky else "full",
+            )
+            handles.append(line)
+            if low is not None and high is not None:
+                ends = np.stack([np.asarray(low, np.float64), np.asarray(high, np.float64)])
+                axes.vlines(places, *ends, color=color, linewidth=1, alpha=0.8)
+                axes.fill_between(places, *ends, color=color, alpha=0.1, linewidth=0)
+        if reference is not None:
+            handles.append(axes.axhline(reference, color=INK, linestyle=":", linewidth=1))
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        ticks = sorted({float(place) for x, *_ in curves.values() for place in np.ravel(x)})
+        if 1 < len(ticks) <= 8:
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        legend(axes, handles, [*curves, *([] if reference is None else [reference_name])])
+        return svg(canvas)
 
 
-def interval_chart(value: float, low: float | None, high: float | None, reference: float | None) -> str:
-    """A dot with its interval, and a dashed line at the reference (chance)."""
-    parts = [] if reference is None else [_reference(reference, 28)]
-    alt = f"{value:.3f}"
-    if low is not None and high is not None:
-        parts.append(
-            f'<line x1="{_x(low)}" x2="{_x(high)}" y1="14" y2="14" stroke="{BLUE}" stroke-width="3"/>'
-            f'<line x1="{_x(low)}" x2="{_x(low)}" y1="9" y2="19" stroke="{BLUE}" stroke-width="2"/>'
-            f'<line x1="{_x(high)}" x2="{_x(high)}" y1="9" y2="19" stroke="{BLUE}" stroke-width="2"/>'
-        )
-        alt += f", interval from {low:.3f} to {high:.3f}"
-    parts.append(f'<circle cx="{_x(value)}" cy="14" r="5.5" fill="{BLUE}" stroke="#fff" stroke-width="1.5"/>')
-    return _svg(28, alt + ("" if reference is None else f"; chance is {reference:.3f}"), parts)
+def interval_rows(
+    rows: Sequence[tuple[str, float | None, float | None, float | None]],
+    reference: float | None = None,
+    x_label: str = "",
+    limits: tuple[float, float] | None = None,
+) -> bytes:
+    """A dot with its interval for each (name, value, low, high), below one another; None is not drawn.
 
-
-def dot_chart(values: Mapping[str, float], reference: float | None) -> str:
-    """A dot a subject on the 0..1 axis, rounded to 0.02 and stacked; exact when pointed at."""
-    bins = 50
-    counts = Counter(round(value * bins) for value in values.values())
-    step = 8.0 if max(counts.values(), default=0) <= 8 else 64.0 / max(counts.values())
-    height = round(14 + step * max(counts.values(), default=1))
-    parts = [] if reference is None else [_reference(reference, height)]
-    stacked: Counter[int] = Counter()
-    for subject, value in sorted(values.items(), key=lambda item: item[1]):
-        place = round(value * bins)
-        y = height - 6 - step * stacked[place]
-        stacked[place] += 1
-        parts.append(
-            f'<circle cx="{_x(place / bins)}" cy="{y:.1f}" r="3.6" fill="{BLUE}" fill-opacity=".75">'
-            f"<title>{escape(subject)}: {value:.3f}</title></circle>"
-        )
-    ordered = sorted(values.values())
-    alt = f"{len(ordered)} subjects"
-    if ordered:
-        alt += f" from {ordered[0]:.3f} to {ordered[-1]:.3f}"
-    return _svg(height, alt, parts)
+    Args:
+        rows: a row each, from above.
+        reference: a dotted line, such as chance or no difference.
+        x_label: what the numbers are.
+        limits: ends of the axis; by default those that the numbers need.
+    """
+    with style():
+        canvas, axes = new_canvas(3.3, 0.3 * len(rows) + 0.3, fill=True)
+        for place, (name, value, low, high) in enumerate(rows):
+            leaky = "LEAKY" in name
+            if low is not None and high is not None:
+                axes.plot([low, high], [place, place], "|-", color=BLUE, linewidth=2, markersize=9)
+            if value is not None:
+                axes.plot(value, place, "o", color=BLUE, markersize=7, markerfacecolor="white" if leaky else BLUE)
+        if reference is not None:
+            axes.axvline(reference, color=INK, linestyle=":", linewidth=1)
+        axes.set_yticks(range(len(rows)), [wrapped(name, 28) for name, *_ in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(wrapped(x_label, 45))
+        if limits is not None:
+            axes.set_xlim(*limits)
+        return svg(canvas)
 
 
 def learning_curves(history: Sequence[Row], chance: float | None) -> list[tuple[str, str]]:
     """Titles and base64 SVG pictures of loss and balanced accuracy by epoch; none without a finite value."""
     pictures = []
-    for title, lines in (
-        ("Loss", (("train_loss", "training"), ("val_loss", "validation"))),
-        ("Balanced accuracy", (("val_balanced_accuracy", "validation"),)),
-    ):
-        if not any(_series(history, key)[0] for key, _ in lines):
+    for title, lines in LEARNING.items():
+        if not any(series(history, key)[0] for key, _ in lines):
             continue
-        # A fixed salt gives the same file for the same curves.
-        with matplotlib.rc_context({"font.size": 10, "axes.edgecolor": GREY, "svg.hashsalt": "painseq"}):
-            canvas = Canvas(figsize=(4.4, 2.7), layout="constrained")
-            axes = canvas.add_subplot()
-            _panel(axes, history, title, lines)
+        with style():
+            canvas, axes = new_canvas(4.4, 2.7)
+            handles, names = _learning(axes, history, lines)
+            axes.set_title(title, loc="left")
+            axes.set_xlabel("epoch")
             if title != "Loss":
                 axes.set_ylim(0, 1)
                 if chance is not None:
-                    axes.axhline(chance, color=INK, linestyle=":", label="chance")
-            axes.legend(frameon=False, fontsize=9)
-            file = io.BytesIO()
-            canvas.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-        pictures.append((title, base64.b64encode(file.getvalue()).decode()))
+                    handles.append(axes.axhline(chance, color=INK, linestyle=":"))
+                    names.append("chance")
+            legend(axes, handles, names)
+            pictures.append((title, base64.b64encode(svg(canvas)).decode()))
     return pictures
 
 
-def _panel(axes: Axes, history: Sequence[Row], title: str, lines: Sequence[tuple[str, str]]) -> None:
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xlabel("epoch")
+def _learning(axes: Axes, history: Sequence[Row], lines: Sequence[tuple[str, str]]) -> tuple[list[Artist], list[str]]:
+    from matplotlib.ticker import MaxNLocator
+
+    handles: list[Artist] = []
+    names: list[str] = []
     for key, label in lines:
-        epochs, values = _series(history, key)
+        epochs, values = series(history, key)
         if not epochs:
             continue
         training = label == "training"
-        axes.plot(
+        handles += axes.plot(
             epochs,
             values,
             color=GREY if training else BLUE,
             linestyle="--" if training else "-",
             marker="" if len(epochs) > 40 else ("s" if training else "o"),
             markersize=3,
-            label=label,
         )
+        names.append(label)
         if key == "val_loss":
             lowest = values.index(min(values))
-            axes.plot(epochs[lowest], values[lowest], "o", markersize=9, fillstyle="none", color=INK, label="lowest")
+            handles += axes.plot(epochs[lowest], values[lowest], "o", markersize=9, fillstyle="none", color=INK)
+            names.append("lowest")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
+    return handles, names
 
 
-def _series(history: Sequence[Row], key: str) -> tuple[list[float], list[float]]:
+def series(history: Sequence[Row], key: str) -> tuple[list[float], list[float]]:
     """Epochs and values where both are finite."""
     pairs = [(row.get("epoch", math.nan), row.get(key, math.nan)) for row in history]
     finite = [(epoch, value) for epoch, value in pairs if math.isfinite(epoch) and math.isfinite(value)]

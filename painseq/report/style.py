@@ -8,7 +8,7 @@ CSS = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; color: var(--ink); background: var(--paper);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 60rem; margin: 0 auto; padding: 3rem 1.25rem 2rem; overflow-wrap: break-word; }
+main { max-width: 63rem; margin: 0 auto; padding: 3rem 1.25rem 2rem; overflow-wrap: break-word; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.25rem; line-height: 1.3; margin: 3rem 0 .5rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
@@ -38,6 +38,11 @@ table.published thead th:nth-child(5) { text-align: right; }
 .of { color: var(--soft); font-size: .8rem; }
 .keep { white-space: nowrap; }
 .aside { font-size: .88rem; color: var(--soft); }
+th.text { text-align: left; }
+.leaky { border: 2px solid currentColor; padding: 0 .25em; font-size: .85em; letter-spacing: .06em; }
+.charts { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0 1.2rem; }
+.charts .scroll { margin: .4rem 0; max-width: 100%; }
+.charts img { display: block; }
 .curves { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; }
 .bar { display: block; height: .45rem; margin-top: .25rem; background: #e7eaed; min-width: 7rem; }
 .bar span { display: block; height: 100%; background: var(--blue); }

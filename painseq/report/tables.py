@@ -9,7 +9,8 @@ from painseq.evaluation.metrics import STATISTICS, Scores, balanced_accuracy, co
 from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.published import REMARKS, Published
 from painseq.evaluation.score import TITLES, Evaluation, number, shared_baselines
-from painseq.report.charts import axis, dot_chart, interval_chart
+from painseq.report.canvas import readable
+from painseq.report.inline import axis, dot_chart, interval_chart
 
 
 def _scroll(table: str) -> str:
@@ -19,6 +20,38 @@ def _scroll(table: str) -> str:
 def _head(cells: Sequence[str]) -> str:
     """A head row of cells that are HTML already."""
     return "<thead><tr>" + "".join(f'<th scope="col">{cell}</th>' for cell in cells) + "</tr></thead>"
+
+
+def words(text: str) -> str:
+    """A text from outside as HTML; the word LEAKY stands in a frame, which is seen without colour too."""
+    return escape(text).replace("LEAKY", '<strong class="leaky">LEAKY</strong>')
+
+
+def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts as they are; the first of each row names it, and columns of numbers stand to the right."""
+    kinds = ["" if all(_numeric(cell) for cell in column) else ' class="text"' for column in zip(*rows, strict=True)]
+    head = "".join(f'<th scope="col"{kind}>{words(name)}</th>' for kind, name in zip(kinds, columns, strict=True))
+    lines = []
+    for name, *cells in rows:
+        shown = "".join(
+            f"<td{kind}>{words(cell) if kind else _stacked(cell)}</td>"
+            for kind, cell in zip(kinds[1:], cells, strict=True)
+        )
+        lines.append(f'<tr><th scope="row">{words(name)}</th>{shown}</tr>')
+    return _scroll(f'<table class="wide rows"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>')
+
+
+def _numeric(cell: str) -> bool:
+    """Whether a cell begins as a number does, whatever follows it."""
+    return cell in ("", "–") or cell.lstrip("+-−")[:1].isdigit()
+
+
+def _stacked(cell: str) -> str:
+    """A number, and below it what stands in brackets behind it, such as its interval."""
+    value, bracket, behind = cell.partition(" (")
+    if not bracket or not behind.endswith(")"):
+        return words(cell)
+    return f'{words(value)}<span class="small keep">{words(behind[:-1])}</span>'
 
 
 def headline(evaluations: Mapping[str, Evaluation]) -> str:
@@ -33,7 +66,7 @@ def headline(evaluations: Mapping[str, Evaluation]) -> str:
                 span = f"{number(interval.low)} to {number(interval.high)}"
             value = number(evaluation.scores.value(name))
             cells.append(f'<td><b>{value}</b><span class="small keep">{span}</span></td>')
-        rows.append(f'<tr><th scope="row">{escape(model)}</th>{"".join(cells)}<td>{_drawn(evaluation)}</td></tr>')
+        rows.append(f'<tr><th scope="row">{words(model)}</th>{"".join(cells)}<td>{_drawn(evaluation)}</td></tr>')
     for name, baseline in shared_baselines(evaluations):
         values = "".join(f"<td>{number(baseline.scores.value(key))}</td>" for key in STATISTICS)
         rows.append(f'<tr class="baseline"><th scope="row">{escape(name)}</th>{values}<td></td></tr>')
@@ -76,7 +109,7 @@ def per_class(evaluations: Mapping[str, Evaluation]) -> str:
                     f'<span class="bar"><span style="width:{recall:.1%}"></span></span>'
                     f'<span class="small">precision {precision:.2f}, F1 {f1:.2f}</span></td>'
                 )
-            rows.append(f'<tr><th scope="row">{escape(model)}</th>{"".join(cells)}</tr>')
+            rows.append(f'<tr><th scope="row">{words(model)}</th>{"".join(cells)}</tr>')
         head = _head(["Recall of", *map(escape, class_names)])
         tables.append(_scroll(f'<table class="wide rows">{head}<tbody>{"".join(rows)}</tbody></table>'))
     return "".join(tables)
@@ -98,7 +131,7 @@ def confusion(scores: Scores) -> str:
         for j, count in enumerate(counts):
             share = count / total if total else 0.0
             red, green, blue = (round(255 + share * (dark - 255)) for dark in (12, 52, 92))
-            ink = "#fff" if share > 0.65 else "#23272b"
+            ink = readable((red / 255, green / 255, blue / 255))
             hit = ' class="hit"' if i == j else ""
             percent = f"{share:.0%}" if total else "–"
             cells.append(
@@ -123,7 +156,7 @@ def by_subject(evaluations: Mapping[str, Evaluation], predictions: Mapping[str, 
         behind = "" if reference is None else f"{sum(value <= reference + 1e-9 for value in ordered)} of {len(ordered)}"
         cells = "".join(f"<td>{value:.3f}</td>" for value in (ordered[0], middle, ordered[-1]))
         rows.append(
-            f'<tr><th scope="row">{escape(model)}</th><td>{dot_chart(values, reference)}</td>{cells}'
+            f'<tr><th scope="row">{words(model)}</th><td>{dot_chart(values, reference)}</td>{cells}'
             f"<td>{behind or '–'}</td></tr>"
         )
     if not rows:
@@ -157,7 +190,7 @@ def counted(evaluations: Mapping[str, Evaluation]) -> str:
         if counts.frames is not None and counts.faceless is not None:
             faceless = f"{counts.faceless:,} of {counts.frames:,}"
         rows.append(
-            f'<tr><th scope="row">{escape(model)}</th><td>{counts.clips:,}</td><td>{counts.scored:,}</td>'
+            f'<tr><th scope="row">{words(model)}</th><td>{counts.clips:,}</td><td>{counts.scored:,}</td>'
             f"<td>{counts.subjects:,}</td><td>{counts.without_prediction:,}{per_class}{whose}</td>"
             f"<td>{counts.hidden:,}</td><td>{faceless}</td></tr>"
         )
@@ -177,7 +210,7 @@ def published(rows: Sequence[Published], dataset: str) -> str:
         lines = [
             f'<tr><th scope="row">{escape(row.name)}<span class="small">{escape(row.protocol)}</span></th>'
             f'<td class="text">{escape(row.modality)}</td><td class="text">{escape(row.part or "–")}</td>'
-            f'<td class="text">{escape(row.metric)}</td><td>{_as_printed(row.value)}</td>'
+            f'<td class="text">{escape(row.metric)}</td><td>{_as_printed(row.value)}{_remark(row)}</td>'
             f'<td class="text">{escape(_source(row))}</td></tr>'
             for row in rows
             if row.dataset == name
@@ -185,6 +218,10 @@ def published(rows: Sequence[Published], dataset: str) -> str:
         head = _head(["Entry, protocol", "Modality", "Part", "Metric", "Value", "Source"])
         parts.append(_scroll(f'<table class="wide published">{head}<tbody>{"".join(lines)}</tbody></table>'))
     return "".join(parts)
+
+
+def _remark(row: Published) -> str:
+    return f'<span class="small">{escape(row.against_majority)}</span>' if row.against_majority else ""
 
 
 def _as_printed(value: float) -> str:

@@ -2,10 +2,14 @@
 
 import csv
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from painseq.evaluation import read_predictions
+from painseq.evaluation import read_predictions, with_temperature
 
 SAMPLE = "clip_id,subject_id,truth,label,prob_no_pain,prob_low_pain,prob_high_pain\n"
 
@@ -103,3 +107,186 @@ def test_predictions_of_other_classes_are_no_submission(painseq, tmp_path):
     said = painseq(*args, "binary")
     assert said.code == 1 and "Give --labels the scheme of the model" in said.err
     assert "ai4pain has no label scheme 'five'" in painseq(*args, "five").err
+
+
+def write_predictions(path, who, rng, sharper=1.0, people=12):
+    """Clips of `people` subjects, with probabilities that are `sharper` than they should be; no age, no sex."""
+    rows = ["clip_id,subject_id,truth,label,prob_none,prob_mild,prob_strong,frames,faceless"]
+    names = ("none", "mild", "strong")
+    for subject in range(people):
+        for clip in range(9):
+            logits = rng.normal(size=3)
+            fair = np.exp(logits) / np.exp(logits).sum()
+            truth = names[rng.choice(3, p=fair)]
+            said = fair**sharper / (fair**sharper).sum()
+            cells = [f"{value:.6f}" for value in said]
+            rows.append(f"{who}{subject}_{clip},{who}{subject},{truth},{names[said.argmax()]},{','.join(cells)},8,1")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_a_file_leaves_scores_subjects_a_page_and_its_numbers(painseq, tmp_path):
+    rng = np.random.default_rng(0)
+    mine = write_predictions(tmp_path / "mine.csv", "s", rng)
+    (tmp_path / "people.csv").write_text(
+        "subject_id,sex,age\n" + "".join(f"s{i},{'fm'[i % 2]},{25 + 4 * i}\n" for i in range(11))
+    )
+    said = painseq("evaluate", "--predictions", mine, "--subjects", tmp_path / "people.csv", "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    assert "AUROC" in said.out and "sex: f" in said.out and "f minus m" in said.out
+    assert "does not hold 1 of the subjects, such as s11" in said.log
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "predictions.csv", "metrics.json", "subjects.csv", "report.html", "figures",
+    }  # fmt: skip
+    made = json.loads((tmp_path / "out" / "metrics.json").read_text())["models"]["mine"]
+    predictions = read_predictions(tmp_path / "out" / "predictions.csv")
+    assert made["probability"]["auroc"] == pytest.approx(
+        roc_auc_score(predictions.truth, predictions.probabilities, multi_class="ovr")
+    )
+    assert made["intervals"]["auroc"]["low"] < made["probability"]["auroc"] < made["intervals"]["auroc"]["high"]
+    groups = {group["name"]: group["subjects"] for group in made["subgroups"] if group["attribute"] == "sex"}
+    assert groups == {"f": 6, "m": 5, "not known": 1}
+    with (tmp_path / "out" / "subjects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12 and rows[0]["subject_id"] == "s0" and rows[0]["sex"] == "f" and rows[0]["age"] == "25"
+    right = (predictions.truth == predictions.label)[np.array(predictions.subject_ids) == "s0"]
+    assert float(rows[0]["accuracy"]) == pytest.approx(right.mean())
+    assert float(rows[0]["faceless_share"]) == 1 / 8
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"{made['probability']['auroc']:.3f}" in page and "over 50" in page
+    figures = json.loads((tmp_path / "out" / "figures" / "figures.json").read_text())
+    assert figures and (tmp_path / "out" / "figures" / "scores.csv").is_file()
+
+
+def test_a_file_is_calibrated_on_other_people(painseq, tmp_path):
+    rng = np.random.default_rng(1)
+    mine = write_predictions(tmp_path / "mine.csv", "s", rng, sharper=3.0, people=30)
+    others = write_predictions(tmp_path / "others.csv", "v", rng, sharper=3.0, people=30)
+    args = ["evaluate", "--predictions", mine, "--calibrate-on"]
+    said = painseq(*args, others, "--out", tmp_path / "out")
+    assert said.code == 0 and "mine, as it is" in said.out
+    made = json.loads((tmp_path / "out" / "metrics.json").read_text())["models"]["mine"]
+    calibration = made["calibration"]
+    assert calibration["temperature"] == pytest.approx(3, rel=0.3) and len(calibration["fitted_on"]) == 30
+    assert calibration["before"]["brier"] > calibration["after"]["brier"] == made["probability"]["brier"]
+    before, after = read_predictions(mine), read_predictions(tmp_path / "out" / "predictions.csv")
+    assert after.label.tolist() == before.label.tolist()
+    assert after.probabilities == pytest.approx(with_temperature(before, calibration["temperature"]).probabilities)
+    assert "fitted on 270 clips of 30 subjects who are not scored" in (tmp_path / "out" / "report.html").read_text()
+    said = painseq(*args, mine, "--out", tmp_path / "again")
+    assert said.code == 1 and "30 of the subjects to be scored" in said.err and not (tmp_path / "again").exists()
+
+
+def test_values_on_a_scale_are_scored_from_a_file(painseq, tmp_path):
+    rng = np.random.default_rng(2)
+    truth = rng.uniform(0, 16, 60)
+    value = truth + rng.normal(size=60)
+    rows = [f"c{i},s{i % 10},{value[i]:.4f}" for i in range(60)]
+    (tmp_path / "values.csv").write_text("clip_id,subject_id,value_pspi\n" + "\n".join(rows) + "\n")
+    (tmp_path / "truth.csv").write_text("clip_id,truth\n" + "".join(f"c{i},{truth[i]:.4f}\n" for i in range(60)))
+    args = ["evaluate", "--predictions", tmp_path / "values.csv"]
+    assert "nothing to score" in painseq(*args).err
+    said = painseq(*args, "--truth", tmp_path / "truth.csv", "--out", tmp_path / "out")
+    assert said.code == 0 and "ICC(3,1)" in said.out, said.err
+    made = json.loads((tmp_path / "out" / "metrics.json").read_text())["models"]["values"]
+    assert made["scores"]["mse"] == pytest.approx(((truth - value) ** 2).mean(), abs=1e-3)
+    assert (tmp_path / "out" / "predictions.csv").read_text().startswith("clip_id,subject_id,truth,value_pspi")
+    with (tmp_path / "out" / "subjects.csv").open(newline="") as file:
+        assert [row["subject_id"] for row in csv.DictReader(file)] == [f"s{i}" for i in range(10)]
+    assert "pspi" in (tmp_path / "out" / "report.html").read_text()
+    said = painseq(*args, "--calibrate-on", tmp_path / "values.csv")
+    assert said.code == 1 and "only probabilities can be calibrated" in said.err
+    (tmp_path / "truth.csv").write_text("clip_id,truth\nc0,much\n")
+    assert "The truth of c0 is 'much'; it must be a number" in painseq(*args, "--truth", tmp_path / "truth.csv").err
+    (tmp_path / "truth.csv").write_text("clip_id,truth\nc0,1\n")
+    assert "The truth lacks clip 'c1'" in painseq(*args, "--truth", tmp_path / "truth.csv").err
+    said = painseq("evaluate", "--predictions", tmp_path / "out" / "predictions.csv", "--truth", tmp_path / "truth.csv")
+    assert "the truth file 1. One of the two belongs to other data" in said.err
+
+
+def test_a_leaky_file_says_so_in_every_output(painseq, tmp_path):
+    mine = write_predictions(tmp_path / "frame_kfold_LEAKY.csv", "s", np.random.default_rng(3))
+    said = painseq("evaluate", "--predictions", mine, "--out", tmp_path / "out")
+    assert said.code == 0 and "is marked LEAKY" in said.log
+    assert list(json.loads((tmp_path / "out" / "metrics.json").read_text())["models"]) == ["frame_kfold_LEAKY (LEAKY)"]
+    assert "LEAKY" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_scoring_a_file_loads_no_torch(tmp_path):
+    mine = write_predictions(tmp_path / "mine.csv", "s", np.random.default_rng(4))
+    code = (
+        "import sys; from painseq.cli import main; "
+        f"code = main(['evaluate', '--predictions', {str(mine)!r}, '--out', {str(tmp_path / 'out')!r}]); "
+        "sys.exit(code or ('torch' in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def true_labels(electrical, tmp_path):
+    """The truth of the electrical test part, which its layout hides."""
+    with (electrical.parent / "electrical_truth" / "labels.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["part"] == "test"]
+    path = tmp_path / "truth.csv"
+    path.write_text("clip_id,label\n" + "".join(f"{row['clip_id']},{row['label']}\n" for row in rows))
+    return path
+
+
+def test_a_checkpoint_is_calibrated_on_its_validation_subjects(
+    painseq, on_electrical, store, lstm, true_labels, tmp_path
+):
+    args = ["evaluate", *on_electrical, "--data.options.store", store, "--checkpoint", lstm]
+    plain = painseq(*args, "--truth", true_labels, "--out", tmp_path / "plain")
+    said = painseq(*args, "--truth", true_labels, "--calibrate", "true", "--out", tmp_path / "scaled")
+    assert plain.code == said.code == 0, said.err
+    details = json.loads((tmp_path / "scaled" / "metrics.json").read_text())
+    calibration = details["models"]["LSTM"]["calibration"]
+    assert calibration["fitted_on"] == details["split"]["validation"] and len(calibration["fitted_on"]) == 1
+    assert calibration["temperature"] == details["temperature"] != 1
+    own, scaled = (read_predictions(tmp_path / run / "predictions.csv") for run in ("plain", "scaled"))
+    assert scaled.probabilities == pytest.approx(with_temperature(own, details["temperature"]).probabilities)
+    assert scaled.label.tolist() == own.label.tolist()
+    assert json.loads((tmp_path / "plain" / "metrics.json").read_text())["temperature"] is None
+    page = (tmp_path / "scaled" / "report.html").read_text()
+    assert "generated faces" in page and "temperature" in page and "Learning curves" in page
+    # With hidden labels the probabilities are scaled all the same.
+    hidden = painseq(*args, "--calibrate", "true", "--out", tmp_path / "hidden")
+    assert hidden.code == 0 and not (tmp_path / "hidden" / "report.html").exists()
+    assert json.loads((tmp_path / "hidden" / "metrics.json").read_text())["temperature"] == details["temperature"]
+
+
+def test_a_temperature_is_not_fitted_on_those_scored_or_trained_on(
+    painseq, on_electrical, store, lstm, electrical, tmp_path
+):
+    args = ["evaluate", *on_electrical, "--data.options.store", store, "--checkpoint", lstm, "--calibrate", "true"]
+    said = painseq(*args, "--part", "validation", "--out", tmp_path / "a")
+    assert said.code == 1 and "that part cannot be scored with it" in said.err
+    trained = sorted(path.name for path in (electrical / "Train").iterdir())
+    test = sorted(path.name for path in (electrical / "Test").iterdir())
+    split = ["--data.options.split.protocol", "subject_lists"]
+    split += [
+        f"--data.options.split.{part}={json.dumps(who)}" for part, who in (("validation", trained), ("test", test))
+    ]
+    said = painseq(*args, *split, "--out", tmp_path / "b")
+    assert said.code == 1 and "The model was trained on 3 of the validation subjects, such as ai4pain/" in said.err
+    none = ["--data.options.split.protocol", "subject_lists", f"--data.options.split.test={json.dumps(test)}"]
+    said = painseq(*args, *none, "--out", tmp_path / "c")
+    assert said.code == 1 and "has no validation subjects, so no temperature can be fitted" in said.err
+
+
+def test_a_manifest_that_knows_sex_and_age_gives_subgroups(painseq, on_heat, heat, lstm, tmp_path):
+    """A model fitted on other data, so that everybody can be scored."""
+    wanted = ["--data.options.labels", "three"]
+    said = painseq(
+        "extract", *on_heat, *wanted, "--out", tmp_path / "store", "--dtype", "float32", "--precision", "fp32"
+    )
+    assert said.code == 0, said.err
+    names = sorted(path.name for path in (heat / "PartA" / "video").iterdir())
+    everybody = ["--data.options.split.protocol", "subject_lists", f"--data.options.split.test={json.dumps(names)}"]
+    args = [*on_heat, *wanted, *everybody, "--data.options.store", tmp_path / "store", "--checkpoint", lstm]
+    said = painseq("evaluate", *args, "--out", tmp_path / "out")
+    assert said.code == 0 and "sex: " in said.out, said.err
+    with (tmp_path / "out" / "subjects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 and all(row["sex"] == {"m": "m", "w": "f"}[row["subject_id"].split("_")[1]] for row in rows)
+    assert all(row["age"] == row["subject_id"].split("_")[2] for row in rows)

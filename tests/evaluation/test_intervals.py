@@ -2,15 +2,40 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from painseq.errors import PainseqError
 from painseq.evaluation import STATISTICS, confusion_by_subject, paired_difference, subject_bootstrap
-from painseq.evaluation.intervals import draw_subjects
+from painseq.evaluation.intervals import (
+    BOOTSTRAP,
+    MEANS,
+    STUDENT_T,
+    bootstrap_interval,
+    confusion_intervals,
+    draw_subjects,
+    mean_interval,
+)
+from painseq.evaluation.metrics import LOWER_IS_BETTER
 
 
 def random_confusion(subjects: int, seed: int, k: int = 3) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return rng.integers(0, 5, size=(subjects, k, k)) + 3.0 * np.eye(k) * rng.random((subjects, 1, 1))
+
+
+def balanced_confusion(subjects: int, seed: int, clips=(4, 6, 6)) -> np.ndarray:
+    """The same clips of each class in every subject; skill differs."""
+    rng = np.random.default_rng(seed)
+    chances = 0.7 * rng.dirichlet(np.ones(3), (subjects, 3)) + 0.3 * np.eye(3)
+    return np.stack([[rng.multinomial(n, p) for n, p in zip(clips, rows, strict=True)] for rows in chances]).astype(
+        float
+    )
+
+
+def expanded(subjects: int) -> list[float]:
+    """The percentiles of Hesterberg 2015, by scipy.stats."""
+    tail = stats.norm.cdf(np.sqrt(subjects / (subjects - 1)) * stats.t.ppf(0.025, subjects - 1))
+    return [tail, 1 - tail]
 
 
 def test_intervals_are_those_of_a_loop_over_the_same_draws():
@@ -22,7 +47,8 @@ def test_intervals_are_those_of_a_loop_over_the_same_draws():
             drawn = [subject for subject, n in enumerate(times) for _ in range(n)]
             assert len(drawn) == 7
             slow.append(float(statistic(np.sum([confusion[subject] for subject in drawn], axis=0))))
-        assert (fast[name].low, fast[name].high) == pytest.approx(np.quantile(slow, [0.025, 0.975]))
+        assert (fast[name].low, fast[name].high) == pytest.approx(np.quantile(slow, expanded(7)))
+        assert fast[name].method == BOOTSTRAP
 
 
 @given(st.integers(5, 30), st.integers(0, 10_000))
@@ -61,6 +87,110 @@ def test_draws_in_which_a_score_is_not_defined_are_told():
     assert "not defined in" in interval.note
 
 
+def test_draws_that_are_mostly_undefined_give_no_interval():
+    def mostly_nan(times):
+        values = times[:, 0].astype(float)
+        values[values < 2] = np.nan
+        return values
+
+    interval = bootstrap_interval(mostly_nan, 5)
+    assert (interval.low, interval.high) == (None, None)
+    assert interval.note.startswith("no interval; not defined in")
+    assert bootstrap_interval(lambda times: np.full(len(times), np.nan), 5).low is None
+
+
+def test_the_bootstrap_is_that_of_scipy_at_its_wider_level():
+    values = np.random.default_rng(0).gamma(2, 1, 15)
+    found = bootstrap_interval(lambda times: times @ values / 15, 15, draws=20_000)
+    low, high = expanded(15)
+    reference = stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=high - low,
+        n_resamples=20_000,
+        method="percentile",
+        random_state=np.random.default_rng(1),
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), rel=0.02)
+
+
+def test_student_t_is_that_of_scipy():
+    values = np.random.default_rng(0).random(30)
+    found = mean_interval(values)
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, 29, values.mean(), stats.sem(values)))
+    assert (found.subjects, found.method, found.note) == (30, STUDENT_T, None)
+    with_gap = mean_interval(np.append(values, np.nan))
+    assert (with_gap.low, with_gap.high, with_gap.subjects) == (found.low, found.high, 30)
+    assert "1 subject without a value is left out" in with_gap.note
+
+
+def test_student_t_is_cut_off_at_the_ends_of_the_score():
+    interval = mean_interval(np.array([1.0, 1.0, 0.9, 1.0, 0.6]), (0, 1))
+    assert interval.high == 1
+    assert 0 < interval.low < 0.9
+    assert (mean_interval(np.array([0.0, 1.0]), (0, 1)).low, mean_interval(np.array([0.0, 1.0])).low < 0) == (0, True)
+
+
+def test_no_student_t_of_one_subject_or_none():
+    for values in (np.array([]), np.array([0.5]), np.array([0.5, np.nan])):
+        interval = mean_interval(values)
+        assert (interval.low, interval.high, interval.method) == (None, None, STUDENT_T)
+        assert "at least 2 subjects" in interval.note
+
+
+def test_subjects_who_do_not_differ_are_told():
+    right = np.tile(np.diag([4.0, 4.0, 4.0]), (25, 1, 1))
+    for interval in (confusion_intervals(right) | {"drawn": subject_bootstrap(right)["accuracy"]}).values():
+        assert interval.low == interval.high
+        assert "no width" in interval.note
+
+
+def test_balanced_clips_have_students_t_where_the_score_is_a_mean():
+    confusion = balanced_confusion(22, 1)
+    found = confusion_intervals(confusion)
+    assert list(found) == list(STATISTICS)
+    for name, statistic in STATISTICS.items():
+        if name not in MEANS:
+            assert found[name] == subject_bootstrap(confusion, [name])[name]
+            continue
+        own = np.array([float(statistic(matrix)) for matrix in confusion])
+        # What makes it right: the score of all clips is the mean of the subjects'.
+        assert own.mean() == pytest.approx(float(statistic(confusion.sum(0))))
+        assert found[name].method == STUDENT_T
+        assert (found[name].low, found[name].high) == pytest.approx(
+            stats.t.interval(0.95, 21, own.mean(), stats.sem(own))
+        )
+
+
+def test_one_clip_less_and_subjects_are_drawn():
+    confusion = balanced_confusion(22, 1)
+    confusion[3, 0] -= np.eye(3)[confusion[3, 0].argmax()]
+    assert {interval.method for interval in confusion_intervals(confusion).values()} == {BOOTSTRAP}
+    assert confusion_intervals(confusion) == subject_bootstrap(confusion)
+
+
+def test_both_ways_agree_with_many_subjects():
+    confusion = balanced_confusion(200, 2)
+    t, drawn = confusion_intervals(confusion), subject_bootstrap(confusion, draws=5_000)
+    for name in MEANS:
+        assert (t[name].low, t[name].high) == pytest.approx((drawn[name].low, drawn[name].high), abs=0.005)
+
+
+@given(st.integers(0, 12), st.integers(0, 10_000), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_no_interval_leaves_the_range_of_its_score(subjects, seed, one_class):
+    confusion = (
+        balanced_confusion(subjects, seed, (3, 0, 0) if one_class else (1, 2, 2)) if subjects else np.zeros((0, 3, 3))
+    )
+    for name, interval in confusion_intervals(confusion).items():
+        lowest, highest = {"quadratic_weighted_kappa": (-1, 1), "mean_absolute_error": (0, 2)}.get(name, (0, 1))
+        assert interval.subjects == subjects
+        if interval.low is None:
+            assert interval.note.startswith("no interval")
+        else:
+            assert lowest <= interval.low <= interval.high <= highest
+
+
 def test_the_same_seed_gives_the_same_interval():
     confusion = random_confusion(9, 3)
     assert subject_bootstrap(confusion, seed=1) == subject_bootstrap(confusion, seed=1)
@@ -81,10 +211,38 @@ def test_a_paired_difference_has_the_sign_of_the_better_model(two_models):
     good, poor = two_models
     ahead, behind = paired_difference(good, poor), paired_difference(poor, good)
     for name in STATISTICS:
-        assert ahead[name].interval.low > 0
+        interval = ahead[name].interval
+        assert interval.high < 0 if name in LOWER_IS_BETTER else interval.low > 0
         assert behind[name].value == pytest.approx(-ahead[name].value)
         assert behind[name].interval.high == pytest.approx(-ahead[name].interval.low)
     assert paired_difference(good, good)["accuracy"].interval.high == 0
+
+
+def test_a_paired_difference_of_balanced_clips_is_the_paired_t_test(predictions):
+    rng = np.random.default_rng(0)
+    truth, subjects = np.tile([0, 1, 2, 2], 30), [f"s{i:02d}" for i in np.repeat(np.arange(30), 4)]
+    labels = [np.where(rng.random(120) < share, truth, rng.integers(0, 3, 120)) for share in (0.6, 0.4)]
+    first, second = (predictions(list(truth), list(label), subjects) for label in labels)
+    difference = paired_difference(first, second)
+    right = [(label == truth).reshape(30, 4).mean(1) for label in labels]
+    expected = stats.ttest_rel(*right).confidence_interval(0.95)
+    interval = difference["accuracy"].interval
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert {name: each.interval.method for name, each in difference.items()} == {
+        name: STUDENT_T if name in MEANS else BOOTSTRAP for name in STATISTICS
+    }
+    fewer = [each.only(np.arange(119)) for each in (first, second)]
+    drawn = paired_difference(*fewer)["accuracy"].interval
+    assert drawn.method == BOOTSTRAP
+    assert (drawn.low, drawn.high) == pytest.approx((interval.low, interval.high), abs=0.03)
+
+
+def test_a_paired_difference_of_two_subjects_stays_in_its_range(predictions):
+    truth, subjects = [0, 1, 2, 0, 1, 2], ["a"] * 3 + ["b"] * 3
+    right, half = predictions(truth, truth, subjects), predictions(truth, [*truth[:3], 2, 0, 1], subjects)
+    for name, difference in paired_difference(right, half).items():
+        reach = {"quadratic_weighted_kappa": 2, "mean_absolute_error": 2}.get(name, 1)
+        assert -reach <= difference.interval.low <= difference.interval.high <= reach
 
 
 def test_pairing_is_by_clip_whatever_the_order(two_models):

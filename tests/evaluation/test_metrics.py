@@ -37,6 +37,7 @@ def test_scores_are_those_of_scikit_learn(case):
     precision, recall, f1, support = reference.precision_recall_fscore_support(
         truth, label, labels=classes, zero_division=0
     )
+    assert scores.mean_absolute_error == pytest.approx(reference.mean_absolute_error(truth, label))
     assert scores.precision == pytest.approx(precision)
     assert scores.recall == pytest.approx(recall)
     assert scores.f1 == pytest.approx(f1)
@@ -62,11 +63,13 @@ def test_no_clip_gives_no_score_but_a_reason():
     assert scores.recall == (0.0, 0.0, 0.0)
 
 
-def test_without_an_order_of_the_classes_there_is_no_kappa():
+def test_without_an_order_of_the_classes_there_is_no_kappa_and_no_error():
     scores = scores_of(np.eye(3) * 4, ["a", "b", "c"], order_known=False)
     assert scores.accuracy == 1
     assert scores.quadratic_weighted_kappa is None
-    assert "order" in scores.undefined["quadratic_weighted_kappa"]
+    assert scores.mean_absolute_error is None
+    for name in ("quadratic_weighted_kappa", "mean_absolute_error"):
+        assert "order" in scores.undefined[name]
 
 
 def test_leading_axes_are_scored_one_by_one():

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 
@@ -7,7 +8,17 @@ import sklearn.metrics as reference
 from rich.console import Console
 from sklearn.dummy import DummyClassifier
 
-from painseq.evaluation import PUBLISHED, always_majority, baselines, paired_difference, score, table
+from painseq.evaluation import (
+    PUBLISHED,
+    Person,
+    always_majority,
+    baselines,
+    calibrate,
+    paired_difference,
+    score,
+    table,
+)
+from painseq.evaluation.tables import probability_table, subgroup_table
 
 
 def test_the_majority_class_is_that_of_the_scored_clips(predictions):
@@ -73,8 +84,11 @@ def test_warnings(predictions):
     assert perfect.warnings == ()
 
     never_high = score(predictions(truth, [0, 1, 1, 1] * 30, subjects))
-    assert warned(never_high, "“High Pain” has recall 0: none of its 30 clips")
+    assert warned(never_high, "“High Pain” has recall 0: none of its 30 clips was recognised. The class is never pre")
     assert not warned(never_high, "No better than")
+    never_right = score(predictions(truth, [2, 1, 1, 1] * 30, subjects))
+    assert warned(never_right, "“High Pain” has recall 0: none of its 30 clips was recognised.")
+    assert not warned(never_right, "“High Pain” has recall 0: none of its 30 clips was recognised. The")
 
     constant = score(predictions(truth, [1] * 120, subjects))
     assert warned(constant, "baseline “majority class”")
@@ -106,13 +120,28 @@ def test_the_keys_of_the_json_file(predictions):
     assert list(values) == [
         "class_names",
         "scores",
+        "probability",
         "intervals",
         "baselines",
+        "calibration",
+        "subgroups",
+        "subgroup_differences",
+        "by_subject",
         "counts",
         "clips_without_prediction",
         "warnings",
     ]
-    assert list(values["intervals"]) == ["accuracy", "balanced_accuracy", "macro_f1", "quadratic_weighted_kappa"]
+    assert list(values["intervals"]) == [
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "quadratic_weighted_kappa",
+        "mean_absolute_error",
+        "auroc",
+        "auprc",
+        "brier",
+        "ece",
+    ]
     assert list(values["baselines"]) == ["majority class", "chance"]
     assert values["scores"]["per_class"]["High Pain"] == {
         "precision": 0.5,
@@ -121,6 +150,85 @@ def test_the_keys_of_the_json_file(predictions):
         "support": 1,
         "predicted": 2,
     }
+
+
+def test_an_error_is_compared_the_other_way_round(predictions):
+    # Always the middle class is nearer to the truth than a model that takes the ends for each other.
+    subjects = [f"s{i // 4}" for i in range(120)]
+    truth = [0, 0, 1, 2] * 30
+    far_off = score(predictions(truth, [0, 2, 1, 0] * 30, subjects))
+    assert far_off.scores.mean_absolute_error == 1
+    assert warned(far_off, "mean error 1.000 against 0.750")  # always “No Pain”, the majority
+    assert warned(far_off, "Always saying “No Pain” is no further off: mean error 1.000 against 0.750")
+    middle = score(predictions([0, 1, 2, 0, 2] * 20, [0, 1, 0, 0, 0] * 20))
+    assert warned(middle, "Always saying “Low Pain” is no further off: mean error 0.800 against 0.800")
+    assert not warned(middle, "always “No Pain”, the most frequent class of the scored clips): mean error")
+    near = score(predictions(truth, [0, 0, 1, 1] * 30, subjects))
+    assert not warned(near, "no further off")
+
+
+def test_warnings_of_the_probabilities(predictions):
+    truth, subjects = [0, 1, 2, 1] * 30, [f"s{i // 4}" for i in range(120)]
+    made = predictions(truth, [0, 1, 2, 0] * 30, subjects)
+    sure = score(made)
+    assert warned(sure, "Too sure of itself: for its most probable class it states a probability of 1.000 on average")
+    assert warned(sure, "is right in 0.750 of the clips")
+    unsure = dataclasses.replace(made, label=made.truth, probabilities=np.eye(3)[made.truth] * 0.4 + 0.2)
+    assert warned(score(unsure), "Not sure enough of itself")
+    wrong = dataclasses.replace(made, probabilities=np.roll(np.eye(3)[made.truth], 1, axis=1))
+    assert warned(score(wrong), "rank clips no better than chance: AUROC")
+    assert warned(score(wrong), "say no more than each class's share of the clips, stated for every clip: Brier score")
+    shares = dataclasses.replace(made, probabilities=np.tile([0.25, 0.5, 0.25], (120, 1)))
+    assert warned(score(shares), "Brier score 0.625 against 0.625")
+    assert not warned(score(shares), "sure")
+
+    bare = dataclasses.replace(made, probabilities=np.full((120, 3), np.nan))
+    assert score(bare).probability is None and score(bare).value("auroc") is None
+    assert warned(score(bare), "There are no probabilities")
+    some = made.probabilities.copy()
+    some[:5] = np.nan
+    assert warned(score(dataclasses.replace(made, probabilities=some)), "5 of 120 scored clips have a label but no pr")
+
+
+def test_a_value_is_found_by_the_name_of_its_interval(predictions):
+    evaluation = score(predictions([0, 1, 2, 1] * 8, [0, 1, 2, 0] * 8))
+    for name, interval in evaluation.intervals.items():
+        assert interval.low - 1e-9 <= evaluation.value(name) <= interval.high + 1e-9 or name == "ece"
+    assert evaluation.value("accuracy") == evaluation.scores.accuracy
+    assert evaluation.value("brier") == evaluation.probability.brier
+
+
+def test_subgroups_and_subjects_are_part_of_an_evaluation(predictions):
+    made = predictions([0, 1, 2, 1] * 12, [0, 1, 2, 0] * 12, [f"s{i // 4:02d}" for i in range(48)])
+    people = {f"s{i:02d}": Person("fm"[i % 2], 30 + 5 * i) for i in range(12)}
+    evaluation = score(made, people)
+    assert [group.name for group in evaluation.subgroups] == ["f", "m", "under 36", "36 to 50", "over 50"]
+    assert [(d.first, d.second) for d in evaluation.subgroup_differences] == [("f", "m")]
+    assert [(row.subject_id, row.sex) for row in evaluation.by_subject][:2] == [("s00", "f"), ("s01", "m")]
+    values = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
+    assert values["subgroups"][0]["subjects"] == 6 and values["by_subject"][3]["age"] == 45
+    console = Console(width=80, file=io.StringIO())
+    console.print(subgroup_table({"LSTM": evaluation}))
+    text = console.file.getvalue()
+    assert "sex: f" in text and "age: over 50" in text and "f minus m: balanced accuracy +0.000" in text
+    assert subgroup_table({"LSTM": score(made)}) is None
+
+
+def test_the_table_of_probabilities_shows_them_before_and_after_calibration(predictions):
+    rng = np.random.default_rng(0)
+    made = predictions([0, 1, 2, 1] * 12, [0, 1, 2, 0] * 12, [f"s{i // 4:02d}" for i in range(48)])
+    made = dataclasses.replace(made, probabilities=rng.dirichlet(np.ones(3), 48))
+    others = dataclasses.replace(made, subject_ids=tuple(f"other {s}" for s in made.subject_ids))
+    scaled, calibration = calibrate(made, others)
+    console = Console(width=80, file=io.StringIO())
+    console.print(probability_table({"LSTM": score(scaled, calibration=calibration)}))
+    text = " ".join(console.file.getvalue().split())
+    assert (
+        "LSTM, as it is" in text and f"{calibration.before.ece:.3f}" in text and f"{calibration.after.ece:.3f}" in text
+    )
+    assert "temperature" in text
+    bare = dataclasses.replace(made, probabilities=np.full((48, 3), np.nan))
+    assert probability_table({"LSTM": score(bare)}) is None
 
 
 def render(evaluations) -> str:

@@ -1,66 +1,21 @@
 import base64
-import io
+import dataclasses
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from painseq.evaluation import PUBLISHED, Predictions, score
-from painseq.report import Figure, Report, write_report
+from painseq.evaluation import Predictions, score
+from painseq.evaluation.calibration import calibrate
+from painseq.evaluation.people import Person
+from painseq.evaluation.value_predictions import ValuePredictions
+from painseq.evaluation.value_scores import score_values
+from painseq.report import Block, Figure, Picture, value_blocks, write_figures, write_report
 
 HOSTILE = '<script>alert("x")</script> & "$\\frac{1$ \' --> ]]>'
 VOID = {"meta", "img"}
-
-
-def png(width=8, height=8, noise=False) -> bytes:
-    pixels = np.zeros((height, width, 3), np.uint8)
-    if noise:
-        pixels = np.random.default_rng(0).integers(0, 256, pixels.shape, np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def said(seed=0, names=("No Pain", "Low Pain", "High Pain"), subjects=22) -> Predictions:
-    rng = np.random.default_rng(seed)
-    n = subjects * 9
-    truth = np.arange(n) % 3
-    label = np.where(rng.random(n) < 0.5, truth, rng.integers(0, 3, n))
-    probabilities = np.eye(3)[label]
-    label[0], probabilities[0] = -1, np.nan
-    return Predictions(
-        class_names=names,
-        clip_ids=tuple(f"c{i}" for i in range(n)),
-        subject_ids=tuple(f"{names[0]} s{i // 9}" for i in range(n)),
-        truth=truth,
-        label=label,
-        probabilities=probabilities,
-        frames=np.full(n, 80),
-        faceless=np.zeros(n, np.int64),
-    )
-
-
-def a_report(name="LSTM", text="a note", made=None, **changes) -> Report:
-    made = made or said()
-    history = [
-        {"epoch": float(e), "train_loss": 1 / (e + 1), "val_loss": 1.0, "val_balanced_accuracy": 0.5} for e in range(4)
-    ]
-    values = {
-        "title": text,
-        "subtitle": text,
-        "dataset": "generated faces",
-        "notes": [text],
-        "evaluations": {name: score(made)},
-        "predictions": {name: made},
-        "histories": {name: history},
-        "figures": [Figure(text, text, png())],
-        "facts": {text: text},
-        "warnings": [text],
-        "published": PUBLISHED,
-    }
-    return Report(**{**values, **changes})
 
 
 class Elements(HTMLParser):
@@ -96,7 +51,7 @@ def parse(report, tmp_path) -> tuple[str, Elements, str]:
     return page, elements, " ".join(" ".join(elements.text).split())
 
 
-def test_the_page_holds_everything_and_fetches_nothing(tmp_path):
+def test_the_page_holds_everything_and_fetches_nothing(tmp_path, a_report):
     page, elements, _ = parse(a_report(), tmp_path)
     assert not {tag for tag, _ in elements.seen} & {"script", "link", "iframe", "object", "base", "form"}
     for tag, attributes in elements.seen:
@@ -106,20 +61,20 @@ def test_the_page_holds_everything_and_fetches_nothing(tmp_path):
     assert len(page) < 1_000_000
 
 
-def test_every_picture_has_a_text(tmp_path):
+def test_every_picture_has_a_text(tmp_path, a_report):
     _, elements, _ = parse(a_report(), tmp_path)
     pictures = [attributes for tag, attributes in elements.seen if tag == "img"]
-    assert len(pictures) == 3
+    assert len(pictures) == 1 + 2 + 3
     assert all(attributes["alt"] for attributes in pictures)
     assert all(attributes["aria-label"] for tag, attributes in elements.seen if tag == "svg")
 
 
-def test_the_numbers_are_there(tmp_path):
+def test_the_numbers_are_there(tmp_path, a_report):
     report = a_report()
     evaluation = report.evaluations["LSTM"]
     _, _, text = parse(report, tmp_path)
     for name, interval in evaluation.intervals.items():
-        assert f"{evaluation.scores.value(name):.3f}" in text
+        assert f"{evaluation.value(name):.3f}" in text
         assert f"{interval.low:.3f} to {interval.high:.3f}" in text
     for row in evaluation.scores.confusion:
         for count in row:
@@ -130,7 +85,7 @@ def test_the_numbers_are_there(tmp_path):
         assert words in text
 
 
-def test_published_rows_stand_apart(tmp_path):
+def test_published_rows_stand_apart(tmp_path, a_report):
     _, _, text = parse(a_report(), tmp_path)
     assert text.index("Published results, on other data sets") > text.index("Scores")
     assert "AI4Pain 2024 (another data set)" in text
@@ -140,7 +95,7 @@ def test_published_rows_stand_apart(tmp_path):
     assert "BioVid (another data set)" in text
 
 
-def test_names_from_outside_are_text_and_never_markup(tmp_path):
+def test_names_from_outside_are_text_and_never_markup(tmp_path, a_report, said):
     names = (f"a{HOSTILE}", f"b{HOSTILE}", f"c{HOSTILE}")
     page, elements, text = parse(a_report(HOSTILE, HOSTILE, said(names=names), dataset=HOSTILE), tmp_path)
     assert "script" not in {tag for tag, _ in elements.seen}
@@ -149,7 +104,7 @@ def test_names_from_outside_are_text_and_never_markup(tmp_path):
     assert not any(key.startswith("on") for _, attributes in elements.seen for key in attributes)
 
 
-def test_pictures_that_do_not_fit_are_left_out_and_named(tmp_path):
+def test_pictures_that_do_not_fit_are_left_out_and_named(tmp_path, a_report, png):
     big = png(1100, 1000, noise=True)
     assert len(big) > 3_000_000
     figures = [Figure("first", "x", big), Figure("second", "x", big), Figure("third", "x", png())]
@@ -169,7 +124,7 @@ def test_pictures_that_do_not_fit_are_left_out_and_named(tmp_path):
         {"notes": [], "warnings": []},
     ],
 )
-def test_what_is_absent_has_no_heading(tmp_path, changes):
+def test_what_is_absent_has_no_heading(tmp_path, changes, a_report):
     _, _, text = parse(a_report(**changes), tmp_path)
     assert "nan" not in text.lower()
     if "histories" in changes:
@@ -178,17 +133,173 @@ def test_what_is_absent_has_no_heading(tmp_path, changes):
         assert "Subject by subject" not in text
 
 
-def test_a_class_that_is_not_in_the_truth_has_no_recall(tmp_path):
+def test_a_class_that_is_not_in_the_truth_has_no_recall(tmp_path, a_report, said):
     made = said()
     _, _, text = parse(a_report(made=made.only(made.truth != 2)), tmp_path)
     assert "not in the truth" in text
 
 
-def test_nothing_scored_still_gives_a_page(tmp_path):
+def test_nothing_scored_still_gives_a_page(tmp_path, a_report, said):
     made = said()
     _, _, text = parse(a_report(made=made.only(made.label < 0)), tmp_path)
     assert "nothing was scored" in text
 
 
-def test_the_same_run_gives_the_same_page(tmp_path):
+def test_the_same_run_gives_the_same_page(tmp_path, a_report):
     assert parse(a_report(), tmp_path)[0] == parse(a_report(), tmp_path)[0]
+
+
+def charts(elements) -> list[ElementTree.Element]:
+    """The SVG files inside the page, parsed as XML."""
+    sources = [attributes["src"] for tag, attributes in elements.seen if tag == "img"]
+    head = "data:image/svg+xml;base64,"
+    return [ElementTree.fromstring(base64.b64decode(src[len(head) :])) for src in sources if src.startswith(head)]
+
+
+def test_charts_of_hostile_names_are_well_formed_and_fetch_nothing(tmp_path, a_report, said):
+    names = (f"a{HOSTILE}", "_b\x00\u202e", f"c{HOSTILE}")
+    _, elements, _ = parse(a_report(f"{HOSTILE}痛み", HOSTILE, said(names=names)), tmp_path)
+    made = charts(elements)
+    assert len(made) == 2 + 3
+    for chart in made:
+        for element in chart.iter():
+            assert "script" not in element.tag
+            for key, value in element.attrib.items():
+                assert not key.startswith("on")
+                assert not key.endswith("href") or value.startswith("#")
+
+
+def test_probabilities_are_scored_and_drawn(tmp_path, a_report):
+    report = a_report()
+    evaluation = report.evaluations["LSTM"]
+    page, _, text = parse(report, tmp_path)
+    for name in ("auroc", "auprc", "brier", "ece"):
+        interval = evaluation.intervals[name]
+        assert f"{evaluation.value(name):.3f} {interval.low:.3f} to {interval.high:.3f}" in text
+    for name, area in zip(evaluation.scores.class_names, evaluation.probability.auroc_by_class, strict=True):
+        assert f"{name} {area:.3f}" in page
+
+
+def test_a_temperature_shows_the_scores_before_and_after(tmp_path, a_report, said):
+    scaled, calibration = calibrate(said(), dataclasses.replace(said(1), subject_ids=("other",) * len(said())))
+    report = a_report(evaluations={"LSTM": score(scaled, calibration=calibration)}, predictions={"LSTM": scaled})
+    _, _, text = parse(report, tmp_path)
+    assert "LSTM, before temperature" in text
+    assert f"a temperature of {calibration.temperature:.2f}" in text
+    assert f"from {calibration.before.ece:.3f} to {calibration.after.ece:.3f}" in text
+
+
+def test_groups_of_people_are_told_apart(tmp_path, a_report, said):
+    made = said()
+    people = {who: Person("fm"[i % 2], 20 + i) for i, who in enumerate(sorted(set(made.subject_ids)))}
+    evaluation = score(made, people)
+    _, _, text = parse(a_report(evaluations={"LSTM": evaluation}), tmp_path)
+    women = evaluation.subgroups[0]
+    interval = women.intervals["balanced_accuracy"]
+    assert (
+        f"sex: female {women.scores.balanced_accuracy:.3f} {interval.low:.3f} to {interval.high:.3f}; 11 people" in text
+    )
+    assert "sex: female minus male" in text
+
+
+def test_blocks_stand_behind_the_scores_and_are_text(tmp_path, a_report):
+    chart = Picture("what it shows", b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+    block = Block(
+        f"A title {HOSTILE}", f"One.\n\nTwo {HOSTILE}.", ["", HOSTILE], [[HOSTILE, "0.5 (0.4 to 0.6)"]], [chart]
+    )
+    page, elements, text = parse(a_report(blocks=[block]), tmp_path)
+    assert "<script" not in page
+    assert text.index("Below each score") < text.index("A title") < text.index("What the numbers mean")
+    assert "0.5 0.4 to 0.6" in text
+    assert "what it shows" in [attributes.get("alt") for _, attributes in elements.seen]
+
+
+def test_leaky_is_framed_wherever_it_stands(tmp_path, a_report):
+    block = Block("A LEAKY split", "LEAKY text", ["", "value"], [["LEAKY row", "LEAKY cell"]])
+    report = a_report("LEAKY model", "LEAKY", blocks=[block])
+    page, _, _ = parse(report, tmp_path)
+    framed = '<strong class="leaky">LEAKY</strong>'
+    assert page.count(framed) >= 10
+    # The rest stands in attributes and in the page's title, where there is no markup.
+    unframed = re.sub(r"<style>.*?</style>|<title>.*?</title>|<[^>]*>", "", page.replace(framed, ""), flags=re.S)
+    assert "LEAKY" not in unframed
+
+
+def test_charts_that_do_not_fit_are_left_out_and_named(tmp_path, a_report, png):
+    big = b"<svg xmlns='http://www.w3.org/2000/svg'><!--" + b"x" * 2_500_000 + b"--></svg>"
+    block = Block("Block", pictures=[Picture("the first", big), Picture("the second", big)])
+    _, elements, text = parse(a_report(blocks=[block], figures=[Figure("small", "x", png())]), tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000
+    assert "Left out, since the page would exceed 5 MB: the second" in text
+    assert any(attributes.get("alt") == "x" for _, attributes in elements.seen)
+
+
+def without_probabilities(p):
+    return dataclasses.replace(p, probabilities=np.full_like(p.probabilities, np.nan))
+
+
+def certain(p):
+    label = np.where(p.label < 0, 0, p.label)
+    return dataclasses.replace(p, label=label, probabilities=np.eye(3)[label])
+
+
+DEGENERATE = {
+    "no probabilities": without_probabilities,
+    "probabilities 0 and 1": certain,
+    "one class in the truth": lambda p: p.only(p.truth == 1),
+    "one subject": lambda p: p.only(np.array(p.subject_ids) == p.subject_ids[0]),
+    "truth hidden": lambda p: dataclasses.replace(p, truth=np.full_like(p.truth, -1)),
+    "no clip has a prediction": lambda p: p.only(p.label < 0),
+    "one clip": lambda p: p.only([5]),
+    "no clip": lambda p: p.only([]),
+}
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_degenerate_predictions_give_a_page_and_figures(tmp_path, a_report, said, case):
+    report = a_report(made=DEGENERATE[case](said()))
+    _, elements, text = parse(report, tmp_path)
+    charts(elements)
+    assert not re.search(r"\bnan\b|\binf\b|None", text)
+    write_figures(tmp_path / "figures", report)
+    assert "NaN" not in (tmp_path / "figures" / "figures.json").read_text()
+
+
+def test_two_classes_have_one_curve_each(tmp_path, a_report, said):
+    p = said()
+    two = np.stack([p.probabilities[:, :2].sum(1), p.probabilities[:, 2]], 1)
+    made = Predictions(
+        ("No Pain", "Pain"), p.clip_ids, p.subject_ids, p.truth // 2, p.label // 2, two, p.frames, p.faceless
+    )
+    _, elements, _ = parse(a_report(made=made), tmp_path)
+    (roc,) = [a["alt"] for tag, a in elements.seen if tag == "img" and a["alt"].startswith("ROC")]
+    assert roc.endswith(f"Areas: Pain {score(made).probability.auroc_by_class[1]:.3f}")
+
+
+def test_a_run_of_values_has_scores_scatter_and_subjects(tmp_path, a_report):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 16, 60).astype(float)
+    truth[0], value = np.nan, truth + rng.normal(size=60)
+    value[1] = np.nan
+    made = ValuePredictions(
+        scale="pspi",
+        clip_ids=tuple(f"c{i}" for i in range(60)),
+        subject_ids=tuple(f"s{i // 10}" for i in range(60)),
+        truth=truth,
+        value=value,
+        frames=np.full(60, 5),
+        faceless=np.zeros(60, np.int64),
+    )
+    evaluation = score_values(made)
+    blocks = value_blocks({"LSTM": evaluation}, {"LSTM": made})
+    report = a_report(evaluations={}, predictions={}, blocks=blocks)
+    _, _, text = parse(report, tmp_path)
+    for name in ("mse", "mae", "pearson", "icc_3_1"):
+        interval = evaluation.intervals[name]
+        assert f"{evaluation.scores.value(name):.3f} {interval.low:.3f} to {interval.high:.3f}" in text
+    assert "always the mean" in text
+    assert all(row.subject_id in text for row in evaluation.by_subject)
+    (chart,) = blocks[0].pictures
+    assert [row[2:] for row in chart.rows] == [(t, v) for t, v in zip(truth[2:], value[2:], strict=True)]
+    nothing = made.only([0, 1])
+    parse(a_report(evaluations={}, blocks=value_blocks({"x": score_values(nothing)}, {"x": nothing})), tmp_path)

@@ -1,0 +1,107 @@
+"""Evaluations as tables for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from painseq.evaluation.intervals import Interval
+from painseq.evaluation.metrics import LOWER_IS_BETTER, STATISTICS, Scores
+from painseq.evaluation.probability import PROBABILITY_STATISTICS
+from painseq.evaluation.score import TITLES, Evaluation, number, shared_baselines
+
+INTERVALS = "95 % intervals over subjects"
+SHOWN_OF_GROUPS = ("balanced_accuracy", "accuracy", "mean_absolute_error")
+
+
+def table(evaluations: Mapping[str, Evaluation]) -> Table:
+    """The headline: a row a model with its intervals, then the baselines."""
+    rules = shared_baselines(evaluations)
+    caption = "; ".join(f"{name}: {baseline.rule}" for name, baseline in rules)
+    result = _table("Scores", escape(caption), STATISTICS)
+    result.add_column("Lowest recall", justify="right")
+    for model, evaluation in evaluations.items():
+        cells = [_cell(evaluation.value(name), evaluation.intervals.get(name)) for name in STATISTICS]
+        result.add_row(escape(model), *cells, escape(_lowest_recall(evaluation.scores)))
+    result.add_section()
+    for name, baseline in rules:
+        cells = [number(baseline.scores.value(key)) for key in STATISTICS]
+        result.add_row(escape(name), *cells, "", style="dim")
+    return result
+
+
+def probability_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
+    """Scores of the probabilities, before calibration too; None where no model gives any."""
+    caption = "Chance: AUROC 0.5, AUPRC the mean of the classes' shares"
+    result = _table("Probabilities", caption, PROBABILITY_STATISTICS)
+    for model, evaluation in evaluations.items():
+        calibration = evaluation.calibration
+        if calibration is not None and calibration.before is not None:
+            before = [number(calibration.before.value(name)) for name in PROBABILITY_STATISTICS]
+            result.add_row(escape(f"{model}, as it is"), *before, style="dim")
+            model = f"{model}, temperature {calibration.temperature:.2f}"
+        if evaluation.probability is not None:
+            cells = [_cell(evaluation.value(name), evaluation.intervals.get(name)) for name in PROBABILITY_STATISTICS]
+            result.add_row(escape(model), *cells)
+    return result if result.rows else None
+
+
+def subgroup_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
+    """Scores by sex and age band; None where neither is known."""
+    result = _table("By sex and age", _differences(evaluations), SHOWN_OF_GROUPS)
+    result.add_column("Subjects", justify="right")
+    result.add_column("Clips", justify="right")
+    for model, evaluation in evaluations.items():
+        if evaluation.subgroups and len(evaluations) > 1:
+            result.add_section()
+            result.add_row(escape(model), style="bold")
+        for group in evaluation.subgroups:
+            cells = [_cell(group.scores.value(name), group.intervals.get(name)) for name in SHOWN_OF_GROUPS]
+            counts = (str(group.subjects), str(group.clips))
+            style = "dim" if group.caution else None
+            result.add_row(escape(f"{group.attribute}: {group.name}"), *cells, *counts, style=style)
+    return result if result.rows else None
+
+
+def _differences(evaluations: Mapping[str, Evaluation]) -> str:
+    lines = []
+    for model, evaluation in evaluations.items():
+        of = f"{model}: " if len(evaluations) > 1 else ""
+        for apart in evaluation.subgroup_differences:
+            low, high = apart.interval.low, apart.interval.high
+            span = "no interval" if low is None or high is None else f"{low:+.2f} to {high:+.2f}"
+            lines.append(f"{of}{apart.first} minus {apart.second}: balanced accuracy {apart.value:+.3f} ({span})")
+    return escape("\n".join(lines))
+
+
+def _table(title: str, caption: str, statistics: Iterable[str]) -> Table:
+    """Narrow enough for 80 columns: no lines between columns, and no interval broken in two."""
+    result = Table(
+        title=f"{title}, with {INTERVALS}", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    result.add_column("")
+    for name in statistics:
+        result.add_column(_title(name), justify="right", min_width=9)
+    return result
+
+
+def _title(name: str) -> str:
+    return TITLES[name] + (" ↓" if name in LOWER_IS_BETTER else "")
+
+
+def _cell(value: float | None, interval: Interval | None) -> str:
+    if interval is None or interval.low is None or interval.high is None:
+        return number(value)
+    return f"{number(value)}\n{interval.low:.2f}–{interval.high:.2f}"
+
+
+def _lowest_recall(scores: Scores) -> str:
+    """The class of the truth that is found least often, below its recall."""
+    present = [(r, name) for r, name, n in zip(scores.recall, scores.class_names, scores.support, strict=True) if n]
+    if not present:
+        return "–"
+    value, name = min(present, key=lambda pair: pair[0])
+    return f"{value:.3f}\n{name}"

@@ -1,0 +1,368 @@
+"""Scores of values on a scale, such as PSPI or VAS: how far off they are, and whether they follow the truth.
+
+All come from sums over clips, a row a subject, so that drawing subjects is a matrix product.
+
+The intraclass correlation is ICC(3,1) of Shrout and Fleiss 1979 ("Intraclass correlations: uses in assessing rater
+reliability", Psychological Bulletin 86(2)): truth and model are the two fixed raters, a single measure of either,
+consistency. With two raters it is twice their covariance over the sum of their variances. A constant offset does not
+lower it, another spread does; a constant prediction has 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from painseq.evaluation.intervals import FEW_SUBJECTS, Interval, bootstrap_interval, mean_interval
+from painseq.evaluation.metrics import Floats
+from painseq.evaluation.predictions import UNKNOWN
+from painseq.evaluation.score import number
+from painseq.evaluation.value_predictions import ValuePredictions
+
+TITLES = {
+    "mse": "Mean squared error",
+    "mae": "Mean absolute error",
+    "pearson": "Pearson correlation",
+    "icc_3_1": "ICC(3,1)",
+}
+"""How the scores are called in tables; the errors are in units of the scale, squared for the first."""
+
+MEAN_RULE = "always the mean truth of the scored clips, which a model does not know"
+
+
+@dataclass(frozen=True)
+class ValueScores:
+    """Scores of a set of clips; None where a score is not defined.
+
+    Args:
+        mse: mean squared error, in squared units of the scale; lower is better.
+        mae: mean absolute error, in units of the scale; lower is better.
+        pearson: correlation of truth and value.
+        icc_3_1: intraclass correlation of truth and value, consistency; 1 is agreement but for an offset.
+        undefined: why a score is None, by its name.
+    """
+
+    mse: float | None
+    mae: float | None
+    pearson: float | None
+    icc_3_1: float | None
+    undefined: dict[str, str] = field(default_factory=dict)
+
+    def value(self, name: str) -> float | None:
+        """One of the `TITLES` by name."""
+        values = {"mse": self.mse, "mae": self.mae, "pearson": self.pearson, "icc_3_1": self.icc_3_1}
+        return values[name]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        return {name: self.value(name) for name in TITLES} | {"undefined": dict(self.undefined)}
+
+
+@dataclass(frozen=True)
+class ValueCounts:
+    """What was and was not scored.
+
+    Args:
+        clips: all clips of the predictions.
+        scored: clips with a truth and a prediction; every score is of these.
+        without_prediction: clips without a prediction (no frame with a face), left out of every score.
+        hidden: clips with a prediction whose truth is not known.
+        subjects: subjects with at least one scored clip.
+        frames: frames looked at, None where the file does not say.
+        faceless: frames without a face among them, None where the file does not say.
+    """
+
+    clips: int
+    scored: int
+    without_prediction: int
+    hidden: int
+    subjects: int
+    frames: int | None
+    faceless: int | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class ValueSubject:
+    """One subject.
+
+    Args:
+        subject_id: who.
+        counts: this subject's clips.
+        truth: mean truth of the scored clips; None without any.
+        value: mean prediction of the scored clips; None without any.
+        scores: of the scored clips.
+    """
+
+    subject_id: str
+    counts: ValueCounts
+    truth: float | None
+    value: float | None
+    scores: ValueScores
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        return {
+            "subject_id": self.subject_id,
+            "clips": self.counts.clips,
+            "scored": self.counts.scored,
+            "without_prediction": self.counts.without_prediction,
+            "hidden": self.counts.hidden,
+            "frames": self.counts.frames,
+            "faceless": self.counts.faceless,
+            "mean_truth": self.truth,
+            "mean_value": self.value,
+            **self.scores.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class ValueEvaluation:
+    """Scores of one model of a scale, and all that is needed to read them.
+
+    Args:
+        scale: what the numbers are, e.g. "pspi".
+        scores: of the scored clips.
+        intervals: 95 %, by the name of the score.
+        mean: the mean truth of the scored clips; None without any.
+        baseline: of always saying that mean. It is made with the truth, which a model does not have: its mean squared
+            error is the variance of the truth.
+        counts: what was scored, and what was not.
+        by_subject: a row a subject, sorted.
+        warnings: in plain words; empty if there is nothing to be wary of.
+    """
+
+    scale: str
+    scores: ValueScores
+    intervals: dict[str, Interval]
+    mean: float | None
+    baseline: ValueScores
+    counts: ValueCounts
+    by_subject: tuple[ValueSubject, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values with stable keys, ready for JSON."""
+        return {
+            "scale": self.scale,
+            "scores": self.scores.to_dict(),
+            "intervals": {name: interval.to_dict() for name, interval in self.intervals.items()},
+            "baselines": {
+                "always the mean": {
+                    "name": "always the mean",
+                    "rule": MEAN_RULE,
+                    "mean": self.mean,
+                    **self.baseline.to_dict(),
+                }
+            },
+            "counts": self.counts.to_dict(),
+            "clips_without_prediction": "left out of every score, and counted",
+            "by_subject": [row.to_dict() for row in self.by_subject],
+            "warnings": list(self.warnings),
+        }
+
+
+def score_values(predictions: ValuePredictions) -> ValueEvaluation:
+    """Score values on a scale, predicted for subjects that the model was not trained on."""
+    scored = predictions.only(predictions.scored)
+    sums = sums_by_subject(scored)
+    scores = _scores(sums.sum(0))
+    intervals = {name: _interval(name, sums) for name in TITLES if scores.value(name) is not None}
+    mean = float(scored.truth.mean()) if len(scored) else None
+    always = dataclasses.replace(scored, value=np.full(len(scored), np.nan if mean is None else mean))
+    baseline = _scores(sums_by_subject(always).sum(0))
+    counts = _counts(predictions)
+    ids = np.asarray(predictions.subject_ids, dtype=object)
+    return ValueEvaluation(
+        scale=predictions.scale,
+        scores=scores,
+        intervals=intervals,
+        mean=mean,
+        baseline=baseline,
+        counts=counts,
+        by_subject=tuple(_subject(predictions.only(ids == subject)) for subject in sorted(set(ids))),
+        warnings=_warnings(scores, intervals, baseline, counts),
+    )
+
+
+def value_table(evaluations: Mapping[str, ValueEvaluation]) -> Table:
+    """The scores for a terminal of 80 columns: a row a model with its intervals, then the baseline."""
+    rules: dict[tuple[str, ...], str] = {}
+    for model, evaluation in evaluations.items():
+        rules.setdefault(tuple(number(evaluation.baseline.value(name)) for name in TITLES), model)
+    scales = ", ".join(sorted({evaluation.scale for evaluation in evaluations.values()}))
+    result = Table(
+        title=f"Scores on the scale {escape(scales)}, with 95 % intervals over subjects",
+        caption=MEAN_RULE,
+    )
+    result.add_column("")
+    for title in TITLES.values():
+        result.add_column(title, justify="right")
+    for model, evaluation in evaluations.items():
+        result.add_row(escape(model), *(_cell(evaluation, name) for name in TITLES))
+    result.add_section()
+    for cells, model in rules.items():
+        result.add_row("always the mean" + (f" ({escape(model)})" if len(rules) > 1 else ""), *cells, style="dim")
+    return result
+
+
+# ---- The scores, as functions of (..., 8) sums over clips; NaN where they are not defined ----
+
+
+def sums_by_subject(scored: ValuePredictions) -> Floats:
+    """(S, 8) for subjects, sorted: clips, and sums of t, v, t * t, v * v, t * v, absolute and squared error.
+
+    t and v are truth and value less their medians: so that little is lost in the differences of the sums, and
+    nothing where all are equal.
+    """
+    subjects, row = np.unique(np.asarray(scored.subject_ids, dtype=str), return_inverse=True)
+    if not len(scored):
+        return np.zeros((0, 8))
+    t, v = scored.truth - np.median(scored.truth), scored.value - np.median(scored.value)
+    error = scored.value - scored.truth
+    sums = np.zeros((len(subjects), 8))
+    np.add.at(sums, row, np.stack([np.ones_like(t), t, v, t * t, v * v, t * v, np.abs(error), error**2], axis=1))
+    return sums
+
+
+def mse(sums: Floats) -> Floats:
+    """(...) mean squared error."""
+    return _ratio(sums[..., 7], sums[..., 0])
+
+
+def mae(sums: Floats) -> Floats:
+    """(...) mean absolute error."""
+    return _ratio(sums[..., 6], sums[..., 0])
+
+
+def pearson(sums: Floats) -> Floats:
+    """(...) correlation; not defined where truth or value is constant."""
+    of_truth, of_value, both = _variances(sums)
+    return np.clip(_ratio(both, np.sqrt(of_truth * of_value)), -1, 1)
+
+
+def icc_3_1(sums: Floats) -> Floats:
+    """(...) ICC(3,1) of two raters; not defined where both are constant."""
+    of_truth, of_value, both = _variances(sums)
+    return np.clip(_ratio(2 * both, of_truth + of_value), -1, 1)
+
+
+STATISTICS: dict[str, Callable[[Floats], Floats]] = {"mse": mse, "mae": mae, "pearson": pearson, "icc_3_1": icc_3_1}
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    ratio: Floats = np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=denominator != 0)
+    return ratio
+
+
+def _variances(sums: Floats) -> tuple[Floats, Floats, Floats]:
+    """Variance of truth and of value, and their covariance."""
+    t, v, tt, vv, tv = (_ratio(sums[..., column], sums[..., 0]) for column in range(1, 6))
+    # What rounding leaves of equal numbers is no variance.
+    of_truth, of_value = (
+        np.where(square - mean**2 > 1e-12 * square, square - mean**2, 0) for mean, square in ((t, tt), (v, vv))
+    )
+    return of_truth, of_value, np.where((of_truth > 0) & (of_value > 0), tv - t * v, 0)
+
+
+# ---- Putting them together ----
+
+
+def _scores(sums: Floats) -> ValueScores:
+    found = {name: float(statistic(sums)) for name, statistic in STATISTICS.items()}
+    of_truth, of_value, _ = _variances(sums)
+    if not sums[0]:
+        reason = "there is no clip to score"
+    elif sums[0] == 1:
+        reason = "there is a single clip"
+    else:
+        same = [name for name, variance in (("truths", of_truth), ("predictions", of_value)) if not variance]
+        reason = f"the {' and the '.join(same)} are all the same"
+    return ValueScores(
+        **{name: None if np.isnan(value) else value for name, value in found.items()},
+        undefined={name: reason for name, value in found.items() if np.isnan(value)},
+    )
+
+
+def _interval(name: str, sums: Floats) -> Interval:
+    statistic, clips = STATISTICS[name], sums[:, 0]
+    if name in ("mse", "mae") and (clips == clips[0]).all():
+        return mean_interval(statistic(sums), (0, np.inf))
+    return bootstrap_interval(lambda times: statistic(times @ sums), len(sums))
+
+
+def _counts(predictions: ValuePredictions) -> ValueCounts:
+    scored, missing = predictions.scored, np.isnan(predictions.value)
+    told = bool(((predictions.frames != UNKNOWN) & (predictions.faceless != UNKNOWN)).all())
+    return ValueCounts(
+        clips=len(predictions),
+        scored=int(scored.sum()),
+        without_prediction=int(missing.sum()),
+        hidden=int((np.isnan(predictions.truth) & ~missing).sum()),
+        subjects=len({subject for subject, counts in zip(predictions.subject_ids, scored, strict=True) if counts}),
+        frames=int(predictions.frames.sum()) if told else None,
+        faceless=int(predictions.faceless.sum()) if told else None,
+    )
+
+
+def _subject(own: ValuePredictions) -> ValueSubject:
+    scored = own.only(own.scored)
+    return ValueSubject(
+        subject_id=own.subject_ids[0],
+        counts=_counts(own),
+        truth=float(scored.truth.mean()) if len(scored) else None,
+        value=float(scored.value.mean()) if len(scored) else None,
+        scores=_scores(sums_by_subject(scored).sum(0)),
+    )
+
+
+def _cell(evaluation: ValueEvaluation, name: str) -> str:
+    shown, interval = number(evaluation.scores.value(name)), evaluation.intervals.get(name)
+    if interval is None or interval.low is None or interval.high is None:
+        return shown
+    return f"{shown}\n{interval.low:.2f} to {interval.high:.2f}"
+
+
+def _warnings(
+    scores: ValueScores, intervals: Mapping[str, Interval], baseline: ValueScores, counts: ValueCounts
+) -> tuple[str, ...]:
+    lines = []
+    if not counts.scored:
+        lines.append("No clip has both a truth and a prediction: nothing was scored.")
+    if counts.without_prediction:
+        lines.append(
+            f"{counts.without_prediction} of {counts.clips} clips have no prediction, such as a video without a face; "
+            "they are left out of every score."
+        )
+    if counts.hidden:
+        lines.append(f"{counts.hidden} of {counts.clips} clips have a hidden truth and are not scored.")
+    behind = [
+        f"{TITLES[name].lower()} {number(ours)} against {number(theirs)}"
+        for name in ("mse", "mae")
+        if (ours := scores.value(name)) is not None and (theirs := baseline.value(name)) is not None and ours >= theirs
+    ]
+    if behind:
+        lines.append(f"No better than {MEAN_RULE}: {'; '.join(behind)}.")
+    interval = intervals.get("icc_3_1")
+    if interval is not None and interval.low is not None and interval.high is not None and interval.low <= 0:
+        span = f"the interval of the {TITLES['icc_3_1']}, from {number(interval.low)} to {number(interval.high)},"
+        if interval.high < 0:
+            lines.append(f"The values fall where the truth rises: {span} is below 0.")
+        else:
+            lines.append(f"Not told apart from values that have nothing to do with the truth: {span} holds 0.")
+    if 0 < counts.subjects < FEW_SUBJECTS:
+        lines.append(
+            f"{counts.subjects} subject{'s' if counts.subjects > 1 else ''} only: "
+            + ("the intervals are rough." if counts.subjects > 1 else "there is no interval.")
+        )
+    if counts.scored:
+        lines += [f"{TITLES[name]} is not defined: {reason}." for name, reason in scores.undefined.items()]
+    return tuple(lines)

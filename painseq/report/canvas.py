@@ -1,0 +1,116 @@
+"""What all charts share: how a figure is made, its colours and line styles, and the SVG file of it.
+
+What colour tells, a line style, a marker or a printed number tells too, so that a page printed in grey loses nothing.
+The colours of lines are those of Okabe and Ito (2008), which colour-blind readers tell apart; heat maps use cividis
+(Nuñez et al. 2018), whose lightness rises steadily. matplotlib is imported when the first chart is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+BLUE, INK, GREY = "#1f5a8c", "#23272b", "#8b949b"
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (9, 3)), (0, (3, 1, 1, 1, 1, 1)), "-")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def shades_of(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
+    """(..., 3) red, green and blue in 0..1 of values between `low` and `high`, in cividis; grey for NaN."""
+    import matplotlib
+    from matplotlib.colors import Normalize
+
+    norm = Normalize(low, high if high > low else low + 1, clip=True)
+    cells = np.asarray(values, np.float64)
+    shades: NDArray[np.float64] = matplotlib.colormaps["cividis"](norm(np.nan_to_num(cells, nan=low)))[..., :3]
+    shades[np.isnan(cells)] = 0.9
+    return shades
+
+
+def luminance(shade: ArrayLike) -> float:
+    """Relative luminance in 0..1 of an sRGB colour, after WCAG 2.2."""
+    parts = np.asarray(shade, np.float64)
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def readable(shade: ArrayLike) -> str:
+    """Black or white, whichever contrasts more."""
+    # Where the contrast (L1 + 0.05) / (L2 + 0.05) with black and with white is the same.
+    return "#000000" if luminance(shade) > 0.1791 else "#ffffff"
+
+
+def looks(number: int) -> tuple[str, str, str | tuple[int, tuple[float, ...]]]:
+    """Colour, marker and dashes of the n-th line."""
+    return LINES[number % len(LINES)], MARKERS[number % len(MARKERS)], DASHES[number % len(DASHES)]
+
+
+def style() -> AbstractContextManager[None]:
+    """matplotlib's settings while a chart is made and written."""
+    import matplotlib
+
+    return matplotlib.rc_context(
+        {
+            "font.size": 10,
+            "axes.edgecolor": GREY,
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "xtick.labelcolor": INK,
+            "ytick.labelcolor": INK,
+            "axes.titlesize": 10,
+            # A fixed salt gives the same file for the same chart.
+            "svg.hashsalt": "painseq",
+            # The reader's fonts, which may have letters that matplotlib's lacks; and a third of the size.
+            "svg.fonttype": "none",
+            # Names come from files: a dollar sign is no formula.
+            "text.parse_math": False,
+        }
+    )
+
+
+def new_canvas(width: float, height: float, fill: bool = False) -> tuple[Canvas, Axes]:
+    """A figure of so many inches; if the axes `fill` it, their labels stand around it."""
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(width, height), layout=None if fill else "constrained")
+    axes = canvas.add_axes((0, 0, 1, 1)) if fill else canvas.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return canvas, axes
+
+
+def svg(canvas: Canvas, tight: bool = True) -> bytes:
+    """The SVG file of a figure; `tight` lets what is drawn decide the size, and not the figure's inches."""
+    file = io.BytesIO()
+    metadata = {"Date": None, "Creator": None}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        canvas.savefig(file, format="svg", bbox_inches="tight" if tight else None, pad_inches=0.05, metadata=metadata)
+    return file.getvalue()
+
+
+def wrapped(text: str, width: int, lines: int = 3) -> str:
+    """At most so many lines of so many letters; what XML does not allow shows as a question mark."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+    return textwrap.fill(shown, width, max_lines=lines, placeholder=" …")
+
+
+def legend(axes: Axes, handles: Sequence[Artist], names: Sequence[str], font_size: float = 9) -> None:
+    """A legend of these lines, wherever it covers least."""
+    # Numbers first: a legend leaves out names that begin with an underscore.
+    numbers = [str(number) for number in range(len(names))]
+    made = axes.legend(handles, numbers, fontsize=font_size, framealpha=0.85, edgecolor="none")
+    for text, name in zip(made.get_texts(), names, strict=True):
+        text.set_text(wrapped(name, 32))

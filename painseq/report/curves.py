@@ -1,0 +1,143 @@
+"""ROC, precision-recall and reliability curves: the numbers, and small charts of them that stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from painseq.evaluation.predictions import Predictions
+from painseq.evaluation.probability import Reliability, rated
+from painseq.report.canvas import GREY, INK, legend, looks, new_canvas, style, svg, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+Floats = NDArray[np.float64]
+SIDE = 3.05
+"""Inches: three charts make a row of the page."""
+
+
+@dataclass(frozen=True)
+class RankCurves:
+    """How the probability of one class tells its clips from the rest, a point a threshold.
+
+    Args:
+        class_name: which class.
+        share: of its clips, which is the precision of guessing.
+        false_positive_rate: (n,) share of the other clips at or above the threshold, rising.
+        true_positive_rate: (n,) share of its own.
+        roc_threshold: (n,) falling, from infinity.
+        recall: (m,) falling to 0.
+        precision: (m,) the last, of no clip at all, is 1.
+        pr_threshold: (m,) rising; infinite for the last.
+        auroc: area under the first curve.
+        auprc: average precision, the area under the second in steps.
+    """
+
+    class_name: str
+    share: float
+    false_positive_rate: Floats
+    true_positive_rate: Floats
+    roc_threshold: Floats
+    recall: Floats
+    precision: Floats
+    pr_threshold: Floats
+    auroc: float
+    auprc: float
+
+
+def rank_curves(predictions: Predictions) -> list[RankCurves]:
+    """The curves of each class that some scored clips have and others lack; of two classes, of the second alone.
+
+    Clips without probabilities are left out, as they are of AUROC and AUPRC.
+    """
+    from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+
+    clips = rated(predictions)
+    curves = []
+    for index, name in enumerate(predictions.class_names):
+        positive = clips.truth == index
+        # With two classes, the curves of the first are those of the second seen from the other side.
+        if not 0 < positive.sum() < len(positive) or (len(predictions.class_names) == 2 and index == 0):
+            continue
+        score = clips.probabilities[:, index]
+        false_rate, true_rate, roc_threshold = roc_curve(positive, score)
+        precision, recall, pr_threshold = precision_recall_curve(positive, score, drop_intermediate=True)
+        curves.append(
+            RankCurves(
+                class_name=name,
+                share=float(positive.mean()),
+                false_positive_rate=false_rate,
+                true_positive_rate=true_rate,
+                roc_threshold=roc_threshold,
+                recall=recall,
+                precision=precision,
+                pr_threshold=np.append(pr_threshold, np.inf),
+                auroc=float(auc(false_rate, true_rate)),
+                auprc=float(average_precision_score(positive, score)),
+            )
+        )
+    return curves
+
+
+def roc_chart(title: str, curves: Sequence[RankCurves]) -> bytes:
+    """True against false positive rate, a line a class, named with its area; dotted: guessing."""
+    with style():
+        canvas, axes = _square(title, "false positive rate", "true positive rate")
+        axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
+        handles = []
+        for number, curve in enumerate(curves):
+            color, _, dash = looks(number)
+            handles += axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=color, linestyle=dash)
+        legend(axes, handles, [f"{curve.class_name} {curve.auroc:.3f}" for curve in curves], 8)
+        return svg(canvas, tight=False)
+
+
+def precision_recall_chart(title: str, curves: Sequence[RankCurves]) -> bytes:
+    """Precision against recall in steps, a line a class, named with its area; dotted: the class's share."""
+    with style():
+        canvas, axes = _square(title, "recall", "precision")
+        handles = []
+        for number, curve in enumerate(curves):
+            color, _, dash = looks(number)
+            axes.axhline(curve.share, color=color, linestyle=":", linewidth=1)
+            # The precision at a threshold holds for the recall gained by it, as average precision counts it.
+            handles += axes.step(curve.recall, curve.precision, where="post", color=color, linestyle=dash)
+        legend(axes, handles, [f"{curve.class_name} {curve.auprc:.3f}" for curve in curves], 8)
+        return svg(canvas, tight=False)
+
+
+def reliability_chart(title: str, diagrams: Sequence[tuple[str, Reliability]]) -> bytes:
+    """Share of right labels against the probability given to them, a point a bin; the larger, the more clips."""
+    with style():
+        canvas, axes = _square(title, "probability of the label", "share that is right")
+        axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
+        handles = []
+        for number, (_, diagram) in enumerate(diagrams):
+            color, marker, dash = looks(number)
+            points = [
+                (confidence, accuracy, clips)
+                for confidence, accuracy, clips in zip(diagram.confidence, diagram.accuracy, diagram.clips, strict=True)
+                if confidence is not None and accuracy is not None
+            ]
+            x, y, clips = np.array(points).reshape(-1, 3).T
+            handles += axes.plot(x, y, color=color, linestyle=dash, linewidth=1, marker=marker, markersize=4)
+            axes.scatter(x, y, 12 + 160 * clips / max(clips.sum(), 1), color=color, marker=marker, alpha=0.55)
+        if len(diagrams) > 1:
+            legend(axes, handles, [name for name, _ in diagrams], 8)
+        return svg(canvas, tight=False)
+
+
+def _square(title: str, x_label: str, y_label: str) -> tuple[Canvas, Axes]:
+    canvas, axes = new_canvas(SIDE, SIDE)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    axes.set_title("\n".join(wrapped(line, 38, 1) for line in title.split("\n")), loc="left", fontsize=9)
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
+    axes.tick_params(labelsize=8, color=GREY)
+    return canvas, axes

@@ -1,0 +1,210 @@
+"""The numbers behind every table and chart of a page, as CSV files and one JSON file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+
+from painseq.evaluation.metrics import STATISTICS
+from painseq.evaluation.score import shared_baselines
+from painseq.report.charts import LEARNING
+from painseq.report.content import Block, Cell, Report
+from painseq.report.page import blocks_of
+from painseq.report.probabilities import SCORES
+from painseq.report.tables import subject_scores
+
+TAKEN = (
+    *("scores", "baselines", "by_class", "confusion", "by_subject", "subgroups", "counts"),
+    *("learning_curves", "published", "figures"),
+)
+"""Names of the page's own tables, which no block gets."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of one table or chart.
+
+    Args:
+        name: of its file, and its key in the JSON file.
+        title: what it shows.
+        columns: names.
+        rows: cells; None where there is no number.
+    """
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def write_figures(folder: Path, report: Report) -> None:
+    """Write the tables and charts of the page as `<name>.csv`, all in one as `figures.json`, and blocks' charts as SVG.
+
+    Each has full precision, and under the same name the same numbers in both. An empty cell of a CSV, and null in the
+    JSON, is a number that is not defined, or a threshold at infinity.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = numbers_of(report)
+    for table in tables:
+        with (folder / f"{table.name}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([table.columns, *table.rows])
+    content = {
+        table.name: {
+            "title": table.title,
+            "columns": list(table.columns),
+            "rows": [list(row) for row in table.rows],
+        }
+        for table in tables
+    }
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+    (folder / "figures.json").write_text(text + "\n", encoding="utf-8")
+    for name, block in _named_blocks(report):
+        for number, picture in enumerate(block.pictures, 1):
+            (folder / f"{_chart_name(name, number)}.svg").write_bytes(picture.svg)
+
+
+def numbers_of(report: Report) -> list[Numbers]:
+    """The numbers of the page, in its order; what the page does not show is not among them."""
+    made = [
+        _scores(report),
+        _baselines(report),
+        _by_class(report),
+        _confusion(report),
+        _by_subject(report),
+        _subgroups(report),
+        _counts(report),
+        _learning(report),
+        _published(report),
+    ]
+    tables = [table for table in made if table.rows]
+    for name, block in _named_blocks(report):
+        tables += _of_block(name, block)
+    return [
+        Numbers(table.name, table.title, table.columns, [[_plain(cell) for cell in row] for row in table.rows])
+        for table in tables
+    ]
+
+
+def _named_blocks(report: Report) -> list[tuple[str, Block]]:
+    """The page's blocks and the names of their files, each once."""
+    named: dict[str, Block] = {}
+    for block in [*report.blocks, *blocks_of(report)]:
+        title = re.sub(r"[^a-z0-9]+", "_", block.title.lower()).strip("_")[:60] or "block"
+        names = chain([title], (f"{title}-{number}" for number in count(2)))
+        named[next(name for name in names if name not in named and name not in TAKEN)] = block
+    return list(named.items())
+
+
+def _chart_name(block: str, number: int) -> str:
+    # No name made of a title holds a hyphen.
+    return f"{block}-chart-{number}"
+
+
+def _plain(cell: Cell) -> Cell:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
+def _scores(report: Report) -> Numbers:
+    rows: list[list[Cell]] = []
+    for model, evaluation in report.evaluations.items():
+        for name in (*STATISTICS, *SCORES):
+            interval = evaluation.intervals.get(name)
+            known: list[Cell] = [None] * 5
+            if interval is not None:
+                known = [interval.low, interval.high, interval.subjects, interval.method, interval.note]
+            rows.append([model, name, evaluation.value(name), *known])
+    columns = ("model", "statistic", "value", "low", "high", "subjects", "method", "note")
+    return Numbers("scores", "Scores with 95 % intervals over subjects", columns, rows)
+
+
+def _baselines(report: Report) -> Numbers:
+    rows = [
+        [name, baseline.rule, key, baseline.scores.value(key)]
+        for name, baseline in shared_baselines(report.evaluations)
+        for key in STATISTICS
+    ]
+    return Numbers("baselines", "Scores without a model", ("baseline", "rule", "statistic", "value"), rows)
+
+
+def _by_class(report: Report) -> Numbers:
+    rows: list[list[Cell]] = []
+    for model, evaluation in report.evaluations.items():
+        s = evaluation.scores
+        columns = (s.class_names, s.recall, s.precision, s.f1, s.support, s.predicted)
+        rows += [[model, *cells] for cells in zip(*columns, strict=True)]
+    columns_shown = ("model", "class", "recall", "precision", "f1", "clips", "predicted")
+    return Numbers("by_class", "Recall, precision and F1 of each class", columns_shown, rows)
+
+
+def _confusion(report: Report) -> Numbers:
+    rows: list[list[Cell]] = [
+        [model, truth, label, count]
+        for model, evaluation in report.evaluations.items()
+        for truth, counts in zip(evaluation.scores.class_names, evaluation.scores.confusion, strict=True)
+        for label, count in zip(evaluation.scores.class_names, counts, strict=True)
+    ]
+    return Numbers("confusion", "Clips by truth and label", ("model", "truth", "label", "clips"), rows)
+
+
+def _by_subject(report: Report) -> Numbers:
+    rows: list[list[Cell]] = [
+        [model, subject, value]
+        for model, predictions in report.predictions.items()
+        for subject, value in subject_scores(predictions).items()
+    ]
+    title = "Balanced accuracy of each subject, over the classes that the subject has"
+    return Numbers("by_subject", title, ("model", "subject_id", "balanced_accuracy"), rows)
+
+
+def _subgroups(report: Report) -> Numbers:
+    rows: list[list[Cell]] = []
+    for model, evaluation in report.evaluations.items():
+        for group in evaluation.subgroups:
+            for name in STATISTICS:
+                interval = group.intervals.get(name)
+                low, high = (None, None) if interval is None else (interval.low, interval.high)
+                value = group.scores.value(name)
+                rows.append([model, group.attribute, group.name, group.subjects, group.clips, name, value, low, high])
+    columns = ("model", "attribute", "group", "subjects", "clips", "statistic", "value", "low", "high")
+    return Numbers("subgroups", "Scores by sex and age", columns, rows)
+
+
+def _counts(report: Report) -> Numbers:
+    names = ("clips", "scored", "subjects", "without_prediction", "hidden", "frames", "faceless")
+    rows: list[list[Cell]] = [
+        [model, *(getattr(evaluation.counts, name) for name in names)]
+        for model, evaluation in report.evaluations.items()
+    ]
+    return Numbers("counts", "What was scored", ("model", *names), rows)
+
+
+def _learning(report: Report) -> Numbers:
+    keys = [key for lines in LEARNING.values() for key, _ in lines]
+    rows: list[list[Cell]] = [
+        [model, row.get("epoch"), *(row.get(key) for key in keys)]
+        for model, history in report.histories.items()
+        for row in history
+    ]
+    return Numbers("learning_curves", "Loss and balanced accuracy by epoch", ("model", "epoch", *keys), rows)
+
+
+def _published(report: Report) -> Numbers:
+    names = ("dataset", "name", "protocol", "modality", "part", "metric", "value", "source", "standing")
+    rows = [[getattr(row, name) for name in names] for row in report.published]
+    return Numbers("published", "Published results", names, rows)
+
+
+def _of_block(name: str, block: Block) -> list[Numbers]:
+    table = [Numbers(name, block.title, block.columns, block.rows)] if block.rows else []
+    return table + [
+        Numbers(_chart_name(name, number), picture.alt, picture.columns, picture.rows)
+        for number, picture in enumerate(block.pictures, 1)
+        if picture.rows
+    ]

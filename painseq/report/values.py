@@ -1,0 +1,85 @@
+"""Blocks of a run that predicts values on a scale, such as PSPI, instead of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from painseq.evaluation.score import number
+from painseq.evaluation.value_predictions import ValuePredictions
+from painseq.evaluation.value_scores import TITLES, ValueEvaluation
+from painseq.report.canvas import BLUE, GREY, INK, legend, new_canvas, style, svg, wrapped
+from painseq.report.content import Block, Picture
+from painseq.report.probabilities import with_interval
+
+DRAWN_CLIPS = 2000
+"""More dots than this would fill the page without showing more."""
+
+
+def value_blocks(
+    evaluations: Mapping[str, ValueEvaluation], predictions: Mapping[str, ValuePredictions]
+) -> list[Block]:
+    """Scores, scatter and subjects of models of a scale, by the model's name; for `Report.blocks`."""
+    rows: list[list[str]] = []
+    people: list[list[str]] = []
+    for model, evaluation in evaluations.items():
+        intervals = evaluation.intervals
+        rows.append(
+            [
+                model,
+                evaluation.scale,
+                *(with_interval(evaluation.scores.value(name), intervals.get(name)) for name in TITLES),
+                f"{evaluation.counts.scored:,} of {evaluation.counts.clips:,}",
+                f"{evaluation.counts.subjects:,}",
+            ]
+        )
+        baseline = (number(evaluation.baseline.value(name)) for name in TITLES)
+        rows.append([f"always the mean (for {model})", evaluation.scale, *baseline, "", ""])
+        people += [
+            [
+                row.subject_id,
+                model,
+                f"{row.counts.scored:,} of {row.counts.clips:,}",
+                number(row.truth),
+                number(row.value),
+                number(row.scores.mae),
+                number(row.scores.pearson),
+            ]
+            for row in evaluation.by_subject
+        ]
+    pictures = [_scatter(model, said) for model, said in predictions.items() if said.scored.any()]
+    warnings = "\n\n".join(f"{model}: {line}" for model, made in evaluations.items() for line in made.warnings)
+    text = (
+        "In brackets is the 95 % interval over subjects. “Always the mean” is what naming the mean truth of these "
+        "very clips would score; a model does not know it.\n\n"
+        "In the pictures a dot is a clip, a square a subject's mean; on the dotted line prediction and truth agree."
+    )
+    columns = ["", "Scale", *TITLES.values(), "Scored clips", "Subjects"]
+    blocks = [Block("Values", f"{text}\n\n{warnings}", columns, rows, pictures)]
+    if people:
+        heads = ["Subject", "Model", "Scored clips", "Mean truth", "Mean prediction", TITLES["mae"], TITLES["pearson"]]
+        blocks.append(Block("Values by subject", "", heads, people))
+    return blocks
+
+
+def _scatter(model: str, predictions: ValuePredictions) -> Picture:
+    scored = predictions.only(predictions.scored)
+    step = -(-len(scored) // DRAWN_CLIPS)
+    ids = np.asarray(scored.subject_ids, dtype=object)
+    means = [(scored.truth[ids == who].mean(), scored.value[ids == who].mean()) for who in sorted(set(ids))]
+    both = np.concatenate([scored.truth, scored.value])
+    with style():
+        canvas, axes = new_canvas(4.2, 4.0)
+        ends = [float(both.min()), float(both.max())]
+        axes.plot(ends, ends, ":", color=INK, linewidth=1)
+        dots = axes.plot(scored.truth[::step], scored.value[::step], "o", color=GREY, markersize=3, alpha=0.5)
+        squares = axes.plot(*np.array(means).T, "s", color=BLUE, markersize=6, markeredgecolor="white")
+        axes.set_xlabel(f"true {scored.scale}")
+        axes.set_ylabel(f"predicted {scored.scale}")
+        axes.set_title(wrapped(model, 50), loc="left")
+        legend(axes, [*dots, *squares], ["a clip" if step == 1 else f"a clip, of {step}", "a subject's mean"])
+        chart = svg(canvas)
+    rows = zip(scored.clip_ids, scored.subject_ids, scored.truth.tolist(), scored.value.tolist(), strict=True)
+    alt = f"Predicted against true {scored.scale} of {model}, {len(scored):,} clips of {len(means)} subjects"
+    return Picture(alt, chart, ("clip_id", "subject_id", "truth", "value"), list(rows))

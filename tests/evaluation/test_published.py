@@ -1,0 +1,81 @@
+"""The published rows, and what always saying one class gives beside them."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+from painseq.data_check.published import EXPECTED
+from painseq.evaluation import PUBLISHED, published_rows
+from painseq.evaluation.published import AI4PAIN, AI4PAIN_VALIDATION, BIOVID, MINTPAIN, REMARKS, SCORED
+
+RECALLS = {"ANN + vote": (0.17, 0.67, 0.55), "LSTM": (0.42, 0.74, 0.49)}
+"""Of no, low and high pain on the validation part: Prajod et al. 2024."""
+
+
+def row(name, dataset, part, metric="accuracy"):
+    return next(r for r in published_rows(dataset) if r.name == name and r.part == part and r.metric == metric)
+
+
+def constant_answer(clips):
+    """Truth of these clips, and the most frequent class said of each."""
+    truth = np.repeat(np.arange(len(clips)), list(clips.values()))
+    return truth, np.full(len(truth), int(np.argmax(list(clips.values()))))
+
+
+def test_the_validation_part_of_ai4pain_is_12_144_144():
+    assert list(AI4PAIN_VALIDATION.values()) == [12, 144, 144]
+    expected = EXPECTED["ai4pain"]
+    people = expected.subjects_by_part["validation"]
+    assert AI4PAIN_VALIDATION["low pain"] == people * expected.clips_per_class["Low_Pain"]
+    assert AI4PAIN_VALIDATION["high pain"] == people * expected.clips_per_class["High_Pain"]
+
+
+def test_biovids_classes_are_as_frequent_as_each_other():
+    clips = row("VGG, landmarks and Bi-LSTM", BIOVID, "").clips
+    expected = EXPECTED["biovid"]
+    assert dict(clips) == {name: count * expected.subjects for name, count in expected.clips_per_class.items()}
+
+
+@pytest.mark.parametrize(("name", "accuracy"), [("ANN + vote", 0.59), ("LSTM", 0.607)])
+def test_the_counts_turn_the_papers_recalls_into_its_accuracies(name, accuracy):
+    clips = np.array(list(AI4PAIN_VALIDATION.values()))
+    right = (np.array(RECALLS[name]) * clips).round()
+    assert right.sum() / clips.sum() == pytest.approx(accuracy, abs=0.005)
+    assert row(name, AI4PAIN, "validation").value == pytest.approx(accuracy, abs=0.0075)
+
+
+@pytest.mark.parametrize("clips", SCORED.values(), ids=[key[0] for key in SCORED])
+def test_the_majority_class_scores_what_scikit_learn_says(clips):
+    known = next(r for r in PUBLISHED if r.clips is clips)
+    truth, said = constant_answer(clips)
+    assert known.majority_accuracy == pytest.approx(accuracy_score(truth, said))
+    assert known.constant_balanced_accuracy == pytest.approx(balanced_accuracy_score(truth, said))
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "part", "told"),
+    [
+        ("organisers' baseline", AI4PAIN, "validation", "below the majority class (0.48)"),
+        ("Twins-PainViT (Gkikas)", AI4PAIN, "validation", "below the majority class (0.48)"),
+        ("ANN + vote", AI4PAIN, "validation", "above the majority class (0.48)"),
+        ("CNN + RNN, replicated", MINTPAIN, "", "below the majority class (0.50)"),
+        ("VGG, landmarks and Bi-LSTM", BIOVID, "", "above the majority class (0.20)"),
+        # Hidden labels; people who are not those of the predefined part; images that are not public.
+        ("LSTM", AI4PAIN, "test", ""),
+        ("ViViT (Bargshady et al. 2024)", AI4PAIN, "validation", ""),
+        ("heat-pain VGG16 (Prajod et al. 2022)", BIOVID, "", ""),
+    ],
+)
+def test_a_row_says_where_it_stands_against_the_majority_class(name, dataset, part, told):
+    assert row(name, dataset, part).against_majority == told
+
+
+def test_all_baselines_of_the_organisers_are_below_always_saying_low():
+    baselines = [r for r in published_rows(AI4PAIN) if r.name.startswith("organisers") and r.part == "validation"]
+    assert len(baselines) == 3 and all(r.against_majority.startswith("below") for r in baselines)
+    assert "12 / 144 / 144" in REMARKS[AI4PAIN] and "accuracy of 0.48" in REMARKS[AI4PAIN]
+
+
+def test_other_metrics_than_accuracy_are_not_set_against_it():
+    auc = row("VGG, landmarks and Bi-LSTM", BIOVID, "", "AUC")
+    assert auc.clips and auc.against_majority == ""
