@@ -1,30 +1,60 @@
-"""`painseq explain`: where in the face a checkpoint looked."""
+"""`painseq explain`: where in the face a checkpoint looked, and which frames decided."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
+from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP, chosen_model
 from painseq.cli.predict import add_locator, chosen_locator
-from painseq.cli.run_folder import pick_device
+from painseq.cli.run_folder import make_run_folder, pick_device, write_json
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
-    from painseq.checkpoint import PainModel
+    from painseq.checkpoint import PainModel, VideoPrediction
+    from painseq.explain import Attribution, Method
     from painseq.faces import Locator
 
 log = logging.getLogger("painseq")
 
+PEAKED = ("integrated_gradients", "gradient_x_input", "saliency")
+"""Methods in whose maps single pixels stand out; so many of them are drawn alike that the rest can be seen."""
+CUT = 0.01
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser("painseq explain", description="Draw Grad-CAM of a checkpoint over a video.")
+    parser = argparse.ArgumentParser(
+        "painseq explain",
+        description="Draw where in the face a checkpoint looked, and which frames decided.",
+    )
     parser.add_argument("video", type=Path)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.ckpt of a run")
-    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
+    parser.add_argument("--checkpoint", type=Path, help="best.ckpt of a run")
+    parser.add_argument("--average-checkpoints", nargs="+", type=Path, default=[], help=AVERAGE_HELP)
+    parser.add_argument("--prior", nargs="+", default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
+    parser.add_argument("--out", type=Path, required=True, help="PNG to write, or a new folder for picture and numbers")
+    parser.add_argument(
+        "--method",
+        help="for the map: gradcam, rollout, integrated_gradients, gradient_x_input, saliency, occlusion; default: "
+        "gradcam for a CNN, rollout for a transformer",
+    )
+    parser.add_argument("--layer", help="for gradcam, e.g. block4 of VGG16, layer3 of a ResNet; default: the last one "
+                        "whose maps are not too coarse")  # fmt: skip
+    parser.add_argument(
+        "--time-method",
+        help="for the curve: integrated_gradients, gradient_x_input, saliency, frame_occlusion, attention, votes; "
+        "default: integrated_gradients on the features, attention for ViViT",
+    )
+    parser.add_argument("--most-steps", type=int, help="for integrated_gradients: gradients at most; default: 1024")
+    parser.add_argument("--baseline", type=Path, help="video of this person without pain, if the model needs it")
     parser.add_argument("--image-fps", type=float, help="images a second, where VIDEO is a folder of images")
     parser.add_argument("--class-name", help="class to explain; default: the predicted one")
     parser.add_argument("--start-s", type=float, default=0.0, help="where to start, in seconds")
@@ -35,25 +65,82 @@ def main(argv: Sequence[str]) -> int:
     add_locator(parser)
     args = parser.parse_args(argv)
 
-    from painseq.checkpoint import load
-
-    model = load(args.checkpoint, args.trust, pick_device(args.device))
-    picture = explain_video(
-        model,
-        args.video,
-        args.start_s,
-        args.end_s,
-        args.class_name,
-        args.show_faces,
-        chosen_locator(args),
-        args.image_fps,
-    )
-    try:
-        args.out.write_bytes(picture)
-    except OSError as error:
-        raise PainseqError(f"{args.out} cannot be written: {error}.") from error
+    if not _is_png(args.out):
+        make_run_folder(args.out)
+    device = pick_device(args.device)
+    model = chosen_model(args.checkpoint, args.average_checkpoints, args.prior, args.trust, device)
+    with _bar() as show:
+        explained = explanation(
+            model,
+            args.video,
+            args.start_s,
+            args.end_s,
+            args.class_name,
+            args.show_faces,
+            chosen_locator(args),
+            args.image_fps,
+            baseline=args.baseline,
+            method=args.method,
+            layer=args.layer,
+            time_method=args.time_method,
+            most_steps=args.most_steps,
+            on_progress=show,
+        )
+    _write(explained, args.out)
     log.info("Written to %s.", args.out)
     return 0
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One video, explained in space and in time.
+
+    Args:
+        space: of the crops; None for a model that is not given the picture.
+        time: of the features, or of the crops where the head takes them itself.
+        faces: whether faces may be drawn.
+    """
+
+    video: Path
+    prediction: VideoPrediction
+    space: Attribution | None
+    time: Attribution
+    faces: bool
+
+    def picture(self) -> bytes:
+        """A film strip, below it the class's probability (or the number) and the frames' relevance; a PNG."""
+        from painseq.explain import film_strip
+
+        prediction, time = self.prediction, self.time
+        if prediction.label is not None:
+            said = f"predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f})"
+            rows = prediction.frame_probabilities[:, time.target]
+        else:
+            said = f"estimated {prediction.value:.2f}"
+            rows = prediction.frame_values / max(float(np.abs(prediction.frame_values).max()), 1e-9)
+        relevance = time.over_time.numpy()
+        relevance = np.where(time.present.numpy(), relevance / max(float(np.abs(relevance).max()), 1e-12), np.nan)
+        shown = self.space or time
+        return film_strip(
+            shown.clip.x,
+            None if self.space is None else self.space.heat(CUT if self.space.method in PEAKED else 0.0),
+            shown.present,
+            shown.times_s,
+            f"{shown.method} for {shown.class_name}; {said}",
+            self.faces,
+            curves=[
+                (prediction.frame_times_s, rows, f"{time.class_name}\n({prediction.frame_meaning})"),
+                (time.times_s.numpy(), relevance, f"relevance\n({time.method})"),
+            ],
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data for JSON."""
+        return {
+            "prediction": self.prediction.to_dict(),
+            "space": None if self.space is None else _facts(self.space),
+            "time": _facts(self.time),
+        }
 
 
 def explain_video(
@@ -66,43 +153,165 @@ def explain_video(
     locator: Locator | None = None,
     image_fps: float | None = None,
 ) -> bytes:
-    """Grad-CAM of a span of a video as a film strip, with the class's probability over time below it.
-
-    Faces are drawn if they are generated ones, or if `show_faces` says so.
+    """A span of a video, explained by the methods that suit the model best, as a film strip; see `explanation`.
 
     Returns:
         A PNG.
 
     Raises:
-        PainseqError: no face, an unknown class, an extractor without maps, an unreadable file.
+        PainseqError: no face, an unknown class, an unreadable file.
     """
-    from painseq.explain import film_strip, grad_cam
-    from painseq.streams import assemble
+    return explanation(model, video, start_s, end_s, class_name, show_faces, locator, image_fps).picture()
+
+
+def explanation(
+    model: PainModel,
+    video: Path,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    class_name: str | None = None,
+    show_faces: bool = False,
+    locator: Locator | None = None,
+    image_fps: float | None = None,
+    baseline: Path | None = None,
+    method: str | None = None,
+    layer: str | None = None,
+    time_method: str | None = None,
+    most_steps: int | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> Explained:
+    """Where in the face, and when, a class's score comes from.
+
+    Faces may be drawn if they are generated ones, or if `show_faces` says so.
+
+    Args:
+        class_name: None: the predicted class.
+        baseline: a video of the same person without pain, for a model that needs it.
+        method: for the map, one of `space_methods`; None: the first of them.
+        time_method: for the curve, one of `time_methods`; None: the first of them, for ViViT its attention, since
+            gradients of crops take long.
+        on_progress: called with what is being done and its share that is done.
+
+    Raises:
+        PainseqError: no face, an unknown class, a method or layer that does not fit the model, an unreadable file.
+    """
+    from painseq.explain import explain, features_of, frames_of_video, list_layers, space_methods, time_methods
+    from painseq.explain.by_input import MOST_STEPS
     from painseq.synthetic import is_generated
 
-    prediction = model.predict(video, start_s, end_s, locator, image_fps=image_fps)
-    if prediction.label is None:
+    space, time = space_methods(model), time_methods(model)
+    _check_method("--method", method, space)
+    _check_method("--time-method", time_method, time)
+    if layer is not None and (method or space[0]) != "gradcam":
+        raise PainseqError(f"--layer goes with --method gradcam, not {method or space[0]}.")
+    prediction = model.predict(video, start_s, end_s, locator, baseline, image_fps)
+    if len(prediction.faceless_times_s) == prediction.frames:
         raise PainseqError(f"{video}: no face found in any frame, so there is nothing to explain.")
-    name = class_name or prediction.label
+    target = _target(model, class_name or prediction.label)
+    clip = frames_of_video(model, video, start_s, end_s, locator, baseline, image_fps)
+    steps = MOST_STEPS if most_steps is None else most_steps
+
+    def progress(what: str) -> Callable[[float], None] | None:
+        return None if on_progress is None else lambda share: on_progress(what, share)
+
+    where = None
+    if space:
+        name = cast("Method", method or space[0])
+        where = explain(model, clip, name, target, layer=layer, most_steps=steps, on_progress=progress(f"{name}, map"))
+        _tell(where)
+        if where.layer is not None:
+            shapes = {key: f"{key} {h} x {w}" for key, (_, h, w) in list_layers(model.extractor).items()}
+            log.info("Layer %s; there are: %s places.", where.layer, ", ".join(shapes.values()))
+    features = features_of(model, clip)
+    usual = "attention" if features.are_pixels and "attention" in time else time[0]
+    name = cast("Method", time_method or usual)
+    when = explain(model, features, name, target, most_steps=steps, on_progress=progress(f"{name}, frames"))
+    _tell(when)
+    faces = show_faces or is_generated(video)
+    log.info(
+        "%s: %s, score %.3f.%s", video.name, when.class_name, when.score, "" if faces else " Faces not drawn."
+    )  # fmt: skip
+    return Explained(video, prediction, where, when, faces)
+
+
+def _check_method(option: str, method: str | None, known: Sequence[str]) -> None:
+    if method is not None and method not in known:
+        raise PainseqError(f"{option} {method} does not fit this model; those that do: {', '.join(known) or 'none'}.")
+
+
+def _target(model: PainModel, name: str | None) -> int:
+    if model.scale is not None:
+        if name is not None:
+            raise PainseqError(f"This model says numbers ({model.scale}), not classes. Leave --class-name out.")
+        return 0
     if name not in model.class_names:
         raise PainseqError(f"No class {name!r}; this model's classes: {', '.join(model.class_names)}.")
-    target = model.class_names.index(name)
-    clip = model.crops(video, start_s, end_s, locator, image_fps)
-    beside = [stream for stream in model.streams if stream != "cnn"]
-    extra = assemble(clip, beside, model.openface(video, clip.times_s, start_s, image_fps)) if beside else None
-    heat = grad_cam(model, clip.features, clip.present, target, extra)
-    faces = show_faces or is_generated(video)
-    log.info("%s: %s %.2f.%s", video.name, name, prediction.probabilities[name], "" if faces else " Faces not drawn.")
-    return film_strip(
-        clip.features,
-        heat,
-        clip.present,
-        clip.times_s,
-        f"Grad-CAM for {name}; predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f})",
-        faces,
-        curve=(
-            prediction.frame_times_s,
-            prediction.frame_probabilities[:, target],
-            f"{name}\n({prediction.frame_meaning})",
-        ),
-    )
+    return model.class_names.index(name)
+
+
+def _tell(attribution: Attribution) -> None:
+    if attribution.completeness_error is not None:
+        log.info(
+            "Integrated Gradients: %d steps, complete to %.2g %% of the difference to the baseline.",
+            attribution.steps,
+            100 * attribution.completeness_error,
+        )
+
+
+def _facts(attribution: Attribution) -> dict[str, object]:
+    error = attribution.completeness_error
+    return {
+        "method": attribution.method,
+        "class": attribution.class_name,
+        "score": attribution.score,
+        "layer": attribution.layer,
+        "completeness_error": error if error is None or np.isfinite(error) else None,
+        "steps": attribution.steps,
+        "shape": list(attribution.values.shape),
+    }
+
+
+def _write(explained: Explained, out: Path) -> None:
+    """A PNG; or a folder with the picture, explanation.json, frames.csv and the maps as maps.npz."""
+    picture = explained.picture()
+    try:
+        if _is_png(out):
+            out.write_bytes(picture)
+            return
+        (out / "explanation.png").write_bytes(picture)
+        write_json(out / "explanation.json", explained.to_dict())
+        time = explained.time
+        with (out / "frames.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["time_s", "face", time.method])
+            for row in zip(time.times_s.tolist(), time.present.tolist(), time.over_time.tolist(), strict=True):
+                rows.writerow([f"{row[0]:.4f}", int(row[1]), f"{row[2]:.6g}"])
+        if explained.space is not None:
+            space = explained.space
+            maps = space.maps.numpy().astype(np.float32)
+            np.savez_compressed(
+                out / "maps.npz", maps=maps, times_s=space.times_s.numpy(), present=space.present.numpy()
+            )
+    except OSError as error:
+        raise PainseqError(f"{out} cannot be written: {error}.") from error
+
+
+def _is_png(out: Path) -> bool:
+    return out.suffix.lower() == ".png"
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, float], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks = {}
+
+        def show(what: str, share: float) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=1.0)
+            bar.update(tasks[what], completed=share)
+
+        yield show

@@ -16,24 +16,24 @@ MAP = "inferno"
 
 def film_strip(
     crops: Tensor,
-    heat: Tensor,
+    heat: Tensor | None,
     present: Tensor,
     times_s: Tensor,
     title: str,
     show_faces: bool,
-    curve: tuple[np.ndarray, np.ndarray, str] | None = None,
+    curves: Sequence[tuple[np.ndarray, np.ndarray, str]] = (),
     frames: int = 8,
 ) -> bytes:
-    """Heat maps of some frames of a clip, and a curve over time below them.
+    """Heat maps of some frames of a clip, and curves over time below them.
 
     Args:
-        crops: (T, 3, S, S) uint8.
-        heat: (T, S, S) in 0..1.
+        crops: (T, 3, S, S) uint8; not looked at without heat.
+        heat: (T, S, S) in 0..1; None leaves the curves alone.
         present: (T,) bool; frames without a face are not drawn.
         times_s: (T,) seconds.
         show_faces: draw the crops under the maps and above them; without it the maps stand alone, since faces of
             patients are not for reports.
-        curve: moments (N,), values (N,) in 0..1, and what they are.
+        curves: of each, moments (N,), values (N,) in 0..1, or in -1..1 if any is negative, and what they are.
         frames: how many frames to draw, evenly spaced over the clip.
 
     Returns:
@@ -41,11 +41,12 @@ def film_strip(
     """
     real = np.flatnonzero(present.numpy())
     chosen = real[np.linspace(0, len(real) - 1, min(frames, len(real))).round().astype(int)]
-    rows = 2 if show_faces else 1
-    ratios = [1.0] * rows + ([0.7] if curve is not None else [])
+    rows = 0 if heat is None else (2 if show_faces else 1)
+    ratios = [1.0] * rows + [0.7] * len(curves)
     figure = Figure(figsize=(1.35 * len(chosen) + 0.6, 1.45 * sum(ratios) + 0.7), dpi=110, layout="constrained")
     grid = figure.add_gridspec(len(ratios), len(chosen), height_ratios=ratios)
-    for column, frame in enumerate(chosen):
+    for column, frame in enumerate(chosen if heat is not None else ()):
+        assert heat is not None
         face = crops[frame].permute(1, 2, 0).numpy()
         pictures = [face, overlay(face, heat[frame].numpy())] if show_faces else [heat[frame].numpy()]
         for row, picture in enumerate(pictures):
@@ -54,11 +55,10 @@ def film_strip(
             axes.set_axis_off()
             if row == 0:
                 axes.set_title(f"{float(times_s[frame]):.1f} s", fontsize=8)
-    if curve is not None:
-        moments, values, what = curve
-        axes = figure.add_subplot(grid[rows, :])
+    for row, (moments, values, what) in enumerate(curves, start=rows):
+        axes = figure.add_subplot(grid[row, :])
         axes.plot(moments, values, color="#31487a", linewidth=1.6)
-        axes.set_ylim(0, 1)
+        axes.set_ylim(-1 if np.nanmin(values) < 0 else 0, 1)
         axes.set_xlim(0, max(float(times_s[-1]), 1e-3))
         axes.set_xlabel("seconds", fontsize=8)
         axes.set_ylabel(what, fontsize=8)

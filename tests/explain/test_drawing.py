@@ -16,7 +16,7 @@ def strip(show_faces: bool, frames: int = 10, **more: object) -> np.ndarray:
     crops = torch.zeros(frames, 3, 16, 16, dtype=torch.uint8)
     crops[:, 1] = 255
     present = torch.arange(frames) % 3 != 1
-    heat = torch.zeros(frames, 16, 16)
+    heat = more.pop("heat", torch.zeros(frames, 16, 16))
     picture = film_strip(crops, heat, present, torch.arange(frames) / 5, "a title", show_faces, **more)
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
 
@@ -33,7 +33,14 @@ def test_faces_are_drawn_only_when_they_may_be_shown():
 @pytest.mark.parametrize("frames", [1, 3, 30])
 def test_a_curve_stands_below_and_any_length_can_be_drawn(frames):
     curve = (np.arange(frames) / 5, np.linspace(0, 1, frames), "pain")
-    assert strip(False, frames, curve=curve).shape[0] > strip(False, frames).shape[0]
+    signed = (np.arange(frames) / 5, np.linspace(-1, 1, frames), "relevance")
+    heights = [strip(False, frames, curves=curves).shape[0] for curves in ([], [curve], [curve, signed])]
+    assert heights == sorted(set(heights))
+
+
+def test_without_a_map_the_curves_stand_alone():
+    curve = (np.arange(10) / 5, np.linspace(0, 1, 10), "pain")
+    assert green(strip(True, heat=None, curves=[curve])) == 0
 
 
 def test_the_stronger_the_heat_the_more_it_covers():

@@ -1,4 +1,4 @@
-"""Grad-CAM against a computation with hooks."""
+"""Grad-CAM against the package `grad-cam`, and against a computation with hooks."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from painseq.checkpoint import PainModel
 from painseq.errors import PainseqError
-from painseq.explain import grad_cam
-from painseq.extractors import VGG16, Pixels, TimmBackbone
+from painseq.explain import Frames, default_layer, explain, list_layers
+from painseq.extractors import VGG16, TimmBackbone
 from painseq.heads import LSTM, FrameANN, LinearFrames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-NAMES = ["no_pain", "low_pain", "high_pain"]
 HEADS = [FrameANN, LinearFrames, LSTM]
 
 
@@ -25,30 +24,42 @@ def extractors(one_thread) -> dict[str, VGG16 | TimmBackbone]:
     }
 
 
-def model_of(extractor, head: type) -> PainModel:
-    torch.manual_seed(0)
-    record = {"class_names": NAMES, "sampling": {"fps": 5.0}, "loss": "cross_entropy", "streams": ["cnn"]}
-    record["baseline_clips"] = 0
-    return PainModel(record, head(tuple(extractor.out_shape), 3), extractor, None)
+LAYERS = {"vgg16": ("block5", "block3"), "vgg16 with fc": ("block5", "block4"), "timm": ("layer4", "layer2")}
 
 
-def clip(size_px: int) -> tuple[Tensor, Tensor]:
+@pytest.fixture
+def model_with(extractors, make_model):
+    def make(name: str, head: type) -> PainModel:
+        torch.manual_seed(0)
+        return make_model(extractors[name], head(tuple(extractors[name].out_shape), 3))
+
+    return make
+
+
+def clip(size_px: int) -> Frames:
     """Seven frames, of which the third and the last show no face."""
     crops = torch.randint(0, 256, (7, 3, size_px, size_px), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
-    return crops, torch.tensor([1, 1, 0, 1, 1, 1, 0]).bool()
+    return Frames(crops, torch.tensor([1, 1, 0, 1, 1, 1, 0]).bool(), torch.arange(7) / 5)
 
 
-def by_hooks(model: PainModel, layer: nn.Module, crops: Tensor, present: Tensor, target: int) -> Tensor:
+def module_of(extractor: VGG16 | TimmBackbone, layer: str) -> nn.Module:
+    last_relus = {"block3": 15, "block4": 22, "block5": 29}
+    return extractor.features[last_relus[layer]] if isinstance(extractor, VGG16) else getattr(extractor.backbone, layer)
+
+
+def by_hooks(model: PainModel, layer: nn.Module, frames: Frames, target: int) -> Tensor:
     """Grad-CAM as its paper writes it, from the activations and gradients at a layer of the whole model."""
     seen: dict[str, Tensor] = {}
 
-    def keep(module: nn.Module, args: object, out: Tensor) -> None:
-        seen["maps"] = out
-        out.retain_grad()
+    def keep(module: nn.Module, args: object, out: Tensor) -> Tensor:
+        # ReLUs that follow work in place.
+        seen["maps"] = out.clone()
+        seen["maps"].retain_grad()
+        return seen["maps"].clone()
 
     handle = layer.register_forward_hook(keep)
-    pixels = crops[None].float().requires_grad_()
-    logits = model(pixels, present[None])
+    present = frames.present
+    logits = model(frames.x[None].float().requires_grad_(), present[None])
     handle.remove()
     if model.head.level == "frame":
         score = torch.log(logits[0, present].softmax(dim=1)[:, target]).sum() / present.sum()
@@ -57,87 +68,119 @@ def by_hooks(model: PainModel, layer: nn.Module, crops: Tensor, present: Tensor,
     score.backward()
     model.zero_grad(set_to_none=True)
     maps, gradient = seen["maps"].detach(), seen["maps"].grad
-    assert gradient is not None
     weights = gradient.sum(dim=(2, 3)) / (maps.shape[2] * maps.shape[3])
     cam = torch.einsum("nc,nchw->nhw", weights, maps).clamp(min=0)
-    cam = cam / cam.max()
-    resized = nn.functional.interpolate(cam[:, None], crops.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    out = torch.zeros(len(crops), *crops.shape[-2:])
+    resized = nn.functional.interpolate(cam[:, None], frames.x.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    out = torch.zeros(len(present), *frames.x.shape[-2:])
     out[present] = resized
     return out
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("name", ["vgg16", "vgg16 with fc", "timm"])
-def test_equals_the_computation_with_hooks(extractors, name, head):
-    extractor = extractors[name]
-    model = model_of(extractor, head)
-    crops, present = clip(extractor.input_size_px)
-    layer = extractor.features if isinstance(extractor, VGG16) else extractor.backbone.layer4
+@pytest.mark.parametrize("name", LAYERS)
+def test_equals_the_computation_with_hooks_at_each_layer(extractors, model_with, name, head):
+    model, frames = model_with(name, head), clip(extractors[name].input_size_px)
     some = 0
-    for target in range(3):
-        expected = by_hooks(model, layer, crops, present, target)
-        heat = grad_cam(model, crops, present, target)
-        if not torch.isfinite(expected).all():
-            # Nothing speaks for the class: 0 / 0 there, zeros here.
-            assert not heat.any()
-            continue
-        some += 1
-        assert heat.shape == (7, *crops.shape[-2:])
-        np.testing.assert_allclose(heat.numpy(), expected.numpy(), atol=1e-4)
-        assert float(heat.min()) >= 0 and float(heat.max()) <= 1 + 1e-6
-        assert not heat[~present].any() and heat[present].any()
+    for layer in LAYERS[name]:
+        for target in range(3):
+            expected = by_hooks(model, module_of(extractors[name], layer), frames, target)
+            found = explain(model, frames, "gradcam", target, layer=layer)
+            assert found.layer == layer
+            scale = float(expected.max())
+            np.testing.assert_allclose(found.values.numpy(), expected.numpy(), atol=1e-4 * max(scale, 1e-6))
+            some += scale > 0
+            heat = found.heat()
+            assert not scale or float(heat.max()) == 1
+            assert (heat > 0).any() == (scale > 0)
     assert some
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_what_stands_in_masked_frames_does_not_matter_and_no_weight_gets_a_gradient(extractors, head):
-    model = model_of(extractors["timm"], head)
-    crops, present = clip(64)
-    heat = grad_cam(model, crops, present, 1)
-    crops[~present] = 255 - crops[~present]
-    torch.testing.assert_close(grad_cam(model, crops, present, 1), heat)
-    assert all(parameter.grad is None for parameter in model.parameters())
+class Whole(nn.Module):
+    """A clip's frames as the images of a batch, to the clip's score, (1, 1)."""
+
+    def __init__(self, model: PainModel, target: int) -> None:
+        super().__init__()
+        self.model, self.target = model, target
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.model(x[None], torch.ones(1, len(x), dtype=torch.bool))[0]
+        return (logits.log_softmax(-1).mean(0) if self.model.head.level == "frame" else logits)[None, [self.target]]
 
 
-def test_frames_in_several_passes_give_the_same(extractors, monkeypatch):
-    model = model_of(extractors["timm"], LSTM)
-    crops, present = clip(64)
-    heat = grad_cam(model, crops, present, 0)
-    monkeypatch.setattr("painseq.explain.gradcam.FRAMES_AT_ONCE", 2)
-    torch.testing.assert_close(grad_cam(model, crops, present, 0), heat, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("head", [LinearFrames, LSTM])
+@pytest.mark.parametrize(("name", "layer"), [("vgg16", "block4"), ("vgg16", "block5"), ("timm", "layer3")])
+def test_equals_the_package_grad_cam(extractors, model_with, name, layer, head):
+    package = pytest.importorskip("pytorch_grad_cam")
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    model, frames = model_with(name, head), clip(extractors[name].input_size_px)
+    real = Frames(frames.x[frames.present], torch.ones(5, dtype=torch.bool), torch.arange(5) / 5)
+    some = 0
+    for target in range(3):
+        found = explain(model, real, "gradcam", target, layer=layer).values.numpy()
+        with package.GradCAM(Whole(model, target), [module_of(extractors[name], layer)]) as cam:
+            expected = cam(real.x.float().requires_grad_(), [ClassifierOutputTarget(0)])
+        for ours, theirs in zip(found, expected, strict=True):
+            # The package puts each frame on a scale of its own, from its lowest to its highest place before resizing.
+            if not theirs.any():
+                assert not ours.any() or np.ptp(ours) < 1e-6 * ours.max()
+                continue
+            slope, lowest = np.polyfit(theirs.ravel(), ours.ravel(), 1)
+            assert slope > 0 and lowest >= -1e-6 * slope
+            np.testing.assert_allclose(ours, slope * theirs + lowest, atol=1e-4 * slope)
+            some += 1
+    assert some
 
 
-def test_a_class_that_looks_at_one_corner_is_explained_there(extractors):
+def test_a_class_that_looks_at_one_corner_is_explained_there(extractors, model_with):
     """The last maps of a frame are zeroed but for one corner: the heat can lie only there."""
-    extractor = extractors["vgg16"]
-    model = model_of(extractor, LinearFrames)
-    crops, present = clip(32)
+    model, frames = model_with("vgg16", LinearFrames), clip(32)
 
     def corner(module: nn.Module, args: object, out: Tensor) -> Tensor:
         mask = torch.zeros_like(out)
         mask[..., 0, 0] = 1
         return out * mask
 
-    handle = extractor.features.register_forward_hook(corner)
-    heats = [grad_cam(model, crops, present, target) for target in range(3)]
+    handle = extractors["vgg16"].features[29].register_forward_hook(corner)
+    heats = [explain(model, frames, "gradcam", target, layer="block5").heat() for target in range(3)]
     handle.remove()
     heat = max(heats, key=lambda heat: float(heat.sum()))
     # Two by two maps on 32 pixels: the centre of the first cell is pixel 8.
     assert float(heat[0, 7, 7]) > 0.1 and float(heat[0, 24:, 24:].max()) == 0
 
 
-def test_pixels_have_no_maps():
-    class Flat(LinearFrames):
-        def pooled_shape(self):
-            return (3 * 8 * 8,)
+def test_layers_go_by_name_and_the_default_is_not_coarse(extractors, model_with):
+    assert list_layers(extractors["vgg16"]) == {
+        "block1": (64, 32, 32),
+        "block2": (128, 16, 16),
+        "block3": (256, 8, 8),
+        "block4": (512, 4, 4),
+        "block5": (512, 2, 2),
+    }
+    resnet = list_layers(extractors["timm"])
+    assert list(resnet) == ["act1", "layer1", "layer2", "layer3", "layer4"] and resnet["layer3"][1:] == (4, 4)
+    assert default_layer(resnet) == "layer2" and default_layer(list_layers(extractors["vgg16"])) == "block3"
+    assert default_layer({"a": (8, 14, 14), "b": (8, 7, 7)}) == "b"
+    assert default_layer({"a": (8, 5, 5), "b": (8, 3, 3)}) == "a"
+    model, frames = model_with("timm", LSTM), clip(64)
+    assert explain(model, frames, "gradcam", 0).layer == "layer2"
+    # Any module that gives maps.
+    assert explain(model, frames, "gradcam", 0, layer="layer3.0.conv2").values.shape == (7, 64, 64)
 
-    model = model_of(Pixels(8), Flat)
-    with pytest.raises(PainseqError, match=r"Grad-CAM needs a convolutional extractor .*this model has Pixels"):
-        grad_cam(model, *clip(8), 0)
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("layer9", r"has no layer 'layer9'; its layers: act1, layer1, layer2, layer3, layer4"),
+        ("global_pool", "gives no maps in space"),
+    ],
+)
+def test_a_layer_that_cannot_be(model_with, layer, message):
+    with pytest.raises(PainseqError, match=message):
+        explain(model_with("timm", LSTM), clip(64), "gradcam", 0, layer=layer)
 
 
-def test_a_clip_without_a_face_cannot_be_explained(extractors):
-    crops, present = clip(64)
-    with pytest.raises(PainseqError, match="No face found in any frame"):
-        grad_cam(model_of(extractors["timm"], LSTM), crops, torch.zeros_like(present), 0)
+def test_transformers_have_no_maps(make_model):
+    vit = TimmBackbone("test_vit", input_size_px=32, seed=0)
+    with pytest.raises(PainseqError, match=r"test_vit gives no maps in space.*rollout"):
+        explain(make_model(vit, LSTM(vit.out_shape, 3).eval()), clip(32), "gradcam", 0)

@@ -1,0 +1,161 @@
+"""One clip as it is explained: its frames, which of them are real, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from painseq.batch import Sample
+from painseq.checkpoint import PainModel
+from painseq.errors import PainseqError
+from painseq.faces import Locator
+from painseq.faces.crops import CropChunk
+from painseq.features import ClipFeatures
+from painseq.features.pipeline import no_frame
+from painseq.streams import assemble
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """The frames of one clip, as crops or as features.
+
+    Args:
+        x: (T, 3, S, S) crops, uint8 or float 0..255; or (T, D) features of all the model's streams.
+        present: (T,) bool, false for a frame without a face.
+        times_s: (T,) seconds from the clip's start.
+        extra: (T, E) streams beside crops (landmarks, action units); held as they are, explained is the picture.
+        neutral: (D,) mean features of the same person at rest, for a model that takes crops and was fitted on features
+            relative to each subject's own; features in `x` are relative already.
+        boxes: (T, 4) the area of the crop, left, top, right, bottom, in pixels of the video's frame.
+        landmarks: (T, L, 2) x and y in pixels of the crop; NaN without a face.
+    """
+
+    x: Tensor
+    present: Tensor
+    times_s: Tensor
+    extra: Tensor | None = None
+    neutral: Tensor | None = None
+    boxes: Tensor | None = None
+    landmarks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.x.ndim not in (2, 4):
+            raise ValueError(f"Frames are (T, 3, S, S) crops or (T, D) features, not {tuple(self.x.shape)}.")
+        perhaps = (self.extra, self.boxes, self.landmarks)
+        lengths = {len(each) for each in (self.x, self.present, self.times_s, *perhaps) if each is not None}
+        if len(lengths) > 1:
+            raise ValueError(f"The tensors of a clip have {sorted(lengths)} frames; they must have the same.")
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    @property
+    def are_pixels(self) -> bool:
+        """Whether `x` holds crops."""
+        return self.x.ndim == 4
+
+
+def frames_of_sample(sample: Sample) -> Frames:
+    """A clip of a data module, in whichever view it gives: crops with the streams beside them, or features."""
+    return Frames(sample.x, sample.present, sample.times_s, sample.extra)
+
+
+def frames_of_store(model: PainModel, clip: ClipFeatures, action_units: Tensor | None = None) -> Frames:
+    """A clip of a store, its streams put together as the model takes them.
+
+    Args:
+        action_units: (T, columns), for a model that takes them (`painseq.action_units`).
+
+    Raises:
+        PainseqError: the model takes landmarks or action units, and there are none; or it was fitted on features
+            relative to each subject's own.
+    """
+    if model.record["baseline_clips"]:
+        raise PainseqError(
+            "This model takes features relative to each subject's own, which a single clip of a store does not tell. "
+            "Take the clip from a data module (frames_of_sample)."
+        )
+    if clip.features.ndim == 2:
+        return Frames(assemble(clip, model.streams, action_units), clip.present, clip.times_s)
+    beside = [stream for stream in model.streams if stream != "cnn"]
+    extra = assemble(clip, beside, action_units) if beside else None
+    return Frames(clip.features, clip.present, clip.times_s, extra)
+
+
+def frames_of_video(
+    model: PainModel,
+    video: Path,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    locator: Locator | None = None,
+    baseline: Path | None = None,
+    image_fps: float | None = None,
+    action_units: Path | None = None,
+) -> Frames:
+    """The crops of a span of a video, as the model was fitted on them, with landmarks and the streams beside them.
+
+    The arguments are those of `PainModel.predict`.
+
+    Raises:
+        PainseqError: the file cannot be read, no frame lies in the span, a baseline is missing or in vain, or the model
+            cannot read videos.
+    """
+    if model.extractor is None or model.face is None:
+        raise PainseqError(
+            "This model was fitted on features whose extractor is not recorded, so it cannot read videos. Fit it on a "
+            "store that `painseq extract` wrote, or explain features (Frames)."
+        )
+    face = model.face if locator is None else model.face.with_locator(locator)
+    chunks = list(face.clip(video, start_s, end_s, model.fps, image_fps=image_fps))
+    if not chunks:
+        raise no_frame(video, start_s, end_s)
+    crops = torch.from_numpy(np.concatenate([chunk.crops for chunk in chunks]))
+    present = torch.from_numpy(np.concatenate([chunk.present for chunk in chunks]))
+    times_s = torch.from_numpy(np.concatenate([chunk.times_s for chunk in chunks]))
+    boxes = torch.from_numpy(np.concatenate([chunk.boxes for chunk in chunks]))
+    landmarks = _landmarks(chunks)
+    beside = [stream for stream in model.streams if stream != "cnn"]
+    extra = None
+    if beside:
+        units = model.openface(video, times_s, start_s, image_fps, action_units)
+        extra = assemble(ClipFeatures(crops, present, times_s, landmarks), beside, units)
+    frames = Frames(crops, present, times_s, extra, _neutral(model, baseline, locator, image_fps), boxes)
+    if landmarks is None:
+        return frames
+    corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
+    return replace(frames, landmarks=(landmarks - corner) / size * crops.shape[-1])
+
+
+def _landmarks(chunks: Sequence[CropChunk]) -> Tensor | None:
+    """In pixels of the video's frame; a chunk without a face may not tell how many there are."""
+    points = next((chunk.landmarks.shape[1] for chunk in chunks if chunk.landmarks is not None), None)
+    if points is None:
+        return None
+    nothing = [np.full((len(chunk), points, 2), np.nan, np.float32) for chunk in chunks]
+    parts = [
+        empty if chunk.landmarks is None else chunk.landmarks for chunk, empty in zip(chunks, nothing, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _neutral(
+    model: PainModel, baseline: Path | None, locator: Locator | None, image_fps: float | None
+) -> Tensor | None:
+    if not model.record["baseline_clips"]:
+        if baseline is not None:
+            raise PainseqError("This model was fitted on features as they are. Leave the baseline out.")
+        return None
+    if baseline is None:
+        raise PainseqError(
+            "This model was fitted on features relative to each subject's own without pain, so it needs a video of "
+            "this person without pain (--baseline VIDEO)."
+        )
+    calm = model.read(baseline, locator=locator, image_fps=image_fps)
+    if not calm.present.any():
+        raise PainseqError(f"{baseline}: no face found in any frame, so it is no baseline.")
+    return calm.features[calm.present].float().mean(dim=0)

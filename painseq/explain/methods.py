@@ -1,0 +1,166 @@
+"""`explain`: one call for every head, every method and every kind of input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from painseq.checkpoint import PainModel
+from painseq.errors import PainseqError
+from painseq.explain.attribution import Attribution
+from painseq.explain.by_input import (
+    MOST_STEPS,
+    Progress,
+    baseline_of,
+    gradient_x_input,
+    integrated_gradients,
+    occlusion,
+    saliency,
+)
+from painseq.explain.frames import Frames
+from painseq.explain.gradcam import grad_cam
+from painseq.explain.over_time import attention, frame_occlusion, votes
+from painseq.explain.rollout import is_vit, rollout
+from painseq.explain.score import Scorer, heads_of
+from painseq.extractors import VGG16, TimmBackbone
+from painseq.heads import AttentionMIL, BiLSTMAttention, TwoStream, ViViT
+
+Method = Literal[
+    "gradcam",
+    "rollout",
+    "integrated_gradients",
+    "gradient_x_input",
+    "saliency",
+    "occlusion",
+    "frame_occlusion",
+    "attention",
+    "votes",
+]
+METHODS: tuple[Method, ...] = get_args(Method)
+MAPS: tuple[Method, ...] = ("gradcam", "rollout", "occlusion")
+"""Of crops alone."""
+OF_FRAMES: tuple[Method, ...] = ("frame_occlusion", "attention", "votes")
+"""(T,), of crops and of features."""
+
+
+def explain(
+    model: PainModel,
+    clip: Frames,
+    method: Method | None = None,
+    target: int | None = None,
+    *,
+    layer: str | None = None,
+    baseline: Tensor | None = None,
+    patch_px: int | None = None,
+    frames_together: int | None = None,
+    most_steps: int = MOST_STEPS,
+    on_progress: Progress | None = None,
+) -> Attribution:
+    """How much each part of a clip counts for the model's score (`painseq.explain.score.score_of`).
+
+    | method | crops (T, 3, S, S) | features (T, D) |
+    |---|---|---|
+    | gradcam | (T, S, S), CNN extractors | - |
+    | rollout | (T, S, S), ViViT, ViT extractors; knows no classes | - |
+    | occlusion | (T, 3, S, S) | - |
+    | integrated_gradients, gradient_x_input, saliency | (T, 3, S, S) | (T, D) |
+    | frame_occlusion, attention, votes | (T,) | (T,) |
+
+    Args:
+        clip: see `frames_of_video`, `frames_of_sample` and `frames_of_store`; crops are explained in space, features
+            (`features_of`) in time.
+        method: None: `default_method`.
+        target: class index; None: the class that the model predicts. A model of a scale has only 0.
+        layer: for gradcam, see `list_layers`; None: `default_layer`.
+        baseline: what stands for nothing, of the clip's shape or one that expands to it, for integrated_gradients,
+            gradient_x_input and occlusion. None: the mean colour of the clip's crops; zeros for features.
+        patch_px: for occlusion, side of the patches; None: an eighth of the crop.
+        frames_together: for occlusion and frame_occlusion, how many consecutive frames are hidden together; None: an
+            eighth of the clip for occlusion, one for frame_occlusion.
+        most_steps: for integrated_gradients, gradients at most; fewer where they are complete before.
+        on_progress: called with the share that is done.
+
+    Raises:
+        PainseqError: no frame has a face, or the method does not fit model or input; says which do.
+    """
+    method = default_method(model, clip) if method is None else method
+    if method not in METHODS:
+        raise PainseqError(f"No method {method!r}; there are {', '.join(METHODS)}.")
+    if method in MAPS and not clip.are_pixels:
+        raise PainseqError(f"{method} speaks of places in the face: it needs crops, not features.")
+    scorer = Scorer(model, clip, target)
+    nothing = baseline_of(scorer) if baseline is None else baseline.to(scorer.x).expand_as(scorer.x)
+    named, error, steps = None, None, None
+    if method == "gradcam":
+        values, named = grad_cam(scorer, layer, on_progress)
+    elif method == "rollout":
+        values = rollout(scorer)
+    elif method == "integrated_gradients":
+        values, error, steps = integrated_gradients(scorer, nothing, most_steps, on_progress)
+    elif method == "gradient_x_input":
+        values = gradient_x_input(scorer, nothing)
+    elif method == "saliency":
+        values = saliency(scorer)
+    elif method == "occlusion":
+        values = occlusion(scorer, nothing, patch_px, frames_together, on_progress)
+    elif method == "frame_occlusion":
+        values = frame_occlusion(scorer, frames_together, on_progress)
+    elif method == "attention":
+        values = attention(scorer)
+    else:
+        values = votes(scorer)
+    there = clip.present.reshape(-1, *[1] * (values.ndim - 1))
+    values = torch.where(there, values.detach().float().cpu(), 0.0)
+    return Attribution(values, clip, method, scorer.target, scorer.class_name, scorer.score, named, error, steps)
+
+
+def features_of(model: PainModel, clip: Frames) -> Frames:
+    """The clip as features of all the model's streams, to explain time; crops that the head takes itself stay."""
+    if not clip.are_pixels:
+        return clip
+    if "cnn" not in model.streams and clip.extra is not None:
+        return replace(clip, x=clip.extra, extra=None)
+    scorer = Scorer(model, clip)
+    if not scorer.pixels_through:
+        return clip
+    with torch.no_grad():
+        features = scorer.head_input(scorer.known_features)[0].cpu()
+    return replace(clip, x=features, extra=None, neutral=None)
+
+
+def space_methods(model: PainModel) -> tuple[Method, ...]:
+    """The methods that give this model's crops a map, the best suited first; none if it is not given the picture."""
+    if "cnn" not in model.streams or model.extractor is None:
+        return ()
+    always: tuple[Method, ...] = ("integrated_gradients", "gradient_x_input", "saliency", "occlusion")
+    if is_vit(model.extractor) or isinstance(model.head, ViViT):
+        return ("rollout", *always)
+    return ("gradcam", *always) if _is_cnn(model) else always
+
+
+def time_methods(model: PainModel) -> tuple[Method, ...]:
+    """The methods that say which frames count (`Attribution.over_time`), the best suited first."""
+    found: list[Method] = ["integrated_gradients", "gradient_x_input", "saliency", "frame_occlusion"]
+    if all(isinstance(head, AttentionMIL | BiLSTMAttention | TwoStream | ViViT) for head in heads_of(model)):
+        found.append("attention")
+    if model.head.level == "frame" and model.scale is None:
+        found.append("votes")
+    return tuple(found)
+
+
+def default_method(model: PainModel, clip: Frames) -> Method:
+    """The first of `space_methods` for crops, of `time_methods` for features."""
+    if clip.are_pixels and space_methods(model):
+        return space_methods(model)[0]
+    return time_methods(model)[0]
+
+
+def _is_cnn(model: PainModel) -> bool:
+    if isinstance(model.extractor, TimmBackbone):
+        # timm's transformers embed patches first, and give no maps with the channels first.
+        network = model.extractor.network
+        return not hasattr(network, "patch_embed") and getattr(network, "output_fmt", "NCHW") == "NCHW"
+    return isinstance(model.extractor, VGG16)

@@ -1,0 +1,221 @@
+"""Attribution over the regions of the face, beside each region's share of the area."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from painseq.errors import PainseqError
+from painseq.explain.attribution import Attribution
+from painseq.explain.frames import Frames
+from painseq.explain.subject_means import SubjectMean, subject_mean
+
+POINTS = 68
+"""Landmarks in iBUG's order."""
+REGIONS = ("brows", "eyes", "nose", "cheeks", "mouth", "rest of the face", "outside the face")
+"""The first five are those of the generated faces' truth. The rest of the face is forehead and chin."""
+ACTION_UNITS = {
+    "brows": ("AU1", "AU2", "AU4"),
+    "eyes": ("AU5", "AU7", "AU43", "AU45"),
+    "nose": ("AU9",),
+    "cheeks": ("AU6",),
+    "mouth": ("AU10", "AU12", "AU14", "AU15", "AU20", "AU23", "AU25", "AU26", "AU27"),
+    "rest of the face": ("AU17",),
+    "outside the face": (),
+}
+"""The action units that live in each region: where their muscles move the skin most."""
+UNKNOWN = -1
+"""In place of a region in a frame whose landmarks are not known."""
+
+_FOREHEAD = 0.4
+"""Its height as a share of the way from the root of the nose to the chin; landmarks end at the brows."""
+_RIGHT_CHEEK = (0, 1, 2, 3, 4, 48, 31, 39, 40, 41, 36)
+_LEFT_CHEEK = (16, 15, 14, 13, 12, 54, 35, 42, 47, 46, 45)
+_SHAPES: tuple[tuple[str, tuple[int, ...], bool, float], ...] = (
+    ("cheeks", _RIGHT_CHEEK, True, 0.0),
+    ("cheeks", _LEFT_CHEEK, True, 0.0),
+    ("nose", (27, 31, 33, 35), True, 0.15),
+    ("mouth", tuple(range(48, 60)), True, 0.25),
+    ("brows", tuple(range(17, 27)), False, 0.25),
+    # From corner to corner, not along the lids: a closed eye is as large as an open one.
+    ("eyes", (36, 39), False, 0.4),
+    ("eyes", (42, 45), False, 0.4),
+)
+"""Region, landmarks, whether they enclose an area, and the margin around them in widths of an eye. Later ones cover."""
+_FINE_PX = 224
+"""Small crops are divided on a finer grid, so that a region's edge is not rounded to their pixels."""
+
+
+def region_map(landmarks: Tensor, size_px: int) -> NDArray[np.int8]:
+    """Which region each pixel of a crop belongs to.
+
+    Args:
+        landmarks: (T, 68, 2) x and y in pixels of the crop, in iBUG's order; they may lie outside of it.
+        size_px: side of the crop, S.
+
+    Returns:
+        (T, S, S) numbers of `REGIONS`; `UNKNOWN` all over a frame with a landmark that is not finite.
+    """
+    if landmarks.ndim != 3 or landmarks.shape[1:] != (POINTS, 2):
+        raise ValueError(f"Landmarks are (T, {POINTS}, 2), not {tuple(landmarks.shape)}.")
+    scale = math.ceil(_FINE_PX / size_px)
+    out = np.full((len(landmarks), size_px, size_px), UNKNOWN, np.int8)
+    for frame, points in enumerate(landmarks.double().numpy()):
+        if np.isfinite(points).all():
+            out[frame] = _regions(points * scale, size_px * scale)[scale // 2 :: scale, scale // 2 :: scale]
+    return out
+
+
+def region_masks(landmarks: Tensor, size_px: int) -> NDArray[np.bool_]:
+    """(T, R, S, S): `region_map` as a mask for each of `REGIONS`; each pixel of a known frame lies in exactly one."""
+    numbers = np.arange(len(REGIONS), dtype=np.int8)
+    masks: NDArray[np.bool_] = region_map(landmarks, size_px)[:, None] == numbers[:, None, None]
+    return masks
+
+
+def _regions(points: NDArray[np.float64], size_px: int) -> NDArray[np.uint8]:
+    """(S, S) numbers of `REGIONS`: shapes drawn one over the other, so that each pixel has one."""
+    image = Image.new("L", (size_px, size_px), REGIONS.index("outside the face"))
+    draw = ImageDraw.Draw(image)
+    # Pillow counts from the middle of a pixel, landmarks from its corner.
+    points = points - 0.5
+    eye = (np.hypot(*(points[39] - points[36])) + np.hypot(*(points[45] - points[42]))) / 2
+    up = _FOREHEAD * (points[27] - points[8])
+    # The hairline is an arch, lower at the temples.
+    hairline = points[[26, 24, 19, 17]] + np.outer([0.7, 1.0, 1.0, 0.7], up)
+    _draw(draw, np.concatenate([points[:17], hairline]), True, 0.0, REGIONS.index("rest of the face"))
+    for region, indices, encloses, margin in _SHAPES:
+        _draw(draw, points[list(indices)], encloses, margin * eye, REGIONS.index(region))
+    return np.asarray(image)
+
+
+def _draw(
+    draw: ImageDraw.ImageDraw, points: NDArray[np.float64], encloses: bool, margin_px: float, value: int
+) -> None:
+    """An area, or a line, with all that lies within the margin around it."""
+    path = [(float(x), float(y)) for x, y in points]
+    if encloses:
+        draw.polygon(path, fill=value)
+    if margin_px:
+        draw.line(path + path[:1] * encloses, fill=value, width=round(2 * margin_px))
+        for x, y in path:
+            draw.ellipse((x - margin_px, y - margin_px, x + margin_px, y + margin_px), fill=value)
+
+
+def landmarks_in_crops(landmarks: Tensor, boxes: Tensor, size_px: int) -> Tensor:
+    """Landmarks of frames, (T, L, 2) in pixels of the video, in pixels of crops (T, 4) resized to `size_px`."""
+    corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
+    return (landmarks - corner) / size * size_px
+
+
+def check_landmarks(clip: Frames) -> Tensor:
+    """(T, 68, 2) the landmarks of a clip, in pixels of its crops.
+
+    Raises:
+        PainseqError: there are none, or not the 68 of iBUG, from which alone the regions are known.
+    """
+    if clip.landmarks is None or clip.landmarks.shape[1] != POINTS:
+        found = "no landmarks" if clip.landmarks is None else f"{clip.landmarks.shape[1]} landmarks"
+        raise PainseqError(
+            f"Regions of the face need the {POINTS} landmarks of iBUG, and this clip has {found}. YuNet gives boxes "
+            "alone; the locators FaceAlignment and Sidecar (OpenFace's tables too) give landmarks. On the command "
+            "line: --landmarks face_alignment, or sidecar; the crops stay those of the model."
+        )
+    return clip.landmarks
+
+
+@dataclass(frozen=True, eq=False)
+class RegionShares:
+    """How the attribution of one clip is spread over the face.
+
+    Args:
+        share: (R,) of what speaks for the class, summed over the frames that count; NaN where nothing does.
+        area: (R,) of the pixels of the same frames: the share of a map that knows nothing.
+        frames: how many count.
+        left_out: frames without a face, or whose landmarks are not known.
+    """
+
+    share: NDArray[np.float64]
+    area: NDArray[np.float64]
+    frames: int
+    left_out: int
+
+
+def region_shares(attribution: Attribution, among: Tensor | None = None) -> RegionShares:
+    """Each region's share of the positive part of the map, beside its share of the area.
+
+    The positive part is what speaks for the class, and what is drawn; what speaks against it is not counted. Frames
+    with more of it count more. A frame without a face counts neither for the map nor for the area.
+
+    Args:
+        attribution: with maps, of a clip with 68 landmarks.
+        among: (T,) bool, count these frames only.
+
+    Raises:
+        PainseqError: no maps, or no landmarks.
+    """
+    maps = attribution.maps.clamp(min=0).double().numpy()
+    regions = region_map(check_landmarks(attribution.clip), maps.shape[-1])
+    wanted = torch.ones_like(attribution.present) if among is None else among
+    counted = wanted.numpy() & attribution.present.numpy() & (regions[:, 0, 0] != UNKNOWN)
+    inside = regions[counted].ravel()
+    mass = np.bincount(inside, weights=maps[counted].ravel(), minlength=len(REGIONS))
+    pixels = np.bincount(inside, minlength=len(REGIONS)).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        share, area = mass / mass.sum(), pixels / pixels.sum()
+    return RegionShares(share, area, int(counted.sum()), int(wanted.sum()) - int(counted.sum()))
+
+
+@dataclass(frozen=True)
+class RegionRow:
+    """One region over many clips.
+
+    Args:
+        region: of `REGIONS`.
+        share: of the attribution.
+        area: of the pixels.
+        excess: share minus area; 0 is what a map gives that knows nothing.
+    """
+
+    region: str
+    share: SubjectMean
+    area: SubjectMean
+    excess: SubjectMean
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        return {
+            "region": self.region,
+            "action_units": list(ACTION_UNITS[self.region]),
+            "share": self.share.to_dict(),
+            "area": self.area.to_dict(),
+            "excess": self.excess.to_dict(),
+        }
+
+
+def region_table(shares: Sequence[RegionShares], subject_ids: Sequence[str]) -> tuple[RegionRow, ...]:
+    """A row for each of `REGIONS`: means over subjects, with intervals. Clips whose map is empty are left out.
+
+    Args:
+        shares: of N clips.
+        subject_ids: N, whom each clip shows.
+    """
+    share = np.stack([clip.share for clip in shares])
+    # A clip without a map has an area, but nothing to hold beside it.
+    area = np.where(np.isnan(share), np.nan, np.stack([clip.area for clip in shares]))
+    return tuple(
+        RegionRow(
+            region,
+            subject_mean(share[:, number], subject_ids, (0, 1)),
+            subject_mean(area[:, number], subject_ids, (0, 1)),
+            subject_mean(share[:, number] - area[:, number], subject_ids, (-1, 1)),
+        )
+        for number, region in enumerate(REGIONS)
+    )

@@ -1,0 +1,66 @@
+"""A face drawn from its landmarks alone, to show where a map lies without showing the person."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+LINES = (
+    tuple(range(17)),  # jaw
+    tuple(range(17, 22)),
+    tuple(range(22, 27)),
+    tuple(range(27, 31)),  # nose
+    tuple(range(31, 36)),
+    (*range(36, 42), 36),  # eyes
+    (*range(42, 48), 42),
+    (*range(48, 60), 48),  # lips
+    (*range(60, 68), 60),
+)
+"""Of the 68 landmarks of iBUG."""
+LINE = 205
+"""Brightness of the lines, 0 to 255; they lie on the dark end of the map's colours."""
+_FINE = 3
+
+
+def sketch(landmarks: Tensor | None, size_px: int, picture_px: int) -> NDArray[np.float64]:
+    """The lines of a face; another number of landmarks than 68 is drawn as dots in an ellipse.
+
+    Args:
+        landmarks: (L, 2) x and y in pixels of a crop; None, or any that is not finite, draws nothing.
+        size_px: side of that crop.
+        picture_px: side of the picture, P.
+
+    Returns:
+        (P, P) in 0..1, how much of the line's colour each pixel has.
+    """
+    image = Image.new("L", (picture_px * _FINE, picture_px * _FINE), 0)
+    points = np.empty((0, 2)) if landmarks is None else landmarks.double().numpy()
+    if len(points) and np.isfinite(points).all():
+        draw = ImageDraw.Draw(image)
+        points = points * (image.width / size_px)
+        width = max(_FINE, round(image.width / 150))
+        if len(points) == 68:
+            for line in LINES:
+                draw.line([(float(x), float(y)) for x, y in points[list(line)]], fill=255, width=width, joint="curve")
+        else:
+            _dots(draw, points, width)
+    fine = np.asarray(image, np.float64).reshape(picture_px, _FINE, picture_px, _FINE)
+    lines: NDArray[np.float64] = fine.mean(axis=(1, 3)) / 255
+    return lines
+
+
+def _dots(draw: ImageDraw.ImageDraw, points: NDArray[np.float64], width: int) -> None:
+    middle, reach = points.mean(axis=0), np.maximum(np.ptp(points, axis=0).max(), 1.0)
+    (x0, y0), (x1, y1) = middle - reach * [0.9, 1.15], middle + reach * [0.9, 1.15]
+    draw.ellipse((float(x0), float(y0), float(x1), float(y1)), outline=255, width=width)
+    for x, y in points:
+        draw.ellipse((float(x) - 2 * width, float(y) - 2 * width, float(x) + 2 * width, float(y) + 2 * width), fill=255)
+
+
+def drawn_face(colours: NDArray[np.float64], lines: NDArray[np.float64], strongest: float = 0.7) -> NDArray[np.float64]:
+    """A map's colours, (P, P, 3) in 0..1, with the lines of a face, (P, P), over them."""
+    cover = strongest * lines[..., None]
+    mixed: NDArray[np.float64] = (1 - cover) * colours + cover * LINE / 255
+    return mixed

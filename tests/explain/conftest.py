@@ -1,0 +1,101 @@
+"""Tiny models of every head, and clips with gaps for them."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from painseq.checkpoint import PainModel
+from painseq.explain import Frames
+from painseq.extractors import VGG16, Extractor, Pixels, TimmBackbone
+from painseq.heads import (
+    LSTM,
+    AttentionMIL,
+    BiLSTMAttention,
+    FrameANN,
+    Head,
+    LinearFrames,
+    LinearProbe,
+    StackedLSTM,
+    TemporalConvNet,
+    TwoStream,
+    ViViT,
+)
+from painseq.heads.masked_norm import MaskedBatchNorm
+
+NAMES = ["no_pain", "low_pain", "high_pain"]
+SIDE, FRAMES = 32, 9
+PRESENT = torch.tensor([1, 1, 0, 1, 1, 1, 1, 0, 1]).bool()
+POINTS = 3
+VIVIT = {"frames": 10, "tubelet": (2, 8), "width": 16, "depth": 2, "heads": 2}
+HEADS: dict[str, Callable[[tuple[int, ...], int], Head]] = {
+    "frame_ann": lambda f, k: FrameANN(f, k, hidden=(16, 8)),
+    "linear_frames": LinearFrames,
+    "linear_probe": LinearProbe,
+    "lstm": LSTM,
+    "stacked_lstm": lambda f, k: StackedLSTM(f, k, units=8),
+    "bilstm_attention": lambda f, k: BiLSTMAttention(f, k, units=8, heads=2, head_width=4, dense=16),
+    "attention_mil": lambda f, k: AttentionMIL(f, k, hidden=16, attention=8),
+    "temporal_conv_net": lambda f, k: TemporalConvNet(f, k, channels=16, blocks=2),
+    "two_stream": lambda f, k: TwoStream(f, k, POINTS, units=8, heads=2, head_width=4, dense_cnn=8, dense=8),
+    "vivit": lambda f, k: ViViT(f, k, **VIVIT),
+    "vivit_mean": lambda f, k: ViViT(f, k, **VIVIT, pool="mean"),
+    "vivit_factorised": lambda f, k: ViViT(f, k, **VIVIT, encoder="factorised", temporal_depth=1),
+}
+
+
+def model_of(
+    extractor: Extractor | None, head: Head, streams: tuple[str, ...] = ("cnn",), **record: object
+) -> PainModel:
+    known = {"class_names": NAMES, "sampling": {"fps": 5.0}, "loss": "cross_entropy", "streams": list(streams)}
+    return PainModel({**known, "baseline_clips": 0, **record}, head, extractor, None)
+
+
+def trained(head: Head) -> Head:
+    """Statistics and weights other than at the start."""
+    generator = torch.Generator().manual_seed(5)
+    for module in head.modules():
+        if isinstance(module, MaskedBatchNorm):
+            module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * 0.3)
+            module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
+        if isinstance(module, nn.Linear):
+            with torch.no_grad():
+                module.weight.mul_(2.0)
+    return head.eval()
+
+
+@pytest.fixture(scope="session")
+def backbone(one_thread: None) -> TimmBackbone:
+    return TimmBackbone("test_resnet", input_size_px=SIDE, seed=1).eval()
+
+
+@pytest.fixture(scope="session")
+def vgg(one_thread: None) -> VGG16:
+    return VGG16(input_size_px=SIDE, seed=1).eval()
+
+
+@pytest.fixture
+def made(backbone: TimmBackbone) -> Callable[..., tuple[PainModel, Frames]]:
+    """A model with this head, and a clip of crops for it whose masked frames hold noise."""
+
+    def make(name: str, outputs: int = 3, **record: object) -> tuple[PainModel, Frames]:
+        torch.manual_seed(0)
+        crops = torch.randint(0, 256, (FRAMES, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(2))
+        times_s = torch.arange(FRAMES) / 5
+        if name.startswith("vivit"):
+            model = model_of(Pixels(SIDE), HEADS[name]((3, SIDE, SIDE), outputs).eval(), **record)
+            return model, Frames(crops.to(torch.uint8), PRESENT, times_s)
+        extra = 2 * POINTS if name == "two_stream" else 0
+        head = trained(HEADS[name]((math.prod(backbone.out_shape) + extra,), outputs))
+        streams = ("cnn", "landmarks") if extra else ("cnn",)
+        beside = torch.randn(FRAMES, extra, generator=torch.Generator().manual_seed(3)) if extra else None
+        return model_of(backbone, head, streams, **record), Frames(crops.to(torch.uint8), PRESENT, times_s, beside)
+
+    return make
+
+
+@pytest.fixture
+def make_model() -> Callable[..., PainModel]:
+    return model_of

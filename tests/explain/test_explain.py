@@ -1,0 +1,373 @@
+"""Every method on every head; answers that are known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import painseq.heads
+from painseq.batch import Sample, collate
+from painseq.checkpoint import AveragedModel
+from painseq.errors import PainseqError
+from painseq.explain import (
+    Frames,
+    Scorer,
+    explain,
+    features_of,
+    frames_of_sample,
+    frames_of_store,
+    space_methods,
+    time_methods,
+)
+from painseq.explain.by_input import TOLERANCE
+from painseq.explain.methods import OF_FRAMES
+from painseq.features import ClipFeatures
+from painseq.heads import FrameANN, Head, LinearFrames, LinearProbe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+HEADS = (
+    "frame_ann", "linear_frames", "linear_probe", "lstm", "stacked_lstm", "bilstm_attention", "attention_mil",
+    "temporal_conv_net", "two_stream", "vivit", "vivit_mean", "vivit_factorised",
+)  # fmt: skip
+D = 4
+
+
+def of_features(head: Head, make_model, x: torch.Tensor, present: torch.Tensor | None = None, **record):
+    present = torch.ones(len(x), dtype=torch.bool) if present is None else present
+    return make_model(None, head, **record), Frames(x, present, torch.arange(len(x)) / 5)
+
+
+def test_every_exported_head_is_explained_here(made):
+    exported = {getattr(painseq.heads, name) for name in painseq.heads.__all__} - {Head}
+    assert {type(made(name)[0].head) for name in HEADS} == exported
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_method_says_nothing_of_masked_frames_and_something_of_others(made, name):
+    model, crops = made(name)
+    assert space_methods(model) and time_methods(model)
+    for clip, methods in ((crops, space_methods(model)), (features_of(model, crops), time_methods(model))):
+        for method in methods:
+            found = explain(model, clip, method, 1, most_steps=8, patch_px=16)
+            assert len(found.values) == len(clip) and found.values.isfinite().all(), method
+            assert (found.values[~clip.present] == 0).all(), method
+            # The vote may be for other classes throughout, and nothing may speak for this one.
+            assert method in ("votes", "gradcam") or found.values.any(), method
+            assert found.over_time.shape == (len(clip),)
+            assert found.has_space == (clip.are_pixels and method not in OF_FRAMES)
+            if found.has_space:
+                assert found.maps.shape == found.heat().shape == (len(clip), *clip.x.shape[-2:])
+                assert float(found.heat().min()) >= 0 and float(found.heat(0.01).max()) <= 1
+            if method in ("integrated_gradients", "gradient_x_input", "saliency"):
+                assert found.values.shape == clip.x.shape
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_stands_in_masked_frames_does_not_matter(made, name):
+    model, clip = made(name)
+    features = features_of(model, clip)
+    other = clip.x.float().clone()
+    other[~clip.present] = torch.nan
+    torn = features.x.float().clone()
+    torn[~clip.present] = torch.nan
+    for before, after in (
+        (clip, dataclasses.replace(clip, x=other)),
+        (features, dataclasses.replace(features, x=torn)),
+    ):
+        for method in ("gradient_x_input", "frame_occlusion"):
+            torch.testing.assert_close(
+                explain(model, after, method).values, explain(model, before, method).values, rtol=1e-4, atol=1e-7
+            )
+
+
+@pytest.mark.parametrize("target", [0, 2])
+@pytest.mark.parametrize("name", HEADS)
+def test_integrated_gradients_are_complete(made, name, target):
+    model, crops = made(name)
+    clip = features_of(model, crops)
+    found = explain(model, clip, "integrated_gradients", target)
+    scorer = Scorer(model, clip, target)
+    nothing = torch.zeros_like(scorer.x)
+    if clip.are_pixels:
+        nothing += scorer.x[scorer.real].mean(dim=(0, 2, 3))[:, None, None]
+    with torch.no_grad():
+        difference = float(scorer(scorer.x[None]) - scorer(nothing[None]))
+    assert abs(float(found.values.double().sum()) - difference) <= 1.001 * TOLERANCE * abs(difference)
+    assert found.completeness_error == pytest.approx(abs(float(found.values.double().sum()) / difference - 1), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lstm", "attention_mil"])
+def test_integrated_gradients_of_crops_are_complete(made, name):
+    model, clip = made(name)
+    clip = Frames(clip.x[:2], clip.present[:2], clip.times_s[:2])
+    found = explain(model, clip, "integrated_gradients")
+    assert found.completeness_error < TOLERANCE and found.steps > 0
+
+
+def test_steps_that_do_not_suffice_are_told(made):
+    model, crops = made("temporal_conv_net")
+    clip = features_of(model, crops)
+    found = explain(model, clip, "integrated_gradients", 0, most_steps=8)
+    assert found.steps == 8
+    total = found.values.double().sum()
+    scorer = Scorer(model, clip, 0)
+    with torch.no_grad():
+        difference = scorer.score - float(scorer(torch.zeros_like(scorer.x)[None]))
+    assert found.completeness_error == pytest.approx(abs(float(total) / difference - 1), rel=1e-3)
+
+
+def test_a_score_that_the_clip_does_not_move_has_no_error(make_model):
+    head = LinearProbe((D,), 3)
+    torch.nn.init.zeros_(head.classify.weight)
+    model, clip = of_features(head.eval(), make_model, torch.randn(5, D))
+    found = explain(model, clip, "integrated_gradients", 0)
+    assert not found.values.any() and found.completeness_error == 0
+
+
+def test_gradient_times_input_of_a_linear_head_is_each_frames_contribution(make_model):
+    head = LinearProbe((D,), 3).eval()
+    x, present = torch.randn(5, D), torch.tensor([1, 0, 1, 1, 0]).bool()
+    model, clip = of_features(head, make_model, x, present)
+    expected = x @ head.classify.weight[2].detach() / np.sqrt(1 + head.norm.eps) / 3 * present
+    for method in ("gradient_x_input", "integrated_gradients"):
+        found = explain(model, clip, method, 2).over_time
+        torch.testing.assert_close(found, expected)
+    bias = head.classify.bias[2].detach()
+    torch.testing.assert_close(expected.sum() + bias, torch.tensor(Scorer(model, clip, 2).score))
+
+
+def test_leaving_a_frame_out_of_a_mean(make_model):
+    head = LinearFrames((D,), 3).eval()
+    x, present = torch.randn(5, D), torch.tensor([1, 0, 1, 1, 1]).bool()
+    model, clip = of_features(head, make_model, x, present)
+    each = head(x[None], present[None])[0].log_softmax(-1)[:, 1].detach()
+    expected = torch.zeros(5)
+    for frame in (0, 2, 3, 4):
+        others = present.clone()
+        others[frame] = False
+        expected[frame] = each[present].mean() - each[others].mean()
+    torch.testing.assert_close(explain(model, clip, "frame_occlusion", 1).values, expected, atol=1e-6, rtol=0)
+    # With its neighbours: frame 3 goes with 2 and 4, and 0 with nobody, since 1 shows no face.
+    wide = explain(model, clip, "frame_occlusion", 1, frames_together=3).values
+    torch.testing.assert_close(wide[3], each[present].mean() - each[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(wide[0], expected[0], atol=1e-6, rtol=0)
+
+
+def test_votes_are_counted(make_model):
+    head = LinearFrames((3,), 3).eval()
+    with torch.no_grad():
+        head.layers[1].weight.copy_(torch.eye(3))
+        head.layers[1].bias.zero_()
+    x = torch.eye(3)[[0, 1, 1, 2, 1]]
+    model, clip = of_features(head, make_model, x, torch.tensor([1, 1, 1, 1, 0]).bool())
+    found = explain(model, clip, "votes")
+    assert found.class_name == "low_pain" and found.values.tolist() == [0, 0.25, 0.25, 0, 0]
+
+
+def test_weights_of_multiple_instance_pooling(made):
+    model, crops = made("attention_mil")
+    clip = features_of(model, crops)
+    found = explain(model, clip, "attention").values
+    expected = model.head.frame_weights(clip.x[None], clip.present[None])[0]
+    torch.testing.assert_close(found, expected.detach())
+
+
+@pytest.mark.parametrize("name", ["attention_mil", "bilstm_attention", "two_stream", "vivit", "vivit_factorised"])
+def test_attention_sums_to_one(made, name):
+    model, crops = made(name)
+    found = explain(model, features_of(model, crops), "attention").values
+    assert (found >= 0).all() and float(found.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_attention_of_a_bilstm_belongs_to_its_frame(made):
+    """With keys that grow with the frame's own features, the frame that stands out is attended to."""
+    model, crops = made("bilstm_attention")
+    clip = features_of(model, crops)
+    gaps = explain(model, clip, "attention").values
+    # Moved together, the same real frames get the same attention.
+    packed = Frames(clip.x[clip.present], torch.ones(int(clip.present.sum())).bool(), clip.times_s[clip.present])
+    torch.testing.assert_close(gaps[clip.present], explain(model, packed, "attention").values)
+
+
+def test_covering_what_nobody_looks_at_changes_nothing(made):
+    model, clip = made("vivit")
+    side = clip.x.shape[-1]
+    with torch.no_grad():
+        # Blind to the right half: tubelets of 8 x 8 pixels, whose kernel sees its left columns only.
+        model.head.embed.weight[..., 4:] = 0
+    values = explain(model, clip, "occlusion", 0, patch_px=4, frames_together=2).maps
+    columns = torch.arange(side) % 8 >= 4
+    assert values[..., columns].abs().max() < 1e-6 and values[..., ~columns].abs().max() > 1e-4
+
+
+def test_occlusion_equals_scores_computed_by_hand(made):
+    model, clip = made("lstm")
+    found = explain(model, clip, "occlusion", 2, patch_px=16, frames_together=3).maps
+    scorer = Scorer(model, clip, 2)
+    covered = clip.x.float().clone()
+    colour = clip.x[clip.present].float().mean(dim=(0, 2, 3))
+    covered[3:6, :, 16:, :16] = colour[:, None, None]
+    logits = model(covered[None], clip.present[None]).detach()
+    torch.testing.assert_close(
+        found[3:6, 16:, :16], torch.full((3, 16, 16), scorer.score - float(logits[0, 2])), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_the_score_is_the_logit_or_the_mean_log_probability(made):
+    for name in ("lstm", "frame_ann"):
+        model, clip = made(name)
+        logits = model(clip.x[None].float(), clip.present[None])[0].detach()
+        for target in range(3):
+            if name == "lstm":
+                expected = logits[target]
+            else:
+                expected = torch.log(logits[clip.present].softmax(-1)[:, target]).mean()
+            assert Scorer(model, clip, target).score == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_the_predicted_class_is_explained_unless_another_is_named(made):
+    for name in ("lstm", "frame_ann"):
+        model, crops = made(name)
+        clip = features_of(model, crops)
+        found = explain(model, clip, "saliency")
+        sample = Sample("a", "s", 0, clip.present, clip.times_s, features=clip.x)
+        assert found.target == int(model.decide(collate([sample])).label)
+        assert explain(model, clip, "saliency", 2).class_name == "high_pain"
+
+
+def test_corn_and_a_scale_are_explained_too(made):
+    corn, crops = made("lstm", outputs=2, loss="corn")
+    found = explain(corn, features_of(corn, crops), "integrated_gradients", 2)
+    assert found.completeness_error < TOLERANCE and found.score < 0
+    for name in ("lstm", "frame_ann"):
+        scale = ["pspi", 0.0, 16.0]
+        model, crops = made(name, outputs=1, loss="mse", class_names=[], scale=scale)
+        found = explain(model, features_of(model, crops), "integrated_gradients")
+        assert found.class_name == "pspi" and found.completeness_error < TOLERANCE
+        said = model(crops.x[None].float(), crops.present[None])[0].detach()
+        expected = said[0] if name == "lstm" else said[crops.present].mean()
+        assert found.score == pytest.approx(float(expected), rel=1e-5)
+        assert explain(model, crops, "gradcam").values.shape == (9, 32, 32)
+        with pytest.raises(PainseqError, match=r"Class number 1; this model has 1"):
+            explain(model, crops, "saliency", 1)
+
+
+def test_averaged_models_and_stated_mixes(made):
+    first, crops = made("lstm")
+    torch.manual_seed(9)
+    second = made("lstm")[0]
+    torch.nn.init.normal_(second.head.classify[2].weight)
+    for model in (first, second):
+        model.record.update(
+            {
+                "fitted_on": [],
+                "extractor_trained_on": [],
+                "train_prior": [0.5, 0.25, 0.25],
+                "extractor": {},
+                "in_shape": [],
+            }
+        )
+    both = AveragedModel([first, second])
+    found = explain(both, crops, "gradcam", 1)
+    assert found.values.any() and both.extractor is first.extractor
+    expected = torch.stack(
+        [model(crops.x[None].float(), crops.present[None]).detach().softmax(-1) for model in (first, second)]
+    )
+    assert found.score == pytest.approx(float(expected.mean(0)[0, 1].log()), abs=1e-5)
+    moved = first.with_prior({"no_pain": 0.8, "low_pain": 0.1, "high_pain": 0.1})
+    shift = np.log(0.1) - np.log(0.25)
+    clip = features_of(first, crops)
+    assert explain(moved, clip, "saliency", 1).score == pytest.approx(
+        explain(first, clip, "saliency", 1).score + shift, abs=1e-5
+    )
+
+
+def test_frames_in_several_portions_give_the_same(made, monkeypatch):
+    model, clip = made("lstm")
+    whole = {
+        method: explain(model, clip, method, 0, most_steps=8, patch_px=16).values for method in space_methods(model)
+    }
+    monkeypatch.setattr("painseq.explain.score.FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr("painseq.explain.gradcam.FRAMES_AT_ONCE", 2)
+    for method, values in whole.items():
+        again = explain(model, clip, method, 0, most_steps=8, patch_px=16).values
+        torch.testing.assert_close(again, values, rtol=1e-3, atol=1e-3 * float(values.abs().max()))
+
+
+def test_features_relative_to_a_persons_own(made):
+    model, clip = made("lstm", baseline_clips=1)
+    with pytest.raises(PainseqError, match="relative to each subject's own"):
+        explain(model, clip)
+    neutral = torch.randn(model.head.in_shape)
+    clip = dataclasses.replace(clip, neutral=neutral)
+    relative = features_of(model, clip)
+    plain = features_of(made("lstm")[0], dataclasses.replace(clip, neutral=None))
+    torch.testing.assert_close(relative.x[clip.present], plain.x[clip.present] - neutral)
+    assert not relative.x[~clip.present].any()
+    found = explain(model, clip, "gradcam")
+    assert found.score == pytest.approx(explain(model, relative, "saliency").score, abs=1e-5)
+
+
+def test_clips_of_stores_and_data_modules(made):
+    model, crops = made("lstm")
+    features = features_of(model, crops).x
+    stored = frames_of_store(model, ClipFeatures(features.half(), crops.present, crops.times_s))
+    sample = frames_of_sample(Sample("a", "s", 0, crops.present, crops.times_s, features=features))
+    of_crops = frames_of_sample(Sample("a", "s", 0, crops.present, crops.times_s, video=crops.x))
+    expected = explain(model, crops, "integrated_gradients", 1, most_steps=8)
+    assert explain(model, of_crops, "integrated_gradients", 1, most_steps=8).score == expected.score
+    for clip in (stored, sample):
+        assert explain(model, clip, "saliency", 1).score == pytest.approx(expected.score, abs=2e-2)
+    two, crops = made("two_stream")
+    landmarks = torch.rand(9, 3, 2)
+    clip = frames_of_store(two, ClipFeatures(features, crops.present, crops.times_s, landmarks))
+    assert clip.x.shape == (9, features.shape[1] + 6)
+    clip = frames_of_store(two, ClipFeatures(crops.x, crops.present, crops.times_s, landmarks))
+    assert clip.are_pixels and clip.extra.shape == (9, 6)
+    assert explain(two, clip, "gradcam").values.shape == (9, 32, 32)
+
+
+def test_what_cannot_be_explained_is_said(made, make_model):
+    model, clip = made("lstm")
+    features = features_of(model, clip)
+    with pytest.raises(PainseqError, match="No face found in any frame"):
+        explain(model, dataclasses.replace(clip, present=torch.zeros(9).bool()))
+    with pytest.raises(PainseqError, match="needs crops, not features"):
+        explain(model, features, "gradcam")
+    with pytest.raises(PainseqError, match="No method 'lime'"):
+        explain(model, features, "lime")
+    with pytest.raises(PainseqError, match="has no attention over time"):
+        explain(model, features, "attention")
+    with pytest.raises(PainseqError, match="does not vote"):
+        explain(model, features, "votes")
+    with pytest.raises(PainseqError, match="rollout needs a ViViT head"):
+        explain(model, clip, "rollout")
+    with pytest.raises(PainseqError, match="there is no map"):
+        _ = explain(model, features, "saliency").maps
+    with pytest.raises(PainseqError, match=r"Class number 3; this model has 3"):
+        explain(model, features, "saliency", 3)
+    without, crops = made("vivit")
+    with pytest.raises(PainseqError, match=r"Grad-CAM needs a convolutional extractor .*this model has Pixels"):
+        explain(without, crops, "gradcam")
+    blind = make_model(None, FrameANN((6,), 3).eval(), streams=("landmarks",))
+    crops = dataclasses.replace(crops, extra=torch.randn(9, 6))
+    with pytest.raises(PainseqError, match="not given the face's picture"):
+        explain(blind, crops, "saliency")
+    assert space_methods(blind) == ()
+    assert explain(blind, features_of(blind, crops)).values.shape == (9, 6)
+
+
+def test_progress_ends_at_one(made):
+    model, clip = made("lstm")
+    for method in ("gradcam", "integrated_gradients", "occlusion", "frame_occlusion"):
+        shares: list[float] = []
+        explain(model, clip, method, most_steps=32, on_progress=shares.append)
+        assert shares == sorted(shares) and shares[-1] == 1, method
+
+
+def test_no_weight_gets_a_gradient(made):
+    model, clip = made("lstm")
+    for method in space_methods(model):
+        explain(model, clip, method, most_steps=8)
+    assert all(parameter.grad is None for parameter in model.parameters())
