@@ -20,6 +20,11 @@ COMMANDS = {
     "store": "Tell what a feature store holds, or verify it.",
     "fit": "Train a head (or an extractor) on a data set: Lightning's command line.",
     "evaluate": "Score a checkpoint, or a predictions file, on people it has never seen.",
+    "compare": "Compare models on the same clips, paired by subject.",
+    "crossval": "Fit and score a head on every fold of a data set.",
+    "transfer": "Tell how well models, features and a few subjects carry over between data sets, as a table.",
+    "audit": "Show what leaky protocols would have scored, or check a split for leaks.",
+    "reproduce": "Run a paper's recipe on your copy of the data, beside what was published.",
     "predict": "Say what a checkpoint makes of video files.",
     "submit": "Write the predictions of a test set as a challenge CSV, or check such a file.",
     "explain": "Draw where in the face a checkpoint looked (Grad-CAM).",
@@ -30,6 +35,10 @@ GOING_ON = {
     "synth": "What was finished is kept; to go on, run the same command again.",
     "faces": "What was finished is kept; to go on, run the same command again.",
     "extract": "What was finished is kept; to go on, run the same command again.",
+    "crossval": "Finished folds are kept; to go on, run the same command again.",
+    "transfer": "What was finished is kept; to go on, run the same command again.",
+    "audit": "Finished folds are kept; to go on, run the same command again.",
+    "reproduce": "What was finished is kept; to go on, run the same command again.",
     "fit": "What was finished is kept; to go on, add --resume true --out FOLDER (the run's).",
 }
 

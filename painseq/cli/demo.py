@@ -279,7 +279,8 @@ class Demo:
         extract(self._command("extract", args))
 
     def _fit(self, folder: str, config: str, *more: str) -> None:
-        from painseq.cli.fit import LAST, fit
+        from painseq.cli.fit import fit
+        from painseq.fitting import LAST
 
         run = self.out / folder
         if (run / "run.json").is_file():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jsonargparse import ArgumentError
@@ -22,6 +21,7 @@ from painseq.classifier import PainClassifier
 from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
+from painseq.fitting import FitOptions, quiet_lightning
 from painseq.records import PARTS, Manifest
 
 
@@ -92,6 +92,20 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--json", action="store_true", help="Print the summary as JSON.")
             parser.add_argument("--export", type=Path | None, default=None, help="Also write one npz a clip here.")
             parser.add_argument("--parts", nargs="*", default=[], help=PARTS_HELP)
+        elif self.command == "crossval":
+            parser.add_argument("--out", type=Path, required=True, help="Run folder; run again, it goes on.")
+            parser.add_argument("--repeats", type=int, default=1, help="Draw the folds so many times.")
+            parser.add_argument(
+                "--inner-folds",
+                type=int | None,
+                default=None,
+                help="Choose the number of epochs, and the candidate, on so many folds inside each fold.",
+            )
+            parser.add_argument(
+                "--candidates", nargs="*", type=Path, default=[], help="YAML files to choose from, with --inner-folds."
+            )
+            parser.add_argument("--jobs", type=int | None, default=None, help=JOBS_HELP)
+            parser.add_argument("--threads", type=int, default=1, help="Threads a fold; they can change last digits.")
         elif self.command == "split":
             parser.add_argument("--out", type=Path, required=True, help="JSON to write; it must not exist yet.")
         elif self.command == "data check":
@@ -103,6 +117,15 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--out", type=Path, required=True, help="PNG to write.")
             parser.add_argument("--subjects", type=int, default=6, help="How many to show.")
             parser.add_argument("--show-faces", action="store_true", help="Draw faces though they may be patients'.")
+        elif self.command == "audit model":
+            parser.add_argument("--out", type=Path, required=True, help="Folder of the audit. Run again, it resumes.")
+            parser.add_argument("--folds", type=int, default=5, help="Folds of each protocol.")
+            parser.add_argument(
+                "--epochs", type=int | None, default=None, help="Train for so many, instead of stopping early."
+            )
+            parser.add_argument(
+                "--frames-per-clip", type=int | None, default=None, help="Take so many frames of each clip; unset: all."
+            )
         elif self.command == "faces":
             parser.add_argument("--out", type=Path, required=True, help="Folder of the face tracks.")
             parser.add_argument("--workers", type=int, default=1, help="Threads that read videos.")
@@ -113,6 +136,9 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--prior", nargs="*", type=str, default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
             parser.add_argument("--part", choices=["train", "validation", "test"], default="test")
             parser.add_argument("--truth", type=Path | None, default=None, help="CSV of item,label for hidden labels.")
+            parser.add_argument(
+                "--calibrate", type=bool, default=False, help="Fit a temperature on the validation part, and apply it."
+            )
             parser.add_argument("--out", type=Path, default=dated, help="Folder for predictions.csv and metrics.json.")
             parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
             parser.add_argument("--trust", nargs="*", default=[], help="Packages whose classes may be built.")
@@ -136,35 +162,83 @@ class ExperimentCLI(LightningCLI):
         self.model = self._get(self.config_init, "model")
 
 
-NOISE = (
-    r".*number of training batches .* is smaller than the logging interval",
-    r".*Found \d+ module\(s\) in eval mode at the start of training",
-    r".*does not have many workers",
-    r".*Checkpoint directory .* exists and is not empty",
-    r".*Experiment logs directory .* exists and is not empty",
-    r"Total length of `list` across ranks is zero",
-    r".*isinstance\(treespec, LeafSpec\)",
-)
-"""Lightning's warnings of what is as it should be here: a frozen extractor, one loader process, our own run folder."""
+@dataclass(frozen=True)
+class Recipe:
+    """A model, and how it is fitted, as a command line says.
+
+    Args:
+        name: what it is called in tables.
+        make: makes a new classifier with each call.
+        options: of each fit.
+    """
+
+    name: str
+    make: Callable[[], PainClassifier]
+    options: FitOptions
 
 
-def quiet_lightning() -> None:
-    """Leave out Lightning's advice and `NOISE`; its other warnings stay."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+HEEDED = {"max_epochs", "precision", "accelerator", "gradient_clip_val"}
+IDLE = {"enable_progress_bar", "enable_model_summary"}
+"""What `FitOptions` take of the trainer's settings, and what makes no difference to a fold."""
+
+
+def recipe_of(cli: ExperimentCLI, name: str | None = None) -> Recipe:
+    """The model and the fit that a command line describes, for `fit_fold`.
+
+    Args:
+        name: of the recipe; None takes the head's class.
+
+    Raises:
+        PainseqError: no head; a setting of the trainer, or of early stopping, that a fold does not heed.
+    """
+    head = cli.config["model"]["head"]
+    if head is None:
+        raise PainseqError("No head to fit. Add one, e.g. --config configs/head/lstm.yaml.")
+    trainer, stopping, usual = cli.config["trainer"], cli.config["early_stopping"], cli.parser.get_defaults()
+    unheeded = [
+        f"trainer.{key}" for key in sorted(set(vars(trainer)) - HEEDED - IDLE) if trainer[key] != usual["trainer"][key]
+    ]
+    unheeded += [
+        f"early_stopping.{key}"
+        for key in sorted(set(vars(stopping)) - {"patience"})
+        if stopping[key] != usual["early_stopping"][key]
+    ]
+    if unheeded:
+        raise PainseqError(
+            f"Folds do not heed {', '.join(unheeded)}. They take {', '.join(sorted(HEEDED))} of the trainer, and "
+            "patience of early stopping. Leave the rest out, or fit each fold by itself: painseq fit "
+            "--data.options.split.fold NUMBER."
+        )
+
+    def make() -> PainClassifier:
+        model = cli.parser.instantiate_classes(cli.config)["model"]
+        assert isinstance(model, PainClassifier)
+        return model
+
+    options = FitOptions(
+        # Lightning's own, where nothing is said.
+        max_epochs=trainer["max_epochs"] or 1000,
+        patience=stopping["patience"],
+        seed=int(cli.config["seed_everything"] or 0),
+        precision=trainer["precision"] or "32-true",
+        accelerator=trainer["accelerator"],
+        gradient_clip_val=trainer["gradient_clip_val"],
+    )
+    return Recipe(name or head["class_path"].rpartition(".")[2], make, options)
 
 
 PRECISION_HELP = "Of the network; auto: bf16 where the device has it natively, but that of a store to be completed."
+JOBS_HELP = "Processes that fit folds, which share the features; default: cores / threads, and 1 on a GPU."
 PARTS_HELP = "Only these parts: train, validation, test."
 
 DESCRIPTIONS = {
     "fit": "Train a head on a data set. A YAML given here names classes and so is code: run only those you trust.",
     "extract": "Turn a data set's videos into a feature store. Run again, it resumes.",
+    "crossval": "Fit and score a head on every fold. Run again with the same --out, it goes on.",
     "split": "Tell who is in which part of a data set, and write it as a file.",
     "data check": "Compare a data set with what was published of it, and with itself.",
     "data show": "Draw a contact sheet of a data set.",
+    "audit model": "Fit one model under leaky protocols and under subject folds, and tell the inflation.",
     "faces": "Find and follow the face in a data set's videos, and keep the tracks. Run again, it resumes.",
     "evaluate": "Score a checkpoint on one part of a data set.",
 }

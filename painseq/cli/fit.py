@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 
 from painseq.checkpoint import read_checkpoint
@@ -21,30 +21,16 @@ from painseq.classifier import PainClassifier
 from painseq.cli.epoch_lines import EpochLines
 from painseq.cli.experiment import ExperimentCLI
 from painseq.cli.extractor_card import card_page, extractor_card
-from painseq.cli.run_folder import make_run_folder, read_history, versions, write_json
+from painseq.cli.run_folder import make_run_folder, read_history, write_json
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, save_weights
+from painseq.fitting import BEST, LAST, RunCheckpoint, chosen_checkpoint, run_record, train
 from painseq.report.charts import learning_curves
 
 log = logging.getLogger("painseq")
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-BEST, LAST = "best.ckpt", "last.ckpt"
-
-
-class RunCheckpoint(ModelCheckpoint):
-    """A checkpoint of a run folder, which may have been moved since: Lightning's would forget its best score then."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state up where the folder is now."""
-
-        def here(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
-
-        moved = {key: here(state_dict[key]) for key in state_dict if key.endswith("_path")}
-        best = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
-        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath})
 
 
 class FitCLI(ExperimentCLI):
@@ -73,10 +59,8 @@ class FitCLI(ExperimentCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Lightning's trainer; a logger or callbacks of the YAML stand beside or before ours."""
-        self.checkpoints = RunCheckpoint(
-            self.out, BEST.removesuffix(".ckpt"), monitor="val_loss", enable_version_counter=False
-        )
-        last = RunCheckpoint(self.out, LAST.removesuffix(".ckpt"), enable_version_counter=False)
+        self.checkpoints = RunCheckpoint(self.out, BEST.removesuffix(".ckpt"), monitor="val_loss")
+        last = RunCheckpoint(self.out, LAST.removesuffix(".ckpt"))
         asked = self._get(self.config_init, "trainer")
         # The last one is saved behind the best one, and so knows of it when it is resumed.
         ours: list[Callback] = [last] if self.config["refit"] is not None else [self.checkpoints, last]
@@ -168,17 +152,7 @@ def _fit(argv: Sequence[str]) -> Path:
         )
         if resume is not None:
             _keep_log(cli.out)
-    try:
-        trainer.fit(model, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
-    except SystemExit:
-        # Lightning ends the program by itself when it is interrupted.
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    except RuntimeError as error:
-        if "Early stopping conditioned on" in str(error):
-            raise PainseqError(f"{error} The names are in the first line of metrics.csv.") from error
-        raise
+    train(trainer, model, data, resume)
     if trainer.is_global_zero:
         _finish(cli, model, data, trainer)
     return cli.out
@@ -198,27 +172,15 @@ def _keep_log(out: Path) -> None:
 
 def _finish(cli: FitCLI, model: PainClassifier, data: PainDataModule, trainer: Trainer) -> None:
     refitted = cli.config["refit"] is not None
-    chosen = cli.out / (LAST if refitted else BEST)
-    if not chosen.is_file():
-        raise PainseqError(
-            "No epoch had a validation loss, so there is no best checkpoint: no epoch ran, or no validation clip has "
-            "both a label and a frame with a face."
-        )
+    chosen = chosen_checkpoint(cli.out, fixed=refitted)
     content, score = read_checkpoint(chosen), cli.checkpoints.best_model_score
     run = {
-        "versions": versions(),
+        **run_record(model, data, trainer, content),
         "seed": cli.config["seed_everything"],
-        "device": str(trainer.strategy.root_device),
-        "precision": str(trainer.precision),
-        "processes": trainer.world_size,
         "refit": cli.config["refit"],
-        "data": model.record["data"],
-        "pipeline": data.pipeline,
-        "extractor": content.record["extractor"],
-        "epochs": trainer.current_epoch,
         "best_val_loss": None if score is None else float(score),
     }
-    for title, picture in learning_curves(read_history(cli.out), 1 / len(model.class_names)):
+    for title, picture in learning_curves(read_history(cli.out), model.chance):
         name = f"learning_curve_{title.lower().replace(' ', '_')}.svg"
         (cli.out / name).write_bytes(base64.b64decode(picture))
     if isinstance(model.extractor, Extractor) and model.extractor.trainable:

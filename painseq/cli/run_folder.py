@@ -8,7 +8,7 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from painseq import __version__
 from painseq.errors import PainseqError
@@ -53,6 +53,23 @@ def write_json(path: Path, content: object) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote; None where there is no such file.
+
+    Raises:
+        PainseqError: a file that cannot be read so.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PainseqError(f"{path} cannot be read: {error}. Was it written by painseq?") from error
+    if not isinstance(content, dict):
+        raise PainseqError(f"{path} is not what painseq writes: it holds no table of keys.")
+    return content
 
 
 def read_history(run: Path) -> list[Mapping[str, float]]:

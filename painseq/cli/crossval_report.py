@@ -1,0 +1,236 @@
+"""What a cross-validation tells: predictions of all folds together, scores, spread, a page."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from rich.console import Console
+
+from painseq.cli.evaluate import show
+from painseq.cli.run_folder import versions, write_json
+from painseq.errors import PainseqError
+from painseq.evaluation import Predictions, read_predictions, score
+from painseq.evaluation.metrics import confusion_matrix, scores_of
+from painseq.evaluation.people import people_of
+from painseq.evaluation.score import number
+from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
+from painseq.evaluation.value_scores import score_values, value_table
+from painseq.report import Block, Report, write_report
+from painseq.report.values import value_blocks
+from painseq.splits import Split
+
+if TYPE_CHECKING:
+    from painseq.datamodule import PainDataModule
+
+SPREAD = (
+    "How far the folds lie apart, each scored by itself. It is no standard error: any two folds share most of their "
+    "training subjects, so their scores are not independent. The interval of the pooled score is over subjects."
+)
+AnyPredictions = TypeVar("AnyPredictions", Predictions, ValuePredictions)
+Spread = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold that is scored at the end.
+
+    Args:
+        repeat: from 0.
+        number: from 0, within the repeat.
+        split: its training, validation and test subjects.
+        out: its folder.
+    """
+
+    repeat: int
+    number: int
+    split: Split
+    out: Path
+
+
+@dataclass(frozen=True)
+class End:
+    """What came of a fold.
+
+    Args:
+        fold: which.
+        recipe: the name of what was fitted.
+        left_out: why nothing was; None if it was.
+    """
+
+    fold: Fold
+    recipe: str | None
+    left_out: str | None
+
+
+def pooled(parts: Sequence[AnyPredictions]) -> AnyPredictions:
+    """Predictions of different clips as one table, in the order of the parts."""
+    joined: dict[str, object] = {}
+    for column in fields(parts[0]):
+        values = [getattr(part, column.name) for part in parts]
+        if isinstance(values[0], np.ndarray):
+            joined[column.name] = np.concatenate(values)
+        elif column.name in ("clip_ids", "subject_ids"):
+            joined[column.name] = tuple(name for value in values for name in value)
+    return replace(parts[0], **joined)  # type: ignore[arg-type]
+
+
+def fold_scores(predictions: Predictions | ValuePredictions) -> dict[str, float | None]:
+    """The scores of one fold, without intervals: a fold may be a single subject."""
+    if isinstance(predictions, Predictions):
+        confusion = confusion_matrix(predictions.truth, predictions.label, len(predictions.class_names))
+        scores = scores_of(confusion, predictions.class_names)
+        return {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy, "macro_f1": scores.macro_f1}
+    scored = predictions.only(predictions.scored)
+    if not len(scored):
+        return {"mse": None, "mae": None}
+    error = scored.value - scored.truth
+    return {"mse": float((error**2).mean()), "mae": float(np.abs(error).mean())}
+
+
+def spread_of(scores: Sequence[Mapping[str, float | None]]) -> Spread:
+    """Of each score: mean, standard deviation (of a sample; 0 of a single one), smallest, largest, of how many."""
+    spread: Spread = {}
+    for name in scores[0]:
+        known = [value for each in scores if (value := each[name]) is not None]
+        if known:
+            spread[name] = {
+                "mean": statistics.fmean(known),
+                "std": statistics.stdev(known) if len(known) > 1 else 0.0,
+                "min": min(known),
+                "max": max(known),
+                "folds": len(known),
+            }
+    return spread
+
+
+def write_results(
+    out: Path,
+    name: str,
+    ends: Sequence[End],
+    data: PainDataModule,
+    warnings: Sequence[str],
+    how: Mapping[str, object],
+) -> None:
+    """Write the predictions of all folds together, metrics.json and report.html, and show the scores.
+
+    Args:
+        name: of the model in tables.
+        warnings: of the fits; the same line may come from many.
+        how: what decided the run.
+
+    Raises:
+        PainseqError: no fold could be fitted.
+    """
+    fitted = [end for end in ends if end.left_out is None]
+    if not fitted:
+        raise PainseqError(f"No fold could be fitted: {ends[0].left_out}. {len(ends)} folds.")
+    said = {end: _read(end.fold.out / "predictions.csv", data) for end in fitted}
+    repeats = sorted({end.fold.repeat for end in ends})
+    tables = {}
+    for repeat in repeats:
+        parts = [part for end, part in said.items() if end.fold.repeat == repeat]
+        if parts:
+            title = name if len(repeats) == 1 else f"{name}, repeat {repeat}"
+            tables[title] = _pool(parts)
+            file = "predictions.csv" if len(repeats) == 1 else f"repeat-{repeat}/predictions.csv"
+            tables[title].write_csv(out / file)
+    people = people_of(data.manifest)
+    classes = {title: table for title, table in tables.items() if isinstance(table, Predictions)}
+    values = {title: table for title, table in tables.items() if isinstance(table, ValuePredictions)}
+    evaluations = {title: score(table, people) for title, table in classes.items()}
+    of_values = {title: score_values(table) for title, table in values.items()}
+    rows = [_row(end, said.get(end)) for end in ends]
+    spread = spread_of([fold_scores(part) for part in said.values()])
+    told = {line: count for line, count in Counter(warnings).items()}
+    lines = [f"In {count} fits: {line}" for line, count in told.items()]
+    if len(fitted) < len(ends):
+        lines.append(f"{len(ends) - len(fitted)} folds could not be fitted; their subjects are in no score.")
+
+    write_report(
+        out / "report.html",
+        Report(
+            title="Cross-validation",
+            subtitle=f"{name} on {data.name}, {how['protocol']}",
+            dataset=data.name,
+            notes=("Each clip was scored by the fold in whose test part its subject is.",),
+            warnings=lines,
+            evaluations=evaluations,
+            predictions=classes,
+            facts={**{key.replace("_", " "): str(value) for key, value in how.items() if value}, **versions()},
+            blocks=[*(value_blocks(of_values, values) if of_values else ()), _block(rows, spread)],
+        ),
+    )
+    models = {title: evaluation.to_dict() for title, evaluation in evaluations.items()}
+    # The last file: where it lies, the run is whole.
+    write_json(
+        out / "metrics.json",
+        {
+            "models": {**models, **{title: evaluation.to_dict() for title, evaluation in of_values.items()}},
+            "folds": rows,
+            "folds_left_out": len(ends) - len(fitted),
+            "spread": {**spread, "remark": SPREAD},
+            "warnings": told,
+            "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
+            "how": dict(how),
+            "versions": versions(),
+        },
+    )
+
+    console = Console()
+    if evaluations:
+        show(evaluations)
+    if of_values:
+        console.print(value_table(of_values))
+    for line in (*_told(spread), SPREAD):
+        console.print(line, markup=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+
+
+def _read(path: Path, data: PainDataModule) -> Predictions | ValuePredictions:
+    if data.scheme.scale is not None:
+        return read_value_predictions(path)
+    return read_predictions(path, data.scheme.class_names)
+
+
+def _pool(parts: Sequence[Predictions | ValuePredictions]) -> Predictions | ValuePredictions:
+    classes = [part for part in parts if isinstance(part, Predictions)]
+    return pooled(classes) if classes else pooled([part for part in parts if isinstance(part, ValuePredictions)])
+
+
+def _row(end: End, predictions: Predictions | ValuePredictions | None) -> dict[str, object]:
+    fold = end.fold
+    row: dict[str, object] = {"repeat": fold.repeat, "fold": fold.number, "test": list(fold.split.test)}
+    if predictions is None:
+        return {**row, "left_out": end.left_out}
+    run = json.loads((fold.out / "run.json").read_text(encoding="utf-8"))
+    counts = {"clips": len(predictions), "scored": int(predictions.scored.sum())}
+    return {**row, "model": end.recipe, "epochs": run["best_epoch"], **counts, **fold_scores(predictions)}
+
+
+def _told(spread: Spread) -> list[str]:
+    return [
+        f"{name.replace('_', ' ')} of a fold: {number(found['min'])} to {number(found['max'])}, mean "
+        f"{number(found['mean'])}, standard deviation {number(found['std'])}, {found['folds']} folds"
+        for name, found in spread.items()
+    ]
+
+
+def _block(rows: Sequence[Mapping[str, object]], spread: Spread) -> Block:
+    columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("repeat", "fold")))
+    table = [[f"{row['repeat']} / {row['fold']}", *(_cell(row.get(name, "")) for name in columns)] for row in rows]
+    heads = ["Repeat / fold", *(name.replace("_", " ") for name in columns)]
+    return Block("Folds", "\n\n".join((SPREAD, *_told(spread))), heads, table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return number(value) if isinstance(value, float) or value is None else str(value)

@@ -1,0 +1,487 @@
+"""`painseq transfer`: does a model, or do its features, serve another data set, and how much of that is needed?"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from painseq.cli.run_folder import read_json, write_json
+from painseq.cli.transfer_plan import Fit, TransferPlan, fit_of, read_plan
+from painseq.errors import PainseqError
+from painseq.evaluation import Predictions, read_predictions, read_truth
+from painseq.evaluation.transfer import CellResult, Given, cell_result, check_harmonised, drawn_order
+from painseq.spec import Spec, difference
+from painseq.splits import Split, check_no_leak, qualified
+
+if TYPE_CHECKING:
+    from painseq.classifier import PainClassifier
+    from painseq.cli.experiment import ExperimentCLI
+    from painseq.datamodule import PainDataModule
+    from painseq.extractors import Extractor
+    from painseq.fitting import FitOptions
+
+log = logging.getLogger("painseq")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        "painseq transfer",
+        description="Fill a table over sources, targets and heads: does the model transfer, do its features, and how "
+        "many people of the target are needed? Run again, it resumes at the fit.",
+    )
+    parser.add_argument("plan", type=Path, metavar="PLAN", help="YAML, such as configs/demo/transfer.yaml; it is code")
+    parser.add_argument("--out", type=Path, default=Path("runs/transfer"), help="folder to write; default: %(default)s")
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would be extracted and fitted")
+    args = parser.parse_args(argv)
+    transfer(args.plan, args.out, args.dry_run)
+    return 0
+
+
+def transfer(plan: Path, out: Path, dry_run: bool = False) -> list[CellResult]:
+    """Fill the table that a plan asks for; what is there already is not done again.
+
+    Args:
+        plan: see `TransferPlan`; like every YAML given to `painseq fit`, it names classes and so is code.
+        out: folder to write: `stores/`, `fits/`, `predictions/`, `transfer.json`, `transfer.csv` (a row a cell),
+            `runs.csv` (a row a seed and draw), `report.html`.
+        dry_run: only tell what would be done.
+
+    Returns:
+        The cells; none for a dry run.
+
+    Raises:
+        PainseqError: a plan that cannot be carried out; a folder that holds another one.
+        LeakError: an extractor, or a source, has seen test subjects of a target.
+    """
+    from painseq.cli.experiment import shipped
+    from painseq.cli.transfer_report import show, write_results
+
+    job = Transfer(read_plan(shipped(plan)), out)
+    job.check()
+    if dry_run:
+        job.tell()
+        return []
+    job.begin()
+    job.extract()
+    job.fit()
+    results = job.results()
+    page = write_results(out, job.plan, results, job.scored, job.facts())
+    show(job.plan, results)
+    Console().print(f"Report: {page}", soft_wrap=True)
+    return results
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """A head of the plan, read.
+
+    Args:
+        make: a new classifier with it.
+        options: how long it is fitted, and on what; the seed is the plan's.
+        settings: the classifier in plain values.
+    """
+
+    make: Callable[[], PainClassifier]
+    options: FitOptions
+    settings: Spec
+
+
+class Transfer:
+    """The steps of the command, in order; nothing is written before `begin`."""
+
+    def __init__(self, plan: TransferPlan, out: Path) -> None:
+        self.plan = plan
+        self.out = out
+        self.data = {name: self._data(name) for name in plan.data}
+        self.networks = {name: self._network(name) for name in plan.extractors}
+        self.heads = {name: self._head(name) for name in plan.heads}
+        self.truths = {name: read_truth(given.truth) for name, given in plan.data.items() if given.truth is not None}
+        training = {name: len(data.split.train) for name, data in self.data.items()}
+        self.runs = {cell: plan.runs(cell, training) for cell in plan.cells(training)}
+        self.fits: dict[Fit, list[str]] = {}
+        """Every fit that the table needs, and the targets on which it is scored."""
+        for cell, runs in self.runs.items():
+            for seed, draw in runs:
+                targets = self.fits.setdefault(fit_of(cell, seed, draw), [])
+                if cell.target not in targets:
+                    targets.append(cell.target)
+        self.scored: dict[tuple[Fit, str], Predictions] = {}
+
+    def _data(self, name: str, *more: str) -> PainDataModule:
+        from painseq.datamodule import PainDataModule
+
+        data = _parsed(f"data set {name}", (*self.plan.data[name].options, *more)).datamodule
+        if not isinstance(data, PainDataModule):
+            raise PainseqError(f"The data set {name}: begin its options with --config=configs/data/....yaml.")
+        return data
+
+    def _beside_data(self, what: str, options: Sequence[str]) -> ExperimentCLI:
+        """The command line of an extractor or a head; some data set has to stand beside it."""
+        first = next(iter(self.plan.data.values()))
+        return _parsed(what, (*first.options, *options))
+
+    def _network(self, name: str) -> Extractor:
+        from painseq.extractors import Extractor
+
+        model = self._beside_data(f"extractor {name}", self.plan.extractors[name].options).model
+        if not isinstance(model.extractor, Extractor):
+            raise PainseqError(f"The extractor {name}: begin its options with --config=configs/extractor/....yaml.")
+        return model.extractor
+
+    def _head(self, name: str) -> HeadOptions:
+        from painseq.fitting import FitOptions
+
+        cli = self._beside_data(f"head {name}", (*self.plan.heads[name], "--model.extractor=null"))
+        if cli.model.head_factory is None:
+            raise PainseqError(f"The head {name}: begin its options with --config=configs/head/....yaml.")
+        trainer = cli.config["trainer"]
+
+        def make() -> PainClassifier:
+            model: PainClassifier = cli.parser.instantiate_classes(cli.config)["model"]
+            return model
+
+        options = FitOptions(
+            max_epochs=trainer["max_epochs"],
+            patience=cli.config["early_stopping"]["patience"],
+            precision=trainer["precision"] or "32-true",
+            accelerator=trainer["accelerator"],
+            gradient_clip_val=trainer["gradient_clip_val"],
+        )
+        written = yaml.safe_load(cli.parser.dump(cli.config, skip_validation=True))
+        return HeadOptions(make, options, written["model"])
+
+    def check(self) -> None:
+        """See that all data sets are read alike, and that nobody is on both sides.
+
+        Raises:
+            PainseqError, LeakError: see `transfer`.
+        """
+        check_harmonised({name: _given(data) for name, data in self.data.items()}, self.plan.fps)
+        for name in {*self.plan.sources, *self.plan.targets}:
+            split = self.data[name].split
+            if not (split.train and split.validation):
+                raise PainseqError(
+                    f"{name} needs subjects to train on and to stop early on; its split {split.protocol} has "
+                    f"{len(split.train)} and {len(split.validation)}."
+                )
+        for name in self.plan.targets:
+            self._check_scorable(name)
+        for name, network in self.networks.items():
+            self._check_trained_on(name, network)
+        for source in self.plan.sources:
+            seen = self.data[source].subjects_seen()
+            for target in self.plan.targets:
+                tested = qualified(self.data[target].name, self.data[target].split.test)
+                check_no_leak(seen, tested, f"A model of {source}, to be scored on {target},")
+
+    def _check_scorable(self, name: str) -> None:
+        clips = self.data[name].clips("test")
+        if not clips:
+            raise PainseqError(f"{name} has no test subjects under its split {self.data[name].split.protocol}.")
+        if name not in self.truths and all(clip.label is None for clip in clips):
+            raise PainseqError(
+                f"The labels of all {len(clips)} test clips of {name} are hidden, so nothing could be scored. Give the "
+                "data set `truth: labels.csv` in the plan, or a split whose test subjects have labels."
+            )
+
+    def _check_trained_on(self, name: str, network: Extractor) -> None:
+        stated, people = self.plan.extractors[name].trained_on, network.trained_on
+        if stated in self.data:
+            own = f"{self.data[stated].name}/"
+            if not people:
+                log.warning(
+                    "The weights of %s do not tell whom they were trained on, so a leak cannot be found. See to it "
+                    "that no test subject of %s is among them.",
+                    name,
+                    stated,
+                )
+            elif not any(person.startswith(own) for person in people):
+                raise PainseqError(
+                    f"The plan says that the extractor {name} was trained on {stated}, but its weights were on "
+                    f"{', '.join(people[:3])} ...; none of them begins with {own}. Correct trained_on, or the weights."
+                )
+        elif people:
+            raise PainseqError(
+                f"The plan says that the extractor {name} was trained on {stated}, but its weights were on "
+                f"{len(people)} people such as {people[0]}. Name their data set in trained_on."
+            )
+        for target in self.plan.targets:
+            tested = qualified(self.data[target].name, self.data[target].split.test)
+            check_no_leak(people, tested, f"The extractor {name}, to be scored on {target},")
+
+    def tell(self) -> None:
+        """Print what would be done."""
+        table = Table("", "in all", "there already", title="What this plan takes")
+        stores = self._stores()
+        made = sum((path / "run.json").is_file() for path in stores.values())
+        table.add_row("feature stores (extractor and data set)", str(len(stores)), str(made))
+        for what, chosen in (
+            ("fits on a data set's training subjects", [fit for fit in self.fits if fit.k is None]),
+            ("fits that go on with k subjects of a target", [fit for fit in self.fits if fit.k is not None]),
+        ):
+            table.add_row(what, str(len(chosen)), str(sum(self._is_done(fit) for fit in chosen)))
+        table.add_row("cells of the table", str(len(self.runs)), "")
+        Console().print(table)
+        for name, data in self.data.items():
+            split = data.split
+            Console().print(
+                f"{name}: {len(data.manifest)} clips; {len(split.train)} subjects to train on, {len(split.validation)} "
+                f"for early stopping, {len(split.test)} tested; classes {', '.join(data.scheme.class_names)}.",
+                soft_wrap=True,
+                markup=False,
+            )
+
+    def begin(self) -> None:
+        """Make the folder, or check that what it holds goes with this plan.
+
+        Raises:
+            PainseqError: the folder holds fits of other data, extractors, heads or settings.
+        """
+        path, facts = self.out / "plan.json", self.facts()
+        before = read_json(path)
+        if before is None and self.out.is_dir() and any(self.out.iterdir()):
+            raise PainseqError(f"{self.out} holds something else already. Give --out another folder.")
+        if before is not None:
+            lines = []
+            for kind, ours in facts.items():
+                theirs = before.get(kind)
+                if isinstance(ours, dict) and isinstance(theirs, dict):
+                    both = ours.keys() & theirs.keys()
+                    a, b = ({name: there[name] for name in both} for there in (theirs, ours))
+                    lines += difference(a, b, f"{kind}.")
+                elif ours != theirs:
+                    lines.append(f"{kind}: {theirs!r}, not {ours!r}")
+            if lines:
+                raise PainseqError(
+                    f"{self.out} holds the table of another plan:\n  "
+                    + "\n  ".join(lines)
+                    + "\nwhere the second value is that of this plan. Give --out another folder. (Data sets, "
+                    "extractors, heads, seeds, k and draws may be added in the same one.)"
+                )
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_json(path, facts)
+
+    def facts(self) -> Spec:
+        """What decides the fits, in plain values: written down, and compared when the command is run again."""
+        first = next(iter(self.data.values()))
+        return {
+            "fps": self.plan.fps,
+            "class_names": list(first.scheme.class_names),
+            "crops": dict(_given(first).crops),
+            "epochs": self.plan.epochs,
+            "data": {
+                name: {
+                    "data_set": data.name,
+                    "labels": data.options.labels,
+                    "classes": {key: list(labels) for key, labels in data.scheme.classes.items()},
+                    "fingerprint": data.manifest.fingerprint(),
+                    "split": data.split.to_dict(),
+                }
+                for name, data in self.data.items()
+            },
+            "extractors": {
+                name: {
+                    "trained_on": self.plan.extractors[name].trained_on,
+                    "fingerprint": network.fingerprint(),
+                    "people": len(network.trained_on),
+                }
+                for name, network in self.networks.items()
+            },
+            "heads": {
+                name: {"model": head.settings, "fit": dataclasses.asdict(head.options)}
+                for name, head in self.heads.items()
+            },
+        }
+
+    def _stores(self) -> dict[tuple[str, str], Path]:
+        """(extractor, data set) -> where the store is or will be, for the pairs that the table needs."""
+        pairs: dict[tuple[str, str], Path] = {}
+        for fit, targets in self.fits.items():
+            for name in (fit.on, *targets):
+                given = self.plan.extractors[fit.extractor].stores.get(name)
+                pairs[fit.extractor, name] = given or self.out / "stores" / f"{fit.extractor}_{name}"
+        return pairs
+
+    def extract(self) -> None:
+        """Fill the stores that are not given."""
+        from painseq.cli.extract import extract
+
+        for (extractor, name), path in self._stores().items():
+            if name in self.plan.extractors[extractor].stores:
+                continue
+            extract(
+                [
+                    *self.plan.data[name].options,
+                    *self.plan.extractors[extractor].options,
+                    *self.plan.extract,
+                    f"--out={path}",
+                ]
+            )
+
+    def fit(self) -> None:
+        """Fit what is not fitted yet, and predict the test clips of each target."""
+        stores = self._stores()
+        # A fit that goes on from another comes after it; those of one extractor share the features in memory.
+        ordered = sorted(self.fits, key=lambda fit: (fit.extractor, fit.k is not None))
+        with _said_once(), _progress(len(ordered)) as advance:
+            for extractor, fits in groupby(ordered, key=lambda fit: fit.extractor):
+                read: dict[str, PainDataModule] = {}
+                for fit in fits:
+                    for name in (fit.on, *self.fits[fit]):
+                        if name not in read:
+                            store = f"--data.options.store={stores[extractor, name]}"
+                            read[name] = self._data(name, store, "--model.extractor=null")
+                    fitted = not self._is_done(fit)
+                    if fitted:
+                        self._fit(fit, read)
+                    for target in self.fits[fit]:
+                        self.scored[fit, target] = self._read(fit, target)
+                    advance(fitted)
+
+    def _fit(self, fit: Fit, read: Mapping[str, PainDataModule]) -> None:
+        from painseq.evaluation.predict import predict_part
+        from painseq.fitting import fit_fold
+
+        head, data, out = self.heads[fit.head], read[fit.on], self.out / "fits" / fit.folder
+        options = dataclasses.replace(head.options, seed=fit.seed)
+        start = None if fit.start is None else self.out / "fits" / fit.start.folder / "best.ckpt"
+
+        def make() -> PainClassifier:
+            model = head.make()
+            model.start_from = [] if start is None else [str(start)]
+            return model
+
+        early = fit.k is None or self.plan.epochs is None
+        split = data.split if fit.k is None else self._drawn(fit, data)
+        model = fit_fold(make, data.with_split(split), out, options, None if early else self.plan.epochs)
+        for target in self.fits[fit]:
+            path = self._predicted(fit, target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}.partial")
+            predict_part(model, read[target], "test").write_csv(partial)
+            partial.replace(path)
+        seen = {key: model.record[key] for key in ("fitted_on", "extractor_trained_on", "started_from")}
+        write_json(self._predicted(fit, "fit").with_suffix(".json"), seen)
+        if fit.k is not None:
+            # Each holds the whole extractor, nobody goes on from it, and there may be hundreds.
+            for checkpoint in out.glob("*.ckpt"):
+                checkpoint.unlink()
+
+    def _drawn(self, fit: Fit, data: PainDataModule) -> Split:
+        """The split of k drawn training subjects; validation subjects only where training is stopped early on them."""
+        counts = {
+            subject: data.scheme.counts(tuple(clip for clip in data.clips("train") if clip.subject_id == subject))
+            for subject in data.split.train
+        }
+        train = tuple(sorted(drawn_order(counts, fit.seed, fit.draw)[: fit.k]))
+        validation = data.split.validation if self.plan.epochs is None else ()
+        protocol = f"{data.split.protocol}, {fit.k} training subjects, draw {fit.draw}"
+        return Split(protocol, train, validation, data.split.test)
+
+    def _predicted(self, fit: Fit, target: str) -> Path:
+        return self.out / "predictions" / fit.folder / f"{target}.csv"
+
+    def _is_done(self, fit: Fit) -> bool:
+        return all(self._predicted(fit, target).is_file() for target in self.fits[fit])
+
+    def _read(self, fit: Fit, target: str) -> Predictions:
+        """Predictions of a target's test clips, with their truth."""
+        from painseq.cli.evaluate import in_classes
+
+        predictions = read_predictions(self._predicted(fit, target))
+        if target not in self.truths:
+            return predictions
+        kept, truth = in_classes(predictions, self.truths[target], self.data[target].scheme)
+        return kept.with_truth(truth)
+
+    def results(self) -> list[CellResult]:
+        """Every cell, scored."""
+        found = []
+        for cell, runs in self.runs.items():
+            own = self.plan.within_cell(cell)
+            within = {key: self.scored[fit_of(own, *key), cell.target] for key in self.runs[own]}
+            scored = {key: self.scored[fit_of(cell, *key), cell.target] for key in runs}
+            found.append(cell_result(cell, scored, within, self.plan.within_is(cell.target)))
+        return found
+
+
+def _parsed(what: str, options: Sequence[str]) -> ExperimentCLI:
+    from painseq.cli.experiment import ExperimentCLI
+
+    try:
+        return ExperimentCLI("evaluate", options)
+    except PainseqError as error:
+        raise PainseqError(f"The {what} of the plan: {error}") from error
+
+
+def _given(data: PainDataModule) -> Given:
+    from painseq.features.index import identity
+
+    options = data.options
+    if options.face is None or options.view != "features" or options.store is not None:
+        raise PainseqError(
+            f"{data.name}: the options of a data set in a plan have a `face` crop, the view features and no store; "
+            "stores are named under the extractors."
+        )
+    return Given(
+        labels=str(options.labels),
+        class_names=data.scheme.class_names,
+        fps=options.fps,
+        crops=identity({"face": options.face.record()}),
+        frames={"streams": list(options.streams), "baseline_clips": options.baseline_clips},
+    )
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Let each of painseq's warnings through once, and nothing else: hundreds of fits have the same to say."""
+    seen: set[str] = set()
+
+    def once(record: logging.LogRecord) -> bool:
+        new = record.levelno >= logging.WARNING and record.getMessage() not in seen
+        seen.add(record.getMessage())
+        return new
+
+    log.addFilter(once)
+    try:
+        yield
+    finally:
+        log.removeFilter(once)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[bool], None]]:
+    """A bar over fits, with fits a minute and the time left, on standard error."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("fit", total=total, note="fits")
+        there = 0
+
+        def advance(fitted: bool) -> None:
+            nonlocal there
+            there += not fitted
+            bar.advance(task)
+            speed = bar.tasks[0].speed
+            rate = f", {60 * speed:.0f} a minute" if fitted and speed else ""
+            bar.update(task, note=f"fits{rate}{f', {there} were there' if there else ''}")
+
+        yield advance

@@ -1,0 +1,246 @@
+"""What `painseq transfer` is asked for: one YAML of data sets, extractors, heads, sources and targets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from painseq.errors import PainseqError
+from painseq.evaluation.transfer import Cell, numbers_of_subjects
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of the plan.
+
+    Args:
+        options: as one gives them to `painseq fit`: configuration files, --data.root, labels, split.
+        truth: CSV of the labels of hidden test clips.
+    """
+
+    options: tuple[str, ...]
+    truth: Path | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """An extractor of the plan.
+
+    Args:
+        options: as one gives them to `painseq extract`: a configuration file, --model.extractor.init_args.weights.
+        trained_on: a data set of the plan; or what else its weights saw, such as "imagenet", and "nothing" for random
+            ones: a control.
+        stores: data set -> a store that is there already; the others are extracted.
+    """
+
+    options: tuple[str, ...]
+    trained_on: str
+    stores: dict[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TransferPlan:
+    """The table that is asked for.
+
+    Args:
+        data: name -> data set.
+        extractors: name -> extractor; one for each source, trained on it, and one control at least.
+        heads: name -> options of a head, as --config=configs/head/lstm.yaml.
+        sources: data sets to transfer from.
+        targets: data sets to transfer to.
+        fps: frames a second, the same for every data set.
+        seeds: of the fits; a cell is the mean over them.
+        k: training subjects of the target for the third question, beside none and all of them; [] leaves it out.
+        draws: how often other k subjects are drawn.
+        epochs: for how long a model is fitted on, on k subjects; null: at most as long as the head's own configuration
+            says, and stopped early on all of the target's validation subjects, which then count as needed, too.
+        within: target -> the extractor of its own model, where it shall not be the one that was trained on it.
+        extract: further options of `painseq extract`, such as --precision=fp32.
+    """
+
+    data: dict[str, DataSet]
+    extractors: dict[str, Network]
+    heads: dict[str, tuple[str, ...]]
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    fps: float
+    seeds: tuple[int, ...] = (0,)
+    k: tuple[int, ...] = (1, 2, 4, 8)
+    draws: int = 5
+    epochs: int | None = 20
+    within: dict[str, str] = field(default_factory=dict)
+    extract: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, names in (("data", self.data), ("extractors", self.extractors), ("heads", self.heads)):
+            if not names:
+                raise PainseqError(f"The plan has no {what}; name one at least.")
+            for name in names:
+                if not NAME.fullmatch(name) or "_to_" in name:
+                    raise PainseqError(
+                        f"{what} names {name!r}. Names become folders: letters, digits, '_', '-' and '.', without _to_."
+                    )
+        for what, chosen, among in (
+            ("sources", self.sources, self.data),
+            ("targets", self.targets, self.data),
+            ("within", tuple(self.within), self.targets),
+            ("within", tuple(self.within.values()), self.extractors),
+        ):
+            _check_among(what, chosen, among)
+        for name, network in self.extractors.items():
+            _check_among(f"stores of {name}", tuple(network.stores), self.data)
+        if not (self.sources and self.targets and self.seeds):
+            raise PainseqError("The plan needs a source, a target and a seed.")
+        for what, numbers in (("sources", self.sources), ("targets", self.targets), ("seeds", self.seeds)):
+            if len(set(numbers)) < len(numbers):
+                raise PainseqError(f"{what} is {list(numbers)}: each may stand there once.")
+        if not self.fps > 0:
+            raise PainseqError(f"fps is {self.fps}; it must be more than 0.")
+        if any(k < 1 for k in self.k) or self.draws < 1 or (self.epochs is not None and self.epochs < 1):
+            raise PainseqError(
+                f"k is {list(self.k)}, draws {self.draws}, epochs {self.epochs}: all must be 1 or more. No subject of "
+                "the target at all (k = 0) is always told."
+            )
+        lacking = [source for source in self.sources if not self.trained(source)]
+        if lacking:
+            raise PainseqError(
+                f"No extractor was trained on the source {lacking[0]}, so it has no model or features to carry over. "
+                f"Give one `trained_on: {lacking[0]}` (docs/heat_cnn.md tells how to train it), or leave "
+                f"{lacking[0]} out of sources."
+            )
+        if not self.controls:
+            raise PainseqError(
+                "The plan has no extractor to compare with: add one with random weights (weights: null) and "
+                "`trained_on: nothing`. Without it, nobody can tell what training on the source has given."
+            )
+
+    def trained(self, dataset: str) -> tuple[str, ...]:
+        """The extractors that were trained on a data set."""
+        return tuple(name for name, network in self.extractors.items() if network.trained_on == dataset)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The extractors that were trained on none of the data sets."""
+        return tuple(name for name, network in self.extractors.items() if network.trained_on not in self.data)
+
+    def within_extractor(self, target: str) -> str:
+        """The extractor of a target's own model: trained on its training subjects, or else the first control."""
+        return self.within.get(target) or (*self.trained(target), *self.controls)[0]
+
+    def within_is(self, target: str) -> str:
+        """A target's own model in words."""
+        extractor = self.within_extractor(target)
+        on = self.extractors[extractor].trained_on
+        what = "the same training subjects" if on == target else on
+        return f"head on {target}'s training subjects, extractor {extractor} trained on {what}"
+
+    def within_cell(self, cell: Cell) -> Cell:
+        """The target's own model that a cell is compared with."""
+        extractor = self.within_extractor(cell.target)
+        return Cell("features", self.extractors[extractor].trained_on, cell.target, extractor, cell.head)
+
+    def controls_of(self, cell: Cell) -> tuple[Cell, ...]:
+        """The same cell with each control in place of the extractor; for k subjects, the head on all of them."""
+        if cell.question == "model":
+            return tuple(Cell("model", cell.source, cell.target, name, cell.head) for name in self.controls)
+        on = {name: self.extractors[name].trained_on for name in self.controls}
+        return tuple(Cell("features", on[name], cell.target, name, cell.head) for name in self.controls)
+
+    def cells(self, training_subjects: Mapping[str, int]) -> list[Cell]:
+        """The whole table.
+
+        Args:
+            training_subjects: target -> how many; decides which k there are.
+        """
+        found: list[Cell] = []
+        for head in self.heads:
+            for source in self.sources:
+                for name in (*self.trained(source), *self.controls):
+                    found += [Cell("model", source, target, name, head) for target in self.targets]
+            for name, network in self.extractors.items():
+                found += [Cell("features", network.trained_on, target, name, head) for target in self.targets]
+            for source in self.sources:
+                for target in self.targets:
+                    if source == target or not self.k:
+                        continue
+                    ks = (0, *numbers_of_subjects(self.k, training_subjects[target]))
+                    found += [
+                        Cell("subjects", source, target, name, head, k) for name in self.trained(source) for k in ks
+                    ]
+        return found
+
+    def runs(self, cell: Cell, training_subjects: Mapping[str, int]) -> list[tuple[int, int]]:
+        """(seed, draw) of a cell's runs: other subjects are drawn where that makes a difference."""
+        drawn = cell.k is not None and 0 < cell.k < training_subjects[cell.target]
+        return [(seed, draw) for seed in self.seeds for draw in range(self.draws if drawn else 1)]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit that the table needs.
+
+    Args:
+        extractor, on, head: names in the plan; `on` is the data set whose training subjects it sees.
+        seed: of the fit.
+        source: the data set whose model it starts from; None: from random weights.
+        k, draw: how many training subjects, and which; None: all, with early stopping.
+    """
+
+    extractor: str
+    on: str
+    head: str
+    seed: int
+    source: str | None = None
+    k: int | None = None
+    draw: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Below `fits` and `predictions`."""
+        if self.source is None:
+            return Path(self.extractor, self.on, self.head, f"seed{self.seed}")
+        pair = f"{self.source}_to_{self.on}"
+        return Path(self.extractor, pair, self.head, f"seed{self.seed}", f"k{self.k}_draw{self.draw}")
+
+    @property
+    def start(self) -> Fit | None:
+        """The fit whose model this one starts from."""
+        return None if self.source is None else Fit(self.extractor, self.source, self.head, self.seed)
+
+
+def fit_of(cell: Cell, seed: int, draw: int) -> Fit:
+    """The fit that a run of a cell scores."""
+    if cell.question == "features":
+        return Fit(cell.extractor, cell.target, cell.head, seed)
+    if not cell.k:
+        return Fit(cell.extractor, cell.source, cell.head, seed)
+    return Fit(cell.extractor, cell.target, cell.head, seed, cell.source, cell.k, draw)
+
+
+def read_plan(path: Path) -> TransferPlan:
+    """Read and check a plan.
+
+    Raises:
+        PainseqError: no such file, not YAML, a key that is missing or unknown, a value that does not fit.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    if not path.is_file():
+        raise PainseqError(f"No plan at {path}. configs/demo/transfer.yaml is one; docs/transfer.md explains it.")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TransferPlan, None)
+    try:
+        plan = parser.instantiate_classes(parser.parse_string(path.read_text(encoding="utf-8"), str(path)))
+    except (ArgumentError, UnicodeDecodeError) as error:
+        raise PainseqError(f"{path}: {error}") from error
+    return TransferPlan(**vars(plan))
+
+
+def _check_among(what: str, chosen: Sequence[str], among: Mapping[str, object] | Sequence[str]) -> None:
+    unknown = [name for name in chosen if name not in among]
+    if unknown:
+        raise PainseqError(f"{what} names {unknown[0]!r}, which the plan does not have; it has: {', '.join(among)}.")

@@ -1,0 +1,345 @@
+"""What `painseq transfer` tells: files, a page, and tables for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from painseq.cli.run_folder import versions, write_json
+from painseq.cli.transfer_plan import Fit, TransferPlan, fit_of
+from painseq.evaluation import Predictions
+from painseq.evaluation.metrics import STATISTICS
+from painseq.evaluation.score import number
+from painseq.evaluation.transfer import MEANING, QUESTIONS, Cell, CellResult, Question, cell_result
+from painseq.spec import Spec
+
+if TYPE_CHECKING:
+    from painseq.report import Block
+
+COLUMNS = (
+    "question", "source", "target", "extractor", "head", "seed", "k", "draw", *STATISTICS, "low", "high", "lowest_run",
+    "highest_run", "gap", "gap_low", "gap_high", "within", "majority_class", "chance", "subjects", "interval",
+)  # fmt: skip
+HOW = (
+    "Every cell is scored on the same test subjects of its target; no extractor and no head has seen any of them.",
+    "The score is the balanced accuracy. Its 95 % interval is over subjects, each with the mean of all seeds and "
+    "draws: it says what other subjects would change. What another seed or draw would, the lowest and the highest run "
+    "say.",
+    "The gap is the score of the target's own model minus that of the cell, paired by subject: above 0, something is "
+    "lost by coming from elsewhere.",
+)
+Results = Mapping[Cell, CellResult]
+
+
+def write_results(
+    out: Path,
+    plan: TransferPlan,
+    results: Sequence[CellResult],
+    scored: Mapping[tuple[Fit, str], Predictions],
+    facts: Spec,
+) -> Path:
+    """Write `transfer.json`, `transfer.csv`, `runs.csv` and `report.html`.
+
+    Returns:
+        The path of the page.
+    """
+    from painseq.report import Report, write_report
+
+    by_cell = {result.cell: result for result in results}
+    _write_csv(out / "transfer.csv", [(result, "mean", "mean") for result in results])
+    _write_csv(out / "runs.csv", _single_runs(plan, results, scored))
+    page = out / "report.html"
+    write_report(
+        page,
+        Report(
+            title="Transfer between data sets",
+            subtitle=f"From {' and '.join(plan.sources)} to {', '.join(plan.targets)}",
+            dataset=", ".join(plan.data),
+            notes=HOW,
+            warnings=cautions(results),
+            facts={"seeds": ", ".join(map(str, plan.seeds)), **versions()},
+            blocks=blocks(plan, by_cell, facts),
+        ),
+    )
+    cells = [{**result.to_dict(), "beside": _beside(plan, by_cell, result.cell)} for result in results]
+    # The last file: where it lies, the table is whole.
+    write_json(
+        out / "transfer.json",
+        {
+            "how": list(HOW),
+            "meaning": {str(name): text for name, text in MEANING.items()},
+            "cells": cells,
+            "plan": facts,
+            "versions": versions(),
+        },
+    )
+    return page
+
+
+def cautions(results: Sequence[CellResult]) -> list[str]:
+    """What the intervals warn of, each once, with the targets."""
+    targets: dict[str, set[str]] = {}
+    for result in results:
+        for interval in (result.interval, *(() if result.gap is None else (result.gap.interval,))):
+            if interval.note:
+                targets.setdefault(interval.note, set()).add(result.cell.target)
+    return [f"{', '.join(sorted(names))}: {note}." for note, names in targets.items()]
+
+
+def _beside(plan: TransferPlan, results: Results, cell: Cell) -> dict[str, object]:
+    """What a cell is read beside: name -> balanced accuracy on the same subjects."""
+    own = {"within": results[plan.within_cell(cell)].value}
+    controls = {control.extractor: results[control].value for control in plan.controls_of(cell)}
+    return {**own, **controls, "majority_class": results[cell].majority, "chance": results[cell].chance}
+
+
+def _single_runs(
+    plan: TransferPlan, results: Sequence[CellResult], scored: Mapping[tuple[Fit, str], Predictions]
+) -> list[tuple[CellResult, str, str]]:
+    rows = []
+    for result in results:
+        cell, own = result.cell, plan.within_cell(result.cell)
+        for seed, draw in result.runs:
+            run = {(seed, draw): scored[fit_of(cell, seed, draw), cell.target]}
+            within = {(seed, 0): scored[fit_of(own, seed, 0), cell.target]}
+            rows.append((cell_result(cell, run, within, result.within), str(seed), str(draw)))
+    return rows
+
+
+def _write_csv(path: Path, rows: Sequence[tuple[CellResult, str, str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for result, seed, draw in rows:
+            gap = result.gap
+            writer.writerow(
+                {
+                    **vars(result.cell),
+                    "seed": seed,
+                    "draw": draw,
+                    **{name: result.scores.value(name) for name in STATISTICS},
+                    "low": result.interval.low,
+                    "high": result.interval.high,
+                    "lowest_run": result.lowest,
+                    "highest_run": result.highest,
+                    "gap": gap and gap.value,
+                    "gap_low": gap and gap.interval.low,
+                    "gap_high": gap and gap.interval.high,
+                    "within": result.within,
+                    "majority_class": result.majority,
+                    "chance": result.chance,
+                    "subjects": result.subjects,
+                    "interval": result.interval.method,
+                }
+            )
+
+
+def _of(plan: TransferPlan, results: Sequence[CellResult], question: Question) -> list[CellResult]:
+    """The cells of a question whose extractor was trained on their source; the controls stand beside them."""
+    return [r for r in results if r.cell.question == question and r.cell.extractor not in plan.controls]
+
+
+def _curves(chosen: Sequence[CellResult]) -> dict[tuple[str, str, str, str], list[CellResult]]:
+    """(source, target, extractor, head) -> its cells by k; the last one has all subjects."""
+    curves: dict[tuple[str, str, str, str], list[CellResult]] = {}
+    for result in sorted(chosen, key=lambda result: result.cell.k or 0):
+        cell = result.cell
+        curves.setdefault((cell.source, cell.target, cell.extractor, cell.head), []).append(result)
+    return curves
+
+
+# ---- the terminal ----
+
+
+def show(plan: TransferPlan, results: Sequence[CellResult]) -> None:
+    """Print a table for each question, and what to be wary of."""
+    console, by_cell = Console(), {result.cell: result for result in results}
+    console.print(_table(plan, by_cell, "model"))
+    console.print(_table(plan, by_cell, "features"))
+    curves = _curves(_of(plan, results, "subjects"))
+    if curves:
+        console.print(_curve_table(curves))
+    for target in plan.targets:
+        console.print(f"{target}'s own model: {plan.within_is(target)}.", markup=False, soft_wrap=True)
+    for line in cautions(results):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+
+
+def _table(plan: TransferPlan, results: Results, question: Question) -> Table:
+    chosen = _of(plan, list(results.values()), question)
+    baselines = f"majority class {number(chosen[0].majority)}, chance {number(chosen[0].chance)}"
+    caption = f"{MEANING[question]} Balanced accuracy; {baselines}. Gap: own minus score."
+    table = Table(title=QUESTIONS[question], caption=escape(caption))
+    for name in ("From", "To", "Head"):
+        table.add_column(name)
+    for name in ("Score", "Own", "Gap", *plan.controls):
+        table.add_column(escape(name), justify="right")
+    for result in chosen:
+        cell, gap = result.cell, result.gap
+        table.add_row(
+            *map(escape, (cell.source, cell.target, cell.head)),
+            _short(result),
+            number(results[plan.within_cell(cell)].value),
+            "–"
+            if gap is None
+            else f"{_signed(gap.value)}\n{_signed(gap.interval.low)} to {_signed(gap.interval.high)}",
+            *(number(results[control].value) for control in plan.controls_of(cell)),
+        )
+    return table
+
+
+def _curve_table(curves: Mapping[tuple[str, str, str, str], Sequence[CellResult]]) -> Table:
+    fewer = sorted({result.cell.k or 0 for curve in curves.values() for result in curve[:-1]})
+    caption = f"{MEANING['subjects']} Balanced accuracy by k; all: how many these are."
+    table = Table(title=QUESTIONS["subjects"], caption=escape(caption))
+    for name in ("From", "To", "Head"):
+        table.add_column(name)
+    for name in (*map(str, fewer), "all"):
+        table.add_column(name, justify="right")
+    for (source, target, _, head), curve in curves.items():
+        by_k = {result.cell.k: _short(result) for result in curve[:-1]}
+        last = f"{_short(curve[-1])}\n({curve[-1].cell.k})"
+        table.add_row(*map(escape, (source, target, head)), *(by_k.get(k, "") for k in fewer), last)
+    return table
+
+
+def _short(result: CellResult) -> str:
+    low, high = result.interval.low, result.interval.high
+    return number(result.value) + ("" if low is None or high is None else f"\n{low:.2f}–{high:.2f}")
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}"
+
+
+# ---- the page ----
+
+
+def blocks(plan: TransferPlan, results: Results, facts: Spec) -> list[Block]:
+    """The sections of the page: the data sets, the two maps, the curves."""
+    found = [_data_block(plan, facts), _map_block(plan, results, "model"), _map_block(plan, results, "features")]
+    curves = _curves(_of(plan, list(results.values()), "subjects"))
+    return [*found, _curve_block(plan, curves)] if curves else found
+
+
+def _data_block(plan: TransferPlan, facts: Spec) -> Block:
+    from painseq.report import Block
+
+    rows, data = [], facts["data"]
+    assert isinstance(data, dict)
+    for name, told in data.items():
+        classes = "; ".join(f"{key}: {', '.join(labels)}" for key, labels in told["classes"].items())
+        counts = [str(len(told["split"][part])) for part in ("train", "validation", "test")]
+        own = plan.within_is(name) if name in plan.targets else "no target"
+        rows.append([name, told["data_set"], classes, *counts, told["split"]["protocol"], own])
+    columns = ["data set", "layout", "classes, of native labels", "training", "early stopping", "test", "split", "own"]
+    text = (
+        f"Classes of the same names, {plan.fps:g} frames a second, faces cropped alike. The numbers are of subjects. "
+        "“Own” is the model of a target itself, with which its cells are compared."
+    )
+    return Block("The data sets, harmonised", text, columns, rows)
+
+
+def _map_block(plan: TransferPlan, results: Results, question: Question) -> Block:
+    from painseq.report import Block, Picture
+    from painseq.report.charts import heat_map
+
+    pictures, rows = [], []
+    for head in plan.heads:
+        found = {
+            (cell.source, cell.extractor, cell.target): result
+            for cell, result in results.items()
+            if cell.question == question and cell.head == head
+        }
+        sources = list(dict.fromkeys((source, extractor) for source, extractor, _ in found))
+        cells = [[found[*source, target] for target in plan.targets] for source in sources]
+        picture = heat_map(
+            [[_or_nan(result.value) for result in line] for line in cells],
+            [f"{source} ({extractor})" for source, extractor in sources],
+            plan.targets,
+            cells[0][0].chance or 0.0,
+            1.0,
+            f"{head}: balanced accuracy. Rows: source (extractor); columns: target",
+            [[_ends(result) for result in line] for line in cells],
+        )
+        alt = f"Balanced accuracy by source and target, head {head}; the numbers stand in the table."
+        pictures.append(Picture(alt, picture))
+        for result in (result for line in cells for result in line):
+            controls = [number(results[control].value) for control in plan.controls_of(result.cell)]
+            own = number(results[plan.within_cell(result.cell)].value)
+            names = [result.cell.source, result.cell.extractor, result.cell.target, head]
+            rows.append([*names, *_numbers(result), own, *_gap(result), *controls, number(result.chance)])
+    columns = ["source", "extractor", "target", "head", *NUMBERS, "own", *GAP, *plan.controls, "chance"]
+    text = f"{MEANING[question]} The majority class has the balanced accuracy of chance."
+    return Block(QUESTIONS[question], text, columns, rows, pictures)
+
+
+def _curve_block(plan: TransferPlan, curves: Mapping[tuple[str, str, str, str], Sequence[CellResult]]) -> Block:
+    from painseq.report import Block, Picture
+    from painseq.report.charts import interval_curves
+
+    pictures, rows = [], []
+    for target in dict.fromkeys(target for _, target, _, _ in curves):
+        drawn, chance = {}, None
+        for (source, to, extractor, head), curve in curves.items():
+            if to != target:
+                continue
+            chance = curve[0].chance
+            values = [[_or_nan(v) for v in (r.value, r.interval.low, r.interval.high)] for r in curve]
+            value, low, high = (list(column) for column in zip(*values, strict=True))
+            drawn[f"from {source}, {head} on {extractor}"] = ([r.cell.k or 0 for r in curve], value, low, high)
+            for r in curve:
+                names = [source, extractor, target, head, str(r.cell.k), str(len(r.runs))]
+                rows.append([*names, *_numbers(r), *_gap(r)])
+        alt = f"Balanced accuracy on {target} by the number of its subjects; the numbers stand in the table."
+        x_label = f"training subjects of {target}"
+        pictures.append(Picture(alt, interval_curves(drawn, x_label, "balanced accuracy", chance)))
+    stop = (
+        "They are stopped early on all validation subjects of the target, who are needed beside the k."
+        if plan.epochs is None
+        else f"All are fitted on for {plan.epochs} epochs: nobody of the target is left to stop early on."
+    )
+    text = (
+        f"{MEANING['subjects']} {stop} k = 0 is the source's model as it is.\n\nThe k subjects of a draw are the first "
+        "of a random order, so that those of a smaller k are among those of a larger one. Whoever comes first and has "
+        "clips of every class is taken first, since one class alone cannot be learned from. There are "
+        f"{plan.draws} draws a seed, one where k is all. Each test subject counts with the mean over draws and seeds, "
+        "and the interval is over subjects."
+    )
+    columns = ["source", "extractor", "target", "head", "k", "runs", *NUMBERS, *GAP]
+    return Block(QUESTIONS["subjects"], text, columns, rows, pictures)
+
+
+NUMBERS, GAP = ("balanced accuracy", "95 % interval", "lowest and highest run", "subjects"), ("gap", "its interval")
+
+
+def _numbers(result: CellResult) -> list[str]:
+    return [
+        number(result.value),
+        _ends(result),
+        f"{number(result.lowest)}, {number(result.highest)}",
+        str(result.subjects),
+    ]
+
+
+def _gap(result: CellResult) -> list[str]:
+    gap = result.gap
+    if gap is None or gap.value is None or gap.interval.low is None or gap.interval.high is None:
+        return ["–" if gap is None or gap.value is None else f"{gap.value:+.3f}", "none"]
+    return [f"{gap.value:+.3f}", f"{gap.interval.low:+.3f} to {gap.interval.high:+.3f}"]
+
+
+def _ends(result: CellResult) -> str:
+    low, high = result.interval.low, result.interval.high
+    return "no interval" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,131 @@
+"""`painseq compare`."""
+
+import csv
+import html
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from painseq.evaluation import Predictions
+from painseq.evaluation.value_predictions import ValuePredictions
+
+CLASSES = ("no_pain", "low_pain", "high_pain")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Predictions of 24 people by a good, a poor and a middling model, each in a folder of its own."""
+    root = tmp_path_factory.mktemp("models")
+    rng = np.random.default_rng(0)
+    truth = np.tile(np.arange(9) % 3, 24)
+    n = len(truth)
+    for name, share in (("good", 0.9), ("poor", 0.1), ("middling", 0.8)):
+        label = np.where(rng.random(n) < share, truth, rng.integers(0, 3, n))
+        if name == "poor":
+            label[:4] = -1
+        probabilities = np.where((label < 0)[:, None], np.nan, np.eye(3)[label])
+        clips = tuple(f"c{i}" for i in range(n))
+        people = tuple(f"p{i // 9:02}" for i in range(n))
+        counts = np.full(n, 5, np.int64)
+        (root / name).mkdir()
+        Predictions(CLASSES, clips, people, truth, label, probabilities, counts, 0 * counts).write_csv(
+            root / name / "predictions.csv"
+        )
+    return root
+
+
+def test_all_pairs_with_a_sentence_each(painseq, folders):
+    said = painseq("compare", folders / "good", folders / "poor", f"mid={folders / 'middling' / 'predictions.csv'}")
+    assert said.code == 0
+    text = " ".join(said.out.split())
+    assert "On the same 24 people good is better than poor by 0." in text
+    assert "after correction for 3 comparisons" in text
+    assert "212 clips compared; left out: 4 without a prediction of poor." in text
+    assert "good and mid" in text or "good is better than mid" in text
+    assert "mid is better than poor" in text and text.count("Wilcoxon p") == 1
+
+
+def test_the_folder_holds_every_figure(painseq, folders, tmp_path):
+    said = painseq("compare", folders / "good", folders / "poor", "--out", tmp_path / "out", "--statistic", "macro_f1")
+    assert said.code == 0
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    (pair,) = content["pairs"]
+    assert content["statistic"] == pair["statistic"] == "macro_f1" and pair["better"] == "good"
+    assert len(pair["by_subject"]) == pair["subjects"] == 24
+    with (tmp_path / "out" / "comparison.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["difference"]) == pair["difference"]["difference"] and row["left_out"] == "4"
+    page = html.unescape((tmp_path / "out" / "report.html").read_text())
+    assert pair["sentence"] in page and "subject by subject" in page and "p23" in page
+    said = painseq("compare", folders / "good", folders / "poor", "--out", tmp_path / "out")
+    assert said.code == 1 and "nothing is overwritten" in said.err
+
+
+def test_all_against_one(painseq, folders):
+    said = painseq("compare", *(folders / name for name in ("good", "poor", "middling")), "--against", "middling")
+    text = " ".join(said.out.split())
+    assert said.code == 0 and "after correction for 2 comparisons" in text
+    assert "good is better than poor" not in text and "middling is better than poor" in text
+
+
+def test_values_on_a_scale_are_compared_by_their_error(painseq, tmp_path):
+    rng = np.random.default_rng(0)
+    truth, people = rng.uniform(0, 16, 80), tuple(f"p{i // 4}" for i in range(80))
+    counts = np.ones(80, np.int64)
+    for name, noise in (("a", 1), ("b", 4)):
+        value = truth + rng.normal(0, noise, 80)
+        clips = tuple(f"c{i}" for i in range(80))
+        ValuePredictions("pspi", clips, people, truth, value, counts, 0 * counts).write_csv(tmp_path / f"{name}.csv")
+    said = painseq("compare", tmp_path / "a.csv", tmp_path / "b.csv")
+    assert said.code == 0
+    assert "20 people a is better than b, with a mean absolute error that is lower by" in " ".join(said.out.split())
+    said = painseq("compare", tmp_path / "a.csv", tmp_path / "b.csv", "--statistic", "accuracy")
+    assert said.code == 1 and "those are mae, mse" in said.err
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "column", "cell"])
+def test_leaky_predictions_are_refused_and_marked_where_allowed(painseq, folders, tmp_path, how):
+    content = (folders / "good" / "predictions.csv").read_text()
+    path = tmp_path / {"file": "frame_kfold_LEAKY.csv", "folder": "clip_LEAKY/predictions.csv"}.get(how, "frames.csv")
+    path.parent.mkdir(exist_ok=True)
+    if how in ("column", "cell"):
+        head, *rows = content.splitlines()
+        name, cell = ("leaky", "True") if how == "column" else ("protocol", "frame_kfold_LEAKY")
+        content = "\n".join([f"{head},{name}", *(f"{row},{cell}" for row in rows)]) + "\n"
+    path.write_text(content)
+    said = painseq("compare", path, folders / "poor")
+    assert said.code == 1 and "is marked LEAKY" in said.err and "--allow-leaky" in said.err
+    out = tmp_path / "out"
+    said = painseq("compare", f"frames={path}", folders / "poor", "--allow-leaky", "--against", "frames", "--out", out)
+    assert said.code == 0 and "frames (LEAKY)" in " ".join(said.out.split())
+    assert "LEAKY: people who were trained on are scored" in " ".join(said.out.split())
+    pair = json.loads((out / "comparison.json").read_text())["pairs"][0]
+    assert pair["second"] == "frames (LEAKY)" and "frames (LEAKY)" in pair["sentence"]
+    assert "frames (LEAKY)" in (out / "comparison.csv").read_text()
+    assert "LEAKY" in (out / "report.html").read_text()
+
+
+def test_mistakes(painseq, folders, tmp_path):
+    good, poor = folders / "good", folders / "poor"
+    (tmp_path / "empty").mkdir()
+    for args, message in (
+        ([good], "two models or more; 1 given"),
+        ([good, good / "predictions.csv"], "Two models are called 'good'. Name them: NAME="),
+        ([good, tmp_path / "empty"], "`painseq evaluate` writes predictions.csv into its --out folder"),
+        ([good, tmp_path / "none.csv"], "No predictions at"),
+        ([good, poor, "--against", "best"], "No model is called 'best'; there are good, poor"),
+        ([good, poor, "--statistic", "mse"], "those are accuracy, balanced_accuracy"),
+    ):
+        said = painseq("compare", *args)
+        assert said.code == 1 and message in said.err
+
+
+def test_it_needs_no_torch(folders):
+    code = (
+        "import sys; from painseq.cli import main; "
+        f"main(['compare', {str(folders / 'good')!r}, {str(folders / 'poor')!r}]); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,235 @@
+"""`painseq reproduce`: recipes run whole on small generated data, go on where they were, and say what they are."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from painseq.cli.reproduce import beside, main, parse_comment, read_recipe, shipped_recipes
+from painseq.errors import PainseqError
+from painseq.evaluation import read_predictions
+from painseq.evaluation.published import AI4PAIN, BIOVID
+
+SMALL_CROPS = """
+model:
+  extractor: {class_path: painseq.extractors.TimmBackbone,
+    init_args: {model: test_resnet, weights: null, input_size_px: 32, trainable: [layer4]}}
+data:
+  init_args:
+    options:
+      batch_size: 16
+      face:
+        class_path: painseq.faces.FaceCrops
+        init_args: {locator: {class_path: painseq.faces.Sidecar}, size_px: 32}
+trainer: {max_epochs: 1, enable_progress_bar: false, enable_model_summary: false, accelerator: cpu}
+"""
+
+
+def words(text):
+    return " ".join(text.replace("│", " ").split())
+
+
+def files(*folders):
+    """Every file with the moment of its last change."""
+    return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(electrical, tiny, one_thread, tmp_path_factory):
+    """A reproduction that ran from videos to a table, and its command line but for the folder."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    call = ["prajod2024_lstm", "--root", str(electrical)]
+    options = ["--", "--config", tiny, "--trainer.max_epochs", "1"]
+    main([*call, "--out", str(out), *options])
+    return out, ["reproduce", *call], options
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of it, to be changed."""
+    out, call, options = finished
+    shutil.copytree(out, tmp_path / "out")
+    return tmp_path / "out", [*call, "--out", tmp_path / "out"], options
+
+
+def test_what_is_finished_is_not_done_again_and_the_table_is_printed(finished, painseq):
+    out, call, options = finished
+    before = files(out / "fit", out / "validation", out / "store")
+    said = painseq(*call, "--out", out, *options)
+    assert said.code == 0 and "is there already" in said.out and "painseq fit" not in said.out
+    shards = {path for path in before if path.suffix == ".safetensors" or "store" not in path.parts}
+    after = files(out / "fit", out / "validation", out / "store")
+    assert {path: before[path] for path in shards} == {path: after[path] for path in shards}
+
+    text = words(said.out)
+    assert "prajod2024_lstm: validation part, beside what was published" in text and "GENERATED" in text
+    assert "organisers'" in text and "0.48" in text and "ANN + vote" in text and "second" in text
+    assert "Where this deviates on purpose:" in text and "Not to be had: the heat-pain network's weights." in text
+    assert "options that are not the recipe's: --config" in text
+
+
+def test_the_official_validation_part_is_scored_by_a_model_that_has_not_seen_it(finished):
+    out, _, _ = finished
+    content = json.loads((out / "reproduction.json").read_text())
+    assert content["generated"] is True and list(content["parts"]) == ["validation"]
+    assert {row["part"] for row in content["published"]["validation"]} == {"validation"}
+    predictions = read_predictions(out / "predictions_validation.csv")
+    assert set(predictions.subject_ids) == {"S05"} and len(predictions) == 3
+    split = json.loads((out / "fit" / "run.json").read_text())["data"]["split"]
+    assert "S05" not in {*split["train"], *split["validation"]} and len(split["validation"]) == 1
+
+
+def test_other_options_in_the_same_folder_are_refused(finished, painseq):
+    out, call, options = finished
+    said = painseq(*call, "--out", out, *options, "--seed_everything", "1")
+    assert said.code == 1 and "holds another reproduction: options differ" in said.err
+
+
+def test_what_was_interrupted_goes_on(copied, painseq):
+    out, call, options = copied
+    (out / "fit" / "run.json").unlink()
+    (out / "validation" / "metrics.json").unlink()
+    said = painseq(*call, *options)
+    assert said.code == 0 and "--resume=true" in said.out and (out / "fit" / "run.json").is_file()
+    assert (out / "validation" / "metrics.json").is_file()
+
+
+def test_a_fit_without_a_checkpoint_is_begun_anew(copied, painseq):
+    out, call, options = copied
+    for name in ("run.json", "last.ckpt", "best.ckpt"):
+        (out / "fit" / name).unlink()
+    said = painseq(*call, *options)
+    assert said.code == 0 and "painseq fit" in said.out and "--resume" not in said.out
+
+
+def test_the_hidden_test_part_is_scored_with_its_truth(copied, painseq, electrical, tmp_path):
+    out, call, options = copied
+    with (electrical.parent / "electrical_truth" / "labels.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["part"] == "test"]
+    truth = tmp_path / "truth.csv"
+    truth.write_text("clip_id,label\n" + "".join(f"{row['clip_id']},{row['label']}\n" for row in rows))
+    # The test part was predicted before, while its labels were hidden.
+    (out / "test").mkdir()
+    (out / "test" / "metrics.json").write_text('{"models": {}}')
+    said = painseq(*call, "--truth", truth, *options)
+    assert said.code == 0 and "test part, beside" in words(said.out)
+    assert set(json.loads((out / "reproduction.json").read_text())["parts"]) == {"validation", "test"}
+    assert read_predictions(out / "predictions_test.csv").scored.all()
+
+
+def test_the_network_that_is_trained_gets_crops(painseq, heat, tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL_CROPS)
+    out = tmp_path / "out"
+    call = ["reproduce", "prajod2022_heat_cnn", "--root", heat, "--out", out, "--", "--config", tmp_path / "small.yaml"]
+    said = painseq(*call)
+    assert said.code == 0, said.err
+    assert json.loads((out / "store" / "store.json").read_text())["dtype"] == "uint8"
+    assert (out / "fit" / "extractor.safetensors").is_file()
+    assert "heat-pain VGG16 (Prajod et al. 2022)" in words(said.out) or "0.991" in said.out
+    assert len(set(read_predictions(out / "predictions_test.csv").subject_ids)) == 1
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Commands that only note what they are told, and write what the next one needs."""
+    commands = []
+
+    def folder(argv):
+        path = Path(next(arg for arg in argv if arg.startswith("--out=")).removeprefix("--out="))
+        path.mkdir(parents=True)
+        return path
+
+    def extract(argv):
+        commands.append(("extract", argv))
+
+    def fit(argv):
+        commands.append(("fit", argv))
+        (folder(argv) / "run.json").touch()
+
+    def evaluate(argv):
+        commands.append(("evaluate", argv))
+        fold = next(arg for arg in argv if "split.fold=" in arg)[-1]
+        path = folder(argv)
+        rows = [f"c{fold}{k},s{fold},{name},{name},{','.join('1' if j == k else '0' for j in range(5))}" for k, name in
+                enumerate("abcde")]  # fmt: skip
+        (path / "predictions.csv").write_text(
+            "clip_id,subject_id,truth,label,prob_a,prob_b,prob_c,prob_d,prob_e\n" + "\n".join(rows) + "\n"
+        )
+        (path / "metrics.json").write_text('{"models": {"LSTM": {}}}')
+
+    monkeypatch.setattr("painseq.cli.extract.extract", extract)
+    monkeypatch.setattr("painseq.cli.fit.fit", fit)
+    monkeypatch.setattr("painseq.cli.evaluate.evaluate", evaluate)
+    return commands
+
+
+def test_folds_and_phases_run_in_order_and_are_scored_together(painseq, told, heat, tiny, tmp_path):
+    out = tmp_path / "out"
+    options = ["--config", tiny, "--data.options.split.folds", "2"]
+    said = painseq("reproduce", "elghaish2025", "--root", heat, "--out", out, "--", *options)
+    assert said.code == 0, said.err
+    assert [command for command, _ in told] == ["extract"] + 2 * ["fit", "fit", "fit", "evaluate"]
+    for fold, (cnn, landmarks, fused, scored) in enumerate((told[1:5], told[5:9])):
+        streams = [next((a for a in argv if "streams=" in a), None) for _, argv in (cnn, landmarks, fused)]
+        assert streams == ["--data.options.streams=[cnn]", "--data.options.streams=[landmarks]", None]
+        sources = f"{out / f'fold{fold}' / 'cnn' / 'best.ckpt'},{out / f'fold{fold}' / 'landmarks' / 'best.ckpt'}"
+        assert f"--model.start_from=[{sources}]" in fused[1]
+        assert f"--checkpoint={out / f'fold{fold}' / 'fit' / 'best.ckpt'}" in scored[1]
+        for _, argv in (cnn, landmarks, fused, scored):
+            assert f"--data.options.split.fold={fold}" in argv and f"--data.root={heat}" in argv
+            assert argv[argv.index("--config") + 1] == tiny
+    predictions = read_predictions(out / "predictions_test.csv")
+    assert len(predictions) == 10 and set(predictions.subject_ids) == {"s0", "s1"}
+    assert "five levels, 100,000 frames" in words(said.out) and "Folds are of subjects." in words(said.out)
+
+    told.clear()
+    said = painseq("reproduce", "elghaish2025", "--root", heat, "--out", out, "--", *options)
+    assert said.code == 0 and [command for command, _ in told] == ["extract"]
+
+
+def test_hidden_labels_are_told(painseq, told, electrical, tiny, tmp_path, monkeypatch):
+    def evaluate(argv):
+        (tmp_path / "out" / "test").mkdir(parents=True)
+        (tmp_path / "out" / "test" / "predictions.csv").write_text(
+            "clip_id,subject_id,label,prob_a,prob_b\nx,s,a,1,0\n"
+        )
+
+    monkeypatch.setattr("painseq.cli.evaluate.evaluate", evaluate)
+    options = ["--config", tiny, "--data.options.split.protocol", "official"]
+    said = painseq("reproduce", "prajod2024_ann", "--root", electrical, "--out", tmp_path / "out", "--", *options)
+    assert said.code == 1 and "The labels of test are hidden" in said.err and "--truth FILE" in said.err
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_recipe_says_what_was_chosen_and_how_it_is_run(name):
+    recipe = read_recipe(name)
+    assert recipe.title and not recipe.title.startswith("#")
+    headings = " / ".join(note.heading for note in recipe.notes)
+    assert "hosen here" in headings
+    assert sum(len(note.points) for note in recipe.notes) >= 3
+    assert f"painseq reproduce {name} --root" in recipe.path.read_text()
+    assert not any("painseq extract" in note.heading for note in recipe.notes)
+
+
+def test_a_comment_is_parsed_into_paragraphs_and_points():
+    comment = "# A title,\n# in two lines.\n#\n#   painseq ...\n#\n"
+    comment += "# Chosen:\n#   - one,\n#     whole\n#   - two\n#\n# Not had.\n"
+    title, (chosen, missing) = parse_comment(comment + "data: 1\n# - no note\n")
+    assert title == "A title, in two lines."
+    assert (chosen.heading, chosen.points) == ("Chosen:", ("one, whole", "two"))
+    assert (missing.heading, missing.points) == ("Not had.", ())
+    assert parse_comment("data: 1\n") == ("", ())
+
+
+def test_published_rows_of_the_same_data_and_part_stand_beside():
+    assert {row.dataset for row in beside("ai4pain", "test")} == {AI4PAIN}
+    assert {row.part for row in beside("ai4pain", "test")} == {"test"}
+    assert {row.dataset for row in beside("biovid", "test")} == {BIOVID}
+    assert beside("mine", "test") == []
+
+
+def test_a_recipe_that_is_not_there():
+    with pytest.raises(PainseqError, match=r"No recipe 'nobody2020'. There are: elghaish2025, prajod2022_heat_cnn"):
+        read_recipe("nobody2020")

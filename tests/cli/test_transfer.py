@@ -1,0 +1,354 @@
+"""The transfer table: plans, and one small table from videos to the page."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from painseq.cli.experiment import ExperimentCLI, shipped
+from painseq.cli.transfer import Transfer, transfer
+from painseq.cli.transfer_plan import DataSet, Fit, Network, TransferPlan, fit_of, read_plan
+from painseq.errors import LeakError, PainseqError
+from painseq.evaluation import read_predictions, score
+from painseq.evaluation.transfer import Cell
+
+TRAINING = {"heat": 5, "electrical": 3}
+NETWORK = '--model.extractor={{"class_path": "painseq.extractors.TimmBackbone", "init_args": {}}}'
+
+
+def plan(**other):
+    """A plan that names nothing real."""
+    given = {
+        "data": {"heat": DataSet(("--config=heat.yaml",)), "electrical": DataSet(("--config=electrical.yaml",))},
+        "extractors": {
+            "cnn": Network((), "heat"),
+            "shocks": Network((), "electrical"),
+            "untrained": Network((), "nothing"),
+        },
+        "heads": {"lstm": ()},
+        "sources": ("heat", "electrical"),
+        "targets": ("heat", "electrical"),
+        "fps": 8.0,
+        "k": (1, 2, 4),
+        "draws": 3,
+    }
+    return TransferPlan(**{**given, **other})
+
+
+def test_the_table_has_every_pair_and_its_controls():
+    cells = plan().cells(TRAINING)
+    assert len(set(cells)) == len(cells)
+    models = [c for c in cells if c.question == "model"]
+    assert {(c.source, c.target, c.extractor) for c in models} == {
+        (source, target, extractor)
+        for source, own in (("heat", "cnn"), ("electrical", "shocks"))
+        for extractor in (own, "untrained")
+        for target in ("heat", "electrical")
+    }
+    features = [(c.source, c.extractor, c.target) for c in cells if c.question == "features"]
+    assert (
+        ("nothing", "untrained", "heat") in features
+        and ("heat", "cnn", "electrical") in features
+        and len(features) == 6
+    )
+    curves = [(c.source, c.target, c.k) for c in cells if c.question == "subjects"]
+    assert curves == [("heat", "electrical", k) for k in (0, 1, 2, 3)] + [
+        ("electrical", "heat", k) for k in (0, 1, 2, 4, 5)
+    ]
+    for cell in cells:
+        assert plan().within_cell(cell) in cells and set(plan().controls_of(cell)) <= set(cells)
+
+
+def test_what_is_asked_in_two_cells_is_fitted_once():
+    asked = plan(seeds=(0, 1))
+    assert fit_of(Cell("model", "heat", "heat", "cnn", "lstm"), 1, 0) == Fit("cnn", "heat", "lstm", 1)
+    assert fit_of(Cell("features", "heat", "heat", "cnn", "lstm"), 1, 0) == Fit("cnn", "heat", "lstm", 1)
+    assert fit_of(Cell("subjects", "heat", "electrical", "cnn", "lstm", 0), 1, 0) == Fit("cnn", "heat", "lstm", 1)
+    few = fit_of(Cell("subjects", "heat", "electrical", "cnn", "lstm", 2), 1, 2)
+    assert few.on == "electrical" and few.start == Fit("cnn", "heat", "lstm", 1)
+    assert asked.runs(Cell("subjects", "heat", "electrical", "cnn", "lstm", 2), TRAINING) == [
+        (seed, draw) for seed in (0, 1) for draw in (0, 1, 2)
+    ]
+    for k in (0, 3):
+        assert asked.runs(Cell("subjects", "heat", "electrical", "cnn", "lstm", k), TRAINING) == [(0, 0), (1, 0)]
+    fits = [fit_of(cell, *run) for cell in asked.cells(TRAINING) for run in asked.runs(cell, TRAINING)]
+    assert len({fit.folder for fit in fits}) == len(set(fits))
+
+
+def test_a_target_without_an_extractor_of_its_own_is_compared_with_the_control():
+    lacking = plan(sources=("heat",), extractors={"cnn": Network((), "heat"), "untrained": Network((), "nothing")})
+    assert lacking.within_extractor("electrical") == "untrained"
+    assert (
+        lacking.within_is("electrical")
+        == "head on electrical's training subjects, extractor untrained trained on nothing"
+    )
+    named = plan(within={"electrical": "cnn"})
+    assert named.within_cell(Cell("model", "electrical", "electrical", "shocks", "lstm")).extractor == "cnn"
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"sources": ("clinical",)}, "sources names 'clinical', which the plan does not have; it has: heat, el"),
+        ({"targets": ()}, "needs a source, a target and a seed"),
+        ({"seeds": (1, 1)}, "each may stand there once"),
+        ({"fps": 0.0}, "fps is 0"),
+        ({"k": (0, 1)}, "all must be 1 or more"),
+        ({"draws": 0}, "all must be 1 or more"),
+        ({"epochs": 0}, "all must be 1 or more"),
+        ({"heads": {}}, "has no heads"),
+        ({"heads": {"a/b": ()}}, "'a/b'. Names become folders"),
+        ({"within": {"heat": "vgg"}}, "within names 'vgg'"),
+        ({"extractors": {"cnn": Network((), "heat", {"x": "store"})}}, "stores of cnn names 'x'"),
+        ({"extractors": {"cnn": Network((), "heat"), "u": Network((), "nothing")}}, "No extractor was trained on the"),
+        ({"extractors": {"cnn": Network((), "heat"), "s": Network((), "electrical")}}, "no extractor to compare with"),
+    ],
+)  # fmt: skip
+def test_a_plan_that_cannot_be_is_refused(other, words):
+    with pytest.raises(PainseqError, match=words):
+        plan(**other)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("fps: [", "plan.yaml"), ("fsp: 8", "fsp"), ("fps: eight", "fps"), ("k: [a]", "k"), ("- fps", "plan.yaml")],
+)
+def test_a_plan_that_is_none_is_one_message(tmp_path, painseq, text, words):
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(PainseqError, match=words):
+        read_plan(tmp_path / "plan.yaml")
+    with pytest.raises(PainseqError, match=r"No plan at .*docs/transfer\.md explains it"):
+        read_plan(tmp_path / "none.yaml")
+
+
+def test_the_shipped_plan_can_be_read():
+    shown = read_plan(shipped(Path("configs/demo/transfer.yaml")))
+    assert shown.sources == shown.targets == ("heat", "electrical", "clinical") and shown.controls == ("untrained",)
+
+
+# ---- a small table, from videos to the page ----
+
+
+@pytest.fixture(scope="module")
+def small(heat, electrical, tiny, tmp_path_factory):
+    """What a small plan says, as plain data."""
+    from painseq.extractors import TimmBackbone, save_weights
+
+    folder = tmp_path_factory.mktemp("transfer")
+    quick = ["--trainer.max_epochs=2", "--early_stopping.patience=1"]
+    data = {
+        "heat": {
+            "options": [
+                "--config=configs/data/biovid.yaml",
+                f"--config={tiny}",
+                f"--data.root={heat}",
+                "--data.options.split.test_share=0.4",
+            ]
+        },
+        "electrical": {
+            "options": [
+                "--config=configs/data/ai4pain.yaml",
+                f"--config={tiny}",
+                f"--data.root={electrical}",
+                "--data.options.labels=binary",
+            ],
+            "truth": str(electrical.parent / "electrical_truth" / "labels.csv"),
+        },
+    }
+    seen = ExperimentCLI("evaluate", data["heat"]["options"]).datamodule.subjects_seen()
+    network = TimmBackbone("test_resnet", input_size_px=32, seed=1)
+    network.trained_on = tuple(sorted(seen))
+    save_weights(network, folder / "heat_cnn.safetensors")
+    init = {"model": "test_resnet", "input_size_px": 32}
+    cnn = NETWORK.format(json.dumps({**init, "weights": str(folder / "heat_cnn.safetensors")}))
+    return {
+        "fps": 3,
+        "data": data,
+        "extractors": {
+            "cnn": {"options": [cnn], "trained_on": "heat"},
+            "untrained": {"options": [NETWORK.format(json.dumps(init))], "trained_on": "nothing"},
+        },
+        "heads": {"linear": ["--config=configs/head/linear_probe.yaml", *quick]},
+        "sources": ["heat"],
+        "targets": ["heat", "electrical"],
+        "k": [1],
+        "draws": 2,
+        "epochs": 1,
+    }
+
+
+@pytest.fixture(scope="module")
+def written(small, tmp_path_factory):
+    """A YAML file of the small plan, with changes."""
+
+    def write(**other):
+        path = tmp_path_factory.mktemp("plan") / "plan.yaml"
+        path.write_text(yaml.safe_dump({**small, **other}))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def filled(written, one_thread, tmp_path_factory):
+    """The folder of the finished table."""
+    out = tmp_path_factory.mktemp("runs") / "transfer"
+    transfer(written(), out, dry_run=True)
+    assert not out.exists()
+    transfer(written(), out)
+    return out
+
+
+def to_be_scored(written, out):
+    job = Transfer(read_plan(written()), out)
+    return {name: {f"{data.name}/{s}" for s in data.split.test} for name, data in job.data.items()}
+
+
+def cells_of(out):
+    return json.loads((out / "transfer.json").read_text())["cells"]
+
+
+def test_nothing_of_the_test_subjects_is_in_any_fit(filled, written):
+    scored = to_be_scored(written, filled)
+    records = list((filled / "predictions").rglob("fit.json"))
+    assert len(records) == 7
+    for path in records:
+        told = json.loads(path.read_text())
+        seen = {*told["fitted_on"], *told["extractor_trained_on"]}
+        for predictions in path.parent.glob("*.csv"):
+            assert seen and not seen & scored[predictions.stem]
+            subjects = set(read_predictions(predictions).subject_ids)
+            assert {name.partition("/")[2] for name in scored[predictions.stem]} == subjects
+
+
+def test_each_question_is_fitted_on_whom_it_says(filled):
+    def fitted_on(*parts):
+        told = json.loads(filled.joinpath("predictions", *parts, "fit.json").read_text())
+        return {kind: [p for p in told["fitted_on"] if p.startswith(kind)] for kind in ("biovid", "ai4pain")}, told
+
+    model, _ = fitted_on("cnn", "heat", "linear", "seed0")
+    assert len(model["biovid"]) == 3 and not model["ai4pain"]
+    features, told = fitted_on("cnn", "electrical", "linear", "seed0")
+    assert len(features["ai4pain"]) == 4 and not features["biovid"] and len(told["extractor_trained_on"]) == 3
+    for draw in (0, 1):
+        few, told = fitted_on("cnn", "heat_to_electrical", "linear", "seed0", f"k1_draw{draw}")
+        assert len(few["ai4pain"]) == 1 and few["biovid"] == model["biovid"]
+        assert told["started_from"][0].endswith("fits/cnn/heat/linear/seed0/best.ckpt")
+    everybody, _ = fitted_on("cnn", "heat_to_electrical", "linear", "seed0", "k3_draw0")
+    assert len(everybody["ai4pain"]) == 3
+    assert not list(filled.glob("fits/cnn/heat_to_electrical/**/*.ckpt"))
+
+
+def test_every_cell_stands_beside_what_it_is_read_with(filled):
+    cells = cells_of(filled)
+    assert [(c["question"], c["source"], c["target"], c["extractor"], c["k"]) for c in cells] == [
+        ("model", "heat", "heat", "cnn", None),
+        ("model", "heat", "electrical", "cnn", None),
+        ("model", "heat", "heat", "untrained", None),
+        ("model", "heat", "electrical", "untrained", None),
+        ("features", "heat", "heat", "cnn", None),
+        ("features", "heat", "electrical", "cnn", None),
+        ("features", "nothing", "heat", "untrained", None),
+        ("features", "nothing", "electrical", "untrained", None),
+        ("subjects", "heat", "electrical", "cnn", 0),
+        ("subjects", "heat", "electrical", "cnn", 1),
+        ("subjects", "heat", "electrical", "cnn", 3),
+    ]
+    for cell in cells:
+        beside = cell["beside"]
+        assert set(beside) == {"within", "untrained", "majority_class", "chance"}
+        assert beside["chance"] == 0.5 and cell["subjects"] == 2
+        value = cell["scores"]["balanced_accuracy"]
+        assert cell["gap"]["difference"] == pytest.approx(beside["within"] - value)
+        assert ("same training subjects" in cell["within"]) == (cell["target"] == "heat")
+    own = next(c for c in cells if c["question"] == "features" and c["source"] == c["target"] == "heat")
+    assert own["gap"]["difference"] == 0.0
+    model, start = (next(c for c in cells if (c["question"], c["target"], c["k"], c["extractor"]) == key) for key in (
+        ("model", "electrical", None, "cnn"), ("subjects", "electrical", 0, "cnn")))  # fmt: skip
+    assert model["scores"] == start["scores"]
+
+
+def test_the_files_agree(filled):
+    with (filled / "transfer.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (filled / "runs.csv").open(newline="") as file:
+        runs = list(csv.DictReader(file))
+    cells = cells_of(filled)
+    assert len(rows) == len(cells) == 11 and len(runs) == 12
+    for row, cell in zip(rows, cells, strict=True):
+        assert float(row["balanced_accuracy"]) == cell["scores"]["balanced_accuracy"]
+        assert float(row["gap"]) == cell["gap"]["difference"] and row["seed"] == row["draw"] == "mean"
+    drawn = [float(row["balanced_accuracy"]) for row in runs if row["k"] == "1"]
+    mean = next(float(row["balanced_accuracy"]) for row in rows if row["k"] == "1")
+    assert len(drawn) == 2 and mean == pytest.approx(sum(drawn) / 2)
+    alone = score(read_predictions(filled / "predictions" / "cnn" / "heat" / "linear" / "seed0" / "heat.csv"))
+    assert float(rows[0]["balanced_accuracy"]) == alone.scores.balanced_accuracy
+    page = (filled / "report.html").read_text()
+    for words in (
+        "Does the model transfer?",
+        "How much of the target is needed?",
+        "no_pain: BL1",
+        "High_Pain",
+        "image/svg",
+    ):
+        assert words in page
+
+
+def test_run_again_it_fits_only_what_is_missing(filled, written, capsys):
+    lost = Path("cnn", "heat_to_electrical", "linear", "seed0", "k1_draw1")
+    told = (filled / "predictions" / lost / "electrical.csv").read_text()
+    (filled / "predictions" / lost / "electrical.csv").unlink()
+    (filled / "fits" / lost / "run.json").unlink()
+    kinds = (".csv", ".ckpt", ".safetensors")
+    before = {path: path.stat().st_mtime_ns for path in filled.rglob("*") if path.suffix in kinds}
+    cells = cells_of(filled)
+    transfer(written(), filled, dry_run=True)
+    words = capsys.readouterr().out.splitlines()
+    # In all, and there already.
+    assert [line.split("│")[2:4] for line in words if "subjects of a target" in line] == [
+        ["       3 ", "             2 "]
+    ]
+    transfer(written(), filled)
+    assert cells_of(filled) == cells and (filled / "predictions" / lost / "electrical.csv").read_text() == told
+    changed = {path.relative_to(filled) for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert {path for path in changed if path.name not in ("manifest.csv", "transfer.csv", "runs.csv")} == {
+        Path("fits") / lost / "metrics.csv"
+    }
+
+
+def test_another_plan_takes_another_folder(filled, written, small):
+    with pytest.raises(PainseqError, match=r"(?s)holds the table of another plan:.*epochs: 1, not 2"):
+        transfer(written(epochs=2), filled)
+    slower = {"linear": [*small["heads"]["linear"], "--model.optimizer.init_args.lr=0.1"]}
+    with pytest.raises(PainseqError, match=r"heads\.linear\.model\.optimizer\.init_args\.lr: 0\.001, not 0\.1"):
+        transfer(written(heads=slower), filled)
+
+
+def test_mistakes_are_found_before_anything_is_extracted(written, small, tmp_path):
+    def changed(name, *options, **other):
+        data = {**small["data"], name: {**small["data"][name], **other}}
+        data[name]["options"] = [*small["data"][name]["options"], *options]
+        return written(data=data)
+
+    for path, words in (
+        (changed("electrical", "--data.options.labels=three"), "heat: labels binary: no_pain, high_pain"),
+        (changed("electrical", truth=None), "labels of all 6 test clips of electrical are hidden"),
+        (changed("heat", "--data.options.store=there"), "no store; stores are named under the extractors"),
+        (changed("heat", "--data.options.split.validation_share=0"), "heat needs subjects to train on"),
+        (written(heads={"linear": ["--trainer.max_epochs=2"]}), "head linear: begin its options"),
+    ):  # fmt: skip
+        with pytest.raises(PainseqError, match=f"(?s){words}"):
+            transfer(path, tmp_path / "out")
+    # Another seed of the split: the extractor has seen some of those who would be tested now.
+    with pytest.raises(LeakError, match="The extractor cnn, to be scored on heat, was fitted on"):
+        transfer(changed("heat", "--data.options.split.seed=3"), tmp_path / "out")
+    untrained = {**small["extractors"], "untrained": {**small["extractors"]["cnn"], "trained_on": "nothing"}}
+    with pytest.raises(PainseqError, match="untrained was trained on nothing, but its weights were on 3 people"):
+        transfer(written(extractors=untrained), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    with pytest.raises(PainseqError, match="holds something else already"):
+        transfer(written(), tmp_path / "out")
