@@ -36,10 +36,10 @@ BEGIN, END = "<!-- transfer -->", "<!-- /transfer -->"
 
 def generate(out: Path, seed: int) -> None:
     workers = os.cpu_count() or 1
-    write_biovid(out / "heat", BioVidPlan(subjects=48, trials=3, levels=("BL1", "PA4"), fps=8), seed, workers)
-    plan = AI4PainPlan(train=30, validation=0, test=16, trials=2, baseline_s=20, fps=8)
+    write_biovid(out / "heat", BioVidPlan(subjects=48, trials=3, levels=("BL1", "PA4"), fps=4), seed, workers)
+    plan = AI4PainPlan(train=30, validation=0, test=16, trials=2, baseline_s=20, fps=4)
     write_ai4pain(out / "electrical", plan, seed, workers)
-    write_unbc(out / "clinical", UNBCPlan(subjects=48, sequences=4, frames=64, fps=8), seed, workers)
+    write_unbc(out / "clinical", UNBCPlan(subjects=48, sequences=4, frames=32, fps=4), seed, workers)
 
 
 def train_network(out: Path, name: str, seed: int) -> None:
@@ -47,7 +47,7 @@ def train_network(out: Path, name: str, seed: int) -> None:
     run = out / f"{name}_cnn"
     if (run / "run.json").is_file():
         return
-    data = [f"--config=configs/demo/transfer_{name}.yaml", f"--data.root={out / name}", "--data.options.fps=4"]
+    data = [f"--config=configs/demo/transfer_{name}.yaml", f"--data.root={out / name}"]
     pixels = "{class_path: painseq.extractors.Pixels, init_args: {input_size_px: 80}}"
     crops = out / f"{name}_crops"
     extract([*data, f"--model.extractor={pixels}", f"--out={crops}"])

@@ -8,19 +8,21 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
 
 from painseq.checkpoint import Checkpoint, PainModel, read_checkpoint
 from painseq.classifier import PainClassifier
 from painseq.cli.run_folder import read_history, versions, write_json
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
+from painseq.extractors import Extractor
 from painseq.faces import FaceCrops
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -84,7 +86,8 @@ def fit_fold(
     with isolate_rng():
         torch.manual_seed(options.seed)
         model = make_model()
-        trainer = _trainer(out, options, epochs)
+        best = BestWeights()
+        trainer = _trainer(out, options, epochs, best)
         if finished.is_file():
             before = json.loads(finished.read_text(encoding="utf-8")).get("settings")
             if before != settings:
@@ -98,31 +101,26 @@ def fit_fold(
         else:
             out.mkdir(parents=True, exist_ok=True)
             train(trainer, model, data)
-            if fixed:
-                trainer.save_checkpoint(out / LAST, weights_only=True)
+            if fixed or best.weights:
+                model.load_state_dict(best.weights if epochs is None else {}, strict=False)
+                trainer.save_checkpoint(out / (LAST if fixed else BEST), weights_only=True)
             content = read_checkpoint(chosen_checkpoint(out, fixed))
-            best = epochs if fixed else best_epoch(out)
+            chosen = {"best_epoch": best_epoch(out) if epochs is None else epochs}
             # The last file: where it lies, the fold is whole.
-            write_json(
-                finished, {**run_record(model, data, trainer, content), "settings": settings, "best_epoch": best}
-            )
+            write_json(finished, {**run_record(model, data, trainer, content), "settings": settings, **chosen})
         return _model(model, content).to(trainer.strategy.root_device)
 
 
-def _trainer(out: Path, options: FitOptions, epochs: int | None) -> Trainer:
-    callbacks: list[Callback] = []
-    if epochs is None:
-        callbacks.append(EarlyStopping("val_loss", patience=options.patience))
-        callbacks.append(RunCheckpoint(out, Path(BEST).stem, monitor="val_loss", save_weights_only=True))
+def _trainer(out: Path, options: FitOptions, epochs: int | None, best: BestWeights) -> Trainer:
     return Trainer(
         accelerator=options.accelerator,
         devices=1,
         precision=options.precision,
         max_epochs=options.max_epochs if epochs is None else epochs,
         gradient_clip_val=options.gradient_clip_val,
-        callbacks=callbacks,
+        callbacks=[EarlyStopping("val_loss", patience=options.patience), best] if epochs is None else [],
         logger=CSVLogger(out, name="", version=""),
-        enable_checkpointing=epochs is None,
+        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -143,23 +141,29 @@ def _model(fitted: PainClassifier, content: Checkpoint) -> PainModel:
     return PainModel(content.record, fitted.head, fitted.extractor, face)
 
 
-class RunCheckpoint(ModelCheckpoint):
-    """A checkpoint of a run folder, which may have been moved since: Lightning's would forget its best score then."""
+class BestWeights(Callback):
+    """Keeps the weights of the epoch with the smallest validation loss, in memory.
 
-    def __init__(self, folder: Path, name: str, monitor: str | None = None, save_weights_only: bool = False) -> None:
-        super().__init__(
-            folder, name, monitor=monitor, save_weights_only=save_weights_only, enable_version_counter=False
-        )
+    A checkpoint holds the extractor too, and takes longer to write than a short epoch.
+    """
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state up where the folder is now."""
+    def __init__(self) -> None:
+        self.loss = float("inf")
+        self.weights: dict[str, Tensor] = {}
 
-        def here(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Copy the weights that are trained, and the statistics beside them, if they are the best so far."""
+        loss = float(trainer.callback_metrics.get("val_loss", float("inf")))
+        if loss < self.loss:
+            self.loss = loss
+            self.weights = {
+                key: value.clone() for key, value in pl_module.state_dict().items() if self._moves(pl_module, key)
+            }
 
-        moved = {key: here(state_dict[key]) for key in state_dict if key.endswith("_path")}
-        best = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
-        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath})
+    @staticmethod
+    def _moves(module: LightningModule, key: str) -> bool:
+        extractor = module.extractor
+        return not key.startswith("extractor.") or (isinstance(extractor, Extractor) and bool(extractor.trainable))
 
 
 def train(trainer: Trainer, model: PainClassifier, data: PainDataModule, resume: Path | None = None) -> None:

@@ -27,7 +27,7 @@ COMMANDS = {
     "reproduce": "Run a paper's recipe on your copy of the data, beside what was published.",
     "predict": "Say what a checkpoint makes of video files.",
     "submit": "Write the predictions of a test set as a challenge CSV, or check such a file.",
-    "explain": "Draw where in the face a checkpoint looked (Grad-CAM).",
+    "explain": "Show where in the face, and when, a checkpoint found its answer.",
 }
 
 GOING_ON = {

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentError
 from pytorch_lightning.callbacks import EarlyStopping
@@ -126,6 +127,24 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument(
                 "--frames-per-clip", type=int | None, default=None, help="Take so many frames of each clip; unset: all."
             )
+        elif self.command == "explain regions":
+            parser.add_argument("--checkpoint", type=Path | None, default=None, help="best.ckpt of a run.")
+            parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
+            parser.add_argument("--prior", nargs="*", type=str, default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
+            parser.add_argument("--part", choices=["train", "validation", "test"], default="test")
+            parser.add_argument("--clips", type=int, default=20, help="How many, evenly by class and subject.")
+            parser.add_argument("--method", type=str | None, default=None, help="As of `painseq explain`.")
+            parser.add_argument("--layer", type=str | None, default=None, help="For gradcam.")
+            parser.add_argument("--class-name", type=str | None, default=None, help="Default: the predicted class.")
+            parser.add_argument(
+                "--landmarks",
+                type=Literal["sidecar", "face_alignment"] | None,
+                default=None,
+                help="Where landmarks come from, if the model's own locator finds none; its crops stay.",
+            )
+            parser.add_argument("--out", type=Path, required=True, help="Folder for tables and pictures.")
+            parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
+            parser.add_argument("--trust", nargs="*", default=[], help="Packages whose classes may be built.")
         elif self.command == "faces":
             parser.add_argument("--out", type=Path, required=True, help="Folder of the face tracks.")
             parser.add_argument("--workers", type=int, default=1, help="Threads that read videos.")
@@ -241,6 +260,7 @@ DESCRIPTIONS = {
     "audit model": "Fit one model under leaky protocols and under subject folds, and tell the inflation.",
     "faces": "Find and follow the face in a data set's videos, and keep the tracks. Run again, it resumes.",
     "evaluate": "Score a checkpoint on one part of a data set.",
+    "explain regions": "Tell which regions of the face carry a checkpoint's scores, over many clips.",
 }
 
 

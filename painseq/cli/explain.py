@@ -32,6 +32,10 @@ CUT = 0.01
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
+    if argv[:1] == ["regions"]:
+        from painseq.cli import explain_regions
+
+        return explain_regions.main(argv[1:])
     parser = argparse.ArgumentParser(
         "painseq explain",
         description="Draw where in the face a checkpoint looked, and which frames decided.",

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 
 from painseq.checkpoint import read_checkpoint
@@ -25,12 +25,26 @@ from painseq.cli.run_folder import make_run_folder, read_history, write_json
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, save_weights
-from painseq.fitting import BEST, LAST, RunCheckpoint, chosen_checkpoint, run_record, train
+from painseq.fitting import BEST, LAST, chosen_checkpoint, run_record, train
 from painseq.report.charts import learning_curves
 
 log = logging.getLogger("painseq")
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of a run folder, which may have been moved since: Lightning's would forget its best score then."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state up where the folder is now."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        moved = {key: here(state_dict[key]) for key in state_dict if key.endswith("_path")}
+        best = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath})
 
 
 class FitCLI(ExperimentCLI):
@@ -59,8 +73,10 @@ class FitCLI(ExperimentCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Lightning's trainer; a logger or callbacks of the YAML stand beside or before ours."""
-        self.checkpoints = RunCheckpoint(self.out, BEST.removesuffix(".ckpt"), monitor="val_loss")
-        last = RunCheckpoint(self.out, LAST.removesuffix(".ckpt"))
+        self.checkpoints = RunCheckpoint(
+            self.out, BEST.removesuffix(".ckpt"), monitor="val_loss", enable_version_counter=False
+        )
+        last = RunCheckpoint(self.out, LAST.removesuffix(".ckpt"), enable_version_counter=False)
         asked = self._get(self.config_init, "trainer")
         # The last one is saved behind the best one, and so knows of it when it is resumed.
         ours: list[Callback] = [last] if self.config["refit"] is not None else [self.checkpoints, last]

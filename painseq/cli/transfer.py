@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from painseq.cli.run_folder import read_json, write_json
+from painseq.cli.run_folder import write_json
 from painseq.cli.transfer_plan import Fit, TransferPlan, fit_of, read_plan
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions, read_truth
@@ -27,10 +27,9 @@ from painseq.splits import Split, check_no_leak, qualified
 
 if TYPE_CHECKING:
     from painseq.classifier import PainClassifier
-    from painseq.cli.experiment import ExperimentCLI
+    from painseq.cli.experiment import ExperimentCLI, Recipe
     from painseq.datamodule import PainDataModule
     from painseq.extractors import Extractor
-    from painseq.fitting import FitOptions
 
 log = logging.getLogger("painseq")
 
@@ -84,21 +83,6 @@ def transfer(plan: Path, out: Path, dry_run: bool = False) -> list[CellResult]:
     return results
 
 
-@dataclass(frozen=True)
-class HeadOptions:
-    """A head of the plan, read.
-
-    Args:
-        make: a new classifier with it.
-        options: how long it is fitted, and on what; the seed is the plan's.
-        settings: the classifier in plain values.
-    """
-
-    make: Callable[[], PainClassifier]
-    options: FitOptions
-    settings: Spec
-
-
 class Transfer:
     """The steps of the command, in order; nothing is written before `begin`."""
 
@@ -141,27 +125,17 @@ class Transfer:
             raise PainseqError(f"The extractor {name}: begin its options with --config=configs/extractor/....yaml.")
         return model.extractor
 
-    def _head(self, name: str) -> HeadOptions:
-        from painseq.fitting import FitOptions
+    def _head(self, name: str) -> tuple[Recipe, Spec]:
+        """How a head is made and fitted, and its settings in plain values."""
+        from painseq.cli.experiment import recipe_of
 
         cli = self._beside_data(f"head {name}", (*self.plan.heads[name], "--model.extractor=null"))
-        if cli.model.head_factory is None:
-            raise PainseqError(f"The head {name}: begin its options with --config=configs/head/....yaml.")
-        trainer = cli.config["trainer"]
-
-        def make() -> PainClassifier:
-            model: PainClassifier = cli.parser.instantiate_classes(cli.config)["model"]
-            return model
-
-        options = FitOptions(
-            max_epochs=trainer["max_epochs"],
-            patience=cli.config["early_stopping"]["patience"],
-            precision=trainer["precision"] or "32-true",
-            accelerator=trainer["accelerator"],
-            gradient_clip_val=trainer["gradient_clip_val"],
-        )
-        written = yaml.safe_load(cli.parser.dump(cli.config, skip_validation=True))
-        return HeadOptions(make, options, written["model"])
+        try:
+            recipe = recipe_of(cli, name)
+        except PainseqError as error:
+            raise PainseqError(f"The head {name} of the plan: {error}") from error
+        fit = dataclasses.asdict(dataclasses.replace(recipe.options, seed=0))
+        return recipe, {"model": yaml.safe_load(cli.parser.dump(cli.config, skip_validation=True))["model"], "fit": fit}
 
     def check(self) -> None:
         """See that all data sets are read alike, and that nobody is on both sides.
@@ -251,7 +225,7 @@ class Transfer:
             PainseqError: the folder holds fits of other data, extractors, heads or settings.
         """
         path, facts = self.out / "plan.json", self.facts()
-        before = read_json(path)
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if before is None and self.out.is_dir() and any(self.out.iterdir()):
             raise PainseqError(f"{self.out} holds something else already. Give --out another folder.")
         if before is not None:
@@ -300,10 +274,7 @@ class Transfer:
                 }
                 for name, network in self.networks.items()
             },
-            "heads": {
-                name: {"model": head.settings, "fit": dataclasses.asdict(head.options)}
-                for name, head in self.heads.items()
-            },
+            "heads": {name: settings for name, (_, settings) in self.heads.items()},
         }
 
     def _stores(self) -> dict[tuple[str, str], Path]:
@@ -320,7 +291,8 @@ class Transfer:
         from painseq.cli.extract import extract
 
         for (extractor, name), path in self._stores().items():
-            if name in self.plan.extractors[extractor].stores:
+            # The last file of a store that is whole; that it is the right one is checked when it is opened.
+            if name in self.plan.extractors[extractor].stores or (path / "run.json").is_file():
                 continue
             extract(
                 [
@@ -355,12 +327,12 @@ class Transfer:
         from painseq.evaluation.predict import predict_part
         from painseq.fitting import fit_fold
 
-        head, data, out = self.heads[fit.head], read[fit.on], self.out / "fits" / fit.folder
-        options = dataclasses.replace(head.options, seed=fit.seed)
+        (recipe, _), data, out = self.heads[fit.head], read[fit.on], self.out / "fits" / fit.folder
+        options = dataclasses.replace(recipe.options, seed=fit.seed)
         start = None if fit.start is None else self.out / "fits" / fit.start.folder / "best.ckpt"
 
         def make() -> PainClassifier:
-            model = head.make()
+            model = recipe.make()
             model.start_from = [] if start is None else [str(start)]
             return model
 

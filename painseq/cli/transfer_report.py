@@ -45,29 +45,28 @@ def write_results(
     scored: Mapping[tuple[Fit, str], Predictions],
     facts: Spec,
 ) -> Path:
-    """Write `transfer.json`, `transfer.csv`, `runs.csv` and `report.html`.
+    """Write `transfer.json`, `transfer.csv`, `runs.csv`, `report.html` and its `figures/`.
 
     Returns:
         The path of the page.
     """
-    from painseq.report import Report, write_report
+    from painseq.report import Report, write_figures, write_report
 
     by_cell = {result.cell: result for result in results}
     _write_csv(out / "transfer.csv", [(result, "mean", "mean") for result in results])
     _write_csv(out / "runs.csv", _single_runs(plan, results, scored))
-    page = out / "report.html"
-    write_report(
-        page,
-        Report(
-            title="Transfer between data sets",
-            subtitle=f"From {' and '.join(plan.sources)} to {', '.join(plan.targets)}",
-            dataset=", ".join(plan.data),
-            notes=HOW,
-            warnings=cautions(results),
-            facts={"seeds": ", ".join(map(str, plan.seeds)), **versions()},
-            blocks=blocks(plan, by_cell, facts),
-        ),
+    report = Report(
+        title="Transfer between data sets",
+        subtitle=f"From {' and '.join(plan.sources)} to {', '.join(plan.targets)}",
+        dataset=", ".join(plan.data),
+        notes=HOW,
+        warnings=cautions(results),
+        facts={"seeds": ", ".join(map(str, plan.seeds)), **versions()},
+        blocks=blocks(plan, by_cell, facts),
     )
+    page = out / "report.html"
+    write_report(page, report)
+    write_figures(out / "figures", report)
     cells = [{**result.to_dict(), "beside": _beside(plan, by_cell, result.cell)} for result in results]
     # The last file: where it lies, the table is whole.
     write_json(

@@ -10,6 +10,8 @@ Two ways, and each interval says which one made it:
   by what Student's t would. Draws never leave the range of a score, so neither does the interval.
 
 `benchmarks/coverage.py` measures how often either holds the true value; the way for unbalanced clips was chosen by it.
+Both are too narrow where the subjects' values lie far to one side, as with a model that fails few people, or with
+squared errors.
 """
 
 from __future__ import annotations

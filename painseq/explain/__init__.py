@@ -1,7 +1,9 @@
 from painseq.explain.attribution import Attribution
-from painseq.explain.drawing import film_strip
+from painseq.explain.blinks import BlinkCheck, BlinkClip, blink_check, blink_frames, check_blinks
+from painseq.explain.drawing import film_strip, region_bars
 from painseq.explain.frames import Frames, frames_of_sample, frames_of_store, frames_of_video
 from painseq.explain.gradcam import default_layer, list_layers
+from painseq.explain.known_units import KnownUnits, known_units
 from painseq.explain.methods import (
     METHODS,
     Method,
@@ -11,14 +13,25 @@ from painseq.explain.methods import (
     space_methods,
     time_methods,
 )
+from painseq.explain.overlay_video import write_overlay_video
+from painseq.explain.regions import REGIONS, RegionRow, RegionShares, region_masks, region_shares, region_table
 from painseq.explain.score import Scorer, score_of
 
 __all__ = [
     "METHODS",
+    "REGIONS",
     "Attribution",
+    "BlinkCheck",
+    "BlinkClip",
     "Frames",
+    "KnownUnits",
     "Method",
+    "RegionRow",
+    "RegionShares",
     "Scorer",
+    "blink_check",
+    "blink_frames",
+    "check_blinks",
     "default_layer",
     "default_method",
     "explain",
@@ -27,8 +40,14 @@ __all__ = [
     "frames_of_sample",
     "frames_of_store",
     "frames_of_video",
+    "known_units",
     "list_layers",
+    "region_bars",
+    "region_masks",
+    "region_shares",
+    "region_table",
     "score_of",
     "space_methods",
     "time_methods",
+    "write_overlay_video",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -259,10 +259,8 @@ def blink_check(clips: Sequence[BlinkClip | None], subject_ids: Sequence[str]) -
     """
     rows = [(clip, subject) for clip, subject in zip(clips, subject_ids, strict=True) if clip is not None]
     subjects = [subject for _, subject in rows]
-    columns: dict[str, NDArray[np.float64]] = {
-        name: np.array([asdict(clip)[name] for clip, _ in rows], np.float64)
-        for name in ("share_blink", "share_other", "area", "change_blink", "change_other", "change_all", "label_changes")
-    }
+    names = [field.name for field in fields(BlinkClip) if field.name != "source"]
+    columns = {name: np.array([getattr(clip, name) for clip, _ in rows], np.float64) for name in names}
 
     def mean(values: NDArray[np.float64], low: float = -np.inf, high: float = np.inf) -> SubjectMean:
         return subject_mean(values, subjects, (low, high))

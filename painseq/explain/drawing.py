@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
+import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+
+from painseq.explain.regions import RegionRow
+from painseq.explain.sketch import drawn_face, sketch
 
 MAP = "inferno"
 """Perceptually ordered: brighter is more, in colour and in grey."""
+BLUE, GREY, INK = "#31487a", "#8b949b", "#23272b"
+PICTURE_PX = 160
 
 
 def film_strip(
@@ -23,6 +32,7 @@ def film_strip(
     show_faces: bool,
     curves: Sequence[tuple[np.ndarray, np.ndarray, str]] = (),
     frames: int = 8,
+    landmarks: Tensor | None = None,
 ) -> bytes:
     """Heat maps of some frames of a clip, and curves over time below them.
 
@@ -31,10 +41,11 @@ def film_strip(
         heat: (T, S, S) in 0..1; None leaves the curves alone.
         present: (T,) bool; frames without a face are not drawn.
         times_s: (T,) seconds.
-        show_faces: draw the crops under the maps and above them; without it the maps stand alone, since faces of
+        show_faces: draw the crops under the maps and above them; without it no pixel of them is drawn, since faces of
             patients are not for reports.
         curves: of each, moments (N,), values (N,) in 0..1, or in -1..1 if any is negative, and what they are.
         frames: how many frames to draw, evenly spaced over the clip.
+        landmarks: (T, L, 2) in pixels of the crop; where no face is shown, one is drawn from them over the map.
 
     Returns:
         A PNG.
@@ -47,20 +58,22 @@ def film_strip(
     grid = figure.add_gridspec(len(ratios), len(chosen), height_ratios=ratios)
     for column, frame in enumerate(chosen if heat is not None else ()):
         assert heat is not None
-        face = crops[frame].permute(1, 2, 0).numpy()
-        pictures = [face, overlay(face, heat[frame].numpy())] if show_faces else [heat[frame].numpy()]
-        for row, picture in enumerate(pictures):
+        points = None if landmarks is None else landmarks[frame]
+        face = crops[frame].permute(1, 2, 0).numpy() if show_faces else None
+        picture = map_picture(heat[frame].numpy(), points, face, PICTURE_PX)
+        for row, shown in enumerate([picture] if face is None else [face, picture]):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(picture, cmap=MAP, vmin=0, vmax=1)
+            axes.imshow(shown)
             axes.set_axis_off()
             if row == 0:
                 axes.set_title(f"{float(times_s[frame]):.1f} s", fontsize=8)
     for row, (moments, values, what) in enumerate(curves, start=rows):
         axes = figure.add_subplot(grid[row, :])
-        axes.plot(moments, values, color="#31487a", linewidth=1.6)
+        axes.plot(moments, values, color=BLUE, linewidth=1.6)
         axes.set_ylim(-1 if np.nanmin(values) < 0 else 0, 1)
         axes.set_xlim(0, max(float(times_s[-1]), 1e-3))
-        axes.set_xlabel("seconds", fontsize=8)
+        if row == len(ratios) - 1:
+            axes.set_xlabel("seconds", fontsize=8)
         axes.set_ylabel(what, fontsize=8)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
@@ -68,6 +81,27 @@ def film_strip(
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def map_picture(
+    heat: NDArray[np.floating], landmarks: Tensor | None, face: NDArray[np.uint8] | None, picture_px: int
+) -> NDArray[np.float64]:
+    """A map over a face, or over the lines of one where none may be shown.
+
+    Args:
+        heat: (S, S) in 0..1.
+        landmarks: (L, 2) in pixels of the crop; None draws no lines.
+        face: (S, S, 3) the crop; None where it may not be shown.
+        picture_px: side of the picture, P.
+
+    Returns:
+        (P, P, 3) in 0..1.
+    """
+    side = (picture_px, picture_px)
+    large = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(side, Image.Resampling.BILINEAR)).clip(0, 1)
+    if face is not None:
+        return overlay(np.asarray(Image.fromarray(face).resize(side, Image.Resampling.BILINEAR)), large)
+    return drawn_face(colormaps[MAP](large)[..., :3], sketch(landmarks, len(heat), picture_px))
 
 
 def overlay(face: np.ndarray, heat: np.ndarray, strongest: float = 0.65) -> np.ndarray:
@@ -90,3 +124,45 @@ def contact_sheet(crops: Sequence[np.ndarray], titles: Sequence[str], columns: i
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def region_bars(tables: Mapping[str, Sequence[RegionRow]], title: str, kind: Literal["svg", "png"] = "svg") -> bytes:
+    """Each region's share of the attribution with its interval, beside its share of the area; a panel a class.
+
+    Args:
+        tables: name -> rows of `region_table`.
+        title: what was explained.
+        kind: of the file.
+    """
+    with matplotlib.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "painseq", "text.color": INK}):
+        figure = Figure(figsize=(1.5 + 2.5 * len(tables), 3.2), dpi=130, layout="constrained")
+        panels = figure.subplots(1, len(tables), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (name, rows) in zip(panels, tables.items(), strict=True):
+            places = np.arange(len(rows))
+            shares = [row.share.value or 0.0 for row in rows]
+            bars = axes.barh(places, shares, height=0.6, color=BLUE, alpha=0.55)
+            ends = [(row.share.interval.low, row.share.interval.high) for row in rows]
+            for place, (low, high) in zip(places, ends, strict=True):
+                if low is not None and high is not None:
+                    axes.plot([low, high], [place, place], color=BLUE, linewidth=2, solid_capstyle="butt")
+            areas = [row.area.value or 0.0 for row in rows]
+            (marks,) = axes.plot(areas, places, "|", color=INK, markersize=15, markeredgewidth=2)
+            axes.set_title(name, fontsize=9, loc="left")
+            axes.set_yticks(places, [row.region for row in rows])
+            axes.tick_params(axis="y", length=0)
+            axes.spines[["top", "right", "left"]].set_visible(False)
+            axes.spines["bottom"].set_color(GREY)
+            axes.set_xlim(left=0)
+        panels[0].invert_yaxis()
+        figure.legend(
+            [bars, marks],
+            ["share of the attribution, 95 % interval over subjects", "share of the area"],
+            loc="outside lower center",
+            ncols=min(2, len(tables)),
+            frameon=False,
+        )
+        figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+        buffer = io.BytesIO()
+        # Without a date, the same figures give the same file.
+        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        return buffer.getvalue()

@@ -20,7 +20,8 @@ from painseq.explain.subject_means import SubjectMean, subject_mean
 POINTS = 68
 """Landmarks in iBUG's order."""
 REGIONS = ("brows", "eyes", "nose", "cheeks", "mouth", "rest of the face", "outside the face")
-"""The first five are those of the generated faces' truth. The rest of the face is forehead and chin."""
+"""The first five are those of the generated faces' truth. The rest of the face is
+forehead, chin, and the gaps between."""
 ACTION_UNITS = {
     "brows": ("AU1", "AU2", "AU4"),
     "eyes": ("AU5", "AU7", "AU43", "AU45"),
@@ -41,7 +42,7 @@ _LEFT_CHEEK = (16, 15, 14, 13, 12, 54, 35, 42, 47, 46, 45)
 _SHAPES: tuple[tuple[str, tuple[int, ...], bool, float], ...] = (
     ("cheeks", _RIGHT_CHEEK, True, 0.0),
     ("cheeks", _LEFT_CHEEK, True, 0.0),
-    ("nose", (27, 31, 33, 35), True, 0.15),
+    ("nose", (27, 39, 31, 33, 35, 42), True, 0.1),
     ("mouth", tuple(range(48, 60)), True, 0.25),
     ("brows", tuple(range(17, 27)), False, 0.25),
     # From corner to corner, not along the lids: a closed eye is as large as an open one.
@@ -96,9 +97,7 @@ def _regions(points: NDArray[np.float64], size_px: int) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _draw(
-    draw: ImageDraw.ImageDraw, points: NDArray[np.float64], encloses: bool, margin_px: float, value: int
-) -> None:
+def _draw(draw: ImageDraw.ImageDraw, points: NDArray[np.float64], encloses: bool, margin_px: float, value: int) -> None:
     """An area, or a line, with all that lies within the margin around it."""
     path = [(float(x), float(y)) for x, y in points]
     if encloses:

@@ -19,8 +19,10 @@ LINES = (
     (*range(60, 68), 60),
 )
 """Of the 68 landmarks of iBUG."""
-LINE = 205
-"""Brightness of the lines, 0 to 255; they lie on the dark end of the map's colours."""
+LIGHT, DARK = 0.85, 0.1
+"""Brightness of the lines, on dark places of the map and on light ones."""
+STRONGEST = 0.75
+"""How much of the map a line covers."""
 _FINE = 3
 
 
@@ -40,7 +42,7 @@ def sketch(landmarks: Tensor | None, size_px: int, picture_px: int) -> NDArray[n
     if len(points) and np.isfinite(points).all():
         draw = ImageDraw.Draw(image)
         points = points * (image.width / size_px)
-        width = max(_FINE, round(image.width / 150))
+        width = max(_FINE, round(image.width / 130))
         if len(points) == 68:
             for line in LINES:
                 draw.line([(float(x), float(y)) for x, y in points[list(line)]], fill=255, width=width, joint="curve")
@@ -59,8 +61,11 @@ def _dots(draw: ImageDraw.ImageDraw, points: NDArray[np.float64], width: int) ->
         draw.ellipse((float(x) - 2 * width, float(y) - 2 * width, float(x) + 2 * width, float(y) + 2 * width), fill=255)
 
 
-def drawn_face(colours: NDArray[np.float64], lines: NDArray[np.float64], strongest: float = 0.7) -> NDArray[np.float64]:
+def drawn_face(
+    colours: NDArray[np.float64], lines: NDArray[np.float64], strongest: float = 0.75
+) -> NDArray[np.float64]:
     """A map's colours, (P, P, 3) in 0..1, with the lines of a face, (P, P), over them."""
-    cover = strongest * lines[..., None]
-    mixed: NDArray[np.float64] = (1 - cover) * colours + cover * LINE / 255
+    cover = STRONGEST * lines[..., None]
+    ink = np.where(colours @ [0.2126, 0.7152, 0.0722] > 0.5, DARK, LIGHT)[..., None]
+    mixed: NDArray[np.float64] = (1 - cover) * colours + cover * ink
     return mixed

@@ -44,6 +44,7 @@ def test_the_inflation_of_a_frame_head_is_written_and_marked(painseq, frames, tm
     assert len(rows) == 3 * 2 * 2
     for row in rows:
         assert ("LEAKY" in row["protocol"]) == (row["inflation"] != "")
+    assert "LEAKY" in (out / "figures" / "figures.json").read_text()
     page = (out / "report.html").read_text()
     assert "LEAKY frame folds" in page and "person trained on" in page
     items = {}

@@ -337,7 +337,7 @@ def test_mistakes_are_found_before_anything_is_extracted(written, small, tmp_pat
         (changed("electrical", truth=None), "labels of all 6 test clips of electrical are hidden"),
         (changed("heat", "--data.options.store=there"), "no store; stores are named under the extractors"),
         (changed("heat", "--data.options.split.validation_share=0"), "heat needs subjects to train on"),
-        (written(heads={"linear": ["--trainer.max_epochs=2"]}), "head linear: begin its options"),
+        (written(heads={"linear": ["--trainer.max_epochs=2"]}), "The head linear of the plan: No head to fit"),
     ):  # fmt: skip
         with pytest.raises(PainseqError, match=f"(?s){words}"):
             transfer(path, tmp_path / "out")

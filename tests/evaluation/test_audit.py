@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from data_modules import AI4Pain
 from painseq.classifier import PainClassifier
 from painseq.datamodule import DataOptions, SplitOptions
-from painseq.errors import PainseqError
+from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import Predictions, score
 from painseq.evaluation.audit import (
     CLIP_FOLDS,
@@ -334,3 +334,15 @@ def test_with_a_number_of_epochs_the_part_for_early_stopping_is_trained_on(data,
     predictions = fit_protocol(make, data, items, SUBJECT_FOLDS, folds, tmp_path, options, epochs=1)
     assert sorted(predictions.clip_ids) == sorted(items.names)
     assert len(list(tmp_path.rglob("last.ckpt"))) == 2 and not list(tmp_path.rglob("best.ckpt"))
+
+
+def test_an_extractor_that_saw_anybody_leaks_in_every_fold_and_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(data), "extractor_trained_on", ("ai4pain/S01",))
+    items = audit_items(data, "clips")
+    folds = folds_of(items.target.numpy(), groups_of(items, SUBJECT_FOLDS), 2, seed=0)
+
+    def make() -> PainClassifier:
+        return PainClassifier(head=lambda in_shape, outputs: LSTM(in_shape, outputs))
+
+    with pytest.raises(LeakError, match="The extractor was fitted on 1 subject"):
+        fit_protocol(make, data, items, SUBJECT_FOLDS, folds, tmp_path, FitOptions(max_epochs=1, accelerator="cpu"))

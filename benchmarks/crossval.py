@@ -1,0 +1,220 @@
+"""Leave-one-subject-out cross-validation of the LSTM on features of BioVid's size, against fitting fold by fold.
+
+    python benchmarks/crossval.py            # on a CPU: 3 folds of 2 epochs, and from these all 87
+    python benchmarks/crossval.py --whole    # all folds, as many epochs as early stopping takes: on a GPU
+    python benchmarks/crossval.py --write    # and record the table in benchmarks/RESULTS.md
+
+Generated: 87 subjects, 5 classes x 20 clips, 138 frames of 1024 random fp16 features, written through the real store;
+the extractor is VGG16 with fc-1024, random weights. The plain way is `painseq fit` and the prediction of its test
+subject for each fold, one after the other in one process: each opens and reads the store anew and builds the extractor
+anew, with the logger and the two checkpoints an epoch that `fit` has by default. The other way is what `painseq
+crossval` does. First it is checked that both give the same predictions, fold by fold; then both are timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from painseq.checkpoint import load
+from painseq.cli.crossval import folds_of
+from painseq.cli.experiment import ExperimentCLI
+from painseq.cli.fit import fit
+from painseq.cli.fold_jobs import Fit, device_of, recipes_of, runner
+from painseq.evaluation import read_predictions
+from painseq.evaluation.predict import predict_part
+from painseq.extractors import VGG16
+from painseq.features import ClipFeatures, StoreWriter
+from painseq.splits import Split
+
+LABELS = ("BL1", "PA1", "PA2", "PA3", "PA4")
+FRAMES, WIDTH, FPS = 138, 1024, 25.0
+SILENT = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def generate(root: Path, subjects: int, clips: int) -> None:
+    """Clips of every class for every subject, as a table and as a store."""
+    extractor, random = VGG16(None, fc=True), np.random.default_rng(0)
+    made = {**extractor.spec(), "fingerprint": extractor.fingerprint()}
+    spec: dict[str, object] = {"extractor": made, "face": None, "sampling": {"fps": FPS}}
+    present, times_s = torch.ones(FRAMES, dtype=torch.bool), torch.arange(FRAMES, dtype=torch.float64) / FPS
+    with (
+        (root / "clips.csv").open("w", newline="", encoding="utf-8") as file,
+        StoreWriter(root / "store", spec, "float16", extractor) as writer,
+    ):
+        table = csv.writer(file)
+        table.writerow(["clip_id", "subject_id", "video", "label"])
+        for subject in range(subjects):
+            for kind, label in enumerate(LABELS):
+                for number in range(clips):
+                    clip_id = f"s{subject:02d}-{label}-{number:02d}"
+                    table.writerow([clip_id, f"s{subject:02d}", f"{clip_id}.mp4", label])
+                    features = torch.from_numpy(random.standard_normal((FRAMES, WIDTH), dtype=np.float32))
+                    # A trace of the class, so that there is something to learn.
+                    features[:, kind] += 0.3
+                    writer.add(clip_id, ClipFeatures(features.half(), present, times_s, None), "generated")
+
+
+def options(root: Path, gpu: bool) -> list[str]:
+    """What both ways are told."""
+    data: dict[str, object] = {"root": str(root), "name": "biovid_sized", "manifest": str(root / "clips.csv")}
+    data["classes"], data["options"] = (
+        list(LABELS),
+        {"labels": "native", "store": str(root / "store"), "split": {"protocol": "loso"}},
+    )
+    config = {
+        "data": {"class_path": "data_modules.Folder", "init_args": data},
+        "trainer": {"accelerator": "gpu" if gpu else "cpu"},
+    }
+    (root / "data.yaml").write_text(json.dumps(config), encoding="utf-8")
+    return ["--config", "configs/head/lstm.yaml", "--config", str(root / "data.yaml")]
+
+
+def plain(args: list[str], folds: int, out: Path) -> float:
+    """Fold by fold; seconds."""
+    begin = time.perf_counter()
+    for fold in range(folds):
+        chosen = [*args, "--data.options.split.fold", str(fold)]
+        run = fit([*chosen, *SILENT, "--out", str(out / f"fold-{fold:02d}")])
+        data = ExperimentCLI("evaluate", chosen).datamodule
+        model = load(run / "best.ckpt")
+        predict_part(model, data, "test").write_csv(run / "predictions.csv")
+    return time.perf_counter() - begin
+
+
+def together(args: list[str], folds: int, out: Path, jobs: int, threads: int) -> tuple[float, float]:
+    """With shared features; seconds until they are read and the processes are up, and seconds of the folds."""
+    begin = time.perf_counter()
+    cli, recipes = ExperimentCLI("crossval", [*args, "--out", str(out)]), recipes_of([*args, "--out", str(out)], [])
+    data, device = cli.datamodule, device_of(recipes[0])
+    chosen = folds_of(data, out, 1)[:folds]
+    data.everything()
+    again: tuple[list[str], list[Path]] = ([*args, "--out", str(out)], [])
+    with runner(recipes, data, again, jobs, threads, device) as run:
+        if jobs > 1:
+            # A fold that cannot be fitted needs no time, and comes back when its process is up.
+            nothing = Fit(out / "nothing", Split("none", (), (), ()))
+            list(run([nothing] * jobs))
+        ready = time.perf_counter()
+        for done in run([Fit(fold.out, fold.split) for fold in chosen]):
+            assert done.left_out is None, done
+    return ready - begin, time.perf_counter() - ready
+
+
+def check(args: list[str], out: Path, gpu: bool) -> str:
+    """Both ways on two folds of one epoch, one thread each: how far apart their probabilities are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    short = [*args, "--trainer.max_epochs", "1"]
+    plain(short, 2, out / "plain")
+    torch.set_num_threads(threads)
+    together(short, 2, out / "together", 1, 1)
+    together(short, 2, out / "processes", 2, 1)
+    apart = 0.0
+    for fold in ("fold-00", "fold-01"):
+        one, *others = (
+            read_predictions(out / way / fold / "predictions.csv") for way in ("plain", "together", "processes")
+        )
+        for other in others:
+            assert one.clip_ids == other.clip_ids and np.array_equal(one.truth, other.truth)
+            apart = max(apart, float(np.abs(one.probabilities - other.probabilities).max()))
+    most = 1e-2 if gpu else 0.0
+    if apart > most:
+        raise SystemExit(f"Predictions differ by {apart:.2g}, more than {most:g}; nothing is timed.")
+    return f"Same predictions in both ways, and in two processes: largest difference of a probability {apart:g}."
+
+
+def measure(args: list[str], out: Path, folds: int, all_folds: int, jobs: list[int], threads: list[int]) -> list[str]:
+    """Rows of the table."""
+    cores = torch.get_num_threads()
+    seconds = plain(args, folds, out / "plain")
+    shutil.rmtree(out / "plain")
+    whole = seconds / folds * all_folds
+    rows = [f"| fold by fold, {cores} threads | – | {seconds / folds:.1f} | {whole / 60:.0f} | 1 |"]
+    for number, each in zip(jobs, threads, strict=True):
+        ready, fitting = together(args, folds, out / f"together-{number}-{each}", number, each)
+        ours = ready + fitting / folds * all_folds
+        rows.append(
+            f"| crossval, {number} at a time, {each} thread(s) each | {ready:.1f} | {fitting / folds:.1f} "
+            f"| {ours / 60:.0f} | {whole / ours:.2f} |"
+        )
+        shutil.rmtree(out / f"together-{number}-{each}")
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--subjects", type=int, default=87)
+    parser.add_argument("--clips", type=int, default=20, help="clips of each class of each subject")
+    parser.add_argument(
+        "--folds", type=int, default=4, help="folds to time, unless --whole; a multiple of the jobs is fair"
+    )
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of these")
+    parser.add_argument("--whole", action="store_true", help="all folds, until early stopping")
+    parser.add_argument("--jobs", type=int, nargs="+", help="how many folds at a time to measure")
+    parser.add_argument("--threads", type=int, nargs="+", help="threads of each fold, for each of the jobs")
+    parser.add_argument("--gpu", action="store_true", help="on a GPU")
+    parser.add_argument("--write", action="store_true", help="record the table in benchmarks/RESULTS.md")
+    options_given = parser.parse_args()
+    gpu, cores = options_given.gpu, os.cpu_count() or 1
+    if gpu and not torch.cuda.is_available():
+        print("On a GPU: pending, there is none here.")
+        return 1
+    jobs = options_given.jobs or ([1, 2, 4] if gpu else [1, 1, cores])
+    threads = options_given.threads or ([1] * len(jobs) if gpu else [cores, 1, 1])
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("painseq").setLevel(logging.ERROR)
+    folds = options_given.subjects if options_given.whole else options_given.folds
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        generate(root, options_given.subjects, options_given.clips)
+        args = options(root, gpu)
+        agreement = check(args, root / "check", gpu)
+        print(agreement, flush=True)
+        args += [] if options_given.whole else ["--trainer.max_epochs", str(options_given.epochs)]
+        rows = measure(args, root, folds, options_given.subjects, jobs, threads)
+    device = torch.cuda.get_device_name() if gpu else f"{cores} cores, {platform.machine()}"
+    clips = options_given.subjects * len(LABELS) * options_given.clips
+    timed = (
+        "all folds, with early stopping"
+        if options_given.whole
+        else f"{folds} folds of at most {options_given.epochs} epochs; the minutes of all folds EXTRAPOLATED from these"
+    )
+    table = "\n".join(
+        [
+            f"{device}, Python {platform.python_version()}. {options_given.subjects} subjects, {clips} clips of "
+            f"{FRAMES} frames x {WIDTH}; {timed}. {agreement}",
+            "",
+            f"| way | until ready, s | a fold, s | all {options_given.subjects} folds, min | times faster |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+    print(table)
+    if options_given.write:
+        marker = "crossval_gpu" if gpu else "crossval"
+        begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+        text = RESULTS.read_text(encoding="utf-8")
+        new = re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
+        RESULTS.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""An explanation as a video: the map of each frame, and the curves over time with a line that moves along."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from painseq.explain.attribution import Attribution
+from painseq.explain.drawing import BLUE, map_picture
+from painseq.video.writing import write_video
+
+PANEL_PX = 288
+CURVES_PX = 432
+_CURSOR = (214, 90, 49)
+Curve = tuple[np.ndarray, np.ndarray, str]
+"""Moments (N,), values (N,) in 0..1 or -1..1, and what they are."""
+
+
+def write_overlay_video(
+    path: Path, attribution: Attribution, show_faces: bool, curves: Sequence[Curve] = (), cut: float = 0.0
+) -> int:
+    """Write an MP4 with a frame for each of the clip's, at the clip's rate.
+
+    Args:
+        path: ends in .mp4.
+        attribution: with maps.
+        show_faces: draw the crops under the maps; without it no pixel of them is drawn, but the lines of a face from
+            the landmarks, where the clip has any.
+        curves: as for `film_strip`; none leaves the map alone.
+        cut: see `Attribution.heat`.
+
+    Returns:
+        Number of frames.
+
+    Raises:
+        PainseqError: no maps, or the file cannot be written.
+    """
+    moments = attribution.times_s.numpy()
+    fps = 1 / float(np.median(np.diff(moments))) if len(moments) > 1 else 1.0
+    return write_video(path, overlay_frames(attribution, show_faces, curves, cut), fps)
+
+
+def overlay_frames(
+    attribution: Attribution, show_faces: bool, curves: Sequence[Curve] = (), cut: float = 0.0
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames of `write_overlay_video`, (H, W, 3); a frame without a face is dark, and says so."""
+    clip, heat = attribution.clip, attribution.heat(cut).numpy()
+    moments = clip.times_s.numpy()
+    drawn = _Curves(curves, moments) if curves else None
+    font = ImageFont.load_default(size=14)
+    for frame, moment in enumerate(moments):
+        present = bool(clip.present[frame])
+        points = clip.landmarks[frame] if present and clip.landmarks is not None else None
+        face = clip.x[frame].byte().permute(1, 2, 0).numpy() if show_faces and present else None
+        panel = Image.fromarray((map_picture(heat[frame], points, face, PANEL_PX) * 255).round().astype(np.uint8))
+        said = f"{moment:.1f} s" if present else f"{moment:.1f} s, no face"
+        # Dark below, since the face may be light.
+        ImageDraw.Draw(panel).text((8, PANEL_PX - 24), said, "white", font, stroke_width=2, stroke_fill="black")
+        picture = np.asarray(panel)
+        yield picture if drawn is None else np.concatenate([picture, drawn.at(float(moment))], axis=1)
+
+
+class _Curves:
+    """Curves below one another, drawn once."""
+
+    def __init__(self, curves: Sequence[Curve], moments_s: NDArray[np.float64]) -> None:
+        figure = Figure(figsize=(CURVES_PX / 100, PANEL_PX / 100), dpi=100, layout="constrained")
+        panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (times_s, values, what) in zip(panels, curves, strict=True):
+            axes.plot(times_s, values, color=BLUE, linewidth=1.4)
+            axes.set_ylim(-1 if np.nanmin(values) < 0 else 0, 1)
+            axes.set_ylabel(what, fontsize=7)
+            axes.tick_params(labelsize=7)
+            axes.spines[["top", "right"]].set_visible(False)
+        panels[-1].set_xlim(float(moments_s[0]), max(float(moments_s[-1]), float(moments_s[0]) + 1e-3))
+        panels[-1].set_xlabel("seconds", fontsize=7)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+        self.picture = np.asarray(Image.open(buffer).convert("RGB"))
+        self.axes = panels
+
+    def at(self, moment_s: float) -> NDArray[np.uint8]:
+        """The curves with a line at this moment."""
+        picture = self.picture.copy()
+        for axes in self.axes:
+            box = axes.bbox
+            column = round(float(axes.transData.transform((moment_s, 0.0))[0]))
+            column = min(max(column, 1), picture.shape[1] - 2)
+            picture[PANEL_PX - round(box.y1) : PANEL_PX - round(box.y0), column - 1 : column + 1] = _CURSOR
+        return picture
