@@ -20,7 +20,7 @@ from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
     from painseq.checkpoint import PainModel, VideoPrediction
-    from painseq.explain import Attribution, Method
+    from painseq.explain import Attribution, KnownUnits, Method
     from painseq.faces import Locator
 
 log = logging.getLogger("painseq")
@@ -103,6 +103,7 @@ class Explained:
         space: of the crops; None for a model that is not given the picture.
         time: of the features, or of the crops where the head takes them itself.
         faces: whether faces may be drawn.
+        known: the action units of `time`'s frames, where they are known.
     """
 
     video: Path
@@ -110,32 +111,52 @@ class Explained:
     space: Attribution | None
     time: Attribution
     faces: bool
+    known: KnownUnits | None
 
-    def picture(self) -> bytes:
-        """A film strip, below it the class's probability (or the number) and the frames' relevance; a PNG."""
-        from painseq.explain import film_strip
+    def curves(self) -> list[tuple[np.ndarray, np.ndarray, str]]:
+        """The class's probability (or the number), the frames' relevance, and PSPI where it is known."""
+        from painseq.explain.known_units import HIGHEST_PSPI
 
         prediction, time = self.prediction, self.time
         if prediction.label is not None:
-            said = f"predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f})"
             rows = prediction.frame_probabilities[:, time.target]
         else:
-            said = f"estimated {prediction.value:.2f}"
             rows = prediction.frame_values / max(float(np.abs(prediction.frame_values).max()), 1e-9)
         relevance = time.over_time.numpy()
         relevance = np.where(time.present.numpy(), relevance / max(float(np.abs(relevance).max()), 1e-12), np.nan)
-        shown = self.space or time
+        moments = time.times_s.numpy()
+        curves = [
+            (prediction.frame_times_s, rows, f"{time.class_name}\n({prediction.frame_meaning})"),
+            (moments, relevance, f"relevance\n({time.method})"),
+        ]
+        if self.known is not None and np.isfinite(self.known.pspi).any():
+            curves.append((moments, self.known.pspi / HIGHEST_PSPI, f"PSPI / {HIGHEST_PSPI}\n({self.known.source})"))
+        return curves
+
+    @property
+    def cut(self) -> float:
+        """See `Attribution.heat`."""
+        return CUT if self.space is not None and self.space.method in PEAKED else 0.0
+
+    def picture(self) -> bytes:
+        """A film strip with the curves below it; a PNG."""
+        from painseq.explain import film_strip
+
+        prediction = self.prediction
+        if prediction.label is not None:
+            said = f"predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f})"
+        else:
+            said = f"estimated {prediction.value:.2f}"
+        shown = self.space or self.time
         return film_strip(
             shown.clip.x,
-            None if self.space is None else self.space.heat(CUT if self.space.method in PEAKED else 0.0),
+            None if self.space is None else self.space.heat(self.cut),
             shown.present,
             shown.times_s,
             f"{shown.method} for {shown.class_name}; {said}",
             self.faces,
-            curves=[
-                (prediction.frame_times_s, rows, f"{time.class_name}\n({prediction.frame_meaning})"),
-                (time.times_s.numpy(), relevance, f"relevance\n({time.method})"),
-            ],
+            curves=self.curves(),
+            landmarks=shown.clip.landmarks,
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -199,7 +220,15 @@ def explanation(
     Raises:
         PainseqError: no face, an unknown class, a method or layer that does not fit the model, an unreadable file.
     """
-    from painseq.explain import explain, features_of, frames_of_video, list_layers, space_methods, time_methods
+    from painseq.explain import (
+        explain,
+        features_of,
+        frames_of_video,
+        known_units,
+        list_layers,
+        space_methods,
+        time_methods,
+    )
     from painseq.explain.by_input import MOST_STEPS
     from painseq.synthetic import is_generated
 
@@ -235,7 +264,8 @@ def explanation(
     log.info(
         "%s: %s, score %.3f.%s", video.name, when.class_name, when.score, "" if faces else " Faces not drawn."
     )  # fmt: skip
-    return Explained(video, prediction, where, when, faces)
+    known = known_units(video, when.times_s.numpy(), start_s, image_fps)
+    return Explained(video, prediction, where, when, faces, known)
 
 
 def _check_method(option: str, method: str | None, known: Sequence[str]) -> None:
@@ -276,7 +306,9 @@ def _facts(attribution: Attribution) -> dict[str, object]:
 
 
 def _write(explained: Explained, out: Path) -> None:
-    """A PNG; or a folder with the picture, explanation.json, frames.csv and the maps as maps.npz."""
+    """A PNG; or a folder with picture and video, explanation.json, frames.csv and the maps as maps.npz."""
+    from painseq.explain import write_overlay_video
+
     picture = explained.picture()
     try:
         if _is_png(out):
@@ -296,6 +328,7 @@ def _write(explained: Explained, out: Path) -> None:
             np.savez_compressed(
                 out / "maps.npz", maps=maps, times_s=space.times_s.numpy(), present=space.present.numpy()
             )
+            write_overlay_video(out / "overlay.mp4", space, explained.faces, explained.curves(), explained.cut)
     except OSError as error:
         raise PainseqError(f"{out} cannot be written: {error}.") from error
 

@@ -43,6 +43,7 @@ class ExplainedClip:
         truth: its class, or number; empty where it is hidden.
         explained: the class whose score is explained; the scale's name for a model of a scale.
         score: of it, see `painseq.explain.score_of`.
+        layer: looked at, for gradcam.
         blinks: None where the clip has no blink.
     """
 
@@ -50,6 +51,7 @@ class ExplainedClip:
     truth: str
     explained: str
     score: float
+    layer: str | None
     shares: RegionShares
     blinks: BlinkClip | None
 
@@ -99,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
         "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
         "checkpoints": [str(path) for path in config["average_checkpoints"] or [config["checkpoint"]]],
         "method": wish.method,
-        "layer": wish.layer,
+        "layer": done[0].layer,
         "class": config["class_name"],
         "landmarks": config["landmarks"] or "of the model's own locator",
         "clips": len(done),
@@ -227,7 +229,7 @@ def _explain(
             shares = region_shares(found)
             blinks = check_blinks(model, found, *blink_frames(frames, known))
             truth = _truth(clip, data.scheme)
-            done.append(ExplainedClip(clip, truth, found.class_name, found.score, shares, blinks))
+            done.append(ExplainedClip(clip, truth, found.class_name, found.score, found.layer, shares, blinks))
             step(len(skipped))
     if not done:
         clip_id, reason = next(iter(skipped.items()))
@@ -335,13 +337,17 @@ def _tell(
         caption="Shares of the attribution and, in brackets, of the area. Research software, no medical device."
     )
     for name in ("region", "action units", *tables):
-        table.add_column(name, justify="left" if name in ("region", "action units") else "right")
+        about = name in ("region", "action units")
+        table.add_column(name, justify="left" if about else "right", no_wrap=name == "region")
     for rows in zip(*tables.values(), strict=True):
         units = " ".join(unit.removeprefix("AU") for unit in ACTION_UNITS[rows[0].region])
         table.add_row(rows[0].region, units, *map(_cell, rows))
     Console().print(table)
     for name, check in blinks.items():
-        Console().print(f"Blinks, {name} ({check.clips} clips): {check.verdict}", highlight=False)
+        Console().print(
+            f"Blinks, {name} ({check.clips} clips of {check.area.interval.subjects} people): {check.verdict}",
+            highlight=False,
+        )
     layer = "" if details["layer"] is None else f", layer {details['layer']}"
     log.info(
         "%s%s, %d clips of %d people.", details["method"], layer, len(done), len({r.clip.subject_id for r in done})
@@ -357,5 +363,5 @@ def _cell(row: RegionRow) -> str:
     if row.share.value is None or row.area.value is None:
         return "-"
     low, high = row.share.interval.low, row.share.interval.high
-    ends = "" if low is None or high is None else f" {low:.2f}..{high:.2f}"
-    return f"{row.share.value:.2f}{ends} ({row.area.value:.2f})"
+    ends = "" if low is None or high is None else f"\n{low:.2f}..{high:.2f}"
+    return f"{row.share.value:.2f} ({row.area.value:.2f}){ends}"

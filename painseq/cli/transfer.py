@@ -384,8 +384,11 @@ class Transfer:
         found = []
         for cell, runs in self.runs.items():
             own = self.plan.within_cell(cell)
-            within = {key: self.scored[fit_of(own, *key), cell.target] for key in self.runs[own]}
-            scored = {key: self.scored[fit_of(cell, *key), cell.target] for key in runs}
+            scored = {run: self.scored[fit_of(cell, *run), cell.target] for run in runs}
+            if all(fit_of(cell, *run) == fit_of(own, *run) for run in runs):
+                found.append(cell_result(cell, scored, None, "this is it"))
+                continue
+            within = {run: self.scored[fit_of(own, *run), cell.target] for run in self.runs[own]}
             found.append(cell_result(cell, scored, within, self.plan.within_is(cell.target)))
         return found
 

@@ -107,7 +107,7 @@ def _single_runs(
         cell, own = result.cell, plan.within_cell(result.cell)
         for seed, draw in result.runs:
             run = {(seed, draw): scored[fit_of(cell, seed, draw), cell.target]}
-            within = {(seed, 0): scored[fit_of(own, seed, 0), cell.target]}
+            within = None if result.gap is None else {(seed, 0): scored[fit_of(own, seed, 0), cell.target]}
             rows.append((cell_result(cell, run, within, result.within), str(seed), str(draw)))
     return rows
 
@@ -176,19 +176,18 @@ def _table(plan: TransferPlan, results: Results, question: Question) -> Table:
     baselines = f"majority class {number(chosen[0].majority)}, chance {number(chosen[0].chance)}"
     caption = f"{MEANING[question]} Balanced accuracy; {baselines}. Gap: own minus score."
     table = Table(title=QUESTIONS[question], caption=escape(caption))
-    for name in ("From", "To", "Head"):
-        table.add_column(name)
+    table.add_column("From, to")
+    table.add_column("Head")
     for name in ("Score", "Own", "Gap", *plan.controls):
         table.add_column(escape(name), justify="right")
     for result in chosen:
         cell, gap = result.cell, result.gap
         table.add_row(
-            *map(escape, (cell.source, cell.target, cell.head)),
+            escape(f"{cell.source}, {cell.target}"),
+            escape(cell.head),
             _short(result),
             number(results[plan.within_cell(cell)].value),
-            "–"
-            if gap is None
-            else f"{_signed(gap.value)}\n{_signed(gap.interval.low)} to {_signed(gap.interval.high)}",
+            "" if gap is None else f"{_signed(gap.value)}\n{_signed(gap.interval.low)}, {_signed(gap.interval.high)}",
             *(number(results[control].value) for control in plan.controls_of(cell)),
         )
     return table
@@ -196,16 +195,16 @@ def _table(plan: TransferPlan, results: Results, question: Question) -> Table:
 
 def _curve_table(curves: Mapping[tuple[str, str, str, str], Sequence[CellResult]]) -> Table:
     fewer = sorted({result.cell.k or 0 for curve in curves.values() for result in curve[:-1]})
-    caption = f"{MEANING['subjects']} Balanced accuracy by k; all: how many these are."
+    caption = f"{MEANING['subjects']} Balanced accuracy by k; all: how many these are. The page has the intervals."
     table = Table(title=QUESTIONS["subjects"], caption=escape(caption))
-    for name in ("From", "To", "Head"):
-        table.add_column(name)
+    table.add_column("From, to")
+    table.add_column("Head")
     for name in (*map(str, fewer), "all"):
         table.add_column(name, justify="right")
     for (source, target, _, head), curve in curves.items():
-        by_k = {result.cell.k: _short(result) for result in curve[:-1]}
-        last = f"{_short(curve[-1])}\n({curve[-1].cell.k})"
-        table.add_row(*map(escape, (source, target, head)), *(by_k.get(k, "") for k in fewer), last)
+        by_k = {result.cell.k: number(result.value) for result in curve[:-1]}
+        last = f"{number(curve[-1].value)} ({curve[-1].cell.k})"
+        table.add_row(escape(f"{source}, {target}"), escape(head), *(by_k.get(k, "") for k in fewer), last)
     return table
 
 
@@ -330,9 +329,10 @@ def _numbers(result: CellResult) -> list[str]:
 
 def _gap(result: CellResult) -> list[str]:
     gap = result.gap
-    if gap is None or gap.value is None or gap.interval.low is None or gap.interval.high is None:
-        return ["–" if gap is None or gap.value is None else f"{gap.value:+.3f}", "none"]
-    return [f"{gap.value:+.3f}", f"{gap.interval.low:+.3f} to {gap.interval.high:+.3f}"]
+    if gap is None or gap.value is None:
+        return ["–", ""]
+    low, high = gap.interval.low, gap.interval.high
+    return [f"{gap.value:+.3f}", "no interval" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"]
 
 
 def _ends(result: CellResult) -> str:

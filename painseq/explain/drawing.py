@@ -44,19 +44,20 @@ def film_strip(
         show_faces: draw the crops under the maps and above them; without it no pixel of them is drawn, since faces of
             patients are not for reports.
         curves: of each, moments (N,), values (N,) in 0..1, or in -1..1 if any is negative, and what they are.
-        frames: how many frames to draw, evenly spaced over the clip.
+        frames: how many frames to draw: of as many equal stretches of the clip the one whose map is strongest.
         landmarks: (T, L, 2) in pixels of the crop; where no face is shown, one is drawn from them over the map.
 
     Returns:
         A PNG.
     """
     real = np.flatnonzero(present.numpy())
-    chosen = real[np.linspace(0, len(real) - 1, min(frames, len(real))).round().astype(int)]
+    stretches = np.array_split(real, min(frames, len(real)))
+    chosen = [] if heat is None else [part[int(heat[part].flatten(1).amax(dim=1).argmax())] for part in stretches]
     rows = 0 if heat is None else (2 if show_faces else 1)
     ratios = [1.0] * rows + [0.7] * len(curves)
-    figure = Figure(figsize=(1.35 * len(chosen) + 0.6, 1.45 * sum(ratios) + 0.7), dpi=110, layout="constrained")
-    grid = figure.add_gridspec(len(ratios), len(chosen), height_ratios=ratios)
-    for column, frame in enumerate(chosen if heat is not None else ()):
+    figure = Figure(figsize=(1.35 * len(stretches) + 0.6, 1.45 * sum(ratios) + 0.7), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(len(ratios), len(stretches), height_ratios=ratios)
+    for column, frame in enumerate(chosen):
         assert heat is not None
         points = None if landmarks is None else landmarks[frame]
         face = crops[frame].permute(1, 2, 0).numpy() if show_faces else None
@@ -152,7 +153,7 @@ def region_bars(tables: Mapping[str, Sequence[RegionRow]], title: str, kind: Lit
             axes.tick_params(axis="y", length=0)
             axes.spines[["top", "right", "left"]].set_visible(False)
             axes.spines["bottom"].set_color(GREY)
-            axes.set_xlim(left=0)
+        panels[0].set_xlim(left=0)
         panels[0].invert_yaxis()
         figure.legend(
             [bars, marks],

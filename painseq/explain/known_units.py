@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.action_units import PRESENCES, read_action_units, table_of
+from painseq.errors import PainseqError
 from painseq.faces.openface import nearest_rows
 from painseq.synthetic import truth_folder
 from painseq.synthetic.writing import MARKER
 from painseq.video import bare_name
+
+log = logging.getLogger("painseq")
 
 HIGHEST_PSPI = 16
 _CLOSED = 2.5
@@ -43,22 +47,30 @@ def known_units(
 ) -> KnownUnits | None:
     """Action units at some moments of a video; None where nothing is known.
 
+    A table that nobody named and that cannot be read is told in the log, and counts as none.
+
     Args:
         times_s: (T,) seconds since `start_s`.
         image_fps: images a second, where the video is a folder of them.
         action_units: OpenFace's table; None: `<video without suffix>.csv` beside it, if it is there.
 
     Raises:
-        PainseqError: the table cannot be read, or tells of another time.
+        PainseqError: the table that is named cannot be read, or tells of another time.
     """
     moments = start_s + times_s
     truth = _truth_of(video)
     if truth is not None:
         return _of_truth(truth, moments)
     table = table_of(video) if action_units is None else action_units
-    if not table.is_file():
+    if action_units is None and not table.is_file():
         return None
-    units = read_action_units(table, image_fps).at(moments)
+    try:
+        units = read_action_units(table, image_fps).at(moments)
+    except PainseqError as error:
+        if action_units is not None:
+            raise
+        log.warning("Not used as a table of action units: %s", error)
+        return None
     return KnownUnits("OpenFace", units.pspi(), units.presence[:, PRESENCES.index(45)] == 1)
 
 
