@@ -154,8 +154,10 @@ def _prepare(cli: ExperimentCLI, data: PainDataModule, folds: Sequence[Fold]) ->
         "pipeline": data.pipeline,
         "folds": [{"repeat": fold.repeat, "fold": fold.number, **fold.split.to_dict()} for fold in folds],
     }
-    if not (out / "folds.json").is_file():
-        make_run_folder(out)
+    if not (out / "folds.json").is_file() or not any(out.rglob("run.json")):
+        # A mistake before the first fold was whole must not keep the mended command out.
+        if not (out / "folds.json").is_file():
+            make_run_folder(out)
         (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         # The second file: with it, the folder can be gone on with.
         write_json(out / "folds.json", content)

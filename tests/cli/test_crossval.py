@@ -298,6 +298,8 @@ def test_an_extractor_that_saw_the_subjects_stops_all_folds(painseq, tmp_path):
     said = painseq("crossval", *made, "--out", tmp_path / "out")
     assert said.code == 1 and "The extractor was fitted on 1 subject (own/b)" in said.err
     assert not (tmp_path / "out" / "metrics.json").exists()
+    (tmp_path / "own" / "npz" / "source.json").write_text(json.dumps({"trained_on": []}))
+    assert painseq("crossval", *made, "--trainer.max_epochs", "1", "--out", tmp_path / "out").code == 0
 
 
 @pytest.mark.parametrize(
