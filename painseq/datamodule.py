@@ -318,8 +318,8 @@ class PainDataModule(pl.LightningDataModule):
             raise PainseqError(
                 f"{len(lacking)} of {len(self.split.subjects(part))} subjects of {part}, such as {lacking[0]}, have "
                 f"fewer than {self.options.baseline_clips} clips known to be "
-                f"{self.scheme.class_names[0] if self.scheme.scale is None else f'{self.scheme.scale.name} 0'}, so they "
-                "have no baseline. Lower baseline_clips, or leave it out."
+                f"{self.scheme.class_names[0] if self.scheme.scale is None else f'{self.scheme.scale.name} 0'}, so "
+                "they have no baseline. Lower baseline_clips, or leave it out."
             )
         return baseline
 
