@@ -54,8 +54,8 @@ def sketch(landmarks: Tensor | None, size_px: int, picture_px: int) -> NDArray[n
 
 
 def _dots(draw: ImageDraw.ImageDraw, points: NDArray[np.float64], width: int) -> None:
-    middle, reach = points.mean(axis=0), np.maximum(np.ptp(points, axis=0).max(), 1.0)
-    (x0, y0), (x1, y1) = middle - reach * [0.9, 1.15], middle + reach * [0.9, 1.15]
+    middle, reach = points.mean(axis=0), np.ptp(points, axis=0).max() * np.array([0.9, 1.15])
+    (x0, y0), (x1, y1) = middle - reach, middle + reach
     draw.ellipse((float(x0), float(y0), float(x1), float(y1)), outline=255, width=width)
     for x, y in points:
         draw.ellipse((float(x) - 2 * width, float(y) - 2 * width, float(x) + 2 * width, float(y) + 2 * width), fill=255)
