@@ -23,7 +23,7 @@ from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.fitting import best_epoch
 from painseq.spec import difference
-from painseq.splits import every_fold, inner_splits
+from painseq.splits import check_no_leak, every_fold, inner_splits, qualified
 
 log = logging.getLogger("painseq")
 
@@ -65,6 +65,9 @@ def crossval(argv: Sequence[str]) -> Path:
     _check(data, config["repeats"], inner_folds, candidates, jobs, threads)
     recipes, out = recipes_of(argv, candidates), Path(config["out"])
     folds = folds_of(data, out, config["repeats"])
+    # Before the first fold is fitted: the one that would tell of it may be the last.
+    tested = {subject for fold in folds for subject in fold.split.test}
+    check_no_leak(data.extractor_trained_on, qualified(data.name, tested), "The extractor")
     _prepare(cli, data, folds)
     if data.options.view == "features":
         data.everything()

@@ -1,0 +1,201 @@
+"""Blinks: found, and held against the explanation."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from painseq.action_units import INTENSITIES, PRESENCES
+from painseq.errors import PainseqError
+from painseq.explain import Scorer, blink_check, blink_frames, check_blinks, explain, known_units
+from painseq.explain.blinks import BlinkClip, blinks_from_landmarks, eye_aspect_ratio, without_eyes
+from painseq.explain.regions import REGIONS, region_masks
+from painseq.synthetic.clips import ClipJob, draw_clip
+from painseq.synthetic.expression import AUS
+
+
+def drawn(subject, level, fps, size_px=64):
+    job = ClipJob(Path(), "a", "a", "a", "x", "electrical", level, 10.0, fps, size_px, 0, 2, subject, int(level))
+    return draw_clip(job)
+
+
+def test_the_aspect_ratio_is_that_of_the_paper():
+    points = torch.zeros(2, 68, 2)
+    eye = torch.tensor([[0.0, 0.0], [1.0, -1.0], [2.0, -1.0], [4.0, 0.0], [2.0, 1.0], [1.0, 0.5]])
+    points[:, 36:42], points[:, 42:48] = eye, 3 * eye + 7
+    points[1, 40] = float("nan")
+    assert eye_aspect_ratio(points)[0] == pytest.approx((1.5 + 2.0) / (2 * 4.0))
+    assert np.isnan(eye_aspect_ratio(points)[1])
+
+
+@pytest.mark.parametrize("fps", [8.0, 25.0])
+def test_blinks_of_generated_faces_are_found_from_landmarks(fps):
+    found, true, possible = [], [], []
+    for subject in range(8):
+        for level in (0, 1, 2):
+            drawing = drawn(subject, level, fps)
+            au = {name: drawing.course.au[:, column] for column, name in enumerate(AUS)}
+            found.append(
+                blinks_from_landmarks(torch.from_numpy(drawing.landmarks), torch.from_numpy(drawing.course.times_s))
+            )
+            true.append(au["AU45"] >= 2.5)
+            # Where pain or rest nearly shuts the eyes, a blink does not show.
+            possible.append((au["AU43"] < 1) & (au["AU7"] < 3))
+    found, true, possible = (np.concatenate(part) for part in (found, true, possible))
+    assert true[found].mean() > 0.9
+    assert found[true & possible].mean() > 0.85
+
+
+def test_eyes_closed_for_long_are_no_blink_and_unknown_landmarks_none():
+    drawing = drawn(0, 0, 25.0)
+    points = torch.from_numpy(drawing.landmarks[:1]).repeat(60, 1, 1)
+    shut = points[0].clone()
+    for first in (36, 42):
+        shut[first + 4 : first + 6] = shut[[first + 2, first + 1]] + 0.1
+    points[10:15] = shut
+    points[30:50] = shut
+    points[55] = float("nan")
+    times_s = torch.arange(60) / 25
+    assert np.flatnonzero(blinks_from_landmarks(points, times_s)).tolist() == [10, 11, 12, 13, 14]
+    assert not blinks_from_landmarks(points * float("nan"), times_s).any()
+    assert not blinks_from_landmarks(points[:1], times_s[:1]).any()
+
+
+def test_the_truth_of_a_generated_video_is_known(electrical):
+    video = electrical / "Train" / "S01" / "S01_No_Pain_1.mp4"
+    assert video.is_file()
+    truth = load_file(electrical.parent / "electrical_truth" / "Train" / "S01" / "S01_No_Pain_1.safetensors")
+    known = known_units(video, np.arange(20) / 3, start_s=10.0)
+    assert known.source == "truth"
+    assert np.allclose(known.pspi, truth["pspi"][30:50])
+    assert np.array_equal(known.blinks, truth["au"][30:50, AUS.index("AU45")] >= 2.5)
+    beyond = known_units(video, np.array([24.0, 99.0]))
+    assert np.isnan(beyond.pspi[1]) and not beyond.blinks[1]
+
+
+def openface(path, times_s, blinks):
+    names = [
+        "frame",
+        "timestamp",
+        "success",
+        *(f"AU{u:02d}_r" for u in INTENSITIES),
+        *(f"AU{u:02d}_c" for u in PRESENCES),
+    ]
+    rows = [", ".join(names)]
+    for number, (moment, blink) in enumerate(zip(times_s, blinks, strict=True), start=1):
+        values = {"frame": number, "timestamp": round(moment, 3), "success": 1, "AU04_r": 2.0, "AU45_c": int(blink)}
+        rows.append(", ".join(str(values.get(name, 0)) for name in names))
+    path.write_text("\n".join(rows) + "\n")
+
+
+def test_openfaces_table_beside_a_video_is_used(video, caplog):
+    times_s = np.arange(9) / 3
+    assert known_units(video, times_s) is None
+    blinks = times_s > 2
+    table = video.with_suffix(".csv")
+    openface(table, times_s, blinks)
+    known = known_units(video, times_s)
+    assert known.source == "OpenFace" and np.array_equal(known.blinks, blinks)
+    assert known.pspi.tolist() == (2.0 + blinks).tolist()
+    table.write_text("name, price\ntea, 3\n")
+    assert known_units(video, times_s) is None and "Not used as a table of action units" in caplog.text
+    with pytest.raises(PainseqError, match="no OpenFace table"):
+        known_units(video, times_s, action_units=table)
+
+
+@pytest.fixture
+def blinking(made):
+    """A model, its clip with landmarks, and frames of blinks, of which one has no face."""
+    model, clip = made("lstm")
+    points = torch.from_numpy(drawn(0, 0, 25.0, clip.x.shape[-1]).landmarks[: len(clip)])
+    return model, dataclasses.replace(clip, landmarks=points), np.arange(len(clip)) % 4 == 3
+
+
+def test_hidden_eyes_have_the_colour_of_the_face_and_nothing_else_changes(blinking):
+    _, clip, blinks = blinking
+    among = torch.from_numpy(blinks)
+    x = without_eyes(clip, among)
+    masks = region_masks(clip.landmarks, clip.x.shape[-1])
+    eyes = torch.from_numpy(masks[:, REGIONS.index("eyes")])
+    skin = ~eyes & ~torch.from_numpy(masks[:, REGIONS.index("outside the face")])
+    changed = (x != clip.x.float()).any(dim=1)
+    assert not (changed & ~eyes).any() and not changed[~(among & clip.present)].any()
+    assert torch.allclose(x[3][:, eyes[3]], clip.x[3].float()[:, skin[3]].mean(dim=1, keepdim=True))
+
+
+def test_scores_without_eyes_are_those_of_a_clip_without_eyes(blinking):
+    model, clip, blinks = blinking
+    found = explain(model, clip, "gradcam")
+    said = check_blinks(model, found, blinks, "truth")
+    # Frame 7 has no face; 0, 1, 4, 5, 6, 8 are the others, of which the first is one of evenly spaced one.
+    assert (said.blink_frames, said.other_frames) == (1, 6)
+
+    def change(among):
+        hidden = dataclasses.replace(clip, x=without_eyes(clip, torch.as_tensor(among)))
+        return Scorer(model, hidden, found.target).score - Scorer(model, clip, found.target).score
+
+    assert said.change_all == pytest.approx(change(clip.present), abs=1e-5)
+    assert said.change_blink == pytest.approx(change(blinks), abs=1e-5)
+    assert said.change_other == pytest.approx(change(np.arange(9) == 0), abs=1e-5)
+    eyes = region_masks(clip.landmarks, clip.x.shape[-1])[3, REGIONS.index("eyes")]
+    heat = found.maps[3].numpy()
+    assert said.share_blink == pytest.approx(heat[eyes].sum() / heat.sum(), abs=1e-6)
+
+
+def test_a_clip_without_blinks_or_of_blinks_alone_takes_no_part(blinking):
+    model, clip, blinks = blinking
+    found = explain(model, clip, "gradcam")
+    assert check_blinks(model, found, blinks & False, "truth") is None
+    assert check_blinks(model, found, blinks | True, "truth") is None
+
+
+def test_a_model_of_a_scale_has_no_label_to_change(made):
+    model, clip = made("frame_ann", 1, loss="mse", class_names=[], scale=["pspi", 0.0, 16.0])
+    points = torch.from_numpy(drawn(0, 0, 25.0, clip.x.shape[-1]).landmarks[: len(clip)])
+    clip = dataclasses.replace(clip, landmarks=points)
+    said = check_blinks(model, explain(model, clip, "saliency"), np.arange(len(clip)) < 2, "truth")
+    assert said.label_changes is None and blink_check([said], ["a"]).label_changes.value is None
+
+
+def test_blinks_come_from_the_best_source_there_is(blinking, electrical):
+    _, clip, _ = blinking
+    known = known_units(electrical / "Train" / "S01" / "S01_No_Pain_1.mp4", np.arange(9) / 3)
+    assert blink_frames(clip, known)[1] == "AU45, truth"
+    assert blink_frames(clip, None)[1] == "eye aspect ratio of the landmarks"
+    with pytest.raises(PainseqError, match="68 landmarks"):
+        blink_frames(dataclasses.replace(clip, landmarks=None), None)
+
+
+def row(share_blink, change_blink):
+    return BlinkClip("AU45, truth", 3, 20, share_blink, 0.1, 0.06, change_blink, 0.0, -0.1, False)
+
+
+@pytest.mark.parametrize(
+    ("share", "change", "words"),
+    [
+        (0.1, 0.0, "No worry found"),
+        (0.3, 0.0, "A worry: in a blink more of the attribution falls on the eyes"),
+        (0.05, 0.0, "No worry found"),
+        (0.1, -1.0, "A worry: hiding the eyes lowers the score.*counts for the class"),
+        (0.1, 1.0, "A worry: hiding the eyes raises the score.*counts against the class"),
+        (0.3, -1.0, "falls on the eyes than in other frames; and hiding"),
+    ],
+)
+def test_what_is_a_worry_is_said(share, change, words):
+    noise = np.random.default_rng(0).normal(0, 0.01, (12, 2))
+    noise -= noise.mean(axis=0)
+    clips = [row(share + a, change + b) for a, b in noise]
+    check = blink_check([*clips, None], [*map(str, range(12)), "x"])
+    assert re.search(words, check.verdict)
+    assert (check.clips, check.without_blinks, check.sources) == (12, 1, {"AU45, truth": 12})
+    assert check.to_dict()["verdict"] == check.verdict
+    assert check.share_difference.value == pytest.approx(share - 0.1)
+
+
+def test_too_little_to_say_anything():
+    assert "No clip has a blink" in blink_check([None], ["a"]).verdict
+    assert "Too few subjects" in blink_check([row(0.3, 1.0)] * 3, ["a"] * 3).verdict
