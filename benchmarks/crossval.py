@@ -1,6 +1,6 @@
 """Leave-one-subject-out cross-validation of the LSTM on features of BioVid's size, against fitting fold by fold.
 
-    python benchmarks/crossval.py            # on a CPU: 3 folds of 2 epochs, and from these all 87
+    python benchmarks/crossval.py            # on a CPU: 4 folds of 2 epochs, and from these all 87
     python benchmarks/crossval.py --whole    # all folds, as many epochs as early stopping takes: on a GPU
     python benchmarks/crossval.py --write    # and record the table in benchmarks/RESULTS.md
 

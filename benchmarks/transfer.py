@@ -12,6 +12,7 @@ import argparse
 import os
 import platform
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from painseq.cli.extract import extract
 from painseq.cli.fit import fit
 from painseq.cli.transfer import transfer
 from painseq.evaluation.transfer import QUESTIONS, CellResult
+from painseq.fitting import LAST
 from painseq.synthetic import AI4PainPlan, BioVidPlan, UNBCPlan, write_ai4pain, write_biovid, write_unbc
 
 SEEDS = (0, 1, 2)
@@ -47,6 +49,8 @@ def train_network(out: Path, name: str, seed: int) -> None:
     run = out / f"{name}_cnn"
     if (run / "run.json").is_file():
         return
+    if run.exists() and not (run / LAST).is_file():
+        shutil.rmtree(run)  # Interrupted before its first epoch was over.
     data = [f"--config=configs/demo/transfer_{name}.yaml", f"--data.root={out / name}"]
     pixels = "{class_path: painseq.extractors.Pixels, init_args: {input_size_px: 80}}"
     crops = out / f"{name}_crops"
@@ -68,6 +72,7 @@ def train_network(out: Path, name: str, seed: int) -> None:
             "--early_stopping.patience=3",
             f"--seed_everything={seed}",
             f"--out={run}",
+            *(["--resume=true"] if run.exists() else []),
         ]
     )
 

@@ -34,7 +34,7 @@ from painseq.faces import FaceCrops
 from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.labels import LabelScheme, label_scheme, native_scheme, own_scheme
 from painseq.loading import BatchOrder, CropLoader, Draw, ResidentLoader, in_order
-from painseq.records import Clip, Manifest, Part
+from painseq.records import PARTS, Clip, Manifest, Part
 from painseq.splits import LeakySplit, Split, SplitOptions, make_split, qualified
 from painseq.streams import Stream, check_streams
 
@@ -387,13 +387,14 @@ class PainDataModule(pl.LightningDataModule):
     def with_items(self, items: ResidentClips, parts: Mapping[Part, Sequence[int]], protocol: str) -> PainDataModule:
         """A copy whose parts are clips or frames by number, whoever their subjects are; for the audit of leaks alone.
 
-        Its split is a `LeakySplit`, whose protocol says LEAKY in whatever records it. A model fitted on it counts as
-        fitted on every subject of `items`, so that no evaluation scores it on them as if they were new.
+        Where somebody stands in two parts, its split is a `LeakySplit`, whose protocol says LEAKY in whatever records
+        it. A model fitted on it counts as fitted on every subject of `items`, so that no evaluation scores it on them
+        as if they were new. Else it is a `Split` as any other, of the subjects of each part.
 
         Args:
             items: of `everything()`, or single frames of it; their labels are those that are learned.
             parts: part -> numbers of items; without validation there is no early stopping.
-            protocol: how the items were divided.
+            protocol: how the items were divided; of a leaky split, _LEAKY is added.
 
         Raises:
             PainseqError: see `everything`; no such item, or one in two parts.
@@ -403,16 +404,9 @@ class PainDataModule(pl.LightningDataModule):
         if len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(len(items))):
             raise PainseqError(f"Parts must name items 0 to {len(items) - 1}, each in one part; they do not.")
         given = {part: items.only(indices) for part, indices in parts.items() if indices}
-        subjects = tuple(sorted({clip.subject_id for clip in items.clips}))
         again = copy.copy(self)
         again.trainer, again._datasets = None, dict(given)
-        again._split = LeakySplit(
-            f"{protocol} LEAKY",
-            subjects,
-            subjects if "validation" in given else (),
-            subjects,
-            {part: frozenset(clip.clip_id for clip in held.clips) for part, held in given.items()},
-        )
+        again._split = _split_of(items, given, protocol)
         return again
 
     def _tell_left_out(self, clips: Clips, what: str) -> None:
@@ -561,3 +555,18 @@ class PainDataModule(pl.LightningDataModule):
         if isinstance(items, ResidentClips):
             return ResidentLoader(items, batches, "cpu" if self.trainer is None else self.trainer.strategy.root_device)
         return CropLoader(Drawn(items, augment, self.options.seed), batches, self.options.num_workers)
+
+
+def _split_of(items: ResidentClips, given: Mapping[Part, ResidentClips], protocol: str) -> Split:
+    """The split that parts of items make: leaky where somebody stands in two of them."""
+    own: dict[Part, set[str]] = {part: {clip.subject_id for clip in held.clips} for part, held in given.items()}
+    if sum(map(len, own.values())) == len(set().union(*own.values())):
+        return Split(protocol, *(tuple(sorted(own.get(part, ()))) for part in PARTS))
+    everybody = tuple(sorted({clip.subject_id for clip in items.clips}))
+    return LeakySplit(
+        f"{protocol}_LEAKY",
+        everybody,
+        everybody if "validation" in given else (),
+        everybody,
+        {part: frozenset(clip.clip_id for clip in held.clips) for part, held in given.items()},
+    )

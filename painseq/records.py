@@ -83,7 +83,7 @@ class Manifest:
             raise PainseqError(f"{self.name}: clip id {twice[0]!r} stands for more than one clip ({len(twice)} such).")
         spelling: dict[str, str] = {}
         for subject in self.subjects:
-            same = spelling.setdefault(_plain(subject), subject)
+            same = spelling.setdefault(plain_name(subject), subject)
             if same != subject:
                 raise PainseqError(
                     f"{self.name}: subjects {same!r} and {subject!r} differ in capitals, blanks or the encoding of a "
@@ -125,7 +125,8 @@ class Manifest:
                 writer.writerow(["" if value is None else value for value in dataclasses.astuple(clip)])
 
 
-def _plain(subject: str) -> str:
+def plain_name(subject: str) -> str:
+    """A name without what does not tell people apart: capitals, blanks beyond one, the encoding of a letter."""
     return " ".join(unicodedata.normalize("NFC", subject).casefold().split())
 
 

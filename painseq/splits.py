@@ -134,15 +134,15 @@ class LeakySplit(Split):
     Every subject counts as trained on and as tested, so no model fitted on it is scored as if the subjects were new.
 
     Args:
-        protocol: ends in LEAKY, and is shown wherever the split is.
+        protocol: ends in _LEAKY, and is shown wherever the split is.
         clip_ids: the clips of each part; those of single frames may be in several.
     """
 
     clip_ids: Mapping[Part, frozenset[str]]
 
     def __post_init__(self) -> None:
-        if not self.protocol.endswith(" LEAKY"):
-            raise ValueError(f"The protocol of a leaky split says so: {self.protocol} LEAKY.")
+        if not self.protocol.endswith("_LEAKY"):
+            raise ValueError(f"The protocol of a leaky split says so: {self.protocol}_LEAKY.")
 
     def clips(self, manifest: Manifest, part: Part) -> tuple[Clip, ...]:
         """The clips of one part, in the manifest's order."""

@@ -59,6 +59,13 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--most-steps", type=int, help="for integrated_gradients: gradients at most; default: 1024")
     parser.add_argument("--baseline", type=Path, help="video of this person without pain, if the model needs it")
+    parser.add_argument(
+        "--action-units",
+        type=Path,
+        metavar="CSV",
+        help="OpenFace's table of the video, for PSPI below the curve, and for a model that needs it; default: the one "
+        "of the video's name beside it",
+    )
     parser.add_argument("--image-fps", type=float, help="images a second, where VIDEO is a folder of images")
     parser.add_argument("--class-name", help="class to explain; default: the predicted one")
     parser.add_argument("--start-s", type=float, default=0.0, help="where to start, in seconds")
@@ -88,6 +95,7 @@ def main(argv: Sequence[str]) -> int:
             layer=args.layer,
             time_method=args.time_method,
             most_steps=args.most_steps,
+            action_units=args.action_units,
             on_progress=show,
         )
     _write(explained, args.out)
@@ -150,7 +158,7 @@ class Explained:
         shown = self.space or self.time
         return film_strip(
             shown.clip.x,
-            None if self.space is None else self.space.heat(self.cut),
+            None if self.space is None else self.space.heat(self.cut, coarse=not self.faces),
             shown.present,
             shown.times_s,
             f"{shown.method} for {shown.class_name}; {said}",
@@ -160,11 +168,16 @@ class Explained:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for JSON."""
+        """Plain data for JSON; the face's regions where 68 landmarks tell them."""
+        from painseq.explain import region_shares
+        from painseq.explain.regions import has_regions
+
+        regions = None if self.space is None or not has_regions(self.space.clip) else region_shares(self.space)
         return {
             "prediction": self.prediction.to_dict(),
             "space": None if self.space is None else _facts(self.space),
             "time": _facts(self.time),
+            "regions": None if regions is None else regions.to_dict(),
         }
 
 
@@ -203,6 +216,7 @@ def explanation(
     layer: str | None = None,
     time_method: str | None = None,
     most_steps: int | None = None,
+    action_units: Path | None = None,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> Explained:
     """Where in the face, and when, a class's score comes from.
@@ -215,12 +229,14 @@ def explanation(
         method: for the map, one of `space_methods`; None: the first of them.
         time_method: for the curve, one of `time_methods`; None: the first of them, for ViViT its attention, since
             gradients of crops take long.
+        action_units: OpenFace's table of the video; None: `<video without suffix>.csv` beside it, if it is there.
         on_progress: called with what is being done and its share that is done.
 
     Raises:
         PainseqError: no face, an unknown class, a method or layer that does not fit the model, an unreadable file.
     """
     from painseq.explain import (
+        class_number,
         explain,
         features_of,
         frames_of_video,
@@ -235,18 +251,26 @@ def explanation(
     space, time = space_methods(model), time_methods(model)
     _check_method("--method", method, space)
     _check_method("--time-method", time_method, time)
-    if layer is not None and (method or space[0]) != "gradcam":
-        raise PainseqError(f"--layer goes with --method gradcam, not {method or space[0]}.")
-    prediction = model.predict(video, start_s, end_s, locator, baseline, image_fps)
+    named = method or next(iter(space), "none: this model is not given the picture")
+    if layer is not None and named != "gradcam":
+        raise PainseqError(f"--layer goes with --method gradcam, not {named}.")
+    if class_name is not None:
+        class_number(model, class_name)
+
+    def progress(what: str) -> Callable[[float], None]:
+        return lambda share: None if on_progress is None else on_progress(what, share)
+
+    table = action_units if "action_units" in model.streams else None
+    read = progress(f"reading {video.name}")
+    read(0.0)
+    prediction = model.predict(video, start_s, end_s, locator, baseline, image_fps, table)
     if len(prediction.faceless_times_s) == prediction.frames:
         raise PainseqError(f"{video}: no face found in any frame, so there is nothing to explain.")
-    target = _target(model, class_name or prediction.label)
-    clip = frames_of_video(model, video, start_s, end_s, locator, baseline, image_fps)
+    read(0.5)
+    target = class_name or prediction.label
+    clip = frames_of_video(model, video, start_s, end_s, locator, baseline, image_fps, table)
+    read(1.0)
     steps = MOST_STEPS if most_steps is None else most_steps
-
-    def progress(what: str) -> Callable[[float], None] | None:
-        return None if on_progress is None else lambda share: on_progress(what, share)
-
     where = None
     if space:
         name = cast("Method", method or space[0])
@@ -261,26 +285,26 @@ def explanation(
     when = explain(model, features, name, target, most_steps=steps, on_progress=progress(f"{name}, frames"))
     _tell(when)
     faces = show_faces or is_generated(video)
-    log.info(
-        "%s: %s, score %.3f.%s", video.name, when.class_name, when.score, "" if faces else " Faces not drawn."
-    )  # fmt: skip
-    known = known_units(video, when.times_s.numpy(), start_s, image_fps)
+    log.info("%s: %s, score %.3f.%s", video.name, when.class_name, when.score, "" if faces else _unseen(where))
+    known = known_units(video, when.times_s.numpy(), start_s, image_fps, action_units)
     return Explained(video, prediction, where, when, faces, known)
+
+
+def _unseen(where: Attribution | None) -> str:
+    """What stands in the face's place."""
+    if where is None:
+        return ""
+    if where.clip.landmarks is None:
+        return (
+            " Faces not drawn, and no landmarks to draw one from, so the map stands alone: --locator sidecar or "
+            "face_alignment gives landmarks, --show-faces draws the face itself."
+        )
+    return " Faces not drawn, but the lines of their landmarks (--show-faces draws them)."
 
 
 def _check_method(option: str, method: str | None, known: Sequence[str]) -> None:
     if method is not None and method not in known:
         raise PainseqError(f"{option} {method} does not fit this model; those that do: {', '.join(known) or 'none'}.")
-
-
-def _target(model: PainModel, name: str | None) -> int:
-    if model.scale is not None:
-        if name is not None:
-            raise PainseqError(f"This model says numbers ({model.scale}), not classes. Leave --class-name out.")
-        return 0
-    if name not in model.class_names:
-        raise PainseqError(f"No class {name!r}; this model's classes: {', '.join(model.class_names)}.")
-    return model.class_names.index(name)
 
 
 def _tell(attribution: Attribution) -> None:

@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from painseq.errors import PainseqError
+from painseq.evaluation.counts import faceless_share
 from painseq.evaluation.metrics import accuracy, balanced_accuracy, confusion_matrix
 from painseq.evaluation.predictions import UNKNOWN, Predictions, read_rows
 from painseq.records import Clip
 
 SEXES = {"f": "f", "female": "f", "m": "m", "male": "m", "": None}
 """How a file may write them."""
+
+OLDEST = 120
+"""Years. A larger age is a mistake, or a code such as 999 for one that is not known."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def read_people(path: Path) -> dict[str, Person]:
             raise PainseqError(f"{path}, line {line}: subject {subject!r} has no name or appears twice.")
         if sex not in SEXES:
             raise PainseqError(f"{path}, line {line}: sex is {row['sex']!r}; write f, m or nothing.")
-        if age and not age.isdecimal():
+        if age and not (age.isdecimal() and int(age) <= OLDEST):
             raise PainseqError(f"{path}, line {line}: age is {age!r}; write whole years or nothing.")
         people[subject] = Person(SEXES[sex], int(age) if age else None)
     return people
@@ -108,7 +112,6 @@ def subject_rows(predictions: Predictions, people: Mapping[str, Person]) -> tupl
 def _row(subject: str, own: Predictions, person: Person) -> SubjectRow:
     confusion = confusion_matrix(own.truth, own.label, len(own.class_names))
     counted = (own.frames != UNKNOWN) & (own.faceless != UNKNOWN)
-    frames = int(own.frames[counted].sum())
     scored = int(own.scored.sum())
     return SubjectRow(
         subject_id=subject,
@@ -116,10 +119,10 @@ def _row(subject: str, own: Predictions, person: Person) -> SubjectRow:
         age=person.age,
         clips=len(own),
         scored=scored,
-        without_prediction=int((own.label == UNKNOWN).sum()),
+        without_prediction=int((~own.predicted).sum()),
         accuracy=float(accuracy(confusion)) if scored else None,
         balanced_accuracy=float(balanced_accuracy(confusion)) if scored else None,
-        faceless_share=float(own.faceless[counted].sum() / frames) if frames else None,
+        faceless_share=faceless_share(own, counted),
     )
 
 

@@ -73,12 +73,7 @@ class Predictions:
         for name, indices in (("truth", self.truth), ("label", self.label)):
             if n and not (indices.min() >= UNKNOWN and indices.max() < k):
                 raise PainseqError(f"Predictions: {name} holds an index outside -1..{k - 1}: the classes are {k}.")
-        for clip_id, subject_id in zip(self.clip_ids, self.subject_ids, strict=True):
-            if not clip_id or not subject_id:
-                raise PainseqError(f"Predictions: clip {clip_id!r} of subject {subject_id!r} lacks a name.")
-        twice = [clip_id for clip_id, count in Counter(self.clip_ids).items() if count > 1]
-        if twice:
-            raise PainseqError(f"Predictions: clip {twice[0]!r} appears more than once.")
+        check_ids(self.clip_ids, self.subject_ids)
         for row, clip_id in enumerate(self.clip_ids):
             problem = _problem(int(self.label[row]), self.probabilities[row])
             if problem:
@@ -88,10 +83,21 @@ class Predictions:
         return len(self.clip_ids)
 
     @property
+    def hidden(self) -> NDArray[np.bool_]:
+        """(n,) bool: clips whose truth is not known."""
+        hidden: NDArray[np.bool_] = self.truth == UNKNOWN
+        return hidden
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """(n,) bool: clips with a prediction."""
+        predicted: NDArray[np.bool_] = self.label != UNKNOWN
+        return predicted
+
+    @property
     def scored(self) -> NDArray[np.bool_]:
         """(n,) bool: clips with both a truth and a prediction; no other clip enters a score."""
-        scored: NDArray[np.bool_] = (self.truth != UNKNOWN) & (self.label != UNKNOWN)
-        return scored
+        return self.predicted & ~self.hidden
 
     def only(self, indices: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> Predictions:
         """These clips alone, in this order; a (n,) bool mask is taken too."""
@@ -207,12 +213,7 @@ def read_predictions(path: Path, class_names: Sequence[str] | None = None) -> Pr
     seen: dict[str, int] = {}
     for i, (line, row) in enumerate(rows):
         try:
-            clip_id = row["clip_id"]
-            if not clip_id or not row["subject_id"]:
-                raise PainseqError("clip_id and subject_id must not be empty.")
-            if clip_id in seen:
-                raise PainseqError(f"clip {clip_id!r} is already in line {seen[clip_id]}.")
-            seen[clip_id] = line
+            check_new(row, line, seen)
             truth[i] = _optional_index(row.get("truth", ""), names, "truth")
             label[i] = _optional_index(row["label"], names, "label")
             probabilities[i] = numbers_in(row, [f"prob_{name}" for name in names])
@@ -313,6 +314,26 @@ def _index(name: str, names: Sequence[str], what: str) -> int:
 
 def _optional_index(cell: str, names: Sequence[str], what: str) -> int:
     return _index(cell, names, what) if cell.strip() else UNKNOWN
+
+
+def check_ids(clip_ids: Sequence[str], subject_ids: Sequence[str]) -> None:
+    """Refuse predictions of clips or subjects without a name, or of a clip twice; n names each."""
+    for clip_id, subject_id in zip(clip_ids, subject_ids, strict=True):
+        if not clip_id or not subject_id:
+            raise PainseqError(f"Predictions: clip {clip_id!r} of subject {subject_id!r} lacks a name.")
+    twice = [clip_id for clip_id, count in Counter(clip_ids).items() if count > 1]
+    if twice:
+        raise PainseqError(f"Predictions: clip {twice[0]!r} appears more than once.")
+
+
+def check_new(row: Mapping[str, str], line: int, seen: dict[str, int]) -> None:
+    """Refuse a row whose clip or subject has no name, or whose clip was `seen` in another line; it is, after this."""
+    clip_id = row["clip_id"]
+    if not clip_id or not row["subject_id"]:
+        raise PainseqError("clip_id and subject_id must not be empty.")
+    if clip_id in seen:
+        raise PainseqError(f"clip {clip_id!r} is already in line {seen[clip_id]}.")
+    seen[clip_id] = line
 
 
 def numbers_in(row: Mapping[str, str], columns: Sequence[str]) -> list[float]:

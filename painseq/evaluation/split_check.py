@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from painseq.errors import PainseqError
-from painseq.records import _plain as plain_name
+from painseq.records import plain_name
 from painseq.video import video_digest
 
 SUBJECT_COLUMNS = ("subject_id", "subject", "subject_name", "participant_id", "participant", "patient_id", "patient")

@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from painseq.errors import PainseqError
 from painseq.evaluation.intervals import DRAWS, Interval, bootstrap_interval, confusion_intervals, draw_subjects
 from painseq.evaluation.metrics import (
     STATISTICS,
@@ -18,13 +19,13 @@ from painseq.evaluation.metrics import (
     confusion_by_subject,
     scores_of,
 )
-from painseq.evaluation.people import Person
+from painseq.evaluation.people import OLDEST, Person
 from painseq.evaluation.predictions import Predictions
 
 FEWEST = 5
 """A group of fewer subjects has no interval."""
 
-OLDEST_OF_BAND = {"under 36": 35, "36 to 50": 50, "over 50": 200}
+OLDEST_OF_BAND = {"under 36": 35, "36 to 50": 50, "over 50": OLDEST}
 """The ages at which BioVid's groups (20 to 35, 36 to 50, 51 to 65) meet, open at both ends."""
 
 UNKNOWN_GROUP = "not known"
@@ -97,7 +98,15 @@ class GroupDifference:
 
 
 def age_band(age: int) -> str:
-    """The band of an age in years."""
+    """The band of an age in years.
+
+    Raises:
+        PainseqError: no age of anybody's, such as 999 or -1, which stand for an unknown one in some tables.
+    """
+    if not 0 <= age <= OLDEST:
+        raise PainseqError(
+            f"A subject has the age {age}, and ages are 0 to {OLDEST} years. Leave it empty where it is not known."
+        )
     return next(name for name, oldest in OLDEST_OF_BAND.items() if age <= oldest)
 
 

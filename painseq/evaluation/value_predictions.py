@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
-from painseq.evaluation.predictions import UNKNOWN, count_in, numbers_in, read_rows
+from painseq.evaluation.predictions import UNKNOWN, check_ids, check_new, count_in, numbers_in, read_rows
 
 COLUMN = "value_"
 """The column of the values is this and the scale's name: so a file tells what its numbers are."""
@@ -55,21 +54,27 @@ class ValuePredictions:
         for name in ("truth", "value"):
             if np.isinf(getattr(self, name)).any():
                 raise PainseqError(f"Predictions: {name} holds an infinite number.")
-        for clip_id, subject_id in zip(self.clip_ids, self.subject_ids, strict=True):
-            if not clip_id or not subject_id:
-                raise PainseqError(f"Predictions: clip {clip_id!r} of subject {subject_id!r} lacks a name.")
-        twice = [clip_id for clip_id, count in Counter(self.clip_ids).items() if count > 1]
-        if twice:
-            raise PainseqError(f"Predictions: clip {twice[0]!r} appears more than once.")
+        check_ids(self.clip_ids, self.subject_ids)
 
     def __len__(self) -> int:
         return len(self.clip_ids)
 
     @property
+    def hidden(self) -> NDArray[np.bool_]:
+        """(n,) bool: clips whose truth is not known."""
+        hidden: NDArray[np.bool_] = np.isnan(self.truth)
+        return hidden
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """(n,) bool: clips with a prediction."""
+        predicted: NDArray[np.bool_] = ~np.isnan(self.value)
+        return predicted
+
+    @property
     def scored(self) -> NDArray[np.bool_]:
         """(n,) bool: clips with both a truth and a prediction; no other clip enters a score."""
-        scored: NDArray[np.bool_] = ~np.isnan(self.truth) & ~np.isnan(self.value)
-        return scored
+        return self.predicted & ~self.hidden
 
     def only(self, indices: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> ValuePredictions:
         """These clips alone, in this order; a (n,) bool mask is taken too."""
@@ -119,11 +124,7 @@ def read_value_predictions(path: Path) -> ValuePredictions:
     seen: dict[str, int] = {}
     for i, (line, row) in enumerate(rows):
         try:
-            if not row["clip_id"] or not row["subject_id"]:
-                raise PainseqError("clip_id and subject_id must not be empty.")
-            if row["clip_id"] in seen:
-                raise PainseqError(f"clip {row['clip_id']!r} is already in line {seen[row['clip_id']]}.")
-            seen[row["clip_id"]] = line
+            check_new(row, line, seen)
             truth[i], value[i] = numbers_in(row, ["truth", of_values[0]])
             frames[i], faceless[i] = count_in(row, "frames"), count_in(row, "faceless")
         except PainseqError as error:

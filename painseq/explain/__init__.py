@@ -15,7 +15,8 @@ from painseq.explain.methods import (
 )
 from painseq.explain.overlay_video import write_overlay_video
 from painseq.explain.regions import REGIONS, RegionRow, RegionShares, region_masks, region_shares, region_table
-from painseq.explain.score import Scorer, score_of
+from painseq.explain.score import Scorer, class_number, score_of
+from painseq.explain.truth import TruthScores, pain_regions, truth_scores
 
 __all__ = [
     "METHODS",
@@ -29,9 +30,11 @@ __all__ = [
     "RegionRow",
     "RegionShares",
     "Scorer",
+    "TruthScores",
     "blink_check",
     "blink_frames",
     "check_blinks",
+    "class_number",
     "default_layer",
     "default_method",
     "explain",
@@ -42,6 +45,7 @@ __all__ = [
     "frames_of_video",
     "known_units",
     "list_layers",
+    "pain_regions",
     "region_bars",
     "region_masks",
     "region_shares",
@@ -49,5 +53,6 @@ __all__ = [
     "score_of",
     "space_methods",
     "time_methods",
+    "truth_scores",
     "write_overlay_video",
 ]

@@ -6,9 +6,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from painseq.errors import PainseqError
 from painseq.explain.frames import Frames
+from painseq.explain.regions import UNKNOWN, check_landmarks, region_map
+
+COARSE = 16
+"""Places along a side of a map that stands for a face which may not be shown. Single pixels of a gradient show the
+face's edges, and those of gradient times input the face."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +76,31 @@ class Attribution:
             raise PainseqError(f"{self.method} here says how much frames count, not places in them: there is no map.")
         return self.values.sum(dim=1) if self.values.ndim == 4 else self.values
 
-    def heat(self, cut: float = 0.0) -> Tensor:
+    @property
+    def regions(self) -> Tensor:
+        """(T, S, S) int8, which of `painseq.explain.REGIONS` each pixel lies in; `UNKNOWN` where there is no face.
+
+        `region_shares` adds the map up over them.
+
+        Raises:
+            PainseqError: no map, or a clip without the 68 landmarks of iBUG.
+        """
+        regions = torch.from_numpy(region_map(check_landmarks(self.clip), self.maps.shape[-1]))
+        regions[~self.present] = UNKNOWN
+        return regions
+
+    def heat(self, cut: float = 0.0, coarse: bool = False) -> Tensor:
         """(T, S, S) in 0..1 for drawing: what speaks for the class, on one scale over the clip.
 
         Args:
             cut: share of the strongest places of the real frames that are all drawn as 1; above 0 for methods that
                 give single pixels very large values.
+            coarse: means over `COARSE` x `COARSE` places, so that a map does not show the face.
         """
         heat = self.maps.clamp(min=0)
+        if coarse:
+            small = functional.adaptive_avg_pool2d(heat[:, None], COARSE)
+            heat = functional.interpolate(small, size=heat.shape[1:], mode="bilinear", align_corners=False)[:, 0]
         real = heat[self.present]
         top = torch.quantile(real.amax(dim=0).flatten(), 1 - cut) if cut else real.max()
         return (heat / top.clamp(min=torch.finfo(heat.dtype).tiny)).clamp(max=1)

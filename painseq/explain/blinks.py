@@ -14,7 +14,7 @@ from torch import Tensor
 from painseq.checkpoint import PainModel
 from painseq.explain.attribution import Attribution
 from painseq.explain.frames import Frames
-from painseq.explain.known_units import KnownUnits
+from painseq.explain.known_units import KnownUnits, brief
 from painseq.explain.regions import POINTS, REGIONS, UNKNOWN, check_landmarks, region_map, region_shares
 from painseq.explain.score import Scorer, rule_of, score_of
 from painseq.explain.subject_means import SubjectMean, subject_mean
@@ -23,8 +23,6 @@ from painseq.heads.decision import decide
 CLOSED = 0.5
 """Eyes count as closed below this share of the clip's open eyes."""
 OPEN_QUANTILE = 0.9
-LONGEST_BLINK_S = 0.4
-"""Blinks last 0.1 s to 0.4 s; eyes closed for longer are rest, or pain (AU43)."""
 
 
 def eye_aspect_ratio(landmarks: Tensor) -> NDArray[np.float64]:
@@ -50,23 +48,17 @@ def eye_aspect_ratio(landmarks: Tensor) -> NDArray[np.float64]:
 
 
 def blinks_from_landmarks(landmarks: Tensor, times_s: Tensor) -> NDArray[np.bool_]:
-    """(T,) the frames of blinks: eyes closed for at most `LONGEST_BLINK_S`.
+    """(T,) the frames of blinks: eyes closed for at most `LONGEST_BLINK_S` (`known_units.brief`).
 
     Closed is an aspect ratio below half of the clip's 90th percentile. Soukupova and Cech 2016 train a classifier on
     13 frames at 30 a second instead; here any frame rate must do, and eyes differ in how wide they open.
     """
     ratio = eye_aspect_ratio(landmarks)
     known = np.isfinite(ratio)
-    blinks = np.zeros(len(ratio), np.bool_)
     if not known.any():
-        return blinks
+        return np.zeros(len(ratio), np.bool_)
     closed = known & (ratio < CLOSED * np.quantile(ratio[known], OPEN_QUANTILE))
-    moments = times_s.double().numpy()
-    interval_s = float(np.median(np.diff(moments))) if len(moments) > 1 else 0.0
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], closed, [False]]).astype(np.int8)))
-    for first, end in edges.reshape(-1, 2):
-        blinks[first:end] = moments[end - 1] - moments[first] + interval_s <= LONGEST_BLINK_S + 1e-6
-    return blinks
+    return brief(closed, times_s.double().numpy())
 
 
 def blink_frames(clip: Frames, known: KnownUnits | None) -> tuple[NDArray[np.bool_], str]:
@@ -74,6 +66,9 @@ def blink_frames(clip: Frames, known: KnownUnits | None) -> tuple[NDArray[np.boo
 
     Args:
         clip: with 68 landmarks in pixels of its crops.
+
+    Raises:
+        PainseqError: neither is there.
     """
     if known is not None:
         return known.blinks, f"AU45, {known.source}"

@@ -37,8 +37,9 @@ def film_strip(
     """Heat maps of some frames of a clip, and curves over time below them.
 
     Args:
-        crops: (T, 3, S, S) uint8; not looked at without heat.
-        heat: (T, S, S) in 0..1; None leaves the curves alone.
+        crops: (T, 3, S, S), uint8 or float 0..255; not looked at without heat.
+        heat: (T, S, S) in 0..1, a coarse one (`Attribution.heat`) where no face may be shown; None leaves the curves
+            alone.
         present: (T,) bool; frames without a face are not drawn.
         times_s: (T,) seconds.
         show_faces: draw the crops under the maps and above them; without it no pixel of them is drawn, since faces of
@@ -60,7 +61,7 @@ def film_strip(
     for column, frame in enumerate(chosen):
         assert heat is not None
         points = None if landmarks is None else landmarks[frame]
-        face = crops[frame].permute(1, 2, 0).numpy() if show_faces else None
+        face = crops[frame].byte().permute(1, 2, 0).numpy() if show_faces else None
         picture = map_picture(heat[frame].numpy(), points, face, PICTURE_PX)
         for row, shown in enumerate([picture] if face is None else [face, picture]):
             axes = figure.add_subplot(grid[row, column])

@@ -19,6 +19,8 @@ from painseq.video import bare_name
 log = logging.getLogger("painseq")
 
 HIGHEST_PSPI = 16
+LONGEST_BLINK_S = 0.4
+"""Blinks last 0.1 s to 0.4 s; eyes closed for longer are rest, or pain (AU43)."""
 _CLOSED = 2.5
 """Intensity of a blink's AU45 from which the eyes count as closed: the middle of its range, as PSPI has it for AU43."""
 
@@ -30,7 +32,8 @@ class KnownUnits:
     Args:
         source: "truth" of a generated video, or "OpenFace".
         pspi: (T,) pain intensity by Prkachin and Solomon, 0 to 16; NaN where it is not known.
-        blinks: (T,) whether the eyes are closed in a blink (AU45); false where it is not known.
+        blinks: (T,) whether the eyes are closed in a blink (AU45); false where it is not known. OpenFace calls closed
+            eyes AU45 however long they are; here those that are closed for longer than `LONGEST_BLINK_S` are no blink.
     """
 
     source: str
@@ -51,31 +54,52 @@ def known_units(
 
     Args:
         times_s: (T,) seconds since `start_s`.
-        image_fps: images a second, where the video is a folder of them.
+        image_fps: images a second, where the video is a folder of them; of no matter otherwise.
         action_units: OpenFace's table; None: `<video without suffix>.csv` beside it, if it is there.
 
     Raises:
         PainseqError: the table that is named cannot be read, or tells of another time.
     """
     moments = start_s + times_s
-    truth = _truth_of(video)
+    truth = truth_of(video)
     if truth is not None:
         return _of_truth(truth, moments)
     table = table_of(video) if action_units is None else action_units
     if action_units is None and not table.is_file():
         return None
     try:
-        units = read_action_units(table, image_fps).at(moments)
+        whole = read_action_units(table, image_fps if video.is_dir() else None)
+        units = whole.at(moments)
     except PainseqError as error:
         if action_units is not None:
             raise
         log.warning("Not used as a table of action units: %s", error)
         return None
-    return KnownUnits("OpenFace", units.pspi(), units.presence[:, PRESENCES.index(45)] == 1)
+    rows, near = nearest_rows(whole.times_s, moments, whole.interval_s)
+    # Of the whole table, whose frames lie closer together than the model's may.
+    blinks = brief(whole.presence[:, PRESENCES.index(45)] == 1, whole.times_s)
+    return KnownUnits("OpenFace", units.pspi(), near & blinks[rows])
 
 
-def _truth_of(video: Path) -> Path | None:
-    """Where the truth of a generated video lies."""
+def brief(closed: NDArray[np.bool_], times_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(T,) the frames in which eyes are closed, but not for longer than `LONGEST_BLINK_S` together.
+
+    How long is counted in frames; at less than 2.5 a second a single one is too long.
+
+    Args:
+        closed: (T,).
+        times_s: (T,) increasing.
+    """
+    out = np.zeros(len(closed), np.bool_)
+    interval_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], closed, [False]]).astype(np.int8)))
+    for first, end in edges.reshape(-1, 2):
+        out[first:end] = times_s[end - 1] - times_s[first] + interval_s <= LONGEST_BLINK_S + 1e-6
+    return out
+
+
+def truth_of(video: Path) -> Path | None:
+    """Where the truth of a generated video lies; None for any other video."""
     video = video.resolve()
     root = next((folder for folder in video.parents if (folder / MARKER).is_file()), None)
     if root is None:

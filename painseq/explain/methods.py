@@ -50,7 +50,7 @@ def explain(
     model: PainModel,
     clip: Frames,
     method: Method | None = None,
-    target: int | None = None,
+    target: int | str | None = None,
     *,
     layer: str | None = None,
     baseline: Tensor | None = None,
@@ -73,7 +73,7 @@ def explain(
         clip: see `frames_of_video`, `frames_of_sample` and `frames_of_store`; crops are explained in space, features
             (`features_of`) in time.
         method: None: `default_method`.
-        target: class index; None: the class that the model predicts. A model of a scale has only 0.
+        target: class, by number or name; None: the one that the model predicts. A model of a scale has only 0.
         layer: for gradcam, see `list_layers`; None: `default_layer`.
         baseline: what stands for nothing, of the clip's shape or one that expands to it, for integrated_gradients,
             gradient_x_input and occlusion. None: the mean colour of the clip's crops; zeros for features.
@@ -84,7 +84,8 @@ def explain(
         on_progress: called with the share that is done.
 
     Raises:
-        PainseqError: no frame has a face, or the method does not fit model or input; says which do.
+        PainseqError: no frame has a face, the method does not fit model or input (says which do), or there is no such
+            class or layer.
     """
     method = default_method(model, clip) if method is None else method
     if method not in METHODS:

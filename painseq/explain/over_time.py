@@ -20,16 +20,28 @@ def frame_occlusion(
     """How the score falls without a frame, as if no face had been found in it: (T,).
 
     Args:
-        frames_together: so many frames around it are left out with it; None: it alone. Neighbours show nearly the same,
-            so that one alone is hardly missed.
+        frames_together: so many consecutive frames, it in their middle, are left out; None: it alone. Neighbours show
+            nearly the same, so that one alone is hardly missed.
+
+    Raises:
+        PainseqError: somewhere no frame with a face would be left, and so no score.
     """
-    half = ((frames_together or 1) - 1) // 2
+    together = 1 if frames_together is None else frames_together
+    if together < 1:
+        raise PainseqError(f"frames_together is {together}; it must be 1 or more.")
     frames = torch.arange(len(scorer.clip), device=scorer.mask.device)
     out = torch.zeros(len(scorer.clip), device=scorer.mask.device)
     features = scorer.known_features
     done = 0
     for some in torch.split(scorer.real, scorer.copies_at_once()):
-        without = scorer.mask & ((frames - some[:, None]).abs() > half)
+        # Of an even number one more lies behind the frame than before it.
+        after = frames - some[:, None]
+        without = scorer.mask & ((after < -((together - 1) // 2)) | (after > together // 2))
+        if not without.any(dim=1).all():
+            raise PainseqError(
+                f"Frame occlusion leaves {together} frame(s) out at a time, and of this clip's {len(scorer.real)} with "
+                "a face none would be left. Choose another method, such as integrated_gradients."
+            )
         with torch.no_grad():
             out[some] = scorer.score - scorer.of_features(features.expand(len(some), *features.shape[1:]), without)
         done += len(some)

@@ -30,8 +30,8 @@ def write_overlay_video(
     Args:
         path: ends in .mp4.
         attribution: with maps.
-        show_faces: draw the crops under the maps; without it no pixel of them is drawn, but the lines of a face from
-            the landmarks, where the clip has any.
+        show_faces: draw the crops under the maps; without it no pixel of them is drawn, but a coarse map and the lines
+            of a face from the landmarks, where the clip has any.
         curves: as for `film_strip`; none leaves the map alone.
         cut: see `Attribution.heat`.
 
@@ -50,7 +50,7 @@ def overlay_frames(
     attribution: Attribution, show_faces: bool, curves: Sequence[Curve] = (), cut: float = 0.0
 ) -> Iterator[NDArray[np.uint8]]:
     """The frames of `write_overlay_video`, (H, W, 3); a frame without a face is dark, and says so."""
-    clip, heat = attribution.clip, attribution.heat(cut).numpy()
+    clip, heat = attribution.clip, attribution.heat(cut, coarse=not show_faces).numpy()
     moments = clip.times_s.numpy()
     drawn = _Curves(curves, moments) if curves else None
     font = ImageFont.load_default(size=14)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from painseq.errors import PainseqError
-from painseq.explain.attribution import Attribution
 from painseq.explain.frames import Frames
 from painseq.explain.subject_means import SubjectMean, subject_mean
+
+if TYPE_CHECKING:
+    from painseq.explain.attribution import Attribution
 
 POINTS = 68
 """Landmarks in iBUG's order."""
@@ -114,13 +117,18 @@ def landmarks_in_crops(landmarks: Tensor, boxes: Tensor, size_px: int) -> Tensor
     return (landmarks - corner) / size * size_px
 
 
+def has_regions(clip: Frames) -> bool:
+    """Whether a clip has the 68 landmarks from which alone the regions are known."""
+    return clip.landmarks is not None and clip.landmarks.shape[1] == POINTS
+
+
 def check_landmarks(clip: Frames) -> Tensor:
     """(T, 68, 2) the landmarks of a clip, in pixels of its crops.
 
     Raises:
         PainseqError: there are none, or not the 68 of iBUG, from which alone the regions are known.
     """
-    if clip.landmarks is None or clip.landmarks.shape[1] != POINTS:
+    if clip.landmarks is None or not has_regions(clip):
         found = "no landmarks" if clip.landmarks is None else f"{clip.landmarks.shape[1]} landmarks"
         raise PainseqError(
             f"Regions of the face need the {POINTS} landmarks of iBUG, and this clip has {found}. YuNet gives boxes "
@@ -146,6 +154,15 @@ class RegionShares:
     frames: int
     left_out: int
 
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON; None in place of NaN."""
+        pairs = zip(REGIONS, self.share.tolist(), self.area.tolist(), strict=True)
+        said = {
+            name: {"share": None if math.isnan(share) else share, "area": None if math.isnan(area) else area}
+            for name, share, area in pairs
+        }
+        return {"frames": self.frames, "left_out": self.left_out, "regions": said}
+
 
 def region_shares(attribution: Attribution, among: Tensor | None = None) -> RegionShares:
     """Each region's share of the positive part of the map, beside its share of the area.
@@ -161,9 +178,9 @@ def region_shares(attribution: Attribution, among: Tensor | None = None) -> Regi
         PainseqError: no maps, or no landmarks.
     """
     maps = attribution.maps.clamp(min=0).double().numpy()
-    regions = region_map(check_landmarks(attribution.clip), maps.shape[-1])
+    regions = attribution.regions.numpy()
     wanted = torch.ones_like(attribution.present) if among is None else among
-    counted = wanted.numpy() & attribution.present.numpy() & (regions[:, 0, 0] != UNKNOWN)
+    counted = wanted.numpy() & (regions[:, 0, 0] != UNKNOWN)
     inside = regions[counted].ravel()
     mass = np.bincount(inside, weights=maps[counted].ravel(), minlength=len(REGIONS))
     pixels = np.bincount(inside, minlength=len(REGIONS)).astype(np.float64)

@@ -48,6 +48,19 @@ def rule_of(model: PainModel) -> Literal["mode", "median"]:
     return "median" if model.loss == "corn" else "mode"
 
 
+def class_number(model: PainModel, name: str) -> int:
+    """The number of a class.
+
+    Raises:
+        PainseqError: the model has no class of this name; says which it has.
+    """
+    if model.scale is not None:
+        raise PainseqError(f"This model says numbers ({model.scale}), not classes. Leave the class {name!r} out.")
+    if name not in model.class_names:
+        raise PainseqError(f"No class {name!r}; this model's classes: {', '.join(model.class_names)}.")
+    return model.class_names.index(name)
+
+
 def heads_of(model: PainModel) -> list[Head]:
     """The model's head; of averaged models, the head of each."""
     if not isinstance(model, AveragedModel):
@@ -65,13 +78,14 @@ class Scorer:
     Args:
         model: in eval mode.
         clip: its frames.
-        target: class index; None: the class that the model predicts. A model of a scale has only 0.
+        target: class, by number or name; None: the one that the model predicts. A model of a scale has only 0.
 
     Raises:
-        PainseqError: no frame has a face; pixels of a model that is not given any; an unknown class.
+        PainseqError: no frame has a face; pixels of a model that is not given any; features of another width than the
+            head takes; an unknown class.
     """
 
-    def __init__(self, model: PainModel, clip: Frames, target: int | None = None) -> None:
+    def __init__(self, model: PainModel, clip: Frames, target: int | str | None = None) -> None:
         self.model = model
         self.clip = clip
         self.pixels_through = clip.are_pixels and tuple(clip.x.shape[1:]) != tuple(model.head.in_shape)
@@ -87,6 +101,11 @@ class Scorer:
                 "This model takes features relative to each subject's own, so explaining crops needs those of the same "
                 "person without pain (`baseline`)."
             )
+        if not clip.are_pixels and tuple(clip.x.shape[1:]) != tuple(model.head.in_shape):
+            raise PainseqError(
+                f"This clip has {clip.x.shape[1]} features a frame; this model takes "
+                f"{' x '.join(map(str, model.head.in_shape))} (its streams: {', '.join(model.streams)})."
+            )
         self.mask = clip.present[None].to(model.device)
         self.real = clip.present.nonzero()[:, 0].to(model.device)
         if not len(self.real):
@@ -98,6 +117,8 @@ class Scorer:
         with torch.no_grad():
             self._known = self.features(self.x[None])
             outputs = self.outputs(self._known, self.mask)
+            if isinstance(target, str):
+                target = class_number(model, target)
             self.target = self._predicted(outputs) if target is None else target
             classes = outputs.shape[-1]
             if not 0 <= self.target < classes:

@@ -61,9 +61,7 @@ def _dots(draw: ImageDraw.ImageDraw, points: NDArray[np.float64], width: int) ->
         draw.ellipse((float(x) - 2 * width, float(y) - 2 * width, float(x) + 2 * width, float(y) + 2 * width), fill=255)
 
 
-def drawn_face(
-    colours: NDArray[np.float64], lines: NDArray[np.float64], strongest: float = 0.75
-) -> NDArray[np.float64]:
+def drawn_face(colours: NDArray[np.float64], lines: NDArray[np.float64]) -> NDArray[np.float64]:
     """A map's colours, (P, P, 3) in 0..1, with the lines of a face, (P, P), over them."""
     cover = STRONGEST * lines[..., None]
     ink = np.where(colours @ [0.2126, 0.7152, 0.0722] > 0.5, DARK, LIGHT)[..., None]

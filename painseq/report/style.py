@@ -18,7 +18,7 @@ li { margin: .25rem 0; }
 p.subtitle { max-width: none; color: var(--soft); font-size: 1.05rem; margin: 0 0 1.2rem; }
 .notes { margin: 1.4rem 0; padding: .6rem 1.1rem; background: var(--wash); border-left: 4px solid var(--blue); }
 .warnings { margin: 1.4rem 0; padding: .6rem 1.1rem; background: #fdf6e7; border-left: 4px solid #b7791f; }
-.notes strong, .warnings strong { display: block; margin-bottom: .2rem; }
+.notes > strong, .warnings > strong { display: block; margin-bottom: .2rem; }
 .notes ul, .warnings ul { max-width: none; }
 .scroll { overflow-x: auto; margin: .8rem 0 1rem; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }

@@ -95,12 +95,16 @@ def openface(path, times_s, blinks):
 def test_openfaces_table_beside_a_video_is_used(video, caplog):
     times_s = np.arange(9) / 3
     assert known_units(video, times_s) is None
-    blinks = times_s > 2
+    blinks = np.arange(9) == 7
     table = video.with_suffix(".csv")
     openface(table, times_s, blinks)
     known = known_units(video, times_s)
     assert known.source == "OpenFace" and np.array_equal(known.blinks, blinks)
     assert known.pspi.tolist() == (2.0 + blinks).tolist()
+    openface(table, np.arange(90) / 30, np.isin(np.arange(90), [*range(5, 17), *range(30, 80)]))
+    known = known_units(video, times_s, image_fps=25.0)
+    # Twelve frames are 0.4 s and a blink; fifty are none.
+    assert np.array_equal(known.blinks, times_s == times_s[1])
     table.write_text("name, price\ntea, 3\n")
     assert known_units(video, times_s) is None and "Not used as a table of action units" in caplog.text
     with pytest.raises(PainseqError, match="no OpenFace table"):
