@@ -211,6 +211,7 @@ class PainClassifier(pl.LightningModule):
             "fitted_on": sorted(data.subjects_seen() | seen),
             "extractor_trained_on": sorted(known),
             "validation_seen_by_extractor": stopped_on_seen,
+            "validation_seen_by_start": sorted(seen & qualified(data.name, data.split.validation)),
         }
 
     @property

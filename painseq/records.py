@@ -19,6 +19,12 @@ from painseq.spec import digest
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
+SEXES = {"f": "f", "female": "f", "m": "m", "male": "m"}
+"""How a file may write them."""
+
+OLDEST = 120
+"""Years. More is a mistake, or a code such as 999 for an age that is not known."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -59,8 +65,21 @@ class Clip:
             raise PainseqError(f"Clip {self.clip_id}: start_s is {self.start_s}; it must be 0 or more.")
         if self.end_s is not None and not self.end_s > self.start_s:
             raise PainseqError(f"Clip {self.clip_id}: end_s {self.end_s} is not after start_s {self.start_s}.")
+        check_person(self.sex, self.age)
         if self.part is not None and self.part not in PARTS:
             raise PainseqError(f"Clip {self.clip_id}: part is {self.part!r}; it is one of {', '.join(PARTS)}.")
+
+
+def check_person(sex: str | None, age: int | None) -> None:
+    """Refuse what scores by sex and age would pass over, or count in a wrong group.
+
+    Raises:
+        PainseqError: another sex than f or m, an age that nobody has.
+    """
+    if sex not in (None, *SEXES.values()):
+        raise PainseqError(f"sex is {sex!r}; write f, m or nothing.")
+    if age is not None and not 0 <= age <= OLDEST:
+        raise PainseqError(f"age is {age}; write whole years up to {OLDEST}, or nothing where it is not known.")
 
 
 @dataclass(frozen=True)
@@ -169,7 +188,7 @@ def _clip_of(row: Mapping[str | None, str]) -> Clip:
         cell = cells.get(key)
         return None if cell is None else float(cell)
 
-    age, part = number("age"), cells.get("part")
+    age, part, sex = number("age"), cells.get("part"), cells.get("sex")
     if part is not None and part not in PARTS:
         raise PainseqError(f"part is {part!r}; it is one of {', '.join(PARTS)}.")
     return Clip(
@@ -181,7 +200,7 @@ def _clip_of(row: Mapping[str | None, str]) -> Clip:
         end_s=number("end_s"),
         fps=number("fps"),
         stimulus=cells.get("stimulus"),
-        sex=cells.get("sex"),
+        sex=None if sex is None else SEXES.get(sex.lower(), sex),
         age=None if age is None else int(age),
         part=part,
         au_truth=cells.get("au_truth"),

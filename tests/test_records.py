@@ -58,6 +58,9 @@ def test_a_clip_id_stands_for_one_clip():
         ("clip_id,subject_id,video,part\n1,a,v,trian\n", "line 2: part is 'trian'"),
         ("clip_id,subject_id,video,start_s,end_s\n1,a,v,5,4\n", "end_s 4.0 is not after start_s 5.0"),
         ("clip_id,subject_id,video\n1,,v\n", "line 2: A clip needs"),
+        ("clip_id,subject_id,video,sex\n1,a,v,w\n", "line 2: sex is 'w'; write f, m or nothing"),
+        ("clip_id,subject_id,video,age\n1,a,v,40\n2,b,v,999\n", "line 3: age is 999; write whole years up to 120"),
+        ("clip_id,subject_id,video,age\n1,a,v,-1\n", "line 2: age is -1"),
     ],
 )
 def test_a_bad_manifest_is_an_error_with_its_line(tmp_path, content, message):
@@ -65,6 +68,13 @@ def test_a_bad_manifest_is_an_error_with_its_line(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(PainseqError, match=message):
         read_manifest(path, tmp_path, "set")
+
+
+def test_sex_is_read_in_the_usual_words(tmp_path):
+    """Another word than f and m would drop out of the scores by sex unseen."""
+    path = tmp_path / "m.csv"
+    path.write_text("clip_id,subject_id,video,sex\n1,a,v,Female\n2,b,v,M\n3,c,v,\n")
+    assert [clip.sex for clip in read_manifest(path, tmp_path, "set")] == ["f", "m", None]
 
 
 @pytest.mark.parametrize("other", ["p01", "P01 ", "P 01".replace(" ", "") + "\u00a0", "P01\t"])

@@ -17,14 +17,14 @@ import painseq
 from data_modules import AI4Pain, BioVid
 from painseq import heads
 from painseq.augment import Augment
-from painseq.checkpoint import AveragedModel, load_averaged, read_checkpoint
+from painseq.checkpoint import AveragedModel, PainModel, load_averaged, read_checkpoint
 from painseq.classifier import PainClassifier
 from painseq.cli.evaluate import model_name
 from painseq.cli.fit import fit
 from painseq.cli.run_folder import read_history
 from painseq.datamodule import DataOptions, SplitOptions
 from painseq.errors import LeakError, PainseqError
-from painseq.evaluation.predict import predict_part
+from painseq.evaluation.predict import predict_part, predict_validation
 from painseq.extractors import TimmBackbone
 from painseq.heads import LSTM, FrameANN
 from painseq.splits import qualified
@@ -386,6 +386,26 @@ def test_a_head_starts_from_another_models_weights(lstm, run, electrical, store)
     classifier = PainClassifier(head=LSTM, start_from=[str(lstm)])
     with pytest.raises(LeakError, match="A model that the head starts from"):
         classifier.bind(AI4Pain(electrical, DataOptions(split=other, store=store)))
+
+
+def test_no_temperature_is_fitted_on_whom_the_model_that_it_started_from_was_fitted_to(lstm, electrical, store):
+    """Though its own fit has only stopped early on them."""
+    first = painseq.load(lstm)
+    parts = first.record["data"]["split"]
+    other = SplitOptions("subject_lists", train=parts["validation"], validation=parts["train"], test=parts["test"])
+    data = AI4Pain(electrical, DataOptions(split=other, store=store))
+    records = []
+    for start in ([str(lstm)], []):
+        classifier = PainClassifier(head=LSTM, start_from=start)
+        classifier.bind(data)
+        records.append(classifier.record)
+    started, fresh = (PainModel(record, first.head, first.extractor, first.face) for record in records)
+    assert len(predict_validation(fresh, data)) > 0
+    with pytest.raises(LeakError, match="The model was trained on 3 of the validation subjects, such as ai4pain/"):
+        predict_validation(started, data)
+    del started.record["validation_seen_by_start"]
+    with pytest.raises(LeakError, match="The model was trained on 3 of the validation subjects"):
+        predict_validation(started, data)
 
 
 def test_two_streams_are_fitted_one_by_one_and_then_together(run, caplog):

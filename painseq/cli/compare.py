@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +16,16 @@ from rich.table import Table
 from painseq.cli.run_folder import make_run_folder, write_json
 from painseq.errors import PainseqError
 from painseq.evaluation.comparison import ERRORS, WORDS, AnyPredictions, Pair, Tested, compare
+from painseq.evaluation.leaky import LEAKY, is_leaky, marked
 from painseq.evaluation.metrics import STATISTICS
-from painseq.evaluation.predictions import read_predictions
-from painseq.evaluation.value_predictions import COLUMN, read_value_predictions
+from painseq.evaluation.predictions import FILE, Predictions, named, read_predictions
+from painseq.evaluation.value_predictions import holds_values, read_value_predictions
 
 if TYPE_CHECKING:
     from painseq.report import Block
 
 log = logging.getLogger("painseq")
 
-FILE = "predictions.csv"
-LEAKY = "LEAKY"
 COLUMNS = ("pair", "first", "second", "difference", "95 % interval", "permutation p", "Wilcoxon p", "people", "clips")
 CAUTION = (
     "Better takes two things: a permutation p of at most 0.05 after Holm's correction for all pairs, and an interval "
@@ -55,40 +54,34 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder for comparison.json, comparison.csv and report.html")
     args = parser.parse_args(argv)
 
-    models = read_models(args.models, args.allow_leaky)
+    models, paths = read_models(args.models, args.allow_leaky)
     against = args.against
     if against is not None and against not in models and marked(against) in models:
         against = marked(against)
     statistic = args.statistic or (
-        "balanced_accuracy" if hasattr(next(iter(models.values())), "class_names") else next(iter(ERRORS))
+        "balanced_accuracy" if isinstance(next(iter(models.values())), Predictions) else next(iter(ERRORS))
     )
     pairs = compare(models, statistic, against, args.seed)
     show(pairs)
     if args.out is not None:
-        write(make_run_folder(args.out), pairs, args.seed)
+        write(make_run_folder(args.out), pairs, args.seed, paths)
         log.info("Written to %s: comparison.json, comparison.csv, report.html.", args.out)
     return 0
 
 
-def marked(name: str) -> str:
-    """The name of a model whose predictions are leaky, as it stands in every output."""
-    return name if LEAKY in name else f"{name} ({LEAKY})"
+def read_models(given: Sequence[str], allow_leaky: bool = False) -> tuple[dict[str, AnyPredictions], dict[str, Path]]:
+    """Predictions by name, and their files, from texts like `runs/lstm_test` or `LSTM=runs/lstm_test/predictions.csv`.
 
-
-def read_models(given: Sequence[str], allow_leaky: bool = False) -> dict[str, AnyPredictions]:
-    """Predictions by name, from texts like `runs/lstm_test` or `LSTM=runs/lstm_test/predictions.csv`.
-
-    A file is leaky if the word LEAKY stands in its path or anywhere in it, or if it has a column `leaky`.
+    The classes of a file without prob_<class> columns have no order of their own: they are given that of the others.
 
     Raises:
-        PainseqError: no such file, a name twice, a leaky file that is not allowed; see `read_predictions`.
+        PainseqError: no such file, a name twice, a leaky file that is not allowed; see `is_leaky`, `read_predictions`.
     """
     models: dict[str, AnyPredictions] = {}
+    paths: dict[str, Path] = {}
     for text in given:
         name, path = _named(text)
-        content = path.read_text(encoding="utf-8-sig", errors="replace")
-        columns = content.partition("\n")[0].strip().split(",")
-        if LEAKY in str(path.resolve()) or LEAKY in content or "leaky" in columns:
+        if is_leaky(path):
             if not allow_leaky:
                 raise PainseqError(
                     f"{path} is marked {LEAKY}: people who were trained on are scored in it, so it says nothing of "
@@ -99,9 +92,14 @@ def read_models(given: Sequence[str], allow_leaky: bool = False) -> dict[str, An
             log.warning("%s: people who were trained on are scored in %s.", name, path)
         if name in models:
             raise PainseqError(f"Two models are called {name!r}. Name them: NAME={path}.")
-        of_values = any(column.startswith(COLUMN) for column in columns)
-        models[name] = read_value_predictions(path) if of_values else read_predictions(path)
-    return models
+        models[name] = read_value_predictions(path) if holds_values(path) else read_predictions(path)
+        paths[name] = path
+    classes = [each for each in models.values() if isinstance(each, Predictions)]
+    ordered = next((each.class_names for each in classes if each.order_known), ())
+    for name, each in models.items():
+        if isinstance(each, Predictions) and not each.order_known and set(each.class_names) <= set(ordered):
+            models[name] = read_predictions(paths[name], ordered)
+    return models, paths
 
 
 def _named(text: str) -> tuple[str, Path]:
@@ -113,7 +111,7 @@ def _named(text: str) -> tuple[str, Path]:
         raise PainseqError(f"No predictions at {file}{inside}.")
     if str(path) == path_text and equals:
         return name, file
-    return (file.resolve().parent.name if file.name == FILE else file.stem), file
+    return named(file), file
 
 
 def show(pairs: Sequence[Pair]) -> None:
@@ -121,8 +119,9 @@ def show(pairs: Sequence[Pair]) -> None:
     console = Console()
     title = WORDS[pairs[0].statistic]
     table = Table(title=f"Difference in {title}, paired by subject", caption="p: after Holm's correction")
-    for place, column in enumerate(("", *COLUMNS[3:7], "people")):
-        table.add_column(column, justify="left" if not place else "right")
+    table.add_column("", overflow="fold")
+    for column in (*COLUMNS[3:7], "people"):
+        table.add_column(column, justify="right")
     for pair in pairs:
         cells = _cells(pair)
         table.add_row(escape(cells[0]), *cells[3:8])
@@ -177,13 +176,24 @@ def _p(tested: Tested) -> str:
     return "< 0.001" if tested.corrected < 0.001 else f"{tested.corrected:.3f}"
 
 
-def write(out: Path, pairs: Sequence[Pair], seed: int) -> None:
-    """Write comparison.json (everything), comparison.csv (a row a pair) and report.html into a folder."""
+def write(out: Path, pairs: Sequence[Pair], seed: int, paths: Mapping[str, Path]) -> None:
+    """Write comparison.json (everything), comparison.csv (a row a pair) and report.html into a folder.
+
+    Args:
+        paths: the file of each model.
+    """
     from painseq.report import Report, write_report
 
+    files = {name: str(path) for name, path in paths.items()}
     write_json(
         out / "comparison.json",
-        {"statistic": pairs[0].statistic, "seed": seed, "rule": CAUTION, "pairs": [pair.to_dict() for pair in pairs]},
+        {
+            "statistic": pairs[0].statistic,
+            "files": files,
+            "seed": seed,
+            "rule": CAUTION,
+            "pairs": [pair.to_dict() for pair in pairs],
+        },
     )
     write_csv(out / "comparison.csv", pairs)
     models = dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second))
@@ -195,6 +205,7 @@ def write(out: Path, pairs: Sequence[Pair], seed: int) -> None:
             dataset="the clips of the predictions files",
             notes=[pair.sentence for pair in pairs],
             warnings=[f"{name}: people who were trained on are scored." for name in models if LEAKY in name],
+            facts={**files, "seed of the draws": str(seed)},
             blocks=blocks(pairs),
         ),
     )

@@ -34,7 +34,7 @@ SPREAD = (
     "training subjects, so their scores are not independent. The interval of the pooled score is over subjects."
 )
 AnyPredictions = TypeVar("AnyPredictions", Predictions, ValuePredictions)
-Spread = dict[str, dict[str, float]]
+Spread = dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ def pooled(parts: Sequence[AnyPredictions]) -> AnyPredictions:
     joined: dict[str, object] = {}
     for column in fields(parts[0]):
         values = [getattr(part, column.name) for part in parts]
-        if isinstance(values[0], np.ndarray):
+        if any(value is None for value in values):
+            # Votes: where each fold chooses its head, not all may have any.
+            joined[column.name] = None
+        elif isinstance(values[0], np.ndarray):
             joined[column.name] = np.concatenate(values)
         elif column.name in ("clip_ids", "subject_ids"):
             joined[column.name] = tuple(name for value in values for name in value)
@@ -95,14 +98,14 @@ def fold_scores(predictions: Predictions | ValuePredictions) -> dict[str, float 
 
 
 def spread_of(scores: Sequence[Mapping[str, float | None]]) -> Spread:
-    """Of each score: mean, standard deviation (of a sample; 0 of a single one), smallest, largest, of how many."""
+    """Of each score: mean, standard deviation (of a sample; None of a single one), smallest, largest, of how many."""
     spread: Spread = {}
     for name in scores[0]:
         known = [value for each in scores if (value := each[name]) is not None]
         if known:
             spread[name] = {
                 "mean": statistics.fmean(known),
-                "std": statistics.stdev(known) if len(known) > 1 else 0.0,
+                "std": statistics.stdev(known) if len(known) > 1 else None,
                 "min": min(known),
                 "max": max(known),
                 "folds": len(known),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +21,9 @@ from painseq.cli.evaluation_files import show as show
 from painseq.cli.run_folder import make_run_folder, pick_device, read_history, versions
 from painseq.errors import PainseqError
 from painseq.evaluation import Calibration, Evaluation, Predictions, calibrate, people_of, read_people
-from painseq.evaluation.predictions import read_predictions, read_truth
-from painseq.evaluation.value_predictions import COLUMN, ValuePredictions, read_value_predictions
+from painseq.evaluation.leaky import is_leaky, mark, marked
+from painseq.evaluation.predictions import FILE, named, read_predictions, read_truth
+from painseq.evaluation.value_predictions import ValuePredictions, holds_values, read_value_predictions
 from painseq.evaluation.value_scores import ValueEvaluation
 
 if TYPE_CHECKING:
@@ -30,6 +31,35 @@ if TYPE_CHECKING:
     from painseq.datamodule import PainDataModule
     from painseq.labels import LabelScheme
 
+USAGE = """usage: painseq evaluate --config DATA.yaml --checkpoint FILE [options]
+       painseq evaluate --predictions FILE [options]
+
+Score a model on people it has never seen, or a file of predictions: scores with intervals over subjects, baselines,
+calibration, groups by sex and age, a row a subject, a page.
+
+A checkpoint:
+  --config FILE                   the data, as for `painseq fit`: configs/data/biovid.yaml, ...; may be given again
+  --data.root FOLDER, --data.options.store FOLDER, --data.options.split.protocol NAME, ...
+                                  change single keys of it; `painseq evaluate --data.help BioVid` tells them all
+  --checkpoint FILE               best.ckpt of a run
+  --average-checkpoints FILE ...  instead: several of other seeds or folds; their probabilities are averaged
+  --part PART                     train, validation or test; default: test
+  --truth FILE                    CSV of clip_id,truth for hidden labels
+  --calibrate true                fit a temperature on the validation part, and apply it
+  --prior CLASS=SHARE ...         the mix of classes among those to be predicted, if another than in training
+  --device NAME                   auto, cpu, cuda, cuda:0, ...
+  --trust PACKAGE ...             packages whose classes may be built
+  --out FOLDER                    for predictions.csv, metrics.json, subjects.csv, report.html;
+                                  default: runs/evaluate-<time>
+  Sex and age come from the data set's manifest.
+
+A file, for which no model is needed:
+  --predictions FILE              predictions.csv of a run, or a file of your own
+  --subjects FILE                 CSV of subject_id,sex,age: scores by sex and age band
+  --calibrate-on FILE             predictions of other people, to fit a temperature on
+  --out FOLDER                    as above; default: on screen only
+  `painseq evaluate --predictions FILE --help` tells the others.
+"""
 log = logging.getLogger("painseq")
 
 
@@ -37,6 +67,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the command: without a model if --predictions is given."""
     if any(arg.partition("=")[0] == "--predictions" for arg in argv):
         _evaluate_file(argv)
+    elif not argv or {"-h", "--help"} & set(argv):
+        # Lightning's command line would tell six hundred lines, most of them of training.
+        sys.stdout.write(USAGE)
     else:
         _evaluate_checkpoint(argv)
     return 0
@@ -71,15 +104,18 @@ def _evaluate_file(argv: Sequence[str]) -> None:
     out = None if args.out is None else make_run_folder(args.out)
     made = evaluation_of(said, people, calibration)
     assert made is not None
-    name = path.stem
-    if is_leaky(path):
-        name += " (LEAKY)"
+    name, leaky = named(path), is_leaky(path)
+    if leaky:
+        name = marked(name)
         log.warning("%s is marked LEAKY: it scores people who were trained on, and says nothing of new ones.", path)
     show({name: made})
     if out is not None:
         facts = {"predictions": str(path), **_told(calibration), "versions": _in_line(versions())}
         details = {"predictions": str(path), "calibrated_on": _path(args.calibrate_on), "versions": versions()}
         write_evaluation(out, name, said, made, details)
+        if leaky:
+            mark(out / FILE)
+            mark(out / "subjects.csv")
         write_page(out, name, said, made, f"The predictions in {path.name}", args.dataset or "a file", facts)
 
 
@@ -90,6 +126,8 @@ def _read(path: Path, args: argparse.Namespace) -> tuple[Predictions | ValuePred
         values = read_value_predictions(path)
         if args.calibrate_on is not None:
             raise PainseqError(f"{path} holds numbers on a scale, and only probabilities can be calibrated.")
+        if args.subjects is not None:
+            raise PainseqError(f"{path} holds numbers on a scale; only classes are scored by sex and age.")
         return (values if truth is None else with_true_values(values, truth)), None
     predictions = read_predictions(path, args.classes)
     if truth is not None:
@@ -101,21 +139,6 @@ def _read(path: Path, args: argparse.Namespace) -> tuple[Predictions | ValuePred
     if args.calibrate_on is None:
         return predictions, None
     return calibrate(predictions, read_predictions(args.calibrate_on, predictions.class_names))
-
-
-def holds_values(path: Path) -> bool:
-    """Whether a predictions file is of values on a scale: a column that begins with value_."""
-    if not path.is_file():
-        raise PainseqError(f"No predictions at {path}.")
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        return any(name.startswith(COLUMN) for name in next(csv.reader(file), []))
-
-
-def is_leaky(path: Path) -> bool:
-    """Whether the word LEAKY stands in a file's path or in it, or a column is called leaky."""
-    content = path.read_text(encoding="utf-8-sig", errors="replace")
-    columns = content.partition("\n")[0].strip().split(",")
-    return "LEAKY" in str(path.resolve()) or "LEAKY" in content or "leaky" in columns
 
 
 def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from pytorch_lightning import Trainer
 
 from painseq.checkpoint import PainModel
 from painseq.cli.experiment import ExperimentCLI, Recipe, recipe_of
+from painseq.cli.run_folder import write_json
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.evaluation.predict import predict_part, predict_values
@@ -108,24 +110,31 @@ def why_not(data: PainDataModule) -> str | None:
 
 def make_fit(fit: Fit, recipes: Sequence[Recipe], data: PainDataModule) -> Done:
     """Fit, and predict the test subjects; what is finished already is passed over."""
+    told = fit.out / "warnings.json"
     if fit.finished:
-        return Done(fit, None)
+        return Done(fit, None, tuple(json.loads(told.read_text(encoding="utf-8")) if told.is_file() else ()))
     with _warnings_kept() as warnings:
         fold = data.with_split(fit.split)
         left_out = why_not(fold)
         if left_out is None:
             recipe = recipes[fit.recipe]
             model = fit_fold(recipe.make, fold, fit.out, recipe.options, fit.epochs)
-            if fit.split.test:
-                _predict(model, fold, fit.predictions)
-    return Done(fit, left_out, tuple(dict.fromkeys(warnings)))
+            partial = _predict(model, fold, fit.predictions) if fit.split.test else None
+    once = tuple(dict.fromkeys(warnings))
+    if left_out is None:
+        # A run that goes on tells them again.
+        write_json(told, once)
+        if partial is not None:
+            # The last file: where it lies, the fold is whole.
+            partial.replace(fit.predictions)
+    return Done(fit, left_out, once)
 
 
-def _predict(model: PainModel, data: PainDataModule, path: Path) -> None:
+def _predict(model: PainModel, data: PainDataModule, path: Path) -> Path:
     predict = predict_part if model.scale is None else predict_values
     partial = path.with_name(f"{path.name}.partial")
     predict(model, data, "test").write_csv(partial)
-    partial.replace(path)
+    return partial
 
 
 @contextmanager
@@ -157,7 +166,12 @@ def device_of(recipe: Recipe) -> torch.device:
 
 def default_jobs(device: torch.device, threads: int, fits: int) -> int:
     """How many processes to fit in: on a CPU as many as fill the cores, which is faster than one fit on all of them."""
-    return 1 if device.type != "cpu" else max(1, min(fits, (os.cpu_count() or 1) // threads))
+    return 1 if device.type != "cpu" else max(1, min(fits, cores() // threads))
+
+
+def cores() -> int:
+    """The cores that this process may use, which a batch system or a container may have limited; else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from painseq.datamodule import PainDataModule
 from painseq.datasets import FrameWindow, ResidentClips, single_frames
 from painseq.errors import PainseqError
 from painseq.evaluation.intervals import Difference, paired_difference
-from painseq.evaluation.predict import predict_unchecked
+from painseq.evaluation.predict import predict_part, predict_unchecked
 from painseq.evaluation.predictions import UNKNOWN, Predictions
 from painseq.evaluation.score import Evaluation, score
 from painseq.fitting import FitOptions, fit_fold
@@ -380,7 +380,7 @@ def fit_protocol(
 ) -> Predictions:
     """Predictions of every item, by the model of the fold that tests it; LEAKY unless the protocol divides by subject.
 
-    No leak check is made: under a leaky protocol it would refuse. So the rows are to be scored by `audit_of` alone.
+    Under a leaky protocol no leak check is made, since it would refuse: such rows are to be scored by `audit_of` alone.
 
     Args:
         out: holds a folder for each fold; folds that are finished there are not fitted again.
@@ -395,7 +395,8 @@ def fit_protocol(
         chosen = fold if epochs is None else Fold((*fold.train, *fold.validation), (), fold.test)
         divided = data.with_items(items, chosen.parts, protocol.name.removesuffix("_LEAKY"))
         model = fit_fold(make_model, divided, out / f"fold_{number}", options, epochs)
-        tested.append(predict_unchecked(model, divided, "test"))
+        predict = predict_unchecked if protocol.leaky else predict_part
+        tested.append(predict(model, divided, "test"))
         on_fold()
     return _joined(tested)
 

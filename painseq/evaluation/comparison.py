@@ -27,7 +27,7 @@ from scipy.stats import wilcoxon
 
 from painseq.errors import PainseqError
 from painseq.evaluation.intervals import Difference, Interval, bootstrap_interval, mean_interval, paired_difference
-from painseq.evaluation.metrics import STATISTICS, Floats, confusion_by_subject
+from painseq.evaluation.metrics import LOWER_IS_BETTER, NEEDS_ORDER, STATISTICS, Floats, confusion_by_subject
 from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.value_predictions import ValuePredictions
 
@@ -41,9 +41,6 @@ LEVEL = 0.05
 
 ERRORS: Mapping[str, Callable[[Floats], Floats]] = {"mae": np.abs, "mse": np.square}
 """Statistics of predictions on a scale: what becomes of a clip's error before the mean over clips."""
-
-LOWER_IS_BETTER = ("mean_absolute_error", *ERRORS)
-NEEDS_ORDER = ("quadratic_weighted_kappa", "mean_absolute_error")
 
 WORDS = {
     "accuracy": "accuracy",
@@ -264,8 +261,11 @@ def permutation_test(
     if np.isnan(observed):
         return Tested(None, method, "no p: the statistic is not defined")
     mixed = first.sum(0) + np.tensordot(exchanged.astype(np.float64), second - first, axes=1)
-    differences = np.abs(statistic(mixed) - statistic(both - mixed))
-    as_large = int((np.isnan(differences) | (differences >= abs(observed) - 1e-12)).sum())
+    one, other = statistic(mixed), statistic(both - mixed)
+    # What rounding makes of equal differences; the observed exchange itself must count.
+    slack = 1e-12 + 1e-10 * (np.abs(one) + np.abs(other))
+    differences = np.abs(one - other)
+    as_large = int((np.isnan(differences) | (differences + slack >= abs(observed))).sum())
     p = as_large / len(exchanged) if exact else (as_large + 1) / (RANDOM_DRAWS + 1)
     smallest = 2 / 2**subjects
     note = f"{_people(subjects)} cannot give a p below {smallest:.2g}" if smallest > LEVEL else None
@@ -309,22 +309,19 @@ def _shared(a: str, first: Either, b: str, second: Either) -> tuple[Either, Eith
     if first.subject_ids != second.subject_ids:
         clip = next(c for c, x, y in zip(first.clip_ids, first.subject_ids, second.subject_ids, strict=True) if x != y)
         raise PainseqError(f"clip {clip!r} is of another subject in each.")
-    known = ~(_hidden(first) | _hidden(second))
+    known = ~(first.hidden | second.hidden)
     missing = [known & ~predictions.scored for predictions in (first, second)]
     left_out["of hidden truth"] = int((~known).sum())
     left_out[f"without a prediction of {a}"] = int(missing[0].sum())
     left_out[f"without a prediction of {b}"] = int((missing[1] & ~missing[0]).sum())
     counts = first.scored & second.scored
     if not counts.any():
-        raise PainseqError("there is no clip that both have a prediction for, and whose truth is known.")
+        raise PainseqError(
+            "there is no clip that both have a prediction for, and whose truth is known. Where it is the truth that a "
+            "file lacks: `painseq evaluate --predictions FILE --truth TRUTH --out FOLDER` writes it in."
+        )
     first, second = first.only(counts), second.only(counts)
     return first, second, {why: clips for why, clips in left_out.items() if clips}
-
-
-def _hidden(predictions: AnyPredictions) -> NDArray[np.bool_]:
-    truth = predictions.truth
-    hidden: NDArray[np.bool_] = np.isnan(truth) if isinstance(predictions, ValuePredictions) else truth < 0
-    return hidden
 
 
 Summed = tuple[tuple[str, ...], Floats, Floats, Callable[[Floats], Floats]]
@@ -396,4 +393,5 @@ def _people(number: int) -> str:
 
 
 def _negative(value: float | None) -> float | None:
-    return None if value is None else -value
+    # Taken from 0, as -0.0 would be shown with its sign.
+    return None if value is None else 0.0 - value

@@ -131,8 +131,8 @@ STATISTICS: dict[str, Callable[[Floats], Floats]] = {
 }
 """The scores that get an interval and stand in the headline."""
 
-LOWER_IS_BETTER = frozenset({"mean_absolute_error", "brier", "ece"})
-"""Of all statistics, those of the probabilities too, the ones that are errors."""
+LOWER_IS_BETTER = frozenset({"mean_absolute_error", "brier", "ece", "mae", "mse"})
+"""Of all statistics, those of probabilities and of values too, the ones that are errors."""
 
 NEEDS_ORDER = ("quadratic_weighted_kappa", "mean_absolute_error")
 """Statistics that have no meaning unless the order of the classes is known."""

@@ -13,13 +13,7 @@ from painseq.errors import PainseqError
 from painseq.evaluation.counts import faceless_share
 from painseq.evaluation.metrics import accuracy, balanced_accuracy, confusion_matrix
 from painseq.evaluation.predictions import UNKNOWN, Predictions, read_rows
-from painseq.records import Clip
-
-SEXES = {"f": "f", "female": "f", "m": "m", "male": "m", "": None}
-"""How a file may write them."""
-
-OLDEST = 120
-"""Years. A larger age is a mistake, or a code such as 999 for one that is not known."""
+from painseq.records import SEXES, Clip, check_person
 
 
 @dataclass(frozen=True)
@@ -29,10 +23,16 @@ class Person:
     Args:
         sex: "f" or "m"; None where it is not known.
         age: in years; None likewise.
+
+    Raises:
+        PainseqError: see `check_person`.
     """
 
     sex: str | None = None
     age: int | None = None
+
+    def __post_init__(self) -> None:
+        check_person(self.sex, self.age)
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,12 @@ def read_people(path: Path) -> dict[str, Person]:
         subject, sex, age = row["subject_id"], row.get("sex", "").strip().lower(), row.get("age", "").strip()
         if not subject or subject in people:
             raise PainseqError(f"{path}, line {line}: subject {subject!r} has no name or appears twice.")
-        if sex not in SEXES:
-            raise PainseqError(f"{path}, line {line}: sex is {row['sex']!r}; write f, m or nothing.")
-        if age and not (age.isdecimal() and int(age) <= OLDEST):
+        if age and not age.isdecimal():
             raise PainseqError(f"{path}, line {line}: age is {age!r}; write whole years or nothing.")
-        people[subject] = Person(SEXES[sex], int(age) if age else None)
+        try:
+            people[subject] = Person(SEXES.get(sex, sex) or None, int(age) if age else None)
+        except PainseqError as error:
+            raise PainseqError(f"{path}, line {line}: {error}") from error
     return people
 
 

@@ -150,14 +150,18 @@ def predict_validation(
 
 
 def _trained_on(model: PainModel) -> set[str]:
-    """Whom the weights were fitted to, as "data set/subject": those seen, less those of early stopping."""
+    """Whom the weights were fitted to, as "data set/subject": those seen, less those of early stopping alone."""
     members = list(model.members) if isinstance(model, AveragedModel) else [model]
     trained: set[str] = set()
     for member in members:
         assert isinstance(member, PainModel)
         fit: Any = member.record.get("data") or {}
         stopped_on = qualified(str(fit.get("name")), fit.get("split", {}).get("validation", ()))
-        trained |= (member.fitted_on - stopped_on) | member.extractor_trained_on
+        # A model that this one started from may have been fitted to them; a record that does not say counts as if so.
+        before: Any = member.record.get("validation_seen_by_start")
+        if before is None:
+            before = stopped_on if member.record.get("started_from") else ()
+        trained |= (member.fitted_on - (stopped_on - set(before))) | member.extractor_trained_on
     return trained
 
 

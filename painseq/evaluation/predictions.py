@@ -18,6 +18,9 @@ UNKNOWN = -1
 """Stands in `truth` for a hidden label, in `label` for no prediction, in `frames` and `faceless` for an unknown
 count."""
 
+FILE = "predictions.csv"
+"""How painseq calls a file of predictions; its folder then tells which."""
+
 SUM_TOLERANCE = 0.02
 """How far a row of probabilities may be from 1: files rounded to two decimals still pass."""
 
@@ -166,6 +169,11 @@ class Predictions:
 
     def _name(self, index: np.int64) -> str:
         return "" if index == UNKNOWN else self.class_names[index]
+
+
+def named(path: Path) -> str:
+    """What the predictions of a file are called in tables: by the file, but `predictions.csv` by its folder."""
+    return path.resolve().parent.name if path.name == FILE else path.stem
 
 
 def read_predictions(path: Path, class_names: Sequence[str] | None = None) -> Predictions:

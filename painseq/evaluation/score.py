@@ -10,8 +10,8 @@ import numpy as np
 
 from painseq.evaluation.baselines import Baseline, baselines
 from painseq.evaluation.calibration import Calibration
-from painseq.evaluation.counts import Counts, counts_of
-from painseq.evaluation.intervals import FEW_SUBJECTS, Interval, confusion_intervals
+from painseq.evaluation.counts import Counts, counts_of, of_few_subjects, of_missing_clips
+from painseq.evaluation.intervals import Interval, confusion_intervals
 from painseq.evaluation.metrics import LOWER_IS_BETTER, STATISTICS, Scores, confusion_by_subject, scores_of
 from painseq.evaluation.people import Person, SubjectRow, subject_rows
 from painseq.evaluation.predictions import Predictions
@@ -123,11 +123,12 @@ def score(
         by_subject=subject_rows(predictions, people or {}),
     )
     lines = [
-        *_of_missing_clips(evaluation.counts),
+        *of_missing_clips(evaluation.counts),
         *_of_classes(evaluation),
         *_of_baselines(evaluation),
         *_of_probabilities(evaluation, predictions),
-        *_of_people(evaluation),
+        *of_few_subjects(evaluation.counts),
+        *_of_subgroups(evaluation),
         *_of_undefined(evaluation),
     ]
     return dataclasses.replace(evaluation, warnings=tuple(lines))
@@ -137,6 +138,12 @@ def number(value: float | None) -> str:
     """Three decimals, or a dash where the score is not defined."""
     # Adding 0 turns the -0.0 of rounding into 0.
     return "–" if value is None else f"{round(value, 3) + 0.0:.3f}"
+
+
+def no_better(name: str, ours: float, theirs: float) -> bool:
+    """Whether a statistic is at or below a baseline's, for errors at or above; but for its last digits."""
+    ahead = theirs - ours if name in LOWER_IS_BETTER else ours - theirs
+    return ahead <= 1e-9 * max(1.0, abs(theirs))
 
 
 def shared_baselines(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, Baseline]]:
@@ -156,20 +163,6 @@ def shared_baselines(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, B
 
 def _shown(baseline: Baseline) -> list[str]:
     return [baseline.rule, *(number(baseline.scores.value(name)) for name in STATISTICS)]
-
-
-def _of_missing_clips(counts: Counts) -> list[str]:
-    lines = []
-    if not counts.scored:
-        lines.append("No clip has both a truth and a prediction: nothing was scored.")
-    if counts.without_prediction:
-        lines.append(
-            f"{counts.without_prediction} of {counts.clips} clips have no prediction, such as a video without a face; "
-            "they are left out of every score."
-        )
-    if counts.hidden:
-        lines.append(f"{counts.hidden} of {counts.clips} clips have a hidden truth and are not scored.")
-    return lines
 
 
 def _of_classes(evaluation: Evaluation) -> list[str]:
@@ -192,13 +185,13 @@ def _of_baselines(evaluation: Evaluation) -> list[str]:
             for key in STATISTICS
             if (ours := scores.value(key)) is not None
             and (theirs := rule.scores.value(key)) is not None
-            and (ours >= theirs if key in LOWER_IS_BETTER else ours <= theirs)
+            and no_better(key, ours, theirs)
         ]
         if behind:
             lines.append(f"No better than the baseline “{rule.name}” ({rule.rule}): {'; '.join(behind)}.")
     if scores.mean_absolute_error is not None:
         index, smallest = _best_constant(scores.support)
-        if scores.mean_absolute_error >= smallest:
+        if no_better("mean_absolute_error", scores.mean_absolute_error, smallest):
             lines.append(
                 f"Always saying “{scores.class_names[index]}” is no further off: "
                 f"{_against('mean_absolute_error', scores.mean_absolute_error, smallest)}."
@@ -209,7 +202,8 @@ def _of_baselines(evaluation: Evaluation) -> list[str]:
         and balanced.low is not None
         and chance is not None
         and scores.balanced_accuracy is not None
-        and balanced.low <= chance < scores.balanced_accuracy
+        and balanced.low <= chance
+        and not no_better("balanced_accuracy", scores.balanced_accuracy, chance)
     ):
         lines.append(
             f"Not told apart from guessing: the interval of the balanced accuracy, from {number(balanced.low)} to "
@@ -236,13 +230,13 @@ def _of_probabilities(evaluation: Evaluation, predictions: Predictions) -> list[
             f"{probability.left_out} of {evaluation.counts.scored} scored clips have a label but no probabilities; "
             "AUROC, AUPRC, Brier score and calibration error are without them."
         )
-    if probability.auroc is not None and probability.auroc <= 0.5:
+    if probability.auroc is not None and no_better("auroc", probability.auroc, 0.5):
         lines.append(
             f"The probabilities rank clips no better than chance: {_against('auroc', probability.auroc, 0.5)}."
         )
     shares = np.asarray(evaluation.scores.support) / max(1, evaluation.counts.scored)
     always = float(1 - (shares**2).sum())
-    if not probability.left_out and probability.brier >= always > 0:
+    if not probability.left_out and always > 0 and no_better("brier", probability.brier, always):
         lines.append(
             "The probabilities say no more than each class's share of the clips, stated for every clip: "
             f"{_against('brier', probability.brier, always)}."
@@ -272,19 +266,14 @@ def _of_calibration(calibration: Calibration | None) -> list[str]:
     if before is not None and after is not None and after.brier > before.brier:
         lines.append(
             f"Calibration did not help: the Brier score is {number(after.brier)} after it and {number(before.brier)} "
-            f"before. The {len(calibration.fitted_on)} subjects it was fitted on are unlike those scored, or too few."
+            f"before. Those it was fitted on, {len(calibration.fitted_on)} in number, are unlike those scored, or too "
+            "few."
         )
     return lines
 
 
-def _of_people(evaluation: Evaluation) -> list[str]:
-    subjects = evaluation.counts.subjects
+def _of_subgroups(evaluation: Evaluation) -> list[str]:
     lines = []
-    if 0 < subjects < FEW_SUBJECTS:
-        lines.append(
-            f"{subjects} subject{'s' if subjects > 1 else ''} only: "
-            + ("the intervals are rough." if subjects > 1 else "there is no interval.")
-        )
     for apart in evaluation.subgroup_differences:
         low, high = apart.interval.low, apart.interval.high
         if low is not None and high is not None and (low > 0 or high < 0):

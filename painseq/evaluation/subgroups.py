@@ -9,7 +9,6 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.errors import PainseqError
 from painseq.evaluation.intervals import DRAWS, Interval, bootstrap_interval, confusion_intervals, draw_subjects
 from painseq.evaluation.metrics import (
     STATISTICS,
@@ -19,8 +18,9 @@ from painseq.evaluation.metrics import (
     confusion_by_subject,
     scores_of,
 )
-from painseq.evaluation.people import OLDEST, Person
+from painseq.evaluation.people import Person
 from painseq.evaluation.predictions import Predictions
+from painseq.records import OLDEST
 
 FEWEST = 5
 """A group of fewer subjects has no interval."""
@@ -98,15 +98,7 @@ class GroupDifference:
 
 
 def age_band(age: int) -> str:
-    """The band of an age in years.
-
-    Raises:
-        PainseqError: no age of anybody's, such as 999 or -1, which stand for an unknown one in some tables.
-    """
-    if not 0 <= age <= OLDEST:
-        raise PainseqError(
-            f"A subject has the age {age}, and ages are 0 to {OLDEST} years. Leave it empty where it is not known."
-        )
+    """The band of an age in years."""
     return next(name for name, oldest in OLDEST_OF_BAND.items() if age <= oldest)
 
 

@@ -82,7 +82,7 @@ def _table(title: str, caption: str, statistics: Iterable[str]) -> Table:
     result = Table(
         title=f"{title}, with {INTERVALS}", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
-    result.add_column("")
+    result.add_column("", overflow="fold")
     for name in statistics:
         result.add_column(_title(name), justify="right", min_width=9)
     return result
@@ -95,6 +95,9 @@ def _title(name: str) -> str:
 def _cell(value: float | None, interval: Interval | None) -> str:
     if interval is None or interval.low is None or interval.high is None:
         return number(value)
+    if interval.low == interval.high:
+        # Subjects without a difference tell nothing of how far others would lie apart.
+        return f"{number(value)}\nno width"
     return f"{number(value)}\n{interval.low:.2f}–{interval.high:.2f}"
 
 

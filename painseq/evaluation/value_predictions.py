@@ -100,6 +100,18 @@ class ValuePredictions:
                 writer.writerow([self.clip_ids[row], self.subject_ids[row], *numbers, *counts])
 
 
+def holds_values(path: Path) -> bool:
+    """Whether a predictions file is of values on a scale: it has a column that begins with value_.
+
+    Raises:
+        PainseqError: no such file, or none of text.
+    """
+    if not path.is_file():
+        raise PainseqError(f"No predictions at {path}.")
+    _, columns = read_rows(path, set())
+    return any(name.startswith(COLUMN) for name in columns)
+
+
 def read_value_predictions(path: Path) -> ValuePredictions:
     """Read what `ValuePredictions.write_csv` wrote, or a file of another maker with such columns.
 

@@ -18,10 +18,10 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from painseq.evaluation.intervals import FEW_SUBJECTS, Interval, bootstrap_interval, mean_interval
+from painseq.evaluation.counts import Counts, counts_of, of_few_subjects, of_missing_clips
+from painseq.evaluation.intervals import Interval, bootstrap_interval, mean_interval
 from painseq.evaluation.metrics import Floats
-from painseq.evaluation.predictions import UNKNOWN
-from painseq.evaluation.score import number
+from painseq.evaluation.score import no_better, number
 from painseq.evaluation.value_predictions import ValuePredictions
 
 TITLES = {
@@ -64,33 +64,6 @@ class ValueScores:
 
 
 @dataclass(frozen=True)
-class ValueCounts:
-    """What was and was not scored.
-
-    Args:
-        clips: all clips of the predictions.
-        scored: clips with a truth and a prediction; every score is of these.
-        without_prediction: clips without a prediction (no frame with a face), left out of every score.
-        hidden: clips with a prediction whose truth is not known.
-        subjects: subjects with at least one scored clip.
-        frames: frames looked at, None where the file does not say.
-        faceless: frames without a face among them, None where the file does not say.
-    """
-
-    clips: int
-    scored: int
-    without_prediction: int
-    hidden: int
-    subjects: int
-    frames: int | None
-    faceless: int | None
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values, ready for JSON."""
-        return dict(vars(self))
-
-
-@dataclass(frozen=True)
 class ValueSubject:
     """One subject.
 
@@ -103,7 +76,7 @@ class ValueSubject:
     """
 
     subject_id: str
-    counts: ValueCounts
+    counts: Counts
     truth: float | None
     value: float | None
     scores: ValueScores
@@ -145,7 +118,7 @@ class ValueEvaluation:
     intervals: dict[str, Interval]
     mean: float | None
     baseline: ValueScores
-    counts: ValueCounts
+    counts: Counts
     by_subject: tuple[ValueSubject, ...]
     warnings: tuple[str, ...]
 
@@ -179,7 +152,7 @@ def score_values(predictions: ValuePredictions) -> ValueEvaluation:
     mean = float(scored.truth.mean()) if len(scored) else None
     always = dataclasses.replace(scored, value=np.full(len(scored), np.nan if mean is None else mean))
     baseline = _scores(sums_by_subject(always).sum(0))
-    counts = _counts(predictions)
+    counts = counts_of(predictions)
     ids = np.asarray(predictions.subject_ids, dtype=object)
     return ValueEvaluation(
         scale=predictions.scale,
@@ -189,7 +162,7 @@ def score_values(predictions: ValuePredictions) -> ValueEvaluation:
         baseline=baseline,
         counts=counts,
         by_subject=tuple(_subject(predictions.only(ids == subject)) for subject in sorted(set(ids))),
-        warnings=_warnings(scores, intervals, baseline, counts),
+        warnings=_warnings(scored, scores, intervals, baseline, counts),
     )
 
 
@@ -203,7 +176,7 @@ def value_table(evaluations: Mapping[str, ValueEvaluation]) -> Table:
         title=f"Scores on the scale {escape(scales)}, with 95 % intervals over subjects",
         caption=MEAN_RULE,
     )
-    result.add_column("")
+    result.add_column("", overflow="fold")
     for title in TITLES.values():
         result.add_column(title, justify="right")
     for model, evaluation in evaluations.items():
@@ -299,25 +272,11 @@ def _interval(name: str, sums: Floats) -> Interval:
     return bootstrap_interval(lambda times: statistic(times @ sums), len(sums))
 
 
-def _counts(predictions: ValuePredictions) -> ValueCounts:
-    scored, missing = predictions.scored, np.isnan(predictions.value)
-    told = bool(((predictions.frames != UNKNOWN) & (predictions.faceless != UNKNOWN)).all())
-    return ValueCounts(
-        clips=len(predictions),
-        scored=int(scored.sum()),
-        without_prediction=int(missing.sum()),
-        hidden=int((np.isnan(predictions.truth) & ~missing).sum()),
-        subjects=len({subject for subject, counts in zip(predictions.subject_ids, scored, strict=True) if counts}),
-        frames=int(predictions.frames.sum()) if told else None,
-        faceless=int(predictions.faceless.sum()) if told else None,
-    )
-
-
 def _subject(own: ValuePredictions) -> ValueSubject:
     scored = own.only(own.scored)
     return ValueSubject(
         subject_id=own.subject_ids[0],
-        counts=_counts(own),
+        counts=counts_of(own),
         truth=float(scored.truth.mean()) if len(scored) else None,
         value=float(scored.value.mean()) if len(scored) else None,
         scores=_scores(sums_by_subject(scored).sum(0)),
@@ -332,25 +291,31 @@ def _cell(evaluation: ValueEvaluation, name: str) -> str:
 
 
 def _warnings(
-    scores: ValueScores, intervals: Mapping[str, Interval], baseline: ValueScores, counts: ValueCounts
+    scored: ValuePredictions,
+    scores: ValueScores,
+    intervals: Mapping[str, Interval],
+    baseline: ValueScores,
+    counts: Counts,
 ) -> tuple[str, ...]:
-    lines = []
-    if not counts.scored:
-        lines.append("No clip has both a truth and a prediction: nothing was scored.")
-    if counts.without_prediction:
-        lines.append(
-            f"{counts.without_prediction} of {counts.clips} clips have no prediction, such as a video without a face; "
-            "they are left out of every score."
-        )
-    if counts.hidden:
-        lines.append(f"{counts.hidden} of {counts.clips} clips have a hidden truth and are not scored.")
+    lines = of_missing_clips(counts)
     behind = [
         f"{TITLES[name].lower()} {number(ours)} against {number(theirs)}"
         for name in ("mse", "mae")
-        if (ours := scores.value(name)) is not None and (theirs := baseline.value(name)) is not None and ours >= theirs
+        if (ours := scores.value(name)) is not None
+        and (theirs := baseline.value(name)) is not None
+        and no_better(name, ours, theirs)
     ]
     if behind:
         lines.append(f"No better than {MEAN_RULE}: {'; '.join(behind)}.")
+    if scores.mae is not None:
+        # No constant has a smaller absolute error than the median: on PSPI, where most clips have 0, always 0.
+        median = float(np.median(scored.truth))
+        smallest = float(np.abs(scored.truth - median).mean())
+        if no_better("mae", scores.mae, smallest):
+            lines.append(
+                f"Always saying {median:g}, the median truth, is no further off: {TITLES['mae'].lower()} "
+                f"{number(scores.mae)} against {number(smallest)}."
+            )
     interval = intervals.get("icc_3_1")
     if interval is not None and interval.low is not None and interval.high is not None and interval.low <= 0:
         span = f"the interval of the {TITLES['icc_3_1']}, from {number(interval.low)} to {number(interval.high)},"
@@ -358,11 +323,7 @@ def _warnings(
             lines.append(f"The values fall where the truth rises: {span} is below 0.")
         else:
             lines.append(f"Not told apart from values that have nothing to do with the truth: {span} holds 0.")
-    if 0 < counts.subjects < FEW_SUBJECTS:
-        lines.append(
-            f"{counts.subjects} subject{'s' if counts.subjects > 1 else ''} only: "
-            + ("the intervals are rough." if counts.subjects > 1 else "there is no interval.")
-        )
+    lines += of_few_subjects(counts)
     if counts.scored:
         lines += [f"{TITLES[name]} is not defined: {reason}." for name, reason in scores.undefined.items()]
     return tuple(lines)

@@ -115,7 +115,7 @@ def precision_recall_chart(title: str, curves: Sequence[RankCurves]) -> bytes:
 def reliability_chart(title: str, diagrams: Sequence[tuple[str, Reliability]]) -> bytes:
     """Share of right labels against the probability given to them, a point a bin; the larger, the more clips."""
     with style():
-        canvas, axes = _square(title, "probability of the label", "share that is right")
+        canvas, axes = _square(title, "probability of the most probable class", "share that is right")
         axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
         handles = []
         for number, (_, diagram) in enumerate(diagrams):

@@ -55,6 +55,7 @@ def test_the_folder_holds_every_figure(painseq, folders, tmp_path):
     (pair,) = content["pairs"]
     assert content["statistic"] == pair["statistic"] == "macro_f1" and pair["better"] == "good"
     assert len(pair["by_subject"]) == pair["subjects"] == 24
+    assert content["files"] == {name: str(folders / name / "predictions.csv") for name in ("good", "poor")}
     with (tmp_path / "out" / "comparison.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["difference"]) == pair["difference"]["difference"] and row["left_out"] == "4"
@@ -84,6 +85,34 @@ def test_values_on_a_scale_are_compared_by_their_error(painseq, tmp_path):
     assert "20 people a is better than b, with a mean absolute error that is lower by" in " ".join(said.out.split())
     said = painseq("compare", tmp_path / "a.csv", tmp_path / "b.csv", "--statistic", "accuracy")
     assert said.code == 1 and "those are mae, mse" in said.err
+
+
+def test_labels_without_probabilities_take_the_order_of_the_others(painseq, folders, tmp_path):
+    """By themselves their classes are in order of the alphabet, which no other file has."""
+    with (folders / "poor" / "predictions.csv").open(newline="") as file:
+        rows = [[row[key] for key in ("clip_id", "subject_id", "truth", "label")] for row in csv.DictReader(file)]
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["clip_id", "subject_id", "truth", "label"], *rows])
+    told = []
+    for other in (tmp_path / "labels.csv", folders / "poor"):
+        statistic = ["--statistic", "quadratic_weighted_kappa"]
+        said = painseq("compare", f"x={other}", folders / "good", *statistic)
+        assert said.code == 0, said.err
+        told.append(said.out)
+    assert told[0] == told[1]
+
+
+def test_files_without_a_truth_are_told_where_to_get_it(painseq, folders, tmp_path):
+    with (folders / "good" / "predictions.csv").open(newline="") as file:
+        rows = [{**row, "truth": ""} for row in csv.DictReader(file)]
+    with (tmp_path / "hidden.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    said = painseq("compare", tmp_path / "hidden.csv", folders / "good")
+    assert (
+        said.code == 1 and "`painseq evaluate --predictions FILE --truth TRUTH --out FOLDER` writes it in" in said.err
+    )
 
 
 @pytest.mark.parametrize("how", ["file", "folder", "column", "cell"])

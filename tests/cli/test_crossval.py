@@ -12,7 +12,7 @@ import pytest
 from painseq.cli.crossval import choose, crossval
 from painseq.cli.crossval_report import fold_scores, pooled, spread_of
 from painseq.cli.experiment import Recipe
-from painseq.cli.fold_jobs import Done, Fit, default_jobs
+from painseq.cli.fold_jobs import Done, Fit, default_jobs, make_fit
 from painseq.evaluation import Predictions, read_predictions
 from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
 from painseq.fitting import FitOptions
@@ -357,12 +357,19 @@ def test_pooled_predictions_are_the_parts_one_behind_the_other(frames_vote, tmp_
     assert len(together) == first
 
 
+def test_folds_that_chose_heads_with_votes_and_without_are_pooled():
+    one, other = predictions(4, 0), replace(predictions(3, 1, frames_vote=False), clip_ids=("x", "y", "z"))
+    for parts in ((one, other), (other, one)):
+        together = pooled(parts)
+        assert len(together) == 7 and together.votes is None
+
+
 def test_the_spread_leaves_out_what_is_not_defined():
     found = spread_of([{"a": 0.5, "b": None}, {"a": None, "b": None}, {"a": 1.0, "b": None}])
     assert found == {
         "a": {"mean": 0.75, "std": pytest.approx(np.std([0.5, 1], ddof=1)), "min": 0.5, "max": 1.0, "folds": 2}
     }
-    assert spread_of([{"a": 0.5}])["a"]["std"] == 0.0
+    assert spread_of([{"a": 0.5}])["a"]["std"] is None
     nothing = replace(predictions(2, 0), truth=np.array([-1, -1]))
     assert set(fold_scores(nothing).values()) == {None}
     hidden = ValuePredictions(
@@ -371,10 +378,18 @@ def test_the_spread_leaves_out_what_is_not_defined():
     assert fold_scores(hidden) == {"mse": None, "mae": None}
 
 
+def test_a_finished_fold_tells_its_warnings_again(tmp_path):
+    fit = Fit(tmp_path, Split("subject_kfold", ("a",), ("b",), ("c",)))
+    fit.predictions.touch()
+    (tmp_path / "warnings.json").write_text('["the loss flatters"]')
+    assert make_fit(fit, [], None) == Done(fit, None, ("the loss flatters",))
+
+
 def test_as_many_processes_as_fill_the_cores(monkeypatch):
+    """Those that a batch system gave, not all of the machine's."""
     import torch
 
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     cpu = torch.device("cpu")
     assert [default_jobs(cpu, threads, fits) for threads, fits in ((1, 20), (3, 20), (1, 5), (16, 5))] == [8, 2, 5, 1]
     assert default_jobs(torch.device("cuda", 0), 1, 20) == 1

@@ -47,7 +47,7 @@ def test_the_truth_from_a_file_scores_them(evaluated, painseq, on_electrical, el
     assert scores["scores"]["accuracy"] == pytest.approx(right)
     said = painseq("evaluate", "--predictions", tmp_path / "scored" / "predictions.csv", "--out", tmp_path / "again")
     assert said.code == 0
-    again = json.loads((tmp_path / "again" / "metrics.json").read_text())["models"]["predictions"]
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())["models"]["scored"]
     assert again["scores"]["accuracy"] == pytest.approx(right)
 
 
@@ -194,6 +194,9 @@ def test_values_on_a_scale_are_scored_from_a_file(painseq, tmp_path):
     with (tmp_path / "out" / "subjects.csv").open(newline="") as file:
         assert [row["subject_id"] for row in csv.DictReader(file)] == [f"s{i}" for i in range(10)]
     assert "pspi" in (tmp_path / "out" / "report.html").read_text()
+    (tmp_path / "people.csv").write_text("subject_id,sex\ns0,f\n")
+    said = painseq(*args, "--subjects", tmp_path / "people.csv")
+    assert said.code == 1 and "only classes are scored by sex and age" in said.err
     said = painseq(*args, "--calibrate-on", tmp_path / "values.csv")
     assert said.code == 1 and "only probabilities can be calibrated" in said.err
     (tmp_path / "truth.csv").write_text("clip_id,truth\nc0,much\n")
@@ -208,8 +211,26 @@ def test_a_leaky_file_says_so_in_every_output(painseq, tmp_path):
     mine = write_predictions(tmp_path / "frame_kfold_LEAKY.csv", "s", np.random.default_rng(3))
     said = painseq("evaluate", "--predictions", mine, "--out", tmp_path / "out")
     assert said.code == 0 and "is marked LEAKY" in said.log
-    assert list(json.loads((tmp_path / "out" / "metrics.json").read_text())["models"]) == ["frame_kfold_LEAKY (LEAKY)"]
+    assert list(json.loads((tmp_path / "out" / "metrics.json").read_text())["models"]) == ["frame_kfold_LEAKY"]
     assert "LEAKY" in (tmp_path / "out" / "report.html").read_text()
+    # Nor does the mark end with the first command that reads the file.
+    for name in ("predictions.csv", "subjects.csv"):
+        with (tmp_path / "out" / name).open(newline="") as file:
+            assert {row["leaky"] for row in csv.DictReader(file)} == {"LEAKY"}
+    again = painseq("evaluate", "--predictions", tmp_path / "out" / "predictions.csv")
+    assert again.code == 0 and "is marked LEAKY" in again.log and "LEAKY" in " ".join(again.out.split())
+    honest = write_predictions(tmp_path / "honest.csv", "s", np.random.default_rng(4))
+    said = painseq("compare", tmp_path / "out", honest)
+    assert said.code == 1 and "is marked LEAKY" in said.err
+
+
+def test_help_tells_the_options_of_both_forms(painseq):
+    said = painseq("evaluate", "--help")
+    assert said.code == 0 and len(said.out.splitlines()) < 50 and max(map(len, said.out.splitlines())) <= 120
+    options = "--config --checkpoint --average-checkpoints --part --truth --calibrate --prior --device --trust --out"
+    for option in (*options.split(), "--predictions", "--subjects", "--calibrate-on", "--data.options.store"):
+        assert f"{option} " in said.out
+    assert "--dataset" in painseq("evaluate", "--predictions", "x.csv", "--help").out
 
 
 def test_scoring_a_file_loads_no_torch(tmp_path):

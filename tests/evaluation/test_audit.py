@@ -1,5 +1,6 @@
 """The audit of leakage: folds that keep together what they should, and the inflation of a model that memorises."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -320,7 +321,8 @@ def test_fitted_folds_predict_every_item_once_and_are_not_fitted_again(data, uni
     again = fit_protocol(make, data, items, protocol, folds, tmp_path, options)
     np.testing.assert_array_equal(again.probabilities, before.probabilities)
     assert [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("best.ckpt"))] == stamps
-    assert all("LEAKY" in path.read_text() for path in tmp_path.rglob("run.json"))
+    splits = [json.loads(path.read_text())["data"]["split"] for path in tmp_path.rglob("run.json")]
+    assert [split["protocol"] for split in splits] == 2 * [protocol.name] and "LEAKY" in protocol.name
 
 
 def test_with_a_number_of_epochs_the_part_for_early_stopping_is_trained_on(data, tmp_path, one_thread):
@@ -333,6 +335,7 @@ def test_with_a_number_of_epochs_the_part_for_early_stopping_is_trained_on(data,
     options = FitOptions(max_epochs=9, accelerator="cpu")
     predictions = fit_protocol(make, data, items, SUBJECT_FOLDS, folds, tmp_path, options, epochs=1)
     assert sorted(predictions.clip_ids) == sorted(items.names)
+    assert not any("LEAKY" in path.read_text() for path in tmp_path.rglob("run.json"))
     assert len(list(tmp_path.rglob("last.ckpt"))) == 2 and not list(tmp_path.rglob("best.ckpt"))
 
 

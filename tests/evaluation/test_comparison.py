@@ -11,6 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
 from painseq.errors import PainseqError
 from painseq.evaluation import paired_difference
 from painseq.evaluation.comparison import Pair, compare, holm, permutation_test, wilcoxon_test
+from painseq.evaluation.intervals import Difference, Interval
 from painseq.evaluation.metrics import STATISTICS, accuracy, balanced_accuracy, quadratic_weighted_kappa
 from painseq.evaluation.value_predictions import ValuePredictions
 
@@ -137,6 +138,18 @@ def test_a_random_p_is_never_zero_and_counts_the_observed_exchange():
 def test_equal_models_have_a_p_of_one(subjects):
     same = np.random.default_rng(0).integers(0, 4, (subjects, 3, 3)).astype(float)
     assert permutation_test(same, same, balanced_accuracy).p == 1.0
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+def test_the_observed_exchange_counts_whatever_the_size_of_the_errors(size):
+    """Sums taken in another order differ in their last digits, which must not make a p of 0."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        clips = rng.integers(3, 9, 8).astype(float)
+        first = np.stack([rng.random(8) * size * clips, clips], axis=1)
+        second = np.stack([first[:, 0] + rng.random(8) * size / 3, clips], axis=1)
+        tested = permutation_test(first, second, lambda sums: sums[..., 0] / sums[..., 1])
+        assert tested.p == pytest.approx(2 / 256)
 
 
 def test_few_people_cannot_give_a_small_p_and_the_test_says_so():
@@ -270,6 +283,14 @@ def test_a_clear_difference_is_said_in_one_sentence(two):
     )
 
 
+def test_no_bound_is_a_negative_zero():
+    turned = dataclasses.replace(
+        paired(p=0.5, low=-0.2, high=0.0)(corrected=0.5),
+        difference=Difference(0.4, 0.5, -0.1, Interval(-0.2, 0.0, 20)),
+    )
+    assert "95 % interval 0.000 to 0.200" in turned.sentence
+
+
 def test_what_cannot_be_told_is_not_said(two):
     first, second = two(subjects=12, right=(0.5, 0.5))
     pair = compare({"A": first, "B": second})[0]
@@ -286,8 +307,8 @@ def test_many_comparisons_make_a_difference_harder_to_claim():
 
 
 def paired(p, low, high):
+    # Imported above, it would be taken for a class of tests.
     from painseq.evaluation.comparison import Tested
-    from painseq.evaluation.intervals import Difference, Interval
 
     def make(corrected):
         tested = Tested(p, "", None, corrected)

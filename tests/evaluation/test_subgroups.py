@@ -115,6 +115,7 @@ def test_people_come_from_a_file(tmp_path):
     [
         ("subject_id,sex\na,w\n", "line 2: sex is 'w'; write f, m or nothing"),
         ("subject_id,age\na,20-35\n", "age is '20-35'; write whole years"),
+        ("subject_id,age\na,20\nb,999\n", "line 3: age is 999; write whole years up to 120"),
         ("subject_id,age\na,20\na,21\n", "line 3: subject 'a' has no name or appears twice"),
         ("subject_id,weight\na,20\n", "neither a column sex nor age"),
         ("subject,age\na,20\n", "missing columns: subject_id"),

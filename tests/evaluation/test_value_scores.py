@@ -96,6 +96,17 @@ def test_constant_predictions_have_no_pearson_and_say_why(constant):
     assert "Pearson correlation is not defined: the predictions are all the same." in evaluation.warnings
 
 
+def test_where_most_clips_have_0_always_0_is_the_error_to_beat():
+    truth = np.array([0.0] * 80 + [6.0] * 20)
+    value = np.where(truth == 0, 0.9, 3.5)
+    evaluation = score_values(values(truth, value, [f"s{i % 25}" for i in range(100)]))
+    assert evaluation.scores.mae < evaluation.baseline.mae
+    (line,) = evaluation.warnings
+    assert line == "Always saying 0, the median truth, is no further off: mean absolute error 1.220 against 1.200."
+    better = score_values(values(truth, np.where(truth == 0, 0.5, 3.5), [f"s{i % 25}" for i in range(100)]))
+    assert better.warnings == ()
+
+
 def test_truth_all_the_same():
     evaluation = score_values(values([1, 1, 1, 1], [1, 2, 1, 3]))
     assert evaluation.scores.undefined["pearson"] == "the truths are all the same"
