@@ -89,8 +89,8 @@ def demo(out: Path, seed: int = 0, workers: int = 2, size: Size | None = None) -
 
     Returns:
         The path of `report.html`. Beside it: `metrics.json` (every model, score, interval, baseline, difference),
-        `predictions.csv` and `submission.csv` of the LSTM, `config.yaml`, `run.json` (versions, seed, split), and a
-        run folder for each model.
+        `predictions.csv` and `submission.csv` of the LSTM, `config.yaml`, `run.json` (versions, seed, split), `figures/`
+        (the numbers of the page), and a run folder for each model.
 
     Raises:
         PainseqError: `out` holds a demo with another seed or size.
@@ -222,7 +222,7 @@ class Demo:
         from painseq.cli.evaluate import show
         from painseq.cli.run_folder import read_history, versions, write_json
         from painseq.evaluation import paired_difference, published_rows
-        from painseq.report import Report, write_report
+        from painseq.report import Report, write_figures, write_report
 
         with self._step("7. Draw Grad-CAM over two clips"):
             figures = self._pictures()
@@ -244,21 +244,20 @@ class Demo:
                 self.out / "run.json",
                 {"versions": versions(), "seed": self.seed, "split": splits, "seconds": self.seconds, "facts": facts},
             )
-            write_report(
-                page,
-                Report(
-                    title="painseq demo: from heat pain to electrical pain",
-                    subtitle="Three classes, people the models have never seen, generated faces",
-                    dataset="generated faces",
-                    notes=[*NOTES, _in_words(difference)],
-                    evaluations=self.evaluations,
-                    predictions=self.predictions,
-                    histories={name: read_history(self.out / folder) for name, (folder, _, _) in MODELS.items()},
-                    figures=figures,
-                    facts=facts,
-                    published=published_rows(),
-                ),
+            report = Report(
+                title="painseq demo: from heat pain to electrical pain",
+                subtitle="Three classes, people the models have never seen, generated faces",
+                dataset="generated faces",
+                notes=[*NOTES, _in_words(difference)],
+                evaluations=self.evaluations,
+                predictions=self.predictions,
+                histories={name: read_history(self.out / folder) for name, (folder, _, _) in MODELS.items()},
+                figures=figures,
+                facts=facts,
+                published=published_rows(),
             )
+            write_report(page, report)
+            write_figures(self.out / "figures", report)
         self.console.rule()
         show(self.evaluations)
         self.console.print(_in_words(difference))
@@ -299,7 +298,7 @@ class Demo:
 
     def _pictures(self) -> list[Figure]:
         from painseq.checkpoint import load
-        from painseq.cli.explain import explain_video
+        from painseq.cli.explained_video import explain_video
         from painseq.report import Figure
 
         model = load(self.out / "lstm" / "best.ckpt")

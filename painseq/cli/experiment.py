@@ -145,6 +145,20 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--out", type=Path, required=True, help="Folder for tables and pictures.")
             parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
             parser.add_argument("--trust", nargs="*", default=[], help="Packages whose classes may be built.")
+        elif self.command == "explain --score":
+            parser.add_argument("--checkpoint", type=Path | None, default=None, help="best.ckpt of a run.")
+            parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
+            parser.add_argument("--prior", nargs="*", type=str, default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
+            parser.add_argument("--part", choices=["train", "validation", "test"], default="test")
+            parser.add_argument("--clips", type=int, default=20, help="How many, evenly by class and subject.")
+            parser.add_argument("--methods", nargs="*", type=str, default=[], help="Default: all that fit the model.")
+            parser.add_argument("--class-name", type=str | None, default=None, help="Default: the predicted class.")
+            parser.add_argument(
+                "--most-steps", type=int, default=64, help="For integrated_gradients: gradients at most."
+            )
+            parser.add_argument("--out", type=Path, required=True, help="Folder to write. Run again, it goes on.")
+            parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
+            parser.add_argument("--trust", nargs="*", default=[], help="Packages whose classes may be built.")
         elif self.command == "faces":
             parser.add_argument("--out", type=Path, required=True, help="Folder of the face tracks.")
             parser.add_argument("--workers", type=int, default=1, help="Threads that read videos.")
@@ -154,7 +168,7 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
             parser.add_argument("--prior", nargs="*", type=str, default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
             parser.add_argument("--part", choices=["train", "validation", "test"], default="test")
-            parser.add_argument("--truth", type=Path | None, default=None, help="CSV of item,label for hidden labels.")
+            parser.add_argument("--truth", type=Path | None, default=None, help="CSV of clip_id,truth for hidden ones.")
             parser.add_argument(
                 "--calibrate", type=bool, default=False, help="Fit a temperature on the validation part, and apply it."
             )
@@ -260,6 +274,7 @@ DESCRIPTIONS = {
     "audit model": "Fit one model under leaky protocols and under subject folds, and tell the inflation.",
     "faces": "Find and follow the face in a data set's videos, and keep the tracks. Run again, it resumes.",
     "evaluate": "Score a checkpoint on one part of a data set.",
+    "explain --score": "Measure which explanation of a checkpoint to trust. Run again with the same --out, it goes on.",
     "explain regions": "Tell which regions of the face carry a checkpoint's scores, over many clips.",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from painseq.cli.chosen_model import chosen_model
+from painseq.cli.explained_clips import evenly, frames_of_clip, named_truth, seen_in_training, table_of_clip
 from painseq.cli.run_folder import make_run_folder, pick_device, versions, write_json
 from painseq.errors import PainseqError
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from painseq.datamodule import PainDataModule
     from painseq.explain import Attribution, BlinkCheck, BlinkClip, Frames, Method, RegionRow, RegionShares
     from painseq.faces import Locator
-    from painseq.labels import LabelScheme
     from painseq.records import Clip
 
 log = logging.getLogger("painseq")
@@ -106,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
         "landmarks": config["landmarks"] or "of the model's own locator",
         "clips": len(done),
         "skipped": skipped,
-        "seen_in_training": _seen(model, data, clips),
+        "seen_in_training": seen_in_training(model, data, clips),
         "device": device,
         "versions": versions(),
     }
@@ -121,18 +121,18 @@ class Wish:
     """What to explain, and how.
 
     Args:
-        target: number of the class; None: the predicted one.
+        target: name of the class; None: the predicted one.
         landmarks: another locator for the landmarks; None: the model's.
     """
 
     method: Method
     layer: str | None
-    target: int | None
+    target: str | None
     landmarks: Locator | None
 
 
 def _wish(model: PainModel, config: Namespace) -> Wish:
-    from painseq.explain import space_methods
+    from painseq.explain import class_number, space_methods
     from painseq.faces import FaceAlignment, Sidecar
 
     known = space_methods(model)
@@ -151,49 +151,12 @@ def _wish(model: PainModel, config: Namespace) -> Wish:
         raise PainseqError(f"--method {method} does not fit this model; those that do: {', '.join(known)}.")
     if config["layer"] is not None and method != "gradcam":
         raise PainseqError(f"--layer goes with --method gradcam, not {method}.")
-    target, name = None, config["class_name"]
-    if name is not None:
-        if name not in model.class_names:
-            known_classes = ", ".join(model.class_names) or f"none, it says numbers ({model.scale})"
-            raise PainseqError(f"No class {name!r}; this model's classes: {known_classes}.")
-        target = model.class_names.index(name)
+    target = config["class_name"]
+    if target is not None:
+        class_number(model, target)
     locators: dict[str | None, Callable[[], Locator]] = {"sidecar": Sidecar, "face_alignment": FaceAlignment}
     chosen = config["landmarks"]
     return Wish(cast("Method", method), config["layer"], target, None if chosen is None else locators[chosen]())
-
-
-def evenly(clips: Sequence[Clip], scheme: LabelScheme, count: int) -> list[Clip]:
-    """Some clips, as evenly as can be over classes and, within these, over subjects; the first ones by their order.
-
-    Clips whose label is hidden count as one class.
-    """
-    left = list(clips)
-    classes, subjects, both = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
-    chosen: list[Clip] = []
-    while left and len(chosen) < count:
-
-        def taken(clip: Clip) -> tuple[int, int, int]:
-            name = _truth(clip, scheme)
-            return classes[name], both[name, clip.subject_id], subjects[clip.subject_id]
-
-        clip = min(left, key=taken)
-        left.remove(clip)
-        chosen.append(clip)
-        name = _truth(clip, scheme)
-        classes[name] += 1
-        subjects[clip.subject_id] += 1
-        both[name, clip.subject_id] += 1
-    return chosen
-
-
-def _truth(clip: Clip, scheme: LabelScheme) -> str:
-    from painseq.batch import UNKNOWN
-    from painseq.datasets import target_of
-
-    target = target_of(clip, scheme)
-    if target == UNKNOWN or target != target:
-        return ""
-    return f"{target:g}" if scheme.scale is not None else scheme.class_names[int(target)]
 
 
 def _explain(
@@ -202,10 +165,10 @@ def _explain(
     """The clips that could be explained, and why the others could not.
 
     Raises:
-        PainseqError: none could; the model's crops come without 68 landmarks.
+        PainseqError: none could; the first that has a face comes without 68 landmarks, as then all will.
     """
     from painseq.explain import blink_frames, check_blinks, explain, known_units, region_shares
-    from painseq.explain.regions import check_landmarks
+    from painseq.explain.regions import check_landmarks, has_regions
 
     done: list[ExplainedClip] = []
     skipped: dict[str, str] = {}
@@ -217,18 +180,20 @@ def _explain(
                 skipped[clip.clip_id] = str(error)
                 step(len(skipped))
                 continue
-            if not frames.present.any():
-                skipped[clip.clip_id] = "no face found in any frame"
+            if not done and frames.present.any():
+                check_landmarks(frames)
+            if not (frames.present.any() and has_regions(frames)):
+                lacking = "not the 68 landmarks of iBUG" if frames.present.any() else "no face found in any frame"
+                skipped[clip.clip_id] = lacking
                 step(len(skipped))
                 continue
-            check_landmarks(frames)
             found: Attribution = explain(model, frames, wish.method, wish.target, layer=wish.layer)
             known = known_units(
-                data.manifest.path(clip), frames.times_s.numpy(), clip.start_s, clip.fps, _table_of(data, clip)
+                data.manifest.path(clip), frames.times_s.numpy(), clip.start_s, clip.fps, table_of_clip(data, clip)
             )
             shares = region_shares(found)
             blinks = check_blinks(model, found, *blink_frames(frames, known))
-            truth = _truth(clip, data.scheme)
+            truth = named_truth(clip, data.scheme)
             done.append(ExplainedClip(clip, truth, found.class_name, found.score, found.layer, shares, blinks))
             step(len(skipped))
     if not done:
@@ -241,38 +206,19 @@ def _frames(model: PainModel, data: PainDataModule, clip: Clip, wish: Wish) -> F
     """The crops as the model was fitted on them, with the landmarks of the locator that is asked for."""
     import torch
 
-    from painseq.explain import frames_of_video
     from painseq.explain.regions import landmarks_in_crops
 
-    video, image_fps = data.manifest.path(clip), clip.fps
-    table = _table_of(data, clip) if "action_units" in model.streams else None
-    frames = frames_of_video(model, video, clip.start_s, clip.end_s, image_fps=image_fps, action_units=table)
+    frames = frames_of_clip(model, data, clip)
     if wish.landmarks is None:
         return frames
     assert model.face is not None and frames.boxes is not None
     face = model.face.with_locator(wish.landmarks)
+    video, image_fps = data.manifest.path(clip), clip.fps
     track = face.follow(video, clip.start_s, clip.end_s, model.fps, image_fps)
     if track.landmarks is None:
         return dataclasses.replace(frames, landmarks=None)
     points = landmarks_in_crops(torch.from_numpy(track.landmarks), frames.boxes, frames.x.shape[-1])
     return dataclasses.replace(frames, landmarks=points)
-
-
-def _table_of(data: PainDataModule, clip: Clip) -> Path | None:
-    """OpenFace's table of a clip, where a folder of tables is named; None: beside the video, if at all."""
-    from painseq.action_units import OpenFaceTables
-
-    folder = data.options.action_units
-    return None if folder is None else OpenFaceTables(data.manifest, folder).path(clip)
-
-
-def _seen(model: PainModel, data: PainDataModule, clips: Sequence[Clip]) -> dict[str, int]:
-    """How many of the subjects head or extractor were fitted on: their clips may be explained better than new ones."""
-    from painseq.splits import qualified
-
-    subjects = qualified(data.name, {clip.subject_id for clip in clips})
-    seen = {*model.fitted_on, *model.extractor_trained_on}
-    return {"subjects": len(subjects), "seen": len(subjects & seen)}
 
 
 @contextmanager
@@ -334,18 +280,21 @@ def _tell(
     from painseq.explain.regions import ACTION_UNITS
 
     table = Table(
-        caption="Shares of the attribution and, in brackets, of the area. Research software, no medical device."
+        caption="Shares of the attribution, in brackets of the area; below them 95 % intervals over subjects. Research "
+        "software, no medical device."
     )
-    for name in ("region", "action units", *tables):
-        about = name in ("region", "action units")
-        table.add_column(name, justify="left" if about else "right", no_wrap=name == "region")
+    table.add_column("region,\naction units")
+    for name in tables:
+        # As wide as an interval, also on a narrow screen.
+        table.add_column(name, justify="right", min_width=10)
     for rows in zip(*tables.values(), strict=True):
         units = " ".join(unit.removeprefix("AU") for unit in ACTION_UNITS[rows[0].region])
-        table.add_row(rows[0].region, units, *map(_cell, rows))
+        table.add_row(f"{rows[0].region}\n{units}", *map(_cell, rows))
     Console().print(table)
     for name, check in blinks.items():
         Console().print(
-            f"Blinks, {name} ({check.clips} clips of {check.area.interval.subjects} people): {check.verdict}",
+            f"Blinks, {name} ({check.clips} clips of {check.area.interval.subjects} people): {check.verdict} "
+            f"{check.figures}",
             highlight=False,
         )
     layer = "" if details["layer"] is None else f", layer {details['layer']}"

@@ -220,16 +220,35 @@ class BlinkCheck:
         if shares > 0:
             found.append("in a blink more of the attribution falls on the eyes than in other frames")
         if changes:
-            effect = "lowers" if changes < 0 else "raises"
             found.append(
-                f"hiding the eyes {effect} the score more in the frames of blinks than in as many others, so a blink "
-                f"by itself counts {'for' if changes < 0 else 'against'} the class"
+                f"beside open eyes a blink counts {'for' if changes < 0 else 'against'} the class: with the eyes "
+                f"hidden in the frames of blinks the score is {'lower' if changes < 0 else 'higher'} than with those "
+                "of as many other frames hidden"
             )
         if found:
             return "A worry: " + "; and ".join(found) + ". A blink is no sign of pain."
         return (
             "No worry found: in blinks the eyes draw no more of the attribution than in other frames, and hiding them "
             "there changes the score no more than elsewhere, as far as the intervals tell."
+        )
+
+    @property
+    def figures(self) -> str:
+        """In words: the means that the verdict is made of."""
+        if not self.clips:
+            return ""
+
+        def said(form: str, *means: SubjectMean) -> list[str]:
+            return ["none" if mean.value is None else format(mean.value, form) for mean in means]
+
+        blink, other, area = said(".2f", self.share_blink, self.share_other, self.area)
+        in_blinks, elsewhere, everywhere = said("+z.3f", self.change_blink, self.change_other, self.change_all)
+        (labels,) = said(".0%", self.label_changes)
+        label = "" if labels == "none" else f", and the label in {labels} of the clips"
+        return (
+            f"The eyes have {blink} of the attribution in blinks and {other} elsewhere, on {area} of the area. With "
+            f"the eyes hidden the score changes by {in_blinks} (in blinks), {elsewhere} (in as many other frames), "
+            f"{everywhere} (in all frames){label}."
         )
 
     def to_dict(self) -> dict[str, object]:

@@ -76,7 +76,8 @@ def film_strip(
         axes.set_xlim(0, max(float(times_s[-1]), 1e-3))
         if row == len(ratios) - 1:
             axes.set_xlabel("seconds", fontsize=8)
-        axes.set_ylabel(what, fontsize=8)
+        # Above it, since along the axes long names of low panels run into each other.
+        axes.set_title(what, fontsize=8, loc="left")
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
@@ -149,7 +150,8 @@ def region_bars(tables: Mapping[str, Sequence[RegionRow]], title: str, kind: Lit
                     axes.plot([low, high], [place, place], color=BLUE, linewidth=2, solid_capstyle="butt")
             areas = [row.area.value or 0.0 for row in rows]
             (marks,) = axes.plot(areas, places, "|", color=INK, markersize=15, markeredgewidth=2)
-            axes.set_title(name, fontsize=9, loc="left")
+            subjects = max((row.share.interval.subjects for row in rows), default=0)
+            axes.set_title(f"{name} ({subjects} {'person' if subjects == 1 else 'people'})", fontsize=9, loc="left")
             axes.set_yticks(places, [row.region for row in rows])
             axes.tick_params(axis="y", length=0)
             axes.spines[["top", "right", "left"]].set_visible(False)

@@ -89,7 +89,7 @@ def frames_of_store(model: PainModel, clip: ClipFeatures, action_units: Tensor |
 
 def frames_of_video(
     model: PainModel,
-    video: Path,
+    video: str | Path,
     start_s: float = 0.0,
     end_s: float | None = None,
     locator: Locator | None = None,
@@ -110,6 +110,7 @@ def frames_of_video(
             "This model was fitted on features whose extractor is not recorded, so it cannot read videos. Fit it on a "
             "store that `painseq extract` wrote, or explain features (Frames)."
         )
+    video = Path(video)
     face = model.face if locator is None else model.face.with_locator(locator)
     chunks = list(face.clip(video, start_s, end_s, model.fps, image_fps=image_fps))
     if not chunks:

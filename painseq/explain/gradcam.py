@@ -125,10 +125,12 @@ def _modules(extractor: Extractor) -> dict[str, nn.Module]:
 
 @contextmanager
 def _outputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects what a module gives; the graph of gradients begins there."""
+    """Collects what a module gives, if it is one tensor; the graph of gradients begins there."""
     seen: list[Tensor] = []
 
-    def keep(_: nn.Module, __: object, out: Tensor) -> Tensor:
+    def keep(_: nn.Module, __: object, out: object) -> object:
+        if not isinstance(out, Tensor):
+            return out
         seen.append(out.detach().requires_grad_(torch.is_grad_enabled()))
         # A copy goes on, since the next layer may work in place.
         return seen[-1].clone()

@@ -21,11 +21,10 @@ from painseq.explain.by_input import (
     saliency,
 )
 from painseq.explain.frames import Frames
-from painseq.explain.gradcam import grad_cam
+from painseq.explain.gradcam import grad_cam, list_layers
 from painseq.explain.over_time import attention, frame_occlusion, votes
 from painseq.explain.rollout import is_vit, rollout
 from painseq.explain.score import Scorer, heads_of
-from painseq.extractors import VGG16, TimmBackbone
 from painseq.heads import AttentionMIL, BiLSTMAttention, TwoStream, ViViT
 
 Method = Literal[
@@ -46,6 +45,8 @@ OF_FRAMES: tuple[Method, ...] = ("frame_occlusion", "attention", "votes")
 """(T,), of crops and of features."""
 
 
+# On, though whoever calls may have turned gradients off.
+@torch.inference_mode(False)
 def explain(
     model: PainModel,
     clip: Frames,
@@ -92,6 +93,12 @@ def explain(
         raise PainseqError(f"No method {method!r}; there are {', '.join(METHODS)}.")
     if method in MAPS and not clip.are_pixels:
         raise PainseqError(f"{method} speaks of places in the face: it needs crops, not features.")
+    if layer is not None and method != "gradcam":
+        raise PainseqError(f"A layer ({layer!r}) goes with gradcam, not with {method}.")
+    counts = {"patch_px": patch_px, "frames_together": frames_together, "most_steps": most_steps}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise PainseqError(f"{name} is {count}; it must be 1 or more.")
     scorer = Scorer(model, clip, target)
     nothing = baseline_of(scorer) if baseline is None else baseline.to(scorer.x).expand_as(scorer.x)
     named, error, steps = None, None, None
@@ -139,7 +146,7 @@ def space_methods(model: PainModel) -> tuple[Method, ...]:
     always: tuple[Method, ...] = ("integrated_gradients", "gradient_x_input", "saliency", "occlusion")
     if is_vit(model.extractor) or isinstance(model.head, ViViT):
         return ("rollout", *always)
-    return ("gradcam", *always) if _is_cnn(model) else always
+    return ("gradcam", *always) if _has_maps(model) else always
 
 
 def time_methods(model: PainModel) -> tuple[Method, ...]:
@@ -159,9 +166,10 @@ def default_method(model: PainModel, clip: Frames) -> Method:
     return time_methods(model)[0]
 
 
-def _is_cnn(model: PainModel) -> bool:
-    if isinstance(model.extractor, TimmBackbone):
-        # timm's transformers embed patches first, and give no maps with the channels first.
-        network = model.extractor.network
-        return not hasattr(network, "patch_embed") and getattr(network, "output_fmt", "NCHW") == "NCHW"
-    return isinstance(model.extractor, VGG16)
+def _has_maps(model: PainModel) -> bool:
+    """Whether Grad-CAM has something to look at: asked of the network, since timm's names do not tell."""
+    try:
+        list_layers(model.extractor)
+    except PainseqError:
+        return False
+    return True

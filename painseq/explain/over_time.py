@@ -26,9 +26,7 @@ def frame_occlusion(
     Raises:
         PainseqError: somewhere no frame with a face would be left, and so no score.
     """
-    together = 1 if frames_together is None else frames_together
-    if together < 1:
-        raise PainseqError(f"frames_together is {together}; it must be 1 or more.")
+    together = frames_together or 1
     frames = torch.arange(len(scorer.clip), device=scorer.mask.device)
     out = torch.zeros(len(scorer.clip), device=scorer.mask.device)
     features = scorer.known_features

@@ -75,7 +75,7 @@ class _Curves:
         for axes, (times_s, values, what) in zip(panels, curves, strict=True):
             axes.plot(times_s, values, color=BLUE, linewidth=1.4)
             axes.set_ylim(-1 if np.nanmin(values) < 0 else 0, 1)
-            axes.set_ylabel(what, fontsize=7)
+            axes.set_title(what, fontsize=7, loc="left")
             axes.tick_params(labelsize=7)
             axes.spines[["top", "right"]].set_visible(False)
         panels[-1].set_xlim(float(moments_s[0]), max(float(moments_s[-1]), float(moments_s[0]) + 1e-3))

@@ -2,10 +2,15 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from painseq.action_units import INTENSITIES, PRESENCES
+from painseq.explain import REGIONS
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +101,48 @@ def test_averaged_checkpoints_for_a_stated_mix(painseq, lstm, video, tmp_path):
 def test_a_wish_that_does_not_fit(painseq, lstm, video, tmp_path, change, message):
     said = painseq("explain", video, "--checkpoint", lstm, "--out", tmp_path / "x.png", "--end-s", 2, *change)
     assert said.code == 1 and message in said.err and not (tmp_path / "x.png").exists()
+
+
+def test_without_landmarks_the_map_stands_alone_and_the_way_out_is_told(painseq, lstm, video, tmp_path):
+    args = ["explain", video, "--checkpoint", lstm, "--end-s", 2]
+    said = painseq(*args, "--out", tmp_path / "lines")
+    assert "The lines of its landmarks stand for the face" in said.log
+    lines = json.loads((tmp_path / "lines" / "explanation.json").read_text())
+    shares = [region["share"] for region in lines["regions"]["regions"].values()]
+    assert set(lines["regions"]["regions"]) == set(REGIONS) and sum(shares) == pytest.approx(1)
+    said = painseq(*args, "--out", tmp_path / "alone", "--locator", "full_frame")
+    assert said.code == 0 and "--locator face_alignment or sidecar gives landmarks" in said.log
+    assert json.loads((tmp_path / "alone" / "explanation.json").read_text())["regions"] is None
+    assert (tmp_path / "alone" / "overlay.mp4").is_file()
+
+
+def test_pspi_of_a_table_elsewhere_stands_below_the_curve(painseq, ann, video, tmp_path):
+    args = ["explain", video, "--checkpoint", ann, "--end-s", 2]
+    assert painseq(*args, "--out", tmp_path / "without.png").code == 0
+    table = tmp_path / "elsewhere.csv"
+    units = [f"AU{unit:02d}_r" for unit in INTENSITIES] + [f"AU{unit:02d}_c" for unit in PRESENCES]
+    rows = [f"{n + 1}, {n / 30:.3f}, 1" + ", 1" * len(units) for n in range(60)]
+    table.write_text("\n".join([", ".join(["frame", "timestamp", "success", *units]), *rows]))
+    said = painseq(*args, "--out", tmp_path / "with.png", "--action-units", table)
+    assert said.code == 0, said.err
+    assert Image.open(tmp_path / "with.png").height > Image.open(tmp_path / "without.png").height
+    said = painseq(*args, "--out", tmp_path / "no.png", "--action-units", tmp_path / "none.csv")
+    assert said.code == 1 and "No OpenFace table at" in said.err
+    said = painseq(*args, "--out", tmp_path / "with.png")
+    assert said.code == 1 and "with.png is there already, and nothing is overwritten" in said.err
+
+
+def test_the_documented_python_runs(lstm, video, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "explanations.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = code.replace("runs/demo/lstm/best.ckpt", str(lstm)).replace("video.mp4", str(video))
+    assert "most_steps=64" in code
+    code = code.replace("most_steps=64", "most_steps=8")
+    names: dict[str, object] = {}
+    exec(code, names)
+    clip, found, in_time = names["clip"], names["found"], names["in_time"]
+    assert found.values.shape == clip.x.shape and found.regions.shape == found.maps.shape
+    assert sum(names["shares"].share) == pytest.approx(1) and in_time.values.ndim == 2
 
 
 def test_a_folder_that_holds_something_is_not_overwritten(painseq, lstm, video, tmp_path):

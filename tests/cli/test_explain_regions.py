@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from painseq.cli.explain_regions import evenly
+from painseq.cli.explained_clips import evenly
 from painseq.explain import REGIONS
 from painseq.labels import label_scheme
 from painseq.records import Clip
@@ -44,6 +44,7 @@ def test_tables_and_pictures_of_a_part(regions, lstm, tmp_path):
         assert [row["region"] for row in table] == list(REGIONS)
     blinks = json.loads((tmp_path / "out" / "blink.json").read_text())["blinks"]
     assert blinks and all(check["verdict"] in " ".join(said.out.split()) for check in blinks.values())
+    assert "The eyes have" in " ".join(said.out.split()) or not any(check["clips"] for check in blinks.values())
     assert Image.open(tmp_path / "out" / "region_bars.png").format == "PNG"
     assert "outside the face" in (tmp_path / "out" / "region_bars.svg").read_text()
     assert "outside the face" in said.out and "AU45, truth" in (tmp_path / "out" / "blink.json").read_text()
@@ -80,6 +81,19 @@ def test_crops_without_landmarks_are_refused_with_a_way_out(regions, work, on_el
     assert said.code == 1 and "--landmarks face_alignment, or sidecar" in said.err
     said = regions(tmp_path / "full.ckpt", tmp_path / "out2", "--clips", 1, "--landmarks", "sidecar")
     assert said.code == 0, said.err
+
+
+def test_a_clip_without_landmarks_among_others_is_skipped(regions, electrical, lstm, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    copy = tmp_path / "electrical"
+    shutil.copytree(electrical, copy)
+    bare = copy / "Test" / "S07" / "S07_1.faces.safetensors"
+    save_file({name: tensor for name, tensor in load_file(bare).items() if name != "landmarks"}, bare)
+    said = regions(lstm, tmp_path / "out", "--part", "test", "--clips", 2, "--data.root", copy)
+    assert said.code == 0, said.err
+    facts = json.loads((tmp_path / "out" / "regions.json").read_text())
+    assert facts["clips"] == 1 and facts["skipped"] == {"Test/S07/S07_1": "not the 68 landmarks of iBUG"}
 
 
 @pytest.mark.parametrize(

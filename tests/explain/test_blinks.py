@@ -162,7 +162,8 @@ def test_a_model_of_a_scale_has_no_label_to_change(made):
     points = torch.from_numpy(drawn(0, 0, 25.0, clip.x.shape[-1]).landmarks[: len(clip)])
     clip = dataclasses.replace(clip, landmarks=points)
     said = check_blinks(model, explain(model, clip, "saliency"), np.arange(len(clip)) < 2, "truth")
-    assert said.label_changes is None and blink_check([said], ["a"]).label_changes.value is None
+    check = blink_check([said], ["a"])
+    assert said.label_changes is None and check.label_changes.value is None and "label" not in check.figures
 
 
 def test_blinks_come_from_the_best_source_there_is(blinking, electrical):
@@ -184,9 +185,9 @@ def row(share_blink, change_blink):
         (0.1, 0.0, "No worry found"),
         (0.3, 0.0, "A worry: in a blink more of the attribution falls on the eyes"),
         (0.05, 0.0, "No worry found"),
-        (0.1, -1.0, "A worry: hiding the eyes lowers the score.*counts for the class"),
-        (0.1, 1.0, "A worry: hiding the eyes raises the score.*counts against the class"),
-        (0.3, -1.0, "falls on the eyes than in other frames; and hiding"),
+        (0.1, -1.0, "A worry: beside open eyes a blink counts for the class.*the score is lower than"),
+        (0.1, 1.0, "A worry: beside open eyes a blink counts against the class.*the score is higher than"),
+        (0.3, -1.0, "falls on the eyes than in other frames; and beside open eyes"),
     ],
 )
 def test_what_is_a_worry_is_said(share, change, words):
@@ -197,9 +198,11 @@ def test_what_is_a_worry_is_said(share, change, words):
     assert re.search(words, check.verdict)
     assert (check.clips, check.without_blinks, check.sources) == (12, 1, {"AU45, truth": 12})
     assert check.to_dict()["verdict"] == check.verdict
+    assert f"The eyes have {share:.2f} of the attribution in blinks and 0.10 elsewhere" in check.figures
+    assert f"changes by {change:+.3f} (in blinks)" in check.figures and "label in 0% of the clips" in check.figures
     assert check.share_difference.value == pytest.approx(share - 0.1)
 
 
 def test_too_little_to_say_anything():
-    assert "No clip has a blink" in blink_check([None], ["a"]).verdict
+    assert "No clip has a blink" in blink_check([None], ["a"]).verdict and not blink_check([None], ["a"]).figures
     assert "Too few subjects" in blink_check([row(0.3, 1.0)] * 3, ["a"] * 3).verdict

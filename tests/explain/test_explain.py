@@ -154,6 +154,52 @@ def test_leaving_a_frame_out_of_a_mean(make_model):
     torch.testing.assert_close(wide[0], expected[0], atol=1e-6, rtol=0)
 
 
+def test_an_even_number_of_frames_can_be_left_out(make_model):
+    head = LinearFrames((D,), 3).eval()
+    x = torch.randn(5, D)
+    model, clip = of_features(head, make_model, x)
+    each = head(x[None], clip.present[None])[0].log_softmax(-1)[:, 1].detach()
+    found = explain(model, clip, "frame_occlusion", 1, frames_together=2).values
+    torch.testing.assert_close(found[1], each.mean() - each[[0, 3, 4]].mean(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[4], each.mean() - each[:4].mean(), atol=1e-6, rtol=0)
+
+
+def test_a_clip_of_which_no_frame_would_be_left_is_refused(made):
+    for name in ("lstm", "frame_ann", "vivit"):
+        model, crops = made(name)
+        one = torch.arange(9) == 3
+        clip = features_of(model, dataclasses.replace(crops, present=one))
+        for method in time_methods(model):
+            if method == "frame_occlusion":
+                with pytest.raises(PainseqError, match="none would be left"):
+                    explain(model, clip, method)
+            else:
+                found = explain(model, clip, method, most_steps=8).values
+                assert found.isfinite().all() and not found[~one].any()
+        with pytest.raises(PainseqError, match="none would be left"):
+            explain(model, features_of(model, crops), "frame_occlusion", frames_together=99)
+
+
+def test_a_class_goes_by_name_or_number(made):
+    model, crops = made("lstm")
+    clip = features_of(model, crops)
+    named, numbered = (explain(model, clip, "saliency", target) for target in ("low_pain", 1))
+    assert named.target == 1 and torch.equal(named.values, numbered.values)
+    with pytest.raises(PainseqError, match="No class 'joy'; this model's classes: no_pain, low_pain, high_pain"):
+        explain(model, clip, "saliency", "joy")
+    model, crops = made("lstm", outputs=1, loss="mse", class_names=[], scale=["pspi", 0.0, 16.0])
+    with pytest.raises(PainseqError, match=r"says numbers .*Leave the class 'pain' out"):
+        explain(model, features_of(model, crops), "saliency", "pain")
+
+
+def test_features_of_another_width_are_refused(made):
+    for name in ("lstm", "two_stream", "vivit"):
+        model, _ = made(name)
+        clip = Frames(torch.randn(4, 7), torch.ones(4).bool(), torch.arange(4) / 5)
+        with pytest.raises(PainseqError, match="This clip has 7 features a frame; this model takes"):
+            explain(model, clip, "saliency")
+
+
 def test_votes_are_counted(make_model):
     head = LinearFrames((3,), 3).eval()
     with torch.no_grad():
@@ -335,6 +381,11 @@ def test_what_cannot_be_explained_is_said(made, make_model):
         explain(model, dataclasses.replace(clip, present=torch.zeros(9).bool()))
     with pytest.raises(PainseqError, match="needs crops, not features"):
         explain(model, features, "gradcam")
+    for wrong in ({"frames_together": 0}, {"patch_px": -1}, {"most_steps": 0}):
+        with pytest.raises(PainseqError, match="; it must be 1 or more"):
+            explain(model, clip, "occlusion", **wrong)
+    with pytest.raises(PainseqError, match=r"A layer \('layer1'\) goes with gradcam, not with saliency"):
+        explain(model, clip, "saliency", layer="layer1")
     with pytest.raises(PainseqError, match="No method 'lime'"):
         explain(model, features, "lime")
     with pytest.raises(PainseqError, match="has no attention over time"):
@@ -364,6 +415,15 @@ def test_progress_ends_at_one(made):
         shares: list[float] = []
         explain(model, clip, method, most_steps=32, on_progress=shares.append)
         assert shares == sorted(shares) and shares[-1] == 1, method
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_on_where_the_caller_has_turned_them_off(made, off):
+    model, clip = made("lstm")
+    expected = {method: explain(model, clip, method, 0, most_steps=8).values for method in ("gradcam", "saliency")}
+    with off():
+        for method, values in expected.items():
+            assert torch.equal(explain(model, clip, method, 0).values, values)
 
 
 def test_no_weight_gets_a_gradient(made):

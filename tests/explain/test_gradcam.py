@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from painseq.checkpoint import PainModel
 from painseq.errors import PainseqError
-from painseq.explain import Frames, default_layer, explain, list_layers
+from painseq.explain import Frames, default_layer, explain, list_layers, space_methods
 from painseq.extractors import VGG16, TimmBackbone
 from painseq.heads import LSTM, FrameANN, LinearFrames
 
@@ -184,3 +184,32 @@ def test_transformers_have_no_maps(make_model):
     vit = TimmBackbone("test_vit", input_size_px=32, seed=0)
     with pytest.raises(PainseqError, match=r"test_vit gives no maps in space.*rollout"):
         explain(make_model(vit, LSTM(vit.out_shape, 3).eval()), clip(32), "gradcam", 0)
+
+
+def test_a_network_that_only_looks_like_a_cnn_gets_another_default(make_model):
+    levit = TimmBackbone("levit_128s", input_size_px=64, seed=0)
+    assert space_methods(make_model(levit, LSTM(levit.out_shape, 3).eval()))[0] == "integrated_gradients"
+
+
+class Branches(nn.Module):
+    """Maps at several scales, as HRNet's stages give them."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x, x[..., ::2, ::2]]
+
+
+class Finest(nn.Module):
+    """The first of them."""
+
+    def forward(self, several: list[Tensor]) -> Tensor:
+        return several[0]
+
+
+def test_layers_that_give_several_maps_are_left_out(make_model):
+    branching = TimmBackbone("test_resnet", input_size_px=64, seed=1).eval()
+
+    branching.backbone.layer3 = nn.Sequential(branching.backbone.layer3, Branches(), Finest())
+    model = make_model(branching, LSTM(branching.out_shape, 3).eval())
+    with pytest.raises(PainseqError, match=r"'layer3.1' gives no maps in space"):
+        explain(model, clip(64), "gradcam", 0, layer="layer3.1")
+    assert explain(model, clip(64), "gradcam", 0, layer="layer3").layer == "layer3"

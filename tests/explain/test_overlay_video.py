@@ -1,5 +1,6 @@
 """Explanations as videos, and faces drawn from landmarks."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from painseq.explain import Attribution, Frames, film_strip, write_overlay_video
+from painseq.explain.attribution import COARSE
 from painseq.explain.overlay_video import PANEL_PX, overlay_frames
 from painseq.explain.sketch import sketch
 from painseq.synthetic.clips import ClipJob, draw_clip
@@ -55,9 +57,10 @@ def test_a_video_has_the_frames_and_the_rate_of_the_clip(explained, tmp_path, cu
     assert distance.argmin(axis=1).tolist() == list(range(FRAMES))
     bright = meant[:, :, :PANEL_PX].sum(axis=3) > 500
     columns = [np.flatnonzero(frame[100:190].mean(axis=0) > 0.5) for frame in bright]
-    assert [round(float(c.mean()) / PANEL_PX * SIDE) for i, c in enumerate(columns) if i != 4] == [
-        4 * frame + 4 for frame in range(FRAMES) if frame != 4
-    ]
+    # Within half a place of the coarse map.
+    assert [float(c.mean()) / PANEL_PX * SIDE for i, c in enumerate(columns) if i != 4] == pytest.approx(
+        [4 * frame + 4 for frame in range(FRAMES) if frame != 4], abs=SIDE / COARSE / 2
+    )
 
 
 def test_one_frame_is_a_video_too(explained, landmarks, tmp_path):
@@ -81,6 +84,29 @@ def test_no_pixel_of_a_face_is_drawn_unless_it_may_be(explained):
         assert np.array_equal(one, other)
     shown = next(overlay_frames(green, True))
     assert (shown[:60, -60:] == [0, 255, 0]).all()
+
+
+@pytest.mark.parametrize("side", [8, SIDE, 75])
+def test_a_map_that_stands_for_a_face_is_coarse(explained, side):
+    """A map of single pixels, as of a gradient, would show the face: as fine as it is, less is drawn of it."""
+    clip = Frames(torch.zeros(2, 3, side, side), torch.tensor([True, False]), torch.arange(2) / FPS)
+    values = torch.rand(2, side, side, generator=torch.Generator().manual_seed(0)) * clip.present[:, None, None]
+    noise = Attribution(values, clip, "gradient_x_input", 0, "no_pain", 0.0)
+    fine, coarse = noise.heat(), noise.heat(coarse=True)
+    assert torch.equal(fine[0], values[0] / values[0].max()) and coarse.shape == fine.shape
+    assert float(coarse.max()) == pytest.approx(1) and not coarse[1].any()
+    if side > 16:
+        assert coarse[0].diff().abs().mean() < 0.2 * fine[0].diff().abs().mean()
+    even = Attribution(torch.ones(2, side, side), clip, "gradcam", 0, "no_pain", 0.0)
+    assert torch.allclose(even.heat(coarse=True)[0], torch.ones(side, side))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_crops_of_either_kind_can_be_shown(explained, kind):
+    found = explained()
+    clip = dataclasses.replace(found.clip, x=found.clip.x.to(kind))
+    picture = strip(dataclasses.replace(found, clip=clip), True)
+    assert picture == strip(found, True)
 
 
 def test_the_drawn_face_is_that_of_the_landmarks(explained, landmarks):

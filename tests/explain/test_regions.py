@@ -9,7 +9,7 @@ import torch
 from painseq.errors import PainseqError
 from painseq.evaluation.intervals import mean_interval
 from painseq.explain import REGIONS, Attribution, Frames, region_bars, region_masks, region_shares, region_table
-from painseq.explain.regions import ACTION_UNITS, RegionShares, landmarks_in_crops
+from painseq.explain.regions import ACTION_UNITS, UNKNOWN, RegionShares, landmarks_in_crops
 from painseq.synthetic.clips import ClipJob, draw_clip
 from painseq.synthetic.expression import REGION_AUS
 from painseq.synthetic.expression import REGIONS as GENERATED
@@ -80,6 +80,23 @@ def test_a_frame_with_an_unknown_landmark_belongs_to_no_region_and_does_not_coun
     shares = region_shares(attribution(values, broken))
     assert (shares.frames, shares.left_out) == (len(landmarks) - 1, 1)
     assert np.isnan(shares.share).all() and shares.area.sum() == pytest.approx(1)
+
+
+def test_an_attribution_tells_the_region_of_each_pixel(landmarks):
+    present = torch.arange(len(landmarks)) != 3
+    found = attribution(torch.ones(len(landmarks), SIDE, SIDE), landmarks, present)
+    masks = torch.from_numpy(region_masks(landmarks, SIDE))
+    assert found.regions.shape == found.maps.shape and (found.regions[3] == UNKNOWN).all()
+    for number in range(len(REGIONS)):
+        assert torch.equal(found.regions[present] == number, masks[present, number])
+
+
+def test_shares_are_ready_for_json(landmarks):
+    mouth = region_masks(landmarks, SIDE)[:, REGIONS.index("mouth")]
+    said = region_shares(attribution(torch.from_numpy(mouth).float(), landmarks)).to_dict()
+    assert said["regions"]["mouth"]["share"] == 1 and said["frames"] == len(landmarks)
+    said = region_shares(attribution(torch.zeros(len(landmarks), SIDE, SIDE), landmarks)).to_dict()
+    assert said["regions"]["mouth"]["share"] is None and 0 < said["regions"]["mouth"]["area"] < 1
 
 
 def test_a_map_in_the_mouth_alone_gives_all_to_the_mouth(landmarks):

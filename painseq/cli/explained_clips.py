@@ -1,0 +1,80 @@
+"""Which clips of a data set are explained, for the commands that explain many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from painseq.checkpoint import PainModel
+    from painseq.datamodule import PainDataModule
+    from painseq.explain import Frames
+    from painseq.labels import LabelScheme
+    from painseq.records import Clip
+
+
+def evenly(clips: Sequence[Clip], scheme: LabelScheme, count: int) -> list[Clip]:
+    """Some clips, as evenly as can be over classes and, within these, over subjects; the first ones by their order.
+
+    Clips whose label is hidden count as one class.
+    """
+    left = list(clips)
+    classes, subjects, both = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+    chosen: list[Clip] = []
+    while left and len(chosen) < count:
+
+        def taken(clip: Clip) -> tuple[int, int, int]:
+            name = named_truth(clip, scheme)
+            return classes[name], both[name, clip.subject_id], subjects[clip.subject_id]
+
+        clip = min(left, key=taken)
+        left.remove(clip)
+        chosen.append(clip)
+        name = named_truth(clip, scheme)
+        classes[name] += 1
+        subjects[clip.subject_id] += 1
+        both[name, clip.subject_id] += 1
+    return chosen
+
+
+def named_truth(clip: Clip, scheme: LabelScheme) -> str:
+    """A clip's class, or number; empty where it is hidden."""
+    from painseq.batch import UNKNOWN
+    from painseq.datasets import target_of
+
+    target = target_of(clip, scheme)
+    if target == UNKNOWN or target != target:
+        return ""
+    return f"{target:g}" if scheme.scale is not None else scheme.class_names[int(target)]
+
+
+def frames_of_clip(model: PainModel, data: PainDataModule, clip: Clip) -> Frames:
+    """The crops as the model was fitted on them.
+
+    Raises:
+        PainseqError: see `painseq.explain.frames_of_video`.
+    """
+    from painseq.explain import frames_of_video
+
+    table = table_of_clip(data, clip) if "action_units" in model.streams else None
+    video = data.manifest.path(clip)
+    return frames_of_video(model, video, clip.start_s, clip.end_s, image_fps=clip.fps, action_units=table)
+
+
+def table_of_clip(data: PainDataModule, clip: Clip) -> Path | None:
+    """OpenFace's table of a clip, where a folder of tables is named; None: beside the video, if at all."""
+    from painseq.action_units import OpenFaceTables
+
+    folder = data.options.action_units
+    return None if folder is None else OpenFaceTables(data.manifest, folder).path(clip)
+
+
+def seen_in_training(model: PainModel, data: PainDataModule, clips: Sequence[Clip]) -> dict[str, int]:
+    """How many of the subjects head or extractor were fitted on: their clips may be explained better than new ones."""
+    from painseq.splits import qualified
+
+    subjects = qualified(data.name, {clip.subject_id for clip in clips})
+    seen = {*model.fitted_on, *model.extractor_trained_on}
+    return {"subjects": len(subjects), "seen": len(subjects & seen)}
