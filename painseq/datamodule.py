@@ -404,6 +404,8 @@ class PainDataModule(pl.LightningDataModule):
         if len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(len(items))):
             raise PainseqError(f"Parts must name items 0 to {len(items) - 1}, each in one part; they do not.")
         given = {part: items.only(indices) for part, indices in parts.items() if indices}
+        for held in given.values():
+            held.left_out = []  # Clips that could not be read are no items, whoever's they are.
         again = copy.copy(self)
         again.trainer, again._datasets = None, dict(given)
         again._split = _split_of(items, given, protocol)

@@ -297,7 +297,7 @@ def test_leaky_parts_are_items_by_number(single, electrical, store):
     items = single_frames(data.everything(), FrameWindow(0, 2)) if single else data.everything()
     random = np.random.default_rng(0).permutation(len(items)).tolist()
     parts = {"train": random[:-6], "validation": random[-6:-3], "test": random[-3:]}
-    leaky = data.with_items(items, parts, "by clip")
+    leaky = data.with_items(items, parts, "by_clip")
     leaky.setup("fit")
     for part, numbers in parts.items():
         assert leaky.dataset(part).names == [items.names[number] for number in numbers]
@@ -310,12 +310,27 @@ def test_leaky_parts_are_items_by_number(single, electrical, store):
     assert [name for batch in leaky.loader("test") for name in batch.clip_ids] == leaky.dataset("test").names
     everybody = tuple(sorted({clip.subject_id for clip in items.clips}))
     assert leaky.split.to_dict() == {
-        "protocol": "by clip LEAKY",
+        "protocol": "by_clip_LEAKY",
         **{part: list(everybody) for part in parts},
     }
     assert leaky.subjects_seen() == {f"ai4pain/{subject}" for subject in everybody}
-    without = data.with_items(items, {"train": [0, 1], "validation": [], "test": [2]}, "by clip")
+    without = data.with_items(items, {"train": [0, 2], "validation": [], "test": [1]}, "by_clip")
     assert without.split.validation == () and without.val_dataloader() == []
+
+
+def test_parts_that_share_nobody_are_a_split_as_any_other(electrical, store):
+    data = AI4Pain(electrical, DataOptions(store=store))
+    items = data.everything()
+    items.left_out = ["Test/S06/S06_1"]
+    who = [clip.subject_id for clip in items.clips]
+    numbers = {name: [number for number, subject in enumerate(who) if subject == name] for name in sorted(set(who))}
+    parts = {"train": numbers["S01"] + numbers["S02"], "validation": numbers["S03"][:1], "test": numbers["S06"]}
+    divided = data.with_items(items, parts, "by_subject")
+    assert divided.split == Split("by_subject", ("S01", "S02"), ("S03",), ("S06",))
+    assert divided.subjects_seen() == {"ai4pain/S01", "ai4pain/S02", "ai4pain/S03"}
+    assert divided.dataset("test").names == [items.names[number] for number in numbers["S06"]]
+    # Unreadable clips are no items, so they are no rows of a part's predictions either.
+    assert divided.dataset("test").left_out == []
 
 
 def test_leaky_parts_do_not_overlap_and_say_what_they_are(electrical, store):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -48,7 +48,10 @@ def check(argv: Sequence[str]) -> int:
     parser.add_argument("--part-column", help="column of parts or folds; default: guessed by its name")
     parser.add_argument("--split", type=Path, help="a split (JSON) that predictions or a CSV without parts belong to")
     parser.add_argument("--checkpoint", type=Path, help="the model whose predictions are checked")
-    parser.add_argument("--dataset", help="whose people the predictions are of; default: the checkpoint's data set")
+    parser.add_argument(
+        "--dataset",
+        help="whose people the predictions are of; default: that of whom the checkpoint has seen people, if it is one",
+    )
     parser.add_argument("--root", type=Path, help="folder of the videos, to find copies by their content")
     parser.add_argument("--json", type=Path, help="write what was found here too")
     args = parser.parse_args(argv)
@@ -109,15 +112,19 @@ def _seen(checkpoint: Path, data_set: str | None) -> dict[str, list[str]]:
     from painseq.checkpoint import read_checkpoint
 
     record = read_checkpoint(checkpoint).record
-    data, seen = record["data"], {}
-    if data_set is None and isinstance(data, Mapping):
-        data_set = str(data["name"])
+    people: dict[str, list[str]] = {}
     for key, what in (("fitted_on", "was fitted on"), ("extractor_trained_on", "has an extractor trained on")):
         names = record[key]
         assert isinstance(names, list)
-        own = f"{data_set}/"
-        seen[f"{checkpoint} {what}"] = [name.removeprefix(own) for name in names if name.startswith(own)]
-    return seen
+        people[f"{checkpoint} {what}"] = names
+    data_sets = sorted({name.partition("/")[0] for names in people.values() for name in names})
+    if data_set is None and len(data_sets) > 1:
+        raise PainseqError(
+            f"{checkpoint} has seen people of {' and '.join(data_sets)}, and their names may be alike. Say of whom the "
+            "predictions are: --dataset."
+        )
+    own = f"{data_set or ''.join(data_sets)}/"
+    return {what: [name.removeprefix(own) for name in names if name.startswith(own)] for what, names in people.items()}
 
 
 def _contents(members: Sequence[Member], root: Path) -> list[Finding]:

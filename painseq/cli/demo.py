@@ -89,8 +89,8 @@ def demo(out: Path, seed: int = 0, workers: int = 2, size: Size | None = None) -
 
     Returns:
         The path of `report.html`. Beside it: `metrics.json` (every model, score, interval, baseline, difference),
-        `predictions.csv` and `submission.csv` of the LSTM, `config.yaml`, `run.json` (versions, seed, split), `figures/`
-        (the numbers of the page), and a run folder for each model.
+        `predictions.csv` and `submission.csv` of the LSTM, `config.yaml`, `run.json` (versions, seed, split),
+        `figures/` (the numbers of the page), and a run folder for each model.
 
     Raises:
         PainseqError: `out` holds a demo with another seed or size.

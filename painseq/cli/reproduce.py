@@ -166,8 +166,9 @@ def reproduce(
     data = job.data()
     parts = job.run(data, truth)
     evaluations = {part: job.scored(part) for part in parts}
-    for part, evaluation in evaluations.items():
-        show({f"{chosen.name}, {part}": evaluation})
+    for part, shown in parts.items():
+        if not shown:
+            show({f"{chosen.name}, {part}": evaluations[part]})
     generated = is_generated(root)
     rows = {part: beside(data.name, part) for part in parts}
     write_json(
@@ -250,8 +251,8 @@ class Job:
             raise PainseqError(f"{self.recipe.path} names no data set.")
         return data
 
-    def run(self, data: PainDataModule, truth: Path | None) -> tuple[Part, ...]:
-        """Extract, fit and evaluate; returns the parts that were scored."""
+    def run(self, data: PainDataModule, truth: Path | None) -> dict[Part, bool]:
+        """Extract, fit and evaluate; returns the parts that were scored, and whether `evaluate` has shown how."""
         from painseq.splits import every_fold
 
         store = self._extract(data)
@@ -263,18 +264,17 @@ class Job:
                 fitted = f"--data.options.split.fold={fold}"
                 checkpoint = self._fit(self.out / f"fold{fold}", store, fitted)
                 self._evaluate(self.out / f"fold{fold}" / "test", store, checkpoint, "test", fitted)
-            return ("test",)
+            return {"test": False}
         checkpoint = self._fit(self.out, store)
-        parts: list[Part] = []
+        parts: dict[Part, bool] = {}
         if split.protocol == "official_inner":
             official = "--data.options.split.protocol=official"
-            self._evaluate(self.out / "validation", store, checkpoint, "validation", official)
-            parts.append("validation")
+            at = self.out / "validation"
+            parts["validation"] = self._evaluate(at, store, checkpoint, "validation", official)
         if truth is not None or not parts:
             told = [] if truth is None else [f"--truth={truth}"]
-            self._evaluate(self.out / "test", store, checkpoint, "test", *told)
-            parts.append("test")
-        return tuple(parts)
+            parts["test"] = self._evaluate(self.out / "test", store, checkpoint, "test", *told)
+        return parts
 
     def scored(self, part: Part) -> Evaluation:
         """Score what was predicted of a part, of all folds together.
@@ -326,17 +326,19 @@ class Job:
         fit(self._told("fit", [*self.common, *more, f"--out={run}", *resume]))
         return run / BEST
 
-    def _evaluate(self, folder: Path, store: Path, checkpoint: Path, part: Part, *more: str) -> None:
+    def _evaluate(self, folder: Path, store: Path, checkpoint: Path, part: Part, *more: str) -> bool:
+        """Score a part, unless that is done; whether it was done now, and so shown."""
         from painseq.cli.evaluate import evaluate
 
         metrics, with_truth = folder / "metrics.json", any(option.startswith("--truth=") for option in more)
         # What was predicted while the labels were hidden is scored once they are given.
         if metrics.is_file() and (json.loads(metrics.read_text(encoding="utf-8"))["models"] or not with_truth):
             self.console.print(f"{folder} is there already.", markup=False)
-            return
+            return False
         shutil.rmtree(folder, ignore_errors=True)
         args = [f"--data.options.store={store}", f"--checkpoint={checkpoint}", f"--part={part}", f"--out={folder}"]
         evaluate(self._told("evaluate", [*self.common, *args, *more]))
+        return True
 
     def _told(self, command: str, args: list[str]) -> list[str]:
         self.console.print(f"$ painseq {command} {shlex.join(args)}", style="dim", soft_wrap=True, markup=False)

@@ -18,12 +18,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from painseq.cli.run_folder import write_json
+from painseq.cli.transfer_check import check_plan, given
 from painseq.cli.transfer_plan import Fit, TransferPlan, fit_of, read_plan
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions, read_truth
-from painseq.evaluation.transfer import CellResult, Given, cell_result, check_harmonised, drawn_order
+from painseq.evaluation.transfer import CellResult, cell_result, drawn_order
 from painseq.spec import Spec, difference
-from painseq.splits import Split, check_no_leak, qualified
+from painseq.splits import Split
 
 if TYPE_CHECKING:
     from painseq.classifier import PainClassifier
@@ -108,7 +109,7 @@ class Transfer:
         from painseq.datamodule import PainDataModule
 
         data = _parsed(f"data set {name}", (*self.plan.data[name].options, *more)).datamodule
-        if not isinstance(data, PainDataModule):
+        if not isinstance(data, PainDataModule) or type(data) is PainDataModule:
             raise PainseqError(f"The data set {name}: begin its options with --config=configs/data/....yaml.")
         return data
 
@@ -141,60 +142,28 @@ class Transfer:
         """See that all data sets are read alike, and that nobody is on both sides.
 
         Raises:
-            PainseqError, LeakError: see `transfer`.
+            PainseqError, LeakError: see `check_plan`; a store of another extractor or data set.
         """
-        check_harmonised({name: _given(data) for name, data in self.data.items()}, self.plan.fps)
-        for name in {*self.plan.sources, *self.plan.targets}:
-            split = self.data[name].split
-            if not (split.train and split.validation):
-                raise PainseqError(
-                    f"{name} needs subjects to train on and to stop early on; its split {split.protocol} has "
-                    f"{len(split.train)} and {len(split.validation)}."
-                )
-        for name in self.plan.targets:
-            self._check_scorable(name)
+        check_plan(self.plan, self.data, self.networks, self.truths)
         for name, network in self.networks.items():
-            self._check_trained_on(name, network)
-        for source in self.plan.sources:
-            seen = self.data[source].subjects_seen()
-            for target in self.plan.targets:
-                tested = qualified(self.data[target].name, self.data[target].split.test)
-                check_no_leak(seen, tested, f"A model of {source}, to be scored on {target},")
+            for dataset, path in self.plan.extractors[name].stores.items():
+                self._check_store(name, network, dataset, path)
 
-    def _check_scorable(self, name: str) -> None:
-        clips = self.data[name].clips("test")
-        if not clips:
-            raise PainseqError(f"{name} has no test subjects under its split {self.data[name].split.protocol}.")
-        if name not in self.truths and all(clip.label is None for clip in clips):
-            raise PainseqError(
-                f"The labels of all {len(clips)} test clips of {name} are hidden, so nothing could be scored. Give the "
-                "data set `truth: labels.csv` in the plan, or a split whose test subjects have labels."
-            )
+    def _check_store(self, name: str, network: Extractor, dataset: str, path: Path) -> None:
+        """See that a store which the plan names is of this extractor and data set."""
+        from painseq.datasets import split_readable
+        from painseq.features import FeatureStore
 
-    def _check_trained_on(self, name: str, network: Extractor) -> None:
-        stated, people = self.plan.extractors[name].trained_on, network.trained_on
-        if stated in self.data:
-            own = f"{self.data[stated].name}/"
-            if not people:
-                log.warning(
-                    "The weights of %s do not tell whom they were trained on, so a leak cannot be found. See to it "
-                    "that no test subject of %s is among them.",
-                    name,
-                    stated,
-                )
-            elif not any(person.startswith(own) for person in people):
-                raise PainseqError(
-                    f"The plan says that the extractor {name} was trained on {stated}, but its weights were on "
-                    f"{', '.join(people[:3])} ...; none of them begins with {own}. Correct trained_on, or the weights."
-                )
-        elif people:
-            raise PainseqError(
-                f"The plan says that the extractor {name} was trained on {stated}, but its weights were on "
-                f"{len(people)} people such as {people[0]}. Name their data set in trained_on."
-            )
-        for target in self.plan.targets:
-            tested = qualified(self.data[target].name, self.data[target].split.test)
-            check_no_leak(people, tested, f"The extractor {name}, to be scored on {target},")
+        try:
+            data = self._data(dataset, f"--data.options.store={path}", "--model.extractor=null")
+            store = data.store
+            if not isinstance(store, FeatureStore):
+                raise PainseqError("It does not tell which extractor made it. Name a store of `painseq extract`.")
+            store.check_same({**store.spec, "extractor": {**network.spec(), "fingerprint": network.fingerprint()}})
+            for part in data.split.parts():
+                split_readable(data.clips(part), store)
+        except PainseqError as error:
+            raise PainseqError(f"The store {path}, named for {name} on {dataset}: {error}") from error
 
     def tell(self) -> None:
         """Print what would be done."""
@@ -254,7 +223,7 @@ class Transfer:
         return {
             "fps": self.plan.fps,
             "class_names": list(first.scheme.class_names),
-            "crops": dict(_given(first).crops),
+            "crops": dict(given(first).crops),
             "epochs": self.plan.epochs,
             "data": {
                 name: {
@@ -400,24 +369,6 @@ def _parsed(what: str, options: Sequence[str]) -> ExperimentCLI:
         return ExperimentCLI("evaluate", options)
     except PainseqError as error:
         raise PainseqError(f"The {what} of the plan: {error}") from error
-
-
-def _given(data: PainDataModule) -> Given:
-    from painseq.features.index import identity
-
-    options = data.options
-    if options.face is None or options.view != "features" or options.store is not None:
-        raise PainseqError(
-            f"{data.name}: the options of a data set in a plan have a `face` crop, the view features and no store; "
-            "stores are named under the extractors."
-        )
-    return Given(
-        labels=str(options.labels),
-        class_names=data.scheme.class_names,
-        fps=options.fps,
-        crops=identity({"face": options.face.record()}),
-        frames={"streams": list(options.streams), "baseline_clips": options.baseline_clips},
-    )
 
 
 @contextmanager

@@ -76,6 +76,9 @@ class TransferPlan:
     extract: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        empty = [key for key, value in vars(self).items() if value is None and key != "epochs"]
+        if empty:
+            raise PainseqError(f"{empty[0]} is null. Leave it out, or give it a value.")
         for what, names in (("data", self.data), ("extractors", self.extractors), ("heads", self.heads)):
             if not names:
                 raise PainseqError(f"The plan has no {what}; name one at least.")
@@ -98,6 +101,8 @@ class TransferPlan:
         for what, numbers in (("sources", self.sources), ("targets", self.targets), ("seeds", self.seeds)):
             if len(set(numbers)) < len(numbers):
                 raise PainseqError(f"{what} is {list(numbers)}: each may stand there once.")
+        if any(seed < 0 for seed in self.seeds):
+            raise PainseqError(f"seeds is {list(self.seeds)}: each must be 0 or more.")
         if not self.fps > 0:
             raise PainseqError(f"fps is {self.fps}; it must be more than 0.")
         if any(k < 1 for k in self.k) or self.draws < 1 or (self.epochs is not None and self.epochs < 1):

@@ -59,8 +59,8 @@ def write_results(
         title="Transfer between data sets",
         subtitle=f"From {' and '.join(plan.sources)} to {', '.join(plan.targets)}",
         dataset=", ".join(plan.data),
-        notes=HOW,
-        warnings=cautions(results),
+        notes=[*HOW, on_controls(plan)],
+        warnings=[*cautions(results), *untold(facts)],
         facts={"seeds": ", ".join(map(str, plan.seeds)), **versions()},
         blocks=blocks(plan, by_cell, facts),
     )
@@ -72,7 +72,7 @@ def write_results(
     write_json(
         out / "transfer.json",
         {
-            "how": list(HOW),
+            "how": [*HOW, on_controls(plan)],
             "meaning": {str(name): text for name, text in MEANING.items()},
             "cells": cells,
             "plan": facts,
@@ -90,6 +90,27 @@ def cautions(results: Sequence[CellResult]) -> list[str]:
             if interval.note:
                 targets.setdefault(interval.note, set()).add(result.cell.target)
     return [f"{', '.join(sorted(names))}: {note}." for note, names in targets.items()]
+
+
+def untold(facts: Spec) -> list[str]:
+    """A line for each extractor of a data set whose weights do not tell whom they were trained on."""
+    networks, data = facts["extractors"], facts["data"]
+    assert isinstance(networks, dict) and isinstance(data, dict)
+    return [
+        f"The weights of {name} do not tell whom they were trained on. That nobody who is scored is among them is "
+        "taken on trust."
+        for name, told in networks.items()
+        if told["trained_on"] in data and not told["people"]
+    ]
+
+
+def on_controls(plan: TransferPlan) -> str:
+    """What the controls were trained on; where all are untrained, what therefore is not told."""
+    trained = {name: plan.extractors[name].trained_on for name in plan.controls}
+    said = f"Controls: {', '.join(f'{name}, trained on {on}' for name, on in trained.items())}."
+    if set(trained.values()) == {"nothing"}:
+        said += " No network with ImageNet's weights stands beside: what any trained network reaches is not told."
+    return said
 
 
 def _beside(plan: TransferPlan, results: Results, cell: Cell) -> dict[str, object]:
@@ -167,6 +188,7 @@ def show(plan: TransferPlan, results: Sequence[CellResult]) -> None:
         console.print(_curve_table(curves))
     for target in plan.targets:
         console.print(f"{target}'s own model: {plan.within_is(target)}.", markup=False, soft_wrap=True)
+    console.print(on_controls(plan), markup=False, soft_wrap=True)
     for line in cautions(results):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
 
@@ -268,13 +290,14 @@ def _map_block(plan: TransferPlan, results: Results, question: Question) -> Bloc
             [[_ends(result) for result in line] for line in cells],
         )
         alt = f"Balanced accuracy by source and target, head {head}; the numbers stand in the table."
-        pictures.append(Picture(alt, picture))
-        for result in (result for line in cells for result in line):
+        drawn = [result for line in cells for result in line]
+        pictures.append(Picture(alt, picture, CHART, [_drawn(result) for result in drawn]))
+        for result in drawn:
             controls = [number(results[control].value) for control in plan.controls_of(result.cell)]
             own = number(results[plan.within_cell(result.cell)].value)
             names = [result.cell.source, result.cell.extractor, result.cell.target, head]
-            rows.append([*names, *_numbers(result), own, *_gap(result), *controls, number(result.chance)])
-    columns = ["source", "extractor", "target", "head", *NUMBERS, "own", *GAP, *plan.controls, "chance"]
+            rows.append([*names, *_numbers(result), own, _gap(result), *controls, number(result.chance)])
+    columns = ["source", "extractor", "target", "head", *NUMBERS, "own", GAP, *plan.controls, "chance"]
     text = f"{MEANING[question]} The majority class has the balanced accuracy of chance."
     return Block(QUESTIONS[question], text, columns, rows, pictures)
 
@@ -285,7 +308,7 @@ def _curve_block(plan: TransferPlan, curves: Mapping[tuple[str, str, str, str], 
 
     pictures, rows = [], []
     for target in dict.fromkeys(target for _, target, _, _ in curves):
-        drawn, chance = {}, None
+        drawn, numbers, chance = {}, [], None
         for (source, to, extractor, head), curve in curves.items():
             if to != target:
                 continue
@@ -293,12 +316,13 @@ def _curve_block(plan: TransferPlan, curves: Mapping[tuple[str, str, str, str], 
             values = [[_or_nan(v) for v in (r.value, r.interval.low, r.interval.high)] for r in curve]
             value, low, high = (list(column) for column in zip(*values, strict=True))
             drawn[f"from {source}, {head} on {extractor}"] = ([r.cell.k or 0 for r in curve], value, low, high)
+            numbers += [_drawn(r) for r in curve]
             for r in curve:
                 names = [source, extractor, target, head, str(r.cell.k), str(len(r.runs))]
-                rows.append([*names, *_numbers(r), *_gap(r)])
+                rows.append([*names, *_numbers(r), _gap(r)])
         alt = f"Balanced accuracy on {target} by the number of its subjects; the numbers stand in the table."
-        x_label = f"training subjects of {target}"
-        pictures.append(Picture(alt, interval_curves(drawn, x_label, "balanced accuracy", chance)))
+        picture = interval_curves(drawn, f"training subjects of {target}", "balanced accuracy", chance)
+        pictures.append(Picture(alt, picture, CHART, numbers))
     stop = (
         "They are stopped early on all validation subjects of the target, who are needed beside the k."
         if plan.epochs is None
@@ -311,28 +335,34 @@ def _curve_block(plan: TransferPlan, curves: Mapping[tuple[str, str, str, str], 
         f"{plan.draws} draws a seed, one where k is all. Each test subject counts with the mean over draws and seeds, "
         "and the interval is over subjects."
     )
-    columns = ["source", "extractor", "target", "head", "k", "runs", *NUMBERS, *GAP]
+    columns = ["source", "extractor", "target", "head", "k", "runs", *NUMBERS, GAP]
     return Block(QUESTIONS["subjects"], text, columns, rows, pictures)
 
 
-NUMBERS, GAP = ("balanced accuracy", "95 % interval", "lowest and highest run", "subjects"), ("gap", "its interval")
+CHART = ("source", "extractor", "target", "head", "k", "balanced_accuracy", "low", "high")
+NUMBERS, GAP = ("balanced accuracy", "lowest and highest run", "subjects"), "gap"
 
 
 def _numbers(result: CellResult) -> list[str]:
     return [
-        number(result.value),
-        _ends(result),
+        f"{number(result.value)} ({_ends(result)})",
         f"{number(result.lowest)}, {number(result.highest)}",
         str(result.subjects),
     ]
 
 
-def _gap(result: CellResult) -> list[str]:
+def _drawn(result: CellResult) -> list[str | float | None]:
+    """A row of `CHART`, in full precision."""
+    cell, interval = result.cell, result.interval
+    return [cell.source, cell.extractor, cell.target, cell.head, cell.k, result.value, interval.low, interval.high]
+
+
+def _gap(result: CellResult) -> str:
     gap = result.gap
     if gap is None or gap.value is None:
-        return ["–", ""]
+        return "–"
     low, high = gap.interval.low, gap.interval.high
-    return [f"{gap.value:+.3f}", "no interval" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"]
+    return f"{gap.value:+.3f} ({'no interval' if low is None or high is None else f'{low:+.3f} to {high:+.3f}'})"
 
 
 def _ends(result: CellResult) -> str:

@@ -102,9 +102,15 @@ def svg(canvas: Canvas, tight: bool = True) -> bytes:
 
 
 def wrapped(text: str, width: int, lines: int = 3) -> str:
-    """At most so many lines of so many letters; what XML does not allow shows as a question mark."""
+    """At most so many lines of so many letters; what XML does not allow shows as a question mark.
+
+    The word LEAKY is neither cut off nor divided.
+    """
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
-    return textwrap.fill(shown, width, max_lines=lines, placeholder=" …")
+    filled = textwrap.fill(shown, width, max_lines=lines, placeholder=" …")
+    if "LEAKY" in shown and "LEAKY" not in filled:
+        filled = textwrap.fill(f"LEAKY: {shown}", width, max_lines=lines, placeholder=" …")
+    return filled
 
 
 def legend(axes: Axes, handles: Sequence[Artist], names: Sequence[str], font_size: float = 9) -> None:

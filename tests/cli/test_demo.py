@@ -33,6 +33,7 @@ def test_it_leaves_the_files_that_other_tools_read(finished):
     assert yaml.safe_load((finished / "config.yaml").read_text())["size"]["test"] == 3
     page = (finished / "report.html").read_text()
     assert "generated" in page and len(page) < 5_000_000
+    assert {"scores", "baselines", "published"} <= set(json.loads((finished / "figures" / "figures.json").read_text()))
     assert len(list(finished.glob("gradcam_*.png"))) == 2
 
 

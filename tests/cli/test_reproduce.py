@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from painseq.cli.reproduce import beside, main, parse_comment, read_recipe, shipped_recipes
@@ -64,6 +65,7 @@ def test_what_is_finished_is_not_done_again_and_the_table_is_printed(finished, p
     assert {path: before[path] for path in shards} == {path: after[path] for path in shards}
 
     text = words(said.out)
+    assert text.count("Macro F1") == 1
     assert "prajod2024_lstm: validation part, beside what was published" in text and "GENERATED" in text
     assert "organisers'" in text and "0.48" in text and "ANN + vote" in text and "second" in text
     assert "Where this deviates on purpose:" in text and "Not to be had: the heat-pain network's weights." in text
@@ -125,10 +127,21 @@ def test_the_network_that_is_trained_gets_crops(painseq, heat, tmp_path):
     call = ["reproduce", "prajod2022_heat_cnn", "--root", heat, "--out", out, "--", "--config", tmp_path / "small.yaml"]
     said = painseq(*call)
     assert said.code == 0, said.err
+    # `evaluate` has shown the scores; a run that finds them there shows them itself.
+    assert said.out.count("Macro F1") == 1
     assert json.loads((out / "store" / "store.json").read_text())["dtype"] == "uint8"
     assert (out / "fit" / "extractor.safetensors").is_file()
     assert "heat-pain VGG16 (Prajod et al. 2022)" in words(said.out) or "0.991" in said.out
     assert len(set(read_predictions(out / "predictions_test.csv").subject_ids)) == 1
+
+
+def test_the_network_of_single_frames_runs_from_videos_to_the_vote_over_a_clip(painseq, electrical, tiny, tmp_path):
+    options = ["--", "--config", tiny, "--trainer.max_epochs", "1"]
+    said = painseq("reproduce", "prajod2024_ann", "--root", electrical, "--out", tmp_path / "out", *options)
+    assert said.code == 0 and "ANN + vote" in words(said.out) and said.out.count("Macro F1") == 1
+    predictions = read_predictions(tmp_path / "out" / "predictions_validation.csv")
+    assert predictions.votes is not None and predictions.votes.shape == (3, 3)
+    np.testing.assert_allclose(predictions.votes.sum(axis=1), 1)
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ import yaml
 from painseq.cli.experiment import ExperimentCLI, shipped
 from painseq.cli.transfer import Transfer, transfer
 from painseq.cli.transfer_plan import DataSet, Fit, Network, TransferPlan, fit_of, read_plan
+from painseq.cli.transfer_report import on_controls, untold
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import read_predictions, score
 from painseq.evaluation.transfer import Cell
+from painseq.extractors import TimmBackbone, save_weights
 
 TRAINING = {"heat": 5, "electrical": 3}
 NETWORK = '--model.extractor={{"class_path": "painseq.extractors.TimmBackbone", "init_args": {}}}'
@@ -94,6 +96,8 @@ def test_a_target_without_an_extractor_of_its_own_is_compared_with_the_control()
         ({"sources": ("clinical",)}, "sources names 'clinical', which the plan does not have; it has: heat, el"),
         ({"targets": ()}, "needs a source, a target and a seed"),
         ({"seeds": (1, 1)}, "each may stand there once"),
+        ({"seeds": (0, -1)}, r"seeds is \[0, -1\]: each must be 0 or more"),
+        ({"k": None}, "k is null"),
         ({"fps": 0.0}, "fps is 0"),
         ({"k": (0, 1)}, "all must be 1 or more"),
         ({"draws": 0}, "all must be 1 or more"),
@@ -128,14 +132,22 @@ def test_the_shipped_plan_can_be_read():
     assert shown.sources == shown.targets == ("heat", "electrical", "clinical") and shown.controls == ("untrained",)
 
 
+def test_what_the_table_cannot_tell_is_said():
+    assert on_controls(plan()).startswith("Controls: untrained, trained on nothing. No network with ImageNet's weights")
+    pictures = {**plan().extractors, "pictures": Network((), "imagenet")}
+    assert on_controls(plan(extractors=pictures)).endswith("pictures, trained on imagenet.")
+    networks = {"cnn": ("heat", 3), "mine": ("heat", 0), "untrained": ("nothing", 0)}
+    told = {name: {"trained_on": on, "people": people} for name, (on, people) in networks.items()}
+    (line,) = untold({"data": {"heat": {}}, "extractors": told})
+    assert line.startswith("The weights of mine do not tell whom they were trained on")
+
+
 # ---- a small table, from videos to the page ----
 
 
 @pytest.fixture(scope="module")
 def small(heat, electrical, tiny, tmp_path_factory):
     """What a small plan says, as plain data."""
-    from painseq.extractors import TimmBackbone, save_weights
-
     folder = tmp_path_factory.mktemp("transfer")
     quick = ["--trainer.max_epochs=2", "--early_stopping.patience=1"]
     data = {
@@ -329,10 +341,26 @@ def test_another_plan_takes_another_folder(filled, written, small):
         transfer(written(heads=slower), filled)
 
 
+def test_a_store_that_the_plan_names_is_of_the_extractor_and_of_the_data_set(filled, written, small, tmp_path):
+    def with_stores(**stores):
+        named = {name: str(filled / "stores" / folder) for name, folder in stores.items()}
+        return written(extractors={**small["extractors"], "cnn": {**small["extractors"]["cnn"], "stores": named}})
+
+    Transfer(read_plan(with_stores(heat="cnn_heat", electrical="cnn_electrical")), tmp_path).check()
+    for stores, words in (
+        ({"heat": "untrained_heat"}, "untrained_heat, named for cnn on heat: .* holds features of another pipeline"),
+        ({"heat": "cnn_electrical"}, "cnn_electrical, named for cnn on heat: The store lacks"),
+        ({"heat": "none"}, "none, named for cnn on heat: "),
+    ):
+        with pytest.raises(PainseqError, match=f"(?s){words}"):
+            transfer(with_stores(**stores), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_mistakes_are_found_before_anything_is_extracted(written, small, tmp_path):
     def changed(name, *options, **other):
         data = {**small["data"], name: {**small["data"][name], **other}}
-        data[name]["options"] = [*small["data"][name]["options"], *options]
+        data[name]["options"] = [*data[name]["options"], *options]
         return written(data=data)
 
     for path, words in (
@@ -340,6 +368,7 @@ def test_mistakes_are_found_before_anything_is_extracted(written, small, tmp_pat
         (changed("electrical", truth=None), "labels of all 6 test clips of electrical are hidden"),
         (changed("heat", "--data.options.store=there"), "no store; stores are named under the extractors"),
         (changed("heat", "--data.options.split.validation_share=0"), "heat needs subjects to train on"),
+        (changed("heat", options=["--data.root=heat"]), "heat: begin its options with --config=configs/data"),
         (written(heads={"linear": ["--trainer.max_epochs=2"]}), "The head linear of the plan: No head to fit"),
     ):  # fmt: skip
         with pytest.raises(PainseqError, match=f"(?s){words}"):
@@ -350,6 +379,11 @@ def test_mistakes_are_found_before_anything_is_extracted(written, small, tmp_pat
     untrained = {**small["extractors"], "untrained": {**small["extractors"]["cnn"], "trained_on": "nothing"}}
     with pytest.raises(PainseqError, match="untrained was trained on nothing, but its weights were on 3 people"):
         transfer(written(extractors=untrained), tmp_path / "out")
+    save_weights(TimmBackbone("test_resnet", input_size_px=32), tmp_path / "faces.safetensors")
+    init = {"model": "test_resnet", "input_size_px": 32, "weights": str(tmp_path / "faces.safetensors")}
+    told = {"options": [NETWORK.format(json.dumps(init))], "trained_on": "nothing"}
+    with pytest.raises(PainseqError, match=r"untrained was trained on nothing, but it gets weights from .*faces\.safe"):
+        transfer(written(extractors={**small["extractors"], "untrained": told}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").touch()

@@ -117,6 +117,16 @@ def test_leaky_values_are_drawn_otherwise():
         assert draw("LEAKY").replace(b"LEAKY", b"CLEAN") != draw("CLEAN")
 
 
+@pytest.mark.parametrize("name", ["a long name " * 12 + "(LEAKY)", "my_network_in_frame_kfold_LEAKY_of_2024"])
+def test_leaky_stays_in_a_name_that_is_cut_or_divided(name):
+    def words(chart):
+        return " ".join(texts(chart))
+
+    assert "LEAKY" in words(interval_rows([(name, 0.5, 0.4, 0.6)]))
+    assert "LEAKY" in words(interval_curves({name: ([1, 2], [0.5, 0.6], None, None)}, "x", "y"))
+    assert "LEAKY" in words(heat_map([[0.1]], ["r"], [name], 0, 1, "t"))
+
+
 def test_the_same_numbers_give_the_same_file():
     def draw():
         return heat_map([[0.1, 0.2]], ["a"], ["b", "c"], 0, 1, "t") + interval_rows([("a", 0.5, 0.4, 0.6)], 0.3, "x")
