@@ -11,10 +11,10 @@ over clips by the vote of their frames, with its 95 % interval over subjects. Ne
 
 import argparse
 import os
-import platform
-import re
 import shutil
 from pathlib import Path
+
+from results import RESULTS, machine, write_between
 
 from painseq.cli.audit import audit_model
 from painseq.cli.extract import extract
@@ -45,8 +45,6 @@ MODEL = [
         "cpu",
     ),
 ]
-RESULTS = Path(__file__).with_name("RESULTS.md")
-BEGIN, END = "<!-- audit -->", "<!-- /audit -->"
 
 
 def audited(seed: int, out: Path) -> Audit:
@@ -93,7 +91,7 @@ def main() -> None:
     heads = ["seed", "score of", *titles, *(f"inflation by {title}" for title in titles[:-1])]
     table = "\n".join(
         [
-            f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}.",
+            machine(),
             "",
             f"| {' | '.join(heads)} |",
             "|---" * len(heads) + "|",
@@ -102,9 +100,7 @@ def main() -> None:
     )
     print(table)
     if args.write:
-        text = RESULTS.read_text(encoding="utf-8")
-        new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL)
-        RESULTS.write_text(new, encoding="utf-8")
+        write_between(RESULTS, "audit", table)
 
 
 if __name__ == "__main__":

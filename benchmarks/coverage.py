@@ -18,15 +18,12 @@ values lie far to one side; and scores of values on a scale, where people and er
 """
 
 import argparse
-import os
-import platform
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
+from results import RESULTS, machine, write_between
 from scipy.special import logit, ndtr, ndtri, stdtrit
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
@@ -54,7 +51,6 @@ ORDINARY, GOOD = (0.8, 0.8), (3.5, 1.0)
 """Mean and standard deviation of the subjects' skill: right half of the time, or nine times out of ten."""
 LEANING = 0.5
 GOAL = (0.93, 0.97)
-RESULTS = Path(__file__).with_name("RESULTS.md")
 
 draw_subjects = cache(intervals.draw_subjects)
 
@@ -393,18 +389,10 @@ def strain(sizes: tuple[int, ...], studies: int) -> str:
 def said_of_all(studies: int) -> list[str]:
     error = 100 * np.sqrt(0.95 * 0.05 / studies)
     return [
-        f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}. {studies:,} "
-        f"studies a cell, {DRAWS:,} draws an interval. Monte Carlo error of a coverage of 95 %: {error:.1f} points "
-        "(one standard error).",
+        f"{machine()} {studies:,} studies a cell, {DRAWS:,} draws an interval. Monte Carlo error of a coverage of "
+        f"95 %: {error:.1f} points (one standard error).",
         "",
     ]
-
-
-def record(marker: str, text: str) -> None:
-    page = RESULTS.read_text(encoding="utf-8")
-    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-    new = re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL)
-    RESULTS.write_text(new, encoding="utf-8")
 
 
 def main() -> int:
@@ -427,7 +415,7 @@ def main() -> int:
     for marker, text in parts.items():
         print(text)
         if args.write:
-            record(marker, text)
+            write_between(RESULTS, marker, text)
     return 1 if missed and not args.quick else 0
 
 

@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from results import RESULTS, write_between
 
 from painseq.checkpoint import load
 from painseq.cli.crossval import folds_of
@@ -44,7 +44,6 @@ from painseq.splits import Split
 LABELS = ("BL1", "PA1", "PA2", "PA3", "PA4")
 FRAMES, WIDTH, FPS = 138, 1024, 25.0
 SILENT = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
-RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def generate(root: Path, subjects: int, clips: int) -> None:
@@ -208,11 +207,7 @@ def main() -> int:
     )
     print(table)
     if options_given.write:
-        marker = "crossval_gpu" if gpu else "crossval"
-        begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-        text = RESULTS.read_text(encoding="utf-8")
-        new = re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
-        RESULTS.write_text(new, encoding="utf-8")
+        write_between(RESULTS, "crossval_gpu" if gpu else "crossval", table)
     return 0
 
 

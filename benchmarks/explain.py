@@ -9,14 +9,11 @@ programs on the machine hardly move; the fastest of `--rounds` counts. Grad-CAM 
 """
 
 import argparse
-import os
-import platform
-import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from results import RESULTS, machine, write_between
 from torch import Tensor, nn
 
 from painseq.checkpoint import PainModel
@@ -24,8 +21,6 @@ from painseq.explain import Frames, default_layer, explain, list_layers
 from painseq.extractors import VGG16, Extractor, TimmBackbone
 from painseq.heads import LSTM
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
-BEGIN, END = "<!-- explain -->", "<!-- /explain -->"
 GOAL = 4.0
 VGG16_BLOCKS = {f"block{block}": f"features.{last_relu}" for block, last_relu in enumerate((3, 8, 15, 22, 29), 1)}
 
@@ -134,8 +129,7 @@ def main() -> None:
     ]
     table = "\n".join(
         [
-            f"Machine: {os.cpu_count()} cores, one used, {platform.machine()}, Python {platform.python_version()}, "
-            f"torch {torch.__version__.partition('+')[0]}.",
+            f"{machine()} One thread.",
             "",
             "| extractor under the LSTM | frames | largest difference to one graph | forward pass | Grad-CAM "
             "| Grad-CAM of the first layer | one gradient to the pixels |",
@@ -145,9 +139,7 @@ def main() -> None:
     )
     print(table)
     if args.write:
-        text = RESULTS.read_text(encoding="utf-8")
-        new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL)
-        RESULTS.write_text(new, encoding="utf-8")
+        write_between(RESULTS, "explain", table)
 
 
 if __name__ == "__main__":

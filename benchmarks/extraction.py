@@ -22,7 +22,7 @@ from extraction_parts.bench import BIOVID_CLIPS, BIOVID_FRAMES, Bench, Skipped, 
 from extraction_parts.network import bf16, ceiling, gpu
 from extraction_parts.road import light, pipeline, recipe, tracking
 from extraction_parts.stores import memory, ranks, store
-from heads import RESULTS, ROOT, machine, write_between
+from results import RESULTS, ROOT, machine, write_between
 
 
 def biovid(bench: Bench) -> str:

@@ -14,7 +14,6 @@ import copy
 import json
 import multiprocessing
 import os
-import platform
 import re
 import resource
 import shutil
@@ -36,6 +35,7 @@ import pytorch_lightning as pl
 import safetensors.torch
 import torch
 import yaml
+from results import RESULTS, ROOT, machine, write_between
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -49,8 +49,7 @@ from painseq.records import Clip, Manifest
 from painseq.spec import build, spec_of
 from painseq.streams import Stream
 
-ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = ROOT / "benchmarks" / "RESULTS.md", ROOT / "docs" / "heads.md"
+PAGE = ROOT / "docs" / "heads.md"
 YAMLS = {path.stem: path for path in sorted((ROOT / "configs" / "head").glob("*.yaml"))}
 
 # Heads that look at pixels are published for crops of 224 pixels, with 88 million weights; that takes days on two
@@ -677,22 +676,6 @@ def comparison_table(runs: Sequence[Run]) -> str:
 
 
 # ---- Both ----
-
-
-def machine() -> str:
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"Machine: {os.cpu_count()} cores, {platform.machine()}, {versions}."
-
-
-def write_between(path: Path, marker: str, text: str) -> None:
-    """Put text between two comments of a page; tell if they are not there."""
-    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-    page = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if begin not in page or end not in page:
-        print(f"{path} has no {begin} ... {end}: nothing written.")
-        return
-    between = re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL)
-    path.write_text(between, encoding="utf-8")
 
 
 def main() -> int:

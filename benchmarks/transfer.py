@@ -10,12 +10,11 @@ faces are generated: the figures prove the machinery, and say nothing about pati
 
 import argparse
 import os
-import platform
-import re
 import shutil
 from pathlib import Path
 
 import torch
+from results import RESULTS, machine, write_between
 
 from painseq.cli.experiment import shipped
 from painseq.cli.extract import extract
@@ -35,8 +34,6 @@ PLACE = "runs/transfer_demo"
 """Stands in the plan where the folder of a seed is to stand."""
 FRAMES = {"heat": (2.5, 5.6), "electrical": (2.0, 8.0), "clinical": (0.0, 1.0)}
 """The part of a clip, in seconds, on whose single frames the network is trained; a clinical frame is a clip."""
-RESULTS = Path(__file__).with_name("RESULTS.md")
-BEGIN, END = "<!-- transfer -->", "<!-- /transfer -->"
 
 
 def generate(out: Path, seed: int) -> None:
@@ -160,7 +157,7 @@ def main() -> None:
     tested = {cell.cell.target: cell.subjects for cell in results[args.seeds[0]]}
     text = "\n".join(
         [
-            f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, one thread.",
+            f"{machine()} One thread.",
             f"Test subjects: {', '.join(f'{n} of {target}' for target, n in tested.items())}. Chance is 0.500. "
             f"{on_controls(read_plan(shipped(PLAN)))}",
             *("", f"{QUESTIONS['model']} {MEANING['model']}", "", *table(results, "model")),
@@ -170,11 +167,7 @@ def main() -> None:
     )
     print(text)
     if args.write:
-        before = RESULTS.read_text(encoding="utf-8")
-        new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{text}\n{END}", before, flags=re.DOTALL)
-        if new == before:
-            raise SystemExit(f"{RESULTS} has no {BEGIN} ... {END} to write into.")
-        RESULTS.write_text(new, encoding="utf-8")
+        write_between(RESULTS, "transfer", text)
 
 
 if __name__ == "__main__":

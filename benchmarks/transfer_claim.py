@@ -12,16 +12,14 @@ The generator's difficulty was set on seed 0, which is therefore not among them.
 
 import argparse
 import os
-import platform
-import re
 from pathlib import Path
+
+from results import RESULTS, machine, write_between
 
 from painseq.cli.demo import demo
 from painseq.evaluation import Difference, always_majority, paired_difference, read_predictions, score
 
 SEEDS = (1, 2, 3)
-RESULTS = Path(__file__).with_name("RESULTS.md")
-BEGIN, END = "<!-- transfer_claim -->", "<!-- /transfer_claim -->"
 
 
 def cell(difference: Difference) -> str:
@@ -52,7 +50,7 @@ def main() -> None:
     rows = [row(seed, args.out / f"seed{seed}") for seed in SEEDS]
     table = "\n".join(
         [
-            f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}.",
+            machine(),
             "",
             "| seed | LSTM on heat features, balanced accuracy | minus majority | minus untrained extractor "
             "| frame ANN, balanced accuracy | test subjects |",
@@ -62,9 +60,7 @@ def main() -> None:
     )
     print(table)
     if args.write:
-        text = RESULTS.read_text(encoding="utf-8")
-        new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL)
-        RESULTS.write_text(new, encoding="utf-8")
+        write_between(RESULTS, "transfer_claim", table)
 
 
 if __name__ == "__main__":
