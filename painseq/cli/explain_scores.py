@@ -200,7 +200,8 @@ def _score_clips(
         for number, clip in enumerate(clips):
             path = out / "clips" / f"{number:04d}.json"
             found = read_json(path)
-            if found is None:
+            # Another run that is still at work in this folder may have left its own.
+            if found is None or found["clip_id"] != clip.clip_id:
                 try:
                     frames = frames_of_clip(model, data, clip)
                     if not frames.present.any():

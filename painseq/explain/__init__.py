@@ -1,6 +1,7 @@
 from painseq.explain.attribution import Attribution
 from painseq.explain.blinks import BlinkCheck, BlinkClip, blink_check, blink_frames, check_blinks
 from painseq.explain.drawing import film_strip, region_bars
+from painseq.explain.faithfulness import infidelity, sensitivity
 from painseq.explain.frames import Frames, frames_of_sample, frames_of_store, frames_of_video
 from painseq.explain.gradcam import default_layer, list_layers
 from painseq.explain.known_units import KnownUnits, known_units
@@ -14,6 +15,8 @@ from painseq.explain.methods import (
     time_methods,
 )
 from painseq.explain.overlay_video import write_overlay_video
+from painseq.explain.perturbation import PerturbationCurves, perturbation_curves
+from painseq.explain.randomisation import RandomisationCheck, cascade, explainer_of, randomisation_check, randomised
 from painseq.explain.regions import REGIONS, RegionRow, RegionShares, region_masks, region_shares, region_table
 from painseq.explain.score import Scorer, class_number, score_of
 from painseq.explain.truth import TruthScores, pain_regions, truth_scores
@@ -27,30 +30,39 @@ __all__ = [
     "Frames",
     "KnownUnits",
     "Method",
+    "PerturbationCurves",
+    "RandomisationCheck",
     "RegionRow",
     "RegionShares",
     "Scorer",
     "TruthScores",
     "blink_check",
     "blink_frames",
+    "cascade",
     "check_blinks",
     "class_number",
     "default_layer",
     "default_method",
     "explain",
+    "explainer_of",
     "features_of",
     "film_strip",
     "frames_of_sample",
     "frames_of_store",
     "frames_of_video",
+    "infidelity",
     "known_units",
     "list_layers",
     "pain_regions",
+    "perturbation_curves",
+    "randomisation_check",
+    "randomised",
     "region_bars",
     "region_masks",
     "region_shares",
     "region_table",
     "score_of",
+    "sensitivity",
     "space_methods",
     "time_methods",
     "truth_scores",

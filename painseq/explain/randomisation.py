@@ -198,7 +198,7 @@ def randomised(model: PainModel, part: str, seed: int) -> PainModel:
 
 def similarity(first: Tensor, second: Tensor, present: Tensor) -> Similarity:
     """Of two explanations, (T, S, S) or (T,), over the real frames."""
-    a, b = first[present].double(), second[present].double()
+    a, b = (values.detach().cpu()[present].double() for values in (first, second))
     if a.ndim == 3:
         a, b = cell_sums(a)[0], cell_sums(b)[0]
     return Similarity(_spearman(a, b), _spearman(a.abs(), b.abs()), _ssim(a.abs(), b.abs()))

@@ -228,10 +228,14 @@ def verdict(ranks: Sequence[Rank]) -> str:
     best, others = good[0], [one.method for one in good[1:]]
     assert best.above_random is not None and best.above_random.value is not None
     low, high = best.above_random.interval.low, best.above_random.interval.high
-    beside = f" So do {', '.join(others)}, by less." if others else " No other does."
+    beside = (
+        f" So {'do' if len(others) > 1 else 'does'} {', '.join(others)}, by less on average."
+        if others
+        else " No other does."
+    )
     return (
-        f"Use {best.method}: it beats a random explanation by a gain of {best.above_random.value:.3f} "
-        f"({low:.3f} to {high:.3f} over people).{beside}{said}"
+        f"Use {best.method}: it beats a random explanation by a gain of {best.above_random.value:.3g} "
+        f"({low:.3g} to {high:.3g}, 95 % over people).{beside}{said}"
     )
 
 

@@ -34,12 +34,13 @@ def quick(monkeypatch):
         *args, **{**more, "steps": 4}))  # fmt: skip
 
 
-def test_every_method_of_a_checkpoint_is_ranked(score, quick, lstm, tmp_path):
-    said = score(lstm, tmp_path / "out", "--class-name", "high_pain")
+def test_the_methods_of_a_checkpoint_are_ranked(score, quick, lstm, tmp_path):
+    few = ("gradcam", "saliency", "gradient_x_input", "frame_occlusion")
+    said = score(lstm, tmp_path / "out", "--class-name", "high_pain", "--methods", *few)
     assert said.code == 0, said.err
     rows = rows_of(tmp_path / "out")
-    maps = ["gradcam", "integrated_gradients", "gradient_x_input", "saliency", "occlusion", "random"]
-    curves = ["integrated_gradients", "gradient_x_input", "saliency", "frame_occlusion", "random"]
+    maps = ["gradcam", "gradient_x_input", "saliency", "random"]
+    curves = ["gradient_x_input", "saliency", "frame_occlusion", "random"]
     for subject in ("S06", "S07"):
         of = [row for row in rows if row["subject_id"] == subject]
         assert [row["method"] for row in of if row["of"] == "space"] == maps
@@ -60,7 +61,7 @@ def test_every_method_of_a_checkpoint_is_ranked(score, quick, lstm, tmp_path):
         assert facts["verdict"][kind] in " ".join(said.out.split())
     assert (facts["clips"], facts["most_steps"], facts["seed"], facts["device"]) == (2, 8, 0, "cpu")
     assert facts["seen_in_training"] == {"subjects": 2, "seen": 0} and facts["versions"]["painseq"]
-    assert "at most 8 gradients" in said.log and "places in the face" in said.out
+    assert "at most 8 gradients" in said.log and "Places in the face: 2 clips of 2 people" in said.out
     assert Image.open(tmp_path / "out" / "scores.png").format == "PNG"
     assert "insertion" in (tmp_path / "out" / "scores.svg").read_text()
 
@@ -122,8 +123,8 @@ def test_the_verdict_names_the_best_method_that_reads_the_model():
     ranks = ranking.rank(clips, people, {"good": False, "better": None, "edges": True})
     assert [one.method for one in ranks] == ["better", "good", "random", "edges"]
     said = ranking.verdict(ranks)
-    assert said.startswith("Use better: it beats a random explanation by a gain of 0.500 (0.4")
-    assert "So do good, by less." in said and said.endswith("the weights are randomised: edges.")
+    assert said.startswith("Use better: it beats a random explanation by a gain of 0.5 (0.4")
+    assert "So does good, by less on average." in said and said.endswith("the weights are randomised: edges.")
     nothing = [[scores("good", w), scores("random", -w)] for w in wobble]
     assert ranking.verdict(ranking.rank(nothing, people, {})).startswith("No method is told from a random")
     alone = ranking.rank(clips[:2], ["S0", "S0"], {})

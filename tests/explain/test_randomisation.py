@@ -126,6 +126,19 @@ def test_a_part_is_shuffled_and_nothing_else(fitted):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_of_averaged_models_every_head_is_shuffled(made):
+    from painseq.checkpoint import AveragedModel
+
+    members = [made("lstm", in_shape=[], fitted_on=[], extractor_trained_on=[])[0] for _ in range(2)]
+    for member in members:
+        member.record = {**member.record, "extractor": {}}
+    model = AveragedModel(members)
+    other = randomised(model, HEAD, 0)
+    heads = [dict(one.head.named_parameters()) for one in (*model.members, *other.members)]
+    assert not any(torch.equal(heads[0][name], heads[2][name]) for name in heads[0] if heads[0][name].std() > 0)
+    assert not any(torch.equal(heads[1][name], heads[3][name]) for name in heads[0] if heads[0][name].std() > 0)
+
+
 def test_the_cascade_takes_one_more_block_each_time(fitted):
     model, _ = fitted
     sizes = []
