@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("painseq")
 
 TITLES: Mapping[Kind, str] = {"space": "places in the face", "time": "frames"}
+SHOWN = {
+    "gain": "gain",
+    "infidelity": "infid.",
+    "sensitivity": "sens.",
+    "truth_mass": "mass",
+    "truth_area": "area",
+    "truth_pointing": "point.",
+}
+"""What fits on a terminal, and its heading there; the files have all."""
 
 
 @dataclass(frozen=True)
@@ -102,18 +112,18 @@ def draw(out: Path, done: Sequence[ScoredClip], ranks: Mapping[Kind, Sequence[Ra
 
 def tell(done: Sequence[ScoredClip], ranks: Mapping[Kind, Sequence[Rank]], details: Mapping[str, Any]) -> None:
     """The tables, and which method to use; `details` is what scores.json holds."""
-    from painseq.explain.ranking import NUMBERS
-
     console = Console()
     people = len({one.clip.subject_id for one in done})
     for kind, of in ranks.items():
-        shown = [name for name in NUMBERS if any(one.means[name].value is not None for one in of)]
-        table = Table(title=f"{TITLES[kind].capitalize()}: {len(done)} clips of {people} people", title_justify="left")
-        for name in ("method", *shown, "randomised"):
-            table.add_column(name.replace("_", " "), justify="left" if name == "method" else "right")
+        names = [name for name in SHOWN if any(one.means[name].value is not None for one in of)]
+        title = f"{TITLES[kind].capitalize()}: {len(done)} clips of {people} people"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
+        table.add_column("method", no_wrap=True)
+        for name in (*names, "shuffled"):
+            table.add_column(SHOWN.get(name, name), justify="right", no_wrap=True)
         for one in of:
             check = details["randomisation"][kind].get(one.method)
-            table.add_row(one.method, *(_cell(one, name) for name in shown), _said(check))
+            table.add_row(one.method, *(_cell(one, name) for name in names), _said(check))
         console.print(table)
         console.print(details["verdict"][kind], highlight=False)
     for clip_id, reason in details["skipped"].items():
@@ -128,7 +138,7 @@ def _cell(one: Rank, name: str) -> str:
         return "-"
     low, high = mean.interval.low, mean.interval.high
     ends = f"\n{low:.2f}..{high:.2f}" if name == "gain" and low is not None and high is not None else ""
-    return f"{mean.value:.3f}{ends}"
+    return f"{mean.value:.2f}{ends}"
 
 
 def _said(check: Mapping[str, Any] | None) -> str:
@@ -136,5 +146,5 @@ def _said(check: Mapping[str, Any] | None) -> str:
     if check is None:
         return ""
     means = [check["similarity"]["everything"][key]["value"] for key in ("signed", "absolute")]
-    alike = " / ".join("-" if value is None else f"{value:.2f}" for value in means)
+    alike = "\n".join("-" if value is None else f"{value:.2f}" for value in means)
     return f"{alike}\nFLAGGED" if check["survives"] else alike

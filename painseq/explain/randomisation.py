@@ -35,8 +35,8 @@ Explainer = Callable[[PainModel, Frames, int], Tensor]
 HEAD, EXTRACTOR, EVERYTHING = "head", "extractor", "everything"
 SURVIVES = 0.8
 """Mean rank correlation from which an explanation survives: nearly two thirds of the ranks' variance are then settled
-by the picture and the network's shape. On generated faces it was at most 0.75 for maps of methods that read the model
-(saliency's, whose size follows the face's texture whatever the weights), and 1 for those that do not."""
+by the picture and the network's shape. On generated faces it was at most 0.71 for maps of methods that read the model
+(saliency's, whose size follows the face's texture whatever the weights), and 1 for an edge detector."""
 SSIM_FRAMES = 16
 """Frames, evenly over the clip, in which structural similarity is computed."""
 
