@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         device,
     )
     done, skipped = _score_clips(model, data, clips, plan, target, steps, seed, out)
-    checks = _randomise(model, data, [one.clip for one in done[:RANDOMISED_CLIPS]], plan, steps, seed, out)
+    checks = _randomise(model, data, [one.clip for one in done[:RANDOMISED_CLIPS]], plan, target, steps, seed, out)
     subjects = [one.clip.subject_id for one in done]
     ranks: dict[Kind, list[Rank]] = {}
     for kind in plan:
@@ -138,7 +138,8 @@ def _prepare(cli: ExperimentCLI, data: PainDataModule, clips: Sequence[Clip]) ->
         "settings": _settings(),
     }
     before = read_json(out / "run.json")
-    if before is None:
+    # A store has a run.json, but no config.yaml: it is refused as any other folder that holds something.
+    if before is None or not (out / "config.yaml").is_file():
         make_run_folder(out)
         (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         write_json(out / "run.json", content)
@@ -190,8 +191,7 @@ def _score_clips(
     Raises:
         PainseqError: none could.
     """
-    from painseq.explain import Scorer, features_of, pain_regions
-    from painseq.explain.ranking import MethodScores, score_methods
+    from painseq.explain.ranking import MethodScores
 
     done: list[ScoredClip] = []
     skipped: dict[str, str] = {}
@@ -203,36 +203,12 @@ def _score_clips(
             # Another run that is still at work in this folder may have left its own.
             if found is None or found["clip_id"] != clip.clip_id:
                 try:
-                    frames = frames_of_clip(model, data, clip)
-                    if not frames.present.any():
-                        raise PainseqError("no face found in any frame")
+                    # Noise of its own for each clip.
+                    found = _score_clip(model, data, clip, plan, target, most_steps, seed + number, show)
                 except PainseqError as error:
                     skipped[clip.clip_id] = str(error)
                     step(False)
                     continue
-                inputs: dict[Kind, Frames] = {"space": frames, "time": features_of(model, frames)}
-                scorer = Scorer(model, frames if "space" in plan else inputs["time"], target)
-                regions = pain_regions(data.manifest.path(clip), frames, clip.start_s) if "space" in plan else None
-                scores = {
-                    kind: score_methods(
-                        model,
-                        inputs[kind],
-                        kind,
-                        methods,
-                        scorer.target,
-                        most_steps,
-                        # Noise of its own for each clip.
-                        seed + number,
-                        regions if kind == "space" else None,
-                        show,
-                    )
-                    for kind, methods in plan.items()
-                }
-                found = {
-                    "clip_id": clip.clip_id,
-                    "explained": scorer.class_name,
-                    "scores": {kind: [one.to_dict() for one in of] for kind, of in scores.items()},
-                }
                 write_json(path, found)
                 step(True)
             else:
@@ -246,8 +222,60 @@ def _score_clips(
     return done, skipped
 
 
+def _score_clip(
+    model: PainModel,
+    data: PainDataModule,
+    clip: Clip,
+    plan: Plan,
+    target: int | None,
+    most_steps: int,
+    seed: int,
+    show: Callable[[str, float], None],
+) -> dict[str, Any]:
+    """All scores of one clip, ready for JSON.
+
+    Raises:
+        PainseqError: it cannot be read, or a method cannot explain it (of one frame nothing can be left out).
+    """
+    from painseq.explain import Scorer, features_of, pain_regions
+    from painseq.explain.ranking import score_methods
+
+    frames = frames_of_clip(model, data, clip)
+    if not frames.present.any():
+        raise PainseqError("no face found in any frame")
+    inputs: dict[Kind, Frames] = {"space": frames, "time": features_of(model, frames)}
+    scorer = Scorer(model, frames if "space" in plan else inputs["time"], target)
+    regions = pain_regions(data.manifest.path(clip), frames, clip.start_s) if "space" in plan else None
+    scores = {
+        kind: score_methods(
+            model,
+            inputs[kind],
+            kind,
+            methods,
+            scorer.target,
+            most_steps,
+            seed,
+            regions if kind == "space" else None,
+            show,
+        )
+        for kind, methods in plan.items()
+    }
+    return {
+        "clip_id": clip.clip_id,
+        "explained": scorer.class_name,
+        "scores": {kind: [one.to_dict() for one in of] for kind, of in scores.items()},
+    }
+
+
 def _randomise(
-    model: PainModel, data: PainDataModule, clips: Sequence[Clip], plan: Plan, most_steps: int, seed: int, out: Path
+    model: PainModel,
+    data: PainDataModule,
+    clips: Sequence[Clip],
+    plan: Plan,
+    target: int | None,
+    most_steps: int,
+    seed: int,
+    out: Path,
 ) -> dict[Kind, dict[str, dict[str, Any]]]:
     """Space or time -> method -> its `RandomisationCheck`; each is written as it is done."""
     from painseq.explain import features_of
@@ -276,6 +304,7 @@ def _randomise(
                         parts=(),
                         seed=seed,
                         on_progress=progress,
+                        target=target,
                     )
                     found = check.to_dict()
                     write_json(path, found)

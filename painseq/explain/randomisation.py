@@ -95,10 +95,11 @@ def randomisation_check(
     parts: Sequence[str] | None = None,
     seed: int = 0,
     on_progress: Progress | None = None,
+    target: int | None = None,
 ) -> RandomisationCheck:
     """Explain clips again by the model with parts of it randomised.
 
-    The class stays the one that the model predicts. Curves over time have few values, and two of them may be alike by
+    The class stays the same for the random models. Curves over time have few values, and two of them may be alike by
     chance: give several clips, of several people.
 
     Args:
@@ -107,6 +108,7 @@ def randomisation_check(
         parts: what to randomise beside everything, see `randomised`; None: the head, and the extractor if its weights
             play a part.
         seed: of the first random model of a clip; the second has the next one.
+        target: class index; None: of each clip the one that the model predicts.
     """
     if parts is None:
         parts = [HEAD, EXTRACTOR] if clips and clips[0].are_pixels and has_weights(model) else []
@@ -114,9 +116,9 @@ def randomisation_check(
     between: list[Similarity] = []
     of_space = False
     for number, clip in enumerate(clips):
-        target = Scorer(model, clip).target
+        explained_class = Scorer(model, clip, target).target
 
-        def explained(model: PainModel, clip: Frames = clip, target: int = target) -> Tensor:
+        def explained(model: PainModel, clip: Frames = clip, target: int = explained_class) -> Tensor:
             return explainer(model, clip, target)
 
         usual = explained(model)

@@ -224,14 +224,15 @@ def verdict(ranks: Sequence[Rank]) -> str:
         return f"One person has no interval, so no method can be told from a random explanation.{said}"
     good = [one for one in trusted if one.beats_random]
     if not good:
-        return f"No method is told from a random explanation of this model on these clips: trust none.{said}"
+        whose = " that changes with the weights" if flagged else ""
+        return f"No method{whose} is told from a random explanation of this model on these clips: trust none.{said}"
     best, others = good[0], [one.method for one in good[1:]]
     assert best.above_random is not None and best.above_random.value is not None
     low, high = best.above_random.interval.low, best.above_random.interval.high
     beside = (
         f" So {'do' if len(others) > 1 else 'does'} {', '.join(others)}, by less on average."
         if others
-        else " No other does."
+        else f" No other {'that changes with the weights ' if flagged else ''}does."
     )
     return (
         f"Use {best.method}: it beats a random explanation by a gain of {best.above_random.value:.3g} "

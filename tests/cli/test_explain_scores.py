@@ -2,11 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 
-from painseq.explain import ranking
+from painseq.cli import explain_scores
+from painseq.explain import randomisation, ranking
 
 
 @pytest.fixture
@@ -95,6 +98,36 @@ def test_interrupted_it_goes_on_at_the_clip_where_it_was(score, quick, ann, tmp_
     assert said.code == 1 and "holds another run" in said.err and "most_steps: 8, not 16" in said.err
 
 
+def test_a_clip_with_one_frame_of_a_face_is_skipped_where_a_method_cannot_explain_it(
+    score, quick, lstm, tmp_path, monkeypatch
+):
+    usual, seen = explain_scores.frames_of_clip, []
+
+    def of_clip(model, data, clip):
+        seen.append(clip.clip_id)
+        frames = usual(model, data, clip)
+        return frames if clip.clip_id != seen[0] else replace(frames, present=torch.arange(len(frames)) == 3)
+
+    monkeypatch.setattr(explain_scores, "frames_of_clip", of_clip)
+    said = score(lstm, tmp_path / "out", "--methods", "frame_occlusion")
+    assert said.code == 0, said.err
+    assert f"Skipped {seen[0]}: Frame occlusion leaves 1 frame(s) out" in said.log
+    facts = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert facts["clips"] == 1 and list(facts["skipped"]) == [seen[0]]
+    assert seen[0] not in {row["clip_id"] for row in rows_of(tmp_path / "out")}
+
+
+def test_the_class_that_is_asked_for_is_explained_of_random_models_too(score, quick, ann, tmp_path, monkeypatch):
+    usual, seen = randomisation.randomisation_check, []
+    monkeypatch.setattr(
+        randomisation, "randomisation_check", lambda *args, **more: seen.append(more["target"]) or usual(*args, **more)
+    )
+    wish = ("--methods", "votes", "--clips", 1)
+    assert score(ann, tmp_path / "asked", *wish, "--class-name", "high_pain").code == 0
+    assert score(ann, tmp_path / "predicted", *wish).code == 0
+    assert seen == [2, None]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -107,6 +140,13 @@ def test_interrupted_it_goes_on_at_the_clip_where_it_was(score, quick, ann, tmp_
 def test_a_wish_that_does_not_fit_leaves_no_folder(score, lstm, tmp_path, change, message):
     said = score(lstm, tmp_path / "out", *change)
     assert said.code == 1 and message in said.err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_command_is_left_as_it_is(score, lstm, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    said = score(lstm, tmp_path)
+    assert said.code == 1 and "nothing is overwritten. Give --out another folder" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 def scores(method, gain):
@@ -127,6 +167,11 @@ def test_the_verdict_names_the_best_method_that_reads_the_model():
     assert "So does good, by less on average." in said and said.endswith("the weights are randomised: edges.")
     nothing = [[scores("good", w), scores("random", -w)] for w in wobble]
     assert ranking.verdict(ranking.rank(nothing, people, {})).startswith("No method is told from a random")
+    best_is_flagged = [[one for one in clip if one.method != "good"] for clip in clips]
+    said = ranking.verdict(ranking.rank(best_is_flagged, people, {"edges": True}))
+    assert "No other that changes with the weights does. Not to be trusted" in said
+    said = ranking.verdict(ranking.rank(best_is_flagged, people, {"edges": True, "better": True}))
+    assert said.startswith("No method that changes with the weights is told from a random")
     alone = ranking.rank(clips[:2], ["S0", "S0"], {})
     assert ranking.verdict(alone).startswith("One person has no interval")
 

@@ -112,6 +112,21 @@ def test_a_curve_that_is_the_same_everywhere_is_not_judged(fitted):
     assert moving.survives is True and math.isnan(similarity(*[torch.ones(3)] * 2, torch.ones(3).bool()).ssim)
 
 
+def test_the_class_is_the_one_asked_for_or_else_the_predicted_one(fitted):
+    model, clips = fitted
+    seen = []
+
+    def noted(model, clip, target):
+        seen.append(target)
+        return torch.arange(len(clip)).float()
+
+    randomisation_check(model, clips[:2], noted, parts=())
+    assert seen == [0, 0, 0, 1, 1, 1]
+    seen.clear()
+    randomisation_check(model, clips[:2], noted, parts=(), target=1)
+    assert seen == [1] * 6
+
+
 def test_a_part_is_shuffled_and_nothing_else(fitted):
     model, _ = fitted
     before = {name: value.clone() for name, value in model.state_dict().items()}
