@@ -266,8 +266,14 @@ def one_seed(out: Path, seed: int) -> dict[str, Any]:
         if not shown.any():
             continue  # A face that hardly reacts.
 
-        def keep(model: str, method: str, attribution: Attribution, about: dict[str, str] = about) -> None:
-            for truth, mask in truths.items():  # noqa: B023
+        def keep(
+            model: str,
+            method: str,
+            attribution: Attribution,
+            about: dict[str, str] = about,
+            truths: dict[str, Tensor] = truths,
+        ) -> None:
+            for truth, mask in truths.items():
                 scores = truth_scores(attribution, mask)
                 row = {"model": model, "method": method, "truth": truth, **about}
                 maps.append({**row, **({} if scores is None else {**asdict(scores), **summed(attribution, mask)})})

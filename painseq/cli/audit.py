@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ def audit_model(argv: Sequence[str]) -> Audit:
                 out / protocol.name,
                 options,
                 config["epochs"],
-                lambda task=task: bar.advance(task),  # type: ignore[misc]
+                partial(bar.advance, task),
             )
     result = audit_of(predictions, dict(zip(items.names, clips, strict=True)) if unit == "frames" else None)
     overlaps = {protocol: overlap(divided, clips, subjects) for protocol, divided in folds.items()}

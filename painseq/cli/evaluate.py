@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from painseq.checkpoint import PainModel
     from painseq.datamodule import PainDataModule
     from painseq.labels import LabelScheme
+    from painseq.records import Part
 
 USAGE = """usage: painseq evaluate --config DATA.yaml --checkpoint FILE [options]
        painseq evaluate --predictions FILE [options]
@@ -218,7 +219,7 @@ def _evaluate_checkpoint(
 
 
 def _predict(
-    model: PainModel, data: PainDataModule, part: str, truth: Mapping[str, str] | None, calibrated: bool
+    model: PainModel, data: PainDataModule, part: Part, truth: Mapping[str, str] | None, calibrated: bool
 ) -> tuple[Predictions | ValuePredictions, Calibration | None]:
     """What the model says of a part, with truth and temperature as the command line says."""
     from painseq.evaluation.predict import predict_part, predict_validation, predict_values
@@ -227,10 +228,10 @@ def _predict(
         if calibrated:
             raise PainseqError(f"This model says numbers ({model.scale}), and only probabilities can be calibrated.")
         with _progress(part) as show_progress:
-            values = predict_values(model, data, part, show_progress)  # type: ignore[arg-type]
+            values = predict_values(model, data, part, show_progress)
         return (values if truth is None else with_true_values(values, truth)), None
     with _progress(part) as show_progress:
-        said = predict_part(model, data, part, show_progress)  # type: ignore[arg-type]
+        said = predict_part(model, data, part, show_progress)
     if truth is not None:
         said, named = in_classes(said, truth, data.scheme)
         said = said.with_truth(named)
