@@ -27,7 +27,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from painseq.checkpoint import PainModel, load
+from painseq.checkpoint import load
 from painseq.cli.extract import extract
 from painseq.cli.fit import fit
 from painseq.cli.run_folder import write_json
@@ -50,6 +50,7 @@ from painseq.explain.score import rule_of
 from painseq.extractors import TimmBackbone
 from painseq.heads import LinearFrames
 from painseq.heads.decision import Decision, decide
+from painseq.model import PainModel
 from painseq.synthetic import BioVidPlan, write_biovid
 from painseq.synthetic.biovid import biovid_jobs
 from painseq.synthetic.clips import ClipJob, draw_subject, rng_of

@@ -17,13 +17,14 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from painseq.checkpoint import Checkpoint, PainModel, read_checkpoint
+from painseq.checkpoint import Checkpoint, read_checkpoint
 from painseq.classifier import PainClassifier
 from painseq.cli.run_folder import read_history, versions, write_json
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
 from painseq.faces import FaceCrops
+from painseq.model import PainModel
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]

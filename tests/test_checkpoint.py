@@ -27,6 +27,13 @@ INNER = SplitOptions(protocol="official_inner")
 NAMES = ("no_pain", "low_pain", "high_pain")
 
 
+def test_every_public_name_can_be_had():
+    for name in painseq.__all__:
+        assert getattr(painseq, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        painseq.laod  # noqa: B018
+
+
 def hide_faces(video: Path, every: int) -> None:
     """Let every so many-th row of the sidecar tell of no face."""
     path = video.with_suffix(".faces.safetensors")

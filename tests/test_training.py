@@ -17,7 +17,8 @@ import painseq
 from data_modules import AI4Pain, BioVid
 from painseq import heads
 from painseq.augment import Augment
-from painseq.checkpoint import AveragedModel, PainModel, load_averaged, read_checkpoint
+from painseq.averaging import AveragedModel, load_averaged
+from painseq.checkpoint import read_checkpoint
 from painseq.classifier import PainClassifier
 from painseq.cli.evaluate import model_name
 from painseq.cli.fit import fit
@@ -27,6 +28,7 @@ from painseq.errors import LeakError, PainseqError
 from painseq.evaluation.predict import predict_part, predict_validation
 from painseq.extractors import TimmBackbone
 from painseq.heads import LSTM, FrameANN
+from painseq.model import PainModel
 from painseq.splits import qualified
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -24,10 +24,10 @@ from painseq.errors import PainseqError
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from painseq.checkpoint import PainModel
     from painseq.datamodule import PainDataModule
     from painseq.explain import Attribution, BlinkCheck, BlinkClip, Frames, Method, RegionRow, RegionShares
     from painseq.faces import Locator
+    from painseq.model import PainModel
     from painseq.records import Clip
 
 log = logging.getLogger("painseq")

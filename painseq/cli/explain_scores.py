@@ -18,12 +18,12 @@ from painseq.cli.run_folder import make_run_folder, pick_device, read_json, vers
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
-    from painseq.checkpoint import PainModel
     from painseq.cli.experiment import ExperimentCLI
     from painseq.datamodule import PainDataModule
     from painseq.explain import Frames, Method
     from painseq.explain.randomisation import Kind
     from painseq.explain.ranking import Rank
+    from painseq.model import PainModel
     from painseq.records import Clip
 
 log = logging.getLogger("painseq")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from painseq.checkpoint import PainModel
     from painseq.datamodule import PainDataModule
     from painseq.explain import Frames
     from painseq.labels import LabelScheme
+    from painseq.model import PainModel
     from painseq.records import Clip
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
-    from painseq.checkpoint import PainModel, VideoPrediction
     from painseq.explain import Attribution, KnownUnits, Method
     from painseq.faces import Locator
+    from painseq.model import PainModel, VideoPrediction
 
 log = logging.getLogger("painseq")
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from pytorch_lightning import Trainer
 
-from painseq.checkpoint import PainModel
 from painseq.cli.experiment import ExperimentCLI, Recipe, recipe_of
 from painseq.cli.run_folder import write_json
 from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.evaluation.predict import predict_part, predict_values
 from painseq.fitting import fit_fold
+from painseq.model import PainModel
 from painseq.splits import Split
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -18,9 +18,9 @@ from painseq.cli.run_folder import pick_device
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
-    from painseq.checkpoint import VideoPrediction
     from painseq.faces import Locator
     from painseq.labels import Scale
+    from painseq.model import VideoPrediction
 
 log = logging.getLogger("painseq")
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from painseq.averaging import AveragedModel
 from painseq.batch import UNKNOWN, Batch
-from painseq.checkpoint import AveragedModel, PainModel
 from painseq.datamodule import PainDataModule
 from painseq.datasets import target_of
 from painseq.errors import LeakError, PainseqError
@@ -21,6 +21,7 @@ from painseq.features import FeatureStore
 from painseq.features.store import identity
 from painseq.heads.decision import NO_PREDICTION
 from painseq.labels import check_same_targets
+from painseq.model import PainModel
 from painseq.records import Part
 from painseq.spec import difference
 from painseq.splits import check_no_leak, qualified

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from painseq.checkpoint import PainModel
 from painseq.explain.attribution import Attribution
 from painseq.explain.frames import Frames
 from painseq.explain.known_units import KnownUnits, brief
@@ -19,6 +18,7 @@ from painseq.explain.regions import POINTS, REGIONS, UNKNOWN, check_landmarks, r
 from painseq.explain.score import Scorer, rule_of, score_of
 from painseq.explain.subject_means import SubjectMean, subject_mean
 from painseq.heads.decision import decide
+from painseq.model import PainModel
 
 CLOSED = 0.5
 """Eyes count as closed below this share of the clip's open eyes."""

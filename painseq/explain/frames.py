@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from painseq.batch import Sample
-from painseq.checkpoint import PainModel
 from painseq.errors import PainseqError
 from painseq.faces import Locator
 from painseq.faces.crops import CropChunk
 from painseq.features import ClipFeatures
 from painseq.features.pipeline import no_frame
+from painseq.model import PainModel
 from painseq.streams import assemble
 
 

@@ -8,7 +8,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from painseq.checkpoint import PainModel
 from painseq.errors import PainseqError
 from painseq.explain.attribution import Attribution
 from painseq.explain.by_input import (
@@ -26,6 +25,7 @@ from painseq.explain.over_time import attention, frame_occlusion, votes
 from painseq.explain.rollout import is_vit, rollout
 from painseq.explain.score import Scorer, heads_of
 from painseq.heads import AttentionMIL, BiLSTMAttention, TwoStream, ViViT
+from painseq.model import PainModel
 
 Method = Literal[
     "gradcam",

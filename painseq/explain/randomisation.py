@@ -18,7 +18,6 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from painseq.checkpoint import PainModel
 from painseq.errors import PainseqError
 from painseq.explain.by_input import Progress
 from painseq.explain.frames import Frames
@@ -26,6 +25,7 @@ from painseq.explain.methods import Method, explain
 from painseq.explain.perturbation import cell_sums
 from painseq.explain.score import Scorer, heads_of
 from painseq.explain.subject_means import SubjectMean, subject_mean
+from painseq.model import PainModel
 
 Kind = Literal["space", "time"]
 """Maps (T, S, S), or curves (T,)."""

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from painseq.checkpoint import PainModel
 from painseq.explain.attribution import Attribution
 from painseq.explain.by_input import Progress
 from painseq.explain.faithfulness import infidelity, sensitivity
@@ -20,6 +19,7 @@ from painseq.explain.randomisation import Explainer, Kind, explainer_of
 from painseq.explain.score import Scorer
 from painseq.explain.subject_means import SubjectMean, subject_mean
 from painseq.explain.truth import truth_scores
+from painseq.model import PainModel
 
 RANDOM = "random"
 NO_PAIN = "no_pain"

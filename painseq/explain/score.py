@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from painseq.averaging import AveragedModel
 from painseq.batch import masked_mean
-from painseq.checkpoint import AveragedModel, PainModel
 from painseq.errors import PainseqError
 from painseq.explain.frames import Frames
 from painseq.heads import Head
 from painseq.heads.decision import decide
+from painseq.model import PainModel
 
 FRAMES_AT_ONCE = 32
 """Crops that go through a network together: memory holds the activations of no more."""

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from painseq.averaging import AveragedModel
 from painseq.batch import UNKNOWN, Sample, collate
-from painseq.checkpoint import AveragedModel, load
+from painseq.checkpoint import load
 from painseq.errors import PainseqError
 from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
 from painseq.heads.decision import estimate

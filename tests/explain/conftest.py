@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from painseq.checkpoint import PainModel
 from painseq.explain import Frames
 from painseq.extractors import VGG16, Extractor, Pixels, TimmBackbone
 from painseq.heads import (
@@ -24,6 +23,7 @@ from painseq.heads import (
     ViViT,
 )
 from painseq.heads.masked_norm import MaskedBatchNorm
+from painseq.model import PainModel
 
 NAMES = ["no_pain", "low_pain", "high_pain"]
 SIDE, FRAMES = 32, 9

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import painseq.heads
+from painseq.averaging import AveragedModel
 from painseq.batch import Sample, collate
-from painseq.checkpoint import AveragedModel
 from painseq.errors import PainseqError
 from painseq.explain import (
     Frames,

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from painseq.checkpoint import PainModel
 from painseq.errors import PainseqError
 from painseq.explain import Frames, default_layer, explain, list_layers, space_methods
 from painseq.extractors import VGG16, TimmBackbone
 from painseq.heads import LSTM, FrameANN, LinearFrames
+from painseq.model import PainModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HEADS = [FrameANN, LinearFrames, LSTM]
