@@ -41,8 +41,8 @@ def check(argv: Sequence[str]) -> int:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="a split (JSON), a CSV of clips with a part or fold each, predictions, or several CSVs that are a part "
-        "each, such as train.csv and test.csv",
+        help="a split or folds (JSON), a CSV of clips with a part or fold each, predictions, or several CSVs that are "
+        "a part each, such as train.csv and test.csv",
     )
     parser.add_argument("--subject-column", help="column of subjects; default: guessed by its name")
     parser.add_argument("--part-column", help="column of parts or folds; default: guessed by its name")
@@ -69,6 +69,8 @@ def _check(args: argparse.Namespace) -> dict[str, list[Finding]]:
     """What was looked at -> what was found."""
     tables = [read_table(path, args.subject_column, args.part_column) for path in args.files]
     split = None if args.split is None else read_table(args.split)
+    if split is not None and any(member.fold for member in split.members):
+        raise PainseqError(f"--split {split.path} holds several folds. Name a split of one, or its --checkpoint.")
     predictions = [table for table in tables if table.kind == "predictions"]
     divided = {_named(table): table.members for table in tables if table.kind in ("split", "table")}
     partless = [table for table in tables if table.kind == "parts unknown"]

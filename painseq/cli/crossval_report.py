@@ -22,9 +22,10 @@ from painseq.evaluation.people import people_of
 from painseq.evaluation.score import number
 from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
 from painseq.evaluation.value_scores import score_values, value_table
-from painseq.report import Block, Report, write_report
+from painseq.report import Block, Report, write_figures, write_report
 from painseq.report.values import value_blocks
 from painseq.splits import Split
+from painseq.synthetic import is_generated
 
 if TYPE_CHECKING:
     from painseq.datamodule import PainDataModule
@@ -121,7 +122,7 @@ def write_results(
     warnings: Sequence[str],
     how: Mapping[str, object],
 ) -> None:
-    """Write the predictions of all folds together, metrics.json and report.html, and show the scores.
+    """Write the predictions of all folds together, metrics.json, report.html and its figures, and show the scores.
 
     Args:
         name: of the model in tables.
@@ -156,20 +157,20 @@ def write_results(
     if len(fitted) < len(ends):
         lines.append(f"{len(ends) - len(fitted)} folds could not be fitted; their subjects are in no score.")
 
-    write_report(
-        out / "report.html",
-        Report(
-            title="Cross-validation",
-            subtitle=f"{name} on {data.name}, {how['protocol']}",
-            dataset=data.name,
-            notes=("Each clip was scored by the fold in whose test part its subject is.",),
-            warnings=lines,
-            evaluations=evaluations,
-            predictions=classes,
-            facts={**{key.replace("_", " "): str(value) for key, value in how.items() if value}, **versions()},
-            blocks=[*(value_blocks(of_values, values) if of_values else ()), _block(rows, spread)],
-        ),
+    generated = is_generated(data.root)
+    report = Report(
+        title="Cross-validation",
+        subtitle=f"{name} on {data.name}, {how['protocol']}" + (", generated faces: no people" if generated else ""),
+        dataset="generated faces" if generated else data.name,
+        notes=("Each clip was scored by the fold in whose test part its subject is.",),
+        warnings=lines,
+        evaluations=evaluations,
+        predictions=classes,
+        facts={**{key.replace("_", " "): str(value) for key, value in how.items() if value}, **versions()},
+        blocks=[*(value_blocks(of_values, values) if of_values else ()), _block(rows, spread)],
     )
+    write_report(out / "report.html", report)
+    write_figures(out / "figures", report)
     models = {title: evaluation.to_dict() for title, evaluation in evaluations.items()}
     # The last file: where it lies, the run is whole.
     write_json(

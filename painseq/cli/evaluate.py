@@ -19,7 +19,7 @@ from painseq.cli.chosen_model import chosen_model
 from painseq.cli.evaluation_files import evaluation_of, write_evaluation, write_page
 from painseq.cli.evaluation_files import show as show
 from painseq.cli.run_folder import make_run_folder, pick_device, read_history, versions
-from painseq.errors import PainseqError
+from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import Calibration, Evaluation, Predictions, calibrate, people_of, read_people
 from painseq.evaluation.leaky import is_leaky, mark, marked
 from painseq.evaluation.predictions import FILE, named, read_predictions, read_truth
@@ -27,9 +27,9 @@ from painseq.evaluation.value_predictions import ValuePredictions, holds_values,
 from painseq.evaluation.value_scores import ValueEvaluation
 
 if TYPE_CHECKING:
-    from painseq.checkpoint import PainModel
     from painseq.datamodule import PainDataModule
     from painseq.labels import LabelScheme
+    from painseq.model import PainModel
     from painseq.records import Part
 
 USAGE = """usage: painseq evaluate --config DATA.yaml --checkpoint FILE [options]
@@ -129,6 +129,8 @@ def _read(path: Path, args: argparse.Namespace) -> tuple[Predictions | ValuePred
             raise PainseqError(f"{path} holds numbers on a scale, and only probabilities can be calibrated.")
         if args.subjects is not None:
             raise PainseqError(f"{path} holds numbers on a scale; only classes are scored by sex and age.")
+        if args.classes is not None:
+            raise PainseqError(f"{path} holds numbers on a scale, which have no --classes.")
         return (values if truth is None else with_true_values(values, truth)), None
     predictions = read_predictions(path, args.classes)
     if truth is not None:
@@ -139,6 +141,11 @@ def _read(path: Path, args: argparse.Namespace) -> tuple[Predictions | ValuePred
         predictions = predictions.with_truth(truth)
     if args.calibrate_on is None:
         return predictions, None
+    if args.calibrate_on.is_file() and is_leaky(args.calibrate_on):
+        raise LeakError(
+            f"{args.calibrate_on} is marked LEAKY: it holds people who were trained on. A model is surer of them than "
+            "of new ones, so a temperature fitted on them is too low. Fit it on people that the model has not seen."
+        )
     return calibrate(predictions, read_predictions(args.calibrate_on, predictions.class_names))
 
 
@@ -230,16 +237,17 @@ def _predict(
         with _progress(part) as show_progress:
             values = predict_values(model, data, part, show_progress)
         return (values if truth is None else with_true_values(values, truth)), None
+    validation = None
+    if calibrated:
+        # The smaller part first: it can turn out that no temperature may be fitted on it.
+        with _progress("validation") as show_progress:
+            validation = predict_validation(model, data, show_progress)
     with _progress(part) as show_progress:
         said = predict_part(model, data, part, show_progress)
     if truth is not None:
         said, named = in_classes(said, truth, data.scheme)
         said = said.with_truth(named)
-    if not calibrated:
-        return said, None
-    with _progress("validation") as show_progress:
-        validation = predict_validation(model, data, show_progress)
-    return calibrate(said, validation)
+    return (said, None) if validation is None else calibrate(said, validation)
 
 
 @contextmanager
@@ -271,7 +279,7 @@ def _path(path: Path | None) -> str | None:
 
 def model_name(model: PainModel) -> str:
     """What a model is called in tables: its head, and whatever makes its score another than a plain one."""
-    from painseq.checkpoint import AveragedModel
+    from painseq.averaging import AveragedModel
 
     name = type(model.head).__name__
     if isinstance(model, AveragedModel):

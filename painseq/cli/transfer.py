@@ -68,6 +68,7 @@ def transfer(plan: Path, out: Path, dry_run: bool = False) -> list[CellResult]:
     """
     from painseq.cli.experiment import shipped
     from painseq.cli.transfer_report import show, write_results
+    from painseq.synthetic import is_generated
 
     job = Transfer(read_plan(shipped(plan)), out)
     job.check()
@@ -78,9 +79,10 @@ def transfer(plan: Path, out: Path, dry_run: bool = False) -> list[CellResult]:
     job.extract()
     job.fit()
     results = job.results()
-    page = write_results(out, job.plan, results, job.scored, job.facts())
-    show(job.plan, results)
-    Console().print(f"Report: {page}", soft_wrap=True)
+    generated = [name for name, data in job.data.items() if is_generated(data.root)]
+    page = write_results(out, job.plan, results, job.scored, job.facts(), generated)
+    show(job.plan, results, generated)
+    Console().print(f"Report: {page}", soft_wrap=True, markup=False)
     return results
 
 
@@ -259,25 +261,26 @@ class Transfer:
         """Fill the stores that are not given."""
         from painseq.cli.extract import extract
 
-        for (extractor, name), path in self._stores().items():
-            # The last file of a store that is whole; that it is the right one is checked when it is opened.
-            if name in self.plan.extractors[extractor].stores or (path / "run.json").is_file():
-                continue
-            extract(
-                [
-                    *self.plan.data[name].options,
-                    *self.plan.extractors[extractor].options,
-                    *self.plan.extract,
-                    f"--out={path}",
-                ]
-            )
+        with _said_once(quiet=False):
+            for (extractor, name), path in self._stores().items():
+                # The last file of a store that is whole; that it is the right one is checked when it is opened.
+                if name in self.plan.extractors[extractor].stores or (path / "run.json").is_file():
+                    continue
+                extract(
+                    [
+                        *self.plan.data[name].options,
+                        *self.plan.extractors[extractor].options,
+                        *self.plan.extract,
+                        f"--out={path}",
+                    ]
+                )
 
     def fit(self) -> None:
         """Fit what is not fitted yet, and predict the test clips of each target."""
         stores = self._stores()
         # A fit that goes on from another comes after it; those of one extractor share the features in memory.
         ordered = sorted(self.fits, key=lambda fit: (fit.extractor, fit.k is not None))
-        with _said_once(), _progress(len(ordered)) as advance:
+        with _said_once(quiet=True), _progress(len(ordered)) as advance:
             for extractor, fits in groupby(ordered, key=lambda fit: fit.extractor):
                 read: dict[str, PainDataModule] = {}
                 for fit in fits:
@@ -308,14 +311,16 @@ class Transfer:
         early = fit.k is None or self.plan.epochs is None
         split = data.split if fit.k is None else self._drawn(fit, data)
         model = fit_fold(make, data.with_split(split), out, options, None if early else self.plan.epochs)
+        seen = {key: model.record[key] for key in ("fitted_on", "extractor_trained_on", "started_from")}
+        told = self._predicted(fit, "fit").with_suffix(".json")
+        told.parent.mkdir(parents=True, exist_ok=True)
+        # Before the predictions: where these lie, the fit is done.
+        write_json(told, seen)
         for target in self.fits[fit]:
             path = self._predicted(fit, target)
-            path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.name}.partial")
             predict_part(model, read[target], "test").write_csv(partial)
             partial.replace(path)
-        seen = {key: model.record[key] for key in ("fitted_on", "extractor_trained_on", "started_from")}
-        write_json(self._predicted(fit, "fit").with_suffix(".json"), seen)
         if fit.k is not None:
             # Each holds the whole extractor, nobody goes on from it, and there may be hundreds.
             for checkpoint in out.glob("*.ckpt"):
@@ -372,12 +377,14 @@ def _parsed(what: str, options: Sequence[str]) -> ExperimentCLI:
 
 
 @contextmanager
-def _said_once() -> Iterator[None]:
-    """Let each of painseq's warnings through once, and nothing else: hundreds of fits have the same to say."""
+def _said_once(quiet: bool) -> Iterator[None]:
+    """Let each of painseq's warnings through once, as stores and fits have the same to say; if quiet, nothing else."""
     seen: set[str] = set()
 
     def once(record: logging.LogRecord) -> bool:
-        new = record.levelno >= logging.WARNING and record.getMessage() not in seen
+        if record.levelno < logging.WARNING:
+            return not quiet
+        new = record.getMessage() not in seen
         seen.add(record.getMessage())
         return new
 

@@ -22,7 +22,7 @@ def check_plan(
     plan: TransferPlan,
     data: Mapping[str, PainDataModule],
     networks: Mapping[str, Extractor],
-    truths: Mapping[str, object],
+    truths: Mapping[str, Mapping[str, str]],
 ) -> None:
     """See that all data sets are read alike, that each can be scored, and that nobody is on both sides.
 
@@ -30,7 +30,7 @@ def check_plan(
         plan: what is asked for.
         data: name in the plan -> data set.
         networks: name in the plan -> extractor.
-        truths: targets whose hidden labels are given.
+        truths: of targets whose hidden labels are given, the label of each clip.
 
     Raises:
         PainseqError: other classes, frame rates or crops; nobody to train on, to stop early on or to score; an
@@ -46,7 +46,7 @@ def check_plan(
                 f"{len(split.train)} and {len(split.validation)}."
             )
     for name in plan.targets:
-        _check_scorable(name, data[name], name in truths)
+        _check_scorable(name, data[name], truths.get(name))
     tested = {name: qualified(data[name].name, data[name].split.test) for name in plan.targets}
     for name, network in networks.items():
         stated = plan.extractors[name].trained_on
@@ -81,11 +81,25 @@ def given(data: PainDataModule) -> Given:
     )
 
 
-def _check_scorable(name: str, data: PainDataModule, truth_given: bool) -> None:
+def _check_scorable(name: str, data: PainDataModule, truth: Mapping[str, str] | None) -> None:
     clips = data.clips("test")
     if not clips:
         raise PainseqError(f"{name} has no test subjects under its split {data.split.protocol}.")
-    if not truth_given and all(clip.label is None for clip in clips):
+    if truth is not None:
+        missing = [clip.clip_id for clip in clips if clip.clip_id not in truth]
+        if missing:
+            raise PainseqError(
+                f"The truth of {name} lacks {len(missing)} of its {len(clips)} test clips, such as {missing[0]!r}. "
+                "Clip ids must be the same in both."
+            )
+        for clip in clips:
+            label = truth[clip.clip_id]
+            if label not in data.scheme.classes and not data.scheme.knows(label):
+                raise PainseqError(
+                    f"The truth of {name} calls {clip.clip_id} {label!r}, which is neither a class "
+                    f"({', '.join(data.scheme.class_names)}) nor a label of {data.name}."
+                )
+    elif all(clip.label is None for clip in clips):
         raise PainseqError(
             f"The labels of all {len(clips)} test clips of {name} are hidden, so nothing could be scored. Give the "
             "data set `truth: labels.csv` in the plan, or a split whose test subjects have labels."

@@ -44,8 +44,12 @@ def write_results(
     results: Sequence[CellResult],
     scored: Mapping[tuple[Fit, str], Predictions],
     facts: Spec,
+    generated: Sequence[str],
 ) -> Path:
     """Write `transfer.json`, `transfer.csv`, `runs.csv`, `report.html` and its `figures/`.
+
+    Args:
+        generated: the data sets whose faces are painseq's own.
 
     Returns:
         The path of the page.
@@ -55,11 +59,12 @@ def write_results(
     by_cell = {result.cell: result for result in results}
     _write_csv(out / "transfer.csv", [(result, "mean", "mean") for result in results])
     _write_csv(out / "runs.csv", _single_runs(plan, results, scored))
+    notes = [*HOW, on_controls(plan), *on_generated(generated)]
     report = Report(
         title="Transfer between data sets",
         subtitle=f"From {' and '.join(plan.sources)} to {', '.join(plan.targets)}",
         dataset=", ".join(plan.data),
-        notes=[*HOW, on_controls(plan)],
+        notes=notes,
         warnings=[*cautions(results), *untold(facts)],
         facts={"seeds": ", ".join(map(str, plan.seeds)), **versions()},
         blocks=blocks(plan, by_cell, facts),
@@ -72,7 +77,7 @@ def write_results(
     write_json(
         out / "transfer.json",
         {
-            "how": [*HOW, on_controls(plan)],
+            "how": notes,
             "meaning": {str(name): text for name, text in MEANING.items()},
             "cells": cells,
             "plan": facts,
@@ -111,6 +116,13 @@ def on_controls(plan: TransferPlan) -> str:
     if set(trained.values()) == {"nothing"}:
         said += " No network with ImageNet's weights stands beside: what any trained network reaches is not told."
     return said
+
+
+def on_generated(names: Sequence[str]) -> list[str]:
+    """A line where data sets are painseq's own; none where there is none."""
+    if not names:
+        return []
+    return [f"The faces of {', '.join(names)} are generated: no people, and no score to be cited."]
 
 
 def _beside(plan: TransferPlan, results: Results, cell: Cell) -> dict[str, object]:
@@ -178,8 +190,8 @@ def _curves(chosen: Sequence[CellResult]) -> dict[tuple[str, str, str, str], lis
 # ---- the terminal ----
 
 
-def show(plan: TransferPlan, results: Sequence[CellResult]) -> None:
-    """Print a table for each question, and what to be wary of."""
+def show(plan: TransferPlan, results: Sequence[CellResult], generated: Sequence[str]) -> None:
+    """Print a table for each question, and what to be wary of; `generated` as for `write_results`."""
     console, by_cell = Console(), {result.cell: result for result in results}
     console.print(_table(plan, by_cell, "model"))
     console.print(_table(plan, by_cell, "features"))
@@ -189,7 +201,7 @@ def show(plan: TransferPlan, results: Sequence[CellResult]) -> None:
     for target in plan.targets:
         console.print(f"{target}'s own model: {plan.within_is(target)}.", markup=False, soft_wrap=True)
     console.print(on_controls(plan), markup=False, soft_wrap=True)
-    for line in cautions(results):
+    for line in (*cautions(results), *on_generated(generated)):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
@@ -298,7 +310,9 @@ def _map_block(plan: TransferPlan, results: Results, question: Question) -> Bloc
             names = [result.cell.source, result.cell.extractor, result.cell.target, head]
             rows.append([*names, *_numbers(result), own, _gap(result), *controls, number(result.chance)])
     columns = ["source", "extractor", "target", "head", *NUMBERS, "own", GAP, *plan.controls, "chance"]
-    text = f"{MEANING[question]} The majority class has the balanced accuracy of chance."
+    text = MEANING[question]
+    if all(result.majority == result.chance for result in results.values()):
+        text += " The majority class has the balanced accuracy of chance."
     return Block(QUESTIONS[question], text, columns, rows, pictures)
 
 

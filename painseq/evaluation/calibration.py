@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.probability import ProbabilityScores, probability_scores, rated
+from painseq.records import plain_name
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Between which temperatures is searched: beyond, probabilities are 0 and 1, or all the same."""
@@ -61,9 +62,10 @@ def calibrate(scored: Predictions, validation: Predictions) -> tuple[Predictions
 
     Raises:
         LeakError: a subject is in both.
-        PainseqError: other classes, or no validation clip with truth and probabilities.
+        PainseqError: other classes, no probabilities to scale, or no validation clip with truth and probabilities.
     """
-    both = sorted(set(scored.subject_ids) & set(validation.subject_ids))
+    fitted = {plain_name(subject) for subject in validation.subject_ids}
+    both = sorted({subject for subject in scored.subject_ids if plain_name(subject) in fitted})
     if both:
         raise LeakError(
             f"{len(both)} of the subjects to be scored, such as {both[0]}, are among those that the temperature would "
@@ -73,6 +75,11 @@ def calibrate(scored: Predictions, validation: Predictions) -> tuple[Predictions
         raise PainseqError(
             f"The temperature would be fitted on the classes {', '.join(validation.class_names)}, and those scored are "
             f"{', '.join(scored.class_names)}. Both need the same, in the same order."
+        )
+    if np.isnan(scored.probabilities).all():
+        raise PainseqError(
+            "The clips to be scored have labels but no probabilities, so there is nothing for a temperature to scale. "
+            "Leave calibration out."
         )
     temperature = fit_temperature(validation)
     scaled, clips = with_temperature(scored, temperature), rated(validation)

@@ -194,15 +194,33 @@ def compare(
     pairs = [_compared(a, models[a], b, models[b], statistic, seed) for a, b in names]
     wilcoxons = holm([pair.wilcoxon.p for pair in pairs])
     permutations = holm([pair.permutation.p for pair in pairs])
+
+    def few(pair: Pair) -> str | None:
+        # Pairs of more people may have smaller p values, which leave fewer to correct for.
+        as_few = [p for p in pairs if p.permutation.p is not None and len(p.by_subject) <= len(pair.by_subject)]
+        return _too_few(len(pair.by_subject), len(as_few))
+
     return tuple(
         dataclasses.replace(
             pair,
             wilcoxon=dataclasses.replace(pair.wilcoxon, corrected=of_wilcoxon),
-            permutation=dataclasses.replace(pair.permutation, corrected=of_permutation),
+            permutation=dataclasses.replace(
+                pair.permutation,
+                corrected=of_permutation,
+                note=pair.permutation.note or few(pair),
+            ),
             pairs=len(pairs),
         )
         for pair, of_wilcoxon, of_permutation in zip(pairs, wilcoxons, permutations, strict=True)
     )
+
+
+def _too_few(people: int, tests: int) -> str | None:
+    """A caution where the smallest p that so many people can give is too large, or is once corrected for all tests."""
+    smallest = min(1.0, 2 * tests / 2**people)
+    if smallest <= LEVEL:
+        return None
+    return f"{_people(people)} cannot give a p below {smallest:.2g}{' after correction' if tests > 1 else ''}"
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -267,9 +285,7 @@ def permutation_test(
     differences = np.abs(one - other)
     as_large = int((np.isnan(differences) | (differences + slack >= abs(observed))).sum())
     p = as_large / len(exchanged) if exact else (as_large + 1) / (RANDOM_DRAWS + 1)
-    smallest = 2 / 2**subjects
-    note = f"{_people(subjects)} cannot give a p below {smallest:.2g}" if smallest > LEVEL else None
-    return Tested(p, method, note)
+    return Tested(p, method, _too_few(subjects, tests=1))
 
 
 def _compared(a: str, first: AnyPredictions, b: str, second: AnyPredictions, statistic: str, seed: int) -> Pair:
@@ -332,8 +348,12 @@ def _confusions(first: Predictions, second: Predictions, statistic: str) -> Summ
     if statistic not in STATISTICS:
         raise PainseqError(f"--statistic {statistic} is none of classes; those are {', '.join(STATISTICS)}.")
     if first.class_names != second.class_names:
+        differ = f"{', '.join(first.class_names)}, and {', '.join(second.class_names)}."
+        if set(first.class_names) != set(second.class_names):
+            raise PainseqError(f"their classes differ: {differ}")
         raise PainseqError(
-            f"their classes differ: {', '.join(first.class_names)}, and {', '.join(second.class_names)}."
+            f"their classes are in different orders: {differ} If one of the two is not that of pain, `painseq evaluate "
+            "--predictions FILE --classes NAMES IN ORDER --out FOLDER` writes the file anew."
         )
     if statistic in NEEDS_ORDER and not (first.order_known and second.order_known):
         raise PainseqError(

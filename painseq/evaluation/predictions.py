@@ -148,20 +148,24 @@ class Predictions:
 
         Classes by name; an empty truth is a hidden one, an empty label no prediction. `read_predictions` gives
         back the same values, to the last digit.
+
+        Labels alone, of classes without a known order, get no prob_<class>: their columns would state an order.
         """
+        stated = self.order_known or not np.isnan(self.probabilities).all()
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             vote_names = [f"vote_{name}" for name in self.class_names] if self.votes is not None else []
-            prob_names = [f"prob_{name}" for name in self.class_names]
+            prob_names = [f"prob_{name}" for name in self.class_names] if stated else []
             writer.writerow(["clip_id", "subject_id", "truth", "label", *prob_names, *vote_names, "frames", "faceless"])
             for row in range(len(self)):
                 votes = [] if self.votes is None else self.votes[row].tolist()
+                probabilities = self.probabilities[row].tolist() if stated else []
                 writer.writerow(
                     [
                         self.clip_ids[row],
                         self.subject_ids[row],
                         *(self._name(index) for index in (self.truth[row], self.label[row])),
-                        *("" if np.isnan(value) else value for value in self.probabilities[row].tolist()),
+                        *("" if np.isnan(value) else value for value in probabilities),
                         *("" if np.isnan(value) else value for value in votes),
                         *("" if count == UNKNOWN else int(count) for count in (self.frames[row], self.faceless[row])),
                     ]

@@ -32,7 +32,7 @@ BINS = 15
 CELLS_AT_ONCE = 4_000_000
 """How many sums (draws x thresholds) are held at once: 32 MB."""
 
-ECE_NOTE = "chance alone raises this error, and more so in the draws: the interval lies too high, and never reaches 0"
+ECE_NOTE = "chance alone raises this error, and more so in the draws: the interval lies too high, and seldom reaches 0"
 
 
 @dataclass(frozen=True)

@@ -196,18 +196,22 @@ def _of_baselines(evaluation: Evaluation) -> list[str]:
                 f"Always saying “{scores.class_names[index]}” is no further off: "
                 f"{_against('mean_absolute_error', scores.mean_absolute_error, smallest)}."
             )
-    balanced, chance = evaluation.intervals.get("balanced_accuracy"), evaluation.baselines[-1].scores.balanced_accuracy
+    balanced = evaluation.intervals.get("balanced_accuracy")
+    constant, chance = (rule.scores.balanced_accuracy for rule in evaluation.baselines)
+    if balanced is None or balanced.low is None or constant is None or chance is None:
+        return lines
+    # Where a class is not in the truth, always naming one that is scores more than guessing among all.
+    without_model, hardest = "always naming one class", constant
+    if no_better("balanced_accuracy", constant, chance):
+        without_model, hardest = "guessing", chance
     if (
-        balanced is not None
-        and balanced.low is not None
-        and chance is not None
-        and scores.balanced_accuracy is not None
-        and balanced.low <= chance
-        and not no_better("balanced_accuracy", scores.balanced_accuracy, chance)
+        scores.balanced_accuracy is not None
+        and balanced.low <= hardest
+        and not no_better("balanced_accuracy", scores.balanced_accuracy, hardest)
     ):
         lines.append(
-            f"Not told apart from guessing: the interval of the balanced accuracy, from {number(balanced.low)} to "
-            f"{number(balanced.high)}, holds {number(chance)}."
+            f"Not told apart from {without_model}: the interval of the balanced accuracy, from {number(balanced.low)} "
+            f"to {number(balanced.high)}, holds {number(hardest)}."
         )
     return lines
 

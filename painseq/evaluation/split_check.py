@@ -93,7 +93,7 @@ class Table:
 
 
 def read_table(path: Path, subject_column: str | None = None, part_column: str | None = None) -> Table:
-    """Read a split file (JSON: part -> subjects), or a CSV of clips with subjects.
+    """Read a split file (JSON: part -> subjects; or `folds`, a list of such), or a CSV of clips with subjects.
 
     Rows with an empty part are in none. A CSV without parts but with labels or probabilities, and without videos, is
     taken for predictions.
@@ -166,6 +166,22 @@ def _read_split(path: Path) -> tuple[Member, ...]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PainseqError(f"{path} cannot be read as a split: {error}.") from error
+    folds = content.get("folds") if isinstance(content, dict) else None
+    if isinstance(folds, list) and folds and all(isinstance(fold, dict) for fold in folds):
+        # As `painseq crossval` writes who is in which part of which fold.
+        numbered = [(str(number), _lists(path, fold)) for number, fold in enumerate(folds)]
+    else:
+        numbered = [("", _lists(path, content))]
+    return tuple(
+        Member(part.casefold(), str(name), fold=fold)
+        for fold, lists in numbered
+        for part, names in lists.items()
+        for name in names
+    )
+
+
+def _lists(path: Path, content: object) -> dict[str, list[str | int]]:
+    """Part -> subjects; whatever else stands beside is passed over."""
     lists = {
         part: names
         for part, names in (content.items() if isinstance(content, dict) else ())
@@ -176,7 +192,7 @@ def _read_split(path: Path) -> tuple[Member, ...]:
             f"{path} is no split: it needs a list of subjects for each of two parts or more, such as "
             '{"train": ["S01"], "test": ["S02"]}.'
         )
-    return tuple(Member(part.casefold(), str(name)) for part, names in lists.items() for name in names)
+    return lists
 
 
 def joined(tables: Sequence[Table], split: Table | None = None) -> tuple[Member, ...]:
@@ -300,7 +316,7 @@ def _in_several(members: Iterable[Member], key: Callable[[Member], str], shown: 
 
 
 def _alike(members: Iterable[Member]) -> list[str]:
-    """Subjects of different parts whose names differ in signs or leading zeros alone: S1 and s-01."""
+    """Subjects of different parts whose names differ in signs or idle zeros alone: S1 and s-01, 1 and 1.0."""
     by_key: dict[tuple[str, str], dict[str, Member]] = defaultdict(dict)
     parts: dict[tuple[str, str], set[str]] = defaultdict(set)
     for member in members:
@@ -320,6 +336,8 @@ def _alike(members: Iterable[Member]) -> list[str]:
 
 
 def _loose(plain: str) -> str:
+    # A column of numbers with an empty cell makes 1.0 of 1 in many programs.
+    plain = re.sub(r"^(\d+)\.0$", r"\1", plain)
     return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(sign for sign in plain if sign.isalnum()))
 
 

@@ -287,6 +287,8 @@ def _cell(evaluation: ValueEvaluation, name: str) -> str:
     shown, interval = number(evaluation.scores.value(name)), evaluation.intervals.get(name)
     if interval is None or interval.low is None or interval.high is None:
         return shown
+    if interval.low == interval.high:
+        return f"{shown}\nno width"
     return f"{shown}\n{interval.low:.2f} to {interval.high:.2f}"
 
 

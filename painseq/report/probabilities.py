@@ -34,9 +34,11 @@ TEXT = (
 
 
 def with_interval(value: float | None, interval: Interval | None) -> str:
-    """A score as it stands in a table: "0.512 (0.430 to 0.593)"."""
+    """A score as it stands in a table: "0.512 (0.430 to 0.593)", and no two equal ends, which would look certain."""
     if interval is None or interval.low is None or interval.high is None:
         return number(value)
+    if interval.low == interval.high:
+        return f"{number(value)} (no width)"
     return f"{number(value)} ({number(interval.low)} to {number(interval.high)})"
 
 
@@ -135,6 +137,8 @@ def subgroup_block(evaluations: Mapping[str, Evaluation]) -> Block | None:
             low, high = (None, None) if interval is None else (interval.low, interval.high)
             people = "1 person" if group.subjects == 1 else f"{group.subjects:,} people"
             span = "" if low is None or high is None else f"{number(low)} to {number(high)}; "
+            if span and low == high:
+                span = "no width; "
             cells.setdefault(name, {})[model] = f"{number(value)} ({span}{people})"
             drawn.append((name, value, low, high))
         for apart in evaluation.subgroup_differences:

@@ -27,8 +27,8 @@ def meaning(report: Report) -> str:
     terms = {
         "Accuracy": "The share of clips labelled right. Where one class is frequent, always naming that class already "
         "scores high: compare with the majority class.",
-        "Balanced accuracy": "The mean of the classes' recalls, so that each class weighs the same. Guessing, or "
-        "always naming one class, gives 1 divided by the number of classes.",
+        "Balanced accuracy": "The mean of the classes' recalls, so that each class weighs the same. Guessing "
+        "gives 1 divided by the number of classes; so does always naming one class, if the truth has all of them.",
         "Macro F1": "The mean over classes of F1, which is high only if a class is both found and not named too often.",
         "Quadratic kappa": "Agreement with the truth beyond chance, in which taking no pain for high pain weighs "
         "more than taking low pain for high pain. 0 is chance, 1 is perfect.",

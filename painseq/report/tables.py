@@ -64,6 +64,9 @@ def headline(evaluations: Mapping[str, Evaluation]) -> str:
             span = "no interval"
             if interval is not None and interval.low is not None:
                 span = f"{number(interval.low)} to {number(interval.high)}"
+                if interval.low == interval.high:
+                    # Subjects without a difference tell nothing of how far others would lie apart.
+                    span = "interval of no width"
             value = number(evaluation.scores.value(name))
             cells.append(f'<td><b>{value}</b><span class="small keep">{span}</span></td>')
         rows.append(f'<tr><th scope="row">{words(model)}</th>{"".join(cells)}<td>{_drawn(evaluation)}</td></tr>')

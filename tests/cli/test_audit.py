@@ -131,6 +131,21 @@ def test_a_subject_on_both_sides_of_a_split_file(painseq, split, tmp_path):
     assert finding["severity"] == "leak"
 
 
+def test_folds_are_each_a_division_of_their_own(painseq, split, table):
+    """As `painseq crossval` writes them: who is tested in one fold is trained on in another."""
+    first = {"repeat": 0, "fold": 0, "protocol": "loso", "train": ["S01"], "validation": [], "test": ["S02"]}
+    second = {**first, "fold": 1, "train": ["S02"], "test": ["S01"]}
+    folds = split(folds=[first, second])
+    assert painseq("audit", "check", folds).code == 0
+    predictions = table("clip_id,subject_id,label\nc1,S01,a\n", "predictions.csv")
+    said = painseq("audit", "check", predictions, "--split", folds)
+    assert said.code == 1 and "holds several folds" in said.err
+    said = painseq("audit", "check", split(folds=[first, {**second, "validation": ["S01"]}]))
+    assert said.code == 1 and "S01 (test, validation; fold 1)" in said.out
+    said = painseq("audit", "check", split(folds=[first, {"train": ["S01"]}]))
+    assert said.code == 1 and "is no split" in said.err
+
+
 def test_a_suspicious_name_is_told_and_is_no_leak(painseq, split):
     said = painseq("audit", "check", split(train=["S1"], test=["S01"]))
     assert said.code == 0 and "SUSPICIOUS" in said.out and "No leak found." in said.out

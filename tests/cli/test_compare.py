@@ -93,13 +93,15 @@ def test_labels_without_probabilities_take_the_order_of_the_others(painseq, fold
         rows = [[row[key] for key in ("clip_id", "subject_id", "truth", "label")] for row in csv.DictReader(file)]
     with (tmp_path / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["clip_id", "subject_id", "truth", "label"], *rows])
+    # Scoring such a file, to give it its truth, states no order either.
+    assert painseq("evaluate", "--predictions", tmp_path / "labels.csv", "--out", tmp_path / "scored").code == 0
     told = []
-    for other in (tmp_path / "labels.csv", folders / "poor"):
+    for other in (tmp_path / "labels.csv", tmp_path / "scored", folders / "poor"):
         statistic = ["--statistic", "quadratic_weighted_kappa"]
         said = painseq("compare", f"x={other}", folders / "good", *statistic)
         assert said.code == 0, said.err
         told.append(said.out)
-    assert told[0] == told[1]
+    assert told[0] == told[1] == told[2]
 
 
 def test_files_without_a_truth_are_told_where_to_get_it(painseq, folders, tmp_path):

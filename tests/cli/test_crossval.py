@@ -58,6 +58,9 @@ def test_each_clip_is_scored_once_by_the_fold_that_did_not_see_its_subject(run):
     assert [row["accuracy"] for row in metrics["folds"]] == pytest.approx(accuracies)
     assert metrics["spread"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
     assert metrics["spread"]["accuracy"]["std"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert "On generated faces" in (run / "report.html").read_text()
+    figures = json.loads((run / "figures" / "figures.json").read_text())
+    assert len(figures["folds"]["rows"]) == 5 and all((run / "figures" / f"{name}.csv").is_file() for name in figures)
     (model,) = metrics["models"].values()
     assert model["scores"]["accuracy"] == pytest.approx((together.truth == together.label).mean())
     page = (run / "report.html").read_text()
@@ -102,6 +105,11 @@ def test_an_interrupted_run_goes_on_at_the_fold(run, options, painseq, tmp_path,
     assert painseq(*command).code == 0
     assert fitted == ["fold-00", "fold-01", "fold-02", "fold-03", "fold-04"]
     assert files(tmp_path / "cut") == files(run)
+
+
+def test_the_folds_it_writes_can_be_audited(run, painseq):
+    said = painseq("audit", "check", run / "folds.json")
+    assert said.code == 0 and "No leak found." in said.out
 
 
 def test_a_folder_takes_no_other_run(run, options, painseq, tmp_path):

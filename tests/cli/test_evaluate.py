@@ -175,6 +175,8 @@ def test_a_file_is_calibrated_on_other_people(painseq, tmp_path):
     assert "fitted on 270 clips of 30 subjects who are not scored" in (tmp_path / "out" / "report.html").read_text()
     said = painseq(*args, mine, "--out", tmp_path / "again")
     assert said.code == 1 and "30 of the subjects to be scored" in said.err and not (tmp_path / "again").exists()
+    leaky = others.rename(tmp_path / "clip_kfold_LEAKY.csv")
+    assert "a temperature fitted on them is too low" in painseq(*args, leaky).err
 
 
 def test_values_on_a_scale_are_scored_from_a_file(painseq, tmp_path):
@@ -199,6 +201,7 @@ def test_values_on_a_scale_are_scored_from_a_file(painseq, tmp_path):
     assert said.code == 1 and "only classes are scored by sex and age" in said.err
     said = painseq(*args, "--calibrate-on", tmp_path / "values.csv")
     assert said.code == 1 and "only probabilities can be calibrated" in said.err
+    assert "which have no --classes" in painseq(*args, "--classes", "none", "some").err
     (tmp_path / "truth.csv").write_text("clip_id,truth\nc0,much\n")
     assert "The truth of c0 is 'much'; it must be a number" in painseq(*args, "--truth", tmp_path / "truth.csv").err
     (tmp_path / "truth.csv").write_text("clip_id,truth\nc0,1\n")

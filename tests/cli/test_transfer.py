@@ -2,17 +2,18 @@
 
 import csv
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import yaml
 
 from painseq.cli.experiment import ExperimentCLI, shipped
-from painseq.cli.transfer import Transfer, transfer
+from painseq.cli.transfer import Transfer, _said_once, transfer
 from painseq.cli.transfer_plan import DataSet, Fit, Network, TransferPlan, fit_of, read_plan
 from painseq.cli.transfer_report import on_controls, untold
 from painseq.errors import LeakError, PainseqError
-from painseq.evaluation import read_predictions, score
+from painseq.evaluation import Predictions, read_predictions, score
 from painseq.evaluation.transfer import Cell
 from painseq.extractors import TimmBackbone, save_weights
 
@@ -125,6 +126,15 @@ def test_a_plan_that_is_none_is_one_message(tmp_path, painseq, text, words):
         read_plan(tmp_path / "plan.yaml")
     with pytest.raises(PainseqError, match=r"No plan at .*docs/transfer\.md explains it"):
         read_plan(tmp_path / "none.yaml")
+
+
+def test_what_every_store_has_to_say_is_said_once(caplog):
+    log = logging.getLogger("painseq")
+    with caplog.at_level(logging.INFO, "painseq"), _said_once(quiet=False):
+        for store in ("one", "two"):
+            log.warning("clinical: no class for %s", 3)
+            log.info("into %s", store)
+    assert caplog.messages == ["clinical: no class for 3", "into one", "into two"]
 
 
 def test_the_shipped_plan_can_be_read():
@@ -308,16 +318,26 @@ def test_the_files_agree(filled):
         "How much of the target is needed?",
         "no_pain: BL1",
         "High_Pain",
+        "The faces of electrical, heat are generated: no people",
         "image/svg",
     ):
         assert words in page
 
 
-def test_run_again_it_fits_only_what_is_missing(filled, written, capsys):
+def test_run_again_it_fits_only_what_is_missing(filled, written, capsys, monkeypatch):
+    write = Predictions.write_csv
+
+    def write_csv(self, path):
+        # A fit that is killed when its predictions are whole counts as done: on whom it was fitted is told by then.
+        assert (path.parent / "fit.json").is_file()
+        write(self, path)
+
+    monkeypatch.setattr(Predictions, "write_csv", write_csv)
     lost = Path("cnn", "heat_to_electrical", "linear", "seed0", "k1_draw1")
     told = (filled / "predictions" / lost / "electrical.csv").read_text()
     (filled / "predictions" / lost / "electrical.csv").unlink()
     (filled / "fits" / lost / "run.json").unlink()
+    (filled / "predictions" / lost / "fit.json").unlink()
     kinds = (".csv", ".ckpt", ".safetensors")
     before = {path: path.stat().st_mtime_ns for path in filled.rglob("*") if path.suffix in kinds}
     cells = cells_of(filled)
@@ -358,6 +378,13 @@ def test_a_store_that_the_plan_names_is_of_the_extractor_and_of_the_data_set(fil
 
 
 def test_mistakes_are_found_before_anything_is_extracted(written, small, tmp_path):
+    rows = Path(small["data"]["electrical"]["truth"]).read_text().splitlines()
+    first = next(row for row in rows if row.startswith("Test/"))
+    (tmp_path / "few.csv").write_text(f"{rows[0]}\n{first}\n")
+    clip, who, _, part = first.split(",")
+    odd = [f"{clip},{who},agony,{part}" if row == first else row for row in rows]
+    (tmp_path / "odd.csv").write_text("\n".join(odd) + "\n")
+
     def changed(name, *options, **other):
         data = {**small["data"], name: {**small["data"][name], **other}}
         data[name]["options"] = [*data[name]["options"], *options]
@@ -366,6 +393,8 @@ def test_mistakes_are_found_before_anything_is_extracted(written, small, tmp_pat
     for path, words in (
         (changed("electrical", "--data.options.labels=three"), "heat: labels binary: no_pain, high_pain"),
         (changed("electrical", truth=None), "labels of all 6 test clips of electrical are hidden"),
+        (changed("electrical", truth=str(tmp_path / "few.csv")), "The truth of electrical lacks 5 of its 6 test clips"),
+        (changed("electrical", truth=str(tmp_path / "odd.csv")), "calls Test/.* 'agony', which is neither a class"),
         (changed("heat", "--data.options.store=there"), "no store; stores are named under the extractors"),
         (changed("heat", "--data.options.split.validation_share=0"), "heat needs subjects to train on"),
         (changed("heat", options=["--data.root=heat"]), "heat: begin its options with --config=configs/data"),

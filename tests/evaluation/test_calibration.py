@@ -96,6 +96,9 @@ def test_nothing_is_fitted_on_those_who_are_scored():
         calibrate(test, test)
     with pytest.raises(LeakError, match="1 of the subjects to be scored, such as t3"):
         calibrate(clips_of(0, n=50, who="t"), dataclasses.replace(clips_of(1, n=1), subject_ids=("t3",)))
+    # Nor where another program wrote the name in capitals.
+    with pytest.raises(LeakError, match="1 of the subjects to be scored, such as t3"):
+        calibrate(clips_of(0, n=50, who="t"), dataclasses.replace(clips_of(1, n=1), subject_ids=(" T3",)))
 
 
 def test_what_nothing_can_be_fitted_on_is_refused():
@@ -105,6 +108,9 @@ def test_what_nothing_can_be_fitted_on_is_refused():
     for validation in (hidden, bare, other.only([])):
         with pytest.raises(PainseqError, match="No validation clip has both a truth and probabilities"):
             calibrate(test, validation)
+    # Nor is a temperature reported that scaled nothing.
+    with pytest.raises(PainseqError, match="no probabilities, so there is nothing for a temperature to scale"):
+        calibrate(dataclasses.replace(test, probabilities=np.full((50, 3), np.nan)), other)
     with pytest.raises(PainseqError, match="Both need the same"):
         calibrate(test, dataclasses.replace(other, class_names=("a", "b", "c")))
 

@@ -159,6 +159,19 @@ def test_few_people_cannot_give_a_small_p_and_the_test_says_so():
     assert tested.note == "5 people cannot give a p below 0.062"
 
 
+def test_people_who_are_too_few_for_so_many_comparisons_are_told(predictions):
+    """Six can give a p of 0.031, but of three pairs none below 0.094 after Holm's correction."""
+    truth, people = [0, 1, 2] * 6, [f"s{i // 3}" for i in range(18)]
+    models = {name: predictions(truth, [(t + add) % 3 for t in truth], people) for add, name in enumerate("abc")}
+    alone = compare({name: models[name] for name in "ab"})[0]
+    assert alone.permutation.p == alone.permutation.corrected == 2 / 64 and alone.permutation.note is None
+    pairs = compare(models)
+    assert min(pair.permutation.corrected for pair in pairs) == pytest.approx(6 / 64)
+    assert {pair.permutation.note for pair in pairs} == {"6 people cannot give a p below 0.094 after correction"}
+    more = compare({**models, "d": predictions([0, 1, 2] * 7, [0, 1, 2] * 7, [*people, *["s6"] * 3])}, against="d")
+    assert {pair.permutation.note for pair in more} == {"6 people cannot give a p below 0.094 after correction"}
+
+
 def test_an_undefined_statistic_has_no_p_and_an_undefined_exchange_counts_against_a_difference():
     one_class = np.zeros((3, 2, 2))
     one_class[:, 0, 0] = 4
@@ -371,12 +384,14 @@ def test_what_cannot_be_compared_is_refused(two, predictions):
     other_people = dataclasses.replace(second, subject_ids=("x", *second.subject_ids[1:]))
     elsewhere = dataclasses.replace(second, clip_ids=tuple(f"z{i}" for i in range(len(second))))
     other_classes = dataclasses.replace(second, class_names=("none", "some", "much"))
+    turned = dataclasses.replace(second, class_names=second.class_names[::-1])
     unordered = dataclasses.replace(second, order_known=False)
     for wrong, statistic, message in (
         (other_truth, "accuracy", "clip 'clip0', as one of 9, has another truth"),
         (other_people, "accuracy", "clip 'clip0' is of another subject"),
         (elsewhere, "accuracy", "no clip that both have a prediction for"),
         (other_classes, "accuracy", "their classes differ: No Pain, Low Pain, High Pain, and none, some, much"),
+        (turned, "accuracy", "in different orders: No Pain, Low Pain, High Pain, and High Pain, Low Pain, No Pain."),
         (unordered, "quadratic_weighted_kappa", "needs the classes' order"),
         (value, "accuracy", "one predicts classes, the other values on a scale"),
         (second, "mse", "--statistic mse is none of classes; those are accuracy"),

@@ -122,6 +122,17 @@ def test_a_file_without_probabilities_takes_its_classes_from_its_labels(tmp_path
         read_predictions(path, ["No", "Low"])
 
 
+def test_writing_labels_alone_states_no_order_of_their_classes(tmp_path):
+    made = read_predictions(write(tmp_path / "p.csv", "clip_id,subject_id,label\nc1,s1,No\nc2,s1,High\n"))
+    made.with_truth({"c1": "High", "c2": "High"}).write_csv(tmp_path / "with_truth.csv")
+    again = read_predictions(tmp_path / "with_truth.csv")
+    assert again.class_names == ("High", "No") and not again.order_known
+    assert again.truth.tolist() == [0, 0] and again.label.tolist() == [1, 0]
+    read_predictions(tmp_path / "p.csv", ["No", "Low", "High"]).write_csv(tmp_path / "ordered.csv")
+    ordered = read_predictions(tmp_path / "ordered.csv")
+    assert ordered.class_names == ("No", "Low", "High") and ordered.order_known
+
+
 def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
     read = read_predictions(write(tmp_path / "p.csv", "clip_id,subject_id,label\nc1,s,10\nc2,s,2\n"))
     assert read.class_names == ("2", "10")

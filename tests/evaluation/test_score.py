@@ -247,6 +247,18 @@ def test_the_table_shows_models_and_baselines_once(predictions):
     assert "majority class (ANN)" in " ".join(render({"LSTM": score(made), "ANN": other}).split())
 
 
+def test_a_class_that_is_not_in_the_truth_makes_naming_another_one_the_mark(predictions):
+    """Of three classes two occur: always naming one of them scores 0.5, and guessing among all 0.333."""
+    truth = [0, 1] * 72
+    right = np.random.default_rng(3).random(144) < 0.54
+    made = score(
+        predictions(truth, np.where(right, truth, 1 - np.array(truth)).tolist(), [f"s{i // 6}" for i in range(144)])
+    )
+    assert 1 / 3 < made.intervals["balanced_accuracy"].low < 0.5 < made.scores.balanced_accuracy
+    (line,) = (line for line in made.warnings if line.startswith("Not told apart"))
+    assert line.startswith("Not told apart from always naming one class") and line.endswith("holds 0.500.")
+
+
 def test_published_rows_state_where_they_are_from():
     assert all(row.dataset and row.protocol and row.source and 0 <= row.value <= 1 for row in PUBLISHED)
     assert {row.standing for row in PUBLISHED} == {"read in the paper", "second hand"}

@@ -44,7 +44,8 @@ def test_the_encoding_of_a_letter_does_not_hide_a_subject():
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("S1", "S01"), ("s_1", "S1"), ("p-007", "P7"), ("071309_w_21", "071309w21")]
+    ("one", "other"),
+    [("S1", "S01"), ("s_1", "S1"), ("p-007", "P7"), ("071309_w_21", "071309w21"), ("1", "1.0"), ("07", "7.0")],
 )
 def test_names_that_are_almost_the_same_are_suspicious(one, other):
     findings = check_members([Member("train", one), Member("test", other)])
@@ -53,7 +54,8 @@ def test_names_that_are_almost_the_same_are_suspicious(one, other):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("S1", "S2"), ("S10", "S1"), ("S100", "S10"), ("071309_w_21", "071309_w_22")]
+    ("one", "other"),
+    [("S1", "S2"), ("S10", "S1"), ("S100", "S10"), ("1.0", "10"), ("1.0", "1.5"), ("071309_w_21", "071309_w_22")],
 )
 def test_other_names_are_other_people(one, other):
     assert check_members([Member("train", one), Member("test", other)]) == []

@@ -225,3 +225,7 @@ def test_json_and_table_hold_the_scores():
     # Other clips, another baseline.
     assert f"{p.truth.var():.3f}" in shown
     assert f"{p.truth[:30].var():.3f}" in shown
+    # Where all are off alike, two equal ends would look like certainty.
+    console.print(value_table({"alike": score_values(values([0.0, 1.0, 2.0], [0.5, 1.5, 2.5]))}))
+    shown = console.export_text()
+    assert "no width" in shown and "0.50 to 0.50" not in shown

@@ -139,6 +139,15 @@ def test_a_class_that_is_not_in_the_truth_has_no_recall(tmp_path, a_report, said
     assert "not in the truth" in text
 
 
+def test_an_interval_of_no_width_is_said_to_have_none(tmp_path, a_report, said):
+    """Where all people score alike, two equal ends would look like certainty."""
+    made = said(subjects=12).only(np.arange(9, 108))
+    made = dataclasses.replace(made, label=made.truth, probabilities=np.eye(3)[made.truth])
+    evaluation = score(made, {who: Person("fm"[n % 2]) for n, who in enumerate(sorted(set(made.subject_ids)))})
+    _, _, text = parse(a_report(evaluations={"LSTM": evaluation}, predictions={"LSTM": made}), tmp_path)
+    assert "1.000 interval of no width" in text and "1.000 no width" in text and "1.000 to 1.000" not in text
+
+
 def test_nothing_scored_still_gives_a_page(tmp_path, a_report, said):
     made = said()
     _, _, text = parse(a_report(made=made.only(made.label < 0)), tmp_path)
