@@ -316,9 +316,19 @@ class PainModel(nn.Module):
             PainseqError: the file cannot be read, no frame lies in the span, a baseline is missing or in vain; see
                 `openface` too.
         """
-        path = Path(video)
-        clip = self.read(path, start_s, end_s, locator, image_fps, action_units)
+        clip = self.read(Path(video), start_s, end_s, locator, image_fps, action_units)
         clip = self._relative(clip, baseline, locator, image_fps)
+        return self.predict_features(clip, video, locator, image_fps)
+
+    def predict_features(
+        self, clip: ClipFeatures, video: str | Path, locator: Locator | None = None, image_fps: float | None = None
+    ) -> VideoPrediction:
+        """What `predict` says of a video that is read already.
+
+        Args:
+            clip: what the head is given, see `read`; relative to a baseline, if the model needs one.
+            video: where it comes from; locator and image_fps as it was read.
+        """
         x, mask = clip.features[None].to(self.device), clip.present[None].to(self.device)
         label, probabilities, value = NO_PREDICTION, torch.zeros(0), None
         with torch.inference_mode():
@@ -330,7 +340,7 @@ class PainModel(nn.Module):
                 value = float(self._estimate(said, mask)[0])
             moments, rows = self._over_time(x, mask)
         _, face = self._eyes(locator)
-        with open_video(path, face.backend, image_fps) as opened:
+        with open_video(Path(video), face.backend, image_fps) as opened:
             reader = opened.backend
         return VideoPrediction(
             video=str(video),

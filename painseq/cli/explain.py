@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP, chosen_model
 from painseq.cli.explained_video import Explained, explanation
 from painseq.cli.predict import add_locator, chosen_locator
-from painseq.cli.run_folder import make_run_folder, pick_device, write_json
+from painseq.cli.run_folder import new_run_folder, pick_device, versions, write_json
 from painseq.errors import PainseqError
 
 log = logging.getLogger("painseq")
@@ -71,36 +71,43 @@ def main(argv: Sequence[str]) -> int:
     add_locator(parser)
     args = parser.parse_args(argv)
 
-    if not _is_png(args.out):
-        make_run_folder(args.out)
-    elif args.out.exists():
+    if _is_png(args.out) and args.out.exists():
         raise PainseqError(f"{args.out} is there already, and nothing is overwritten. Give another --out.")
     device = pick_device(args.device)
-    model = chosen_model(args.checkpoint, args.average_checkpoints, args.prior, args.trust, device)
-    with _bar() as show:
-        explained = explanation(
-            model,
-            args.video,
-            args.start_s,
-            args.end_s,
-            args.class_name,
-            args.show_faces,
-            chosen_locator(args),
-            args.image_fps,
-            baseline=args.baseline,
-            method=args.method,
-            layer=args.layer,
-            time_method=args.time_method,
-            most_steps=args.most_steps,
-            action_units=args.action_units,
-            on_progress=show,
-        )
-    _write(explained, args.out)
+    with nullcontext() if _is_png(args.out) else new_run_folder(args.out):
+        model = chosen_model(args.checkpoint, args.average_checkpoints, args.prior, args.trust, device)
+        with _bar() as show:
+            explained = explanation(
+                model,
+                args.video,
+                args.start_s,
+                args.end_s,
+                args.class_name,
+                args.show_faces,
+                chosen_locator(args),
+                args.image_fps,
+                baseline=args.baseline,
+                method=args.method,
+                layer=args.layer,
+                time_method=args.time_method,
+                most_steps=args.most_steps,
+                action_units=args.action_units,
+                on_progress=show,
+            )
+        made_of = {
+            "checkpoints": [str(path) for path in args.average_checkpoints or [args.checkpoint]],
+            "start_s": args.start_s,
+            "end_s": args.end_s,
+            "versions": versions(),
+        }
+        _write(explained, args.out, made_of)
+    backends = explained.prediction.backends
+    log.info("Backends: %s.", ", ".join(f"{key} {value}" for key, value in backends.items()))
     log.info("Written to %s.", args.out)
     return 0
 
 
-def _write(explained: Explained, out: Path) -> None:
+def _write(explained: Explained, out: Path, made_of: Mapping[str, object]) -> None:
     """A PNG; or a folder with picture and video, explanation.json, frames.csv and the maps as maps.npz."""
     from painseq.explain import write_overlay_video
 
@@ -110,7 +117,7 @@ def _write(explained: Explained, out: Path) -> None:
             out.write_bytes(picture)
             return
         (out / "explanation.png").write_bytes(picture)
-        write_json(out / "explanation.json", explained.to_dict())
+        write_json(out / "explanation.json", {**explained.to_dict(), **made_of})
         time = explained.time
         with (out / "frames.csv").open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file, lineterminator="\n")

@@ -16,9 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from painseq.cli.chosen_model import chosen_model
-from painseq.cli.explained_clips import evenly, frames_of_clip, named_truth, seen_in_training, table_of_clip
-from painseq.cli.run_folder import make_run_folder, pick_device, versions, write_json
+from painseq.cli.explained_clips import (
+    clips_of,
+    frames_of_clip,
+    model_and_data,
+    named_truth,
+    none_explained,
+    seen_in_training,
+    table_of_clip,
+)
+from painseq.cli.run_folder import new_run_folder, versions, write_json
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
@@ -59,28 +66,16 @@ class ExplainedClip:
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     from painseq.cli.experiment import ExperimentCLI
-    from painseq.datamodule import PainDataModule
     from painseq.explain import blink_check, region_table
-    from painseq.labels import check_same_targets
 
     cli = ExperimentCLI("explain regions", argv)
-    config, data = cli.config, cli.datamodule
-    if not isinstance(data, PainDataModule):
-        raise PainseqError(
-            "`painseq explain regions` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid."
-        )
-    if config["clips"] < 1:
-        raise PainseqError(f"--clips is {config['clips']}; it must be 1 or more.")
-    device = pick_device(config["device"])
-    model = chosen_model(config["checkpoint"], config["average_checkpoints"], config["prior"], config["trust"], device)
-    check_same_targets(model.class_names, model.scale, data.scheme)
+    config = cli.config
+    model, data, device = model_and_data(cli)
     wish = _wish(model, config)
-    clips = evenly(data.clips(config["part"]), data.scheme, config["clips"])
-    if not clips:
-        raise PainseqError(f"The {config['part']} part of {data.name} has no clips.")
-    out = make_run_folder(Path(config["out"]))
-    done, skipped = _explain(model, data, clips, wish)
-    cli.parser.save(config, out / "config.yaml", skip_validation=True)
+    clips = clips_of(data, config)
+    with new_run_folder(Path(config["out"])) as out:
+        done, skipped = _explain(model, data, clips, wish)
+        cli.parser.save(config, out / "config.yaml", skip_validation=True)
 
     groups: dict[str, list[ExplainedClip]] = defaultdict(list)
     for row in done:
@@ -136,15 +131,10 @@ def _wish(model: PainModel, config: Namespace) -> Wish:
     from painseq.faces import FaceAlignment, Sidecar
 
     known = space_methods(model)
-    if model.face is None or not known:
+    if not known:
         raise PainseqError(
             "This model does not see the face's picture from videos (its streams: "
             f"{', '.join(model.streams)}), so there are no maps whose regions could be told."
-        )
-    if model.record["baseline_clips"]:
-        raise PainseqError(
-            "This model takes features relative to each subject's own, which `painseq explain regions` does not read. "
-            "Explain single videos: painseq explain VIDEO --baseline VIDEO."
         )
     method = config["method"] or known[0]
     if method not in known:
@@ -197,8 +187,7 @@ def _explain(
             done.append(ExplainedClip(clip, truth, found.class_name, found.score, found.layer, shares, blinks))
             step(len(skipped))
     if not done:
-        clip_id, reason = next(iter(skipped.items()))
-        raise PainseqError(f"None of {len(clips)} clips could be explained. The first, {clip_id}: {reason}")
+        raise none_explained(skipped)
     return done, skipped
 
 
@@ -206,7 +195,7 @@ def _frames(model: PainModel, data: PainDataModule, clip: Clip, wish: Wish) -> F
     """The crops as the model was fitted on them, with the landmarks of the locator that is asked for."""
     import torch
 
-    from painseq.explain.regions import landmarks_in_crops
+    from painseq.explain.frames import landmarks_in_crops
 
     frames = frames_of_clip(model, data, clip)
     if wish.landmarks is None:

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-from painseq.cli.chosen_model import chosen_model
 from painseq.cli.explain_scores_report import TITLES, ScoredClip, bar_of, draw, tell, write_rows
-from painseq.cli.explained_clips import evenly, frames_of_clip, named_truth, seen_in_training
-from painseq.cli.run_folder import make_run_folder, pick_device, read_json, versions, write_json
+from painseq.cli.explained_clips import (
+    clips_of,
+    frames_of_clip,
+    model_and_data,
+    named_truth,
+    none_explained,
+    seen_in_training,
+)
+from painseq.cli.run_folder import make_run_folder, read_json, versions, write_json
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
@@ -39,29 +45,17 @@ Plan = Mapping["Kind", Sequence["Method"]]
 def main(argv: Sequence[str]) -> int:
     """Run the command. Interrupted, it goes on at the clip where it was."""
     from painseq.cli.experiment import ExperimentCLI
-    from painseq.datamodule import PainDataModule
     from painseq.explain import class_number
     from painseq.explain.ranking import rank, verdict
-    from painseq.labels import check_same_targets
 
     cli = ExperimentCLI("explain --score", argv)
-    config, data = cli.config, cli.datamodule
-    if not isinstance(data, PainDataModule):
-        raise PainseqError(
-            "`painseq explain --score` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid."
-        )
-    if config["clips"] < 1 or config["most_steps"] < 8:
-        raise PainseqError(
-            f"--clips is {config['clips']}, --most-steps {config['most_steps']}; 1 clip and 8 steps are the least."
-        )
-    device = pick_device(config["device"])
-    model = chosen_model(config["checkpoint"], config["average_checkpoints"], config["prior"], config["trust"], device)
-    check_same_targets(model.class_names, model.scale, data.scheme)
+    config = cli.config
+    if config["most_steps"] < 8:
+        raise PainseqError(f"--most-steps is {config['most_steps']}; it must be 8 or more.")
+    model, data, device = model_and_data(cli)
     plan = _plan(model, config["methods"])
     target = None if config["class_name"] is None else class_number(model, config["class_name"])
-    clips = evenly(data.clips(config["part"]), data.scheme, config["clips"])
-    if not clips:
-        raise PainseqError(f"The {config['part']} part of {data.name} has no clips.")
+    clips = clips_of(data, config)
     out, seed, steps = Path(config["out"]), int(config["seed_everything"] or 0), config["most_steps"]
     _prepare(cli, data, clips)
     log.info(
@@ -108,14 +102,6 @@ def _plan(model: PainModel, wanted: Sequence[str]) -> Plan:
     """Space or time -> the methods to score."""
     from painseq.explain import space_methods, time_methods
 
-    if model.face is None:
-        raise PainseqError(
-            "This model cannot read videos (its extractor is not recorded), so no clip can be explained."
-        )
-    if model.record["baseline_clips"]:
-        raise PainseqError(
-            "This model takes features relative to each subject's own, which `painseq explain --score` does not read."
-        )
     known: dict[Kind, tuple[Method, ...]] = {"space": space_methods(model), "time": time_methods(model)}
     fitting = list(dict.fromkeys(method for methods in known.values() for method in methods))
     unknown = [name for name in wanted if name not in fitting]
@@ -217,8 +203,7 @@ def _score_clips(
             done.append(ScoredClip(clip, named_truth(clip, data.scheme), found["explained"], read))
             write_rows(out, done)
     if not done:
-        clip_id, reason = next(iter(skipped.items()))
-        raise PainseqError(f"None of {len(clips)} clips could be explained. The first, {clip_id}: {reason}")
+        raise none_explained(skipped)
     return done, skipped
 
 
@@ -288,8 +273,17 @@ def _randomise(
         for kind, methods in plan.items():
             for method in methods:
                 path = out / "randomised" / f"{kind}-{method}.json"
+                made_of: dict[str, Any] = {
+                    "method": method,
+                    "of": kind,
+                    "clip_ids": [clip.clip_id for clip in clips],
+                    "class": None if target is None else model.class_names[target],
+                    "most_steps": most_steps,
+                    "seed": seed,
+                }
                 found = read_json(path)
-                if found is None:
+                # A clip that could not be read before, and can now, changes which are the first ones.
+                if found is None or {key: found.get(key) for key in made_of} != made_of:
                     crops = crops or [frames_of_clip(model, data, clip) for clip in clips]
                     inputs = crops if kind == "space" else [features_of(model, frames) for frames in crops]
 
@@ -306,7 +300,7 @@ def _randomise(
                         on_progress=progress,
                         target=target,
                     )
-                    found = check.to_dict()
+                    found = {**made_of, **check.to_dict()}
                     write_json(path, found)
                     step(True)
                 else:

@@ -1,18 +1,73 @@
-"""Which clips of a data set are explained, for the commands that explain many."""
+"""Which model is explained, and which clips of a data set, for the commands that explain many."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from painseq.cli.chosen_model import chosen_model
+from painseq.cli.run_folder import pick_device
+from painseq.errors import PainseqError
+
 if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from painseq.cli.experiment import ExperimentCLI
     from painseq.datamodule import PainDataModule
     from painseq.explain import Frames
     from painseq.labels import LabelScheme
     from painseq.model import PainModel
     from painseq.records import Clip
+
+
+def model_and_data(cli: ExperimentCLI) -> tuple[PainModel, PainDataModule, str]:
+    """What is explained and on which data, and the device; every check that they fit together.
+
+    Raises:
+        PainseqError: no data set, other classes than the model's, or a model that only single videos can be explained
+            of.
+    """
+    from painseq.datamodule import PainDataModule
+    from painseq.labels import check_same_targets
+
+    config, data, command = cli.config, cli.datamodule, f"painseq {cli.command}"
+    if not isinstance(data, PainDataModule):
+        raise PainseqError(f"`{command}` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
+    if config["clips"] < 1:
+        raise PainseqError(f"--clips is {config['clips']}; it must be 1 or more.")
+    device = pick_device(config["device"])
+    model = chosen_model(config["checkpoint"], config["average_checkpoints"], config["prior"], config["trust"], device)
+    check_same_targets(model.class_names, model.scale, data.scheme)
+    if model.face is None:
+        raise PainseqError(
+            "This model cannot read videos (its extractor is not recorded), so no clip can be explained."
+        )
+    if model.record["baseline_clips"]:
+        raise PainseqError(
+            f"This model takes features relative to each subject's own, which `{command}` does not read. Explain "
+            "single videos: painseq explain VIDEO --baseline VIDEO."
+        )
+    return model, data, device
+
+
+def clips_of(data: PainDataModule, config: Namespace) -> list[Clip]:
+    """So many of the part as are asked for, chosen `evenly`.
+
+    Raises:
+        PainseqError: the part has none.
+    """
+    clips = evenly(data.clips(config["part"]), data.scheme, config["clips"])
+    if not clips:
+        raise PainseqError(f"The {config['part']} part of {data.name} has no clips.")
+    return clips
+
+
+def none_explained(skipped: Mapping[str, str]) -> PainseqError:
+    """That no clip could be explained; clip -> why not."""
+    clip_id, reason = next(iter(skipped.items()))
+    return PainseqError(f"None of {len(skipped)} clips could be explained. The first, {clip_id}: {reason}")
 
 
 def evenly(clips: Sequence[Clip], scheme: LabelScheme, count: int) -> list[Clip]:

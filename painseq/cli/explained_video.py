@@ -15,6 +15,7 @@ from painseq.errors import PainseqError
 if TYPE_CHECKING:
     from painseq.explain import Attribution, KnownUnits, Method
     from painseq.faces import Locator
+    from painseq.labels import Scale
     from painseq.model import PainModel, VideoPrediction
 
 log = logging.getLogger("painseq")
@@ -33,6 +34,7 @@ class Explained:
         time: of the features, or of the crops where the head takes them itself.
         faces: whether faces may be drawn.
         known: the action units of `time`'s frames, where they are known.
+        scale: of a model of a scale.
     """
 
     video: Path
@@ -41,21 +43,28 @@ class Explained:
     time: Attribution
     faces: bool
     known: KnownUnits | None
+    scale: Scale | None
 
     def curves(self) -> list[tuple[np.ndarray, np.ndarray, str]]:
         """The class's probability (or the number), the frames' relevance, and PSPI where it is known."""
         from painseq.explain.known_units import HIGHEST_PSPI
 
         prediction, time = self.prediction, self.time
-        if prediction.label is not None:
+        if self.scale is None:
             rows = prediction.frame_probabilities[:, time.target]
+            said = time.class_name
         else:
-            rows = prediction.frame_values / max(float(np.abs(prediction.frame_values).max()), 1e-9)
+            rows = prediction.frame_values / self.scale.high
+            said = f"{self.scale.name} / {self.scale.high:g}"
+        # No line over a stretch in which no face was seen.
+        gaps = prediction.faceless_times_s
+        seen_s, rows = np.append(prediction.frame_times_s, gaps), np.append(rows, np.full(len(gaps), np.nan))
+        order = np.argsort(seen_s, kind="stable")
         relevance = time.over_time.numpy()
         relevance = np.where(time.present.numpy(), relevance / max(float(np.abs(relevance).max()), 1e-12), np.nan)
         moments = time.times_s.numpy()
         curves = [
-            (prediction.frame_times_s, rows, f"{time.class_name} ({prediction.frame_meaning})"),
+            (seen_s[order], rows[order], f"{said} ({prediction.frame_meaning})"),
             (moments, relevance, f"relevance ({time.method})"),
         ]
         if self.known is not None and np.isfinite(self.known.pspi).any():
@@ -167,6 +176,7 @@ def explanation(
         time_methods,
     )
     from painseq.explain.by_input import MOST_STEPS
+    from painseq.features import ClipFeatures
     from painseq.synthetic import is_generated
 
     space, time = space_methods(model), time_methods(model)
@@ -184,12 +194,14 @@ def explanation(
     table = action_units if "action_units" in model.streams else None
     read = progress(f"reading {video.name}")
     read(0.0)
-    prediction = model.predict(video, start_s, end_s, locator, baseline, image_fps, table)
-    if len(prediction.faceless_times_s) == prediction.frames:
+    clip = frames_of_video(model, video, start_s, end_s, locator, baseline, image_fps, table)
+    if not clip.present.any():
         raise PainseqError(f"{video}: no face found in any frame, so there is nothing to explain.")
     read(0.5)
+    features = features_of(model, clip)
+    given = ClipFeatures(features.x, features.present, features.times_s)
+    prediction = model.predict_features(given, video, locator, image_fps)
     target = class_name or prediction.label
-    clip = frames_of_video(model, video, start_s, end_s, locator, baseline, image_fps, table)
     read(1.0)
     known = known_units(video, clip.times_s.numpy(), start_s, image_fps, action_units)
     steps = MOST_STEPS if most_steps is None else most_steps
@@ -201,14 +213,13 @@ def explanation(
         if where.layer is not None:
             shapes = {key: f"{key} {h} x {w}" for key, (_, h, w) in list_layers(model.extractor).items()}
             log.info("Layer %s; there are: %s places.", where.layer, ", ".join(shapes.values()))
-    features = features_of(model, clip)
     usual = "attention" if features.are_pixels and "attention" in time else time[0]
     name = cast("Method", time_method or usual)
     when = explain(model, features, name, target, most_steps=steps, on_progress=progress(f"{name}, frames"))
     _tell(when)
     faces = show_faces or is_generated(video)
     log.info("%s: %s, score %.3f.%s", video.name, when.class_name, when.score, "" if faces else _unseen(where))
-    return Explained(video, prediction, where, when, faces, known)
+    return Explained(video, prediction, where, when, faces, known, model.scale)
 
 
 def _unseen(where: Attribution | None) -> str:
@@ -229,11 +240,22 @@ def _check_method(option: str, method: str | None, known: Sequence[str]) -> None
 
 
 def _tell(attribution: Attribution) -> None:
-    if attribution.completeness_error is not None:
+    from painseq.explain.by_input import TOLERANCE
+
+    error, steps = attribution.completeness_error, attribution.steps
+    if error is None:
+        return
+    if error <= TOLERANCE:
         log.info(
-            "Integrated Gradients: %d steps, complete to %.2g %% of the difference to the baseline.",
-            attribution.steps,
-            100 * attribution.completeness_error,
+            "Integrated Gradients: %d steps, complete to %.2g %% of the difference to the baseline.", steps, 100 * error
+        )
+    else:
+        log.warning(
+            "Integrated Gradients: %d steps miss %.2g %% of the difference to the baseline, where %g %% is allowed: "
+            "raise --most-steps.",
+            steps,
+            100 * error,
+            100 * TOLERANCE,
         )
 
 

@@ -6,7 +6,8 @@ import csv
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,18 @@ def make_run_folder(path: Path) -> Path:
     except OSError as error:
         raise PainseqError(f"The run folder {path} cannot be made: {error}.") from error
     return path
+
+
+@contextmanager
+def new_run_folder(path: Path) -> Iterator[Path]:
+    """`make_run_folder`, for work that writes at its end: where it fails before, no empty folder stays behind."""
+    there = path.exists()
+    make_run_folder(path)
+    try:
+        yield path
+    finally:
+        if not there and not any(path.iterdir()):
+            path.rmdir()
 
 
 def versions() -> dict[str, str]:

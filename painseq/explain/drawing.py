@@ -71,7 +71,8 @@ def film_strip(
                 axes.set_title(f"{float(times_s[frame]):.1f} s", fontsize=8)
     for row, (moments, values, what) in enumerate(curves, start=rows):
         axes = figure.add_subplot(grid[row, :])
-        axes.plot(moments, values, color=BLUE, linewidth=1.6)
+        # Dots as wide as the line: a frame between two without a face has no line.
+        axes.plot(moments, values, color=BLUE, linewidth=1.6, marker="o", markersize=1.6, markeredgewidth=0)
         axes.set_ylim(-1 if np.nanmin(values) < 0 else 0, 1)
         axes.set_xlim(0, max(float(times_s[-1]), 1e-3))
         if row == len(ratios) - 1:

@@ -122,14 +122,19 @@ def frames_of_video(
     landmarks = _landmarks(chunks)
     beside = [stream for stream in model.streams if stream != "cnn"]
     extra = None
-    if beside:
+    if beside and bool(present.any()):
         units = model.openface(video, times_s, start_s, image_fps, action_units)
         extra = assemble(ClipFeatures(crops, present, times_s, landmarks), beside, units)
     frames = Frames(crops, present, times_s, extra, _neutral(model, baseline, locator, image_fps), boxes)
     if landmarks is None:
         return frames
+    return replace(frames, landmarks=landmarks_in_crops(landmarks, boxes, crops.shape[-1]))
+
+
+def landmarks_in_crops(landmarks: Tensor, boxes: Tensor, size_px: int) -> Tensor:
+    """Landmarks of frames, (T, L, 2) in pixels of the video, in pixels of crops (T, 4) resized to `size_px`."""
     corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
-    return replace(frames, landmarks=(landmarks - corner) / size * crops.shape[-1])
+    return (landmarks - corner) / size * size_px
 
 
 def _landmarks(chunks: Sequence[CropChunk]) -> Tensor | None:

@@ -41,8 +41,12 @@ def list_layers(extractor: Extractor | None) -> dict[str, tuple[int, int, int]]:
                 extractor(torch.zeros(1, 3, side, side, device=parameter.device))
             if seen and seen[-1].ndim == 4 and min(seen[-1].shape[2:]) > 1:
                 shapes[name] = (seen[-1].shape[1], seen[-1].shape[2], seen[-1].shape[3])
-    # Transformers that keep a grid have the channels last.
-    if not shapes or getattr(extractor.network, "output_fmt", "NCHW") == "NHWC":
+    # Transformers that keep a grid have the channels last, and not all of them say so.
+    stages = {stage["module"]: stage["num_chs"] for stage in getattr(extractor.network, "feature_info", ())}
+    channels_last = getattr(extractor.network, "output_fmt", "NCHW") == "NHWC" or any(
+        channels != stages.get(name, channels) == width for name, (channels, _, width) in shapes.items()
+    )
+    if not shapes or channels_last:
         raise PainseqError(
             f"{type(extractor).__name__} {getattr(extractor, 'model', '')} gives no maps in space, so Grad-CAM has "
             "nothing to look at. Choose another method: rollout for a vision transformer, integrated_gradients for any."

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from painseq.action_units import PRESENCES, read_action_units, table_of
 from painseq.errors import PainseqError
 from painseq.faces.openface import nearest_rows
-from painseq.synthetic import truth_folder
-from painseq.synthetic.writing import MARKER
-from painseq.video import bare_name
+from painseq.synthetic import truth_of
 
 log = logging.getLogger("painseq")
 
@@ -96,16 +94,6 @@ def brief(closed: NDArray[np.bool_], times_s: NDArray[np.float64]) -> NDArray[np
     for first, end in edges.reshape(-1, 2):
         out[first:end] = times_s[end - 1] - times_s[first] + interval_s <= LONGEST_BLINK_S + 1e-6
     return out
-
-
-def truth_of(video: Path) -> Path | None:
-    """Where the truth of a generated video lies; None for any other video."""
-    video = video.resolve()
-    root = next((folder for folder in video.parents if (folder / MARKER).is_file()), None)
-    if root is None:
-        return None
-    path = truth_folder(root) / video.relative_to(root).parent / f"{bare_name(video)}.safetensors"
-    return path if path.is_file() else None
 
 
 def _of_truth(path: Path, moments_s: NDArray[np.float64]) -> KnownUnits:

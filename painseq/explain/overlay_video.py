@@ -25,7 +25,7 @@ Curve = tuple[np.ndarray, np.ndarray, str]
 def write_overlay_video(
     path: Path, attribution: Attribution, show_faces: bool, curves: Sequence[Curve] = (), cut: float = 0.0
 ) -> int:
-    """Write an MP4 with a frame for each of the clip's, at the clip's rate.
+    """Write an MP4 with a frame for each of the clip's, at the clip's rate; the mean one where it varies.
 
     Args:
         path: ends in .mp4.
@@ -42,7 +42,7 @@ def write_overlay_video(
         PainseqError: no maps, or the file cannot be written.
     """
     moments = attribution.times_s.numpy()
-    fps = 1 / float(np.median(np.diff(moments))) if len(moments) > 1 else 1.0
+    fps = (len(moments) - 1) / float(moments[-1] - moments[0]) if len(moments) > 1 else 1.0
     return write_video(path, overlay_frames(attribution, show_faces, curves, cut), fps)
 
 
@@ -73,7 +73,7 @@ class _Curves:
         figure = Figure(figsize=(CURVES_PX / 100, PANEL_PX / 100), dpi=100, layout="constrained")
         panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (times_s, values, what) in zip(panels, curves, strict=True):
-            axes.plot(times_s, values, color=BLUE, linewidth=1.4)
+            axes.plot(times_s, values, color=BLUE, linewidth=1.4, marker="o", markersize=1.4, markeredgewidth=0)
             axes.set_ylim(-1 if np.nanmin(values) < 0 else 0, 1)
             axes.set_title(what, fontsize=7, loc="left")
             axes.tick_params(labelsize=7)

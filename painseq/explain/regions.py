@@ -111,12 +111,6 @@ def _draw(draw: ImageDraw.ImageDraw, points: NDArray[np.float64], encloses: bool
             draw.ellipse((x - margin_px, y - margin_px, x + margin_px, y + margin_px), fill=value)
 
 
-def landmarks_in_crops(landmarks: Tensor, boxes: Tensor, size_px: int) -> Tensor:
-    """Landmarks of frames, (T, L, 2) in pixels of the video, in pixels of crops (T, 4) resized to `size_px`."""
-    corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
-    return (landmarks - corner) / size * size_px
-
-
 def has_regions(clip: Frames) -> bool:
     """Whether a clip has the 68 landmarks from which alone the regions are known."""
     return clip.landmarks is not None and clip.landmarks.shape[1] == POINTS

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from painseq.explain.attribution import Attribution
 from painseq.explain.frames import Frames
-from painseq.explain.known_units import truth_of
 from painseq.faces.openface import nearest_rows
+from painseq.synthetic import truth_of
 
 
 @dataclass(frozen=True)

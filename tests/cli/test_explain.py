@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
+from painseq import load
 from painseq.action_units import INTENSITIES, PRESENCES
+from painseq.cli.explained_video import explanation
 from painseq.explain import REGIONS
 
 
@@ -71,6 +74,20 @@ def test_methods_are_chosen_by_name(painseq, request, video, tmp_path, checkpoin
     assert ("Integrated Gradients: " in said.log) == (method == "integrated_gradients")
 
 
+def test_no_curve_is_drawn_over_a_stretch_without_a_face(lstm, ann, video):
+    sidecar = video.with_suffix("").with_suffix(".faces.safetensors")
+    faces = load_file(sidecar)
+    unseen = (faces["times_s"] > 0.9) & (faces["times_s"] < 3.1)
+    faces["boxes"][unseen] = np.nan
+    save_file(faces, sidecar)
+    for checkpoint in (lstm, ann):
+        explained = explanation(load(checkpoint), video, end_s=5.0)
+        assert 0 < len(explained.prediction.faceless_times_s) < explained.prediction.frames
+        for times_s, values, _ in explained.curves():
+            assert (np.diff(times_s) > 0).all() and len(times_s) == explained.prediction.frames
+            assert np.isnan(values).tolist() == np.isin(times_s, explained.prediction.faceless_times_s).tolist()
+
+
 def test_the_layer_is_told_and_can_be_chosen(painseq, lstm, video, tmp_path):
     args = ["explain", video, "--checkpoint", lstm, "--end-s", 2]
     said = painseq(*args, "--out", tmp_path / "a.png")
@@ -101,6 +118,47 @@ def test_averaged_checkpoints_for_a_stated_mix(painseq, lstm, video, tmp_path):
 def test_a_wish_that_does_not_fit(painseq, lstm, video, tmp_path, change, message):
     said = painseq("explain", video, "--checkpoint", lstm, "--out", tmp_path / "x.png", "--end-s", 2, *change)
     assert said.code == 1 and message in said.err and not (tmp_path / "x.png").exists()
+
+
+def test_a_video_that_cannot_be_explained_leaves_no_folder(painseq, lstm, tmp_path):
+    said = painseq("explain", tmp_path / "none.mp4", "--checkpoint", lstm, "--out", tmp_path / "out")
+    assert said.code == 1 and "No video at" in said.err and not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    said = painseq("explain", tmp_path / "none.mp4", "--checkpoint", lstm, "--out", tmp_path / "mine")
+    assert said.code == 1 and (tmp_path / "mine").is_dir()
+
+
+@pytest.mark.parametrize("checkpoint", ["lstm", "ann", "vivit"])
+def test_the_video_is_read_once_and_predicted_as_predict_does(
+    painseq, request, video, tmp_path, monkeypatch, checkpoint
+):
+    from painseq.faces import FaceCrops
+
+    path, usual, reads = request.getfixturevalue(checkpoint), FaceCrops.clip, []
+    expected = load(path).predict(video, 1.0, 4.0).to_dict()
+    monkeypatch.setattr(FaceCrops, "clip", lambda *args, **more: reads.append(args[1]) or usual(*args, **more))
+    span = ["--start-s", 1, "--end-s", 4]
+    said = painseq("explain", video, "--checkpoint", path, "--out", tmp_path / "out", *span)
+    assert said.code == 0, said.err
+    facts = json.loads((tmp_path / "out" / "explanation.json").read_text())
+    found = facts["prediction"]
+    assert reads == [video] and found["label"] == expected["label"]
+    assert np.allclose(found["frame_probabilities"], expected["frame_probabilities"], atol=1e-5)
+    assert {key: found[key] for key in ("frame_times_s", "frames", "backends")} == {
+        key: expected[key] for key in ("frame_times_s", "frames", "backends")
+    }
+    assert (facts["start_s"], facts["end_s"], facts["checkpoints"]) == (1.0, 4.0, [str(path)])
+    assert facts["versions"]["painseq"] and "Backends: video " in said.log and "device cpu" in said.log
+
+
+def test_integrated_gradients_that_are_not_complete_are_warned_of(painseq, lstm, video, tmp_path, monkeypatch):
+    from painseq.explain import by_input
+
+    monkeypatch.setattr(by_input, "STEPS", 1)
+    args = ["--out", tmp_path / "x.png", "--end-s", 2, "--method", "integrated_gradients", "--most-steps", 1]
+    said = painseq("explain", video, "--checkpoint", lstm, *args)
+    assert said.code == 0 and "Integrated Gradients: 1 steps miss " in said.log
+    assert "where 1 % is allowed: raise --most-steps" in said.log
 
 
 def test_without_landmarks_the_map_stands_alone_and_the_way_out_is_told(painseq, lstm, video, tmp_path):

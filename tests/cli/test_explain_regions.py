@@ -71,6 +71,31 @@ def test_a_clip_that_cannot_be_read_is_a_counted_skip(regions, electrical, lstm,
     assert facts["clips"] == 1 and list(facts["skipped"]) == ["Test/S06/S06_1"] and "Skipped Test/S06/S06_1" in said.log
 
 
+def test_where_no_clip_can_be_explained_no_folder_stays(regions, electrical, lstm, tmp_path):
+    copy = tmp_path / "electrical"
+    shutil.copytree(electrical, copy)
+    for video in (copy / "Test").rglob("*.mp4"):
+        video.write_bytes(video.read_bytes()[:500])
+    said = regions(lstm, tmp_path / "out", "--part", "test", "--clips", 2, "--data.root", copy)
+    assert said.code == 1 and "None of 2 clips could be explained. The first, Test/S0" in said.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["regions", "--score"])
+def test_a_model_relative_to_each_subjects_own_is_refused_with_a_way_out(
+    painseq, on_electrical, lstm, tmp_path, command
+):
+    import torch
+
+    saved = torch.load(lstm, weights_only=True)
+    saved["painseq"]["baseline_clips"] = 1
+    torch.save(saved, tmp_path / "relative.ckpt")
+    args = [*on_electrical, "--checkpoint", tmp_path / "relative.ckpt", "--out", tmp_path / "out"]
+    said = painseq("explain", command, *args)
+    assert said.code == 1 and f"which `painseq explain {command}` does not read. Explain single videos" in said.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_crops_without_landmarks_are_refused_with_a_way_out(regions, work, on_electrical, store, lstm, tmp_path):
     import torch
 

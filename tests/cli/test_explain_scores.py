@@ -117,6 +117,30 @@ def test_a_clip_with_one_frame_of_a_face_is_skipped_where_a_method_cannot_explai
     assert seen[0] not in {row["clip_id"] for row in rows_of(tmp_path / "out")}
 
 
+def test_weights_are_randomised_anew_where_other_clips_can_be_read(score, quick, ann, tmp_path, monkeypatch):
+    from painseq.errors import PainseqError
+
+    usual, seen = explain_scores.frames_of_clip, []
+
+    def at_first_not(model, data, clip):
+        seen.append(clip.clip_id)
+        if clip.clip_id == seen[0]:
+            raise PainseqError("the disk is away")
+        return usual(model, data, clip)
+
+    wish, path = ("--methods", "votes"), tmp_path / "out" / "randomised" / "time-votes.json"
+    monkeypatch.setattr(explain_scores, "frames_of_clip", at_first_not)
+    assert score(ann, tmp_path / "out", *wish).code == 0
+    before = json.loads(path.read_text())
+    assert (before["method"], before["of"], before["class"], before["seed"]) == ("votes", "time", None, 0)
+    assert before["clip_ids"] == [name for name in dict.fromkeys(seen) if name != seen[0]] and before["clips"] == 1
+    monkeypatch.setattr(explain_scores, "frames_of_clip", usual)
+    assert score(ann, tmp_path / "out", *wish).code == 0
+    after = json.loads(path.read_text())
+    assert after["clip_ids"] == list(dict.fromkeys(seen)) and after["clips"] == 2
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["randomisation"]["time"]["votes"] == after
+
+
 def test_the_class_that_is_asked_for_is_explained_of_random_models_too(score, quick, ann, tmp_path, monkeypatch):
     usual, seen = randomisation.randomisation_check, []
     monkeypatch.setattr(
@@ -134,7 +158,7 @@ def test_the_class_that_is_asked_for_is_explained_of_random_models_too(score, qu
         (["--methods", "rollout"], "--methods rollout does not fit this model; those that do: gradcam"),
         (["--class-name", "joy"], "No class 'joy'"),
         (["--clips", 0], "--clips is 0"),
-        (["--most-steps", 2], "--most-steps 2"),
+        (["--most-steps", 2], "--most-steps is 2"),
     ],
 )
 def test_a_wish_that_does_not_fit_leaves_no_folder(score, lstm, tmp_path, change, message):

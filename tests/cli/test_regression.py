@@ -110,6 +110,16 @@ def test_a_video_gets_a_number_and_so_does_the_mean_of_models(fitted, work):
         model.with_prior({"no_pain": 1.0})
 
 
+def test_the_curve_of_a_number_is_told_by_the_scale_not_by_its_own_maximum(fitted, work):
+    from painseq.cli.explained_video import explanation
+
+    folder = next(path for path in (work / "clinical" / "Images").glob("*/*") if path.is_dir())
+    for target, label in (("frame", "pspi / 16 (this frame)"), ("window", "pspi / 16 (the clip up to this frame)")):
+        explained = explanation(load(work / f"{target}_run" / "best.ckpt"), folder, image_fps=5)
+        _, numbers, said = explained.curves()[0]
+        assert said == label and np.allclose(numbers, explained.prediction.frame_values / 16)
+
+
 def test_classes_and_numbers_do_not_mix(fitted, on_unbc, work, tmp_path, painseq):
     classes = [*on_unbc, *TARGETS["window"], "--data.options.store", str(work / "window_store")]
     head = ["--config", "configs/head/lstm.yaml", "--model.class_weights", "none"]

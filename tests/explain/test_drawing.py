@@ -30,6 +30,12 @@ def test_faces_are_drawn_only_when_they_may_be_shown():
     assert green(strip(False)) == 0
 
 
+def test_a_frame_between_two_without_a_face_is_seen_in_the_curve():
+    alone = np.where(np.arange(10) == 4, 0.5, np.nan)
+    picture = strip(False, curves=[(np.arange(10) / 5, alone, "pain")])
+    assert 1 <= (picture[..., 2] - picture[..., 0] > 40).sum() < 50
+
+
 @pytest.mark.parametrize("frames", [1, 3, 30])
 def test_a_curve_stands_below_and_any_length_can_be_drawn(frames):
     curve = (np.arange(frames) / 5, np.linspace(0, 1, frames), "pain")

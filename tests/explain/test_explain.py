@@ -1,10 +1,12 @@
 """Every method on every head; answers that are known."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 import painseq.heads
 from painseq.averaging import AveragedModel
@@ -17,11 +19,13 @@ from painseq.explain import (
     features_of,
     frames_of_sample,
     frames_of_store,
+    frames_of_video,
     space_methods,
     time_methods,
 )
 from painseq.explain.by_input import TOLERANCE
 from painseq.explain.methods import OF_FRAMES
+from painseq.faces import FaceCrops, Sidecar
 from painseq.features import ClipFeatures
 from painseq.heads import FrameANN, Head, LinearFrames, LinearProbe
 
@@ -372,6 +376,18 @@ def test_clips_of_stores_and_data_modules(made):
     clip = frames_of_store(two, ClipFeatures(crops.x, crops.present, crops.times_s, landmarks))
     assert clip.are_pixels and clip.extra.shape == (9, 6)
     assert explain(two, clip, "gradcam").values.shape == (9, 32, 32)
+
+
+def test_a_video_without_a_face_is_said_to_have_none_by_a_model_of_landmarks_too(made, electrical, tmp_path):
+    source = electrical / "Test" / "S06" / "S06_1.mp4"
+    shutil.copy(source, tmp_path / "a.mp4")
+    nobody = {"times_s": np.zeros(1), "boxes": np.full((1, 4), np.nan, np.float32), "scores": np.zeros(1, np.float32)}
+    save_file(nobody, tmp_path / "a.faces.safetensors")
+    model, _ = made("two_stream")
+    model.face = FaceCrops(Sidecar(), size_px=32)
+    clip = frames_of_video(model, tmp_path / "a.mp4", end_s=2.0)
+    with pytest.raises(PainseqError, match="No face found in any frame"):
+        explain(model, clip)
 
 
 def test_what_cannot_be_explained_is_said(made, make_model):

@@ -191,6 +191,30 @@ def test_a_network_that_only_looks_like_a_cnn_gets_another_default(make_model):
     assert space_methods(make_model(levit, LSTM(levit.out_shape, 3).eval()))[0] == "integrated_gradients"
 
 
+class Permuted(nn.Module):
+    """The dimensions in another order."""
+
+    def __init__(self, *order: int) -> None:
+        super().__init__()
+        self.order = order
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.order)
+
+
+def test_maps_with_the_channels_last_are_not_taken_for_maps(make_model):
+    network = TimmBackbone("test_resnet", input_size_px=64, seed=0).eval()
+    model = make_model(network, LSTM(network.out_shape, 3).eval())
+    assert space_methods(model)[0] == "gradcam"
+    # As VOLO's stages give them, (N, h, w, C), though it does not say so.
+    inner = network.backbone
+    inner.layer4 = nn.Sequential(inner.layer4, Permuted(0, 2, 3, 1))
+    inner.global_pool = nn.Sequential(Permuted(0, 3, 1, 2), inner.global_pool)
+    assert space_methods(model)[0] == "integrated_gradients"
+    with pytest.raises(PainseqError, match="gives no maps in space"):
+        explain(model, clip(64), "gradcam", 0)
+
+
 class Branches(nn.Module):
     """Maps at several scales, as HRNet's stages give them."""
 

@@ -63,6 +63,15 @@ def test_a_video_has_the_frames_and_the_rate_of_the_clip(explained, tmp_path, cu
     )
 
 
+def test_a_video_of_a_varying_rate_is_as_long_as_the_clip(explained, tmp_path):
+    usual = explained()
+    times_s = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.64, 0.68, 0.72])
+    varying = dataclasses.replace(usual, clip=dataclasses.replace(usual.clip, times_s=times_s))
+    write_overlay_video(tmp_path / "o.mp4", varying, False)
+    with open_video(tmp_path / "o.mp4") as video:
+        assert video.times_s[-1] == pytest.approx(0.72, abs=1e-3)
+
+
 def test_one_frame_is_a_video_too(explained, landmarks, tmp_path):
     clip = Frames(torch.zeros(1, 3, 8, 8), torch.tensor([True]), torch.zeros(1))
     one = Attribution(torch.ones(1, 8, 8), clip, "gradcam", 0, "no_pain", 0.0)
