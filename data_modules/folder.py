@@ -8,7 +8,9 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
+from data_modules.files import tell_of_16_bits
 from data_modules.pattern import compiled_pattern
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
@@ -159,6 +161,8 @@ class Folder(PainDataModule):
                 ", ".join(VIDEOS),
                 others[0],
             )
+        if sequences:
+            tell_of_16_bits(self.name, self.root / min(sequences))
         for path in everything:
             clip_id = path if path in sequences else str(PurePosixPath(path).with_suffix(""))
             match = self.pattern.fullmatch(clip_id)
@@ -181,7 +185,7 @@ class Folder(PainDataModule):
         videos: list[str] = []
         sequences: set[str] = set()
         others: list[str] = []
-        for place, below, files in os.walk(self.root, followlinks=True):
+        for place, below, files in os.walk(self.root, onerror=_refuse, followlinks=True):
             below[:] = sorted(name for name in below if not name.startswith("."))
             here = Path(place).relative_to(self.root)
             for name in sorted(files):
@@ -196,6 +200,11 @@ class Folder(PainDataModule):
                     # Tables and notes often lie in the root itself; face boxes lie beside their videos.
                     others.append(path)
         return videos, sequences, others
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """A folder that may not be read would otherwise be passed over, with all its clips."""
+    raise error
 
 
 def _composed(name: str) -> str:

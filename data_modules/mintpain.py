@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 
-from data_modules.files import subfolders
+from data_modules.files import subfolders, tell_of_16_bits
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
@@ -82,6 +82,7 @@ class MIntPAIN(PainDataModule):
                 self.modality,
                 without[0].relative_to(self.root).as_posix(),
             )
+        tell_of_16_bits(self.name, self.root / clips[0].video)
         return Manifest(self.name, self.root, tuple(clips))
 
     def label_problems(self) -> list[str]:

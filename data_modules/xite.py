@@ -13,7 +13,7 @@ from data_modules.files import mp4_files
 from data_modules.pattern import compiled_pattern
 from painseq.datamodule import DataOptions, PainDataModule
 from painseq.errors import PainseqError
-from painseq.records import Clip, Manifest
+from painseq.records import Clip, Manifest, csv_text
 
 log = logging.getLogger("painseq")
 
@@ -171,21 +171,22 @@ def _read_table(path: Path) -> dict[str, str]:
             "of the videos tell the labels, --data.pattern a regular expression with the groups subject and label."
         )
     table: dict[str, str] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        if not {"segment", "label"} <= set(reader.fieldnames or ()):
+    reader = csv.DictReader(csv_text(path))
+    reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
+    if not {"segment", "label"} <= set(reader.fieldnames):
+        raise PainseqError(
+            f"{path} has the columns {', '.join(reader.fieldnames) or 'none'}; it needs segment and label, parted by a "
+            "comma."
+        )
+    for row in reader:
+        segment, label = re.sub(r"(?i)\.mp4$", "", (row["segment"] or "").strip()), (row["label"] or "").strip()
+        if not segment or not label:
+            continue
+        if table.setdefault(segment, _written(label)) != _written(label):
             raise PainseqError(
-                f"{path} has the columns {', '.join(reader.fieldnames or ()) or 'none'}; it needs segment and label."
+                f"{path}, line {reader.line_num}: segment {segment!r} has the label {label} here and "
+                f"{table[segment]} above. Leave one of the two."
             )
-        for row in reader:
-            segment, label = (row["segment"] or "").strip().removesuffix(".mp4"), (row["label"] or "").strip()
-            if not segment or not label:
-                continue
-            if table.setdefault(segment, _written(label)) != _written(label):
-                raise PainseqError(
-                    f"{path}, line {reader.line_num}: segment {segment!r} has the label {label} here and "
-                    f"{table[segment]} above. Leave one of the two."
-                )
     return table
 
 

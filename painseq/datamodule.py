@@ -157,12 +157,14 @@ class PainDataModule(pl.LightningDataModule):
             if not isinstance(labels, str):
                 self._scheme = own_scheme(self.name, labels, self.classes)
             elif labels == "native":
-                self._scheme = native_scheme(self._read_once(), self.classes)
+                self._scheme = native_scheme(self.whole_manifest, self.classes)
             else:
                 self._scheme = label_scheme(self.name, labels)
         return self._scheme
 
-    def _read_once(self) -> Manifest:
+    @property
+    def whole_manifest(self) -> Manifest:
+        """Every clip of the data set, also those whose label the scheme leaves out; read once."""
         if self._everything is None:
             self._everything = self.read_manifest()
         return self._everything
@@ -171,7 +173,7 @@ class PainDataModule(pl.LightningDataModule):
     def manifest(self) -> Manifest:
         """The clips that take part."""
         if self._manifest is None:
-            everything = self._read_once()
+            everything = self.whole_manifest
             self._manifest = self.scheme.apply(everything)
             if not len(self._manifest):
                 raise PainseqError(
@@ -303,6 +305,11 @@ class PainDataModule(pl.LightningDataModule):
         """Subject -> the clips without pain that are set aside, the first by name."""
         baseline: dict[str, list[str]] = {}
         if self.options.baseline_clips:
+            if not self.scheme.ordered:
+                raise PainseqError(
+                    f"baseline_clips is {self.options.baseline_clips}, but nobody has told which of the labels "
+                    f"{', '.join(self.scheme.class_names)} is no pain. List them in --data.classes, in order of pain."
+                )
             for clip in sorted(self.manifest, key=lambda clip: clip.clip_id):
                 kept = baseline.setdefault(clip.subject_id, [])
                 if target_of(clip, self.scheme) == 0 and len(kept) < self.options.baseline_clips:

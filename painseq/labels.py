@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from painseq.batch import UNKNOWN
 from painseq.errors import PainseqError
-from painseq.records import Clip, Manifest
+from painseq.records import Clip, Manifest, plain_name
 
 log = logging.getLogger("painseq")
 
@@ -180,6 +180,11 @@ class LabelScheme:
         """What clips are counted by: the classes, or with a scale all of it together."""
         return self.class_names if self.scale is None else (self.scale.name,)
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of pain is known; words that were merely found stand by the alphabet."""
+        return self.name != "native" or bool(self.known) or all(_number(label) is not None for label in self.classes)
+
     def group(self, native: str | None) -> str | None:
         """Which of `groups` a native label belongs to; None for one that is hidden or left out."""
         target = self.target(native)
@@ -224,7 +229,7 @@ class LabelScheme:
 
         Raises:
             PainseqError: a label that the data set is not known to use, with all that were found; one that two classes
-                claim.
+                claim; two classes whose labels differ in their spelling alone.
         """
         found = Counter(clip.label for clip in manifest if clip.label is not None)
         listed = ", ".join(f"{label} ({found[label]} clips)" for label in in_order(found))
@@ -240,6 +245,14 @@ class LabelScheme:
             if len(claiming) > 1:
                 raise PainseqError(
                     f"{manifest.name}: label {label!r} belongs to {' and '.join(claiming)}; give it one."
+                )
+        spelling: dict[str, str] = {}
+        for label in in_order(found):
+            same = spelling.setdefault(plain_name(label), label)
+            if None not in (self.target(same), self.target(label)) and self.target(same) != self.target(label):
+                raise PainseqError(
+                    f"{manifest.name}: labels {same!r} and {label!r} differ in capitals, blanks or the encoding of a "
+                    f"letter alone, and are two classes. Write them in one way. Found: {listed}."
                 )
         left_out = [label for label in in_order(found) if self.target(label) is None]
         if left_out and (self.name == "own" or not self.known):
@@ -333,13 +346,19 @@ def native_scheme(manifest: Manifest, order: Sequence[str] = ()) -> LabelScheme:
         order: all its labels in order of pain; none given is the order in `NATIVE`, and for a data set that is not in
             there numbers by size, then words by the alphabet.
 
-    Raises:
-        PainseqError: a label that is not in the order given, or not known for the data set.
+    A label that is not in the order given, or not known for the data set, has no class; `LabelScheme.apply` refuses it.
     """
     found = {clip.label for clip in manifest if clip.label is not None}
     known = tuple(order) or NATIVE.get(manifest.name, ())
-    scheme = LabelScheme(manifest.name, "native", {label: (label,) for label in in_order(found, known)}, known)
-    scheme.apply(manifest)
+    named = [label for label in in_order(found, known) if not known or _is_among(label, known)]
+    scheme = LabelScheme(manifest.name, "native", {label: (label,) for label in named}, known)
+    if not scheme.ordered:
+        log.warning(
+            "%s: no order of pain is known, so the alphabet's stands for it, from no pain on: %s. Kappa and mean error "
+            "depend on it; --data.classes tells the right one.",
+            manifest.name,
+            ", ".join(named),
+        )
     return scheme
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import math
 import re
 import unicodedata
@@ -149,30 +150,46 @@ def plain_name(subject: str) -> str:
     return " ".join(unicodedata.normalize("NFC", subject).casefold().split())
 
 
+def csv_text(path: Path) -> io.StringIO:
+    """The text of a table that somebody made, for the readers of `csv`.
+
+    Raises:
+        PainseqError: it is not in UTF-8; spreadsheets often save tables in other encodings.
+    """
+    try:
+        return io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+    except UnicodeDecodeError as error:
+        raise PainseqError(f'{path} is not in UTF-8 ({error}). Save it again as "CSV UTF-8".') from error
+
+
 def read_manifest(path: Path, root: Path, name: str) -> Manifest:
     """Read a manifest CSV: columns as `Clip`'s fields, of which clip_id, subject_id and video are required.
 
     Raises:
-        PainseqError: no such file, a missing or unknown column, or a value that does not fit, with its line.
+        PainseqError: no such file, one that is not in UTF-8, a missing or unknown column, or a value that does not
+            fit, with its line.
     """
     if not path.is_file():
         raise PainseqError(f"No manifest at {path}.")
     known = {field.name for field in fields(Clip)}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or ())
-        missing, unknown = {"clip_id", "subject_id", "video"} - columns, columns - known
-        if missing or unknown:
-            raise PainseqError(
-                f"{path}: missing columns: {', '.join(sorted(missing)) or 'none'}; unknown columns: "
-                f"{', '.join(sorted(unknown)) or 'none'}. Columns known: {', '.join(sorted(known))}."
-            )
-        clips = []
-        try:
-            for row in reader:
+    reader = csv.DictReader(csv_text(path))
+    reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
+    columns = set(reader.fieldnames)
+    missing, unknown = {"clip_id", "subject_id", "video"} - columns, columns - known
+    if missing or unknown:
+        raise PainseqError(
+            f"{path}: missing columns: {', '.join(sorted(missing)) or 'none'}; unknown columns: "
+            f"{', '.join(sorted(unknown)) or 'none'}. Columns known: {', '.join(sorted(known))}. They are parted by "
+            "commas."
+        )
+    clips = []
+    try:
+        for row in reader:
+            # Spreadsheets leave rows of nothing but commas behind.
+            if any(str(cell or "").strip() for cell in row.values()):
                 clips.append(_clip_of(row))
-        except (ValueError, csv.Error, PainseqError) as error:
-            raise PainseqError(f"{path}, line {reader.line_num}: {error}") from error
+    except (ValueError, csv.Error, PainseqError) as error:
+        raise PainseqError(f"{path}, line {reader.line_num}: {error}") from error
     return Manifest(name, root, tuple(clips))
 
 

@@ -45,8 +45,8 @@ class Own(PainDataModule):
         return list(self.problems)
 
 
-def own(root: Path, clips: list[Clip]) -> Own:
-    data = Own(root, DataOptions(labels={"no_pain": ["no"], "high_pain": ["yes"]}))
+def own(root: Path, clips: list[Clip], options: DataOptions | None = None) -> Own:
+    data = Own(root, options or DataOptions(labels={"no_pain": ["no"], "high_pain": ["yes"]}))
     data.listed = tuple(clips)
     return data
 
@@ -191,6 +191,36 @@ def test_a_label_that_the_data_set_has_not(biovid):
     assert found.labels[-1].label == "PA7" and found.labels[-1].class_name is None
 
 
+def test_every_label_as_a_class_of_its_own_is_checked_too(biovid):
+    path = videos(biovid)[0, "PA4"]
+    path.rename(path.with_name(path.name.replace("PA4", "PA7")))
+    found = check_data(BioVid(biovid, DataOptions(labels="native")))
+    (text,) = told(found, "labels")
+    assert text.startswith("error: biovid: unknown label 'PA7'. Found: BL1 (5 clips)") and found.videos == 25
+    assert {row.label: row.class_name for row in found.labels}["PA7"] is None
+    assert "warning: subjects without clips of every class" in told(found, "classes")
+
+
+def test_labels_that_are_words_have_no_order_of_their_own(tmp_path, blink):
+    def labels_and_classes(*labels: str, classes: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+        clips = [Clip(f"clip{n}", f"S{n}", f"{n}.mp4", label) for n, label in enumerate(labels)]
+        data = own(tmp_path, clips, DataOptions(labels="native"))
+        data.classes = classes
+        found = check_data(data)
+        return told(found, "labels") | told(found, "classes")
+
+    for number in range(3):
+        blink(tmp_path / f"{number}.mp4", 8, 4, grey=20 * number)
+    first, _ = labels_and_classes("no", "high", "low")
+    assert first.startswith("warning: no order of pain is known, so the alphabet's stands for it, from no pain on: ")
+    assert first.endswith(": high, low, no. List the labels in --data.classes, in order of pain")
+    (only,) = labels_and_classes("0", "10", "2.5")
+    assert only == "warning: subjects without clips of every class"
+    assert "warning: no clip of class low" in labels_and_classes("no", "high", classes=("no", "low", "high"))
+    (first, *_) = labels_and_classes("low", "Low", "no")
+    assert first.startswith("error: own: labels 'Low' and 'low' differ in capitals, blanks or the encoding of a ")
+
+
 def test_labels_that_disagree_are_errors_even_where_the_clips_cannot_be_listed(tmp_path, blink):
     data = own(tmp_path, [Clip("a", "S1", "a.mp4", "no"), Clip("b", "S1", "b.mp4", "yes")])
     blink(tmp_path / "a.mp4", 8, 4)
@@ -201,6 +231,8 @@ def test_labels_that_disagree_are_errors_even_where_the_clips_cannot_be_listed(t
         "error: labels that are missing or disagree": ("table.csv says yes of a, its name no.",)
     }
     assert found.clips == 2 and found.errors == 1
+    data = own(tmp_path, [])
+    data.problems = (f"{tmp_path}/table.csv says yes of a, its name no.",)
 
     def refuse() -> Manifest:
         raise PainseqError(f"{tmp_path}/table.csv and the names disagree.")

@@ -273,6 +273,17 @@ def test_what_a_part_lacks_is_told_when_the_part_is_opened(electrical, tmp_path)
         data.with_split(Split("s", ("d",), (), ())).dataset("train")
 
 
+def test_no_baseline_is_taken_of_labels_whose_order_nobody_told(tmp_path):
+    listed = [Clip(f"{who}_{label}", who, "x.mp4", label=label) for who in "abc" for label in ("no", "high")]
+    data = Listed(tmp_path, DataOptions(labels="native", baseline_clips=1), listed)
+    data.name = "mine"
+    with pytest.raises(PainseqError, match="nobody has told which of the labels high, no is no pain"):
+        data.clips("train")
+    data = Listed(tmp_path, DataOptions(labels="native", baseline_clips=1), listed)
+    data.name, data.classes = "mine", ("no", "high")
+    assert {clip.label for clip in data.clips("train")} == {"high"}
+
+
 def test_crops_are_not_shared(electrical, heat, heat_crops):
     data = BioVid(heat, DataOptions(labels="binary", view="pixels", store=heat_crops))
     subjects = data.manifest.subjects

@@ -158,7 +158,24 @@ def test_native_makes_every_label_found_a_class():
     assert native_scheme(manifest("mild", "awful", name="mine")).class_names == ("awful", "mild")
     assert native_scheme(manifest("mild", "awful", name="mine"), ["mild", "awful"]).class_names == ("mild", "awful")
     with pytest.raises(PainseqError, match=r"unknown label 'worse'.*known: mild, awful"):
-        native_scheme(manifest("mild", "worse", name="mine"), ["mild", "awful"])
+        native_scheme(given := manifest("mild", "worse", name="mine"), ["mild", "awful"]).apply(given)
+
+
+def test_an_order_that_nobody_told_is_the_alphabets_and_is_said(caplog):
+    assert not native_scheme(manifest("no", "high", name="mine")).ordered
+    assert "mine: no order of pain is known, so the alphabet's stands for it, from no pain on: high, no." in caplog.text
+    caplog.clear()
+    assert native_scheme(manifest("no", "high", name="mine"), ["no", "high"]).ordered
+    assert native_scheme(manifest("10", "2.5", "0", name="mine")).ordered and native_scheme(manifest("BL1")).ordered
+    assert own_scheme("mine", {"rest": ["no"], "pain": ["high"]}).ordered and not caplog.text
+
+
+@pytest.mark.parametrize("two", [("Low", "low"), ("low  pain", "low pain")])
+def test_two_spellings_of_a_label_are_no_two_classes(two):
+    given = manifest(*two, name="mine")
+    with pytest.raises(PainseqError, match=r"mine: labels .* differ in capitals, blanks .* Write them in one way"):
+        native_scheme(given).apply(given)
+    assert len(own_scheme("mine", {"low": list(two), "no": ["no"]}).apply(given)) == 2
 
 
 @given(labels=st.permutations(["-3", "0", "2", "2.5", "10", "a", "b"]))

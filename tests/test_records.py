@@ -49,10 +49,25 @@ def test_a_clip_id_stands_for_one_clip():
         Manifest("set", Path(), (Clip("x", "a", "1.mp4"), Clip("x", "b", "2.mp4")))
 
 
+def test_a_table_is_read_as_spreadsheets_leave_it(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("\ufeffclip_id, subject_id ,video,label\r\n1, Jörg ,a.mp4,no\r\n\r\n,,,\r\n", encoding="utf-8")
+    assert read_manifest(path, tmp_path, "set").clips == (Clip("1", "Jörg", "a.mp4", "no"),)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_table_in_another_encoding_is_an_error_that_says_which_is_meant(tmp_path, encoding):
+    path = tmp_path / "m.csv"
+    path.write_text("clip_id,subject_id,video\n1,Jörg,a.mp4\n", encoding=encoding)
+    with pytest.raises(PainseqError, match=r'm\.csv is not in UTF-8 \(.*\)\. Save it again as "CSV UTF-8"'):
+        read_manifest(path, tmp_path, "set")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("clip_id,subject_id\n1,a\n", "missing columns: video"),
+        ("clip_id;subject_id;video\n1;a;v\n", "columns: clip_id;subject_id;video. .* They are parted by commas"),
         ("clip_id,subject_id,video,colour\n1,a,v,red\n", "unknown columns: colour"),
         ("clip_id,subject_id,video,start_s\n1,a,v,soon\n", "line 2: could not convert"),
         ("clip_id,subject_id,video,part\n1,a,v,trian\n", "line 2: part is 'trian'"),

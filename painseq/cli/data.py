@@ -73,9 +73,10 @@ def check(argv: Sequence[str]) -> int:
             config["workers"],
             lambda done, total: bar.update(task, completed=done, total=total),
         )
+    # First: a file that cannot be written does not cost what took long to find.
+    _print(found, looked_at_faces=config["tracks"] is not None)
     if config["json"] is not None:
         write_json(Path(config["json"]), found.to_dict())
-    _print(found, looked_at_faces=config["tracks"] is not None)
     return 1 if found.errors else 0
 
 
@@ -182,8 +183,8 @@ def show(argv: Sequence[str]) -> Path:
     real = [clip for clip in chosen.values() if not is_generated(manifest.path(clip))]
     if real and not config["show_faces"]:
         raise PainseqError(
-            f"{real[0].video} is not marked as generated, so its face may be a patient's, and is not drawn. If whoever "
-            "sees the picture may see the faces, add --show-faces."
+            f"{real[0].video} is not known to be generated, so its face may be a patient's, and is not drawn. If "
+            "whoever sees the picture may see the faces, add --show-faces."
         )
     pictures, titles = [], []
     for subject in dict.fromkeys(subject for subject, _ in chosen):

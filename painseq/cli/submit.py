@@ -15,6 +15,7 @@ from pathlib import Path
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions
 from painseq.evaluation.predictions import SUM_TOLERANCE
+from painseq.evaluation.value_predictions import holds_values
 from painseq.labels import NATIVE, label_scheme
 
 log = logging.getLogger("painseq")
@@ -99,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     labels = native_labels(args.dataset, args.labels) if args.label_names is None else label_names(args.label_names)
     layout = SubmissionFormat(labels, args.id_column, args.label_column, args.probabilities)
     items = None if args.items is None else read_items(args.items, args.id_column)
-    predictions = None if args.predictions is None else read_predictions(args.predictions)
+    predictions = None if args.predictions is None else _predicted_classes(args.predictions)
     if args.check is None:
         if predictions is None:
             raise PainseqError("--predictions FILE is needed to write a submission: predictions.csv of the test part.")
@@ -113,11 +114,26 @@ def main(argv: Sequence[str]) -> int:
     problems = check_submission(args.check, layout, None if items is None else list(items.values()))
     for problem in problems:
         sys.stderr.write(f"{args.check}: {problem}\n")
+    unlike = [] if problems or not layout.probabilities else other_labels(args.check, layout)
+    if unlike:
+        log.warning(
+            "%s: in %d rows another class than the label's has the highest probability (%s). A model that votes frame "
+            "by frame may say so; otherwise look whether columns or rows were mixed up.",
+            args.check,
+            len(unlike),
+            _some([f"line {line}" for line in unlike]),
+        )
     if items is None:
         log.warning("Without --items or --predictions nobody can tell whether items are missing or unknown.")
     if not problems:
         log.info("%s is in order.", args.check)
     return 1 if problems else 0
+
+
+def _predicted_classes(path: Path) -> Predictions:
+    if holds_values(path):
+        raise PainseqError(f"{path} holds numbers on a scale; a submission names classes, so none can be made of it.")
+    return read_predictions(path)
 
 
 def label_names(pairs: Sequence[str]) -> dict[str, str]:
@@ -290,6 +306,21 @@ def check_submission(path: Path, layout: SubmissionFormat, items: Collection[str
     if missing:
         wrong["missing items"] = missing
     return problems + [f"{what} ({len(where)}): {_some(where)}." for what, where in wrong.items()]
+
+
+def other_labels(path: Path, layout: SubmissionFormat) -> list[int]:
+    """Lines of a submission in order whose label is not the class of the highest probability.
+
+    No problem by itself: the label of a head that looks at single frames is their majority vote.
+    """
+    rows, columns = _read_rows(path)
+    found = []
+    for line, row in rows:
+        cells = _cells(columns, row)
+        probabilities = {label: float(cells[f"prob_{label}"]) for label in layout.labels.values()}
+        if probabilities[cells[layout.label_column]] < max(probabilities.values()) - SUM_TOLERANCE:
+            found.append(line)
+    return found
 
 
 def _of_probabilities(cells: Sequence[str | None]) -> str | None:

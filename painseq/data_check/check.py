@@ -58,7 +58,7 @@ def check_data(
     faceless = None if tracks is None else read_faceless(tracks)
     disagreeing = data.label_problems()
     try:
-        manifest, scheme = data.read_manifest(), data.scheme
+        manifest, scheme = data.whole_manifest, data.scheme
     except PainseqError as error:
         if not disagreeing:
             raise
@@ -76,10 +76,11 @@ def check_data(
         *_published_findings(comparisons),
         *_disagreeing(data.root, disagreeing),
         *_unknown_labels(scheme, manifest),
+        *_unknown_order(scheme),
         *_unreadable(videos.values()),
         *_duplicates(by_video, videos.values()),
         *_length_findings(manifest, videos, seconds, rows),
-        *_class_findings(manifest, scheme),
+        *_class_findings(manifest, scheme, data.classes),
         *([] if faceless is None else _face_findings(manifest, scheme, rows, faceless)),
     ]
     return DataCheck(
@@ -256,12 +257,28 @@ def _unknown_labels(scheme: LabelScheme, manifest: Manifest) -> list[Finding]:
     return []
 
 
-def _class_findings(manifest: Manifest, scheme: LabelScheme) -> list[Finding]:
+def _unknown_order(scheme: LabelScheme) -> list[Finding]:
+    """Classes made of whatever labels are found: words do not tell which of them is more pain."""
+    if scheme.ordered:
+        return []
+    return [
+        Finding(
+            "labels",
+            "warning",
+            "no order of pain is known, so the alphabet's stands for it, from no pain on: "
+            f"{', '.join(scheme.class_names)}. List the labels in --data.classes, in order of pain",
+        )
+    ]
+
+
+def _class_findings(manifest: Manifest, scheme: LabelScheme, promised: Sequence[str]) -> list[Finding]:
     counts = scheme.counts(manifest)
     if not sum(counts.values()):
         return []
     findings = []
     absent = [name for name, count in counts.items() if not count]
+    if scheme.name == "native":
+        absent += [label for label in promised if ".." not in label and label not in counts]
     if absent:
         findings.append(Finding("classes", "warning", f"no clip of class {', '.join(absent)}"))
     present = {name: count for name, count in counts.items() if count}

@@ -49,6 +49,7 @@ class TrackFolder:
     def __init__(self, path: Path, tracking: Spec) -> None:
         self.path = path
         self.tracking = tracking
+        self._digests: dict[tuple[Path, float | None], str] = {}
 
     def begin(self) -> None:
         """Make the folder, or check that it is of this tracking.
@@ -96,7 +97,7 @@ class TrackFolder:
     def place(
         self, video: Path, start_s: float, end_s: float | None, fps: float | None, image_fps: float | None = None
     ) -> Path:
-        """Where the track of a span of a video lies, if it is there.
+        """Where the track of a span of a video lies, if it is there. A video is looked at once, however many its spans.
 
         Args:
             image_fps: images a second, where the video is a folder of them.
@@ -105,7 +106,10 @@ class TrackFolder:
             PainseqError: no such video.
         """
         span = [float(start_s), None if end_s is None else float(end_s), None if fps is None else float(fps)]
-        return self.path / f"{digest([video_digest(video, image_fps), *span, self.tracking])}.safetensors"
+        source = video, image_fps
+        if source not in self._digests:
+            self._digests[source] = video_digest(*source)
+        return self.path / f"{digest([self._digests[source], *span, self.tracking])}.safetensors"
 
     def write(self, place: Path, track: StoredTrack) -> None:
         """Keep a track.

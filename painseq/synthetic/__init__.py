@@ -11,7 +11,7 @@ from painseq.synthetic.clips import truth_folder
 from painseq.synthetic.folder import FolderPlan, write_folder
 from painseq.synthetic.mintpain import MIntPAINPlan, write_mintpain
 from painseq.synthetic.unbc import UNBCPlan, write_unbc
-from painseq.synthetic.writing import is_generated
+from painseq.synthetic.writing import is_generated, truth_of
 from painseq.synthetic.xite import XITEPlan, write_xite
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "XITEPlan",
     "is_generated",
     "truth_folder",
+    "truth_of",
     "write_ai4pain",
     "write_biovid",
     "write_biovid_frames",

@@ -170,7 +170,12 @@ def draw_clip(job: ClipJob) -> Drawing:
 
 
 def write_clip(job: ClipJob) -> int:
-    """Write truth, sidecar and video of a clip, each complete or not at all; returns the number of frames."""
+    """Write truth, sidecar and video of a clip, each complete or not at all; returns the number of frames.
+
+    The truth keeps the video's digest, by which `is_generated` knows it again.
+    """
+    from painseq.video import video_digest
+
     drawing = draw_clip(job)
     course = drawing.course
     for place in (job.truth, job.video):
@@ -179,6 +184,8 @@ def write_clip(job: ClipJob) -> int:
     # A process that was killed here may have left files behind.
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
+    staged_video = stage / ("images" if job.images else "video.mp4")
+    write_frames(staged_video, drawing.frames, job)
     staged_truth = job.truth.with_suffix(".unfinished")
     save_file(
         {
@@ -189,7 +196,7 @@ def write_clip(job: ClipJob) -> int:
             "region_active": course.region_active,
         },
         staged_truth,
-        metadata={"au": ",".join(AUS), "regions": ",".join(REGIONS)},
+        metadata={"au": ",".join(AUS), "regions": ",".join(REGIONS), "video": video_digest(staged_video)},
     )
     staged_truth.replace(job.truth)
     save_file(
@@ -202,8 +209,6 @@ def write_clip(job: ClipJob) -> int:
         stage / "faces.safetensors",
     )
     (stage / "faces.safetensors").replace(job.sidecar)
-    staged_video = stage / ("images" if job.images else "video.mp4")
-    write_frames(staged_video, drawing.frames, job)
     if job.video.is_dir():
         shutil.rmtree(job.video)
     staged_video.replace(job.video)

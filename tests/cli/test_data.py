@@ -14,7 +14,8 @@ from PIL import Image
 @pytest.fixture
 def data(heat: Path, tmp_path: Path) -> Path:
     """A copy that may be damaged."""
-    shutil.copytree(heat, tmp_path / "heat")
+    for name in ("heat", "heat_truth"):
+        shutil.copytree(heat.with_name(name), tmp_path / name)
     return tmp_path / "heat"
 
 
@@ -22,6 +23,11 @@ def data(heat: Path, tmp_path: Path) -> Path:
 def options(data: Path, tiny: str) -> list[str]:
     labels = ["--data.options.labels", "five"]
     return ["--config", "configs/data/biovid.yaml", "--config", tiny, "--data.root", str(data), *labels]
+
+
+def test_what_was_found_is_shown_even_if_the_file_cannot_be_written(painseq, options, tmp_path):
+    said = painseq("data", "check", *options, "--json", tmp_path / "nowhere" / "check.json")
+    assert said.code == 1 and "nowhere" in said.err and "errors: 0, warnings: 1" in said.out
 
 
 def test_a_whole_data_set_exits_with_0(painseq, options, tmp_path):
@@ -85,10 +91,17 @@ def test_what_cannot_be(painseq, options, tmp_path):
     assert "--subjects is 0" in painseq("data", "show", *options, "--out", tmp_path / "x.png", "--subjects", "0").err
 
 
-def test_a_contact_sheet_of_generated_faces(painseq, options, data, tmp_path):
+def test_a_contact_sheet_of_generated_faces(painseq, options, tmp_path):
+    said = painseq("data", "show", *options, "--out", tmp_path / "sheet.png", "--subjects", "3")
+    assert said.code == 0 and "15 clips of 3 subjects drawn" in said.log
+
+
+def test_a_clip_that_cannot_be_read_leaves_its_place_empty(painseq, options, data, tmp_path):
     broken = sorted(data.rglob("*.mp4"))[0]
     broken.write_bytes(b"")
-    said = painseq("data", "show", *options, "--out", tmp_path / "sheet.png", "--subjects", "3")
+    sheet = ["data", "show", *options, "--out", tmp_path / "sheet.png", "--subjects", "3"]
+    assert painseq(*sheet).code == 1
+    said = painseq(*sheet, "--show-faces")
     assert said.code == 0, said.err
     assert "15 clips of 3 subjects drawn" in said.log
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -100,7 +113,7 @@ def test_faces_of_people_are_drawn_on_the_users_word_alone(painseq, options, dat
     out = tmp_path / "sheet.png"
     said = painseq("data", "show", *options, "--out", out)
     assert said.code == 1 and not out.exists()
-    assert "is not marked as generated, so its face may be a patient's, and is not drawn." in said.err
+    assert "is not known to be generated, so its face may be a patient's, and is not drawn." in said.err
     assert "add --show-faces" in said.err and str(tmp_path) not in said.err
     assert painseq("data", "show", *options, "--out", out, "--show-faces").code == 0
     assert out.is_file()

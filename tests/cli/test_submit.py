@@ -143,6 +143,24 @@ def test_a_file_in_order_passes(painseq, submit, predicted, tmp_path):
     assert said.code == 0 and "nobody can tell whether items are missing or unknown" in said.log
 
 
+def test_labels_that_are_not_the_likeliest_class_are_told_and_are_no_problem(painseq, tmp_path):
+    path = tmp_path / "mine.csv"
+    rows = ["a,1,0.2,0.5,0.3", "b,0,0.4,0.4,0.2", "c,0,0.1,0.2,0.7", "d,1,0.5,0.3,0.2"]
+    path.write_text("\n".join(["item,label,prob_0,prob_1,prob_2", *rows]) + "\n")
+    said = painseq("submit", "--check", path, *NUMBERS, "--probabilities")
+    assert said.code == 0 and "is in order" in said.log
+    assert "in 2 rows another class than the label's has the highest probability (line 4; line 5)" in said.log
+    path.write_text("\n".join(["item,label,prob_0,prob_1,prob_2", *rows[:2]]) + "\n")
+    assert "highest probability" not in painseq("submit", "--check", path, *NUMBERS, "--probabilities").log
+
+
+def test_numbers_on_a_scale_are_no_classes(submit, predicted):
+    predicted.write_text("clip_id,subject_id,truth,value_pspi\na,S1,0,1.5\n")
+    said, rows = submit()
+    assert said.code == 1 and rows is None
+    assert "predictions.csv holds numbers on a scale; a submission names classes" in said.err
+
+
 def test_every_problem_of_a_file_is_told(painseq, predicted, tmp_path):
     mine = tmp_path / "mine.csv"
     mine.write_text("item,label,note\nTest/S1/1,Low_Pain,x\nTest/S1/1,Some_Pain,\nTest/S9/1,,x\nTest/S1/2,No_Pain\n")

@@ -1,6 +1,7 @@
 """The user's own data: class folders, patterns, tables of clips, folders of images."""
 
 import logging
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -123,6 +124,19 @@ def test_files_that_are_no_videos_are_left_out_and_counted(tree, caplog):
     with caplog.at_level(logging.WARNING, "painseq"):
         assert len(Folder(root, NATIVE).read_manifest()) == 2
     assert "2 files left out that are no videos (.mp4, .mov, .avi, .mkv), such as calm/ben_2.wmv" in caplog.text
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tree, monkeypatch):
+    root, scandir = tree("pain/ben/anna_1.mp4", "pain/carl/ben_1.mp4"), os.scandir
+
+    def forbidden(place):
+        if Path(place).name == "carl":
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(PermissionError, match="carl"):
+        Folder(root, NATIVE).read_manifest()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -79,6 +80,14 @@ def test_sequences_without_the_modality_are_counted_and_empty_ones_kept(tree, ca
     # An empty folder is a clip that cannot be read: `extract` counts and names it.
     assert len(MIntPAIN(tree, FIVE).manifest) == 11
     assert "1 of 12 sequences left out, which have no folder RGB, such as Sub01/Trial02/Sub01_Tri" in caplog.text
+
+
+def test_what_is_left_of_depth_in_millimetres_is_said(tree, caplog):
+    assert MIntPAIN(tree, FIVE, modality="D").read_manifest() and "16 bits" not in caplog.text
+    millimetres = np.linspace(500, 1500, 100).astype(np.uint16).reshape(10, 10)
+    Image.fromarray(millimetres).save(tree / "Sub01" / "Trial01" / "Sub01_Trial01_Sweep01_Label0" / "D" / "0.png")
+    MIntPAIN(tree, FIVE, modality="D").read_manifest()
+    assert "mintpain: images have 16 bits, of which the upper eight are kept. That leaves 5 grey levels" in caplog.text
 
 
 def test_a_modality_that_nobody_has_is_an_error_with_those_found(tree):

@@ -119,6 +119,16 @@ def test_a_table_that_does_not_help_is_an_error(tree, text, message):
         XITE(tree, FOUR).read_manifest()
 
 
+def test_a_table_may_be_saved_by_a_spreadsheet_in_utf_8_alone(tree):
+    table = tree / "labels.csv"
+    text = table.read_text().replace(",", " , ").replace("S006_0001 ", "S006_0001.MP4 ")
+    table.write_text("\ufeff" + text.replace("\n", "\r\n"), encoding="utf-8", newline="")
+    assert XITE(tree, FOUR).label_problems() == []
+    table.write_text(text, encoding="utf-16")
+    with pytest.raises(PainseqError, match=r"labels\.csv is not in UTF-8"):
+        XITE(tree, FOUR).read_manifest()
+
+
 def test_no_labels_at_all_is_an_error_that_tells_both_ways(tree):
     (tree / "labels.csv").unlink()
     with pytest.raises(PainseqError, match=r"No labels at .*labels\.csv\. Give --data\.labels_csv .* --data\.pattern"):

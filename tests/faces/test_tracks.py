@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from painseq.datasets import VideoClips
 from painseq.errors import PainseqError
-from painseq.faces import Face, FaceCrops, Locator, Sidecar
+from painseq.faces import Face, FaceCrops, Locator, Sidecar, tracks
 from painseq.faces.track import FaceTrack
 from painseq.faces.tracks import StoredTrack, TrackFolder
 from painseq.labels import label_scheme
 from painseq.records import Clip, Manifest
-from painseq.video import write_video
+from painseq.video import video_digest, write_video
 
 
 class Wandering(Locator):
@@ -60,6 +60,14 @@ def written(out: Path, faces: FaceCrops, video: Path, fps: float | None = None) 
     place = folder.place(video, 0, None, fps)
     folder.write(place, faces.sight(video, fps=fps))
     return place
+
+
+def test_a_video_of_many_clips_is_looked_at_once(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    looked = []
+    monkeypatch.setattr(tracks, "video_digest", lambda *source: looked.append(source) or video_digest(*source))
+    folder = TrackFolder(tmp_path / "tracks", crops(Wandering()).tracking())
+    places = {folder.place(video, start_s, None, fps) for start_s in (0, 0.5) for fps in (None, 4)}
+    assert len(places) == 4 and looked == [(video, None)]
 
 
 @pytest.mark.parametrize("points", [0, 5])

@@ -216,10 +216,26 @@ def test_another_plan_or_seed_or_a_foreign_folder_is_refused(heat, tmp_path):
 
 def test_generated_videos_are_known_as_such(heat, tmp_path):
     root, _ = heat
-    assert is_generated(root) and is_generated(next(root.rglob("*.mp4")))
+    assert is_generated(root) and all(map(is_generated, root.rglob("*.mp4")))
     assert not is_generated(tmp_path)
     record = json.loads((root / MARKER).read_text())
     assert record["seed"] == 0 and record["plan"]["fps"] == 4.0 and "no patient" in record["about"]
+
+
+def test_what_lies_below_a_generated_set_is_not_generated_for_that(heat, tmp_path):
+    root = tmp_path / "heat"
+    for folder in heat:
+        shutil.copytree(folder, tmp_path / folder.name)
+    one, other = sorted(root.rglob("*.mp4"))[:2]
+    assert is_generated(one) and is_generated(other)
+    shutil.copytree(root / "PartA", root / "real" / "PartA")
+    below = root / "real" / one.relative_to(root)
+    assert not is_generated(root / "real") and not is_generated(below) and not is_generated(one.with_name("no.mp4"))
+    # Somebody's own video, in the place and under the name of a generated one.
+    shutil.copy(other, one)
+    assert not is_generated(one) and is_generated(other)
+    shutil.rmtree(tmp_path / "heat_truth")
+    assert not is_generated(other) and is_generated(root)
 
 
 @pytest.mark.parametrize(
