@@ -1,11 +1,22 @@
 """Fixtures that every part of the tests shares."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# Its own profile for CI: the same examples each time, and no limit on the time of one. What hypothesis finds by chance
+# is found by running it with `--hypothesis-profile=default`.
+settings.load_profile("ci")
+
+# What commands say is read as it is said to a file, whatever terminal the tests run in.
+os.environ["COLUMNS"] = "80"
+for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)
 
 ASSETS = Path(__file__).parents[1].parent / "shared" / "assets"
 
@@ -34,9 +45,17 @@ def assets() -> Path:
     return ASSETS
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What a test draws without a seed of its own is the same, whichever tests ran before it."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small networks run slower on two threads."""
+    """Small networks run slower on two threads, and sums differ in their last digits by the number of cores."""
     import torch
 
     before = torch.get_num_threads()

@@ -148,7 +148,7 @@ def test_two_processes_fit_and_score_as_one_does(on_electrical, store, tmp_path)
         out = tmp_path / str(processes)
         ddp = ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"] if processes > 1 else []
         command = [sys.executable, "-m", "painseq", "fit", *args, *ddp, "--out", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, done.stderr
         histories.append(read_history(out))
         states.append(weights(out / "last.ckpt"))

@@ -16,7 +16,7 @@ PACKAGES = ("painseq", "data_modules", "configs")
 
 def _pip(*args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "1", *args]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 def _backend_at_hand() -> bool:
@@ -57,7 +57,9 @@ def run(installed, tmp_path):
 
     def go(*command: str) -> str:
         env = {**os.environ, "PYTHONPATH": str(installed)}
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -243,7 +243,7 @@ def test_scoring_a_file_loads_no_torch(tmp_path):
         f"code = main(['evaluate', '--predictions', {str(mine)!r}, '--out', {str(tmp_path / 'out')!r}]); "
         "sys.exit(code or ('torch' in sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=600).returncode == 0
 
 
 @pytest.fixture

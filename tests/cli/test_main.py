@@ -12,7 +12,7 @@ from painseq.errors import LeakError
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy():

@@ -64,7 +64,8 @@ base.save(out / "without_top.keras")
 def made(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("keras")
     environment = {**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1", "KERAS_HOME": str(out / "home")}
-    subprocess.run([sys.executable, "-c", MAKE, str(out)], check=True, env=environment, capture_output=True)
+    command = [sys.executable, "-c", MAKE, str(out)]
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=900)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Fake videos and a small network; one thread, since small networks run slower on two."""
+"""Fake videos and a small network."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,14 +12,6 @@ from painseq.extractors import TimmBackbone
 from painseq.faces import CropChunk
 from painseq.features import FeatureStore
 from painseq.records import Clip, Manifest
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class FakeFaces:

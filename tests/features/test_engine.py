@@ -342,7 +342,7 @@ while True:
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     print(status)
-    if status == 0:
+    if status != signal.SIGKILL:
         break
 """
 
@@ -352,7 +352,7 @@ def test_killed_six_times_it_gives_the_same_store(same_features, tracked, extrac
     (manifest.root / "v020.mp4").write_text("broken")
     arguments = [Path(__file__).with_name("conftest.py"), manifest.root, tmp_path / "killed"]
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, text=True, check=True, timeout=900
     )
     assert done.stdout.split() == ["9"] * 6 + ["0"]
     summary = run(manifest, tracked, extractor, tmp_path / "whole")
@@ -399,7 +399,7 @@ def test_other_files_beside_a_video_make_another_clip(faces, extractor, videos, 
 
 
 MEMORY = """
-import resource, sys
+import re, sys
 from pathlib import Path
 import torch
 from painseq.extractors import Pixels
@@ -411,16 +411,18 @@ root, out = map(Path, sys.argv[1:])
 for name in ("short", "short", "long"):
     clips = (Clip(name, "s", f"{name}.mp4"),)
     extract(Manifest("m", root, clips), FaceCrops(FullFrame(), size_px=112), Pixels(112), None, out / f"{len(name)}")
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # Not getrusage's: a process begins with the peak of the one that started it.
+    print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
 
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    for name, frames in (("short", 400), ("long", 3000)):
+    for name, frames in (("short", 400), ("long", 6000)):
         write_video(tmp_path / f"{name}.mp4", (picture for _ in range(frames)), fps=25.0)
     script = [sys.executable, "-c", MEMORY, str(tmp_path), str(tmp_path)]
-    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    done = subprocess.run(script, capture_output=True, text=True, check=True, timeout=900)
     _, short_kb, long_kb = map(int, done.stdout.split())
-    # The crops of the long one are 113 MB, of which 98 MB beyond those of the short one.
-    assert long_kb - short_kb < 40_000
+    # The crops of the long one are 226 MB, of which 211 MB beyond those of the short one. What waits between the stages
+    # and what the allocator keeps is 30 to 80 MB, however long the video.
+    assert long_kb - short_kb < 130_000

@@ -116,7 +116,7 @@ def test_a_real_torchrun(tmp_path):
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = {key: value for key, value in os.environ.items() if key not in TORCHRUN}
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=600)
     told = [Process(**json.loads(Path(tmp_path, f"{rank}.json").read_text())) for rank in (0, 1)]
     assert [(process.rank, process.count, process.local_rank) for process in told] == [(0, 2, 0), (1, 2, 1)]
     assert told[0].run == told[1].run

@@ -134,7 +134,7 @@ def one_of_two(rank: int, folder: str) -> None:
 def test_two_processes_equal_one(tmp_path):
     # This file as a script, below: a spawned process could not import a module of the tests.
     started = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    assert [process.wait(timeout=600) for process in started] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     x, mask = data()
     mask[2:] &= mask[2:, :1]

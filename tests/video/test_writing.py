@@ -83,6 +83,6 @@ except PainseqError as error:
     assert "disk full" in str(error), error
     raise SystemExit(7)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 7, done.stderr
     assert not list(tmp_path.iterdir())
