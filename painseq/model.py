@@ -257,7 +257,7 @@ class PainModel(nn.Module):
             raise PainseqError(
                 f"This model was fitted with action units, so it needs OpenFace's table of {video}: there is none at "
                 f"{table}. Run OpenFace's FeatureExtraction on the video, and put its CSV there or name it "
-                "(painseq predict --action-units FILE)."
+                "(--action-units FILE, or --data.options.action_units FOLDER for a data set)."
             )
         units = read_action_units(table, image_fps if video.is_dir() else None)
         return units.at(start_s + times_s.numpy()).stream()

@@ -17,7 +17,8 @@ from painseq.explain.methods import (
 from painseq.explain.overlay_video import write_overlay_video
 from painseq.explain.perturbation import PerturbationCurves, perturbation_curves
 from painseq.explain.randomisation import RandomisationCheck, cascade, explainer_of, randomisation_check, randomised
-from painseq.explain.regions import REGIONS, RegionRow, RegionShares, region_masks, region_shares, region_table
+from painseq.explain.region_shares import RegionRow, RegionShares, region_shares, region_table
+from painseq.explain.regions import REGIONS, region_masks
 from painseq.explain.score import Scorer, class_number, score_of
 from painseq.explain.truth import TruthScores, pain_regions, truth_scores
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from painseq.explain.attribution import Attribution
 from painseq.explain.frames import Frames
 from painseq.explain.known_units import KnownUnits, brief
-from painseq.explain.regions import POINTS, REGIONS, UNKNOWN, check_landmarks, region_map, region_shares
+from painseq.explain.region_shares import region_shares
+from painseq.explain.regions import POINTS, REGIONS, UNKNOWN, check_landmarks, region_map
 from painseq.explain.score import Scorer, rule_of, score_of
 from painseq.explain.subject_means import SubjectMean, subject_mean
 from painseq.heads.decision import decide

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from painseq.explain.regions import RegionRow
+from painseq.explain.region_shares import RegionRow
 from painseq.explain.sketch import drawn_face, sketch
 
 MAP = "inferno"

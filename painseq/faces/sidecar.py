@@ -58,7 +58,10 @@ class Sidecar(Locator):
         elif table.is_file():
             moments, faces = _from_openface(table)
         else:
-            raise PainseqError(f"No sidecar with the faces of {video}: looked for {tensors} and {table}.")
+            raise PainseqError(
+                f"No sidecar with the faces of {video}: looked for {tensors} and {table}. Put one there, or have faces "
+                "found in the pictures: locator YuNet instead of Sidecar (`--locator yunet` in predict and explain)."
+            )
         if not len(moments):
             return [[] for _ in times_s]
         known, row_of = np.unique(moments, return_inverse=True)

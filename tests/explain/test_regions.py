@@ -10,7 +10,8 @@ from painseq.errors import PainseqError
 from painseq.evaluation.intervals import mean_interval
 from painseq.explain import REGIONS, Attribution, Frames, region_bars, region_masks, region_shares, region_table
 from painseq.explain.frames import landmarks_in_crops
-from painseq.explain.regions import ACTION_UNITS, UNKNOWN, RegionShares
+from painseq.explain.region_shares import RegionShares
+from painseq.explain.regions import ACTION_UNITS, UNKNOWN
 from painseq.synthetic.clips import ClipJob, draw_clip
 from painseq.synthetic.expression import REGION_AUS
 from painseq.synthetic.expression import REGIONS as GENERATED
