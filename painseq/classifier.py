@@ -174,7 +174,7 @@ class PainClassifier(pl.LightningModule):
             stopped_on = people & qualified(data.name, data.split.validation)
             if stopped_on:
                 log.warning(
-                    "%s was fitted on %d of the %d subjects of early stopping, so the validation loss flatters.",
+                    "%s has seen %d of the %d subjects of early stopping, so the validation loss flatters.",
                     what,
                     len(stopped_on),
                     len(data.split.validation),
@@ -426,7 +426,9 @@ class PainClassifier(pl.LightningModule):
         rule: Literal["mode", "median"] = "median" if self.loss_kind == "corn" else "mode"
         label = decide(self.head.level, class_logits(self.loss_kind, outputs), batch.mask, rule).label
         scored = (label != NO_PREDICTION) & (batch.target != UNKNOWN)
-        self.val_score.update(label[scored], batch.target[scored])
+        # torchmetrics takes no empty batch: of clips without a face, or without a label.
+        if scored.any():
+            self.val_score.update(label[scored], batch.target[scored])
 
     def on_validation_epoch_end(self) -> None:
         """Log both, over all batches and processes together."""

@@ -8,6 +8,7 @@ regression a head has one output, the share of the scale, and learns by squared 
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -48,7 +49,8 @@ def class_logits(loss: Loss, outputs: Tensor) -> Tensor:
     if loss == "cross_entropy":
         return outputs
     outputs = outputs.float()
-    above = torch.cumsum(logsigmoid(outputs), dim=-1)
+    # Not torch.cumsum, which has no deterministic kernel on a GPU (--trainer.deterministic true).
+    above = torch.stack([*accumulate(logsigmoid(outputs).unbind(-1))], dim=-1)
     zero = torch.zeros_like(above[..., :1])
     return torch.cat([zero, above], dim=-1) + torch.cat([logsigmoid(-outputs), zero], dim=-1)
 

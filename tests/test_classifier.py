@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import seed_everything
+from torchmetrics.classification import MulticlassRecall
 
 import painseq
 from data_modules import AI4Pain, BioVid
-from painseq.batch import Sample, collate
+from painseq.batch import UNKNOWN, Sample, collate
 from painseq.classifier import PainClassifier
 from painseq.cli.extract import extract
 from painseq.cli.fit import fit
-from painseq.datamodule import DataOptions, SplitOptions
+from painseq.data_options import DataOptions
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation.predict import predict_part
 from painseq.extractors import TimmBackbone
@@ -23,6 +24,7 @@ from painseq.faces import FaceCrops, Sidecar
 from painseq.features import FeatureStore
 from painseq.features import extract as fill_store
 from painseq.heads import LSTM, FrameANN, LinearFrames
+from painseq.protocols import SplitOptions
 from painseq.splits import qualified
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,6 +92,27 @@ def test_a_frozen_extractor_is_not_changed_by_fitting_on_pixels(heat, heat_crops
     assert all(torch.equal(value, kept[name]) for name, value in fresh.network.state_dict().items())
     assert not (out / "extractor.safetensors").exists()
     assert painseq.load(out / "best.ckpt").extractor.fingerprint() == fresh.fingerprint()
+
+
+def test_batch_norm_that_holds_activations_is_not_replaced(heat_crops, on_heat, tmp_path):
+    network = ["--model.extractor.init_args.model", "mobilenetv3_small_050", "--trainer.sync_batchnorm", "true"]
+    args = [*on_heat, *network, "--config", "configs/head/lstm.yaml", "--data.options.view", "pixels"]
+    with pytest.raises(PainseqError, match="timm keeps the activations"):
+        fit([*args, "--data.options.store", str(heat_crops), "--out", str(tmp_path / "run")])
+
+
+def test_a_validation_batch_with_nothing_to_score_is_passed_over():
+    model = PainClassifier()
+    model.head = LinearFrames((4,), 3)
+    model.register_buffer("loss_weights", torch.ones(3), persistent=False)
+    model.val_score = MulticlassRecall(3, average="macro")
+
+    def clip(target: int, present: bool) -> Sample:
+        return Sample("clip", "S1", target, torch.full((5,), present), torch.arange(5.0), features=torch.randn(5, 4))
+
+    model.validation_step(collate([clip(0, False), clip(UNKNOWN, True)]), 0)
+    model.validation_step(collate([clip(1, True)]), 1)
+    assert model.val_loss.weight == 5 and model.val_score.compute() in (0, 1)
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,13 @@ GOING_ON = {
     "fit": "What was finished is kept; to go on, add --resume true --out FOLDER (the run's).",
 }
 
+ERRORS_OF_OTHERS = {
+    "OutOfMemoryError": "The GPU's memory is full. Smaller batches need less of it (--data.options.batch_size, "
+    "--batch-frames); the CPU needs none (--device cpu, --trainer.accelerator cpu).",
+    "MisconfigurationException": "Lightning refuses these settings of the trainer.",
+}
+"""What torch's and Lightning's mean here; by name, as neither is imported for the sake of its errors."""
+
 
 def usage() -> str:
     """The text of `painseq --help`."""
@@ -68,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"painseq: no command {name!r}. Commands: {', '.join(COMMANDS)}.\n")
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("huggingface_hub").propagate = False  # It prints each line itself.
     try:
         command = importlib.import_module(f"painseq.cli.{name}")
         return int(command.main(rest))
@@ -75,7 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"painseq {name}: {error}\n")
         return 1
     except OSError as error:
-        sys.stderr.write(f"painseq {name}: {error.strerror or error}: {error.filename or 'no file named'}\n")
+        # Of a file that is moved into its place, as Lightning does with checkpoints, the second name is the place.
+        file = error.filename2 or error.filename or "no file named"
+        sys.stderr.write(f"painseq {name}: {error.strerror or error}: {file}\n")
+        return 1
+    except Exception as error:
+        meaning = ERRORS_OF_OTHERS.get(type(error).__name__)
+        if meaning is None:
+            raise
+        sys.stderr.write(f"painseq {name}: {meaning} It said: {error}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write(f"painseq {name}: interrupted. {GOING_ON.get(name, '')}".rstrip() + "\n")

@@ -15,6 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
+from timm.layers.norm_act import BatchNormAct2d
 
 from painseq.checkpoint import read_checkpoint
 from painseq.classifier import PainClassifier
@@ -61,6 +62,11 @@ class FitCLI(ExperimentCLI):
             if not (self.out / LAST).is_file():
                 raise PainseqError(f"Nothing to resume: no {LAST} in {self.out}.")
         elif first_process():
+            if (self.out / LAST).is_file() and not (self.out / "run.json").is_file():
+                raise PainseqError(
+                    f"{self.out} holds a run that was interrupted. Add --resume true to go on with it, or give --out "
+                    "another folder."
+                )
             make_run_folder(self.out)
         trainer["default_root_dir"] = str(self.out)
         # The data modules share batches out among processes themselves.
@@ -146,6 +152,11 @@ def _fit(argv: Sequence[str]) -> Path:
         )
     data.setup("fit")
     model.bind(data)
+    if cli.config["trainer"]["sync_batchnorm"] and any(isinstance(part, BatchNormAct2d) for part in model.modules()):
+        raise PainseqError(
+            "--trainer.sync_batchnorm true puts PyTorch's batch norm in the place of this extractor's, in which timm "
+            "keeps the activations too: these would be lost. Leave it out; each process then counts its own frames."
+        )
     if data.split.validation and len(data.dataset("validation")) < trainer.world_size:
         raise PainseqError(
             f"{len(data.dataset('validation'))} validation clips for {trainer.world_size} processes; each needs one. "

@@ -116,7 +116,8 @@ def pick_device(name: str, process: Process | None = None) -> str:
         # Some launchers show each process a GPU of its own, and no other.
         name = f"cuda:{process.local_rank % torch.cuda.device_count()}"
     try:
-        torch.device(name)
-    except RuntimeError as error:
-        raise PainseqError(f"--device {name}: no such device. Use auto, cpu, cuda, cuda:0, ...") from error
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        why = str(error).partition("\n")[0].partition(". ")[0]
+        raise PainseqError(f"--device {name}: no such device here ({why}). Use auto, cpu, cuda, cuda:0, ...") from error
     return name

@@ -45,8 +45,10 @@ OF_FRAMES: tuple[Method, ...] = ("frame_occlusion", "attention", "votes")
 """(T,), of crops and of features."""
 
 
-# On, though whoever calls may have turned gradients off.
+# Gradients on, though whoever calls may have turned them off. On a GPU no TensorFloat-32, cuDNN's default: what is
+# explained are small differences between scores, which its rounding would blur.
 @torch.inference_mode(False)
+@torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 def explain(
     model: PainModel,
     clip: Frames,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from painseq.extractors.extractor import Extractor
 
@@ -23,7 +23,7 @@ def frame_features(extractor: Extractor | None, x: Tensor, mask: Tensor, extra: 
     if extractor is None or x.ndim != 5 or tuple(x.shape[2:]) == tuple(extractor.out_shape):
         return x.float()
     crops = x[mask]
-    if extractor.training and len(crops) == 1:
+    if extractor.training and len(crops) == 1 and not _counts_over_processes(extractor):
         # A single frame has no variance for batch norm: it is normalised as in prediction.
         extractor.eval()
         real: Tensor = extractor(crops)
@@ -33,3 +33,8 @@ def frame_features(extractor: Extractor | None, x: Tensor, mask: Tensor, extra: 
     out = real.new_zeros((*mask.shape, *real.shape[1:]))
     out[mask] = real
     return out if extra is None else torch.cat([out, extra.to(out.dtype)], dim=-1)
+
+
+def _counts_over_processes(extractor: Extractor) -> bool:
+    """Whether batch norm counts the frames of all processes together, so that each must come to it with its own."""
+    return any(isinstance(module, nn.SyncBatchNorm) for module in extractor.modules())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -82,5 +83,6 @@ def estimate(level: Literal["frame", "video"], values: Tensor, mask: Tensor) -> 
 def _choose(probabilities: Tensor, rule: Literal["mode", "median"]) -> Tensor:
     if rule == "mode":
         return probabilities.argmax(dim=-1)
-    at_least = probabilities.flip(-1).cumsum(dim=-1).flip(-1)
-    return (at_least[..., 1:] > 0.5).sum(dim=-1)
+    # Not torch.cumsum, which has no deterministic kernel on a GPU (--trainer.deterministic true).
+    reached = torch.stack([*accumulate(probabilities.flip(-1).unbind(-1))], dim=-1)[..., :-1]
+    return (reached > 0.5).sum(dim=-1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from painseq.batch import real_frames_first
 from painseq.heads.head import Head
 from painseq.heads.masked_norm import MaskedBatchNorm
+from painseq.heads.recurrent import in_float32
 
 
 class LSTM(Head):
@@ -57,8 +58,8 @@ class LSTM(Head):
         x, lengths = real_frames_first(x, mask)
         real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
         x = self.norm_in(x, real)
-        x = self.drop(self.norm_first(self.lstm_first(x)[0], real))
-        x = self.lstm_second(x)[0]
+        x = self.drop(self.norm_first(in_float32(self.lstm_first, x), real))
+        x = in_float32(self.lstm_second, x)
         last = x[torch.arange(len(x), device=x.device), (lengths - 1).clamp(min=0)]
         logits: Tensor = self.classify(self.drop(self.norm_second(last, lengths > 0)))
         return logits

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
+
+
+def in_float32(lstm: nn.LSTM, x: Tensor) -> Tensor:
+    """What an LSTM says at each step, (B, T, units), computed in float32 whatever the precision of training.
+
+    Under autocast cuDNN's LSTM would compute in float16, also where bfloat16 is asked for, and so without a scaled
+    loss: the small gradients of long clips would vanish.
+    """
+    device = x.device.type
+    # The meta device, on which heads are checked, knows no autocast.
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        out: Tensor = lstm(x.float())[0]
+    return out
 
 
 class ClipLSTM(nn.Module):
@@ -36,9 +51,12 @@ class ClipLSTM(nn.Module):
         reverse = torch.where(time < length, length - 1 - time, time)
         for depth, ahead in enumerate(self.ahead):
             x = self.drop(x) if depth else x
-            out = ahead(x)[0]
+            assert isinstance(ahead, nn.LSTM)
+            out = in_float32(ahead, x)
             if self.back:
-                out = torch.cat([out, self.back[depth](x[clip, reverse])[0][clip, reverse]], dim=-1)
+                back = self.back[depth]
+                assert isinstance(back, nn.LSTM)
+                out = torch.cat([out, in_float32(back, x[clip, reverse])[clip, reverse]], dim=-1)
             x = out
         return x
 

@@ -1,6 +1,7 @@
 """What the command line says of mistakes: one message, what to do, and an exit code that is not 0."""
 
 import pytest
+import torch
 
 LSTM = ["--config", "configs/head/lstm.yaml"]
 
@@ -26,13 +27,18 @@ def test_a_mistyped_configuration(painseq, on_electrical, tmp_path, command, yam
     said = painseq(command, *on_electrical, *LSTM, "--config", tmp_path / "typo.yaml", *more, "--out", out)
     assert said.code == 1 and said.err.startswith(f"painseq {command}: ") and message in said.err
     assert f"`painseq {command} --help`" in said.err and "usage:" not in said.err
+    assert "NoneType" not in said.err and "ai4pain" not in said.err  # not the types of a union, nor the whole value
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--config", "nope.yaml"], "No configuration at nope.yaml. Shipped with painseq: configs/data/ai4pain.yaml"),
+        (["--config", "nope.yaml"], "No configuration at nope.yaml. Shipped with painseq: configs/data, configs/demo,"),
+        (
+            ["--config", "configs/head/ltsm.yaml"],
+            "Shipped with painseq: configs/head/attention_mil.yaml, configs/head/",
+        ),
         (["--bogus", "1"], "unrecognized arguments: --bogus 1"),
         (["--data.options.labels", "four"], "ai4pain has no label scheme 'four'; it has: binary, three"),
         (["--data.root", "nowhere"], "No AI4Pain data at nowhere: --data.root is the folder that holds Train"),
@@ -83,6 +89,7 @@ def test_extracting_into_another_pipelines_store(painseq, on_electrical, store):
     [
         (["--parts", "tset"], "--parts names 'tset'; parts are train, validation, test"),
         (["--device", "gpu"], "--device gpu: no such device"),
+        (["--device", "vulkan"], "--device vulkan: no such device here"),
         (["--model.extractor.init_args.input_size_px", "64"], "size_px 32 and the extractor input_size_px 64"),
     ],
 )
@@ -97,6 +104,24 @@ def test_extracting_some_parts_alone(painseq, on_electrical, tmp_path):
     )
     assert said.code == 0 and len((tmp_path / "store" / "manifest.csv").read_text().splitlines()) == 7
     assert len(list((tmp_path / "npz").glob("*.npz"))) == 6
+
+
+def test_full_memory_of_a_gpu(painseq, on_electrical, store, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("painseq.classifier.PainClassifier.training_step", full)
+    said = painseq("fit", *on_electrical, *LSTM, "--data.options.store", store, "--out", tmp_path / "run")
+    assert said.code == 1 and "The GPU's memory is full. Smaller batches need less" in said.err
+    assert "Tried to allocate 2.00 GiB" in said.err and "Traceback" not in said.err
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="It is there.")
+def test_folds_on_a_device_that_is_not_there(painseq, on_electrical, store, tmp_path):
+    folds = ["--data.options.split.protocol", "subject_kfold", "--data.options.split.folds", "2"]
+    options = [*on_electrical, *LSTM, *folds, "--data.options.store", store, "--trainer.accelerator", "mps"]
+    said = painseq("crossval", *options, "--out", tmp_path / "run")
+    assert said.code == 1 and "Lightning refuses these settings of the trainer" in said.err
 
 
 def test_an_interrupted_fit_tells_how_to_go_on(painseq, on_electrical, store, tmp_path, monkeypatch):
@@ -123,6 +148,8 @@ def test_an_interrupted_fit_tells_how_to_go_on(painseq, on_electrical, store, tm
         patch.setattr(PainClassifier, "training_step", interrupted)
         said = painseq("fit", *args)
     assert said.code == 130 and "to go on, add --resume true --out FOLDER" in said.err
+    again = painseq("fit", *args)
+    assert again.code == 1 and "holds a run that was interrupted. Add --resume true" in again.err
     assert painseq("fit", *args, "--resume", "true").code == 0
     assert (tmp_path / "run" / "run.json").is_file()
 

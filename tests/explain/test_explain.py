@@ -67,6 +67,15 @@ def test_every_method_says_nothing_of_masked_frames_and_something_of_others(made
                 assert found.values.shape == clip.x.shape
 
 
+def test_nothing_is_explained_in_tensorfloat_32(made):
+    model, clip = made("lstm")
+    before, seen = torch.backends.cudnn.allow_tf32, []
+    handle = model.extractor.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    explain(model, clip, "gradcam")
+    handle.remove()
+    assert seen and not any(seen) and torch.backends.cudnn.allow_tf32 == before
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_what_stands_in_masked_frames_does_not_matter(made, name):
     model, clip = made(name)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from painseq.errors import PainseqError
 from painseq.extractors import VGG16, Extractor, Pixels, TimmBackbone, read_weights, rebuild, save_weights
@@ -197,3 +198,20 @@ def test_the_fingerprint_follows_the_weights(name, extractors):
 def test_pooled_maps_are_the_features(name, extractors):
     extractor = extractors[name]
     torch.testing.assert_close(extractor.pool(extractor.maps(crops())), extractor(crops()))
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_single_frame_is_left_out_of_batch_norm_but_where_processes_count_together(monkeypatch, sync):
+    extractor: Extractor = TimmBackbone("test_resnet", input_size_px=32, trainable=["layer4"])
+    seen = []
+    if sync:
+        extractor = nn.SyncBatchNorm.convert_sync_batchnorm(extractor)
+        # On a GPU it waits for the other processes there, which one that stays away would leave waiting.
+        monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda self, x: seen.append(self.training) or x)
+    else:
+        for module in extractor.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.register_forward_pre_hook(lambda norm, _: seen.append(norm.training))
+    extractor.train()
+    frame_features(extractor, torch.zeros(1, 1, 3, 32, 32), torch.ones(1, 1, dtype=torch.bool))
+    assert any(seen) == sync and seen

@@ -247,6 +247,18 @@ def test_half_precision_comes_near(head, clips):
     torch.testing.assert_close(out, expected, atol=0.03 * float(expected.detach().abs().max() + 1), rtol=0.03)
 
 
+def test_lstms_compute_in_float32_whatever_the_precision_of_training(head, clips):
+    # cuDNN's would compute in float16 under autocast to bfloat16, and their gradients vanish.
+    said = []
+    for module in head.modules():
+        if isinstance(module, torch.nn.LSTM):
+            module.register_forward_hook(lambda _, given, out: said.extend([given[0].dtype, out[0].dtype]))
+    with torch.autocast("cpu", torch.bfloat16):
+        head(*clips)
+    assert all(dtype == torch.float32 for dtype in said)
+    assert bool(said) == any(isinstance(module, torch.nn.LSTM) for module in head.modules())
+
+
 def test_round_trip_through_a_weights_only_file(head, clips):
     buffer = io.BytesIO()
     torch.save({"spec": spec_of(head), "state": head.state_dict()}, buffer)
