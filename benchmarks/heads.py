@@ -41,11 +41,13 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from painseq.classifier import PainClassifier
-from painseq.datamodule import DataOptions, PainDataModule, SplitOptions
-from painseq.datasets import Resident, ResidentClips
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
 from painseq.heads import Head
 from painseq.heads.decision import decide
+from painseq.protocols import SplitOptions
 from painseq.records import Clip, Manifest
+from painseq.resident import Resident, ResidentClips
 from painseq.spec import build, spec_of
 from painseq.streams import Stream
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data_modules.files import mp4_files
 from data_modules.pattern import compiled_pattern
-from painseq.datamodule import DataOptions, PainDataModule
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, Part, read_manifest
 from painseq.video import probe_duration_s

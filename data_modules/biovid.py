@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from data_modules.files import mp4_files, subfolders
-from painseq.datamodule import DataOptions, PainDataModule
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, Part
 

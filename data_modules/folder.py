@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from data_modules.files import tell_of_16_bits
 from data_modules.pattern import compiled_pattern
-from painseq.datamodule import DataOptions, PainDataModule
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.labels import in_order
 from painseq.records import Clip, Manifest, read_manifest

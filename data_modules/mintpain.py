@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from data_modules.files import subfolders, tell_of_16_bits
-from painseq.datamodule import DataOptions, PainDataModule
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
 

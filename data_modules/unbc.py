@@ -12,9 +12,10 @@ from typing import Literal
 
 from data_modules.files import subfolders
 from painseq.action_units import pspi
-from painseq.datamodule import DataOptions, PainDataModule
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
-from painseq.labels import SCALES, SCHEMES, VALUES
+from painseq.label_tables import SCALES, SCHEMES, VALUES
 from painseq.records import Clip, Manifest
 from painseq.video.container import image_files
 
@@ -22,7 +23,6 @@ log = logging.getLogger("painseq")
 
 Target = Literal["frame", "window", "sequence"]
 Scale = Literal["pspi", "vas", "opr", "aff", "sen"]
-RATINGS: tuple[Scale, ...] = ("vas", "opr", "aff", "sen")
 SUBJECT = re.compile(r"\d+-[a-z]+\d+", re.IGNORECASE)
 
 

@@ -11,7 +11,8 @@ from typing import Literal
 
 from data_modules.files import mp4_files
 from data_modules.pattern import compiled_pattern
-from painseq.datamodule import DataOptions, PainDataModule
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, csv_text
 

@@ -7,9 +7,8 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,100 +16,17 @@ import pytorch_lightning as pl
 from painseq.action_units import COLUMNS, OpenFaceTables
 from painseq.augment import Augment
 from painseq.batch import UNKNOWN
-from painseq.datasets import (
-    Drawn,
-    FrameWindow,
-    ResidentClips,
-    SingleCrops,
-    StoredCrops,
-    VideoClips,
-    resident_clips,
-    single_frames,
-    split_readable,
-    target_of,
-)
+from painseq.data_options import DataOptions
+from painseq.datasets import Drawn, SingleCrops, StoredCrops, VideoClips, split_readable, target_of
 from painseq.errors import PainseqError
-from painseq.faces import FaceCrops
 from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.labels import LabelScheme, label_scheme, native_scheme, own_scheme
 from painseq.loading import BatchOrder, CropLoader, Draw, ResidentLoader, in_order
-from painseq.records import PARTS, Clip, Manifest, Part
-from painseq.splits import LeakySplit, Split, SplitOptions, make_split, qualified
-from painseq.streams import Stream, check_streams
+from painseq.records import Clip, Manifest, Part
+from painseq.resident import ResidentClips, resident_clips, single_frames
+from painseq.splits import Split, make_split, qualified, split_of_items
 
 log = logging.getLogger("painseq")
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """What every data set is asked for.
-
-    Args:
-        labels: name of a label scheme in `painseq.labels`; "native" for a class a label; the classes themselves, in
-            order of pain: name -> native labels, or ranges of numbers such as "1..3" and ">0..3"; or for regression a
-            scale by name ("pspi", "vas"), or the range of the labels' numbers, such as "0..10".
-        split: who is trained on, stopped early on, scored.
-        view: "features" of a feature store, or "pixels": crops, from a store of `Pixels` or from the videos.
-        store: folder that `painseq extract` wrote (or, for features, a folder of npz that it exported).
-        face: how faces are found and cropped, where videos are read.
-        fps: frames a second to sample, where videos are read; unset is every frame. With a store, a value
-            given here must be the store's.
-        streams: what a head is given of each frame, side by side in this order: "cnn" (the extractor's features),
-            "landmarks" (of the face track, normalised) and "action_units" (of OpenFace's tables). Landmarks need a
-            locator that finds them.
-        action_units: folder of OpenFace's tables, `<video's path without suffix>.csv` below it; unset: each table lies
-            beside its video. For the stream of that name.
-        baseline_clips: set aside this many clips without pain of each subject, and subtract their mean frame from all
-            features of that subject. They are neither trained on nor scored, since their label has been used. 0: off.
-        frames: train on single frames of this part of a clip, instead of whole clips.
-        balance: draw training items so that classes, and subjects within a class, come equally often.
-        augment: vary the crops of training clips; not possible with cached features.
-        batch_size: items a batch, over all processes that train.
-        num_workers: processes that read crops; features need none.
-        seed: of the order of the training items, and of their augmentation.
-    """
-
-    labels: str | dict[str, list[str | int | float]] = "three"
-    split: SplitOptions = field(default_factory=SplitOptions)
-    view: Literal["features", "pixels"] = "features"
-    store: Path | None = None
-    face: FaceCrops | None = None
-    fps: float | None = None
-    streams: tuple[Stream, ...] = ("cnn",)
-    action_units: Path | None = None
-    baseline_clips: int = 0
-    frames: FrameWindow | None = None
-    balance: bool = False
-    augment: Augment | None = None
-    batch_size: int = 32
-    num_workers: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_streams(self.streams)
-        if self.action_units is not None and "action_units" not in self.streams:
-            raise PainseqError(
-                f"action_units names a folder ({self.action_units}), but streams is {list(self.streams)}. Add "
-                "action_units to streams, or leave the folder out."
-            )
-        if self.baseline_clips < 0:
-            raise PainseqError(f"baseline_clips is {self.baseline_clips}; it must be 0 or more.")
-        if self.baseline_clips and self.view == "pixels":
-            raise PainseqError(
-                "baseline_clips subtracts features, so it needs a feature store: --data.options.view features."
-            )
-        if self.augment is not None and self.view == "features":
-            raise PainseqError(
-                "Cached features cannot be augmented: what the extractor makes of other crops is not in the store. "
-                "Leave `augment` out, or train on crops: --data.options.view pixels."
-            )
-        if self.batch_size < 1:
-            raise PainseqError(f"batch_size is {self.batch_size}; it must be 1 or more.")
-        if self.num_workers < 0:
-            raise PainseqError(f"num_workers is {self.num_workers}; it must be 0 or more.")
-        if self.fps is not None and not self.fps > 0:
-            raise PainseqError(f"fps is {self.fps}; it must be more than 0.")
-
 
 Clips = ResidentClips | StoredCrops | VideoClips | SingleCrops
 
@@ -125,7 +41,7 @@ class PainDataModule(pl.LightningDataModule):
 
     name: str
     classes: tuple[str, ...] = ()
-    """All native labels in order of pain, where a module knows them and `painseq.labels` does not."""
+    """All native labels in order of pain, where a module knows them and `painseq.label_tables` does not."""
 
     def __init__(self, root: Path, options: DataOptions) -> None:
         super().__init__()
@@ -415,7 +331,7 @@ class PainDataModule(pl.LightningDataModule):
             held.left_out = []  # Clips that could not be read are no items, whoever's they are.
         again = copy.copy(self)
         again.trainer, again._datasets = None, dict(given)
-        again._split = _split_of(items, given, protocol)
+        again._split = split_of_items({part: held.clips for part, held in given.items()}, items.clips, protocol)
         return again
 
     def _tell_left_out(self, clips: Clips, what: str) -> None:
@@ -499,9 +415,15 @@ class PainDataModule(pl.LightningDataModule):
         if stage == "fit":
             missing = [name for name, n in self.train_counts().items() if n == 0]
             if missing:
+                aside = self.options.baseline_clips
                 raise PainseqError(
                     f"The training part of {self.name} has no clip of class {', '.join(missing)}: "
                     f"{json.dumps(self.train_counts())}."
+                    + (
+                        f" {aside} of each subject's clips without pain are set aside as baseline_clips."
+                        if aside
+                        else ""
+                    )
                 )
             validation = self.scheme.counts(self.clips("validation"))
             if self.split.validation and not sum(validation.values()):
@@ -564,18 +486,3 @@ class PainDataModule(pl.LightningDataModule):
         if isinstance(items, ResidentClips):
             return ResidentLoader(items, batches, "cpu" if self.trainer is None else self.trainer.strategy.root_device)
         return CropLoader(Drawn(items, augment, self.options.seed), batches, self.options.num_workers)
-
-
-def _split_of(items: ResidentClips, given: Mapping[Part, ResidentClips], protocol: str) -> Split:
-    """The split that parts of items make: leaky where somebody stands in two of them."""
-    own: dict[Part, set[str]] = {part: {clip.subject_id for clip in held.clips} for part, held in given.items()}
-    if sum(map(len, own.values())) == len(set().union(*own.values())):
-        return Split(protocol, *(tuple(sorted(own.get(part, ()))) for part in PARTS))
-    everybody = tuple(sorted({clip.subject_id for clip in items.clips}))
-    return LeakySplit(
-        f"{protocol}_LEAKY",
-        everybody,
-        everybody if "validation" in given else (),
-        everybody,
-        {part: frozenset(clip.clip_id for clip in held.clips) for part, held in given.items()},
-    )

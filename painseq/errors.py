@@ -11,5 +11,9 @@ class PainseqError(Exception):
     """Something the user can mend: a path, a file, a label, a configuration."""
 
 
+class LocatorUnavailable(PainseqError):
+    """What finds the faces is not on this machine: its package, or its model. So it fails for every clip alike."""
+
+
 class LeakError(PainseqError):
     """A subject stands on both sides: a model would be scored on somebody it was trained on."""

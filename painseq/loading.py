@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from painseq.batch import Batch, collate
-from painseq.datasets import Drawn, ResidentClips
+from painseq.datasets import Drawn
+from painseq.resident import ResidentClips
 
 
 class Draw(NamedTuple):

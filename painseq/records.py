@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -148,6 +148,13 @@ class Manifest:
 def plain_name(subject: str) -> str:
     """A name without what does not tell people apart: capitals, blanks beyond one, the encoding of a letter."""
     return " ".join(unicodedata.normalize("NFC", subject).casefold().split())
+
+
+def some_subjects(subjects: Sequence[str], most: int = 5) -> str:
+    """How a message names subjects: how many, and the first few of them."""
+    named = ", ".join(subjects[:most])
+    more = f" and {len(subjects) - most} more" if len(subjects) > most else ""
+    return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({named}{more})"
 
 
 def csv_text(path: Path) -> io.StringIO:

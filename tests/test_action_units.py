@@ -25,12 +25,14 @@ from painseq.action_units import (
 from painseq.classifier import PainClassifier
 from painseq.cli import main
 from painseq.cli.fit import fit
-from painseq.datamodule import DataOptions, FrameWindow, SplitOptions
+from painseq.data_options import DataOptions
+from painseq.datasets import FrameWindow
 from painseq.errors import PainseqError
 from painseq.evaluation.predict import predict_part
 from painseq.extractors import TimmBackbone
 from painseq.faces import FaceCrops, Sidecar
 from painseq.heads import FrameANN
+from painseq.protocols import SplitOptions
 from painseq.records import Clip, Manifest
 from painseq.synthetic.expression import AUS, draw_course, draw_temper
 

@@ -14,12 +14,13 @@ import painseq
 from data_modules import AI4Pain
 from painseq.cli.extract import extract
 from painseq.cli.fit import fit
-from painseq.datamodule import DataOptions, SplitOptions
+from painseq.data_options import DataOptions
 from painseq.errors import PainseqError
 from painseq.evaluation.predict import predict_part
 from painseq.extractors import TimmBackbone, save_weights
 from painseq.faces import FaceCrops, FullFrame, Sidecar
 from painseq.heads.decision import decide
+from painseq.protocols import SplitOptions
 from painseq.video import write_video
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,7 +11,8 @@ from PIL import Image
 
 from data_modules import AI4Pain, BioVid
 from painseq.data_check import EXPECTED, DataCheck, Expected, check_data
-from painseq.datamodule import DataOptions, PainDataModule
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
 from painseq.video import write_video

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from data_modules import AI4Pain, BioVid
-from painseq.datamodule import DataOptions, FrameWindow, PainDataModule, SplitOptions
-from painseq.datasets import single_frames
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
+from painseq.datasets import FrameWindow
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops, FullFrame, Sidecar
 from painseq.heads import LSTM, FrameANN
+from painseq.protocols import SplitOptions
 from painseq.records import Clip, Manifest
+from painseq.resident import single_frames
 from painseq.splits import LeakySplit, Split, every_fold
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,11 +12,14 @@ import painseq
 from data_modules import AI4Pain
 from painseq.classifier import PainClassifier
 from painseq.cli.run_folder import read_history
-from painseq.datamodule import DataOptions, FrameWindow, PainDataModule, SplitOptions
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
+from painseq.datasets import FrameWindow
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation.predict import predict_part
 from painseq.fitting import FitOptions, fit_fold
 from painseq.heads import LSTM, FrameANN
+from painseq.protocols import SplitOptions
 from painseq.splits import Split, every_fold
 
 pytestmark = pytest.mark.usefixtures("one_thread")

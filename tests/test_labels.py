@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from painseq.batch import UNKNOWN
-from painseq.datamodule import DataOptions, PainDataModule
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
-from painseq.labels import NATIVE, SCHEMES, Scale, check_same_targets, in_order, label_scheme, native_scheme, own_scheme
+from painseq.label_tables import NATIVE, SCHEMES
+from painseq.labels import Scale, check_same_targets, in_order, label_scheme, native_scheme, own_scheme
 from painseq.records import Clip, Manifest
 
 

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from data_modules import AI4Pain
 from painseq.batch import collate
-from painseq.datamodule import DataOptions, SplitOptions
-from painseq.datasets import Resident, ResidentClips
+from painseq.data_options import DataOptions
 from painseq.labels import label_scheme
 from painseq.loading import BatchOrder, in_order
+from painseq.protocols import SplitOptions
 from painseq.records import Clip
+from painseq.resident import Resident, ResidentClips
 
 INNER = SplitOptions(protocol="official_inner")
 

@@ -12,10 +12,10 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from painseq.errors import LeakError, PainseqError
 from painseq.labels import label_scheme
+from painseq.protocols import SplitOptions
 from painseq.records import PARTS, Clip, Manifest
 from painseq.splits import (
     Split,
-    SplitOptions,
     check_no_leak,
     every_fold,
     inner_splits,

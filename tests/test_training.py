@@ -23,12 +23,13 @@ from painseq.classifier import PainClassifier
 from painseq.cli.evaluate import model_name
 from painseq.cli.fit import fit
 from painseq.cli.run_folder import read_history
-from painseq.datamodule import DataOptions, SplitOptions
+from painseq.data_options import DataOptions
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation.predict import predict_part, predict_validation
 from painseq.extractors import TimmBackbone
 from painseq.heads import LSTM, FrameANN
 from painseq.model import PainModel
+from painseq.protocols import SplitOptions
 from painseq.splits import qualified
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -142,6 +143,7 @@ def test_two_processes_fit_and_score_as_one_does(on_electrical, store, tmp_path)
     """Batch norm sums over processes, the loss is divided by the whole batch's weight, each clip is scored once."""
     # Twelve clips in batches of 5, 5 and 2, which do not divide evenly.
     calm = ["--model.head.init_args.dropout", "0", "--data.options.batch_size", "5", "--trainer.max_epochs", "3"]
+    calm += ["--trainer.enable_progress_bar", "true"]
     args = [*on_electrical, "--config", "configs/head/lstm.yaml", *calm, "--data.options.store", str(store)]
     histories, states = [], []
     for processes in (1, 2):
@@ -149,7 +151,7 @@ def test_two_processes_fit_and_score_as_one_does(on_electrical, store, tmp_path)
         ddp = ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"] if processes > 1 else []
         command = [sys.executable, "-m", "painseq", "fit", *args, *ddp, "--out", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0 and done.stderr.count("epoch 1 of at most 3") == 1, done.stderr
         histories.append(read_history(out))
         states.append(weights(out / "last.ckpt"))
         assert json.loads((out / "run.json").read_text())["processes"] == processes

@@ -11,9 +11,10 @@ import yaml
 
 from data_modules import Folder
 from painseq.cli import main
-from painseq.datamodule import DataOptions, SplitOptions
+from painseq.data_options import DataOptions
 from painseq.errors import PainseqError
 from painseq.evaluation import read_predictions
+from painseq.protocols import SplitOptions
 
 PAGE = (Path(__file__).parents[1] / "docs" / "your_own_data.md").read_text(encoding="utf-8")
 NATIVE = DataOptions(labels="native")

@@ -27,7 +27,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data_modules.biovid import BioVid
 from painseq.batch import UNKNOWN
-from painseq.datasets import resident_clips
 from painseq.extractors import VGG16, Extractor, TimmBackbone
 from painseq.faces import FaceCrops, Sidecar
 from painseq.features import ExtractSummary, FeatureStore, extract
@@ -35,6 +34,7 @@ from painseq.features.network import Network, has_bf16
 from painseq.heads import LSTM, FrameANN, Head
 from painseq.heads.decision import decide
 from painseq.labels import label_scheme
+from painseq.resident import resident_clips
 from painseq.synthetic import BioVidPlan, write_biovid
 
 

@@ -52,7 +52,8 @@ def audit_model(argv: Sequence[str]) -> Audit:
     at the fold.
 
     Raises:
-        PainseqError: no data set or store, a regression, another audit in the folder; see `painseq.evaluation.audit`.
+        PainseqError: no data set or store, a regression, another audit in the folder; see
+            `painseq.evaluation.audit_folds`.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -61,16 +62,8 @@ def audit_model(argv: Sequence[str]) -> Audit:
     from painseq.cli.experiment import ExperimentCLI, recipe_of
     from painseq.cli.run_folder import versions
     from painseq.datamodule import PainDataModule
-    from painseq.evaluation.audit import (
-        SUBJECT_FOLDS,
-        audit_items,
-        audit_of,
-        fit_protocol,
-        folds_of,
-        groups_of,
-        overlap,
-        protocols_of,
-    )
+    from painseq.evaluation.audit import SUBJECT_FOLDS, audit_of, protocols_of
+    from painseq.evaluation.audit_folds import audit_items, fit_protocol, folds_of, groups_of, overlap
     from painseq.synthetic import is_generated
 
     cli = ExperimentCLI("audit model", argv)

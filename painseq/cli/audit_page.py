@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from painseq.cli.run_folder import write_json
-from painseq.evaluation.audit import STATISTICS, Audit, Inflation, Overlap, Protocol
-from painseq.evaluation.predictions import Predictions
+from painseq.evaluation.audit import STATISTICS, Audit, Inflation, Protocol
+from painseq.evaluation.audit_folds import Overlap
+from painseq.evaluation.leaky import mark
 from painseq.report import Block, Picture, Report, write_figures, write_report
 from painseq.report.charts import interval_rows
 
@@ -34,7 +35,8 @@ def write_audit(out: Path, audit: Audit, overlaps: Mapping[Protocol, Overlap], f
     """Write report.html with its figures, audit.csv, predictions_<protocol>.csv and, last of all, audit.json."""
     for result in audit.results:
         path = out / f"predictions_{result.protocol.name}.csv"
-        _write_predictions(path, result.predictions[audit.unit], result.protocol)
+        result.predictions[audit.unit].write_csv(path)
+        mark(path, "protocol", result.protocol.name)
     with (out / "audit.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS[:4], "low", "high", "inflation", "inflation_low", "inflation_high", "subjects"])
@@ -63,15 +65,6 @@ def show_audit(audit: Audit) -> None:
         console.print(table)
     for found in _headlines(audit):
         console.print(found.sentence(), markup=False, highlight=False)
-
-
-def _write_predictions(path: Path, predictions: Predictions, protocol: Protocol) -> None:
-    """As any predictions, with the protocol behind each row: where it leaks, each row says LEAKY."""
-    predictions.write_csv(path)
-    with path.open(newline="", encoding="utf-8") as file:
-        heads, *rows = list(csv.reader(file))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([[*heads, "protocol"], *([*row, protocol.name] for row in rows)])
 
 
 Row = tuple[str, str, str, float | None, float | None, float | None, float | None, float | None, float | None, int]

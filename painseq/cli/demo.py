@@ -298,7 +298,7 @@ class Demo:
 
     def _pictures(self) -> list[Figure]:
         from painseq.checkpoint import load
-        from painseq.cli.explained_video import explain_video
+        from painseq.cli.explained_video import explanation
         from painseq.report import Figure
 
         model = load(self.out / "lstm" / "best.ckpt")
@@ -311,7 +311,7 @@ class Demo:
             row = max(rows, key=lambda row: float(predictions.probabilities[row, index]))
             clip_id = predictions.clip_ids[row]
             video = self.out / "electrical" / f"{clip_id}.mp4"
-            png = explain_video(model, video, end_s=10.0, class_name="high_pain")
+            png = explanation(model, video, end_s=10.0, class_name="high_pain").picture()
             (self.out / f"gradcam_{name}.png").write_bytes(png)
             truth = predictions.class_names[predictions.truth[row]]
             figures.append(

@@ -18,7 +18,9 @@ class EpochLines(Callback):
         self.start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epoch; validation is in it."""
+        """Log the epoch, once for all processes; validation is in it."""
+        if not trainer.is_global_zero:
+            return
         seconds = time.perf_counter() - self.start
         figures = ", ".join(
             f"{name} {float(trainer.callback_metrics[name]):.4f}"

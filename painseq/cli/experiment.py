@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ from painseq.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.fitting import FitOptions, quiet_lightning
 from painseq.records import PARTS, Manifest
+
+BESIDE_THE_POINT = re.compile(
+    r"\s*(Does not validate against any|Subtypes: |Errors:$|- Expected a <class 'NoneType'>|Given value type: |"
+    r"Given value: (\{|NestedArg))"
+)
+"""What jsonargparse says beside a mistake: the types that a key could have, and all that stands below the key."""
 
 
 class ExperimentCLI(LightningCLI):
@@ -58,7 +65,8 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except (ArgumentError, UnicodeDecodeError) as error:
-            raise PainseqError(f"{error}\n`painseq {self.command} --help` tells every option and key.") from error
+            told = "\n".join(line for line in str(error).splitlines() if not BESIDE_THE_POINT.match(line))
+            raise PainseqError(f"{told}\n`painseq {self.command} --help` tells every option and key.") from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Early stopping, and what the command asks for itself."""
@@ -303,7 +311,7 @@ def shipped(path: Path) -> Path:
     """A configuration file, in the working folder or among those shipped.
 
     Raises:
-        PainseqError: no such file in either place; lists those of its kind.
+        PainseqError: no such file in either place; lists those of its kind, or which kinds there are.
     """
     if path.is_file():
         return path
@@ -311,7 +319,9 @@ def shipped(path: Path) -> Path:
     inside = root.joinpath(*path.parts[1:]) if path.parts[:1] == ("configs",) else root / path
     if inside.is_file():
         return inside
-    known = sorted(f"configs/{file.relative_to(root).as_posix()}" for file in root.rglob("*.yaml"))
+    files = sorted(root.rglob("*.yaml"))
+    alike = [file for file in files if file.parent.name == path.parent.name]
+    known = [file.relative_to(root.parent).as_posix() for file in alike or sorted({file.parent for file in files})]
     raise PainseqError(f"No configuration at {path}. Shipped with painseq: {', '.join(known)}.")
 
 

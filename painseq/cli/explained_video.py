@@ -111,27 +111,6 @@ class Explained:
         }
 
 
-def explain_video(
-    model: PainModel,
-    video: Path,
-    start_s: float = 0.0,
-    end_s: float | None = None,
-    class_name: str | None = None,
-    show_faces: bool = False,
-    locator: Locator | None = None,
-    image_fps: float | None = None,
-) -> bytes:
-    """A span of a video, explained by the methods that suit the model best, as a film strip; see `explanation`.
-
-    Returns:
-        A PNG.
-
-    Raises:
-        PainseqError: no face, an unknown class, an unreadable file.
-    """
-    return explanation(model, video, start_s, end_s, class_name, show_faces, locator, image_fps).picture()
-
-
 def explanation(
     model: PainModel,
     video: Path,

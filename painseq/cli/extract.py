@@ -79,6 +79,13 @@ def extract(argv: Sequence[str]) -> ExtractSummary:
             on_progress=bar,
         )
     log.info("%s", summary)
+    if face.tracks is not None and face.locator.needs_pixels and summary.extracted and not summary.reused_tracks:
+        log.warning(
+            "No clip has a track in %s, so faces were looked for again. A track belongs to a video, a span and a frame "
+            "rate: give `painseq faces` the same configuration, here --data.options.fps %s.",
+            face.tracks,
+            "null" if data.options.fps is None else f"{data.options.fps:g}",
+        )
     if config["json"]:
         sys.stdout.write(json.dumps(summary.to_dict(), indent=2) + "\n")
     told = out / ("run.json" if process.rank == 0 else f"run-{process.rank:03d}.json")

@@ -15,7 +15,7 @@ from painseq.cli.experiment import ExperimentCLI, chosen_parts
 from painseq.cli.progress import progress_of_clips
 from painseq.cli.run_folder import versions, write_json
 from painseq.datamodule import PainDataModule
-from painseq.errors import PainseqError
+from painseq.errors import LocatorUnavailable, PainseqError
 from painseq.faces import FaceCrops
 from painseq.faces.tracks import StoredTrack, TrackFolder
 from painseq.features import ExtractProgress
@@ -117,8 +117,8 @@ def faces(argv: Sequence[str]) -> FacesSummary:
     """Write the tracks as the command line says; a folder that is there already is completed.
 
     Raises:
-        PainseqError: no data set, no face crop; a folder of tracks found otherwise; not one clip could be read, or no
-            face was found in any frame (what was found is kept).
+        PainseqError: no data set, no face crop; a folder of tracks found otherwise; the locator's package or model is
+            not there; not one clip could be read, or no face was found in any frame (what was found is kept).
     """
     cli = ExperimentCLI("faces", argv)
     data, config = cli.datamodule, cli.config
@@ -222,6 +222,8 @@ def _track(manifest: Manifest, clip: Clip, face: FaceCrops, fps: float | None, f
         if not len(track.face):
             end = "its end" if clip.end_s is None else f"{clip.end_s} s"
             raise PainseqError(f"{video} has no frame between {clip.start_s} s and {end}.")
+    except LocatorUnavailable:
+        raise  # No fault of the clip.
     except (PainseqError, OSError) as error:
         reason = str(error).replace(str(video), clip.clip_id)
         for path in (manifest.root, folder.path):

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import json
 import logging
-import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -19,13 +18,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from painseq.cli.evaluation_files import PUBLISHED_AS
+from painseq.cli.recipe import Recipe, read_recipe, shipped_recipes
 from painseq.cli.run_folder import make_run_folder, versions, write_json
 from painseq.errors import PainseqError
 from painseq.evaluation.published import REMARKS, Published, published_rows
 
 if TYPE_CHECKING:
     from painseq.datamodule import PainDataModule
-    from painseq.evaluation import Evaluation, Predictions
+    from painseq.evaluation import Evaluation
     from painseq.records import Part
 
 log = logging.getLogger("painseq")
@@ -37,31 +37,6 @@ FIRST_PHASE = {
     }
 }
 """Recipe -> fits that come first, whose best checkpoints the last fit starts from: folder -> options."""
-
-
-@dataclass(frozen=True)
-class Notes:
-    """A heading of a recipe and what stands under it, as parsed from the comment at its top."""
-
-    heading: str
-    points: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A complete configuration, and what it says of itself.
-
-    Args:
-        name: its file's name without the ending; it decides about phases.
-        path: the YAML.
-        title: the first paragraph of the comment at its top.
-        notes: what the paper states, what had to be chosen, what deviates, what is not to be had.
-    """
-
-    name: str
-    path: Path
-    title: str
-    notes: tuple[Notes, ...]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -83,55 +58,6 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(arguments[:split])
     reproduce(args.recipe, args.root, args.out, arguments[split + 1 :], args.truth)
     return 0
-
-
-def shipped_recipes() -> list[str]:
-    """Names of the recipes in `configs/reproduce`."""
-    import configs
-
-    return sorted(path.stem for path in (Path(configs.__file__).parent / "reproduce").glob("*.yaml"))
-
-
-def read_recipe(name: str) -> Recipe:
-    """A shipped recipe by name, or any by path.
-
-    Raises:
-        PainseqError: there is none.
-    """
-    import configs
-
-    path = Path(name)
-    if name in shipped_recipes():
-        path = Path(configs.__file__).parent / "reproduce" / f"{name}.yaml"
-    elif not path.is_file():
-        raise PainseqError(
-            f"No recipe {name!r}. There are: {', '.join(shipped_recipes())}; or give the path of a YAML."
-        )
-    title, notes = parse_comment(path.read_text(encoding="utf-8"))
-    return Recipe(path.stem, path, title, notes)
-
-
-def parse_comment(text: str) -> tuple[str, tuple[Notes, ...]]:
-    """Title and notes of the comment at the top of a recipe.
-
-    Its paragraphs are parted by a line `#`. The first is the title, the second the commands; every other is a note,
-    whose points, if it has any, begin with `  - `.
-    """
-    comment = re.match(r"(?:#.*\n)*", text)
-    lines = [line.removeprefix("#").removeprefix(" ") for line in (comment.group() if comment else "").splitlines()]
-    paragraphs = [part.splitlines() for part in re.split(r"\n\s*\n", "\n".join(lines)) if part.strip()]
-    notes = []
-    for paragraph in paragraphs[2:]:
-        heading, points = [], []
-        for line in paragraph:
-            if line.startswith("  - "):
-                points.append([line[4:]])
-            elif points:
-                points[-1].append(line.strip())
-            else:
-                heading.append(line.strip())
-        notes.append(Notes(" ".join(heading), tuple(" ".join(point) for point in points)))
-    return " ".join(paragraphs[0]) if paragraphs else "", tuple(notes)
 
 
 def reproduce(
@@ -161,9 +87,10 @@ def reproduce(
     chosen = read_recipe(recipe)
     console = Console()
     console.print(chosen.title, style="bold", markup=False)
-    _claim(out, chosen, root, options)
     job = Job(chosen, root, out, tuple(options), console)
     data = job.data()
+    # Last, so that a wrong folder or missing weights claim nothing for the options that are mended next.
+    _claim(out, chosen, root, options)
     parts = job.run(data, truth)
     evaluations = {part: job.scored(part) for part in parts}
     for part, shown in parts.items():
@@ -238,10 +165,10 @@ class Job:
         return [f"--config={self.recipe.path}", *self.options, f"--data.root={self.root}"]
 
     def data(self) -> PainDataModule:
-        """The data set as the recipe and the options say.
+        """The data set as the recipe and the options say, its clips found.
 
         Raises:
-            PainseqError: the recipe names none.
+            PainseqError: the recipe names none; none of its clips lies in `root`.
         """
         from painseq.cli.experiment import ExperimentCLI
         from painseq.datamodule import PainDataModule
@@ -249,6 +176,7 @@ class Job:
         data = ExperimentCLI("evaluate", self.common).datamodule
         if not isinstance(data, PainDataModule):
             raise PainseqError(f"{self.recipe.path} names no data set.")
+        data.manifest  # noqa: B018
         return data
 
     def run(self, data: PainDataModule, truth: Path | None) -> dict[Part, bool]:
@@ -283,6 +211,7 @@ class Job:
             PainseqError: the truth is hidden.
         """
         from painseq.evaluation import read_predictions, score
+        from painseq.evaluation.predictions import joined
 
         folds = sorted(self.out.glob("fold*"), key=lambda folder: int(folder.name.removeprefix("fold")))
         predictions = joined([read_predictions(f / part / "predictions.csv") for f in folds or [self.out]])
@@ -343,30 +272,6 @@ class Job:
     def _told(self, command: str, args: list[str]) -> list[str]:
         self.console.print(f"$ painseq {command} {shlex.join(args)}", style="dim", soft_wrap=True, markup=False)
         return args
-
-
-def joined(several: Sequence[Predictions]) -> Predictions:
-    """Predictions of folds, whose clips are all different, as one."""
-    import dataclasses
-
-    import numpy as np
-
-    first = several[0]
-    if len(several) == 1:
-        return first
-    return dataclasses.replace(
-        first,
-        clip_ids=tuple(clip for each in several for clip in each.clip_ids),
-        subject_ids=tuple(subject for each in several for subject in each.subject_ids),
-        truth=np.concatenate([each.truth for each in several]),
-        label=np.concatenate([each.label for each in several]),
-        probabilities=np.concatenate([each.probabilities for each in several]),
-        frames=np.concatenate([each.frames for each in several]),
-        faceless=np.concatenate([each.faceless for each in several]),
-        votes=None
-        if first.votes is None
-        else np.concatenate([each.votes for each in several if each.votes is not None]),
-    )
 
 
 def beside(data: str, part: Part) -> list[Published]:

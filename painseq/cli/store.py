@@ -160,8 +160,9 @@ def _check(store: FeatureStore, trust: Sequence[str], as_json: bool) -> int:
         for problem in problems:
             sys.stdout.write(f"{problem.file} {problem.what}. {problem.repair}\n")
         pending = f", {len(store.pending)} of them in no shard yet" if store.pending else ""
+        shards = "1 shard" if len(store.digests) == 1 else f"{len(store.digests)} shards"
         sys.stdout.write(
-            f"{store.path}: {len(store)} clips{pending}, {len(store.digests)} shards of {store.shard_bytes} bytes: "
+            f"{store.path}: {len(store)} clips{pending}, {shards} of {store.shard_bytes} bytes: "
             f"{f'problems: {len(problems)}' if problems else 'everything is as it was written'}.\n"
         )
     return 1 if problems else 0

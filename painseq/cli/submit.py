@@ -16,7 +16,8 @@ from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions
 from painseq.evaluation.predictions import SUM_TOLERANCE
 from painseq.evaluation.value_predictions import holds_values
-from painseq.labels import NATIVE, label_scheme
+from painseq.label_tables import NATIVE
+from painseq.labels import label_scheme
 
 log = logging.getLogger("painseq")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from painseq.evaluation.metrics import Scores, confusion_matrix, scores_of
-from painseq.evaluation.predictions import UNKNOWN, Predictions
+from painseq.evaluation.predictions import Predictions
+from painseq.evaluation.rows import UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.evaluation.intervals import FEW_SUBJECTS
-from painseq.evaluation.predictions import UNKNOWN, Predictions
+from painseq.evaluation.predictions import Predictions
+from painseq.evaluation.rows import UNKNOWN
 from painseq.evaluation.value_predictions import ValuePredictions
 
 

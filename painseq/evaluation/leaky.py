@@ -21,9 +21,9 @@ def marked(name: str) -> str:
     return name if LEAKY in name else f"{name} ({LEAKY})"
 
 
-def mark(path: Path) -> None:
-    """Give a CSV a last column that says LEAKY in each row, so that no later command takes it for an honest one."""
+def mark(path: Path, column: str = COLUMN, cell: str = LEAKY) -> None:
+    """Give a CSV a last column with the same word in each row, so that no later command takes it for an honest one."""
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([[*head, COLUMN], *([*row, LEAKY] for row in rows)])
+        csv.writer(file).writerows([[*head, column], *([*row, cell] for row in rows)])

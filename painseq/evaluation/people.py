@@ -12,7 +12,8 @@ import numpy as np
 from painseq.errors import PainseqError
 from painseq.evaluation.counts import faceless_share
 from painseq.evaluation.metrics import accuracy, balanced_accuracy, confusion_matrix
-from painseq.evaluation.predictions import UNKNOWN, Predictions, read_rows
+from painseq.evaluation.predictions import Predictions
+from painseq.evaluation.rows import UNKNOWN, read_rows
 from painseq.records import SEXES, Clip, check_person
 
 

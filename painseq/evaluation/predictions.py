@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
-
-UNKNOWN = -1
-"""Stands in `truth` for a hidden label, in `label` for no prediction, in `frames` and `faceless` for an unknown
-count."""
+from painseq.evaluation.rows import UNKNOWN, check_ids, check_new, count_in, numbers_in, read_rows
 
 FILE = "predictions.csv"
 """How painseq calls a file of predictions; its folder then tells which."""
@@ -175,6 +171,24 @@ class Predictions:
         return "" if index == UNKNOWN else self.class_names[index]
 
 
+def joined(several: Sequence[Predictions]) -> Predictions:
+    """Predictions of folds, whose clips are all different, as one."""
+    first = several[0]
+    return dataclasses.replace(
+        first,
+        clip_ids=tuple(clip_id for each in several for clip_id in each.clip_ids),
+        subject_ids=tuple(subject_id for each in several for subject_id in each.subject_ids),
+        truth=np.concatenate([each.truth for each in several]),
+        label=np.concatenate([each.label for each in several]),
+        probabilities=np.concatenate([each.probabilities for each in several]),
+        frames=np.concatenate([each.frames for each in several]),
+        faceless=np.concatenate([each.faceless for each in several]),
+        votes=None
+        if first.votes is None
+        else np.concatenate([each.votes for each in several if each.votes is not None]),
+    )
+
+
 def named(path: Path) -> str:
     """What the predictions of a file are called in tables: by the file, but `predictions.csv` by its folder."""
     return path.resolve().parent.name if path.name == FILE else path.stem
@@ -275,33 +289,6 @@ def read_truth(path: Path) -> dict[str, str]:
     return truth
 
 
-def read_rows(path: Path, required: set[str]) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    """Rows with their line numbers, and the columns in order; every row has a text in every column."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ())
-            missing = required - set(columns)
-            if missing:
-                raise PainseqError(
-                    f"{path}, line 1: missing columns: {', '.join(sorted(missing))}. Columns found: "
-                    f"{', '.join(columns) or 'none'}. Columns are parted by commas."
-                )
-            doubled = [name for name, count in Counter(columns).items() if count > 1]
-            if doubled:
-                raise PainseqError(f"{path}, line 1: column {doubled[0]!r} appears more than once.")
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise PainseqError(
-                        f"{path}, line {reader.line_num}: not {len(columns)} cells, as in the first line."
-                    )
-                rows.append((reader.line_num, row))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PainseqError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from error
-    return rows, columns
-
-
 def _names_found(rows: Sequence[tuple[int, Mapping[str, str]]]) -> tuple[tuple[str, ...], bool]:
     """Class names among labels and truths, and whether their order is known."""
     found = {row[column].strip() for _, row in rows for column in ("truth", "label") if column in row} - {""}
@@ -326,56 +313,6 @@ def _index(name: str, names: Sequence[str], what: str) -> int:
 
 def _optional_index(cell: str, names: Sequence[str], what: str) -> int:
     return _index(cell, names, what) if cell.strip() else UNKNOWN
-
-
-def check_ids(clip_ids: Sequence[str], subject_ids: Sequence[str]) -> None:
-    """Refuse predictions of clips or subjects without a name, or of a clip twice; n names each."""
-    for clip_id, subject_id in zip(clip_ids, subject_ids, strict=True):
-        if not clip_id or not subject_id:
-            raise PainseqError(f"Predictions: clip {clip_id!r} of subject {subject_id!r} lacks a name.")
-    twice = [clip_id for clip_id, count in Counter(clip_ids).items() if count > 1]
-    if twice:
-        raise PainseqError(f"Predictions: clip {twice[0]!r} appears more than once.")
-
-
-def check_new(row: Mapping[str, str], line: int, seen: dict[str, int]) -> None:
-    """Refuse a row whose clip or subject has no name, or whose clip was `seen` in another line; it is, after this."""
-    clip_id = row["clip_id"]
-    if not clip_id or not row["subject_id"]:
-        raise PainseqError("clip_id and subject_id must not be empty.")
-    if clip_id in seen:
-        raise PainseqError(f"clip {clip_id!r} is already in line {seen[clip_id]}.")
-    seen[clip_id] = line
-
-
-def numbers_in(row: Mapping[str, str], columns: Sequence[str]) -> list[float]:
-    """Cells as numbers, NaN for an empty or missing one.
-
-    Raises:
-        PainseqError: a cell that is no number.
-    """
-    values = []
-    for column in columns:
-        cell = row.get(column, "").strip()
-        try:
-            values.append(float(cell) if cell else np.nan)
-        except ValueError as error:
-            raise PainseqError(f"{column} is {cell!r}, not a number.") from error
-    return values
-
-
-def count_in(row: Mapping[str, str], column: str) -> int:
-    """A cell as a number of frames, `UNKNOWN` for an empty or missing one.
-
-    Raises:
-        PainseqError: a cell that is no whole number.
-    """
-    cell = row.get(column, "").strip()
-    if not cell:
-        return UNKNOWN
-    if not cell.isdecimal():
-        raise PainseqError(f"{column} is {cell!r}, not a whole number of frames.")
-    return int(cell)
 
 
 def _problem(label: int, probabilities: NDArray[np.float64]) -> str | None:

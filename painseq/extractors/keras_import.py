@@ -53,7 +53,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         import h5py
     except ImportError as error:
         raise PainseqError(
-            f"Reading {path} needs h5py, which is not installed: pip install 'painseq[keras-import]'."
+            f"Reading {path} needs h5py, which is not installed. In painseq's folder: pip install -e '.[keras-import]'."
         ) from error
     try:
         if path.suffix == ".keras":

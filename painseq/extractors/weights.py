@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import re
 import zipfile
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from painseq.errors import PainseqError
 from painseq.extractors.extractor import Extractor
+from painseq.files import write_atomically
 from painseq.spec import Spec, build
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras")
@@ -58,7 +58,10 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     if address is None:
         path, name = Path(source).expanduser(), source
         if not path.is_file():
-            raise PainseqError(f"No weights file at {path}.")
+            raise PainseqError(
+                f"No weights file at {path}. Put it there, or name another (an extractor's: "
+                "--model.extractor.init_args.weights FILE). README.md tells how to have ImageNet's of VGG16."
+            )
     else:
         from painseq.download import fetch
 
@@ -303,21 +306,3 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     write_atomically(path, safetensors.torch.save(contiguous, dict(metadata)))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all, also when the process is killed or the power fails.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written; nothing is left behind then.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

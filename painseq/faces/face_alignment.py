@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.errors import PainseqError
+from painseq.errors import LocatorUnavailable, PainseqError
 from painseq.faces.locator import Face, Locator
 from painseq.spec import Spec
 
@@ -71,15 +71,15 @@ class FaceAlignment(Locator):
         try:
             import face_alignment
         except ImportError as error:
-            raise PainseqError(
+            raise LocatorUnavailable(
                 f"The locator FaceAlignment needs the package face-alignment: {error}. "
-                "Install it: pip install 'painseq[face-alignment]'."
+                "Install it, in painseq's folder: pip install -e '.[face-alignment]'."
             ) from error
         try:
             return face_alignment.FaceAlignment(
                 face_alignment.LandmarksType.TWO_D, device=self.device, face_detector=self.detector, compile=False
             )
         except OSError as error:
-            raise PainseqError(
+            raise LocatorUnavailable(
                 f"face-alignment cannot fetch its weights: {error}. Put them into $TORCH_HOME/hub/checkpoints by hand."
             ) from error

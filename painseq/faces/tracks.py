@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.numpy import save
 
 from painseq.errors import PainseqError
 from painseq.faces.track import FaceTrack
+from painseq.files import write_atomically
 from painseq.spec import Spec, difference, digest
 from painseq.video import video_digest
 
@@ -62,7 +62,7 @@ class TrackFolder:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         content = {"format": FORMAT, "tracking": self.tracking}
-        _write_atomically(self.path / _INDEX, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.path / _INDEX, (json.dumps(content, indent=2) + "\n").encode())
 
     def check(self) -> None:
         """Compare the folder's tracking with this one.
@@ -122,7 +122,7 @@ class TrackFolder:
         if face.landmarks is not None:
             tensors["landmarks"] = face.landmarks
         contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        _write_atomically(place, save(contiguous, {"format": str(FORMAT), "located": str(track.located)}))
+        write_atomically(place, save(contiguous, {"format": str(FORMAT), "located": str(track.located)}))
 
     def read(self, place: Path, times_s: NDArray[np.float64] | None = None) -> StoredTrack:
         """A track written before.
@@ -157,16 +157,3 @@ class TrackFolder:
                 f"The track {place} is of {count} frames, not of the video's {len(times_s)} at their times. {_AGAIN}"
             )
         return StoredTrack(face, located)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    # The name is always the same, so that what a killed run left here is written over by the next.
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from painseq.download import fetch, sha256_of
-from painseq.errors import PainseqError
+from painseq.errors import LocatorUnavailable, PainseqError
 from painseq.faces.locator import Face, Locator
 from painseq.spec import Spec
 
@@ -95,17 +95,22 @@ class YuNet(Locator):
         try:
             import cv2
         except ImportError as error:
-            raise PainseqError(
+            raise LocatorUnavailable(
                 f"OpenCV cannot be imported: {error}. Where a shared library such as libGL is missing, install it "
                 "(Debian: apt install libgl1 libglib2.0-0) or replace opencv-python by opencv-python-headless."
             ) from error
-        path = fetch(URL, SHA256) if self.model is None else self._given()
+        try:
+            path = fetch(URL, SHA256) if self.model is None else self._given()
+        except PainseqError as error:
+            raise LocatorUnavailable(str(error)) from error
         level = cv2.utils.logging.getLogLevel()
         # OpenCV 5 warns at each load that its new engine has no targets to choose from; nobody chose one.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
             return cv2.FaceDetectorYN.create(str(path), "", (320, 320), self.min_score)
         except cv2.error as error:
-            raise PainseqError(f"OpenCV {cv2.__version__} cannot load {path} as a YuNet model: {error}") from error
+            raise LocatorUnavailable(
+                f"OpenCV {cv2.__version__} cannot load {path} as a YuNet model: {error}"
+            ) from error
         finally:
             cv2.utils.logging.setLogLevel(level)

@@ -219,8 +219,9 @@ def extract(
 
     Raises:
         PainseqError: the store there is of another pipeline; crop and extractor differ in size; the disk is full; a
-            clip failed and `strict`; at the end: not one clip could be read, or no face was found in any frame (the
-            store is kept; of several processes, which have a share each, only a warning comes of it).
+            clip failed and `strict`; the locator's package or model is not there; at the end: not one clip could be
+            read, or no face was found in any frame (the store is kept; of several processes, which have a share each,
+            only a warning comes of it).
     """
     if faces.size_px != extractor.input_size_px:
         raise PainseqError(

@@ -12,9 +12,9 @@ from typing import Any, Literal, Self, get_args
 
 from painseq.errors import PainseqError
 from painseq.extractors.extractor import NOT_IDENTITY
-from painseq.extractors.weights import write_atomically
 from painseq.faces import FaceCrops
 from painseq.features.clip_file import Dtype, Row, Shard, rows_in
+from painseq.files import write_atomically
 from painseq.spec import Spec, difference, digest
 
 FORMAT = 2

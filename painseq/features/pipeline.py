@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from painseq.errors import PainseqError
+from painseq.errors import LocatorUnavailable, PainseqError
 from painseq.extractors import Pixels
 from painseq.faces import CropChunk, FaceCrops
 from painseq.features.clip_file import UnfitFeatures
@@ -176,7 +176,11 @@ class Digests:
 def read_clip(
     job: Job, faces: FaceCrops, fps: float | None, digests: Digests, state: Callable[[str, str], State]
 ) -> Iterator[tuple[Job, CropChunk] | ClipEnd]:
-    """A clip's crops, if the store lacks it; always one `ClipEnd`."""
+    """A clip's crops, if the store lacks it; always one `ClipEnd`.
+
+    Raises:
+        LocatorUnavailable: nothing can find a face in this clip or in any other.
+    """
     clip = job.clip
     frames = 0
     try:
@@ -191,6 +195,8 @@ def read_clip(
             yield job, chunk
         if not frames:
             raise no_frame(job.video, clip.start_s, clip.end_s)
+    except LocatorUnavailable:
+        raise  # No fault of the clip.
     except (PainseqError, OSError) as error:
         # Stores are shared, and say nothing of where the data lie.
         root = str(job.video).removesuffix(clip.video)

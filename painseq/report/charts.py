@@ -78,10 +78,9 @@ def interval_curves(
     curves: Mapping[str, Curve],
     x_label: str,
     y_label: str,
-    reference: float | None = None,
-    reference_name: str = "chance",
+    chance: float | None = None,
 ) -> bytes:
-    """Lines with their intervals, such as a score by the number of subjects; a dotted line at `reference`."""
+    """Lines with their intervals, such as a score by the number of subjects; a dotted line at `chance`."""
     with style():
         canvas, axes = new_canvas(5.6, 3.3)
         handles = []
@@ -102,14 +101,14 @@ def interval_curves(
                 ends = np.stack([np.asarray(low, np.float64), np.asarray(high, np.float64)])
                 axes.vlines(places, *ends, color=color, linewidth=1, alpha=0.8)
                 axes.fill_between(places, *ends, color=color, alpha=0.1, linewidth=0)
-        if reference is not None:
-            handles.append(axes.axhline(reference, color=INK, linestyle=":", linewidth=1))
+        if chance is not None:
+            handles.append(axes.axhline(chance, color=INK, linestyle=":", linewidth=1))
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         ticks = sorted({float(place) for x, *_ in curves.values() for place in np.ravel(x)})
         if 1 < len(ticks) <= 8:
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        legend(axes, handles, [*curves, *([] if reference is None else [reference_name])])
+        legend(axes, handles, [*curves, *([] if chance is None else ["chance"])])
         return svg(canvas)
 
 

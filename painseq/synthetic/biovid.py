@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 from painseq.errors import PainseqError
 from painseq.synthetic.clips import ClipJob, draw_subject, rng_of
 from painseq.synthetic.scars import Scar, duplicate_clip, pick_clips, short_clip, truncated_video
-from painseq.synthetic.writing import OnProgress, check_counts, write_dataset, write_table
+from painseq.synthetic.writing import OnProgress, check_counts, read_table, write_dataset, write_table
 
 DATA_SET = 0
 CLIP_S = 5.5
@@ -178,7 +177,7 @@ def _scar(root: Path, jobs: list[ClipJob], picked: list[ClipJob]) -> list[Scar]:
 
 def disagreeing_label(root: Path, job: ClipJob) -> Scar:
     """samples.csv gives a clip another class than its name does."""
-    rows = _read_samples(root)
+    rows = read_table(root / "samples.csv", "\t")
     level = (LEVELS.index(job.label) + 1) % len(LEVELS)
     for row in rows:
         if row[-1] == job.clip_id:
@@ -189,12 +188,7 @@ def disagreeing_label(root: Path, job: ClipJob) -> Scar:
 
 def trailing_blanks(root: Path) -> Scar:
     """Names in samples.csv end in blanks."""
-    rows = [[*row[:-1], f"{row[-1]}  "] for row in _read_samples(root)]
+    rows = [[*row[:-1], f"{row[-1]}  "] for row in read_table(root / "samples.csv", "\t")]
     rows = [[row[0], f"{row[1]} ", *row[2:]] for row in rows]
     write_table(root / "samples.csv", COLUMNS, rows, "\t")
     return Scar("trailing_blanks", "subject_name and sample_name end in blanks", ("samples.csv",))
-
-
-def _read_samples(root: Path) -> list[list[str]]:
-    with (root / "samples.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file, delimiter="\t"))[1:]

@@ -149,6 +149,12 @@ def write_table(path: Path, columns: list[str], rows: Sequence[Sequence[object]]
     staged.replace(path)
 
 
+def read_table(path: Path, delimiter: str = ",") -> list[list[str]]:
+    """The rows of a table below its columns' names."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file, delimiter=delimiter))[1:]
+
+
 def _mark(root: Path, plan: Mapping[str, object], seed: int) -> bool:
     """Claim an empty folder (true), or find that the same data set was begun in it."""
     marker = root / MARKER

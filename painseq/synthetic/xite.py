@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from painseq.errors import PainseqError
 from painseq.synthetic.clips import ClipJob, Drawing, rng_of
 from painseq.synthetic.expression import Stimulus
 from painseq.synthetic.scars import Scar, pick_clips
-from painseq.synthetic.writing import OnProgress, check_counts, write_dataset, write_table
+from painseq.synthetic.writing import OnProgress, check_counts, read_table, write_dataset, write_table
 
 DATA_SET = 4
 LABELS = tuple(range(-6, 7))
@@ -146,18 +145,13 @@ def _scar(root: Path, picked: list[ClipJob]) -> list[Scar]:
 
 def segment_without_label(root: Path, job: ClipJob) -> Scar:
     """A segment that the table does not list."""
-    rows = [row for row in _read_labels(root) if row[0] != job.name]
+    rows = [row for row in read_table(root / "labels.csv") if row[0] != job.name]
     write_table(root / "labels.csv", COLUMNS, rows)
     return Scar("segment_without_label", f"labels.csv does not list {job.name}", (f"{job.item}.mp4",))
 
 
 def unknown_label(root: Path, job: ClipJob) -> Scar:
     """A label that the data set does not have."""
-    rows = [[segment, "9" if segment == job.name else label] for segment, label in _read_labels(root)]
+    rows = [[segment, "9" if segment == job.name else label] for segment, label in read_table(root / "labels.csv")]
     write_table(root / "labels.csv", COLUMNS, rows)
     return Scar("unknown_label", f"labels.csv says 9 of {job.name}", ("labels.csv",))
-
-
-def _read_labels(root: Path) -> list[list[str]]:
-    with (root / "labels.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))[1:]

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,16 @@ def test_a_second_run_searches_nothing_and_its_tracks_are_taken(painseq, options
     assert next(iter(face.clip(manifest.path(manifest.clips[0]), fps=3))).reused_track
 
 
+def test_extracting_with_tracks_of_another_frame_rate_tells_that_none_serves(painseq, options, tmp_path, monkeypatch):
+    monkeypatch.setattr("painseq.faces.Sidecar.needs_pixels", True)
+    assert painseq("faces", *options).code == 0
+    tracks = ["--data.options.face.init_args.tracks", tmp_path / "tracks"]
+    same = painseq("extract", *options[:-1], tmp_path / "same", *tracks)
+    assert same.code == 0 and "25 clips from disk" in same.log and "No clip has a track" not in same.log
+    other = painseq("extract", *options[:-1], tmp_path / "other", *tracks, "--data.options.fps", "2")
+    assert other.code == 0 and "No clip has a track in" in other.log and "--data.options.fps 2" in other.log
+
+
 def test_a_corrupt_clip_is_counted_and_tried_again(painseq, options, data, tmp_path):
     broken = sorted(data.rglob("*.mp4"))[3]
     whole = broken.read_bytes()
@@ -146,3 +157,10 @@ def test_no_clip_that_can_be_read_and_no_face_at_all_are_errors(painseq, options
         sidecar.write_bytes(b"")
     unread = painseq("faces", *options)
     assert unread.code == 1 and "Not one of 25 clips could be read" in unread.err
+
+
+def test_a_locator_that_is_not_installed_ends_the_run(painseq, options, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "face_alignment", None)
+    said = painseq("faces", *options, "--data.options.face.init_args.locator", "painseq.faces.FaceAlignment")
+    assert said.code == 1 and "painseq faces: The locator FaceAlignment needs the package" in said.err
+    assert not (tmp_path / "tracks" / "faces.csv").exists()

@@ -19,7 +19,9 @@ from painseq.checkpoint import read_checkpoint
 from painseq.cli.experiment import ExperimentCLI
 from painseq.cli.fit import fit
 from painseq.cli.run_folder import read_history
-from painseq.datamodule import DataOptions, FrameWindow, PainDataModule
+from painseq.data_options import DataOptions
+from painseq.datamodule import PainDataModule
+from painseq.datasets import FrameWindow
 from painseq.extractors import VGG16, TimmBackbone, read_weights, save_weights
 from painseq.features import FeatureStore
 from painseq.records import Clip, Manifest

@@ -51,6 +51,7 @@ def test_an_unknown_command_is_told_with_those_there_are(painseq):
     [
         (LeakError("S01 is on both sides."), 1, "painseq submit: S01 is on both sides.\n"),
         (KeyboardInterrupt(), 130, "painseq submit: interrupted."),
+        (OSError(28, "No space left", "/tmp/x", None, "run/a.ckpt"), 1, "painseq submit: No space left: run/a.ckpt\n"),
     ],
 )
 def test_errors_for_people_and_interrupts_are_one_message(painseq, monkeypatch, error, code, text):

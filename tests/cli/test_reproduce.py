@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from painseq.cli.reproduce import beside, main, parse_comment, read_recipe, shipped_recipes
+from painseq.cli.recipe import parse_comment, read_recipe, shipped_recipes
+from painseq.cli.reproduce import beside, main
 from painseq.errors import PainseqError
 from painseq.evaluation import read_predictions
 from painseq.evaluation.published import AI4PAIN, BIOVID
@@ -87,6 +88,15 @@ def test_other_options_in_the_same_folder_are_refused(finished, painseq):
     out, call, options = finished
     said = painseq(*call, "--out", out, *options, "--seed_everything", "1")
     assert said.code == 1 and "holds another reproduction: options differ" in said.err
+
+
+def test_a_wrong_root_or_missing_weights_claim_no_folder(painseq, electrical, tmp_path):
+    out = tmp_path / "out"
+    no_weights = painseq("reproduce", "prajod2024_lstm", "--root", electrical, "--out", out)
+    assert no_weights.code == 1 and "No weights file at weights/heat_vgg16.h5" in no_weights.err and not out.exists()
+    options = ["--", "--model.extractor.init_args.weights", "null"]
+    no_data = painseq("reproduce", "prajod2024_lstm", "--root", tmp_path / "none", "--out", out, *options)
+    assert no_data.code == 1 and "No AI4Pain data at" in no_data.err and not out.exists()
 
 
 def test_what_was_interrupted_goes_on(copied, painseq):

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from data_modules import AI4Pain
-from painseq.datamodule import DataOptions, SplitOptions
+from painseq.data_options import DataOptions
 from painseq.errors import LeakError, PainseqError
 from painseq.faces import FaceCrops, FullFrame
+from painseq.protocols import SplitOptions
 
 OFFICIAL = SplitOptions(protocol="official")
 

@@ -11,13 +11,13 @@ from PIL import Image
 
 from data_modules import BioVid
 from data_modules.biovid import LABELS, LOW_EXPRESSIVE, TRAINING, VALIDATION, disagreeing_rows, read_samples
-from painseq.datamodule import DataOptions
+from painseq.data_options import DataOptions
 from painseq.errors import PainseqError
 from painseq.faces import Face, FaceCrops, Locator
 from painseq.faces.tracks import TrackFolder
 from painseq.features import FeatureStore
-from painseq.labels import SCHEMES
-from painseq.splits import SplitOptions
+from painseq.label_tables import SCHEMES
+from painseq.protocols import SplitOptions
 from painseq.video import open_video
 
 NAMES = ("071309_w_21", "082414_m_64")

@@ -10,7 +10,7 @@ from data_modules import UNBC, XITE, MIntPAIN
 from painseq.cli.evaluate import evaluate
 from painseq.cli.extract import extract
 from painseq.cli.fit import fit
-from painseq.datamodule import DataOptions
+from painseq.data_options import DataOptions
 from painseq.synthetic import MIntPAINPlan, UNBCPlan, XITEPlan, write_mintpain, write_unbc, write_xite
 
 pytestmark = pytest.mark.usefixtures("one_thread")

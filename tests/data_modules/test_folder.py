@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_modules import Folder
-from painseq.datamodule import DataOptions
+from painseq.data_options import DataOptions
 from painseq.errors import PainseqError
 from painseq.synthetic import FolderPlan, write_folder
 

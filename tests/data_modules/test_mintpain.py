@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from data_modules import MIntPAIN
-from painseq.datamodule import DataOptions
+from painseq.data_options import DataOptions
 from painseq.errors import PainseqError
-from painseq.labels import SCHEMES
+from painseq.label_tables import SCHEMES
 
 FIVE = DataOptions(labels="five")
 

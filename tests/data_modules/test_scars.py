@@ -14,7 +14,7 @@ import pytest
 
 from data_modules import UNBC, AI4Pain, BioVid, Folder, MIntPAIN
 from painseq.cli import main
-from painseq.datamodule import DataOptions
+from painseq.data_options import DataOptions
 from painseq.records import Clip
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_modules import UNBC
 from data_modules.unbc import find_sequences, pspi_disagreements, pspi_of, read_facs
-from painseq.datamodule import DataOptions
+from painseq.data_options import DataOptions
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops, FullFrame
 

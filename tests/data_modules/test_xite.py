@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from data_modules import XITE
-from painseq.datamodule import DataOptions
+from painseq.data_options import DataOptions
 from painseq.errors import PainseqError
-from painseq.labels import SCHEMES
+from painseq.label_tables import SCHEMES
 
 FOUR = DataOptions(labels="heat_four")
 LABELS = ["0", "1", "2", "3", "-1", "-2", "-3", "4", "5", "6", "-4", "-5", "-6"]

@@ -12,25 +12,14 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from data_modules import AI4Pain
 from painseq.classifier import PainClassifier
-from painseq.datamodule import DataOptions, SplitOptions
+from painseq.data_options import DataOptions
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import Predictions, score
-from painseq.evaluation.audit import (
-    CLIP_FOLDS,
-    FRAME_FOLDS,
-    STATISTICS,
-    SUBJECT_FOLDS,
-    audit_items,
-    audit_of,
-    by_vote,
-    fit_protocol,
-    folds_of,
-    groups_of,
-    overlap,
-    protocols_of,
-)
+from painseq.evaluation.audit import CLIP_FOLDS, FRAME_FOLDS, STATISTICS, SUBJECT_FOLDS, audit_of, by_vote, protocols_of
+from painseq.evaluation.audit_folds import audit_items, fit_protocol, folds_of, groups_of, overlap
 from painseq.fitting import FitOptions
 from painseq.heads import LSTM, FrameANN
+from painseq.protocols import SplitOptions
 
 PROTOCOLS = (FRAME_FOLDS, CLIP_FOLDS, SUBJECT_FOLDS)
 

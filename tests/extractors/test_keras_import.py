@@ -122,5 +122,5 @@ def test_a_zip_of_something_else(tmp_path):
 
 def test_without_h5py_the_error_says_what_to_install(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(PainseqError, match=r"painseq\[keras-import\]"):
+    with pytest.raises(PainseqError, match=r"pip install -e '\.\[keras-import\]'"):
         read_weights(str(made / "flat.h5"))

@@ -12,7 +12,8 @@ from torch import nn
 import painseq.download
 from painseq.errors import PainseqError
 from painseq.extractors import VGG16, TimmBackbone, is_public, load_into, read_weights, rebuild, save_weights
-from painseq.extractors.weights import write_atomically, write_safetensors
+from painseq.extractors.weights import write_safetensors
+from painseq.files import write_atomically
 
 SHA256 = "0" * 63 + "a"
 

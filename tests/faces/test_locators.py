@@ -102,7 +102,7 @@ def test_face_alignment_identity_leaves_out_the_device():
 
 def test_face_alignment_that_is_not_installed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "face_alignment", None)
-    with pytest.raises(PainseqError, match=r"painseq\[face-alignment\]"):
+    with pytest.raises(PainseqError, match=r"pip install -e '\.\[face-alignment\]'"):
         FaceAlignment().locate(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1), Path("a.mp4"))
 
 

@@ -3,15 +3,16 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from painseq.errors import PainseqError
+from painseq.errors import LocatorUnavailable, PainseqError
 from painseq.extractors import Pixels
-from painseq.faces import FaceCrops, FullFrame
+from painseq.faces import CropChunk, FaceCrops, FullFrame
 from painseq.features import ExtractProgress, FeatureStore, clip_features, extract, pipeline, pipeline_spec
 from painseq.features.network import choose_precision, has_bf16
 from painseq.features.processes import Process
@@ -127,6 +128,22 @@ def test_no_face_in_any_frame(faces, extractor, videos, tmp_path):
 def test_nothing_readable(faces, extractor, videos, tmp_path):
     with pytest.raises(PainseqError, match=r"Not one of 2 clips could be extracted.*s0/clip 0: .*no face at all"):
         run(videos("no face at all", ""), faces, extractor, tmp_path / "s")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_locator_that_is_not_there_ends_the_run_at_the_first_clip(
+    faces, extractor, videos, tmp_path, monkeypatch, workers
+):
+    def missing(*args: object) -> Iterator[CropChunk]:
+        raise LocatorUnavailable("its package is not installed")
+
+    told: list[ExtractProgress] = []
+    manifest = videos("5", "5", "5")
+    with monkeypatch.context() as patched, pytest.raises(LocatorUnavailable, match="not installed"):
+        patched.setattr(type(faces), "clip", missing)
+        run(manifest, faces, extractor, tmp_path / "s", workers=workers, on_progress=told.append)
+    assert not any(progress.outcome for progress in told) and not FeatureStore(tmp_path / "s").failed
+    assert run(manifest, faces, extractor, tmp_path / "s").extracted == 3
 
 
 def test_overflow_of_float16_is_a_failed_clip(faces, extractor, videos, tmp_path, monkeypatch):
@@ -403,7 +420,7 @@ import re, sys
 from pathlib import Path
 import torch
 from painseq.extractors import Pixels
-from painseq.faces import FaceCrops, FullFrame
+from painseq.faces import CropChunk, FaceCrops, FullFrame
 from painseq.features import extract
 from painseq.records import Clip, Manifest
 torch.set_num_threads(1)

@@ -100,7 +100,7 @@ def test_curves_take_missing_intervals_and_gaps():
     for text in ("_one", "two", "chance", "subjects", "score", "1", "2", "4"):
         assert text in shown
     assert "chance" not in texts(interval_curves({"two": ([1], [0.5], None, None)}, "x", "y"))
-    assert "no difference" in texts(interval_curves({}, "x", "y", 0.0, "no difference"))
+    assert "chance" in texts(interval_curves({}, "x", "y", 0.0))
 
 
 def test_rows_without_a_value_or_an_interval_are_named():

@@ -1,0 +1,83 @@
+"""The recipes of `configs/reproduce`: complete configurations, and what they say of themselves."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from painseq.errors import PainseqError
+
+
+@dataclass(frozen=True)
+class Notes:
+    """A heading of a recipe and what stands under it, as parsed from the comment at its top."""
+
+    heading: str
+    points: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A complete configuration, and what it says of itself.
+
+    Args:
+        name: its file's name without the ending; it decides about phases.
+        path: the YAML.
+        title: the first paragraph of the comment at its top.
+        notes: what the paper states, what had to be chosen, what deviates, what is not to be had.
+    """
+
+    name: str
+    path: Path
+    title: str
+    notes: tuple[Notes, ...]
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes in `configs/reproduce`."""
+    import configs
+
+    return sorted(path.stem for path in (Path(configs.__file__).parent / "reproduce").glob("*.yaml"))
+
+
+def read_recipe(name: str) -> Recipe:
+    """A shipped recipe by name, or any by path.
+
+    Raises:
+        PainseqError: there is none.
+    """
+    import configs
+
+    path = Path(name)
+    if name in shipped_recipes():
+        path = Path(configs.__file__).parent / "reproduce" / f"{name}.yaml"
+    elif not path.is_file():
+        raise PainseqError(
+            f"No recipe {name!r}. There are: {', '.join(shipped_recipes())}; or give the path of a YAML."
+        )
+    title, notes = parse_comment(path.read_text(encoding="utf-8"))
+    return Recipe(path.stem, path, title, notes)
+
+
+def parse_comment(text: str) -> tuple[str, tuple[Notes, ...]]:
+    """Title and notes of the comment at the top of a recipe.
+
+    Its paragraphs are parted by a line `#`. The first is the title, the second the commands; every other is a note,
+    whose points, if it has any, begin with `  - `.
+    """
+    comment = re.match(r"(?:#.*\n)*", text)
+    lines = [line.removeprefix("#").removeprefix(" ") for line in (comment.group() if comment else "").splitlines()]
+    paragraphs = [part.splitlines() for part in re.split(r"\n\s*\n", "\n".join(lines)) if part.strip()]
+    notes = []
+    for paragraph in paragraphs[2:]:
+        heading, points = [], []
+        for line in paragraph:
+            if line.startswith("  - "):
+                points.append([line[4:]])
+            elif points:
+                points[-1].append(line.strip())
+            else:
+                heading.append(line.strip())
+        notes.append(Notes(" ".join(heading), tuple(" ".join(point) for point in points)))
+    return " ".join(paragraphs[0]) if paragraphs else "", tuple(notes)
