@@ -92,7 +92,7 @@ def number_of() -> Callable[[np.ndarray], list[int]]:
 
 
 @pytest.fixture(scope="session")
-def work(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the generated data and what is made of them lie: heat, electrical, tiny.yaml, stores, runs."""
     return tmp_path_factory.mktemp("work")
 

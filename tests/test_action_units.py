@@ -36,7 +36,6 @@ from painseq.protocols import SplitOptions
 from painseq.records import Clip, Manifest
 from painseq.synthetic.expression import AUS, draw_course, draw_temper
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 INNER = SplitOptions(protocol="official_inner")
 STREAMS = ("cnn", "action_units")
 HEADER = ["frame", "timestamp", "confidence", "success"]

@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def extraction(monkeypatch, one_thread):
+def extraction(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     return importlib.import_module("extraction")
 

@@ -27,7 +27,6 @@ from painseq.heads import LSTM, FrameANN, LinearFrames
 from painseq.protocols import SplitOptions
 from painseq.splits import qualified
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 INNER = SplitOptions(protocol="official_inner")
 
 

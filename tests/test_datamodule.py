@@ -20,7 +20,6 @@ from painseq.records import Clip, Manifest
 from painseq.resident import single_frames
 from painseq.splits import LeakySplit, Split, every_fold
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 INNER = SplitOptions(protocol="official_inner")
 FACE = FaceCrops(Sidecar(), size_px=32)
 

@@ -22,7 +22,6 @@ from painseq.heads import LSTM, FrameANN
 from painseq.protocols import SplitOptions
 from painseq.splits import Split, every_fold
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 FOLDS = SplitOptions(protocol="loso", validation_share=0.25)
 OPTIONS = FitOptions(max_epochs=3, accelerator="cpu")
 

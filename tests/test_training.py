@@ -32,7 +32,6 @@ from painseq.model import PainModel
 from painseq.protocols import SplitOptions
 from painseq.splits import qualified
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 INNER = SplitOptions(protocol="official_inner")
 
 

@@ -39,7 +39,7 @@ def commands() -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory, one_thread):
+def page(tmp_path_factory):
     """A folder in which every command of the page was run, on a smaller data set with a smaller network."""
     folder = tmp_path_factory.mktemp("page")
     (folder / "mine.yaml").write_text(block("yaml", "# mine.yaml"))
@@ -165,7 +165,7 @@ def those_that_hold(folder: Path, text: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def absolute(page, tmp_path_factory, one_thread):
+def absolute(page, tmp_path_factory):
     """Outputs of a run that was given whole paths: tracks, a store, a run, scores, a submission."""
     out, root = tmp_path_factory.mktemp("outputs"), page / "data" / "mine"
     same = ["--config", f"{page}/mine.yaml", "--config", f"{page}/tiny.yaml", "--data.root", str(root)]
@@ -200,7 +200,7 @@ def test_relative_paths_leave_no_place_at_all(page):
     assert those_that_hold(page / "runs", str(page)) <= {"best.ckpt", "last.ckpt"}
 
 
-def test_why_a_clip_failed_is_told_without_the_place_of_the_data(page, tmp_path, one_thread):
+def test_why_a_clip_failed_is_told_without_the_place_of_the_data(page, tmp_path):
     root, out = tmp_path / "hospital", tmp_path / "store"
     for path in (page / "data" / "mine").rglob("p0[12]_01.*"):
         copy = root / path.relative_to(page / "data" / "mine")

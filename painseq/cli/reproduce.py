@@ -176,7 +176,7 @@ class Job:
         data = ExperimentCLI("evaluate", self.common).datamodule
         if not isinstance(data, PainDataModule):
             raise PainseqError(f"{self.recipe.path} names no data set.")
-        data.manifest  # noqa: B018
+        log.info("%s: %d clips of %d subjects.", data.name, len(data.manifest), len(data.manifest.subjects))
         return data
 
     def run(self, data: PainDataModule, truth: Path | None) -> dict[Part, bool]:

@@ -41,8 +41,6 @@ Method = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 MAPS: tuple[Method, ...] = ("gradcam", "rollout", "occlusion")
 """Of crops alone."""
-OF_FRAMES: tuple[Method, ...] = ("frame_occlusion", "attention", "votes")
-"""(T,), of crops and of features."""
 
 
 # Gradients on, though whoever calls may have turned them off. On a GPU no TensorFloat-32, cuDNN's default: what is

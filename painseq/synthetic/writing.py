@@ -14,7 +14,7 @@ from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from painseq.errors import PainseqError
 from painseq.spec import difference
@@ -41,11 +41,12 @@ def is_generated(path: Path) -> bool:
     truth = truth_of(path)
     if truth is None:
         return False
-    with safe_open(truth, "np") as file:
-        recorded = (file.metadata() or {}).get("video")
     try:
+        with safe_open(truth, "np") as file:
+            recorded = (file.metadata() or {}).get("video")
         return recorded == video_digest(path)
-    except PainseqError:
+    except (PainseqError, SafetensorError):
+        # Whatever cannot be proved to be generated may be a person's.
         return False
 
 

@@ -19,9 +19,7 @@ class Said:
 
 
 @pytest.fixture
-def painseq(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, one_thread: None
-) -> Callable[..., Said]:
+def painseq(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[..., Said]:
     """Calls a command in this process; whatever is no answer for people fails the test."""
 
     def call(*argv: object) -> Said:

@@ -46,7 +46,7 @@ def test_data_head_and_extractor_combine_freely(parsed_only, data, head, extract
 
 
 @pytest.mark.parametrize(("data", "head", "extractor"), [("ai4pain", "lstm", "vgg16"), ("biovid", "frame_ann", "timm")])
-def test_they_make_what_they_say(data, head, extractor, one_thread):
+def test_they_make_what_they_say(data, head, extractor):
     names = [f"configs/data/{data}.yaml", f"configs/head/{head}.yaml", f"configs/extractor/{extractor}.yaml"]
     args = [arg for name in names for arg in ("--config", name)]
     offline = ["--model.extractor.init_args.weights", "null"]

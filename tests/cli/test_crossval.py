@@ -28,7 +28,7 @@ def options(on_electrical: list[str], store: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def run(options: list[str], work: Path, one_thread: None) -> Path:
+def run(options: list[str], work: Path) -> Path:
     """Five folds, of a subject each; the two subjects of the hidden part are in none."""
     return crossval([*options, *HEAD, "--out", str(work / "crossval"), "--jobs", "1"])
 
@@ -67,7 +67,7 @@ def test_each_clip_is_scored_once_by_the_fold_that_did_not_see_its_subject(run):
     assert "no standard error" in page and "S05" in page
 
 
-def test_a_fold_is_what_fit_and_evaluate_give(run, options, tmp_path, one_thread):
+def test_a_fold_is_what_fit_and_evaluate_give(run, options, tmp_path):
     from painseq.cli.evaluate import evaluate
     from painseq.cli.fit import fit
 

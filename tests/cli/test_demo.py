@@ -14,7 +14,7 @@ TINY = Size(heat_subjects=5, heat_trials=1, train=5, validation=1, test=3, trial
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, one_thread):
+def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "run"
     demo(out, seed=5, workers=1, size=TINY)
     return out

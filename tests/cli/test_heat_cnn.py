@@ -27,8 +27,6 @@ from painseq.features import FeatureStore
 from painseq.records import Clip, Manifest
 from painseq.splits import Split
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 RECIPE = ("--config", "configs/reproduce/prajod2022_heat_cnn.yaml")
 SMALL = """
 data:

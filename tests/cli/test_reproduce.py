@@ -39,7 +39,7 @@ def files(*folders):
 
 
 @pytest.fixture(scope="module")
-def finished(electrical, tiny, one_thread, tmp_path_factory):
+def finished(electrical, tiny, tmp_path_factory):
     """A reproduction that ran from videos to a table, and its command line but for the folder."""
     out = tmp_path_factory.mktemp("finished") / "out"
     call = ["prajod2024_lstm", "--root", str(electrical)]

@@ -214,7 +214,7 @@ def written(small, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def filled(written, one_thread, tmp_path_factory):
+def filled(written, tmp_path_factory):
     """The folder of the finished table."""
     out = tmp_path_factory.mktemp("runs") / "transfer"
     transfer(written(), out, dry_run=True)

@@ -259,7 +259,7 @@ def derived(heat: Path, work: Path) -> Path:
     return root
 
 
-def test_images_give_the_features_of_their_videos(on_heat, heat, derived, tmp_path, one_thread):
+def test_images_give_the_features_of_their_videos(on_heat, heat, derived, tmp_path):
     from painseq.cli.extract import extract
 
     shared = ["--dtype", "float32", "--precision", "fp32", "--data.options.labels", "binary"]
@@ -277,7 +277,7 @@ def test_images_give_the_features_of_their_videos(on_heat, heat, derived, tmp_pa
     assert faster.redone == 10
 
 
-def test_a_fit_a_score_and_a_prediction_on_images(on_heat, heat, derived, tmp_path, one_thread, capsys):
+def test_a_fit_a_score_and_a_prediction_on_images(on_heat, heat, derived, tmp_path, capsys):
     from painseq.checkpoint import load
     from painseq.cli import main
     from painseq.cli.evaluate import evaluate
@@ -303,7 +303,7 @@ def test_a_fit_a_score_and_a_prediction_on_images(on_heat, heat, derived, tmp_pa
     assert main(["predict", str(folder), "--checkpoint", str(checkpoint), "--image-fps", "4"]) == 0
 
 
-def test_faces_in_images_are_tracked(on_heat, derived, tmp_path, one_thread):
+def test_faces_in_images_are_tracked(on_heat, derived, tmp_path):
     from painseq.cli.faces import faces
 
     data = [*on_heat, "--data.root", str(derived), "--data.fps", "4", "--data.options.labels", "binary"]

@@ -13,7 +13,6 @@ from painseq.cli.fit import fit
 from painseq.data_options import DataOptions
 from painseq.synthetic import MIntPAINPlan, UNBCPlan, XITEPlan, write_mintpain, write_unbc, write_xite
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SUBJECTS = 4
 OWN = '{"rest": [0], "pain": ["1..4"]}'
 

@@ -17,8 +17,6 @@ from painseq.cli import main
 from painseq.data_options import DataOptions
 from painseq.records import Clip
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CLASSES = ("no_pain", "low_pain", "high_pain")
 # Layout -> options of synth, configuration, options of its data module.
 LAYOUTS = {

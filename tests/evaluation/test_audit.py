@@ -289,7 +289,7 @@ def test_what_cannot_be_divided_is_refused(data):
 
 
 @pytest.mark.parametrize("unit", ["frames", "clips"])
-def test_fitted_folds_predict_every_item_once_and_are_not_fitted_again(data, unit, tmp_path, one_thread):
+def test_fitted_folds_predict_every_item_once_and_are_not_fitted_again(data, unit, tmp_path):
     head = FrameANN if unit == "frames" else LSTM
     made = []
 
@@ -314,7 +314,7 @@ def test_fitted_folds_predict_every_item_once_and_are_not_fitted_again(data, uni
     assert [split["protocol"] for split in splits] == 2 * [protocol.name] and "LEAKY" in protocol.name
 
 
-def test_with_a_number_of_epochs_the_part_for_early_stopping_is_trained_on(data, tmp_path, one_thread):
+def test_with_a_number_of_epochs_the_part_for_early_stopping_is_trained_on(data, tmp_path):
     items = audit_items(data, "clips")
     folds = folds_of(items.target.numpy(), groups_of(items, SUBJECT_FOLDS), 2, seed=0)
 

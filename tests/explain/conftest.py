@@ -67,12 +67,12 @@ def trained(head: Head) -> Head:
 
 
 @pytest.fixture(scope="session")
-def backbone(one_thread: None) -> TimmBackbone:
+def backbone() -> TimmBackbone:
     return TimmBackbone("test_resnet", input_size_px=SIDE, seed=1).eval()
 
 
 @pytest.fixture(scope="session")
-def vgg(one_thread: None) -> VGG16:
+def vgg() -> VGG16:
     return VGG16(input_size_px=SIDE, seed=1).eval()
 
 

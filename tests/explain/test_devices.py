@@ -18,7 +18,6 @@ from painseq.explain import explain, explainer_of, features_of, randomisation_ch
 from painseq.explain.ranking import score_methods
 from painseq.model import PainModel
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 # PyTorch needs no driver for it; what it lacks, values, is in `Elsewhere`.
 DEVICE = torch.device("meta")
 MOVES = ("aten::_to_copy", "aten::copy_")

@@ -24,12 +24,10 @@ from painseq.explain import (
     time_methods,
 )
 from painseq.explain.by_input import TOLERANCE
-from painseq.explain.methods import OF_FRAMES
 from painseq.faces import FaceCrops, Sidecar
 from painseq.features import ClipFeatures
 from painseq.heads import FrameANN, Head, LinearFrames, LinearProbe
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 HEADS = (
     "frame_ann", "linear_frames", "linear_probe", "lstm", "stacked_lstm", "bilstm_attention", "attention_mil",
     "temporal_conv_net", "two_stream", "vivit", "vivit_mean", "vivit_factorised",
@@ -59,7 +57,7 @@ def test_every_method_says_nothing_of_masked_frames_and_something_of_others(made
             # The vote may be for other classes throughout, and nothing may speak for this one.
             assert method in ("votes", "gradcam") or found.values.any(), method
             assert found.over_time.shape == (len(clip),)
-            assert found.has_space == (clip.are_pixels and method not in OF_FRAMES)
+            assert found.has_space == (clip.are_pixels and method not in ("frame_occlusion", "attention", "votes"))
             if found.has_space:
                 assert found.maps.shape == found.heat().shape == (len(clip), *clip.x.shape[-2:])
                 assert float(found.heat().min()) >= 0 and float(found.heat(0.01).max()) <= 1

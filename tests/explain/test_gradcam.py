@@ -11,12 +11,11 @@ from painseq.extractors import VGG16, TimmBackbone
 from painseq.heads import LSTM, FrameANN, LinearFrames
 from painseq.model import PainModel
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 HEADS = [FrameANN, LinearFrames, LSTM]
 
 
 @pytest.fixture(scope="module")
-def extractors(one_thread) -> dict[str, VGG16 | TimmBackbone]:
+def extractors() -> dict[str, VGG16 | TimmBackbone]:
     return {
         "vgg16": VGG16(input_size_px=32, seed=1).eval(),
         "vgg16 with fc": VGG16(fc=True, input_size_px=32, seed=1).eval(),

@@ -41,7 +41,7 @@ def pictures(count, generator):
 
 
 @pytest.fixture(scope="module")
-def fitted(one_thread):
+def fitted():
     """A small network that tells discs from rings, and clips that it has not seen."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)

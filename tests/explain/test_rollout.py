@@ -10,8 +10,6 @@ from painseq.explain.rollout import recorded_attention, rolled_out, vit_rollout,
 from painseq.extractors import TimmBackbone
 from painseq.heads import LSTM, LinearFrames
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_recorded_weights_are_those_that_attention_uses():
     torch.manual_seed(0)

@@ -91,7 +91,7 @@ def without_dropout(head: Head) -> Head:
 
 
 @pytest.fixture(params=HEADS)
-def head(request, one_thread) -> Head:
+def head(request) -> Head:
     torch.manual_seed(0)
     made = HEADS[request.param](K)
     # Statistics other than 0 and 1, as after training.
@@ -270,7 +270,7 @@ def test_round_trip_through_a_weights_only_file(head, clips):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_start_takes_over_tensors_of_the_same_name_and_shape(name, one_thread):
+def test_start_takes_over_tensors_of_the_same_name_and_shape(name):
     torch.manual_seed(0)
     head, same, other = HEADS[name](K).eval(), HEADS[name](K).eval(), HEADS[name](K + 1)
     x = frames(head, 2)
@@ -283,7 +283,7 @@ def test_start_takes_over_tensors_of_the_same_name_and_shape(name, one_thread):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_learns_a_small_separable_set(name, one_thread):
+def test_learns_a_small_separable_set(name):
     torch.manual_seed(0)
     head = HEADS[name](K)
     target = torch.arange(60) % K
@@ -319,7 +319,7 @@ REGRESSION = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_stored_value_still_comes_out(name, one_thread):
+def test_a_stored_value_still_comes_out(name):
     head = HEADS[name](K).eval()
     with torch.no_grad():
         for index, parameter in enumerate(head.parameters()):

@@ -234,6 +234,9 @@ def test_what_lies_below_a_generated_set_is_not_generated_for_that(heat, tmp_pat
     # Somebody's own video, in the place and under the name of a generated one.
     shutil.copy(other, one)
     assert not is_generated(one) and is_generated(other)
+    third = sorted(root.rglob("*.mp4"))[2]
+    (tmp_path / "heat_truth" / third.relative_to(root)).with_suffix(".safetensors").write_bytes(b"damaged")
+    assert not is_generated(third)
     shutil.rmtree(tmp_path / "heat_truth")
     assert not is_generated(other) and is_generated(root)
 
