@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from uuid import uuid4
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -12,8 +13,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing is left behind then.
     """
-    # The name is always the same, so that what a killed run left here is written over by the next.
-    partial = path.with_name(f".{path.name}.partial")
+    # A name of its own: processes of one launch may write the same file at the same time.
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)
