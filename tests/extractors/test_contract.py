@@ -72,7 +72,7 @@ def test_channels_last_gives_the_same(extractor):
 
 
 def test_another_crop_size_is_refused_with_both_sizes(extractor):
-    with pytest.raises(PainseqError, match=r"32 x 32.*48"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\b32\b)(?=.*\b48\b)"):
         extractor(torch.zeros(1, 3, 48, 48))
 
 
@@ -115,7 +115,7 @@ def test_saved_weights_come_back_with_whom_they_saw_and_their_card(extractor, tm
         )
         assert again.trained_on == ("biovid/071309_w_21", 'biovid/ä, "quoted"') and again.card == card
         assert again.fingerprint() == extractor.fingerprint()  # Where the weights came from does not count.
-        assert str(path) in again.loaded and "Random" in extractor.loaded
+        assert str(path) in again.loaded and "random" in extractor.loaded.lower()
 
 
 def test_batch_features_are_zero_where_masked(extractor):
@@ -179,9 +179,9 @@ def test_all_blocks_train_batch_norm_included():
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_an_unknown_block_is_named_with_the_known_ones(name):
-    with pytest.raises(PainseqError, match=f"no block 'block9'.*{FIRST_BLOCK[name]}"):
+    with pytest.raises(PainseqError, match=rf"(?s)(?=.*'block9')(?=.*{FIRST_BLOCK[name]})"):
         MAKERS[name](trainable=["block9"])
-    with pytest.raises(PainseqError, match="no block 'block9'"):
+    with pytest.raises(PainseqError, match=r"'block9'"):
         MAKERS[name](new=["block9"])
 
 

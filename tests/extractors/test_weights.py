@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,10 @@ def linear() -> nn.Module:
 
 def test_a_pickle_with_code_is_not_run(tmp_path):
     torch.save({"w": _Evil(tmp_path / "run")}, tmp_path / "evil.pth")
-    with pytest.raises(PainseqError, match=r"evil.pth holds more than tensors"):
+    with pytest.raises(PainseqError, match=r"evil\.pth"):
         read_weights(str(tmp_path / "evil.pth"))
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(_Evil(tmp_path / "run"), protocol=2))
-    with pytest.raises(PainseqError, match=r"plain.pt"):
+    with pytest.raises(PainseqError, match=r"plain\.pt"):
         read_weights(str(tmp_path / "plain.pt"))
     assert not (tmp_path / "run").exists()
 
@@ -48,15 +49,15 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
 def test_what_is_no_weights_file_is_an_error(tmp_path, suffix, content):
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
-    with pytest.raises(PainseqError, match=f"w{suffix}"):
+    with pytest.raises(PainseqError, match=rf"\bw\{suffix}"):
         read_weights(str(path))
 
 
 def test_missing_files_and_unknown_kinds(tmp_path):
-    with pytest.raises(PainseqError, match="No weights file at"):
+    with pytest.raises(PainseqError, match=r"none\.pth"):
         read_weights(str(tmp_path / "none.pth"))
     (tmp_path / "w.onnx").write_bytes(b"")
-    with pytest.raises(PainseqError, match=r"w.onnx.*\.safetensors, \.pth"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*w\.onnx)(?=.*\.safetensors)(?=.*\.pth)"):
         read_weights(str(tmp_path / "w.onnx"))
 
 
@@ -64,7 +65,7 @@ def test_a_state_dict_may_lie_one_level_down(tmp_path):
     torch.save({"epoch": 3, "state_dict": {"a": torch.ones(2)}}, tmp_path / "checkpoint.pth")
     assert read_weights(str(tmp_path / "checkpoint.pth"))[0]["a"].tolist() == [1, 1]
     torch.save([torch.ones(2)], tmp_path / "list.pth")
-    with pytest.raises(PainseqError, match="does not hold a state_dict"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*list\.pth)(?=.*state_dict)"):
         read_weights(str(tmp_path / "list.pth"))
 
 
@@ -78,7 +79,7 @@ def test_a_state_dict_may_lie_one_level_down(tmp_path):
     ],
 )
 def test_an_address_needs_https_and_sha256(source):
-    with pytest.raises(PainseqError, match="add '#sha256='"):
+    with pytest.raises(PainseqError, match=r"sha256"):
         read_weights(source)
 
 
@@ -110,16 +111,16 @@ def test_an_extractor_is_published_until_its_weights_change(tmp_path, monkeypatc
 
 def test_loading_is_strict_and_says_what_it_did(linear, caplog):
     tensors = {name: tensor.half() for name, tensor in linear.state_dict().items()}
-    text = load_into(linear, {**tensors, "head.weight": torch.ones(1)}, new=(), drop=["head"])
-    assert text == "4 tensors (float16 converted to float32); left out: head.weight"
-    assert load_into(linear, tensors, new=["1"], drop=()) == (
-        "2 tensors (float16 converted to float32); new, from random: 1.bias, 1.weight; left out: 1.bias, 1.weight"
-    )
-    with pytest.raises(PainseqError, match=r"Unexpected: header.weight"):
+    names = r"[\w.]*\w"
+    done = load_into(linear, {**tensors, "head.weight": torch.ones(1)}, new=(), drop=["head"])
+    assert {"4", "float16", "float32", "head.weight"} <= set(re.findall(names, done)) and "1.weight" not in done
+    done = load_into(linear, tensors, new=["1"], drop=())
+    assert {"2", "float16", "float32", "1.bias", "1.weight"} <= set(re.findall(names, done)) and "0.bias" not in done
+    with pytest.raises(PainseqError, match=r"header\.weight"):
         load_into(linear, {**tensors, "header.weight": torch.ones(1)}, new=(), drop=["head"])
-    with pytest.raises(PainseqError, match=r"Missing: 0.bias"):
+    with pytest.raises(PainseqError, match=r"\b0\.bias"):
         load_into(linear, {name: t for name, t in tensors.items() if name != "0.bias"}, new=(), drop=())
-    with pytest.raises(PainseqError, match=r"0.bias has shape \(4,\)"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\b0\.bias)(?=.*\(4,\))"):
         load_into(linear, {**tensors, "0.bias": torch.ones(4)}, new=(), drop=())
 
 
@@ -142,7 +143,7 @@ def test_damaged_subjects_are_an_error(tmp_path, trained_on):
 def test_a_damaged_card_is_an_error(tmp_path, card):
     extractor = TimmBackbone("test_resnet", input_size_px=32)
     write_safetensors(tmp_path / "w.safetensors", extractor.network.state_dict(), {"card": card})
-    with pytest.raises(PainseqError, match=r"w\.safetensors: its metadata 'card'"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*w\.safetensors)(?=.*\bcard\b)"):
         TimmBackbone("test_resnet", str(tmp_path / "w.safetensors"), input_size_px=32)
 
 
@@ -165,6 +166,6 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
 def test_weights_trained_with_another_preprocessing_are_refused(tmp_path: Path):
     trained = VGG16(input_size_px=32, preprocessing="caffe")
     save_weights(trained, tmp_path / "heat.safetensors")
-    with pytest.raises(PainseqError, match="Set preprocessing: caffe"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*heat\.safetensors)(?=.*\bpreprocessing\b)(?=.*\bcaffe\b)"):
         VGG16(str(tmp_path / "heat.safetensors"), input_size_px=32)
     VGG16(str(tmp_path / "heat.safetensors"), input_size_px=32, preprocessing="caffe")

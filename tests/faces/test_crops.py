@@ -163,7 +163,7 @@ def test_landmarks_of_a_face_that_comes_late(moving: Path):
 
 
 def test_landmarks_of_some_faces_only_are_an_error_that_names_the_video(moving: Path):
-    with pytest.raises(PainseqError, match=r"moving\.mp4: the face 1\.500 s into the clip has no landmarks"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*moving\.mp4)(?=.*\b1\.5)(?=.*landmarks)"):
         list(FaceCrops(Late(1.5), size_px=8, every_s=0).clip(moving))
 
 
@@ -234,7 +234,7 @@ def test_no_landmarks_from_a_locator_without(moving: Path):
 
 
 def test_the_landmark_box_needs_landmarks(moving: Path):
-    with pytest.raises(PainseqError, match="Bright finds no landmarks"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\bBright\b)(?=.*landmarks)"):
         list(FaceCrops(Bright(), "landmark_box").clip(moving))
     dark = FaceCrops(Bright(), "landmark_box", size_px=8).clip(moving, 0.8, 1.2)
     assert not together(list(dark)).present.any()
@@ -276,9 +276,9 @@ def test_a_locator_from_elsewhere_needs_trust():
     init_args = spec["init_args"]
     assert isinstance(init_args, dict)
     init_args["locator"] = {"class_path": "elsewhere.Locator", "init_args": {}}
-    with pytest.raises(PainseqError, match="trust"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*'elsewhere')(?=.*trust)"):
         FaceCrops.from_spec(spec)
-    with pytest.raises(PainseqError, match="specification"):
+    with pytest.raises(PainseqError, match=r"painseq\.faces\.crops\.FaceCrops"):
         FaceCrops.from_spec({"class_path": "painseq.faces.crops.FaceCrops"})
 
 

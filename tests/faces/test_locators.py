@@ -15,9 +15,9 @@ from painseq.spec import build, spec_of
 
 def test_yunet_checks_its_settings(tmp_path: Path):
     missing = YuNet(str(tmp_path / "none.onnx"))
-    with pytest.raises(PainseqError, match="No YuNet model"):
+    with pytest.raises(PainseqError, match=r"none\.onnx"):
         missing.locate(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1), tmp_path / "a.mp4")
-    with pytest.raises(PainseqError, match="No YuNet model"):
+    with pytest.raises(PainseqError, match=r"none\.onnx"):
         missing.identity()
     with pytest.raises(PainseqError, match="min_score"):
         YuNet(min_score=1.5)
@@ -96,13 +96,13 @@ def test_face_alignment_gives_boxes_and_landmarks_or_nothing(fake_package: types
 def test_face_alignment_identity_leaves_out_the_device():
     assert FaceAlignment("cuda").identity() == FaceAlignment("cpu").identity()
     assert FaceAlignment(detector="blazeface").identity() != FaceAlignment().identity()
-    with pytest.raises(PainseqError, match="sfd or blazeface"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*'other')(?=.*\bsfd\b)(?=.*\bblazeface\b)"):
         FaceAlignment(detector="other")  # type: ignore[arg-type]
 
 
 def test_face_alignment_that_is_not_installed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "face_alignment", None)
-    with pytest.raises(PainseqError, match=r"pip install -e '\.\[face-alignment\]'"):
+    with pytest.raises(PainseqError, match=r"face-alignment"):
         FaceAlignment().locate(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1), Path("a.mp4"))
 
 
@@ -111,5 +111,5 @@ def test_face_alignment_offline(fake_package: types.ModuleType, monkeypatch: pyt
         raise OSError("no route to host")
 
     monkeypatch.setattr(fake_package, "FaceAlignment", offline)
-    with pytest.raises(PainseqError, match=r"no route to host.*checkpoints"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*no route to host)(?=.*checkpoints)"):
         FaceAlignment().locate(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1), Path("a.mp4"))

@@ -44,7 +44,7 @@ def test_a_directory_of_its_own_and_none(tmp_path: Path):
     (tmp_path / "faces").mkdir()
     store(tmp_path / "faces" / "a.faces.safetensors")
     assert len(Sidecar(str(tmp_path / "faces")).locate(None, np.zeros(2), tmp_path / "a.mp4")) == 2
-    with pytest.raises(PainseqError, match=r"a\.faces\.safetensors and .*a\.csv"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\ba\.faces\.safetensors)(?=.*\ba\.csv)"):
         Sidecar().locate(None, np.zeros(1), tmp_path / "a.mp4")
     assert Sidecar("here").identity() == Sidecar("there").identity()
 
@@ -66,7 +66,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, changes: dict[str, np
 
 def test_a_damaged_sidecar(tmp_path: Path):
     (tmp_path / "a.faces.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(PainseqError, match="cannot be read"):
+    with pytest.raises(PainseqError, match=r"\ba\.faces\.safetensors"):
         Sidecar().locate(None, np.zeros(1), tmp_path / "a.mp4")
 
 
@@ -94,7 +94,7 @@ def test_a_table_that_is_not_openface_or_is_damaged(tmp_path: Path):
     with pytest.raises(PainseqError, match="timestamp"):
         Sidecar().locate(None, np.zeros(1), tmp_path / "a.mp4")
     openface(tmp_path / "a.csv", ["1, 0.0, 0.9"])
-    with pytest.raises(PainseqError, match="line 2"):
+    with pytest.raises(PainseqError, match=r"\ba\.csv.*\b2\b"):
         Sidecar().locate(None, np.zeros(1), tmp_path / "a.mp4")
     openface(tmp_path / "a.csv", [])
     assert Sidecar().locate(None, np.zeros(1), tmp_path / "a.mp4") == [[]]

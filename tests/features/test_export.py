@@ -32,7 +32,7 @@ def test_round_trip(store, tmp_path):
     assert folder.spec["extractor"] is None and folder.failed == {} and folder.trained_on == ()
     assert folder.landmarks == 0 and folder["s1/clip 1"].landmarks is None
     assert "s1/clip 1" in folder and "other" not in folder and len(folder) == 3
-    with pytest.raises(PainseqError, match="no clip 'other'"):
+    with pytest.raises(PainseqError, match=r"'other'"):
         folder["other"]
     with (tmp_path / "npz" / "index.csv").open(newline="") as file:
         assert [row["clip_id"] for row in csv.DictReader(file)] == list(store.clip_ids)
@@ -63,9 +63,9 @@ def test_open_features_tells_them_apart(store, tmp_path):
     assert isinstance(open_features(tmp_path / "npz"), NpzFolder)
     (tmp_path / "empty").mkdir()
     for nothing in ("empty", "absent"):
-        with pytest.raises(PainseqError, match="neither a feature store"):
+        with pytest.raises(PainseqError, match=rf"\b{nothing}\b"):
             open_features(tmp_path / nothing)
-    with pytest.raises(PainseqError, match="not empty"):
+    with pytest.raises(PainseqError, match=r"\bnpz\b"):
         export_npz(store, tmp_path / "npz")
 
 
@@ -88,34 +88,34 @@ def test_files_of_another_tool_need_no_index(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("changed", "values"),
     [
-        ({"present": None}, "no array 'present'"),
-        ({"features": np.ones((2, 4))}, "2, 3 and 3 frames"),
-        ({"features": np.ones((3, 5))}, r"\(5,\) a frame, where the first file has \(4,\)"),
-        ({"features": np.ones((3, 4), np.int64)}, "features of int64"),
-        ({"features": np.array([{}] * 3)}, "plain arrays"),
-        ({"landmarks": np.ones((3, 68, 2))}, "68 landmarks a frame, where the first file has 0"),
-        ({"landmarks": np.ones((2, 68, 2))}, r"shape \(2, 68, 2\); need \(3, L, 2\)"),
-        ({"landmarks": np.ones((3, 68))}, r"shape \(3, 68\)"),
+        ({"present": None}, "'present'"),
+        ({"features": np.ones((2, 4))}, r"(?=.*\b2\b)(?=.*\b3\b)"),
+        ({"features": np.ones((3, 5))}, r"(?=.*\(5,\))(?=.*\(4,\))"),
+        ({"features": np.ones((3, 4), np.int64)}, "int64"),
+        ({"features": np.array([{}] * 3)}, "allow_pickle"),
+        ({"landmarks": np.ones((3, 68, 2))}, r"(?=.*\b68\b)(?=.*\b0\b)(?=.*landmarks)"),
+        ({"landmarks": np.ones((2, 68, 2))}, r"\(2, 68, 2\)"),
+        ({"landmarks": np.ones((3, 68))}, r"\(3, 68\)"),
     ],
 )
-def test_files_that_do_not_fit_are_named(tmp_path, changed, message):
+def test_files_that_do_not_fit_are_named(tmp_path, changed, values):
     write(tmp_path / "a.npz")
     write(tmp_path / "b.npz", **changed)
-    with pytest.raises(PainseqError, match=f"b.npz.*{message}"):
+    with pytest.raises(PainseqError, match=rf"(?s)(?=.*b\.npz)(?=.*{values})"):
         NpzFolder(tmp_path)["b"]
 
 
 def test_hostile_folders(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"nothing")
-    with pytest.raises(PainseqError, match=r"a.npz is not an .npz file"):
+    with pytest.raises(PainseqError, match=r"a\.npz"):
         NpzFolder(tmp_path)
     (tmp_path / "index.csv").write_text("clip_id,file\na,../../secret.npz\n")
-    with pytest.raises(PainseqError, match="must lie in"):
+    with pytest.raises(PainseqError, match=r"secret\.npz"):
         NpzFolder(tmp_path)
     (tmp_path / "index.csv").write_text("id,file\na,a.npz\n")
-    with pytest.raises(PainseqError, match="columns clip_id and file"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*index\.csv)(?=.*clip_id)"):
         NpzFolder(tmp_path)
 
 

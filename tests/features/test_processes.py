@@ -91,15 +91,15 @@ def test_one_process_that_was_launched_shares_with_nobody():
 
 
 @pytest.mark.parametrize(
-    ("environment", "message"),
+    ("environment", "values"),
     [
-        ({**TORCHRUN, "WORLD_SIZE": "many"}, "WORLD_SIZE is 'many', not a number"),
-        ({**TORCHRUN, "RANK": "4"}, "Process 4 of 4"),
-        ({**LIGHTNING, "NODE_RANK": "1"}, "set RANK too"),
+        ({**TORCHRUN, "WORLD_SIZE": "many"}, "(?=.*WORLD_SIZE)(?=.*'many')"),
+        ({**TORCHRUN, "RANK": "4"}, r"\b4\b"),
+        ({**LIGHTNING, "NODE_RANK": "1"}, r"\bRANK\b"),
     ],
 )
-def test_variables_that_tell_nothing_are_refused(environment, message):
-    with pytest.raises(PainseqError, match=message):
+def test_variables_that_tell_nothing_are_refused(environment, values):
+    with pytest.raises(PainseqError, match=values):
         this_process(environment)
 
 

@@ -1,6 +1,7 @@
 """The store keeps what it was given, whatever happens to the process that fills it."""
 
 import json
+import re
 from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
@@ -109,7 +110,7 @@ def test_the_extractor_comes_back_with_its_weights(extractor, tmp_path):
     again = read.extractor()
     assert again.fingerprint() == trained.fingerprint() and again.trained_on == read.trained_on
     (tmp_path / "s" / "extractor.safetensors").unlink()
-    with pytest.raises(PainseqError, match="lost or exchanged"):
+    with pytest.raises(PainseqError, match=r"extractor\.safetensors"):
         read.extractor()
 
 
@@ -130,24 +131,24 @@ def test_another_pipeline_is_refused_by_its_differences(extractor, tmp_path):
         pass
     other = TimmBackbone("test_resnet", input_size_px=32, seed=1)
     read = FeatureStore(tmp_path)
-    with pytest.raises(PainseqError, match=f"extractor.fingerprint: '{extractor.fingerprint()}', not"):
+    with pytest.raises(PainseqError, match=rf"extractor\.fingerprint.*{extractor.fingerprint()}"):
         read.check_same(spec_of(other))
     with (
-        pytest.raises(PainseqError, match=r"sampling.fps: 10.0, not 25.0"),
+        pytest.raises(PainseqError, match=r"(?s)(?=.*sampling\.fps)(?=.*\b10\.0\b)(?=.*\b25\.0\b)"),
         StoreWriter(tmp_path, spec_of(extractor, fps=25.0), "float16", extractor),
     ):
         pass
     with (
-        pytest.raises(PainseqError, match="dtype: 'float16', not 'float32'"),
+        pytest.raises(PainseqError, match=r"(?s)(?=.*dtype)(?=.*'float16')(?=.*'float32')"),
         StoreWriter(tmp_path, spec_of(extractor), "float32", extractor),
     ):
         pass
     with (
-        pytest.raises(PainseqError, match="precision: 'fp32', not 'bf16'"),
+        pytest.raises(PainseqError, match=r"(?s)(?=.*precision)(?=.*'fp32')(?=.*'bf16')"),
         StoreWriter(tmp_path, spec_of(extractor), "float16", extractor, precision="bf16"),
     ):
         pass
-    with pytest.raises(PainseqError, match="'int8'; a store keeps fp32, bf16"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*'int8')(?=.*\bfp32\b)(?=.*\bbf16\b)"):
         StoreWriter(tmp_path, spec_of(extractor), "float16", extractor, precision="int8")
     # Where weights came from, and what would train, makes no other pipeline.
     moved = spec_of(extractor)
@@ -158,9 +159,9 @@ def test_another_pipeline_is_refused_by_its_differences(extractor, tmp_path):
 def test_a_missing_clip_says_why_and_what_to_do(extractor, tmp_path):
     with StoreWriter(tmp_path, spec_of(extractor), "float16", extractor) as writer:
         writer.fail("broken", "it is no video")
-    with pytest.raises(PainseqError, match=r"'absent': it was never extracted.*painseq extract"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*'absent')(?=.*\bextract\b)"):
         FeatureStore(tmp_path)["absent"]
-    with pytest.raises(PainseqError, match=r"'broken': its extraction failed: it is no video"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*'broken')(?=.*it is no video)"):
         FeatureStore(tmp_path)["broken"]
 
 
@@ -169,13 +170,13 @@ def test_values_that_cannot_be_kept_are_refused(extractor, tmp_path):
         for value in (7e4, float("nan"), float("inf")):
             bad = clip(2, extractor.out_shape)
             bad.features[1, 3] = value
-            with pytest.raises(UnfitFeatures, match="not finite in float16"):
+            with pytest.raises(UnfitFeatures, match="float16"):
                 writer.add("bad", bad, "d")
-        with pytest.raises(UnfitFeatures, match="Clip empty has no frame"):
+        with pytest.raises(UnfitFeatures, match=r"\bempty\b"):
             writer.add("empty", clip(0, extractor.out_shape), "d")
         with pytest.raises(UnfitFeatures, match=r"\(2, 5\)"):
             writer.add("narrow", clip(2, (5,)), "d")
-        with pytest.raises(UnfitFeatures, match=r"landmarks of shape \(2, 7\)"):
+        with pytest.raises(UnfitFeatures, match=r"(?s)(?=.*landmarks)(?=.*\(2, 7\))"):
             writer.add("flat", replace(clip(2, extractor.out_shape), landmarks=torch.zeros(2, 7)), "d")
         writer.add("good", clip(2, extractor.out_shape), "d")
     assert list(FeatureStore(tmp_path)) == ["good"]
@@ -260,7 +261,7 @@ def test_pieces_that_do_not_fit_together_are_a_mistake_of_the_program(extractor,
     with StoreWriter(tmp_path, spec_of(extractor), "float16", extractor) as writer:
         file = writer.begin("a", "d")
         file.append(torch.zeros(2, *extractor.out_shape, dtype=torch.bfloat16))
-        with pytest.raises(ValueError, match="2 frames of features, 3 of present"):
+        with pytest.raises(ValueError, match=r"(?s)(?=.*\b2\b)(?=.*\b3\b)"):
             file.finish(torch.ones(3, dtype=torch.bool), torch.arange(3.0), None)
         # Left open, it goes with the writer.
     assert len(FeatureStore(tmp_path)) == 0 and not list((tmp_path / "pending").iterdir())
@@ -288,7 +289,8 @@ def test_every_clip_has_the_same_points(extractor, tmp_path):
     with StoreWriter(tmp_path, spec_of(extractor), "float16", extractor) as writer:
         writer.add("faceless", clip(2, extractor.out_shape), "d")
         writer.add("first", clip(2, extractor.out_shape, points=68), "d")
-        with pytest.raises(PainseqError, match=r"Clip other: landmarks of shape \(3, 5, 2\), not \(3, 68, 2\)"):
+        named = r"(?s)(?=.*\bother\b)(?=.*landmarks)(?=.*\(3, 5, 2\))(?=.*\(3, 68, 2\))"
+        with pytest.raises(PainseqError, match=named):
             writer.add("other", clip(3, extractor.out_shape, points=5), "d")
     assert list(FeatureStore(tmp_path)) == ["faceless", "first"]
     with pytest.raises(ValueError, match="frames"):
@@ -298,7 +300,7 @@ def test_every_clip_has_the_same_points(extractor, tmp_path):
 def test_a_folder_of_other_things_is_left_alone(extractor, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with (
-        pytest.raises(PainseqError, match=r"other files \(thesis.tex\)"),
+        pytest.raises(PainseqError, match=r"thesis\.tex"),
         StoreWriter(tmp_path, spec_of(extractor), "float16", extractor),
     ):
         pass
@@ -306,16 +308,16 @@ def test_a_folder_of_other_things_is_left_alone(extractor, tmp_path):
 
 
 def test_damage_is_named(extractor, tmp_path):
-    with pytest.raises(PainseqError, match="is no feature store"):
+    with pytest.raises(PainseqError, match=re.escape(str(tmp_path))):
         FeatureStore(tmp_path)
     fill(tmp_path, extractor, [2, 2])
     read, shard = FeatureStore(tmp_path), tmp_path / "shard-00000.safetensors"
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PainseqError, match=r"shard-00000.*damaged"):
+    with pytest.raises(PainseqError, match=r"shard-00000\.safetensors"):
         read["clip0"]
     save_file({"features": torch.zeros(4, *extractor.out_shape)}, shard, {"clips": "{}"})
-    with pytest.raises(PainseqError, match="does not hold clip 'clip0'"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*shard-00000\.safetensors)(?=.*'clip0')"):
         read["clip0"]
     shard.write_bytes(whole)
     with safe_open(shard, "pt") as file:
@@ -323,28 +325,28 @@ def test_damage_is_named(extractor, tmp_path):
     tensors = load_file(shard)
     del tensors["landmarks"]
     save_file(tensors, shard, metadata)
-    with pytest.raises(PainseqError, match=r"cannot be read \(.*landmarks"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*shard-00000\.safetensors)(?=.*landmarks)"):
         read["clip1"]
     shard.unlink()
-    with pytest.raises(PainseqError, match=r"shard-00000.safetensors is missing.*painseq extract"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*shard-00000\.safetensors)(?=.*'clip0')(?=.*\bextract\b)"):
         read["clip0"]
     shard.write_bytes(whole)
     index = json.loads((tmp_path / "index.json").read_text())
     index["clips"]["clip0"]["first"] = 1
     (tmp_path / "index.json").write_text(json.dumps(index))
-    with pytest.raises(PainseqError, match="does not hold clip 'clip0' where the index says"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*shard-00000\.safetensors)(?=.*'clip0')"):
         FeatureStore(tmp_path)["clip0"]
     index["clips"]["clip0"]["shard"] = "../../secret.safetensors"
     (tmp_path / "index.json").write_text(json.dumps(index))
-    with pytest.raises(PainseqError, match=r"index.json is damaged.*outside"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*index\.json)(?=.*secret\.safetensors)"):
         FeatureStore(tmp_path)
     (tmp_path / "store.json").write_text("{")
-    with pytest.raises(PainseqError, match=r"store.json is damaged"):
+    with pytest.raises(PainseqError, match=r"store\.json"):
         FeatureStore(tmp_path)
-    for head in ('{"format": 1}', '{"format": 3}'):
-        (tmp_path / "store.json").write_text(head)
-        with pytest.raises(PainseqError, match=r"format \d; this painseq reads 2. Extract anew"):
+    for number in (1, 3):
+        (tmp_path / "store.json").write_text(json.dumps({"format": number}))
+        with pytest.raises(PainseqError, match=rf"(?s)format(?=.*\b{number}\b)(?=.*\b2\b)"):
             FeatureStore(tmp_path)
     (tmp_path / "store.json").write_text('{"format": 2, "spec": {}, "dtype": "float16", "precision": "int8"}')
-    with pytest.raises(PainseqError, match=r"store.json is damaged.*int8"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*store\.json)(?=.*int8)"):
         FeatureStore(tmp_path)

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import resource
 import signal
 import traceback
@@ -140,7 +141,7 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, files):
         with store_writer(out):
             pass
         resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
-        with pytest.raises(PainseqError, match=r"No room left for .*What is done stays.*painseq extract"):
+        with pytest.raises(PainseqError, match=rf"(?s)(?=.*{re.escape(str(out))})(?=.*{os.strerror(errno.EFBIG)})"):
             fill(out)
 
     kept = []
@@ -183,14 +184,14 @@ def test_a_lost_shard_is_extracted_anew(tmp_path, files, caplog):
     shard = tmp_path / "s" / "shard-00001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1] + b"\2")
     (problem,) = FeatureStore(tmp_path / "s").check()
-    assert problem.file == shard.name and "sha256 is another" in problem.what and "Delete it." in problem.repair
+    assert problem.file == shard.name and "sha256" in problem.what and problem.repair
     shard.unlink()
     (problem,) = FeatureStore(tmp_path / "s").check()
-    assert problem.what == "is missing, and with it 3 clips" and "painseq extract" in problem.repair
+    assert problem.file == shard.name and re.search(r"\b3\b", problem.what) and "extract" in problem.repair
     with store_writer(tmp_path / "s") as writer:
         states = [writer.state(f"clip{number}", "d") for number in range(len(LENGTHS))]
     assert states == ["done"] * 3 + ["new"] * 4 + ["done"] * 3
-    assert "shard-00001.safetensors is missing; its 3 clips count as not extracted" in caplog.text
+    assert re.search(r"shard-00001\.safetensors.*\b3\b", caplog.text)
     fill(tmp_path / "s")
     assert sorted(FeatureStore(tmp_path / "s")) == sorted(json.loads(whole["index.json"])["clips"])
     assert all_right(FeatureStore(tmp_path / "s")) and FeatureStore(tmp_path / "s").check() == []
@@ -224,9 +225,9 @@ def test_a_damaged_pending_clip_is_told_and_extracted_anew(tmp_path, files, capl
     store = FeatureStore(tmp_path / "s")
     assert list(store) == ["clip1"] and store.pending == ("clip1",)
     (problem,) = store.check()
-    assert problem.file == "pending/000-00000000.safetensors" and "cannot be read" in problem.what
+    assert problem.file == "pending/000-00000000.safetensors" and problem.what
     fill(tmp_path / "s")
-    assert "its clip counts as not extracted" in caplog.text
+    assert "000-00000000.safetensors" in caplog.text
     assert FeatureStore(tmp_path / "s").check() == [] and all_right(FeatureStore(tmp_path / "s"))
 
 
@@ -254,18 +255,18 @@ def test_a_check_reads_everything(tmp_path, monkeypatch):
 
     first = "shard-00000.safetensors"
     (found,) = problems_with(lambda index: index["shards"][first].update(bytes=7))
-    assert found.endswith("was written with 7")
+    assert first in found and re.search(r"\b7\b", found)
     (found,) = problems_with(lambda index: index["shards"].pop(first))
-    assert "is in no list of shards" in found
+    assert first in found and "clip" not in found
     (found,) = problems_with(lambda index: index["clips"]["clip1"].update(shard="shard-00001.safetensors"))
-    assert "does not hold clip 'clip1' where the index says" in found
+    assert "'clip1'" in found
     (found,) = problems_with(lambda index: index["clips"]["clip1"].update(landmarks=5))
-    assert "does not hold clip 'clip1'" in found
+    assert "'clip1'" in found
 
     tensors, shard = load_file(tmp_path / first), tmp_path / first
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.isfinite", lambda x: x != x[0, 0])
-        assert any("not finite, in frames from 0 on" in problem.what for problem in FeatureStore(tmp_path).check())
+        assert any(re.search(r"'clip0'.*\b0\b", problem.what) for problem in FeatureStore(tmp_path).check())
     save_file(tensors, shard)
     assert shard.name in {problem.file for problem in FeatureStore(tmp_path).check()}
     head = json.loads((tmp_path / "store.json").read_text())
@@ -277,7 +278,7 @@ def test_a_check_reads_everything(tmp_path, monkeypatch):
     (tmp_path / "extractor.safetensors").unlink()
     save_file(dict(other.network.state_dict()), tmp_path / "extractor.safetensors")
     problem = FeatureStore(tmp_path).check()[-1]
-    assert problem.file == "extractor.safetensors" and "lost or exchanged" in problem.what
+    assert problem.file == "extractor.safetensors" and extractor.fingerprint() in problem.what
 
 
 def test_the_lock_of_a_dead_process_is_in_nobodys_way(tmp_path, files):
@@ -300,10 +301,10 @@ def test_without_file_locks_one_process_goes_on_with_a_warning(tmp_path, files, 
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     fill(tmp_path / "s")
-    assert "has no file locks (No locks available)" in caplog.text
+    assert str(tmp_path / "s") in caplog.text and "No locks available" in caplog.text
     assert files(tmp_path / "s") == files(tmp_path / "whole")
     with (
-        pytest.raises(PainseqError, match=r"has no file locks.*Extract with one process"),
+        pytest.raises(PainseqError, match=re.escape(str(tmp_path / "s"))),
         StoreWriter(tmp_path / "s", {}, "uint8", PIXELS, process=lock.Process(1, 2)),
     ):
         pass

@@ -249,14 +249,14 @@ def test_half_precision_comes_near(head, clips):
 
 def test_lstms_compute_in_float32_whatever_the_precision_of_training(head, clips):
     # cuDNN's would compute in float16 under autocast to bfloat16, and their gradients vanish.
-    said = []
+    dtypes = []
     for module in head.modules():
         if isinstance(module, torch.nn.LSTM):
-            module.register_forward_hook(lambda _, given, out: said.extend([given[0].dtype, out[0].dtype]))
+            module.register_forward_hook(lambda _, given, out: dtypes.extend([given[0].dtype, out[0].dtype]))
     with torch.autocast("cpu", torch.bfloat16):
         head(*clips)
-    assert all(dtype == torch.float32 for dtype in said)
-    assert bool(said) == any(isinstance(module, torch.nn.LSTM) for module in head.modules())
+    assert all(dtype == torch.float32 for dtype in dtypes)
+    assert bool(dtypes) == any(isinstance(module, torch.nn.LSTM) for module in head.modules())
 
 
 def test_round_trip_through_a_weights_only_file(head, clips):
@@ -352,9 +352,9 @@ def test_every_head_has_a_shipped_configuration():
 
 
 def test_the_class_can_be_built_by_its_specification_only_if_it_is_a_head():
-    with pytest.raises(PainseqError, match="is not a Head"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\bClip\b)(?=.*\bHead\b)"):
         build({"class_path": "painseq.records.Clip", "init_args": {}}, Head)
-    with pytest.raises(PainseqError, match="trust"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\bos\b)(?=.*trust)"):
         build({"class_path": "os.system", "init_args": {}}, Head)
 
 
@@ -380,7 +380,7 @@ def their_spec(tmp_path, monkeypatch) -> dict[str, object]:
 
 
 def test_a_head_of_another_package_is_built_when_that_package_is_trusted(their_spec):
-    with pytest.raises(PainseqError, match=r"trust=\['their_lab'\]"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*their_lab)(?=.*trust)"):
         build(their_spec, Head)
     theirs = build(their_spec, Head, trust=["their_lab"])
     assert theirs(frames(theirs, 2), all_real(2)).shape == (2, K)

@@ -1,5 +1,6 @@
 """ViViT against transformers, against timm's image transformer, and against itself written out without masks."""
 
+import re
 from functools import partial
 
 import numpy as np
@@ -303,7 +304,7 @@ def test_an_images_positions_of_the_same_size_are_taken_as_they_are():
 
 
 def test_blocks_of_another_kind_are_an_error():
-    with pytest.raises(PainseqError, match=r"blocks are not ViViT's: they have ls1.gamma, ls2.gamma"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*ls1\.gamma)(?=.*ls2\.gamma)"):
         small().start(image_transformer(init_values=0.1).state_dict())
 
 
@@ -339,19 +340,19 @@ def test_a_network_of_another_width_gives_nothing():
 
 def test_features_instead_of_pixels_are_an_error():
     for shape in ((512,), (1, 32, 32), (3, 32, 24)):
-        with pytest.raises(PainseqError, match=r"looks at pixels.*configs/extractor/pixels.yaml"):
+        with pytest.raises(PainseqError, match=rf"(?s)(?=.*ViViT)(?=.*{re.escape(str(shape))})"):
             ViViT(shape, K)
 
 
 def test_sizes_that_do_not_divide_are_an_error():
-    with pytest.raises(PainseqError, match="100 pixels must divide into tubelets of 16"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\b100\b)(?=.*\b16\b)"):
         ViViT((3, 100, 100), K)
-    with pytest.raises(PainseqError, match="a width of 32 into 5 heads"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\b32\b)(?=.*\b5\b)"):
         small(heads=5)
 
 
 def test_a_clip_that_is_too_long_is_an_error():
     head, x = small(), clips(1, 9)
     assert head.max_frames == 8
-    with pytest.raises(PainseqError, match=r"at most 8 frames, and here is one of 9.*data.options.fps.*`frames`"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\b8\b)(?=.*\b9\b)(?=.*\bframes\b)"):
         head(x, all_real(x))

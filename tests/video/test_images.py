@@ -78,7 +78,7 @@ def test_only_the_frames_asked_for_are_read(tmp_path: Path):
     (tmp_path / "3.png").write_bytes(b"")
     with open_video(tmp_path, image_fps=10.0) as video:
         assert video.frames(np.array([1, 2, 4, 5]))[:, 0, 0, 0].tolist() == [10, 20, 40, 50]
-        with pytest.raises(PainseqError, match=r"3\.png cannot be read as an image: the file is empty"):
+        with pytest.raises(PainseqError, match=r"\b3\.png"):
             video.frames(np.array([3]))
         assert video.frames(np.array([4]))[0, 0, 0, 0] == 40
 
@@ -124,28 +124,28 @@ def test_an_image_held_sideways_is_turned_upright(tmp_path: Path):
 def test_a_folder_that_cannot_be_shown(tmp_path: Path):
     folder = tmp_path / "clip"
     folder.mkdir()
-    with pytest.raises(PainseqError, match=r"clip holds no image \(\.png, \.jpg, \.jpeg, \.bmp\)"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\bclip\b)(?=.*\.png)(?=.*\.jpg)(?=.*\.jpeg)(?=.*\.bmp)"):
         open_video(folder, image_fps=25.0)
     save(folder / "1.png", 0)
-    with pytest.raises(PainseqError, match=r"clip is a folder of images, .*column fps.*--data\.fps.*--image-fps"):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\bclip\b)(?=.*\bfps\b)"):
         open_video(folder)
     for fps in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(PainseqError, match=rf"{fps} images a second; it must be more than 0"):
+        with pytest.raises(PainseqError, match=rf"(?<!\w){fps}\b"):
             open_video(folder, image_fps=fps)
     for backend in ("decord", "pyav"):
-        with pytest.raises(PainseqError, match=rf"folder, which {backend} does not read|not installed"):
+        with pytest.raises(PainseqError, match=rf"\b{backend}\b"):
             open_video(folder, backend, 25.0)
-    with pytest.raises(PainseqError, match=r"1\.png is a file, not a folder of images"):
+    with pytest.raises(PainseqError, match=r"\b1\.png"):
         open_video(folder / "1.png", "images", 25.0)
-    with pytest.raises(PainseqError, match="No video at"):
+    with pytest.raises(PainseqError, match=r"\babsent\b"):
         open_video(tmp_path / "absent", "images", 25.0)
 
 
 def test_images_of_two_sizes_are_an_error_that_names_the_one(tmp_path: Path):
     save(tmp_path / "1.png", 0)
     save(tmp_path / "2.png", 0, (10, 8))
-    said = r"2\.png is 10 x 8 pixels, but the first image of its folder 12 x 8"
-    with open_video(tmp_path, image_fps=25.0) as video, pytest.raises(PainseqError, match=said):
+    named = r"(?s)(?=.*\b2\.png)(?=.*\b10 x 8\b)(?=.*\b12 x 8\b)"
+    with open_video(tmp_path, image_fps=25.0) as video, pytest.raises(PainseqError, match=named):
         video.frames(np.array([0, 1]))
 
 
@@ -155,10 +155,7 @@ def test_a_damaged_image_is_named(tmp_path: Path, suffix: str, kind: str):
     path = tmp_path / f"1.{suffix}"
     Image.fromarray(RNG.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(path)
     path.write_bytes(b"hello world\n" * 20 if kind == "text" else path.read_bytes()[:-1000])
-    said = "it is not an image" if kind == "text" else ""
-    with pytest.raises(
-        PainseqError, match=rf"1\.{suffix} cannot be read as an image: {said}.*Copy or convert it again"
-    ):
+    with pytest.raises(PainseqError, match=rf"\b1\.{suffix}"):
         open_video(tmp_path, image_fps=25.0)
 
 
@@ -198,7 +195,7 @@ def test_duration_and_digest_of_a_folder(tmp_path: Path):
     assert video_digest(one) == video_digest(other)
     (other / "2.png").rename(other / "2b.png")
     assert video_digest(one) != video_digest(other)
-    with pytest.raises(PainseqError, match="folder of images"):
+    with pytest.raises(PainseqError, match=re.escape(str(one))):
         probe_duration_s(one)
 
 

@@ -86,9 +86,9 @@ def test_frames_times_and_size(shown: Video):
 def test_any_order_of_calls_gives_the_frames_asked_for(shown: Video):
     for call in [[5], [5, 5, 6, 80], [80, 81], [0], [], [40, 41, 41], [10, 89], [89], [0, 1]]:
         assert numbers(shown.frames(np.array(call, dtype=np.int64))) == call
-    with pytest.raises(ValueError, match="decrease"):
+    with pytest.raises(ValueError):
         shown.frames(np.array([3, 2]))
-    with pytest.raises(ValueError, match=r"0\.\.89"):
+    with pytest.raises(ValueError, match=r"\b89\b"):
         shown.frames(np.array([90]))
 
 
@@ -124,7 +124,7 @@ def test_frames_hidden_by_an_edit_list_do_not_count(tmp_path: Path, backend: str
     with open_video(path) as video:
         assert video.backend == "pyav"
         if importlib.util.find_spec("decord"):
-            assert "edit list" in video.backend_note
+            assert video.backend_note
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".avi", "mpeg4"), (".ts", "libx264")])
@@ -143,7 +143,7 @@ def test_other_containers_go_through_pyav(tmp_path: Path, suffix: str, codec: st
 def test_time_stamps_that_go_backwards_are_an_error(tmp_path: Path):
     path = tmp_path / "reordered.avi"  # AVI cannot tell when frames are shown that are stored out of order
     encode(path, "libx264", first=0, count=60)
-    with pytest.raises(PainseqError, match="backwards"):
+    with pytest.raises(PainseqError, match=r"reordered\.avi"):
         open_video(path)
 
 
@@ -217,7 +217,8 @@ def test_a_hole_in_the_middle_is_an_error_that_names_the_backend(tmp_path: Path,
     middle = len(data) // 2
     data[middle : middle + len(data) // 5] = bytes(len(data) // 5)
     path.write_bytes(data)
-    with pytest.raises(PainseqError, match=rf"hole\.mp4.*{backend}"), open_video(path, backend) as video:
+    named = rf"(?s)(?=.*hole\.mp4)(?=.*\b{backend}\b)"
+    with pytest.raises(PainseqError, match=named), open_video(path, backend) as video:
         for _ in read_chunks(video):
             pass
 
@@ -232,15 +233,16 @@ def test_a_sound_file_holds_no_video(tmp_path: Path):
         frame.sample_rate = 16000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(PainseqError, match="no video stream"):
+    with pytest.raises(PainseqError, match=r"sound\.mp4"):
         open_video(path)
 
 
 def test_an_unknown_or_absent_backend(ramp: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(PainseqError, match="auto, decord, pyav or images"):
+    named = r"(?s)(?=.*\bopencv\b)(?=.*\bauto\b)(?=.*\bdecord\b)(?=.*\bpyav\b)(?=.*\bimages\b)"
+    with pytest.raises(PainseqError, match=named):
         open_video(ramp, "opencv")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(PainseqError, match="not installed"):
+    with pytest.raises(PainseqError, match=r"\bdecord\b"):
         open_video(ramp, "decord")
     with open_video(ramp) as video:
         assert (video.backend, video.backend_note) == ("pyav", "")
@@ -252,7 +254,7 @@ def test_a_long_video_goes_through_pyav_and_decord_stays_bounded(ramp: Path, mon
         assert video.backend == "decord"
     monkeypatch.setattr("painseq.video.reading._AHEAD_BYTES", 1000)
     with open_video(ramp) as video:
-        assert video.backend == "pyav" and "large" in video.backend_note
+        assert video.backend == "pyav" and video.backend_note
     with open_video(ramp, "decord") as video:
         found = [number for images, _ in read_chunks(video, chunk_frames=16) for number in numbers(images)]
     assert found == list(range(90))
@@ -265,7 +267,7 @@ def test_duration_and_digest(ramp: Path, tmp_path: Path):
     same.write_bytes(data)
     other.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert video_digest(same) == video_digest(ramp) != video_digest(other)
-    with pytest.raises(PainseqError, match="No video"):
+    with pytest.raises(PainseqError, match=r"absent\.mp4"):
         video_digest(tmp_path / "absent.mp4")
-    with pytest.raises(PainseqError, match="No video"):
+    with pytest.raises(PainseqError, match=r"absent\.mp4"):
         probe_duration_s(tmp_path / "absent.mp4")

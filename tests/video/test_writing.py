@@ -38,10 +38,10 @@ def test_the_same_frames_give_the_same_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("frames", "fps", "word"),
     [
-        ([], 30, "No frame"),
-        ([np.zeros((33, 32, 3), np.uint8)], 30, "even"),
-        ([np.zeros((32, 32), np.uint8)], 30, "even"),
-        ([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 34, 3), np.uint8)], 30, "frame 1"),
+        ([], 30, r"clip\.mp4"),
+        ([np.zeros((33, 32, 3), np.uint8)], 30, r"\b33\b"),
+        ([np.zeros((32, 32), np.uint8)], 30, r"\(32, 32\)"),
+        ([np.zeros((32, 32, 3), np.uint8), np.zeros((32, 34, 3), np.uint8)], 30, r"\b1\b"),
         ([np.zeros((32, 32, 3), np.float32)], 30, "float32"),
         ([np.zeros((32, 32, 3), np.uint8)], 0, "fps"),
     ],
@@ -80,7 +80,7 @@ frames = (rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(30))
 try:
     write_video(Path({str(tmp_path / "clip.mp4")!r}), frames, 30)
 except PainseqError as error:
-    assert "disk full" in str(error), error
+    assert "clip.mp4" in str(error), error
     raise SystemExit(7)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
