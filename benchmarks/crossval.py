@@ -30,16 +30,16 @@ import numpy as np
 import torch
 from results import RESULTS, write_between
 
-from painseq.checkpoint import load
 from painseq.cli.crossval import folds_of
 from painseq.cli.experiment import ExperimentCLI
 from painseq.cli.fit import fit
 from painseq.cli.fold_jobs import Fit, device_of, recipes_of, runner
+from painseq.data.splits import Split
 from painseq.evaluation import read_predictions
-from painseq.evaluation.predict import predict_part
 from painseq.extractors import VGG16
 from painseq.features import ClipFeatures, StoreWriter
-from painseq.splits import Split
+from painseq.model.checkpoint import load
+from painseq.studies.predict_part import predict_part
 
 LABELS = ("BL1", "PA1", "PA2", "PA3", "PA4")
 FRAMES, WIDTH, FPS = 138, 1024, 25.0
@@ -77,7 +77,7 @@ def options(root: Path, gpu: bool) -> list[str]:
         {"labels": "native", "store": str(root / "store"), "split": {"protocol": "loso"}},
     )
     config = {
-        "data": {"class_path": "data_modules.Folder", "init_args": data},
+        "data": {"class_path": "painseq.data_modules.Folder", "init_args": data},
         "trainer": {"accelerator": "gpu" if gpu else "cpu"},
     }
     (root / "data.yaml").write_text(json.dumps(config), encoding="utf-8")

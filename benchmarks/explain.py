@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from painseq.explain import Frames, default_layer, explain, list_layers
 from painseq.extractors import VGG16, Extractor, TimmBackbone
 from painseq.heads import LSTM
-from painseq.model import PainModel
+from painseq.model.pain_model import PainModel
 
 GOAL = 4.0
 VGG16_BLOCKS = {f"block{block}": f"features.{last_relu}" for block, last_relu in enumerate((3, 8, 15, 22, 29), 1)}

@@ -27,10 +27,8 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from painseq.checkpoint import load
 from painseq.cli.extract import extract
 from painseq.cli.fit import fit
-from painseq.cli.run_folder import write_json
 from painseq.explain import (
     Attribution,
     Frames,
@@ -49,8 +47,10 @@ from painseq.explain.regions import REGIONS, region_map
 from painseq.explain.score import rule_of
 from painseq.extractors import TimmBackbone
 from painseq.heads import LinearFrames
-from painseq.heads.decision import Decision, decide
-from painseq.model import PainModel
+from painseq.model.checkpoint import load
+from painseq.model.decision import Decision, decide
+from painseq.model.pain_model import PainModel
+from painseq.runs import write_json
 from painseq.synthetic import BioVidPlan, write_biovid
 from painseq.synthetic.biovid import biovid_jobs
 from painseq.synthetic.clips import ClipJob, draw_subject, rng_of

@@ -40,16 +40,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from painseq.classifier import PainClassifier
-from painseq.data_options import DataOptions
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
+from painseq.data.options import DataOptions
+from painseq.data.protocols import SplitOptions
+from painseq.data.resident import Resident, ResidentClips
+from painseq.data.streams import Stream
 from painseq.heads import Head
-from painseq.heads.decision import decide
-from painseq.protocols import SplitOptions
+from painseq.model.decision import decide
 from painseq.records import Clip, Manifest
-from painseq.resident import Resident, ResidentClips
 from painseq.spec import build, spec_of
-from painseq.streams import Stream
+from painseq.training.classifier import PainClassifier
 
 PAGE = ROOT / "docs" / "heads.md"
 YAMLS = {path.stem: path for path in sorted((ROOT / "configs" / "head").glob("*.yaml"))}
@@ -576,7 +576,7 @@ def fit_and_evaluate(run: Run) -> dict[str, Any]:
 
 def facts(checkpoint: Path) -> dict[str, object]:
     """Parameters of the head, and how it sees a clip: tried out, on the same head with random weights."""
-    from painseq.checkpoint import load
+    from painseq.model.checkpoint import load
 
     trained = load(checkpoint).head
     torch.manual_seed(0)

@@ -24,8 +24,8 @@ from painseq.cli.transfer_plan import read_plan
 from painseq.cli.transfer_report import on_controls
 from painseq.evaluation import Difference
 from painseq.evaluation.transfer import MEANING, QUESTIONS, CellResult, Question
-from painseq.fitting import LAST
 from painseq.synthetic import AI4PainPlan, BioVidPlan, UNBCPlan, write_ai4pain, write_biovid, write_unbc
+from painseq.training.fitting import LAST
 
 SEEDS = (0, 1, 2)
 PLAN = Path("configs/demo/transfer.yaml")

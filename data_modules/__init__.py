@@ -1,10 +1,10 @@
 """One file a data set: where its videos lie, whose they are, and which labels they carry."""
 
-from data_modules.ai4pain import AI4Pain
-from data_modules.biovid import BioVid
-from data_modules.folder import Folder
-from data_modules.mintpain import MIntPAIN
-from data_modules.unbc import UNBC
-from data_modules.xite import XITE
+from .ai4pain import AI4Pain
+from .biovid import BioVid
+from .folder import Folder
+from .mintpain import MIntPAIN
+from .unbc import UNBC
+from .xite import XITE
 
 __all__ = ["UNBC", "XITE", "AI4Pain", "BioVid", "Folder", "MIntPAIN"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_modules.files import mp4_files
-from data_modules.pattern import compiled_pattern
-from painseq.data_options import DataOptions
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
+from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, Part, read_manifest
 from painseq.video import probe_duration_s
+
+from .files import mp4_files
+from .pattern import compiled_pattern
 
 PARTS: dict[str, Part] = {"Train": "train", "Validation": "validation", "Test": "test"}
 PATTERN = r"(?P<subject>[^/]+)/(?P=subject)_(?P<label>[A-Za-z_]+)_(?P<trial>\d+)\.(?i:mp4)"

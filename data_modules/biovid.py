@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from data_modules.files import mp4_files, subfolders
-from painseq.data_options import DataOptions
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
+from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, Part
+
+from .files import mp4_files, subfolders
 
 SAMPLE = re.compile(r"(?P<subject>\d{6}_(?P<sex>[mw])_(?P<age>\d+))-(?P<label>[A-Za-z]+\d)-(?P<number>\d+)")
 SEXES = {"m": "m", "w": "f"}

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from data_modules.files import tell_of_16_bits
-from data_modules.pattern import compiled_pattern
-from painseq.data_options import DataOptions
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
+from painseq.data.labels import in_order
+from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
-from painseq.labels import in_order
 from painseq.records import Clip, Manifest, read_manifest
+
+from .files import tell_of_16_bits
+from .pattern import compiled_pattern
 
 log = logging.getLogger("painseq")
 

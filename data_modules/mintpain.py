@@ -7,11 +7,12 @@ import math
 import re
 from pathlib import Path
 
-from data_modules.files import subfolders, tell_of_16_bits
-from painseq.data_options import DataOptions
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
+from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
+
+from .files import subfolders, tell_of_16_bits
 
 log = logging.getLogger("painseq")
 

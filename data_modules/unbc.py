@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data_modules.files import subfolders
-from painseq.action_units import pspi
-from painseq.data_options import DataOptions
-from painseq.datamodule import PainDataModule
+from painseq.data.action_units import pspi
+from painseq.data.datamodule import PainDataModule
+from painseq.data.label_tables import SCALES, SCHEMES, VALUES
+from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
-from painseq.label_tables import SCALES, SCHEMES, VALUES
 from painseq.records import Clip, Manifest
 from painseq.video.container import image_files
+
+from .files import subfolders
 
 log = logging.getLogger("painseq")
 

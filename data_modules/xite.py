@@ -9,12 +9,13 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from data_modules.files import mp4_files
-from data_modules.pattern import compiled_pattern
-from painseq.data_options import DataOptions
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
+from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, csv_text
+
+from .files import mp4_files
+from .pattern import compiled_pattern
 
 log = logging.getLogger("painseq")
 

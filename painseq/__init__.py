@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from painseq.errors import LeakError, PainseqError
 
 if TYPE_CHECKING:
-    from painseq.checkpoint import load
-    from painseq.model import PainModel, VideoPrediction
+    from painseq.model.checkpoint import load
+    from painseq.model.pain_model import PainModel, VideoPrediction
 
 __version__ = "0.1.0"
 __all__ = ["LeakError", "PainModel", "PainseqError", "VideoPrediction", "__version__", "load"]
@@ -17,11 +17,11 @@ __all__ = ["LeakError", "PainModel", "PainseqError", "VideoPrediction", "__versi
 def __getattr__(name: str) -> Any:
     """`painseq.load` and its types, imported when they are first asked for: they need torch, `--help` does not."""
     if name == "load":
-        from painseq.checkpoint import load
+        from painseq.model.checkpoint import load
 
         return load
     if name in ("PainModel", "VideoPrediction"):
-        from painseq import model
+        from painseq.model import pain_model
 
-        return getattr(model, name)
+        return getattr(pain_model, name)
     raise AttributeError(f"module 'painseq' has no attribute {name!r}")

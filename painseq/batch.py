@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-UNKNOWN = -1
-"""Target of a clip whose label is hidden; scales begin at 0."""
-
 
 @dataclass(frozen=True)
 class Sample:

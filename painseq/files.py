@@ -1,10 +1,12 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and those shipped with painseq."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from uuid import uuid4
+
+from painseq.errors import PainseqError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -24,3 +26,22 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def shipped_configs() -> Path:
+    """The folder of the YAML files shipped with painseq: `data/`, `extractor/`, `head/`, `reproduce/`, `demo/`.
+
+    Raises:
+        PainseqError: this installation lacks them.
+    """
+    try:
+        from painseq import configs
+    except ImportError:
+        configs = None
+    folder = None if configs is None else Path(configs.__file__).parent
+    if folder is None or not any(folder.rglob("*.yaml")):
+        raise PainseqError(
+            f"The configurations shipped with painseq are not found beside {Path(__file__).parent}. Install painseq "
+            "(pip install ., or pip install -e . in a clone); a copy of its folder alone lacks them."
+        )
+    return folder

@@ -20,6 +20,9 @@ from painseq.spec import digest
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
+UNKNOWN = -1
+"""Stands for a hidden label (as target and as `truth`), for no prediction, and for an unknown count of frames."""
+
 SEXES = {"f": "f", "female": "f", "m": "m", "male": "m"}
 """How a file may write them."""
 

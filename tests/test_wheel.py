@@ -69,18 +69,42 @@ def run(installed, tmp_path):
 def test_holds_the_packages_their_yaml_and_types_and_no_tests(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     top = {name.partition("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == set(PACKAGES)
+    assert {name for name in top if not name.endswith(".dist-info")} == {"painseq"}
     for package in PACKAGES:
         files = [*(ROOT / package).rglob("*.py"), *(ROOT / package).rglob("*.yaml")]
-        assert {file.relative_to(ROOT).as_posix() for file in files} <= names
-    assert {"painseq/py.typed", "data_modules/py.typed"} <= names
+        below = "" if package == "painseq" else "painseq/"
+        assert {below + file.relative_to(ROOT).as_posix() for file in files} <= names
+    assert {"painseq/py.typed", "painseq/data_modules/py.typed"} <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
 def test_the_command_starts_from_the_wheel(run, installed):
-    where = run("-c", "import painseq, data_modules, configs; print(painseq.__file__, data_modules.__file__)")
-    assert where.count(str(installed)) == 2
+    code = "import painseq, painseq.data_modules as m, painseq.configs as c; print(painseq, m, c, sep='\\n')"
+    assert run("-c", code).count(str(installed)) == 3
     assert "usage: painseq demo" in run(str(installed / "bin" / "painseq"), "demo", "--help")
+
+
+def test_a_folder_of_the_users_own_called_configs_hides_nothing(run, installed, tmp_path):
+    for name in ("configs", "data_modules"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not ours')\n")
+    code = "from painseq.files import shipped_configs; print(shipped_configs())"
+    assert run("-c", code).strip() == str(installed / "painseq" / "configs")
+    recipes = run("-c", "from painseq.cli.recipe import shipped_recipes; print(*shipped_recipes())").split()
+    assert "prajod2024_lstm" in recipes
+
+
+def test_without_the_shipped_files_the_error_says_so(wheel, tmp_path):
+    lacking = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(lacking, [name for name in content.namelist() if not name.startswith("painseq/configs/")])
+    code = "from painseq.cli.recipe import shipped_recipes; shipped_recipes()"
+    env = {**os.environ, "PYTHONPATH": str(lacking), "PYTHONNOUSERSITE": "1"}
+    # The clone is installed in this environment, and would lend its own.
+    code = f"import sys; sys.meta_path = [f for f in sys.meta_path if 'painseq' not in repr(f)]; {code}"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode and "PainseqError" in done.stderr and str(lacking / "painseq") in done.stderr
 
 
 def test_a_shipped_config_extracts_features(run, installed, tmp_path):

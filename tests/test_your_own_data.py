@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from painseq.data_modules import Folder
 
-from data_modules import Folder
 from painseq.cli import main
-from painseq.data_options import DataOptions
+from painseq.data.options import DataOptions
+from painseq.data.protocols import SplitOptions
 from painseq.errors import PainseqError
 from painseq.evaluation import read_predictions
-from painseq.protocols import SplitOptions
 
 PAGE = (Path(__file__).parents[1] / "docs" / "your_own_data.md").read_text(encoding="utf-8")
 NATIVE = DataOptions(labels="native")

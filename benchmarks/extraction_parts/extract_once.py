@@ -13,8 +13,8 @@ import torch
 from painseq.extractors import VGG16, Extractor, Pixels, TimmBackbone
 from painseq.faces import FaceCrops, YuNet
 from painseq.features import extract
-from painseq.features.processes import Process
 from painseq.records import Clip, Manifest
+from painseq.runs import Process
 
 YUNET = "weights/detectors/face_detection_yunet_2023mar.onnx"
 VGG16_WEIGHTS = "weights/backbone/vgg16_imagenet_features_tvnorm_fp16.safetensors"

@@ -16,12 +16,12 @@ from heads import verdict
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from painseq.data.labels import label_scheme
+from painseq.data.resident import resident_clips
 from painseq.extractors import Pixels
 from painseq.faces import FaceCrops, Sidecar
 from painseq.features import ClipFeatures, FeatureStore, StoreWriter, pipeline_spec
-from painseq.labels import label_scheme
 from painseq.records import Clip
-from painseq.resident import resident_clips
 from painseq.video import open_video, read_chunks, write_video
 
 

@@ -53,18 +53,18 @@ def audit_model(argv: Sequence[str]) -> Audit:
 
     Raises:
         PainseqError: no data set or store, a regression, another audit in the folder; see
-            `painseq.evaluation.audit_folds`.
+            `painseq.studies.audit_folds`.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from painseq.cli.audit_page import show_audit, write_audit
     from painseq.cli.experiment import ExperimentCLI, recipe_of
-    from painseq.cli.run_folder import versions
-    from painseq.datamodule import PainDataModule
+    from painseq.data.datamodule import PainDataModule
     from painseq.evaluation.audit import SUBJECT_FOLDS, audit_of, protocols_of
-    from painseq.evaluation.audit_folds import audit_items, fit_protocol, folds_of, groups_of, overlap
-    from painseq.synthetic import is_generated
+    from painseq.runs import versions
+    from painseq.studies.audit_folds import audit_items, fit_protocol, folds_of, groups_of, overlap
+    from painseq.video.generated import is_generated
 
     cli = ExperimentCLI("audit model", argv)
     data, config = cli.datamodule, cli.config
@@ -150,7 +150,7 @@ def _open(out: Path, cli: ExperimentCLI) -> None:
     """Make the folder of an audit, or find there an unfinished one with the same configuration."""
     import yaml
 
-    from painseq.cli.run_folder import make_run_folder
+    from painseq.runs import make_run_folder
 
     settings = yaml.safe_load(cli.parser.dump(cli.config, skip_validation=True))
     for key in ("out", "config"):

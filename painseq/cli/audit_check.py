@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from painseq.cli.run_folder import write_json
 from painseq.errors import PainseqError
 from painseq.evaluation.split_check import (
     Finding,
@@ -21,6 +20,7 @@ from painseq.evaluation.split_check import (
     joined,
     read_table,
 )
+from painseq.runs import write_json
 
 ITEMS_SHOWN = 10
 
@@ -111,7 +111,7 @@ def _check_predictions(table: Table, split: Table | None, args: argparse.Namespa
 
 def _seen(checkpoint: Path, data_set: str | None) -> dict[str, list[str]]:
     """How a model has seen people -> these, of one data set."""
-    from painseq.checkpoint import read_checkpoint
+    from painseq.model.checkpoint import read_checkpoint
 
     record = read_checkpoint(checkpoint).record
     people: dict[str, list[str]] = {}

@@ -9,12 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from painseq.cli.run_folder import write_json
 from painseq.evaluation.audit import STATISTICS, Audit, Inflation, Protocol
-from painseq.evaluation.audit_folds import Overlap
 from painseq.evaluation.leaky import mark
 from painseq.report import Block, Picture, Report, write_figures, write_report
 from painseq.report.charts import interval_rows
+from painseq.runs import write_json
+from painseq.studies.audit_folds import Overlap
 
 COLUMNS = ("protocol", "score of", "statistic", "score", "95 % interval", "inflation", "its 95 % interval", "subjects")
 NOTES = (

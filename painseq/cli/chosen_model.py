@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
-    from painseq.model import PainModel
+    from painseq.model.pain_model import PainModel
 
 log = logging.getLogger("painseq")
 
@@ -26,7 +26,7 @@ def chosen_model(
     Raises:
         PainseqError: neither or both are given; models that cannot be averaged; a mix that does not fit.
     """
-    from painseq.averaging import load_averaged
+    from painseq.model.averaging import load_averaged
 
     if (checkpoint is None) == (not averaged):
         raise PainseqError("Give a model: --checkpoint best.ckpt, or --average-checkpoints A.ckpt B.ckpt ...")

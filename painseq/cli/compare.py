@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from painseq.cli.run_folder import make_run_folder, write_json
 from painseq.errors import PainseqError
 from painseq.evaluation.comparison import ERRORS, WORDS, AnyPredictions, Pair, Tested, compare
 from painseq.evaluation.leaky import LEAKY, is_leaky, marked
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.predictions import FILE, Predictions, named, read_predictions
 from painseq.evaluation.value_predictions import holds_values, read_value_predictions
+from painseq.runs import make_run_folder, write_json
 
 if TYPE_CHECKING:
     from painseq.report import Block

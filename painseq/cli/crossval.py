@@ -18,12 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from painseq.cli.crossval_report import End, Fold, write_results
 from painseq.cli.experiment import ExperimentCLI, Recipe
 from painseq.cli.fold_jobs import Done, Fit, default_jobs, device_of, recipes_of, runner
-from painseq.cli.run_folder import make_run_folder, read_history, write_json
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
+from painseq.data.splits import check_no_leak, every_fold, inner_splits, qualified
 from painseq.errors import PainseqError
-from painseq.fitting import best_epoch
+from painseq.runs import make_run_folder, read_history, write_json
 from painseq.spec import difference
-from painseq.splits import check_no_leak, every_fold, inner_splits, qualified
+from painseq.training.fitting import best_epoch
 
 log = logging.getLogger("painseq")
 
@@ -54,7 +54,7 @@ def crossval(argv: Sequence[str]) -> Path:
 
     Raises:
         PainseqError: a protocol without folds; a folder that holds another run; no fold that can be fitted; see
-            `painseq.fitting.fit_fold`.
+            `painseq.training.fitting.fit_fold`.
         LeakError: the extractor was fitted on subjects to be tested.
     """
     cli = ExperimentCLI("crossval", argv)

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from painseq.cli.evaluate import show
-from painseq.cli.run_folder import versions, write_json
+from painseq.data.splits import Split
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions, score
 from painseq.evaluation.metrics import confusion_matrix, scores_of
@@ -24,11 +24,11 @@ from painseq.evaluation.value_predictions import ValuePredictions, read_value_pr
 from painseq.evaluation.value_scores import score_values, value_table
 from painseq.report import Block, Report, write_figures, write_report
 from painseq.report.values import value_blocks
-from painseq.splits import Split
-from painseq.synthetic import is_generated
+from painseq.runs import versions, write_json
+from painseq.video.generated import is_generated
 
 if TYPE_CHECKING:
-    from painseq.datamodule import PainDataModule
+    from painseq.data.datamodule import PainDataModule
 
 SPREAD = (
     "How far the folds lie apart, each scored by itself. It is no standard error: any two folds share most of their "

@@ -220,9 +220,9 @@ class Demo:
     def report(self) -> Path:
         """Grad-CAM over two clips, the numbers as JSON, and one page that tells all."""
         from painseq.cli.evaluate import show
-        from painseq.cli.run_folder import read_history, versions, write_json
         from painseq.evaluation import paired_difference, published_rows
         from painseq.report import Report, write_figures, write_report
+        from painseq.runs import read_history, versions, write_json
 
         with self._step("7. Draw Grad-CAM over two clips"):
             figures = self._pictures()
@@ -279,7 +279,7 @@ class Demo:
 
     def _fit(self, folder: str, config: str, *more: str) -> None:
         from painseq.cli.fit import fit
-        from painseq.fitting import LAST
+        from painseq.training.fitting import LAST
 
         run = self.out / folder
         if (run / "run.json").is_file():
@@ -297,8 +297,8 @@ class Demo:
         fit(self._command("fit", args))
 
     def _pictures(self) -> list[Figure]:
-        from painseq.checkpoint import load
         from painseq.cli.explained_video import explanation
+        from painseq.model.checkpoint import load
         from painseq.report import Figure
 
         model = load(self.out / "lstm" / "best.ckpt")
@@ -329,7 +329,7 @@ class Demo:
     def _facts(self) -> tuple[dict[str, object], dict[str, str]]:
         import json
 
-        from painseq.cli.run_folder import versions
+        from painseq.runs import versions
 
         runs = {folder: json.loads((self.out / folder / "run.json").read_text()) for folder in ("heat_cnn", "lstm")}
         splits: dict[str, object] = {folder: run["data"]["split"] for folder, run in runs.items()}

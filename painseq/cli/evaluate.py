@@ -18,18 +18,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from painseq.cli.chosen_model import chosen_model
 from painseq.cli.evaluation_files import evaluation_of, write_evaluation, write_page
 from painseq.cli.evaluation_files import show as show
-from painseq.cli.run_folder import make_run_folder, pick_device, read_history, versions
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import Calibration, Evaluation, Predictions, calibrate, people_of, read_people
 from painseq.evaluation.leaky import is_leaky, mark, marked
 from painseq.evaluation.predictions import FILE, named, read_predictions, read_truth
 from painseq.evaluation.value_predictions import ValuePredictions, holds_values, read_value_predictions
 from painseq.evaluation.value_scores import ValueEvaluation
+from painseq.runs import make_run_folder, pick_device, read_history, versions
 
 if TYPE_CHECKING:
-    from painseq.datamodule import PainDataModule
-    from painseq.labels import LabelScheme
-    from painseq.model import PainModel
+    from painseq.data.datamodule import PainDataModule
+    from painseq.data.labels import LabelScheme
+    from painseq.model.pain_model import PainModel
     from painseq.records import Part
 
 USAGE = """usage: painseq evaluate --config DATA.yaml --checkpoint FILE [options]
@@ -135,7 +135,7 @@ def _read(path: Path, args: argparse.Namespace) -> tuple[Predictions | ValuePred
     predictions = read_predictions(path, args.classes)
     if truth is not None:
         if args.dataset is not None:
-            from painseq.labels import label_scheme
+            from painseq.data.labels import label_scheme
 
             predictions, truth = in_classes(predictions, truth, label_scheme(args.dataset, args.labels))
         predictions = predictions.with_truth(truth)
@@ -157,7 +157,7 @@ def evaluate(argv: Sequence[str]) -> tuple[Predictions, Evaluation | None]:
 
     Raises:
         LeakError: the model has seen somebody of this part.
-        PainseqError: see `painseq.evaluation.predict`.
+        PainseqError: see `painseq.studies.predict_part`.
     """
     said, made = _evaluate_checkpoint(argv)
     assert isinstance(said, Predictions) and not isinstance(made, ValueEvaluation)
@@ -168,7 +168,7 @@ def _evaluate_checkpoint(
     argv: Sequence[str],
 ) -> tuple[Predictions | ValuePredictions, Evaluation | ValueEvaluation | None]:
     from painseq.cli.experiment import ExperimentCLI
-    from painseq.datamodule import PainDataModule
+    from painseq.data.datamodule import PainDataModule
 
     cli = ExperimentCLI("evaluate", argv)
     config, data = cli.config, cli.datamodule
@@ -216,7 +216,7 @@ def _evaluate_checkpoint(
         "device": device,
         "versions": _in_line(versions()),
     }
-    from painseq.synthetic import is_generated
+    from painseq.video.generated import is_generated
 
     generated = is_generated(data.root)
     subtitle = f"Part {config['part']} of {data.name}" + (", generated faces: no people" if generated else "")
@@ -229,7 +229,7 @@ def _predict(
     model: PainModel, data: PainDataModule, part: Part, truth: Mapping[str, str] | None, calibrated: bool
 ) -> tuple[Predictions | ValuePredictions, Calibration | None]:
     """What the model says of a part, with truth and temperature as the command line says."""
-    from painseq.evaluation.predict import predict_part, predict_validation, predict_values
+    from painseq.studies.predict_part import predict_part, predict_validation, predict_values
 
     if model.scale is not None:
         if calibrated:
@@ -279,7 +279,7 @@ def _path(path: Path | None) -> str | None:
 
 def model_name(model: PainModel) -> str:
     """What a model is called in tables: its head, and whatever makes its score another than a plain one."""
-    from painseq.averaging import AveragedModel
+    from painseq.model.averaging import AveragedModel
 
     name = type(model.head).__name__
     if isinstance(model, AveragedModel):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from painseq.cli.run_folder import write_json
 from painseq.evaluation import Evaluation, Predictions, published_rows, score
 from painseq.evaluation.calibration import Calibration
 from painseq.evaluation.people import Person, write_subjects
@@ -16,6 +15,7 @@ from painseq.evaluation.published import AI4PAIN, BIOVID, MINTPAIN
 from painseq.evaluation.tables import probability_table, subgroup_table, table
 from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.evaluation.value_scores import ValueEvaluation, score_values, value_table
+from painseq.runs import write_json
 
 log = logging.getLogger("painseq")
 

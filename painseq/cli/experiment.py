@@ -14,17 +14,17 @@ from jsonargparse import ArgumentError
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-import configs
-import data_modules  # noqa: F401  (short class names resolve for imported classes only)
+import painseq.data_modules
 import painseq.extractors
 import painseq.faces
 import painseq.heads  # noqa: F401
-from painseq.classifier import PainClassifier
 from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
-from painseq.fitting import FitOptions, quiet_lightning
+from painseq.files import shipped_configs
 from painseq.records import PARTS, Manifest
+from painseq.training.classifier import PainClassifier
+from painseq.training.fitting import FitOptions, quiet_lightning
 
 BESIDE_THE_POINT = re.compile(
     r"\s*(Does not validate against any|Subtypes: |Errors:$|- Expected a <class 'NoneType'>|Given value type: |"
@@ -48,7 +48,7 @@ class ExperimentCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             run=False,
-            args=shipped_configs(args),
+            args=with_shipped_configs(args),
             parser_kwargs={
                 "prog": f"painseq {command}",
                 "description": DESCRIPTIONS[command],
@@ -287,7 +287,7 @@ DESCRIPTIONS = {
 }
 
 
-def shipped_configs(args: Sequence[str]) -> list[str]:
+def with_shipped_configs(args: Sequence[str]) -> list[str]:
     """`--config configs/...` finds the files shipped with the package where the folder has none of its own.
 
     Raises:
@@ -315,7 +315,7 @@ def shipped(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    root = Path(configs.__file__).parent
+    root = shipped_configs()
     inside = root.joinpath(*path.parts[1:]) if path.parts[:1] == ("configs",) else root / path
     if inside.is_file():
         return inside

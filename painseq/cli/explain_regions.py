@@ -25,16 +25,16 @@ from painseq.cli.explained_clips import (
     seen_in_training,
     table_of_clip,
 )
-from painseq.cli.run_folder import new_run_folder, versions, write_json
 from painseq.errors import PainseqError
+from painseq.runs import new_run_folder, versions, write_json
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from painseq.datamodule import PainDataModule
+    from painseq.data.datamodule import PainDataModule
     from painseq.explain import Attribution, BlinkCheck, BlinkClip, Frames, Method, RegionRow, RegionShares
     from painseq.faces import Locator
-    from painseq.model import PainModel
+    from painseq.model.pain_model import PainModel
     from painseq.records import Clip
 
 log = logging.getLogger("painseq")

@@ -20,16 +20,16 @@ from painseq.cli.explained_clips import (
     none_explained,
     seen_in_training,
 )
-from painseq.cli.run_folder import make_run_folder, read_json, versions, write_json
 from painseq.errors import PainseqError
+from painseq.runs import make_run_folder, read_json, versions, write_json
 
 if TYPE_CHECKING:
     from painseq.cli.experiment import ExperimentCLI
-    from painseq.datamodule import PainDataModule
+    from painseq.data.datamodule import PainDataModule
     from painseq.explain import Frames, Method
     from painseq.explain.randomisation import Kind
     from painseq.explain.ranking import Rank
-    from painseq.model import PainModel
+    from painseq.model.pain_model import PainModel
     from painseq.records import Clip
 
 log = logging.getLogger("painseq")

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from painseq.cli.chosen_model import chosen_model
-from painseq.cli.run_folder import pick_device
 from painseq.errors import PainseqError
+from painseq.runs import pick_device
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from painseq.cli.experiment import ExperimentCLI
-    from painseq.datamodule import PainDataModule
+    from painseq.data.datamodule import PainDataModule
+    from painseq.data.labels import LabelScheme
     from painseq.explain import Frames
-    from painseq.labels import LabelScheme
-    from painseq.model import PainModel
+    from painseq.model.pain_model import PainModel
     from painseq.records import Clip
 
 
@@ -29,8 +29,8 @@ def model_and_data(cli: ExperimentCLI) -> tuple[PainModel, PainDataModule, str]:
         PainseqError: no data set, other classes than the model's, or a model that only single videos can be explained
             of.
     """
-    from painseq.datamodule import PainDataModule
-    from painseq.labels import check_same_targets
+    from painseq.data.datamodule import PainDataModule
+    from painseq.data.labels import check_same_targets
 
     config, data, command = cli.config, cli.datamodule, f"painseq {cli.command}"
     if not isinstance(data, PainDataModule):
@@ -96,8 +96,8 @@ def evenly(clips: Sequence[Clip], scheme: LabelScheme, count: int) -> list[Clip]
 
 def named_truth(clip: Clip, scheme: LabelScheme) -> str:
     """A clip's class, or number; empty where it is hidden."""
-    from painseq.batch import UNKNOWN
-    from painseq.datasets import target_of
+    from painseq.data.datasets import target_of
+    from painseq.records import UNKNOWN
 
     target = target_of(clip, scheme)
     if target == UNKNOWN or target != target:
@@ -120,7 +120,7 @@ def frames_of_clip(model: PainModel, data: PainDataModule, clip: Clip) -> Frames
 
 def table_of_clip(data: PainDataModule, clip: Clip) -> Path | None:
     """OpenFace's table of a clip, where a folder of tables is named; None: beside the video, if at all."""
-    from painseq.action_units import OpenFaceTables
+    from painseq.data.action_units import OpenFaceTables
 
     folder = data.options.action_units
     return None if folder is None else OpenFaceTables(data.manifest, folder).path(clip)
@@ -128,7 +128,7 @@ def table_of_clip(data: PainDataModule, clip: Clip) -> Path | None:
 
 def seen_in_training(model: PainModel, data: PainDataModule, clips: Sequence[Clip]) -> dict[str, int]:
     """How many of the subjects head or extractor were fitted on: their clips may be explained better than new ones."""
-    from painseq.splits import qualified
+    from painseq.data.splits import qualified
 
     subjects = qualified(data.name, {clip.subject_id for clip in clips})
     seen = {*model.fitted_on, *model.extractor_trained_on}

@@ -13,10 +13,10 @@ import numpy as np
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
+    from painseq.data.labels import Scale
     from painseq.explain import Attribution, KnownUnits, Method
     from painseq.faces import Locator
-    from painseq.labels import Scale
-    from painseq.model import PainModel, VideoPrediction
+    from painseq.model.pain_model import PainModel, VideoPrediction
 
 log = logging.getLogger("painseq")
 
@@ -156,7 +156,7 @@ def explanation(
     )
     from painseq.explain.by_input import MOST_STEPS
     from painseq.features import ClipFeatures
-    from painseq.synthetic import is_generated
+    from painseq.video.generated import is_generated
 
     space, time = space_methods(model), time_methods(model)
     _check_method("--method", method, space)

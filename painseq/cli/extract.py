@@ -8,18 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from painseq.classifier import PainClassifier
 from painseq.cli.experiment import ExperimentCLI, chosen_parts
 from painseq.cli.progress import progress_of_clips
-from painseq.cli.run_folder import pick_device, versions, write_json
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
 from painseq.faces import FaceCrops
 from painseq.features import ExtractSummary, FeatureStore, export_npz
 from painseq.features import extract as fill_store
-from painseq.features.processes import this_process
+from painseq.runs import pick_device, this_process, versions, write_json
 from painseq.spec import difference
+from painseq.training.classifier import PainClassifier
 
 log = logging.getLogger("painseq")
 

@@ -13,16 +13,15 @@ from pathlib import Path
 
 from painseq.cli.experiment import ExperimentCLI, chosen_parts
 from painseq.cli.progress import progress_of_clips
-from painseq.cli.run_folder import versions, write_json
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
+from painseq.data.labels import LabelScheme
 from painseq.errors import LocatorUnavailable, PainseqError
 from painseq.faces import FaceCrops
 from painseq.faces.tracks import StoredTrack, TrackFolder
 from painseq.features import ExtractProgress
 from painseq.features.engine import Outcome
-from painseq.features.processes import this_process
-from painseq.labels import LabelScheme
 from painseq.records import Clip, Manifest
+from painseq.runs import this_process, versions, write_json
 from painseq.spec import Spec
 
 COLUMNS = ("clip_id", "track", "frames", "faceless", "faceless_share", "faceless_spans_s", "reason")

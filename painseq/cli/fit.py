@@ -17,17 +17,17 @@ from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from timm.layers.norm_act import BatchNormAct2d
 
-from painseq.checkpoint import read_checkpoint
-from painseq.classifier import PainClassifier
-from painseq.cli.epoch_lines import EpochLines
 from painseq.cli.experiment import ExperimentCLI
-from painseq.cli.extractor_card import card_page, extractor_card
-from painseq.cli.run_folder import make_run_folder, read_history, write_json
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, save_weights
-from painseq.fitting import BEST, LAST, chosen_checkpoint, run_record, train
+from painseq.model.checkpoint import read_checkpoint
 from painseq.report.charts import learning_curves
+from painseq.runs import make_run_folder, read_history, write_json
+from painseq.training.classifier import PainClassifier
+from painseq.training.epoch_lines import EpochLines
+from painseq.training.extractor_card import card_page, extractor_card
+from painseq.training.fitting import BEST, LAST, chosen_checkpoint, run_record, train
 
 log = logging.getLogger("painseq")
 

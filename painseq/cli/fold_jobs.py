@@ -18,13 +18,13 @@ import torch
 from pytorch_lightning import Trainer
 
 from painseq.cli.experiment import ExperimentCLI, Recipe, recipe_of
-from painseq.cli.run_folder import write_json
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
+from painseq.data.splits import Split
 from painseq.errors import PainseqError
-from painseq.evaluation.predict import predict_part, predict_values
-from painseq.fitting import fit_fold
-from painseq.model import PainModel
-from painseq.splits import Split
+from painseq.model.pain_model import PainModel
+from painseq.runs import write_json
+from painseq.studies.predict_part import predict_part, predict_values
+from painseq.training.fitting import fit_fold
 
 SHARED_MEMORY = Path("/dev/shm")
 

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP, chosen_model
-from painseq.cli.run_folder import pick_device
 from painseq.errors import PainseqError
+from painseq.runs import pick_device
 
 if TYPE_CHECKING:
+    from painseq.data.labels import Scale
     from painseq.faces import Locator
-    from painseq.labels import Scale
-    from painseq.model import VideoPrediction
+    from painseq.model.pain_model import VideoPrediction
 
 log = logging.getLogger("painseq")
 

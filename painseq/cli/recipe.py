@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from painseq.errors import PainseqError
+from painseq.files import shipped_configs
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,7 @@ class Recipe:
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes in `configs/reproduce`."""
-    import configs
-
-    return sorted(path.stem for path in (Path(configs.__file__).parent / "reproduce").glob("*.yaml"))
+    return sorted(path.stem for path in (shipped_configs() / "reproduce").glob("*.yaml"))
 
 
 def read_recipe(name: str) -> Recipe:
@@ -47,11 +46,9 @@ def read_recipe(name: str) -> Recipe:
     Raises:
         PainseqError: there is none.
     """
-    import configs
-
     path = Path(name)
     if name in shipped_recipes():
-        path = Path(configs.__file__).parent / "reproduce" / f"{name}.yaml"
+        path = shipped_configs() / "reproduce" / f"{name}.yaml"
     elif not path.is_file():
         raise PainseqError(
             f"No recipe {name!r}. There are: {', '.join(shipped_recipes())}; or give the path of a YAML."

@@ -19,12 +19,12 @@ from rich.table import Table
 
 from painseq.cli.evaluation_files import PUBLISHED_AS
 from painseq.cli.recipe import Recipe, read_recipe, shipped_recipes
-from painseq.cli.run_folder import make_run_folder, versions, write_json
 from painseq.errors import PainseqError
 from painseq.evaluation.published import REMARKS, Published, published_rows
+from painseq.runs import make_run_folder, versions, write_json
 
 if TYPE_CHECKING:
-    from painseq.datamodule import PainDataModule
+    from painseq.data.datamodule import PainDataModule
     from painseq.evaluation import Evaluation
     from painseq.records import Part
 
@@ -171,7 +171,7 @@ class Job:
             PainseqError: the recipe names none; none of its clips lies in `root`.
         """
         from painseq.cli.experiment import ExperimentCLI
-        from painseq.datamodule import PainDataModule
+        from painseq.data.datamodule import PainDataModule
 
         data = ExperimentCLI("evaluate", self.common).datamodule
         if not isinstance(data, PainDataModule):
@@ -181,7 +181,7 @@ class Job:
 
     def run(self, data: PainDataModule, truth: Path | None) -> dict[Part, bool]:
         """Extract, fit and evaluate; returns the parts that were scored, and whether `evaluate` has shown how."""
-        from painseq.splits import every_fold
+        from painseq.data.splits import every_fold
 
         store = self._extract(data)
         split = data.options.split
@@ -244,7 +244,7 @@ class Job:
 
     def _fit_once(self, run: Path, *more: str) -> Path:
         from painseq.cli.fit import fit
-        from painseq.fitting import BEST, LAST
+        from painseq.training.fitting import BEST, LAST
 
         if (run / "run.json").is_file():
             self.console.print(f"{run} is there already.", markup=False)
@@ -281,7 +281,7 @@ def beside(data: str, part: Part) -> list[Published]:
 
 def is_generated(root: Path) -> bool:
     """Whether the data set is one of painseq's own."""
-    from painseq.synthetic import is_generated as marked
+    from painseq.video.generated import is_generated as marked
 
     return marked(root)
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from painseq.cli.experiment import ExperimentCLI
-from painseq.datamodule import PainDataModule
+from painseq.data.datamodule import PainDataModule
+from painseq.data.splits import read_made_with, write_split
 from painseq.errors import PainseqError
-from painseq.splits import read_made_with, write_split
 
 log = logging.getLogger("painseq")
 

@@ -12,12 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from painseq.data.label_tables import NATIVE
+from painseq.data.labels import label_scheme
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions
 from painseq.evaluation.predictions import SUM_TOLERANCE
 from painseq.evaluation.value_predictions import holds_values
-from painseq.label_tables import NATIVE
-from painseq.labels import label_scheme
 
 log = logging.getLogger("painseq")
 
@@ -58,7 +58,7 @@ def native_labels(dataset: str, scheme: str) -> dict[str, str]:
     """Class -> the data set's own word for it.
 
     Raises:
-        PainseqError: see `painseq.labels.label_scheme`.
+        PainseqError: see `painseq.data.labels.label_scheme`.
     """
     chosen = label_scheme(dataset, scheme)
     if chosen.scale is not None:

@@ -17,20 +17,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from painseq.cli.run_folder import write_json
 from painseq.cli.transfer_check import check_plan, given
 from painseq.cli.transfer_plan import Fit, TransferPlan, fit_of, read_plan
+from painseq.data.splits import Split
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions, read_truth
 from painseq.evaluation.transfer import CellResult, cell_result, drawn_order
+from painseq.runs import write_json
 from painseq.spec import Spec, difference
-from painseq.splits import Split
 
 if TYPE_CHECKING:
-    from painseq.classifier import PainClassifier
     from painseq.cli.experiment import ExperimentCLI, Recipe
-    from painseq.datamodule import PainDataModule
+    from painseq.data.datamodule import PainDataModule
     from painseq.extractors import Extractor
+    from painseq.training.classifier import PainClassifier
 
 log = logging.getLogger("painseq")
 
@@ -68,7 +68,7 @@ def transfer(plan: Path, out: Path, dry_run: bool = False) -> list[CellResult]:
     """
     from painseq.cli.experiment import shipped
     from painseq.cli.transfer_report import show, write_results
-    from painseq.synthetic import is_generated
+    from painseq.video.generated import is_generated
 
     job = Transfer(read_plan(shipped(plan)), out)
     job.check()
@@ -108,7 +108,7 @@ class Transfer:
         self.scored: dict[tuple[Fit, str], Predictions] = {}
 
     def _data(self, name: str, *more: str) -> PainDataModule:
-        from painseq.datamodule import PainDataModule
+        from painseq.data.datamodule import PainDataModule
 
         data = _parsed(f"data set {name}", (*self.plan.data[name].options, *more)).datamodule
         if not isinstance(data, PainDataModule) or type(data) is PainDataModule:
@@ -153,7 +153,7 @@ class Transfer:
 
     def _check_store(self, name: str, network: Extractor, dataset: str, path: Path) -> None:
         """See that a store which the plan names is of this extractor and data set."""
-        from painseq.datasets import split_readable
+        from painseq.data.datasets import split_readable
         from painseq.features import FeatureStore
 
         try:
@@ -296,8 +296,8 @@ class Transfer:
                     advance(fitted)
 
     def _fit(self, fit: Fit, read: Mapping[str, PainDataModule]) -> None:
-        from painseq.evaluation.predict import predict_part
-        from painseq.fitting import fit_fold
+        from painseq.studies.predict_part import predict_part
+        from painseq.training.fitting import fit_fold
 
         (recipe, _), data, out = self.heads[fit.head], read[fit.on], self.out / "fits" / fit.folder
         options = dataclasses.replace(recipe.options, seed=fit.seed)

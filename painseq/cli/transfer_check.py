@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from painseq.cli.transfer_plan import TransferPlan
+from painseq.data.splits import check_no_leak, qualified
 from painseq.errors import PainseqError
 from painseq.evaluation.transfer import Given, check_harmonised
-from painseq.splits import check_no_leak, qualified
 
 if TYPE_CHECKING:
-    from painseq.datamodule import PainDataModule
+    from painseq.data.datamodule import PainDataModule
     from painseq.extractors import Extractor
 
 log = logging.getLogger("painseq")

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from painseq.cli.run_folder import versions, write_json
 from painseq.cli.transfer_plan import Fit, TransferPlan, fit_of
 from painseq.evaluation import Predictions
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.score import number
 from painseq.evaluation.transfer import MEANING, QUESTIONS, Cell, CellResult, Question, cell_result
+from painseq.runs import versions, write_json
 from painseq.spec import Spec
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 
 from painseq.evaluation.intervals import Difference, paired_difference
 from painseq.evaluation.predictions import Predictions
-from painseq.evaluation.rows import UNKNOWN
 from painseq.evaluation.score import Evaluation, score
+from painseq.records import UNKNOWN
 
 STATISTICS = ("balanced_accuracy", "accuracy")
 Unit = Literal["frames", "clips"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from painseq.evaluation.metrics import Scores, confusion_matrix, scores_of
 from painseq.evaluation.predictions import Predictions
-from painseq.evaluation.rows import UNKNOWN
+from painseq.records import UNKNOWN
 
 
 @dataclass(frozen=True)

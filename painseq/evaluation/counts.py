@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from painseq.evaluation.intervals import FEW_SUBJECTS
 from painseq.evaluation.predictions import Predictions
-from painseq.evaluation.rows import UNKNOWN
 from painseq.evaluation.value_predictions import ValuePredictions
+from painseq.records import UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from painseq.errors import PainseqError
 from painseq.evaluation.counts import faceless_share
 from painseq.evaluation.metrics import accuracy, balanced_accuracy, confusion_matrix
 from painseq.evaluation.predictions import Predictions
-from painseq.evaluation.rows import UNKNOWN, read_rows
-from painseq.records import SEXES, Clip, check_person
+from painseq.evaluation.rows import read_rows
+from painseq.records import SEXES, UNKNOWN, Clip, check_person
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
-from painseq.evaluation.rows import UNKNOWN, check_ids, check_new, count_in, numbers_in, read_rows
+from painseq.evaluation.rows import check_ids, check_new, count_in, numbers_in, read_rows
+from painseq.records import UNKNOWN
 
 FILE = "predictions.csv"
 """How painseq calls a file of predictions; its folder then tells which."""

@@ -10,10 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from painseq.errors import PainseqError
-
-UNKNOWN = -1
-"""Stands in `truth` for a hidden label, in `label` for no prediction, in `frames` and `faceless` for an unknown
-count."""
+from painseq.records import UNKNOWN
 
 
 def read_rows(path: Path, required: set[str]) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:

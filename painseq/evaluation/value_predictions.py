@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
-from painseq.evaluation.rows import UNKNOWN, check_ids, check_new, count_in, numbers_in, read_rows
+from painseq.evaluation.rows import check_ids, check_new, count_in, numbers_in, read_rows
+from painseq.records import UNKNOWN
 
 COLUMN = "value_"
 """The column of the values is this and the scale's name: so a file tells what its numbers are."""

@@ -18,8 +18,8 @@ from painseq.explain.region_shares import region_shares
 from painseq.explain.regions import POINTS, REGIONS, UNKNOWN, check_landmarks, region_map
 from painseq.explain.score import Scorer, rule_of, score_of
 from painseq.explain.subject_means import SubjectMean, subject_mean
-from painseq.heads.decision import decide
-from painseq.model import PainModel
+from painseq.model.decision import decide
+from painseq.model.pain_model import PainModel
 
 CLOSED = 0.5
 """Eyes count as closed below this share of the clip's open eyes."""

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from painseq.batch import Sample
+from painseq.data.streams import assemble
 from painseq.errors import PainseqError
 from painseq.faces import Locator
 from painseq.faces.crops import CropChunk
 from painseq.features import ClipFeatures
 from painseq.features.pipeline import no_frame
-from painseq.model import PainModel
-from painseq.streams import assemble
+from painseq.model.pain_model import PainModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def frames_of_store(model: PainModel, clip: ClipFeatures, action_units: Tensor |
     """A clip of a store, its streams put together as the model takes them.
 
     Args:
-        action_units: (T, columns), for a model that takes them (`painseq.action_units`).
+        action_units: (T, columns), for a model that takes them (`painseq.data.action_units`).
 
     Raises:
         PainseqError: the model takes landmarks or action units, and there are none; or it was fitted on features

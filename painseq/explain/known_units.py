@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.action_units import PRESENCES, read_action_units, table_of
+from painseq.data.action_units import PRESENCES, read_action_units, table_of
 from painseq.errors import PainseqError
 from painseq.faces.openface import nearest_rows
-from painseq.synthetic import truth_of
+from painseq.video.generated import truth_of
 
 log = logging.getLogger("painseq")
 

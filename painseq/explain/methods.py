@@ -25,7 +25,7 @@ from painseq.explain.over_time import attention, frame_occlusion, votes
 from painseq.explain.rollout import is_vit, rollout
 from painseq.explain.score import Scorer, heads_of
 from painseq.heads import AttentionMIL, BiLSTMAttention, TwoStream, ViViT
-from painseq.model import PainModel
+from painseq.model.pain_model import PainModel
 
 Method = Literal[
     "gradcam",

@@ -11,7 +11,7 @@ from painseq.errors import PainseqError
 from painseq.explain.rollout import recorded_attention, vivit_rollout
 from painseq.explain.score import Scorer, heads_of, rule_of
 from painseq.heads import AttentionMIL, BiLSTMAttention, Head, TwoStream, ViViT
-from painseq.heads.decision import decide
+from painseq.model.decision import decide
 
 
 def frame_occlusion(

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from painseq.explain.by_input import Progress, baseline_of
 from painseq.explain.score import Scorer, rule_of, score_of
-from painseq.heads.decision import decide
+from painseq.model.decision import decide
 
 CELLS_A_SIDE = 16
 STEPS = 20

@@ -25,7 +25,7 @@ from painseq.explain.methods import Method, explain
 from painseq.explain.perturbation import cell_sums
 from painseq.explain.score import Scorer, heads_of
 from painseq.explain.subject_means import SubjectMean, subject_mean
-from painseq.model import PainModel
+from painseq.model.pain_model import PainModel
 
 Kind = Literal["space", "time"]
 """Maps (T, S, S), or curves (T,)."""

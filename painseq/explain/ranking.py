@@ -19,7 +19,7 @@ from painseq.explain.randomisation import Explainer, Kind, explainer_of
 from painseq.explain.score import Scorer
 from painseq.explain.subject_means import SubjectMean, subject_mean
 from painseq.explain.truth import truth_scores
-from painseq.model import PainModel
+from painseq.model.pain_model import PainModel
 
 RANDOM = "random"
 NO_PAIN = "no_pain"

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from painseq.averaging import AveragedModel
 from painseq.batch import masked_mean
 from painseq.errors import PainseqError
 from painseq.explain.frames import Frames
 from painseq.heads import Head
-from painseq.heads.decision import decide
-from painseq.model import PainModel
+from painseq.model.averaging import AveragedModel
+from painseq.model.decision import decide
+from painseq.model.pain_model import PainModel
 
 FRAMES_AT_ONCE = 32
 """Crops that go through a network together: memory holds the activations of no more."""
@@ -45,7 +45,7 @@ def score_of(model: PainModel, outputs: Tensor, mask: Tensor, target: int) -> Te
 
 
 def rule_of(model: PainModel) -> Literal["mode", "median"]:
-    """How the model gets from probabilities to a label; see `painseq.heads.decision.decide`."""
+    """How the model gets from probabilities to a label; see `painseq.model.decision.decide`."""
     return "median" if model.loss == "corn" else "mode"
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from painseq.explain.attribution import Attribution
 from painseq.explain.frames import Frames
 from painseq.faces.openface import nearest_rows
-from painseq.synthetic import truth_of
+from painseq.video.generated import truth_of
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ from painseq.features.pipeline import (
     read_ahead,
     read_clip,
 )
-from painseq.features.processes import Process
 from painseq.features.store import ClipFeatures, Dtype, StoreWriter
 from painseq.records import Manifest
+from painseq.runs import Process
 from painseq.spec import Spec
 
 # On a CPU 8 frames fill the cores and stay in the cache; larger batches are slower (benchmarks/RESULTS.md).

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from painseq.errors import PainseqError
-from painseq.features.processes import Process
+from painseq.runs import Process
 
 PATIENCE_S = 1.0
 _PAUSE_S = 0.02

@@ -34,8 +34,8 @@ from painseq.features.index import (
     part_name,
 )
 from painseq.features.lock import StoreLock
-from painseq.features.processes import Process
 from painseq.features.shards import close_shard, groups, is_full, tidy
+from painseq.runs import Process
 from painseq.spec import Spec
 
 _FIRST_FILES = {"pending", ".lock", "index.json", "extractor.safetensors"}

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from painseq.synthetic.ai4pain import AI4PainPlan, write_ai4pain
 from painseq.synthetic.biovid import BioVidPlan, write_biovid, write_biovid_frames
-from painseq.synthetic.clips import truth_folder
 from painseq.synthetic.folder import FolderPlan, write_folder
 from painseq.synthetic.mintpain import MIntPAINPlan, write_mintpain
 from painseq.synthetic.unbc import UNBCPlan, write_unbc
-from painseq.synthetic.writing import is_generated, truth_of
 from painseq.synthetic.xite import XITEPlan, write_xite
 
 __all__ = [
@@ -21,9 +19,6 @@ __all__ = [
     "MIntPAINPlan",
     "UNBCPlan",
     "XITEPlan",
-    "is_generated",
-    "truth_folder",
-    "truth_of",
     "write_ai4pain",
     "write_biovid",
     "write_biovid_frames",

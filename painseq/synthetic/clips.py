@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from painseq.synthetic.expression import AUS, REGIONS, Course, Stimulus, Temper, draw_course, draw_temper, frame_count
 from painseq.synthetic.face import FacePainter, draw_poses, face_box_of, landmarks_of, regions_of, shape_of
 from painseq.synthetic.look import Look, draw_look
+from painseq.video.generated import truth_folder
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,6 @@ class ClipJob:
     def is_done(self) -> bool:
         """Whether all of it is in place."""
         return self.truth.is_file() and self.sidecar.is_file() and self.video.exists()
-
-
-def truth_folder(root: Path) -> Path:
-    """Where the truth of a generated data set lies: beside its root, so that no scan of the root finds it."""
-    return root.parent / f"{root.name}_truth"
 
 
 def stage_folder(root: Path) -> Path:

@@ -199,11 +199,11 @@ def test_predictions_against_checkpoint_and_split(painseq, table, split, lstm):
 
 
 def test_a_model_that_has_seen_two_data_sets_is_told_whose_predictions_they_are(painseq, table, lstm, monkeypatch):
-    from painseq.checkpoint import read_checkpoint
+    from painseq.model.checkpoint import read_checkpoint
 
     content = read_checkpoint(lstm)
     record = {**content.record, "extractor_trained_on": ["biovid/071309_w_21"]}
-    monkeypatch.setattr("painseq.checkpoint.read_checkpoint", lambda path: replace(content, record=record))
+    monkeypatch.setattr("painseq.model.checkpoint.read_checkpoint", lambda path: replace(content, record=record))
     scored = table("clip_id,subject_id,label\nc,071309_w_21,BL1\n", "heat.csv")
     unsaid = painseq("audit", "check", scored, "--checkpoint", lstm)
     assert unsaid.code == 1 and "has seen people of ai4pain and biovid" in unsaid.err and "--dataset" in unsaid.err

@@ -1,16 +1,14 @@
 """Every YAML that is shipped."""
 
-from pathlib import Path
-
 import pytest
 
-import configs
-from painseq.cli.experiment import ExperimentCLI, shipped_configs
-from painseq.datamodule import PainDataModule
+from painseq.cli.experiment import ExperimentCLI, with_shipped_configs
+from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
+from painseq.files import shipped_configs
 from painseq.heads import Head
 
-ROOT = Path(configs.__file__).parent
+ROOT = shipped_configs()
 DATA, HEADS, EXTRACTORS = (
     sorted(path.stem for path in (ROOT / kind).glob("*.yaml")) for kind in ("data", "head", "extractor")
 )
@@ -39,7 +37,7 @@ def test_data_head_and_extractor_combine_freely(parsed_only, data, head, extract
     args = [arg for name in names for arg in ("--config", name)]
     for command in ("fit", "extract"):
         config = ExperimentCLI(command, [*args, "--out", "out"]).config
-        assert config["data"]["class_path"].startswith("data_modules.")
+        assert config["data"]["class_path"].startswith("painseq.data_modules.")
         assert config["model"]["head"]["class_path"].startswith("painseq.heads.")
         assert config["model"]["extractor"]["class_path"].startswith("painseq.extractors.")
         assert config["trainer"]["max_epochs"] >= 30 and config["early_stopping"]["patience"] >= 5
@@ -80,10 +78,10 @@ def test_the_recipe_of_prajod_2024_is_the_papers(parsed_only, head):
 
 def test_a_file_of_the_users_goes_before_the_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert shipped_configs(["--config=configs/head/lstm.yaml"]) == [f"--config={ROOT / 'head' / 'lstm.yaml'}"]
-    assert shipped_configs(["--config", "head/lstm.yaml"]) == ["--config", str(ROOT / "head" / "lstm.yaml")]
+    assert with_shipped_configs(["--config=configs/head/lstm.yaml"]) == [f"--config={ROOT / 'head' / 'lstm.yaml'}"]
+    assert with_shipped_configs(["--config", "head/lstm.yaml"]) == ["--config", str(ROOT / "head" / "lstm.yaml")]
     (tmp_path / "configs" / "head").mkdir(parents=True)
     (tmp_path / "configs" / "head" / "lstm.yaml").touch()
-    assert shipped_configs(["--config", "configs/head/lstm.yaml"]) == ["--config", "configs/head/lstm.yaml"]
+    assert with_shipped_configs(["--config", "configs/head/lstm.yaml"]) == ["--config", "configs/head/lstm.yaml"]
     with pytest.raises(PainseqError, match=r"No configuration at configs/none\.yaml"):
-        shipped_configs(["--config", "configs/none.yaml"])
+        with_shipped_configs(["--config", "configs/none.yaml"])

@@ -13,10 +13,10 @@ from painseq.cli.crossval import choose, crossval
 from painseq.cli.crossval_report import fold_scores, pooled, spread_of
 from painseq.cli.experiment import Recipe
 from painseq.cli.fold_jobs import Done, Fit, default_jobs, make_fit
+from painseq.data.splits import Split
 from painseq.evaluation import Predictions, read_predictions
 from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
-from painseq.fitting import FitOptions
-from painseq.splits import Split
+from painseq.training.fitting import FitOptions
 
 HEAD = ["--config", "configs/head/lstm.yaml", "--trainer.max_epochs", "2"]
 LOSO = ["--data.options.split.protocol", "loso", "--data.options.split.validation_share", "0.25"]
@@ -227,7 +227,10 @@ def own_data(root: Path, labels: dict[str, list[object]], seed: int = 0) -> list
     config = root / "own.yaml"
     config.write_text(
         json.dumps(
-            {"data": {"class_path": "data_modules.Folder", "init_args": data}, "trainer": {"accelerator": "cpu"}}
+            {
+                "data": {"class_path": "painseq.data_modules.Folder", "init_args": data},
+                "trainer": {"accelerator": "cpu"},
+            }
         )
     )
     return [

@@ -76,7 +76,7 @@ def test_an_interrupt_ends_it(painseq, options, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         raise OSError("gone")
 
-    monkeypatch.setattr("painseq.data_check.videos.open_video", interrupted)
+    monkeypatch.setattr("painseq.data.check.videos.open_video", interrupted)
     said = painseq("data", "check", *options)
     assert said.code == 130 and "painseq data: interrupted." in said.err
 

@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from painseq import load
-from painseq.action_units import INTENSITIES, PRESENCES
 from painseq.cli.explained_video import explanation
+from painseq.data.action_units import INTENSITIES, PRESENCES
 from painseq.explain import REGIONS
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from painseq.cli.explained_clips import evenly
+from painseq.data.labels import label_scheme
 from painseq.explain import REGIONS
-from painseq.labels import label_scheme
 from painseq.records import Clip
 
 

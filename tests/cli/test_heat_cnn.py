@@ -12,20 +12,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from painseq.data_modules import BioVid
 
-from data_modules import BioVid
-from painseq.augment import Augment
-from painseq.checkpoint import read_checkpoint
 from painseq.cli.experiment import ExperimentCLI
 from painseq.cli.fit import fit
-from painseq.cli.run_folder import read_history
-from painseq.data_options import DataOptions
-from painseq.datamodule import PainDataModule
-from painseq.datasets import FrameWindow
+from painseq.data.augment import Augment
+from painseq.data.datamodule import PainDataModule
+from painseq.data.datasets import FrameWindow
+from painseq.data.options import DataOptions
+from painseq.data.splits import Split
 from painseq.extractors import VGG16, TimmBackbone, read_weights, save_weights
 from painseq.features import FeatureStore
+from painseq.model.checkpoint import read_checkpoint
 from painseq.records import Clip, Manifest
-from painseq.splits import Split
+from painseq.runs import read_history
 
 RECIPE = ("--config", "configs/reproduce/prajod2022_heat_cnn.yaml")
 SMALL = """

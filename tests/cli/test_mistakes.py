@@ -110,7 +110,7 @@ def test_full_memory_of_a_gpu(painseq, on_electrical, store, tmp_path, monkeypat
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("painseq.classifier.PainClassifier.training_step", full)
+    monkeypatch.setattr("painseq.training.classifier.PainClassifier.training_step", full)
     said = painseq("fit", *on_electrical, *LSTM, "--data.options.store", store, "--out", tmp_path / "run")
     assert said.code == 1 and "The GPU's memory is full. Smaller batches need less" in said.err
     assert "Tried to allocate 2.00 GiB" in said.err and "Traceback" not in said.err
@@ -125,7 +125,7 @@ def test_folds_on_a_device_that_is_not_there(painseq, on_electrical, store, tmp_
 
 
 def test_an_interrupted_fit_tells_how_to_go_on(painseq, on_electrical, store, tmp_path, monkeypatch):
-    from painseq.classifier import PainClassifier
+    from painseq.training.classifier import PainClassifier
 
     train = PainClassifier.training_step
 

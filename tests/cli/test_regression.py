@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from painseq.averaging import AveragedModel
-from painseq.batch import UNKNOWN, Sample, collate
-from painseq.checkpoint import load
+from painseq.batch import Sample, collate
+from painseq.data.labels import Scale
 from painseq.errors import PainseqError
 from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
-from painseq.heads.decision import estimate
-from painseq.labels import Scale
-from painseq.losses import loss_sums, num_outputs, shares, values
+from painseq.model.averaging import AveragedModel
+from painseq.model.checkpoint import load
+from painseq.model.decision import estimate
+from painseq.model.losses import loss_sums, num_outputs, shares, values
+from painseq.records import UNKNOWN
 
 PSPI = Scale("pspi", 0, 16)
 

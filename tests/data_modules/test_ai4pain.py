@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from painseq.data_modules import AI4Pain
 
-from data_modules import AI4Pain
-from painseq.data_options import DataOptions
+from painseq.data.options import DataOptions
+from painseq.data.protocols import SplitOptions
 from painseq.errors import LeakError, PainseqError
 from painseq.faces import FaceCrops, FullFrame
-from painseq.protocols import SplitOptions
 
 OFFICIAL = SplitOptions(protocol="official")
 

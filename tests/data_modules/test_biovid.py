@@ -7,17 +7,17 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from painseq.data_modules import BioVid
+from painseq.data_modules.biovid import LABELS, LOW_EXPRESSIVE, TRAINING, VALIDATION, disagreeing_rows, read_samples
 from PIL import Image
 
-from data_modules import BioVid
-from data_modules.biovid import LABELS, LOW_EXPRESSIVE, TRAINING, VALIDATION, disagreeing_rows, read_samples
-from painseq.data_options import DataOptions
+from painseq.data.label_tables import SCHEMES
+from painseq.data.options import DataOptions
+from painseq.data.protocols import SplitOptions
 from painseq.errors import PainseqError
 from painseq.faces import Face, FaceCrops, Locator
 from painseq.faces.tracks import TrackFolder
 from painseq.features import FeatureStore
-from painseq.label_tables import SCHEMES
-from painseq.protocols import SplitOptions
 from painseq.video import open_video
 
 NAMES = ("071309_w_21", "082414_m_64")
@@ -278,11 +278,11 @@ def test_images_give_the_features_of_their_videos(on_heat, heat, derived, tmp_pa
 
 
 def test_a_fit_a_score_and_a_prediction_on_images(on_heat, heat, derived, tmp_path, capsys):
-    from painseq.checkpoint import load
     from painseq.cli import main
     from painseq.cli.evaluate import evaluate
     from painseq.cli.extract import extract
     from painseq.cli.fit import fit
+    from painseq.model.checkpoint import load
 
     data = [*on_heat, "--data.root", str(derived), "--data.fps", "4", "--data.options.labels", "binary"]
     extract([*data, "--out", str(tmp_path / "store")])

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from painseq.data_modules import MIntPAIN
 from PIL import Image
 
-from data_modules import MIntPAIN
-from painseq.data_options import DataOptions
+from painseq.data.label_tables import SCHEMES
+from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
-from painseq.label_tables import SCHEMES
 
 FIVE = DataOptions(labels="five")
 

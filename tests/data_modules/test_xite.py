@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from painseq.data_modules import XITE
 
-from data_modules import XITE
-from painseq.data_options import DataOptions
+from painseq.data.label_tables import SCHEMES
+from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
-from painseq.label_tables import SCHEMES
 
 FOUR = DataOptions(labels="heat_four")
 LABELS = ["0", "1", "2", "3", "-1", "-2", "-3", "4", "5", "6", "-4", "-5", "-6"]

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from painseq.data_modules import AI4Pain
 from sklearn.neighbors import KNeighborsClassifier
 
-from data_modules import AI4Pain
-from painseq.classifier import PainClassifier
-from painseq.data_options import DataOptions
+from painseq.data.options import DataOptions
+from painseq.data.protocols import SplitOptions
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import Predictions, score
 from painseq.evaluation.audit import CLIP_FOLDS, FRAME_FOLDS, STATISTICS, SUBJECT_FOLDS, audit_of, by_vote, protocols_of
-from painseq.evaluation.audit_folds import audit_items, fit_protocol, folds_of, groups_of, overlap
-from painseq.fitting import FitOptions
 from painseq.heads import LSTM, FrameANN
-from painseq.protocols import SplitOptions
+from painseq.studies.audit_folds import audit_items, fit_protocol, folds_of, groups_of, overlap
+from painseq.training.classifier import PainClassifier
+from painseq.training.fitting import FitOptions
 
 PROTOCOLS = (FRAME_FOLDS, CLIP_FOLDS, SUBJECT_FOLDS)
 

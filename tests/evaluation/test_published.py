@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from painseq.data_check.published import EXPECTED
+from painseq.data.check.published import EXPECTED
 from painseq.evaluation import PUBLISHED, published_rows
 from painseq.evaluation.published import AI4PAIN, AI4PAIN_VALIDATION, BIOVID, MINTPAIN, REMARKS, SCORED
 

@@ -23,7 +23,7 @@ from painseq.heads import (
     ViViT,
 )
 from painseq.heads.masked_norm import MaskedBatchNorm
-from painseq.model import PainModel
+from painseq.model.pain_model import PainModel
 
 NAMES = ["no_pain", "low_pain", "high_pain"]
 SIDE, FRAMES = 32, 9

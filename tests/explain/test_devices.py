@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from painseq.averaging import AveragedModel
 from painseq.explain import explain, explainer_of, features_of, randomisation_check, space_methods, time_methods
 from painseq.explain.ranking import score_methods
-from painseq.model import PainModel
+from painseq.model.averaging import AveragedModel
+from painseq.model.pain_model import PainModel
 
 # PyTorch needs no driver for it; what it lacks, values, is in `Elsewhere`.
 DEVICE = torch.device("meta")

@@ -9,7 +9,6 @@ import torch
 from safetensors.numpy import save_file
 
 import painseq.heads
-from painseq.averaging import AveragedModel
 from painseq.batch import Sample, collate
 from painseq.errors import PainseqError
 from painseq.explain import (
@@ -27,6 +26,7 @@ from painseq.explain.by_input import TOLERANCE
 from painseq.faces import FaceCrops, Sidecar
 from painseq.features import ClipFeatures
 from painseq.heads import FrameANN, Head, LinearFrames, LinearProbe
+from painseq.model.averaging import AveragedModel
 
 HEADS = (
     "frame_ann", "linear_frames", "linear_probe", "lstm", "stacked_lstm", "bilstm_attention", "attention_mil",

@@ -9,7 +9,7 @@ from painseq.errors import PainseqError
 from painseq.explain import Frames, default_layer, explain, list_layers, space_methods
 from painseq.extractors import VGG16, TimmBackbone
 from painseq.heads import LSTM, FrameANN, LinearFrames
-from painseq.model import PainModel
+from painseq.model.pain_model import PainModel
 
 HEADS = [FrameANN, LinearFrames, LSTM]
 

@@ -22,7 +22,7 @@ from painseq.explain.randomisation import (
 )
 from painseq.extractors import TimmBackbone
 from painseq.heads import LinearProbe
-from painseq.model import PainModel
+from painseq.model.pain_model import PainModel
 
 SIDE, FRAMES = 32, 4
 
@@ -142,7 +142,7 @@ def test_a_part_is_shuffled_and_nothing_else(fitted):
 
 
 def test_of_averaged_models_every_head_is_shuffled(made):
-    from painseq.averaging import AveragedModel
+    from painseq.model.averaging import AveragedModel
 
     members = [made("lstm", in_shape=[], fitted_on=[], extractor_trained_on=[])[0] for _ in range(2)]
     for member in members:

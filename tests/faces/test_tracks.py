@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from painseq.datasets import VideoClips
+from painseq.data.datasets import VideoClips
+from painseq.data.labels import label_scheme
 from painseq.errors import PainseqError
 from painseq.faces import Face, FaceCrops, Locator, Sidecar, tracks
 from painseq.faces.track import FaceTrack
 from painseq.faces.tracks import StoredTrack, TrackFolder
-from painseq.labels import label_scheme
 from painseq.records import Clip, Manifest
 from painseq.video import video_digest, write_video
 

@@ -16,8 +16,8 @@ from painseq.extractors import Pixels
 from painseq.faces import CropChunk, FaceCrops, FullFrame
 from painseq.features import ExtractProgress, FeatureStore, clip_features, extract, pipeline, pipeline_spec
 from painseq.features.network import choose_precision, has_bf16
-from painseq.features.processes import Process
 from painseq.records import Clip, Manifest
+from painseq.runs import Process
 from painseq.video import write_video
 
 

@@ -17,7 +17,7 @@ import torch
 from painseq.errors import PainseqError
 from painseq.extractors import Pixels, TimmBackbone
 from painseq.features import extract
-from painseq.features.processes import Process
+from painseq.runs import Process
 from painseq.records import Clip, Manifest
 torch.set_num_threads(1)
 conftest, root, out = sys.argv[1:4]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from painseq.errors import PainseqError
 from painseq.extractors import Pixels
 from painseq.features import ClipFeatures, FeatureStore, StoreWriter, lock, shards
-from painseq.features.processes import Process
+from painseq.runs import Process
 
 PIXELS = Pixels(2)
 CLIPS = 12

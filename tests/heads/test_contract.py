@@ -3,16 +3,15 @@
 import io
 import math
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from torch.nn.functional import cross_entropy
 
-import configs
 import painseq.heads
 from painseq.errors import PainseqError
+from painseq.files import shipped_configs
 from painseq.heads import (
     LSTM,
     AttentionMIL,
@@ -26,7 +25,7 @@ from painseq.heads import (
     TwoStream,
     ViViT,
 )
-from painseq.heads.decision import NO_PREDICTION, decide
+from painseq.model.decision import NO_PREDICTION, decide
 from painseq.spec import build, spec_of
 
 D, K, T = 12, 3, 9
@@ -334,7 +333,7 @@ def test_a_stored_value_still_comes_out(name):
     assert value == pytest.approx(REGRESSION[name], abs=2e-4)
 
 
-YAMLS = sorted((Path(configs.__file__).parent / "head").glob("*.yaml"))
+YAMLS = sorted((shipped_configs() / "head").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)

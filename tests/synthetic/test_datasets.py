@@ -12,12 +12,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from painseq.errors import PainseqError
-from painseq.synthetic import AI4PainPlan, BioVidPlan, clips, is_generated, write_ai4pain, write_biovid
+from painseq.synthetic import AI4PainPlan, BioVidPlan, clips, write_ai4pain, write_biovid
 from painseq.synthetic.ai4pain import ai4pain_jobs
 from painseq.synthetic.biovid import biovid_jobs
 from painseq.synthetic.expression import AUS, REGIONS, pspi
 from painseq.synthetic.writing import MARKER
 from painseq.video import read_timeline
+from painseq.video.generated import is_generated
 
 HEAT = BioVidPlan(subjects=2, trials=1, levels=("BL1", "PA4"), fps=4.0, size_px=96)
 SHOCK = AI4PainPlan(train=1, validation=1, test=1, trials=1, baseline_s=12.0, fps=4.0, size_px=96)

@@ -1,0 +1,226 @@
+"""Clips as samples of crops: from a store of crops, or from the videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from painseq.batch import Sample
+from painseq.data.action_units import OpenFaceTables
+from painseq.data.augment import Augment
+from painseq.data.labels import LabelScheme
+from painseq.data.streams import assemble, mirror
+from painseq.errors import PainseqError
+from painseq.extractors import Pixels
+from painseq.faces import FaceCrops
+from painseq.features import ClipFeatures, FeatureStore, NpzFolder, clip_features
+from painseq.records import UNKNOWN, Clip, Manifest
+
+
+@dataclass(frozen=True)
+class FrameWindow:
+    """Single frames as clips: every frame with a face between these moments of a clip is an item of its own.
+
+    Args:
+        from_s: seconds from the clip's start, inclusive.
+        to_s: seconds from the clip's start, exclusive.
+    """
+
+    from_s: float
+    to_s: float
+
+
+class StoredCrops(Dataset[Sample]):
+    """Clips as samples of crops, read from a store when asked for: crops do not fit in memory.
+
+    Args:
+        extra: streams beside the crops.
+        tables: where the action units are, if they are among these.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        scheme: LabelScheme,
+        store: FeatureStore | NpzFolder,
+        extra: Sequence[str] = (),
+        tables: OpenFaceTables | None = None,
+    ) -> None:
+        self.clips, self.left_out = split_readable(clips, store)
+        self.scheme = scheme
+        self.store = store
+        self.extra = tuple(extra)
+        self.tables = tables
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample:
+        clip = self.clips[index]
+        return crops_of(clip, self.scheme, self.store[clip.clip_id], self.extra, self.tables)
+
+
+class VideoClips(Dataset[Sample]):
+    """Clips as samples of crops, cut from the videos each time they are asked for."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        scheme: LabelScheme,
+        face: FaceCrops,
+        fps: float | None,
+        extra: Sequence[str] = (),
+        tables: OpenFaceTables | None = None,
+    ) -> None:
+        self.clips = manifest.clips
+        self.manifest = manifest
+        self.scheme = scheme
+        self.face = face
+        self.fps = fps
+        self.extra = tuple(extra)
+        self.tables = tables
+        self.left_out: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample:
+        clip = self.clips[index]
+        crops = clip_features(
+            Pixels(self.face.size_px),
+            self.face,
+            self.manifest.path(clip),
+            clip.start_s,
+            clip.end_s,
+            self.fps,
+            "cpu",
+            image_fps=clip.fps,
+        )
+        return crops_of(clip, self.scheme, crops, self.extra, self.tables)
+
+
+class SingleCrops(Dataset[Sample]):
+    """Single crops as clips of T = 1: every frame with a face within a window of each clip."""
+
+    def __init__(self, crops: StoredCrops, window: FrameWindow) -> None:
+        self.source = crops
+        self.left_out = crops.left_out
+        self.scheme = crops.scheme
+        self.extra = crops.extra
+        self.items: list[tuple[Clip, int]] = []
+        for clip in crops.clips:
+            stored = crops.store[clip.clip_id]
+            inside = stored.present & (stored.times_s >= window.from_s) & (stored.times_s < window.to_s)
+            self.items += [(clip, int(frame)) for frame in inside.nonzero()[:, 0]]
+        if crops.clips and not self.items:
+            raise nothing_in(window)
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """The clip of each item."""
+        return tuple(clip for clip, _ in self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Sample:
+        clip, frame = self.items[index]
+        one = self.source.store.frames(clip.clip_id, frame, frame + 1)
+        sample = crops_of(clip, self.scheme, one, self.extra, self.source.tables)
+        return replace(sample, clip_id=frame_name(clip, float(one.times_s[0])))
+
+
+class Drawn(Dataset[Sample]):
+    """Crops as they are drawn in training: each draw of a clip augmented in its own way.
+
+    Args:
+        augment: None leaves the crops as they are.
+        seed: the augmentation of a draw depends on it and on the number of the draw alone.
+    """
+
+    def __init__(
+        self, crops: StoredCrops | VideoClips | SingleCrops, augment: Augment | None = None, seed: int = 0
+    ) -> None:
+        self.crops = crops
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, draw: tuple[int, int, bool]) -> Sample:
+        number, item, real = draw
+        sample = self.crops[item]
+        if not real:
+            return replace(sample, present=torch.zeros_like(sample.present))
+        if self.augment is None or sample.video is None:
+            return sample
+        random = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        video, flipped = self.augment(sample.video, torch.Generator().manual_seed(random))
+        extra = mirror(sample.extra, self.crops.extra) if flipped and sample.extra is not None else sample.extra
+        return replace(sample, video=video, extra=extra)
+
+
+def split_readable(clips: Sequence[Clip], store: FeatureStore | NpzFolder) -> tuple[tuple[Clip, ...], list[str]]:
+    """The clips that a store holds, and the ids of those that it counts as failed.
+
+    Raises:
+        PainseqError: a clip that is neither.
+    """
+    left_out = [clip.clip_id for clip in clips if clip.clip_id in store.failed]
+    readable = tuple(clip for clip in clips if clip.clip_id not in store.failed)
+    absent = [clip.clip_id for clip in readable if clip.clip_id not in store]
+    if absent:
+        raise PainseqError(
+            f"The store lacks {len(absent)} of {len(readable)} clips, such as {absent[0]!r}. Run `painseq "
+            "extract` again with the same data options: it adds what is missing."
+        )
+    return readable, left_out
+
+
+def target_of(clip: Clip, scheme: LabelScheme) -> float:
+    """Class index of a clip, or its number on the scale; `UNKNOWN` where its label is hidden."""
+    target = scheme.target(clip.label)
+    return UNKNOWN if target is None else target
+
+
+def crops_of(
+    clip: Clip,
+    scheme: LabelScheme,
+    stored: ClipFeatures,
+    extra: Sequence[str] = (),
+    tables: OpenFaceTables | None = None,
+) -> Sample:
+    """Crops of a clip and its target."""
+    return Sample(
+        clip_id=clip.clip_id,
+        subject_id=clip.subject_id,
+        target=target_of(clip, scheme),
+        present=stored.present,
+        times_s=stored.times_s,
+        video=stored.features,
+        extra=assemble(stored, extra, action_units_of(tables, clip.clip_id, stored)) if extra else None,
+    )
+
+
+def action_units_of(tables: OpenFaceTables | None, clip_id: str, stored: ClipFeatures) -> Tensor | None:
+    """(T, 36) action units at the frames of a clip, or None without tables."""
+    return None if tables is None else tables.of(clip_id, stored.times_s)
+
+
+def frame_name(clip: Clip, moment_s: float) -> str:
+    """What a single frame of a clip is called."""
+    return f"{clip.clip_id}@{moment_s:.3f}"
+
+
+def nothing_in(window: FrameWindow) -> PainseqError:
+    """What to raise where a window of single frames is empty."""
+    return PainseqError(
+        f"No clip has a frame with a face between {window.from_s} s and {window.to_s} s. Set "
+        "--data.options.frames to a part of the clips that exists."
+    )

@@ -1,7 +1,0 @@
-"""Whether a data set on disk can be trusted: against what was published of it, and against itself."""
-
-from painseq.data_check.check import check_data, read_faceless
-from painseq.data_check.published import EXPECTED, Expected
-from painseq.data_check.report import TOPICS, DataCheck, Finding, Spread
-
-__all__ = ["EXPECTED", "TOPICS", "DataCheck", "Expected", "Finding", "Spread", "check_data", "read_faceless"]

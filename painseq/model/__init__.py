@@ -1,0 +1,27 @@
+"""A fitted model: what is recorded of it, its checkpoint, and how it predicts."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from painseq.model.averaging import load_averaged
+    from painseq.model.checkpoint import load, read_checkpoint
+    from painseq.model.pain_model import PainModel, VideoPrediction
+
+_MODULES = {
+    "PainModel": "pain_model",
+    "VideoPrediction": "pain_model",
+    "load": "checkpoint",
+    "load_averaged": "averaging",
+    "read_checkpoint": "checkpoint",
+}
+__all__ = ["PainModel", "VideoPrediction", "load", "load_averaged", "read_checkpoint"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when first asked for: some of these need torch, labels and splits do not."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'painseq.model' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"painseq.model.{_MODULES[name]}"), name)

@@ -1,0 +1,75 @@
+"""Several models as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from painseq.errors import PainseqError
+from painseq.model.checkpoint import load
+from painseq.model.pain_model import PainModel, names_of
+from painseq.spec import Spec, difference
+
+SEEN = ("fitted_on", "extractor_trained_on")
+
+
+class AveragedModel(PainModel):
+    """Several models of one pipeline as one: the mean of their probabilities or numbers, in each frame for frame heads.
+
+    For models of several seeds or folds. Crops go through the shared extractor once.
+
+    Args:
+        models: of the same classes, level, extractor, crops, sampling and streams.
+
+    Raises:
+        PainseqError: they differ; names how.
+    """
+
+    def __init__(self, models: Sequence[PainModel]) -> None:
+        first = models[0]
+        for number, other in enumerate(models[1:], start=2):
+            lines = difference(_shared(first), _shared(other))
+            if lines:
+                raise PainseqError(
+                    f"The first and the {number}. model cannot be averaged. They differ in\n  " + "\n  ".join(lines)
+                )
+        both = {key: sorted({name for model in models for name in names_of(model.record[key])}) for key in SEEN}
+        super().__init__({**first.record, **both}, first.head, first.extractor, first.face)
+        for model in models:
+            model.extractor = first.extractor
+        self.members = nn.ModuleList(models)
+
+    def classify(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Logarithms of the mean probabilities, or the mean of the numbers, from features (B, T, *F)."""
+        if self.scale is not None:
+            return torch.stack([member.classify(features, mask) for member in self._models()]).mean(dim=0)
+        each = torch.stack([member.classify(features, mask).log_softmax(dim=-1) for member in self._models()])
+        return each.logsumexp(dim=0) - math.log(len(self.members))
+
+    def with_prior(self, mix: Mapping[str, float]) -> PainModel:
+        """See `PainModel.with_prior`; each model by the mix that it was fitted on."""
+        return AveragedModel([member.with_prior(mix) for member in self._models()])
+
+    def _models(self) -> list[PainModel]:
+        return [member for member in self.members if isinstance(member, PainModel)]
+
+
+def _shared(model: PainModel) -> Spec:
+    """What models have to share to be averaged."""
+    keys = ("class_names", "loss", "in_shape", "extractor", "sampling", "streams", "baseline_clips")
+    return {
+        **{key: model.record[key] for key in keys},
+        "scale": None if model.scale is None else str(model.scale),
+        "face": None if model.face is None else model.face.identity(),
+        "level": model.head.level,
+    }
+
+
+def load_averaged(paths: Sequence[str | Path], trust: Sequence[str] = (), device: str = "cpu") -> PainModel:
+    """Load several checkpoints as one model that averages their probabilities; see `load` and `AveragedModel`."""
+    models = [load(path, trust, device) for path in paths]
+    return models[0] if len(models) == 1 else AveragedModel(models).to(device)

@@ -1,0 +1,1 @@
+"""Studies: what each command does, as functions of Python objects."""

@@ -1,0 +1,473 @@
+"""`PainClassifier`: extractor, head, loss, optimizer and metrics; the one LightningModule."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassRecall
+from torchmetrics.regression import MeanSquaredError
+
+from painseq import __version__
+from painseq.batch import Batch
+from painseq.data.action_units import COLUMNS
+from painseq.data.datamodule import PainDataModule
+from painseq.data.labels import Scale, check_same_targets
+from painseq.data.splits import check_no_leak, qualified
+from painseq.errors import PainseqError
+from painseq.extractors import Extractor
+from painseq.extractors.frames import frame_features
+from painseq.features import FeatureStore
+from painseq.heads import Head
+from painseq.model.checkpoint import FORMAT
+from painseq.model.decision import NO_PREDICTION, decide, estimate
+from painseq.model.losses import Loss, class_logits, loss_sums, num_outputs, shares, values
+from painseq.model.start import start_head
+from painseq.records import UNKNOWN
+from painseq.spec import Spec, spec_of
+
+log = logging.getLogger("painseq")
+
+HeadFactory = Callable[[tuple[int, ...], int], Head]
+OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
+SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+class MeanLoss(Metric):
+    """The mean of a loss over all rows of an epoch, of all processes, however they fell into batches."""
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("weight", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, weight: Tensor) -> None:
+        """Add the weighted sum of a batch, and its weight."""
+        self.total += total.detach()
+        self.weight += weight.detach()
+
+    def compute(self) -> Tensor:
+        """Sum by weight."""
+        return self.total / self.weight
+
+
+class PainClassifier(pl.LightningModule):
+    """A head on a (mostly frozen) extractor, trained on clips.
+
+    Frame heads learn every real frame with its clip's label; video heads learn one label a clip. Clips without a
+    real frame, and clips whose label is hidden, take no part in the loss. On several processes a step is what it would
+    be on one: a batch is shared out, and the loss is divided by the weight of the whole of it.
+
+    Each epoch has random numbers of its own, from the seed and its number. So a run that was resumed ends with the
+    weights that it would have had without the interruption.
+
+    Args:
+        head: builds the head from `in_shape` and the number of its outputs, which the data decide; required to fit.
+        extractor: for pixels, what turns crops into features. With a feature store it can be left out: it is
+            the store's; if it is given, it must be the one that made the store.
+        optimizer: from parameters to an optimizer.
+        scheduler: from the optimizer to a schedule of its learning rate, which takes a step after each epoch.
+        extractor_lr: learning rate of the extractor's trainable blocks; None is the optimizer's.
+        loss: "cross_entropy", "corn" for ordered levels, or "mse" for labels that are numbers on a scale; see
+            `painseq.model.losses`.
+        class_weights: of the loss: "none", or "inverse_frequency" of the classes among the TRAINING items. The
+            weighted loss is divided by the sum of the weights in the batch.
+        label_smoothing: share of a target that is spread over the classes as they occur among the training items
+            (evenly, where weights or balanced drawing even them out); of the training loss alone.
+        start_from: weights that the head starts from; see `painseq.model.start`. Those of a later one go over an
+            earlier's.
+    """
+
+    loss_weights: Tensor
+    smooth: Tensor
+
+    def __init__(
+        self,
+        head: HeadFactory | None = None,
+        extractor: Extractor | None = None,
+        optimizer: OptimizerFactory = torch.optim.Adam,
+        scheduler: SchedulerFactory | None = None,
+        extractor_lr: float | None = None,
+        loss: Loss = "cross_entropy",
+        class_weights: Literal["none", "inverse_frequency"] = "none",
+        label_smoothing: float = 0.0,
+        start_from: list[str] | str | None = None,
+    ) -> None:
+        super().__init__()
+        trained = extractor is not None and bool(extractor.trainable)
+        if extractor_lr is not None and not trained:
+            raise PainseqError(
+                "extractor_lr is given, but no block of the extractor is trained. List blocks in the extractor's "
+                "`trainable`, or leave extractor_lr out."
+            )
+        if not 0 <= label_smoothing < 1:
+            raise PainseqError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1.")
+        if label_smoothing and loss != "cross_entropy":
+            raise PainseqError(
+                f"label_smoothing spreads a target over classes; the loss {loss} has no such target. Leave it out."
+            )
+        if class_weights != "none" and loss == "mse":
+            raise PainseqError(
+                "class_weights weigh classes, and the loss mse has none. Leave them out; --data.options.balance true "
+                "draws rare values as often as frequent ones."
+            )
+        self.head_factory = head
+        self.extractor = extractor
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+        self.extractor_lr = extractor_lr
+        self.loss_kind: Loss = loss
+        self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+        self.start_from = [start_from] if isinstance(start_from, str) else list(start_from or [])
+        self.head: Head | None = None
+        self.class_names: tuple[str, ...] = ()
+        self.scale: Scale | None = None
+        self.record: Spec = {}
+        self.seed = torch.initial_seed()
+        self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
+
+    def setup(self, stage: str) -> None:
+        """`bind` to the trainer's data."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, PainDataModule):
+            raise PainseqError("PainClassifier is fitted on a PainDataModule (--data BioVid, AI4Pain, ...).")
+        self.bind(data)
+
+    def bind(self, data: PainDataModule) -> None:
+        """Build the head for these data; with a head, check that they have its classes.
+
+        Raises:
+            LeakError: the extractor was fitted on a subject to be scored.
+            PainseqError: no head or no extractor, another extractor than the store's, other classes, clips longer than
+                the head takes, weights to start from that do not fit.
+        """
+        if self.head is not None:
+            check_same_targets(self.class_names, self.scale, data.scheme)
+            return
+        if self.head_factory is None:
+            raise PainseqError("No head to fit. Add one, e.g. --config configs/head/lstm.yaml.")
+        self.extractor = self._extractor_for(data)
+        in_shape = self._in_shape(data)
+        self.class_names, self.scale = data.scheme.class_names, data.scheme.scale
+        self._check_loss()
+        self.head = self.head_factory(in_shape, num_outputs(self.loss_kind, len(self.class_names)))
+        self._check_streams(data)
+        self._check_length(data)
+        known = {*data.extractor_trained_on, *(() if self.extractor is None else self.extractor.trained_on)}
+        tested = qualified(data.name, data.split.test)
+        check_no_leak(known, tested, "The extractor")
+        stopped_on_seen = sorted(known & qualified(data.name, data.split.validation))
+        seen: set[str] = set()
+        for source in self.start_from:
+            seen |= start_head(self.head, source)
+        check_no_leak(seen, tested, "A model that the head starts from")
+        for what, people in (("The extractor", known), ("A model that the head starts from", seen)):
+            stopped_on = people & qualified(data.name, data.split.validation)
+            if stopped_on:
+                log.warning(
+                    "%s has seen %d of the %d subjects of early stopping, so the validation loss flatters.",
+                    what,
+                    len(stopped_on),
+                    len(data.split.validation),
+                )
+        self._set_weights(data)
+        # With a scale the squared error of whole clips, in its units; a frame head's loss is that of frames.
+        self.val_score = (
+            MulticlassRecall(len(self.class_names), average="macro") if self.scale is None else MeanSquaredError()
+        )
+        self.record = {
+            "format": FORMAT,
+            "painseq": __version__,
+            "class_names": list(self.class_names),
+            "scale": None if self.scale is None else [self.scale.name, self.scale.low, self.scale.high],
+            "head": spec_of(self.head),
+            "loss": self.loss_kind,
+            "in_shape": list(in_shape),
+            "extractor": None if self.extractor is None else self._extractor_record(self.extractor),
+            "face": data.pipeline["face"],
+            "sampling": data.pipeline["sampling"],
+            "streams": list(data.options.streams),
+            "action_units": list(COLUMNS) if "action_units" in data.options.streams else [],
+            "baseline_clips": data.options.baseline_clips,
+            "train_prior": self.train_prior.tolist(),
+            "data": {
+                "name": data.name,
+                "labels": data.options.labels,
+                "fingerprint": data.manifest.fingerprint(),
+                "split": data.split.to_dict(),
+                "train_counts": data.train_counts(),
+                "shuffled_labels": data.shuffled_labels,
+            },
+            "started_from": list(self.start_from),
+            "fitted_on": sorted(data.subjects_seen() | seen),
+            "extractor_trained_on": sorted(known),
+            "validation_seen_by_extractor": stopped_on_seen,
+            "validation_seen_by_start": sorted(seen & qualified(data.name, data.split.validation)),
+        }
+
+    @property
+    def chance(self) -> float | None:
+        """Balanced accuracy of guessing; None with a scale."""
+        return 1 / len(self.class_names) if self.class_names else None
+
+    def _check_loss(self) -> None:
+        if (self.scale is not None) != (self.loss_kind == "mse"):
+            what = "classes" if self.scale is None else f"numbers on a scale ({self.scale})"
+            wanted = "cross_entropy (or corn)" if self.scale is None else "mse"
+            raise PainseqError(
+                f"The labels are {what}, and the loss is {self.loss_kind}. Set --model.loss {wanted}, or choose other "
+                "labels: --data.options.labels."
+            )
+
+    def _in_shape(self, data: PainDataModule) -> tuple[int, ...]:
+        if data.options.view == "features" or "cnn" not in data.options.streams:
+            return data.in_shape
+        assert self.extractor is not None
+        shape = tuple(self.extractor.out_shape)
+        if not data.extra_width:
+            return shape
+        if len(shape) != 1:
+            raise PainseqError(
+                f"{', '.join(data.options.streams[1:])} stand beside vectors, but {type(self.extractor).__name__} "
+                f"gives {shape} a frame. Leave them out of streams, or choose an extractor that pools."
+            )
+        return (shape[0] + data.extra_width,)
+
+    def _check_streams(self, data: PainDataModule) -> None:
+        """Columns do not tell what they are: a head that takes streams apart must be given just those."""
+        assert self.head is not None
+        wanted = self.head.streams
+        if wanted is None:
+            return
+        given = data.options.streams
+        if tuple(wanted) != tuple(given):
+            raise PainseqError(
+                f"{type(self.head).__name__} takes the streams {', '.join(wanted)}, and the data give "
+                f"{', '.join(given)}. Set --data.options.streams '[{', '.join(wanted)}]'."
+            )
+        width = wanted.get("landmarks")
+        if width is not None and width != data.extra_width:
+            raise PainseqError(
+                f"{type(self.head).__name__} expects {width // 2} landmarks; the store has {data.extra_width // 2}. "
+                f"Set --model.head.init_args.landmarks {data.extra_width // 2}."
+            )
+
+    def _check_length(self, data: PainDataModule) -> None:
+        assert self.head is not None
+        most = self.head.max_frames
+        for part in data.split.parts():
+            frames = data.most_frames(part)
+            if most is not None and frames is not None and frames > most:
+                raise PainseqError(
+                    f"{type(self.head).__name__} takes clips of at most {most} frames, and the longest of {part} has "
+                    f"{frames}. Extract with fewer frames a second (--data.options.fps), or build a longer head."
+                )
+
+    def _set_weights(self, data: PainDataModule) -> None:
+        if self.scale is not None:
+            self.train_prior = torch.zeros(0)
+            self.register_buffer("loss_weights", torch.ones(1), persistent=False)
+            self.register_buffer("smooth", torch.zeros(1), persistent=False)
+            return
+        # A class all of whose clips lack a face counts as one: an infinite weight would poison the others.
+        counts = torch.tensor(list(data.train_item_counts().values()), dtype=torch.float32).clamp(min=1)
+        weighted = self.class_weights == "inverse_frequency"
+        if weighted and data.options.balance:
+            raise PainseqError(
+                "Balanced drawing evens the classes out already, and weights would do it twice. Leave balance out, or "
+                "set --model.class_weights none."
+            )
+        evened = weighted or data.options.balance
+        self.train_prior = torch.ones_like(counts) / len(counts) if evened else counts / counts.sum()
+        weights = counts.sum() / (len(counts) * counts) if weighted else torch.ones_like(counts)
+        # Buffers move to the device with the model; the checkpoint's record holds what prediction needs of them.
+        self.register_buffer("loss_weights", weights, persistent=False)
+        self.register_buffer("smooth", self.label_smoothing * self.train_prior, persistent=False)
+
+    @property
+    def fitted_on(self) -> tuple[str, ...]:
+        """Whom the head has seen, as "data set/subject", those of models that it started from included."""
+        people = self.record["fitted_on"]
+        assert isinstance(people, list)
+        return tuple(people)
+
+    def check_resumes(self, recorded: Spec) -> None:
+        """Refuse to go on with a run that was fitted otherwise: its weights have seen other people, or other features.
+
+        Args:
+            recorded: the specification in the checkpoint to go on from.
+
+        Raises:
+            PainseqError: head, classes, data, split, crops, sampling or extractor differ; names which.
+        """
+        keys = [
+            "class_names",
+            "scale",
+            "head",
+            "loss",
+            "in_shape",
+            "face",
+            "sampling",
+            "streams",
+            "baseline_clips",
+            "data",
+        ]
+        keys += ["fitted_on", "extractor_trained_on"]
+        if self.extractor is None or not self.extractor.trainable:
+            keys.append("extractor")
+        differing = [key for key in keys if recorded.get(key) != self.record[key]]
+        if differing:
+            raise PainseqError(
+                f"The run to be resumed was fitted with another {', '.join(differing)}. Resume it with its own "
+                "configuration (config.yaml in the run folder), or start a new run."
+            )
+
+    def _extractor_for(self, data: PainDataModule) -> Extractor | None:
+        store = data.store
+        if data.options.view == "pixels":
+            if self.extractor is None:
+                raise PainseqError("Pixels need an extractor: add one, e.g. --config configs/extractor/vgg16.yaml.")
+            return self.extractor
+        if not isinstance(store, FeatureStore):
+            if store is not None and self.extractor is not None:
+                raise PainseqError(
+                    f"A folder of .npz does not tell which extractor made it ({data.options.store}), so none can be "
+                    "recorded with the model. Leave the extractor out, or give the store that `painseq extract` wrote."
+                )
+            return None
+        if self.extractor is None:
+            extractor = store.extractor()
+            extractor.trainable = ()
+            extractor.freeze()
+            return extractor
+        if self.extractor.trainable:
+            raise PainseqError(
+                "Features of a store are fixed, so an extractor cannot be trained on them. Leave `trainable` out, or "
+                "train on crops: --data.options.view pixels."
+            )
+        store.check_same({**store.spec, "extractor": self._extractor_record(self.extractor)})
+        return self.extractor
+
+    @staticmethod
+    def _extractor_record(extractor: Extractor) -> Spec:
+        return {**extractor.spec(), "fingerprint": extractor.fingerprint()}
+
+    def forward(self, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
+        """The head's outputs for a batch, from crops or from features.
+
+        Args:
+            x: (B, T, 3, H, W) crops, uint8 or float 0..255, or (B, T, *F) features.
+            mask: (B, T) bool.
+            extra: (B, T, E) streams beside the crops.
+
+        Returns:
+            (B, T, K) for a frame head, (B, K) for a video head; K - 1 under the loss "corn", 1 under "mse".
+        """
+        assert self.head is not None, "the head is built in setup() or by painseq.load()"
+        outputs: Tensor = self.head(frame_features(self.extractor, x, mask, extra), mask)
+        return outputs
+
+    def loss(self, outputs: Tensor, batch: Batch, smooth: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the losses of a batch's rows, and their weight (0: nothing to learn from).
+
+        Args:
+            smooth: see `painseq.model.losses.loss_sums`.
+        """
+        assert self.head is not None
+        target, real = batch.target, batch.mask.any(dim=1)
+        if self.head.level == "frame":
+            target, real = target[:, None].expand_as(batch.mask), batch.mask
+        real = (real & (target != UNKNOWN)).flatten()
+        target = target.flatten().clamp(min=0)
+        rows = torch.where(real[:, None], outputs.flatten(end_dim=-2).float(), 0.0)
+        if self.scale is not None:
+            return loss_sums(self.loss_kind, rows, shares(target, self.scale), real.float())
+        return loss_sums(self.loss_kind, rows, target, self.loss_weights[target] * real, smooth)
+
+    def on_train_epoch_start(self) -> None:
+        """Random numbers of this epoch's own."""
+        state = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank]).generate_state(1)
+        torch.manual_seed(int(state[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One batch."""
+        outputs = self(batch.x, batch.mask, batch.extra)
+        total, weight = self.loss(outputs, batch, self.smooth if self.label_smoothing else None)
+        self.train_loss.update(total, weight)
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, batch_size=len(batch))
+        processes = self.trainer.world_size
+        if processes > 1:
+            # Gradients are averaged over processes; this makes the average that of the whole batch.
+            weight = weight.detach().clone()
+            torch.distributed.all_reduce(weight)
+            weight /= processes
+        return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss, and balanced accuracy or squared error, of the clips of early stopping."""
+        assert self.head is not None
+        outputs = self(batch.x, batch.mask, batch.extra)
+        total, weight = self.loss(outputs, batch)
+        self.val_loss.update(total, weight)
+        if self.scale is not None:
+            value = estimate(self.head.level, values(outputs, self.scale), batch.mask)
+            scored = ~torch.isnan(value) & (batch.target != UNKNOWN)
+            self.val_score.update(value[scored].clamp(self.scale.low, self.scale.high), batch.target[scored])
+            return
+        rule: Literal["mode", "median"] = "median" if self.loss_kind == "corn" else "mode"
+        label = decide(self.head.level, class_logits(self.loss_kind, outputs), batch.mask, rule).label
+        scored = (label != NO_PREDICTION) & (batch.target != UNKNOWN)
+        # torchmetrics takes no empty batch: of clips without a face, or without a label.
+        if scored.any():
+            self.val_score.update(label[scored], batch.target[scored])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log both, over all batches and processes together."""
+        loss = self.val_loss.compute()
+        if torch.isfinite(loss):
+            name = "val_balanced_accuracy" if self.scale is None else "val_mse"
+            self.log_dict({"val_loss": loss, name: self.val_score.compute()}, prog_bar=True, sync_dist=True)
+        self.val_loss.reset()
+        self.val_score.reset()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer over whatever is not frozen, and its schedule."""
+        assert self.head is not None
+        groups: list[dict[str, Any]] = [{"params": [p for p in self.head.parameters() if p.requires_grad]}]
+        trained = [] if self.extractor is None else [p for p in self.extractor.parameters() if p.requires_grad]
+        if trained:
+            own = {} if self.extractor_lr is None else {"lr": self.extractor_lr}
+            groups.append({"params": trained, **own})
+        optimizer = self.optimizer_factory(groups)
+        if self.scheduler_factory is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler_factory(optimizer)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what one needs to predict; leave out weights that anybody can fetch and check."""
+        checkpoint["painseq"] = dict(self.record)
+        if self.extractor is not None and self.extractor.trainable:
+            checkpoint["painseq"]["extractor"] = self._extractor_record(self.extractor)
+        for key in [key for key in checkpoint["state_dict"] if key.startswith("extractor.")]:
+            del checkpoint["state_dict"][key]
+        if self.extractor is not None and not self.extractor.is_published():
+            checkpoint["extractor"] = dict(self.extractor.network.state_dict())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the extractor's weights back, so that resuming loads strictly."""
+        if self.extractor is not None:
+            if "extractor" in checkpoint:
+                self.extractor.network.load_state_dict(checkpoint["extractor"])
+            for key, value in self.extractor.state_dict().items():
+                checkpoint["state_dict"][f"extractor.{key}"] = value

@@ -1,0 +1,104 @@
+"""The order of the rooms: which part of painseq may import which, and which parts need no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ROOMS = (
+    "root", "video", "faces", "extractors", "features", "data", "heads", "model", "runtime", "evaluation", "report",
+    "explain", "training", "synthetic", "data_modules", "studies", "export", "live", "serve", "cli",
+)  # fmt: skip
+
+ROOT_MODULES = {"__init__", "__main__", "batch", "download", "errors", "files", "records", "runs", "spec"}
+
+MAY_IMPORT = {
+    "video": {"root"},
+    "faces": {"root", "video"},
+    "extractors": {"root"},
+    "features": {"root", "video", "faces", "extractors"},
+    "data": {"root", "video", "faces", "extractors", "features"},
+    "heads": {"root"},
+    "model": {"root", "video", "faces", "extractors", "features", "data", "heads"},
+    "evaluation": {"root", "video", "data"},
+    "report": {"root", "evaluation"},
+    "explain": {
+        "root", "video", "faces", "extractors", "features", "data", "heads", "model", "evaluation", "report",
+    },
+    "training": {"root", "video", "faces", "extractors", "features", "data", "heads", "model", "report"},
+    "synthetic": {"root", "video"},
+    "data_modules": {"root", "video", "faces", "extractors", "features", "data"},
+    "studies": set(ROOMS[: ROOMS.index("studies")]),
+    "cli": set(ROOMS[: ROOMS.index("cli")]),
+}  # fmt: skip
+
+WITHOUT_TORCH = [
+    "painseq", "painseq.errors", "painseq.spec", "painseq.files", "painseq.download", "painseq.runs",
+    "painseq.records", "painseq.video", "painseq.data.labels", "painseq.data.splits", "painseq.evaluation",
+    "painseq.report", "painseq.cli",
+]  # fmt: skip
+
+
+def room_of(module: str) -> str:
+    """The room of a dotted module name below painseq."""
+    part = module.split(".")[1] if "." in module else "__init__"
+    return part if part in ROOMS else "root"
+
+
+def python_files():
+    yield from sorted((ROOT / "painseq").rglob("*.py"))
+    yield from sorted((ROOT / "data_modules").rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "painseq" else ("painseq", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of painseq that a file imports, inside functions too, those for type checking alone left out."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "painseq")
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return {name for name in found if name.split(".")[0] == "painseq"}
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_imports_only_what_stands_before_its_room(path):
+    room = room_of(module_of(path))
+    if path.name == "__main__.py" or path == ROOT / "painseq" / "__init__.py":
+        return
+    allowed = {"root"} | MAY_IMPORT.get(room, set()) | {room}
+    wrong = {name for name in imports_of(path) if room_of(name) not in allowed}
+    assert not wrong, f"{room} may import {sorted(allowed)}"
+
+
+def test_the_root_holds_what_every_room_needs_and_nothing_else():
+    assert {path.stem for path in (ROOT / "painseq").glob("*.py")} == ROOT_MODULES
+
+
+def test_every_folder_is_a_room():
+    folders = {path.parent.name for path in (ROOT / "painseq").glob("*/__init__.py")}
+    assert folders <= set(ROOMS)
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_these_need_no_torch(module):
+    code = f"import {module}, sys; sys.exit('torch' in sys.modules or 'pytorch_lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
