@@ -79,7 +79,7 @@ def imports_of(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] == "painseq"}
 
 
-@pytest.mark.parametrize("path", python_files(), ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", list(python_files()), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_file_imports_only_what_stands_before_its_room(path):
     room = room_of(module_of(path))
     if path.name == "__main__.py" or path == ROOT / "painseq" / "__init__.py":

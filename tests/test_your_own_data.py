@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from painseq.data_modules import Folder
 
 from painseq.cli import main
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
+from painseq.data_modules import Folder
 from painseq.errors import PainseqError
 from painseq.evaluation import read_predictions
 

@@ -21,13 +21,13 @@ from extraction_parts.bench import (
 from extraction_parts.ceilings import ceilings
 from extraction_parts.extract_once import network_of
 from heads import verdict
-from painseq.data_modules.biovid import BioVid
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from painseq.data.labels import label_scheme
 from painseq.data.resident import resident_clips
+from painseq.data_modules.biovid import BioVid
 from painseq.extractors import VGG16, Extractor, TimmBackbone
 from painseq.faces import FaceCrops, Sidecar
 from painseq.features import ExtractSummary, FeatureStore, extract

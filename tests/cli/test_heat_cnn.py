@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from painseq.data_modules import BioVid
 
 from painseq.cli.experiment import ExperimentCLI
 from painseq.cli.fit import fit
@@ -21,6 +20,7 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.datasets import FrameWindow
 from painseq.data.options import DataOptions
 from painseq.data.splits import Split
+from painseq.data_modules import BioVid
 from painseq.extractors import VGG16, TimmBackbone, read_weights, save_weights
 from painseq.features import FeatureStore
 from painseq.model.checkpoint import read_checkpoint

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from painseq.data_modules import AI4Pain
 from safetensors import safe_open
 
 import painseq as ps
@@ -27,6 +26,7 @@ from painseq.data.action_units import (
 from painseq.data.datasets import FrameWindow
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
+from painseq.data_modules import AI4Pain
 from painseq.errors import PainseqError
 from painseq.extractors import TimmBackbone
 from painseq.faces import FaceCrops, Sidecar

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from painseq.data_modules import AI4Pain, BioVid
 from PIL import Image
 
 from painseq.data.check import EXPECTED, DataCheck, Expected, check_data
 from painseq.data.datamodule import PainDataModule
 from painseq.data.options import DataOptions
+from painseq.data_modules import AI4Pain, BioVid
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
 from painseq.video import write_video

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from painseq.data_modules import AI4Pain, BioVid
 
 from painseq.data.datamodule import PainDataModule
 from painseq.data.datasets import FrameWindow
@@ -15,6 +14,7 @@ from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.resident import single_frames
 from painseq.data.splits import LeakySplit, Split, every_fold
+from painseq.data_modules import AI4Pain, BioVid
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops, FullFrame, Sidecar
 from painseq.heads import LSTM, FrameANN

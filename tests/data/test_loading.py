@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from painseq.data_modules import AI4Pain
 
 from painseq.batch import collate
 from painseq.data.labels import label_scheme
@@ -13,6 +12,7 @@ from painseq.data.loading import BatchOrder, in_order
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.resident import Resident, ResidentClips
+from painseq.data_modules import AI4Pain
 from painseq.records import Clip
 
 INNER = SplitOptions(protocol="official_inner")

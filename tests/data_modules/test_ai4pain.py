@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from painseq.data_modules import AI4Pain
 
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
+from painseq.data_modules import AI4Pain
 from painseq.errors import LeakError, PainseqError
 from painseq.faces import FaceCrops, FullFrame
 

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from painseq.data_modules import BioVid
-from painseq.data_modules.biovid import LABELS, LOW_EXPRESSIVE, TRAINING, VALIDATION, disagreeing_rows, read_samples
 from PIL import Image
 
 from painseq.data.label_tables import SCHEMES
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
+from painseq.data_modules import BioVid
+from painseq.data_modules.biovid import LABELS, LOW_EXPRESSIVE, TRAINING, VALIDATION, disagreeing_rows, read_samples
 from painseq.errors import PainseqError
 from painseq.faces import Face, FaceCrops, Locator
 from painseq.faces.tracks import TrackFolder

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from painseq.data_modules import UNBC, XITE, MIntPAIN
 
 from painseq.cli.evaluate import evaluate
 from painseq.cli.extract import extract
 from painseq.cli.fit import fit
 from painseq.data.options import DataOptions
+from painseq.data_modules import UNBC, XITE, MIntPAIN
 from painseq.synthetic import MIntPAINPlan, UNBCPlan, XITEPlan, write_mintpain, write_unbc, write_xite
 
 SUBJECTS = 4

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from painseq.data_modules import Folder
 
 from painseq.data.options import DataOptions
+from painseq.data_modules import Folder
 from painseq.errors import PainseqError
 from painseq.synthetic import FolderPlan, write_folder
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from painseq.data_modules import MIntPAIN
 from PIL import Image
 
 from painseq.data.label_tables import SCHEMES
 from painseq.data.options import DataOptions
+from painseq.data_modules import MIntPAIN
 from painseq.errors import PainseqError
 
 FIVE = DataOptions(labels="five")

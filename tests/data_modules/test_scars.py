@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from painseq.data_modules import UNBC, AI4Pain, BioVid, Folder, MIntPAIN
 
 from painseq.cli import main
 from painseq.data.options import DataOptions
+from painseq.data_modules import UNBC, AI4Pain, BioVid, Folder, MIntPAIN
 from painseq.records import Clip
 
 CLASSES = ("no_pain", "low_pain", "high_pain")

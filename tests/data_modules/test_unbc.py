@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from painseq.data_modules import UNBC
-from painseq.data_modules.unbc import find_sequences, pspi_disagreements, pspi_of, read_facs
 from PIL import Image
 
 from painseq.data.options import DataOptions
+from painseq.data_modules import UNBC
+from painseq.data_modules.unbc import find_sequences, pspi_disagreements, pspi_of, read_facs
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops, FullFrame
 

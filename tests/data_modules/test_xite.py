@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from painseq.data_modules import XITE
 
 from painseq.data.label_tables import SCHEMES
 from painseq.data.options import DataOptions
+from painseq.data_modules import XITE
 from painseq.errors import PainseqError
 
 FOUR = DataOptions(labels="heat_four")

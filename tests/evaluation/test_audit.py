@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from painseq.data_modules import AI4Pain
 from sklearn.neighbors import KNeighborsClassifier
 
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
+from painseq.data_modules import AI4Pain
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import Predictions, score
 from painseq.evaluation.audit import CLIP_FOLDS, FRAME_FOLDS, STATISTICS, SUBJECT_FOLDS, audit_of, by_vote, protocols_of

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from painseq.data_modules import AI4Pain
 from safetensors.numpy import load_file, save_file
 
 import painseq
@@ -16,6 +15,7 @@ from painseq.cli.extract import extract
 from painseq.cli.fit import fit
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
+from painseq.data_modules import AI4Pain
 from painseq.errors import PainseqError
 from painseq.extractors import TimmBackbone, save_weights
 from painseq.faces import FaceCrops, FullFrame, Sidecar

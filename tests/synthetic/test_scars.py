@@ -12,7 +12,6 @@ from painseq.synthetic import (
     MIntPAINPlan,
     UNBCPlan,
     XITEPlan,
-    truth_folder,
     write_ai4pain,
     write_biovid,
     write_biovid_frames,
@@ -22,6 +21,7 @@ from painseq.synthetic import (
     write_xite,
 )
 from painseq.video import read_timeline
+from painseq.video.generated import truth_folder
 
 HEAT = BioVidPlan(subjects=2, trials=1, fps=2.0, size_px=64)
 LAYOUTS = {

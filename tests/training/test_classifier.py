@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from painseq.data_modules import AI4Pain, BioVid
 from pytorch_lightning import seed_everything
 from torchmetrics.classification import MulticlassRecall
 
@@ -18,6 +17,7 @@ from painseq.cli.fit import fit
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.splits import qualified
+from painseq.data_modules import AI4Pain, BioVid
 from painseq.errors import LeakError, PainseqError
 from painseq.extractors import TimmBackbone
 from painseq.faces import FaceCrops, Sidecar

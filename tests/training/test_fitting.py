@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from painseq.data_modules import AI4Pain
 
 import painseq
 from painseq.data.datamodule import PainDataModule
@@ -15,6 +14,7 @@ from painseq.data.datasets import FrameWindow
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.splits import Split, every_fold
+from painseq.data_modules import AI4Pain
 from painseq.errors import LeakError, PainseqError
 from painseq.heads import LSTM, FrameANN
 from painseq.runs import read_history

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from painseq.data_modules import AI4Pain, BioVid
 
 import painseq
 from painseq import heads
@@ -22,6 +21,7 @@ from painseq.data.augment import Augment
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.splits import qualified
+from painseq.data_modules import AI4Pain, BioVid
 from painseq.errors import LeakError, PainseqError
 from painseq.extractors import TimmBackbone
 from painseq.heads import LSTM, FrameANN
