@@ -108,21 +108,21 @@ def test_patterns_follow_the_users_names(tree):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pattern": r"(?P<subject>\w+)/.*"}, r"lacks the named group \(\?P<label>"),
-        ({"test_pattern": r".*"}, r"lacks the named group \(\?P<subject>"),
-        ({"pattern": r"(?P<subject>"}, "is not a regular expression"),
+        ({"pattern": r"(?P<subject>\w+)/.*"}, r"\(\?P<label>"),
+        ({"test_pattern": r".*"}, r"\(\?P<subject>"),
+        ({"pattern": r"(?P<subject>"}, r"'\(\?P<subject>'.*position 0"),
     ],
 )
 def test_a_pattern_that_cannot_work_is_an_error(tree, change, message):
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=f"(?s){message}"):
         AI4Pain(tree, **change)
 
 
 def test_a_file_named_otherwise_is_an_error_that_names_the_option(tree):
     (tree / "Validation" / "P1" / "P7_Low_Pain_1.mp4").touch()
-    with pytest.raises(PainseqError, match=r"Validation/P1/P7_Low_Pain_1.mp4 does not match --data.pattern"):
+    with pytest.raises(PainseqError, match=r"(?s)Validation/P1/P7_Low_Pain_1\.mp4.*\bpattern"):
         AI4Pain(tree).read_manifest()
-    with pytest.raises(PainseqError, match=r"Test/P2/P2_High_Pain_1.mp4 does not match --data.test_pattern"):
+    with pytest.raises(PainseqError, match=r"(?s)Test/P2/P2_High_Pain_1\.mp4.*\btest_pattern.*/x\.mp4"):
         AI4Pain(
             tree, pattern=r"(?P<subject>P\d).*_(?P<label>\w+)_\d\.mp4", test_pattern=r"(?P<subject>.*)/x.mp4"
         ).read_manifest()
@@ -130,14 +130,14 @@ def test_a_file_named_otherwise_is_an_error_that_names_the_option(tree):
 
 def test_an_unknown_label_is_an_error_with_those_found(tree):
     (tree / "Validation" / "P1" / "P1_Huge_Pain_1.mp4").touch()
-    with pytest.raises(PainseqError, match=r"unknown label 'Huge_Pain'. Found: Huge_Pain \(1 clips\), Low_Pain \(1"):
+    with pytest.raises(PainseqError, match=r"(?s)'Huge_Pain'.*Huge_Pain \(1\D*Low_Pain \(1"):
         _ = AI4Pain(tree).manifest
 
 
 @pytest.mark.parametrize("below", [".", "Test", "nowhere"])
 def test_the_wrong_root_is_an_error_that_says_which_folder_is_meant(tmp_path, below):
     (tmp_path / "Test" / "P1").mkdir(parents=True)
-    with pytest.raises(PainseqError, match=r"--data\.root is the folder that holds"):
+    with pytest.raises(PainseqError, match=r"(?s)(?<!of-)\broot\b.*Train|Train.*(?<!of-)\broot\b"):
         AI4Pain(tmp_path / below).read_manifest()
 
 
@@ -145,7 +145,7 @@ def test_the_wrong_root_is_an_error_that_says_which_folder_is_meant(tmp_path, be
 def test_a_subject_in_train_and_test_is_a_leak(tree, coded_video, protocol):
     for subject in ("P2", "P3", "P4"):
         coded_video(tree / "Train" / subject / f"{subject}_No_Pain_1.mp4", 3, 1)
-    with pytest.raises(LeakError, match=r"P2.* on both sides of the split"):
+    with pytest.raises(LeakError, match=r"(?s)\bP2\b.*train.*test"):
         for seed in range(4):
             _ = AI4Pain(tree, DataOptions(split=SplitOptions(protocol=protocol, seed=seed))).split
 

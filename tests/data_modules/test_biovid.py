@@ -62,7 +62,7 @@ def test_a_generated_tree_is_read_as_a_real_one(heat):
 )
 def test_a_file_named_otherwise_is_an_error_that_says_how(tree, name):
     (tree / "PartA" / "video" / "071309_w_21" / name).touch()
-    expected = rf"{re.escape(name)} is not named as a BioVid sample: expected 071309_w_21-<BL1\|PA1..PA4>-<number>.mp4"
+    expected = rf"{re.escape(name)}.*071309_w_21-<BL1\|PA1\.\.PA4>-<number>\.mp4"
     with pytest.raises(PainseqError, match=expected):
         BioVid(tree).read_manifest()
 
@@ -76,20 +76,19 @@ def test_other_files_are_left_alone(tree):
 
 def test_a_label_that_biovid_has_not_is_an_error_with_those_found(tree):
     (tree / "PartA" / "video" / NAMES[0] / f"{NAMES[0]}-PA7-099.mp4").touch()
-    with pytest.raises(PainseqError, match=r"unknown label 'PA7'. Found: BL1 \(2 clips\).*PA7 \(1 clips\); known: BL1"):
+    with pytest.raises(PainseqError, match=r"(?s)'PA7'.*BL1 \(2\b.*PA7 \(1\b.*BL1, PA1"):
         _ = BioVid(tree).manifest
 
 
 @pytest.mark.parametrize("below", ["PartA", "PartA/video", "nowhere"])
 def test_the_wrong_root_is_an_error_that_says_which_folder_is_meant(tree, below):
-    with pytest.raises(PainseqError, match=r"--data\.root is the folder that holds PartA"):
+    with pytest.raises(PainseqError, match=r"(?s)(?<!of-)\broot\b.*PartA"):
         BioVid(tree / below).read_manifest()
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
     (tmp_path / "PartA" / "video").mkdir(parents=True)
-    said = r"no PartA/video/<subject>/<sample>\.mp4 and no <class>/<sample>/img_00001\.jpg"
-    with pytest.raises(PainseqError, match=said):
+    with pytest.raises(PainseqError, match=r"(?s)PartA/video/<subject>/<sample>\.mp4.*<class>/<sample>/img_00001\.jpg"):
         BioVid(tmp_path).read_manifest()
 
 
@@ -124,7 +123,7 @@ def test_folders_of_images_are_clips_whose_rate_is_said(frames):
     assert clip.video == "PA4/071309_w_21-PA4-085" and (clip.subject_id, clip.label) == ("071309_w_21", "PA4")
     assert (clip.sex, clip.age, clip.stimulus) == ("f", 21, "heat")
     assert {clip.fps for clip in BioVid(frames, fps=12.5).read_manifest()} == {12.5}
-    with pytest.raises(PainseqError, match=r"--data\.fps is 0"):
+    with pytest.raises(PainseqError, match=r"(?s)\bfps\b.*\b0"):
         BioVid(frames, fps=0)
 
 
@@ -138,30 +137,31 @@ def test_a_folder_of_any_other_name_says_nothing_of_the_class(tmp_path, folder):
 def test_both_layouts_in_one_folder_need_a_word(tree, frames):
     frames.rename(tree / "PA_frames")
     (tree / "PA_frames" / "BL1").rename(tree / "BL1")
-    with pytest.raises(PainseqError, match=r"such as BL1/071309_w_21-BL1-081. Say which are meant: --data\.layout"):
+    with pytest.raises(PainseqError, match=r"(?s)BL1/071309_w_21-BL1-081.*\blayout\b"):
         BioVid(tree).read_manifest()
     assert len(BioVid(tree, layout="videos").read_manifest()) == 10
     assert [clip.label for clip in BioVid(tree, layout="images").read_manifest()] == ["BL1", "BL1"]
 
 
 def test_a_layout_that_is_not_there_is_an_error(tree, frames):
-    with pytest.raises(PainseqError, match=r"no PartA/video/<subject>/<sample>\.mp4\. --data\.root"):
+    with pytest.raises(PainseqError, match=r"(?s)PartA/video/<subject>/<sample>\.mp4.*(?<!of-)\broot\b"):
         BioVid(frames, layout="videos").read_manifest()
-    with pytest.raises(PainseqError, match=r"no <class>/<sample>/img_00001\.jpg\. --data\.root"):
+    with pytest.raises(PainseqError, match=r"(?s)<class>/<sample>/img_00001\.jpg.*(?<!of-)\broot\b"):
         BioVid(tree, layout="images").read_manifest()
 
 
 def test_a_folder_named_otherwise_beside_clips_is_an_error(frames):
     (frames / "PA1" / "071309_w_21").mkdir()
-    with pytest.raises(PainseqError, match=r"PA1/071309_w_21 is not named as a BioVid sample"):
+    with pytest.raises(PainseqError, match=r"(?s)PA1/071309_w_21\b.*<subject>-<BL1\|PA1\.\.PA4>-<number>"):
         BioVid(frames).read_manifest()
 
 
 def test_a_clip_in_the_folder_of_another_class_is_an_error(frames):
     (frames / "PA4" / "071309_w_21-PA4-085").rename(frames / "BL1" / "071309_w_21-PA4-085")
     data = BioVid(frames)
-    assert data.label_problems() == ["BL1/071309_w_21-PA4-085 lies in BL1, but its name says PA4"]
-    with pytest.raises(PainseqError, match=r"labels disagree \(1 times\):\n  BL1/071309_w_21-PA4-085 lies in BL1"):
+    (problem,) = data.label_problems()
+    assert re.search(r"^BL1/071309_w_21-PA4-085\b.*\bBL1\b.*\bPA4\b", problem)
+    with pytest.raises(PainseqError, match=re.escape(problem)):
         data.read_manifest()
 
 
@@ -177,17 +177,19 @@ def test_a_table_that_disagrees_is_an_error_with_what_it_says(tree):
     names = [clip.clip_id for clip in BioVid(tree).read_manifest()]
     wrong = {"class_name": {names[0]: "PA4"}, "class_id": {names[1]: "3"}, "subject_name": {names[2]: "072514_m_27"}}
     write_table(tree / "samples.csv", names, **wrong)
-    problems = [
-        f"{names[0]} has class_name PA4, its name says BL1",
-        f"{names[1]} has class_id 3, its name says 1",
-        f"{names[2]} has subject_name 072514_m_27, its name says 071309_w_21",
+    expected = [
+        (names[0], "class_name", "PA4", "BL1"),
+        (names[1], "class_id", "3", "1"),
+        (names[2], "subject_name", "072514_m_27", "071309_w_21"),
     ]
-    assert disagreeing_rows(read_samples(tree / "samples.csv")) == problems
-    assert BioVid(tree).label_problems() == [f"samples.csv: {problem}" for problem in problems]
-    with pytest.raises(PainseqError, match=rf"disagree \(3 times\):\n  samples.csv: {re.escape(problems[0])}"):
+    rows = disagreeing_rows(read_samples(tree / "samples.csv"))
+    problems = BioVid(tree).label_problems()
+    for row, problem, parts in zip(rows, problems, expected, strict=True):
+        assert all(part in row for part in parts) and row in problem and "samples.csv" in problem
+    with pytest.raises(PainseqError, match=rf"(?s)\b3\b.*{re.escape(problems[0])}"):
         BioVid(tree).read_manifest()
     (tree / "samples.csv").write_text("sample,label\n1,2\n")
-    with pytest.raises(PainseqError, match=r"no column sample_name; its columns: sample,label"):
+    with pytest.raises(PainseqError, match=r"(?s)\bsample_name\b.*\bsample,label\b"):
         BioVid(tree).read_manifest()
 
 
@@ -195,10 +197,9 @@ def test_clips_that_only_the_table_or_only_the_disk_has_are_counted(tree, caplog
     names = [clip.clip_id for clip in BioVid(tree).read_manifest()]
     write_table(tree / "samples.csv", [*names[1:], "072514_m_27-BL1-081", "072514_m_27-BL1-082"])
     assert len(BioVid(tree).read_manifest()) == 10
-    assert caplog.messages == [
-        "biovid: 2 clips listed in samples.csv are not here, such as 072514_m_27-BL1-081.",
-        f"biovid: 1 clips here are not listed in samples.csv, such as {names[0]}.",
-    ]
+    absent, unlisted = caplog.messages
+    assert all(part in absent for part in ("biovid", "2 clips", "samples.csv", "072514_m_27-BL1-081"))
+    assert all(part in unlisted for part in ("biovid", "1 clip", "samples.csv", names[0]))
 
 
 def published(root: Path, subjects: frozenset[str]) -> Path:
@@ -220,14 +221,14 @@ def test_the_official_split_is_that_of_the_makers(tmp_path):
 
 def test_generated_subjects_have_no_official_split(heat):
     data = BioVid(heat, DataOptions(labels="binary", split=SplitOptions(protocol="official")))
-    with pytest.raises(PainseqError, match="no official split"):
+    with pytest.raises(PainseqError, match=r"(?s)biovid.*official.*subject_holdout"):
         _ = data.split
 
 
 def test_a_stranger_among_the_87_leaves_no_official_split(tmp_path, caplog):
     root = published(tmp_path, TRAINING | VALIDATION | {"010203_m_30"})
     assert {clip.part for clip in BioVid(root).read_manifest()} == {None}
-    assert "biovid: 1 of 88 subjects, such as 010203_m_30, are none of BioVid's 87" in caplog.text
+    assert re.search(r"\b1 of 88\b.*\b010203_m_30\b.*\b87\b", caplog.text)
 
 
 @pytest.mark.parametrize(("subjects", "left"), [("without_low_expressive", 67), ("only_low_expressive", 20)])
@@ -236,11 +237,11 @@ def test_leaving_out_who_shows_little_is_said(tmp_path, caplog, subjects, left):
     manifest = BioVid(root, subjects=subjects).read_manifest()
     assert len(manifest.subjects) == left
     assert (set(manifest.subjects) <= LOW_EXPRESSIVE) == (subjects == "only_low_expressive")
-    assert f"{left} of 87 subjects take part" in caplog.text and "87 and 67" in caplog.text
+    assert f"{left} of 87" in caplog.text and re.search(r"\b87\D+67\b", caplog.text)
 
 
 def test_nobody_left_is_an_error(heat):
-    with pytest.raises(PainseqError, match=r"--data\.subjects only_low_expressive leaves none of the 5 subjects"):
+    with pytest.raises(PainseqError, match=r"(?s)\bsubjects\b.*\bonly_low_expressive\b.*\b5\b"):
         BioVid(heat, subjects="only_low_expressive").read_manifest()
 
 
@@ -299,7 +300,7 @@ def test_a_fit_a_score_and_a_prediction_on_images(on_heat, heat, derived, tmp_pa
     assert of_images.backends["video"] == "images" and of_images.frames == of_video.frames
     capsys.readouterr()
     assert main(["predict", str(folder), "--checkpoint", str(checkpoint)]) == 1
-    assert "painseq predict --image-fps" in capsys.readouterr().err
+    assert "--image-fps" in capsys.readouterr().err
     assert main(["predict", str(folder), "--checkpoint", str(checkpoint), "--image-fps", "4"]) == 0
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_a_class_without_a_clip_is_told(tree, caplog):
     root = tree("none/a_1.mp4", "high/b_1.mp4")
     with caplog.at_level(logging.WARNING, "painseq"):
         Folder(root, NATIVE, name="mine", classes=("none", "low", "high")).read_manifest()
-    assert "mine: no clip of class low, which --data.classes names" in caplog.text
+    assert re.search(r"\bmine\b.*\blow\b.*\bclasses\b", caplog.text)
 
 
 def test_classes_of_the_users_own_from_the_folders(tree):
@@ -112,10 +113,10 @@ def test_folders_of_images_are_clips_if_their_rate_is_given(tree, caplog):
         ("calm/ben_1.5", "calm/ben_1.5", 12.5),
         ("pain/anna_1", "pain/anna_1", 12.5),
     ]
-    with pytest.raises(PainseqError, match=r"The folder pain below .* holds no clip"):
+    with pytest.raises(PainseqError, match=r"(?s)\bpain\b.*/mine\b"):
         Folder(root, NATIVE).read_manifest()
     (root / "calm" / "anna_9.mp4").unlink()
-    with pytest.raises(PainseqError, match=r"It holds images: .* give their frame rate, --data\.fps"):
+    with pytest.raises(PainseqError, match=r"(?s)images.*\bfps\b"):
         Folder(root, NATIVE).read_manifest()
 
 
@@ -123,7 +124,7 @@ def test_files_that_are_no_videos_are_left_out_and_counted(tree, caplog):
     root = tree("pain/anna_1.mp4", "calm/ben_1.mp4", "calm/ben_2.wmv", "calm/notes.txt")
     with caplog.at_level(logging.WARNING, "painseq"):
         assert len(Folder(root, NATIVE).read_manifest()) == 2
-    assert "2 files left out that are no videos (.mp4, .mov, .avi, .mkv), such as calm/ben_2.wmv" in caplog.text
+    assert re.search(r"\b2 files\b.*\.mp4.*\bcalm/ben_2\.wmv\b", caplog.text)
 
 
 def test_a_folder_that_may_not_be_read_is_not_passed_over(tree, monkeypatch):
@@ -142,38 +143,38 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(tree, monkeypatch):
 @pytest.mark.parametrize(
     ("names", "more", "message"),
     [
-        (["pain/anna.mp4"], {}, r"pain/anna\.mp4 does not match --data\.pattern .* without the suffix: 'pain/anna'"),
-        (["anna_1.mp4"], {}, r"anna_1\.mp4 does not match --data\.pattern"),
-        (["pane/a_1.mp4"], {"classes": ("calm", "pain")}, r"label 'pane' is none of --data\.classes \(calm, pain\)"),
-        (["pain/a_1.mp4", "calm/a_2.mp4"], {}, r"All 2 clips are of one subject, 'a'.*--data\.pattern"),
-        (["pain/a_1.mp4", "S07/notes.txt"], {}, r"The folder S07 below .* holds no clip \(1 such\)"),
-        (["pain/a_1.mp4", "pain/a_1.mov"], {}, r"clip id 'pain/a_1' stands for more than one clip"),
-        (["readme.txt"], {}, r"holds no video .*--data\.root is the folder that holds the class folders"),
+        (["pain/anna.mp4"], {}, r"pain/anna\.mp4.*\bpattern\b.*'pain/anna'"),
+        (["anna_1.mp4"], {}, r"anna_1\.mp4.*\bpattern\b"),
+        (["pane/a_1.mp4"], {"classes": ("calm", "pain")}, r"'pane'.*\bclasses\b.*\bcalm, pain\b"),
+        (["pain/a_1.mp4", "calm/a_2.mp4"], {}, r"\b2 clips.*'a'.*\bpattern\b"),
+        (["pain/a_1.mp4", "S07/notes.txt"], {}, r"\bS07\b.*/mine\b.*\(1\b"),
+        (["pain/a_1.mp4", "pain/a_1.mov"], {}, r"'pain/a_1'.*\(1\b"),
+        (["readme.txt"], {}, r"/mine\b.*\.mp4.*(?<!of-)\broot\b"),
     ],
 )
 def test_a_tree_that_cannot_be(tree, names, more, message):
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=f"(?s){message}"):
         Folder(tree(*names), NATIVE, **more).read_manifest()
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"pattern": r"(?P<subject>\w+)/.*"}, r"lacks the named group \(\?P<label>"),
-        ({"pattern": r"(?P<subject>"}, "is not a regular expression"),
-        ({"classes": ("a", "b", "a")}, "names a class twice: a, b, a"),
-        ({"name": " "}, "it names the data set"),
-        ({"name": "my/data"}, "without a slash"),
-        ({"fps": 0.0}, r"--data\.fps is 0\.0; it must be more than 0"),
+        ({"pattern": r"(?P<subject>\w+)/.*"}, r"\(\?P<label>"),
+        ({"pattern": r"(?P<subject>"}, r"'\(\?P<subject>'.*position 0"),
+        ({"classes": ("a", "b", "a")}, r"\bclasses\b.*a, b, a"),
+        ({"name": " "}, r"\bname\b.*' '"),
+        ({"name": "my/data"}, r"\bname\b.*'my/data'"),
+        ({"fps": 0.0}, r"\bfps\b.*\b0"),
     ],
 )
 def test_an_option_that_cannot_be(tree, more, message):
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=f"(?s){message}"):
         Folder(tree(), NATIVE, **more)
 
 
 def test_no_such_folder(tmp_path):
-    with pytest.raises(PainseqError, match=r"No folder at .*nowhere: --data\.root"):
+    with pytest.raises(PainseqError, match=r"(?s)nowhere\b.*(?<!of-)\broot\b"):
         Folder(tmp_path / "nowhere", NATIVE).read_manifest()
 
 
@@ -200,25 +201,25 @@ def test_videos_of_the_table_that_are_not_there_are_counted(tree, tmp_path, capl
     table.write_text(f"{TABLE}a,S1,a.mp4,pain,,,\nb,S2,b.mp4,calm,,,\n")
     with caplog.at_level(logging.WARNING, "painseq"):
         assert len(Folder(tree("a.mp4"), NATIVE, manifest=table).read_manifest()) == 2
-    assert "1 videos of" in caplog.text and "such as b.mp4" in caplog.text
+    assert re.search(r"\b1 video.*\bb\.mp4\b", caplog.text)
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("", "lists no clip"),
-        ("a,S1,/home/me/a.mp4,pain,,,\n", r"the video is '/home/me/a.mp4'. Give its path below"),
-        ("a,S1,../a.mp4,pain,,,\n", r"Give its path below"),
-        ("a,S1,C:/a.mp4,pain,,,\n", r"Give its path below"),
-        ("a,S1,pain\\a.mp4,pain,,,\n", r"with forward slashes"),
-        ("a,S1,a.mp4,pain,,,\nb,S1,b.mp4,calm,,,\n", r"one subject, 'S1'.*mend the column subject_id of .*clips\.csv"),
-        ("a,S1,a.mp4,pane,,,\nb,S2,b.mp4,calm,,,\n", r"a\.mp4: its label 'pane' is none of --data\.classes"),
-        ("a,S1,a.mp4,pain,,x,\n", r"clips\.csv, line 2: could not convert string to float"),
+        ("", r"clips\.csv\b"),
+        ("a,S1,/home/me/a.mp4,pain,,,\n", r"line 2.*'/home/me/a\.mp4'"),
+        ("a,S1,../a.mp4,pain,,,\n", r"line 2.*'\.\./a\.mp4'"),
+        ("a,S1,C:/a.mp4,pain,,,\n", r"line 2.*'C:/a\.mp4'"),
+        ("a,S1,pain\\a.mp4,pain,,,\n", r"line 2.*'pain\\+a\.mp4'"),
+        ("a,S1,a.mp4,pain,,,\nb,S1,b.mp4,calm,,,\n", r"\b2 clips.*'S1'.*\bsubject_id\b.*clips\.csv"),
+        ("a,S1,a.mp4,pane,,,\nb,S2,b.mp4,calm,,,\n", r"\ba\.mp4.*'pane'.*\bclasses\b"),
+        ("a,S1,a.mp4,pain,,x,\n", r"clips\.csv, line 2.*'x'"),
     ],
 )
 def test_a_table_that_cannot_be(tree, tmp_path, rows, message):
     (tmp_path / "clips.csv").write_text(TABLE + rows)
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=f"(?s){message}"):
         Folder(tree(), NATIVE, manifest=tmp_path / "clips.csv", classes=("calm", "pain")).read_manifest()
 
 
@@ -239,16 +240,16 @@ def test_the_scars_of_a_tree_are_told_one_by_one(tmp_path, caplog):
     root = tmp_path / "scarred"
     write_folder(root, FolderPlan(subjects=2, trials=1, clip_s=1, fps=2, size_px=64), seed=0, scars=True)
     data = Folder(root, NATIVE, classes=("no_pain", "low_pain", "high_pain"))
-    with pytest.raises(PainseqError, match=r"recording\.mp4 does not match --data\.pattern"):
+    with pytest.raises(PainseqError, match=r"(?s)recording\.mp4.*\bpattern\b"):
         data.read_manifest()
     for path in root.rglob("recording.mp4"):
         path.unlink()
-    with pytest.raises(PainseqError, match=r"unsure/p0\d_99\.mp4: its label 'unsure' is none of --data\.classes"):
+    with pytest.raises(PainseqError, match=r"(?s)unsure/p0\d_99\.mp4.*'unsure'.*\bclasses\b"):
         data.read_manifest()
     shutil.rmtree(root / "unsure")
     with caplog.at_level(logging.WARNING, "painseq"):
         assert len(data.read_manifest()) == 6
-    assert "1 files left out that are no videos" in caplog.text and "notes.txt" in caplog.text
+    assert re.search(r"\b1 files?\b.*\bnotes\.txt\b", caplog.text)
 
 
 WORDS = st.text("ab c.é-", min_size=1, max_size=4).filter(lambda word: word.strip(". ") == word)
@@ -262,7 +263,7 @@ def test_every_file_is_one_clip_of_its_folder_and_subject(tmp_path_factory, clip
         (root / label).mkdir(exist_ok=True)
         (root / label / f"{subject}_{number}.mp4").touch()
     if len({subject for _, subject, _ in clips}) == 1:
-        with pytest.raises(PainseqError, match="of one subject"):
+        with pytest.raises(PainseqError, match="subject"):
             Folder(root, NATIVE).read_manifest()
         return
     found = Folder(root, NATIVE).read_manifest()

@@ -1,5 +1,6 @@
 """MIntPAIN's layout."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,16 +63,15 @@ def test_what_stands_before_the_label_does_not_matter(tree, name):
 
 def test_a_label_out_of_range_is_an_error_with_those_found(tree):
     write_sequence(tree, "Sub01/Trial02/Sub01_Trial02_Sweep01_Label7")
-    with pytest.raises(PainseqError, match=r"unknown label '7'. Found: 0 \(2 clips\).*7 \(1 clips\); known: 0, 1, 2"):
+    with pytest.raises(PainseqError, match=r"(?s)'7'.*\b0 \(2\b.*\b7 \(1\b.*\b0, 1, 2, 3, 4\b"):
         _ = MIntPAIN(tree, FIVE).manifest
 
 
 def test_a_name_of_another_subject_is_told(tree):
     write_sequence(tree, "Sub01/Trial02/Sub2_Trial02_Sweep01_Label0")
     write_sequence(tree, "Sub01/Trial02/Sub1_Trial02_Sweep02_Label0")
-    assert MIntPAIN(tree, FIVE).label_problems() == [
-        "Sub01/Trial02/Sub2_Trial02_Sweep01_Label0: the name tells of another subject than the folder Sub01"
-    ]
+    (problem,) = MIntPAIN(tree, FIVE).label_problems()
+    assert re.search(r"^Sub01/Trial02/Sub2_Trial02_Sweep01_Label0\b.* Sub01\b", problem)
 
 
 def test_sequences_without_the_modality_are_counted_and_empty_ones_kept(tree, caplog):
@@ -79,40 +79,36 @@ def test_sequences_without_the_modality_are_counted_and_empty_ones_kept(tree, ca
     (tree / "Sub01/Trial02/Sub01_Trial02_Sweep02_Label0" / "D").mkdir(parents=True)
     # An empty folder is a clip that cannot be read: `extract` counts and names it.
     assert len(MIntPAIN(tree, FIVE).manifest) == 11
-    assert "1 of 12 sequences left out, which have no folder RGB, such as Sub01/Trial02/Sub01_Tri" in caplog.text
+    assert re.search(r"\b1 of 12\b.*\bRGB\b.*\bSub01/Trial02/Sub01_Tri", caplog.text)
 
 
 def test_what_is_left_of_depth_in_millimetres_is_said(tree, caplog):
-    assert MIntPAIN(tree, FIVE, modality="D").read_manifest() and "16 bits" not in caplog.text
+    assert MIntPAIN(tree, FIVE, modality="D").read_manifest() and "16" not in caplog.text
     millimetres = np.linspace(500, 1500, 100).astype(np.uint16).reshape(10, 10)
     Image.fromarray(millimetres).save(tree / "Sub01" / "Trial01" / "Sub01_Trial01_Sweep01_Label0" / "D" / "0.png")
     MIntPAIN(tree, FIVE, modality="D").read_manifest()
-    assert "mintpain: images have 16 bits, of which the upper eight are kept. That leaves 5 grey levels" in caplog.text
+    assert re.search(r"\bmintpain\b.*\b16 bits?\b.*\b5\b", caplog.text)
 
 
 def test_a_modality_that_nobody_has_is_an_error_with_those_found(tree):
-    with pytest.raises(
-        PainseqError, match=r"has the folder Depth; they have: D, RGB, T\. Choose one with --data\.moda"
-    ):
+    with pytest.raises(PainseqError, match=r"(?s)\bDepth\b.*\bD, RGB, T\b.*\bmodality\b"):
         MIntPAIN(tree, FIVE, modality="Depth").read_manifest()
 
 
 @pytest.mark.parametrize("name", ["notes", "Sub01_Trial01_Sweep09", "Sub01_Trial01_Sweep01_Label0 copy"])
 def test_a_folder_named_otherwise_is_an_error_that_says_how(tree, name):
     (tree / "Sub01" / "Trial01" / name).mkdir()
-    with pytest.raises(
-        PainseqError, match=rf"Sub01/Trial01/{name} is not named as a sequence: expected <subject>/<tri"
-    ):
+    with pytest.raises(PainseqError, match=rf"(?s)Sub01/Trial01/{name}\b.*<subject>/<trial>/"):
         MIntPAIN(tree, FIVE).read_manifest()
 
 
 @pytest.mark.parametrize("below", ["Sub01", "Sub01/Trial01", "nowhere"])
 def test_the_wrong_root_is_an_error_that_says_which_folder_is_meant(tree, below):
-    with pytest.raises(PainseqError, match=r"--data\.root is the\s+folder that holds the subjects"):
+    with pytest.raises(PainseqError, match=r"(?<!of-)\broot\b"):
         MIntPAIN(tree / below, FIVE).read_manifest()
 
 
 @pytest.mark.parametrize("fps", [0.0, -5.0, float("inf")])
 def test_a_frame_rate_that_cannot_be_is_an_error(tree, fps):
-    with pytest.raises(PainseqError, match=r"--data\.fps is .*; it must be more than 0"):
+    with pytest.raises(PainseqError, match=rf"(?s)\bfps\b.*{fps}"):
         MIntPAIN(tree, FIVE, fps=fps)

@@ -7,7 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,6 @@ LAYOUTS = {
 }
 
 
-@dataclass(frozen=True)
 class Told:
     """What a command says of a scar.
 
@@ -38,167 +37,70 @@ class Told:
         by: "check" or "extract": of the data set as it is; "check, mended" or "extract, mended": once the scar is
             mended for which the data set was refused, which hides the others.
         code: exit code of the command.
-        texts: "{0}", "{1}" stand for the scar's places, "{name}" for the first one's name without suffix.
+        lines: what must stand on one line each. "{0}", "{1}" stand for the scar's places, "{name}" for the first one's
+            name without suffix.
     """
 
-    layout: str
-    scar: str
-    by: str
-    code: int
-    texts: tuple[str, ...]
+    def __init__(self, layout: str, scar: str, by: str, code: int, *lines: tuple[str, ...]) -> None:
+        self.layout, self.scar, self.by, self.code, self.lines = layout, scar, by, code, lines
 
 
 TOLD = [
     *(
-        Told(layout, scar, by, code, texts)
+        Told(layout, scar, by, code, *lines)
         for layout in ("biovid", "biovid-frames")
-        for scar, by, code, texts in (
+        for scar, by, code, lines in (
             (
                 "disagreeing_label",
                 "check",
                 1,
                 (
-                    "labels: error: labels that are missing or disagree (2):\n"
-                    "  samples.csv: {name} has class_name PA2, its name says PA1\n"
-                    "  samples.csv: {name} has class_id 2, its name says 1\n",
-                    "so nothing else was looked at: BioVid's labels disagree (2 times)",
-                    "A table that is wrong can be deleted: the names tell all that is needed.",
+                    ("labels: error", "2"),
+                    ("samples.csv", "{name}", "class_name", "PA2", "PA1"),
+                    ("samples.csv", "{name}", "class_id", "2", "1"),
                 ),
             ),
-            ("disagreeing_label", "extract", 1, ("painseq extract: BioVid's labels disagree (2 times):",)),
-            (
-                "duplicate_clip",
-                "check, mended",
-                1,
-                ("files: warning: the same video several times (1):\n  {0} = {1}\n",),
-            ),
-            ("duplicate_clip", "extract, mended", 0, ("biovid: 1 clips here are not listed in samples.csv, such as ",)),
-            (
-                "short_clip",
-                "check, mended",
-                1,
-                (
-                    "lengths: warning: clips shorter than half the median of their label (1):\n"
-                    "  {name}: 0.50 s; median of PA3: 3.00 s\n",
-                ),
-            ),
+            ("disagreeing_label", "extract", 1, (("samples.csv", "{name}", "class_name", "PA2", "PA1"),)),
+            ("duplicate_clip", "check, mended", 1, (("files: warning", "1"), ("{0}", "{1}"))),
+            ("duplicate_clip", "extract, mended", 0, (("biovid: 1 clip", "samples.csv"),)),
+            ("short_clip", "check, mended", 1, (("lengths: warning", "1"), ("{name}", "0.50 s", "PA3", "3.00 s"))),
         )
     ),
-    Told(
-        "biovid",
-        "truncated_video",
-        "check, mended",
-        1,
-        (
-            "files: error: videos that cannot be read (1):\n  {0}: cannot be read as a video by ",
-            "Is the file complete?",
-        ),
-    ),
+    Told("biovid", "truncated_video", "check, mended", 1, ("files: error", "1"), ("{0}", "pyav")),
     Told(
         "biovid",
         "truncated_video",
         "extract, mended",
         0,
-        ("11 clips: 10 extracted", "1 failed", "failed: {name}: {0} cannot be read as a video by "),
+        ("11 clips", "10 extracted", "1 failed"),
+        ("failed", "{name}", "{0}", "pyav"),
     ),
-    Told(
-        "biovid-frames",
-        "truncated_video",
-        "check, mended",
-        1,
-        (
-            "files: error: videos that cannot be read (1):\n",
-            "{0} cannot be read as an image: ",
-            "Is the file complete?",
-        ),
-    ),
-    Told("biovid-frames", "truncated_video", "extract, mended", 0, ("1 failed", ": {0} cannot be read as an image: ")),
+    Told("biovid-frames", "truncated_video", "check, mended", 1, ("files: error", "1"), ("{0}", "image")),
+    Told("biovid-frames", "truncated_video", "extract, mended", 0, ("1 failed",), ("failed", "{0}", "image")),
+    *(Told("ai4pain", "stray_file", command, 1, ("{0}", "pattern")) for command in ("check", "extract")),
+    Told("ai4pain", "truncated_video", "check, mended", 1, ("files: error", "1"), ("{0}", "pyav")),
+    Told("ai4pain", "truncated_video", "extract, mended", 0, ("1 failed",), ("failed", "{0}", "pyav")),
+    Told("ai4pain", "missing_clips", "check, mended", 1, ("High_Pain", "│ 1 to 2 ", "│ 12 ")),
+    Told("unbc", "missing_frame_label", "check", 1, ("labels: error", "1"), ("1 of 4", "PSPI", "{0}")),
+    Told("unbc", "missing_frame_label", "extract", 0, ("unbc: 1 frame", "PSPI")),
+    Told("mintpain", "empty_folder", "check", 1, ("files: error", "1"), ("{0}", ".png, .jpg")),
+    Told("mintpain", "empty_folder", "extract, mended", 0, ("1 failed",), ("failed", "{0}", ".png, .jpg")),
     *(
-        Told("ai4pain", "stray_file", command, 1, ("{0} does not match --data.pattern ", "or move other files away."))
+        Told("mintpain", "label_out_of_range", command, 1, ("mintpain", "'7'", "0 (4", "7 (1", "0, 1, 2, 3, 4"))
         for command in ("check", "extract")
     ),
-    Told(
-        "ai4pain",
-        "truncated_video",
-        "check, mended",
-        1,
-        ("files: error: videos that cannot be read (1):\n  {0}: cannot be read as a video by ",),
-    ),
-    Told("ai4pain", "truncated_video", "extract, mended", 0, ("1 failed", ": {0} cannot be read as a video by ")),
-    Told(
-        "ai4pain",
-        "missing_clips",
-        "check, mended",
-        1,
-        ("│ High_Pain clips a subject │ 1 to 2 │ 12        │ differs │",),
-    ),
-    Told(
-        "unbc",
-        "missing_frame_label",
-        "check",
-        1,
-        ("labels: error: labels that are missing or disagree (1):\n", ": 1 of 4 frames have no PSPI: {0} is missing\n"),
-    ),
-    Told(
-        "unbc",
-        "missing_frame_label",
-        "extract",
-        0,
-        ("unbc: 1 frames left out, for want of a PSPI label; `painseq data check` names the files.",),
-    ),
-    Told(
-        "mintpain",
-        "empty_folder",
-        "check",
-        1,
-        ("files: error: videos that cannot be read (1):\n  {0}: holds no image (.png, .jpg, .jpeg, .bmp).\n",),
-    ),
-    Told("mintpain", "empty_folder", "extract, mended", 0, ("1 failed", "failed: {0}: {0} holds no image ")),
+    Told("xite", "segment_without_label", "check", 1, ("labels: error", "1"), ("{0}", "labels.csv")),
+    Told("xite", "segment_without_label", "extract, mended", 0, ("xite: 1 of 13", "labels.csv", "{0}")),
     *(
-        Told(
-            "mintpain", "label_out_of_range", command, 1, ("mintpain: unknown label '7'. Found: 0 (", "; known: 0, 1, ")
-        )
+        Told("xite", "unknown_label", command, 1, ("xite", "'9'", "-6 (1", "9 (1", "0, 1, 2, 3"))
         for command in ("check", "extract")
     ),
-    Told(
-        "xite",
-        "segment_without_label",
-        "check",
-        1,
-        ("labels: error: labels that are missing or disagree (1):\n  {0}: no label in labels.csv\n",),
-    ),
-    Told(
-        "xite",
-        "segment_without_label",
-        "extract, mended",
-        0,
-        ("xite: 1 of 13 segments left out, which have no label in labels.csv, such as {0}.",),
-    ),
+    *(Told("folder", "unnamed_subject", command, 1, ("{0}", "pattern")) for command in ("check", "extract")),
     *(
-        Told("xite", "unknown_label", command, 1, ("xite: unknown label '9'. Found: -6 (", "; known: 0, 1, 2, "))
-        for command in ("check", "extract")
-    ),
-    *(
-        Told(
-            "folder",
-            "unnamed_subject",
-            command,
-            1,
-            ("{0} does not match --data.pattern ", "Rename the file, set the pattern to your names, or list the clips"),
-        )
-        for command in ("check", "extract")
-    ),
-    *(
-        Told(
-            "folder",
-            "unknown_class",
-            command,
-            1,
-            ("{0}: its label 'unsure' is none of --data.classes (no_pain, low_pain, high_pain); so with 1 of 7 clips",),
-        )
+        Told("folder", "unknown_class", command, 1, ("{0}", "'unsure'", "classes", ", ".join(CLASSES), "1 of 7 clips"))
         for command in ("check, mended", "extract, mended")
     ),
-    Told("folder", "notes", "check", 1, ("mine: 1 files left out that are no videos", ", such as {0}.")),
+    Told("folder", "notes", "check", 1, ("mine: 1 file", "{0}")),
 ]
 TOLERATED = {
     ("biovid", "trailing_blanks"),
@@ -244,7 +146,7 @@ def mend(layout: str, root: Path, scars: dict[str, dict]) -> None:
         (root / scars["stray_file"]["where"][0]).unlink()
     if layout == "mintpain":
         place = root / scars["label_out_of_range"]["where"][0]
-        place.rename(place.with_name(scars["label_out_of_range"]["what"].removeprefix("was named ")))
+        place.rename(place.with_name(scars["label_out_of_range"]["what"].split()[-1]))
     if layout == "xite":
         shutil.copy(root.with_name("whole") / "labels.csv", root / "labels.csv")
         forgotten = Path(scars["segment_without_label"]["where"][0]).stem
@@ -261,8 +163,8 @@ def data_options(trees: Path, layout: str, kind: str, tiny: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def said(trees: Path, tiny: str) -> Iterator[dict[tuple[str, str], tuple[int, str]]]:
-    """(layout, by) -> exit code and all that the command said; asked once each."""
+def results(trees: Path, tiny: str) -> Iterator[dict[tuple[str, str], tuple[int, str]]]:
+    """(layout, by) -> exit code and all that the command printed; asked once each."""
     answers = {}
     commands = {"check": ["data", "check", "--deep"], "extract": ["extract"]}
     with pytest.MonkeyPatch.context() as patch:
@@ -280,6 +182,7 @@ def answer(argv: list[str]) -> tuple[int, str]:
     text = io.StringIO()
     handler, log = logging.StreamHandler(text), logging.getLogger("painseq")
     level = log.level
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
@@ -291,18 +194,19 @@ def answer(argv: list[str]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("told", TOLD, ids=name_of)
-def test_a_user_is_told(told, trees, said):
+def test_a_user_is_told(told, trees, results):
     where = scars_of(trees, told.layout)[told.scar]["where"]
-    code, answered = said[told.layout, told.by]
-    for text in told.texts:
-        assert text.format(*where, name=Path(where[0]).name.removesuffix(".mp4")) in answered
+    code, answered = results[told.layout, told.by]
+    for parts in told.lines:
+        expected = [part.format(*where, name=Path(where[0]).name.removesuffix(".mp4")) for part in parts]
+        assert any(all(part in line for part in expected) for line in answered.splitlines()), expected
     assert code == told.code and "Traceback" not in answered
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_scars_there_is_nothing_to_mend(trees, tiny, layout):
     code, answered = answer(["data", "check", "--deep", *data_options(trees, layout, "whole", tiny)])
-    assert code == 0 and "error:" not in answered and "left out" not in answered
+    assert code == 0 and "error:" not in answered and "WARNING" not in answered
     assert "labels: ok" in answered and "files: ok" in answered and "lengths: ok" in answered
 
 
@@ -342,7 +246,7 @@ def test_doubled_folders_and_finder_files(trees, target):
 
 def test_another_prefix(trees):
     other = scars_of(trees, "mintpain")["other_prefix"]
-    named, place = other["what"].removeprefix("was named "), other["where"][0]
+    named, place = other["what"].split()[-1], other["where"][0]
     assert Path(place).name != named
     found, whole = (clips(MIntPAIN, trees / "mintpain" / kind, fps=1) for kind in ("mended", "whole"))
     clip = found.pop(f"{place}/RGB")

@@ -1,5 +1,6 @@
 """UNBC-McMaster's layout, its frames, windows and sequences, and what its labels say of each other."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_windows_have_the_highest_pspi_in_them(tree):
 def test_sequences_shorter_than_a_window_are_counted(tree, caplog):
     data = UNBC(tree, BINARY, target="window", fps=2.0, window_s=2.0, stride_s=1.0)
     assert list(labels_of(data)) == [f"{ITEM}#0-4", "043-jh043/jh043t2abaff#0-4"]
-    assert "unbc: 1 sequences shorter than window_s (2 s) left out" in caplog.text
+    assert re.search(r"\bunbc\b.*\b1 sequence.*\bwindow_s\b.*\b2 s\b", caplog.text)
 
 
 def test_sequences_have_their_rating_or_the_highest_pspi(tree):
@@ -107,22 +108,22 @@ def test_sequences_have_their_rating_or_the_highest_pspi(tree):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target": "frame", "label": "vas"}, "vas, which rates whole sequences, but --data.target is frame"),
+        ({"target": "frame", "label": "vas"}, r"\blabel\b.*\bvas\b.*\btarget\b.*\bframe\b"),
         (
             {"target": "sequence", "label": "vas", "options": DataOptions(labels="three")},
-            "vas, but the label scheme 'three' is for pspi. Choose .* of: vas_binary, vas_three, vas_four, vas; or",
+            r"\bvas\b.*'three'.*\bpspi\b.*\blabels\b.*\bvas_binary, vas_three, vas_four, vas\b",
         ),
         (
             {"options": VAS},
-            "label is pspi, but the label scheme 'vas_three' is for vas. Choose .* of: binary, three, four",
+            r"\bpspi\b.*'vas_three'.*\bvas\b.*\blabels\b.*\bbinary, three, four, pspi\b",
         ),
-        ({"fps": 0.0}, r"--data\.fps is 0\.0; it must be more than 0"),
-        ({"stride_s": -1.0}, r"--data\.stride_s is -1\.0"),
-        ({"window_s": float("nan")}, r"--data\.window_s is nan"),
+        ({"fps": 0.0}, r"\bfps\b.*\b0"),
+        ({"stride_s": -1.0}, r"\bstride_s\b.*-1"),
+        ({"window_s": float("nan")}, r"\bwindow_s\b.*\bnan\b"),
     ],
 )
 def test_what_does_not_go_together_is_an_error(tree, change, message):
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=f"(?s){message}"):
         UNBC(tree, **{"options": BINARY, **change})
 
 
@@ -142,7 +143,7 @@ def test_doubled_folders_and_finders_files_are_tolerated(tree):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "is missing"), ("", "holds '', not one number"), ("1 2", "holds '1 2', not one"), ("nan", "holds 'nan'")],
+    [(None, "missing"), ("", "''"), ("1 2", "'1 2'"), ("nan", "'nan'")],
 )
 def test_frames_without_a_label_take_no_part_and_are_told(tree, content, reason, caplog):
     path = tree / "Frame_Labels" / "PSPI" / ITEM / "ll042t1aaaff003_facs.txt"
@@ -152,10 +153,10 @@ def test_frames_without_a_label_take_no_part_and_are_told(tree, content, reason,
         path.write_text(content)
     data = UNBC(tree, BINARY, target="frame")
     assert len(data.manifest) == 11 and f"{ITEM}/ll042t1aaaff003" not in labels_of(data)
-    assert "unbc: 1 frames left out, for want of a PSPI label; `painseq data check` names the files" in caplog.text
+    assert re.search(r"\bunbc\b.*\b1 frame.*\bPSPI\b", caplog.text)
     (problem,) = data.label_problems()
-    assert problem.startswith(f"{ITEM}: 1 of 5 frames have no PSPI: Frame_Labels/PSPI/{ITEM}/ll042t1aaaff003_facs.txt")
-    assert reason in problem
+    for part in (ITEM, "1 of 5", f"Frame_Labels/PSPI/{ITEM}/ll042t1aaaff003_facs.txt", reason):
+        assert part in problem
     windows = UNBC(tree, BINARY, target="window", fps=1.0, window_s=2.0, stride_s=1.0)
     assert [clip_id for clip_id in labels_of(windows) if clip_id.startswith(ITEM)] == [f"{ITEM}#0-2", f"{ITEM}#3-5"]
     assert list(labels_of(UNBC(tree, BINARY, target="sequence"))) == [
@@ -167,8 +168,9 @@ def test_frames_without_a_label_take_no_part_and_are_told(tree, content, reason,
 def test_a_sequence_without_a_rating_takes_no_part_and_is_told(tree, caplog):
     (tree / "Sequence_Labels" / "VAS" / f"{ITEM}.txt").unlink()
     data = UNBC(tree, VAS, target="sequence", label="vas")
-    assert len(data.manifest) == 2 and "1 sequences left out, for want of a VAS label" in caplog.text
-    assert data.label_problems() == [f"{ITEM}: no VAS: Sequence_Labels/VAS/{ITEM}.txt is missing"]
+    assert len(data.manifest) == 2 and re.search(r"\b1 sequence.*\bVAS\b", caplog.text)
+    (problem,) = data.label_problems()
+    assert problem.startswith(ITEM) and f"Sequence_Labels/VAS/{ITEM}.txt" in problem
 
 
 def test_pspi_files_are_compared_with_the_action_units(tree):
@@ -178,9 +180,9 @@ def test_pspi_files_are_compared_with_the_action_units(tree):
     (facs / "ll042t1aaaff003_facs.txt").write_text("none\n")
     third, fourth = pspi_disagreements(tree)
     assert (fourth.sequence, fourth.frame, fourth.pspi, fourth.from_facs) == (ITEM, "ll042t1aaaff004", 4.0, "0")
-    assert third.from_facs == "unreadable (ll042t1aaaff003_facs.txt, line 1: 'none', not an AU and its intensity.)"
+    assert re.search(r"\bll042t1aaaff003_facs\.txt, line 1\b.*'none'", third.from_facs)
     (problem,) = UNBC(tree, BINARY).label_problems()
-    assert "the PSPI of 2 frames is not that of their action units, such as ll042t1aaaff003: PSPI 1" in problem
+    assert re.search(r"\b2 frames\b.*\bll042t1aaaff003\b.*\bPSPI 1\b", problem)
 
 
 def test_pspi_by_hand():
@@ -203,7 +205,7 @@ def test_facs_rows(tmp_path):
     path.write_text("")
     assert read_facs(path) == {}
     path.write_text("4\n")
-    with pytest.raises(PainseqError, match=r"x_facs\.txt, line 1: '4', not an AU and its intensity"):
+    with pytest.raises(PainseqError, match=r"(?s)x_facs\.txt, line 1.*'4'"):
         read_facs(path)
 
 
@@ -227,32 +229,32 @@ def test_frames_come_in_the_natural_order_of_their_names(tree):
 def test_a_folder_without_images_is_counted(tree, caplog):
     (tree / "Images" / "043-jh043" / "empty").mkdir()
     assert len(UNBC(tree, BINARY, target="frame").read_manifest()) == 12
-    assert "1 folders without an image left out, such as Images/043-jh043/empty" in caplog.text
+    assert re.search(r"\b1 folder.*\bImages/043-jh043/empty\b", caplog.text)
 
 
 def test_a_folder_that_is_no_subject_is_an_error(tree):
     (tree / "Images" / "backup").mkdir()
-    with pytest.raises(PainseqError, match=r"Images/backup is not named as a subject: expected Images/<number>-<init"):
+    with pytest.raises(PainseqError, match=r"(?s)Images/backup.*Images/<number>-<init"):
         UNBC(tree, BINARY).read_manifest()
 
 
 @pytest.mark.parametrize("below", ["Images", "Frame_Labels", "nowhere"])
 def test_the_wrong_root_is_an_error_that_says_which_folder_is_meant(tree, below):
-    with pytest.raises(PainseqError, match=r"--data\.root is the folder that holds Images, Frame_Labels and Sequence_"):
+    with pytest.raises(PainseqError, match=r"(?s)(?<!of-)\broot\b.*Frame_Labels.*Sequence_Labels"):
         UNBC(tree / below, BINARY).read_manifest()
 
 
 def test_nothing_to_learn_from_is_an_error(tree):
     for path in (tree / "Frame_Labels" / "PSPI").rglob("*.txt"):
         path.write_text("")
-    with pytest.raises(PainseqError, match=r"Of 3 sequences .* no frame can be used: 12 lack a PSPI label in"):
+    with pytest.raises(PainseqError, match=r"(?s)\b3 sequences\b.*\b12\b.*\bPSPI\b"):
         UNBC(tree, BINARY, target="frame").read_manifest()
     shutil.rmtree(tree / "Sequence_Labels")
-    with pytest.raises(PainseqError, match=r"No VAS labels at .*Sequence_Labels/VAS"):
+    with pytest.raises(PainseqError, match="Sequence_Labels/VAS"):
         UNBC(tree, VAS, target="sequence", label="vas").read_manifest()
     shutil.rmtree(tree / "Images")
     (tree / "Images").mkdir()
-    with pytest.raises(PainseqError, match=r"holds no <subject>/<sequence>/<frame>\.png"):
+    with pytest.raises(PainseqError, match=r"<subject>/<sequence>/<frame>\.png"):
         UNBC(tree, BINARY).read_manifest()
 
 
@@ -262,12 +264,12 @@ def test_a_partly_doubled_folder_is_refused_and_a_doubled_subject_read(tree):
     (subject / "jh043t2abaff").rename(subject / "043-jh043" / "jh043t2abaff")
     assert "043-jh043/jh043t2abaff/jh043t2abaff001" in labels_of(UNBC(tree, BINARY, target="frame"))
     (tree / "Images" / "Images" / "047-jl047").mkdir(parents=True)
-    with pytest.raises(PainseqError, match=r"holds another Images, and 04\d-.* beside it \(2 such\)"):
+    with pytest.raises(PainseqError, match=r"(?s)\bImages\b.* 04\d-.*\(2\b"):
         UNBC(tree, BINARY, target="frame").read_manifest()
 
 
 def test_a_rating_beyond_its_scale_is_an_error(tree):
     (tree / "Sequence_Labels" / "VAS" / "043-jh043" / "jh043t2abaff.txt").write_text("11\n")
     data = UNBC(tree, DataOptions(labels="vas_binary"), target="sequence", label="vas")
-    with pytest.raises(PainseqError, match=r"unknown label '11'.*known: 0\.\.10"):
+    with pytest.raises(PainseqError, match=r"(?s)'11'.*\b0\.\.10\b"):
         _ = data.manifest

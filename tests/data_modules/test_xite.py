@@ -1,5 +1,6 @@
 """X-ITE's layout, and where its labels may stand."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,7 @@ def test_the_table_may_lie_elsewhere_and_name_the_subject(tree, tmp_path):
     clips = {clip.clip_id: clip.label for clip in XITE(tree, FOUR, labels_csv=table).read_manifest()}
     assert clips == {"fvf/S006/0001": "1", "fvf/S007/0001": "-2", "fvf/S006/S006_0002": "0"}
     table.write_text("segment,label\n0001,1\n")
-    with pytest.raises(
-        PainseqError, match=r"segment '0001' stands for 2 videos, .* Write the subject before it, as S006/0"
-    ):
+    with pytest.raises(PainseqError, match=r"(?s)mine\.csv.*'0001'.*\b2 videos\b.*\bS006/0001\b"):
         XITE(tree, FOUR, labels_csv=table).read_manifest()
 
 
@@ -81,7 +80,7 @@ def test_the_labels_may_stand_in_the_names(tree):
     assert [(clip.subject_id, clip.label) for clip in data.read_manifest()] == [("S006", "3"), ("S006", "-2")]
     assert data.label_problems() == []
     (tree / "fvf" / "S006" / "other.mp4").touch()
-    with pytest.raises(PainseqError, match=r"fvf/S006/other\.mp4 does not match --data\.pattern '\(\?P<subject>"):
+    with pytest.raises(PainseqError, match=r"(?s)fvf/S006/other\.mp4.*\bpattern\b.*'\(\?P<subject>"):
         data.read_manifest()
 
 
@@ -90,32 +89,33 @@ def test_segments_without_a_label_are_counted_and_told(tree, caplog):
     (tree / "fvf" / "S006" / "S006_0001.mp4").unlink()
     data = XITE(tree, FOUR)
     assert len(data.read_manifest()) == 13
-    assert "1 of 26 segments left out, which have no label in labels.csv, such as fvf/S006/S006_0099.mp4" in caplog.text
+    assert re.search(r"\b1 of 26\b.*\blabels\.csv\b.*\bfvf/S006/S006_0099\.mp4\b", caplog.text)
     # The row of the video that is gone is no problem: a view may lack some.
-    assert data.label_problems() == ["fvf/S006/S006_0099.mp4: no label in labels.csv"]
+    (problem,) = data.label_problems()
+    assert "fvf/S006/S006_0099.mp4" in problem and "labels.csv" in problem
 
 
 @pytest.mark.parametrize("label", ["9", "warm", "1.5"])
 def test_an_unknown_label_is_an_error_with_those_found(tree, label):
     text = (tree / "labels.csv").read_text()
     (tree / "labels.csv").write_text(text.replace("S006_0001,0", f"S006_0001,{label}"))
-    with pytest.raises(PainseqError, match=rf"unknown label '{label}'. Found: -3 \(2 clips\).*; known: 0, 1, 2"):
+    with pytest.raises(PainseqError, match=rf"(?s)'{label}'.*-3 \(2\b.*\b0, 1, 2, 3\b"):
         _ = XITE(tree, FOUR).manifest
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,class\n", r"labels\.csv has the columns name, class; it needs segment and label"),
-        ("", r"labels\.csv has the columns none; it needs segment and label"),
-        ("segment,label\na,1\na,2\n", "line 3: segment 'a' has the label 2 here and 1 above"),
-        ("segment,label\nS999_0001,1\n", "has a label for none of the 26 videos, such as fvf/S006/S006_0001.mp4"),
-        ("segment,label\nS006_0001,5\n", "holds no clip of --data.kind phasic"),
+        ("name,class\n", r"labels\.csv\b.*\bname, class\b.*\bsegment\b.*\blabel\b"),
+        ("", r"labels\.csv\b.*\bsegment\b.*\blabel\b"),
+        ("segment,label\na,1\na,2\n", r"line 3.*'a'.*\b2\b.*\b1\b"),
+        ("segment,label\nS999_0001,1\n", r"labels\.csv\b.*\b26 videos\b.*\bfvf/S006/S006_0001\.mp4\b"),
+        ("segment,label\nS006_0001,5\n", r"/fvf\b.*\bkind\b.*\bphasic\b"),
     ],
 )
 def test_a_table_that_does_not_help_is_an_error(tree, text, message):
     (tree / "labels.csv").write_text(text)
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=f"(?s){message}"):
         XITE(tree, FOUR).read_manifest()
 
 
@@ -125,24 +125,24 @@ def test_a_table_may_be_saved_by_a_spreadsheet_in_utf_8_alone(tree):
     table.write_text("\ufeff" + text.replace("\n", "\r\n"), encoding="utf-8", newline="")
     assert XITE(tree, FOUR).label_problems() == []
     table.write_text(text, encoding="utf-16")
-    with pytest.raises(PainseqError, match=r"labels\.csv is not in UTF-8"):
+    with pytest.raises(PainseqError, match=r"(?s)labels\.csv\b.*UTF-8"):
         XITE(tree, FOUR).read_manifest()
 
 
 def test_no_labels_at_all_is_an_error_that_tells_both_ways(tree):
     (tree / "labels.csv").unlink()
-    with pytest.raises(PainseqError, match=r"No labels at .*labels\.csv\. Give --data\.labels_csv .* --data\.pattern"):
+    with pytest.raises(PainseqError, match=r"(?s)labels\.csv\b.*\blabels_csv\b.*\bpattern\b"):
         XITE(tree, FOUR).read_manifest()
-    with pytest.raises(PainseqError, match=r"lacks the named group \(\?P<label>"):
+    with pytest.raises(PainseqError, match=r"\(\?P<label>"):
         XITE(tree, FOUR, pattern=r"(?P<subject>S\d+)/.*")
-    with pytest.raises(PainseqError, match=r"give --data\.labels_csv or --data\.pattern"):
+    with pytest.raises(PainseqError, match=r"(?s)\blabels_csv\b.*\bpattern\b"):
         XITE(tree, FOUR, pattern="x", labels_csv=tree / "labels.csv")
 
 
 @pytest.mark.parametrize("below", ["fvf", "nowhere"])
 def test_the_wrong_root_is_an_error_that_says_which_folder_is_meant(tree, below):
-    with pytest.raises(PainseqError, match=r"--data\.root is the folder that holds fvf and fvs"):
+    with pytest.raises(PainseqError, match=r"(?s)(?<!of-)\broot\b.*\bfvf\b.*\bfvs\b"):
         XITE(tree / below, FOUR).read_manifest()
     (tree / "empty" / "fvf").mkdir(parents=True)
-    with pytest.raises(PainseqError, match=r"holds no <subject>/<segment>\.mp4"):
+    with pytest.raises(PainseqError, match=r"<subject>/<segment>\.mp4"):
         XITE(tree / "empty", FOUR).read_manifest()

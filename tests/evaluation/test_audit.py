@@ -67,13 +67,13 @@ def test_every_item_is_tested_once_and_each_fold_uses_every_item(subjects, clips
 def test_subject_folds_share_nobody_whatever_the_labels(target, subjects, folds, seed):
     subject = [f"s{item % subjects}" for item in range(len(target))]
     if min(Counter(target).values()) < folds:
-        with pytest.raises(PainseqError, match="Lower --folds"):
+        with pytest.raises(PainseqError, match=rf"(?s)\b{folds}\b.*folds"):
             folds_of(np.array(target), subject, folds, seed)
         return
     try:
         made = folds_of(np.array(target), subject, folds, seed)
     except PainseqError as error:
-        assert "Lower --folds" in str(error)
+        assert "folds" in str(error) and str(folds) in str(error)
         return
     for fold in made:
         parts = [{subject[item] for item in part} for part in fold.parts.values()]
@@ -109,18 +109,19 @@ def test_the_seed_decides_the_folds():
 
 
 @pytest.mark.parametrize(
-    ("folds", "share", "message"),
-    [(1, 0.2, "--folds is 1"), (5, 0.2, "there are 4"), (2, 0.0, "validation_share is 0"), (2, 1.0, "below 1")],
+    ("folds", "share", "parts"),
+    [(1, 0.2, ("folds", "1")), (5, 0.2, ("5", "4")), (2, 0.0, ("validation_share", "0")), (2, 1.0, ("share", "1"))],
 )
-def test_folds_that_cannot_be_made_are_refused(folds, share, message):
+def test_folds_that_cannot_be_made_are_refused(folds, share, parts):
     target, _, subject = people(subjects=4, clips=2, frames=2, classes=2)
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError) as error:
         folds_of(target, subject, folds, 0, share)
+    assert all(part in str(error.value) for part in parts)
 
 
 def test_two_people_in_two_folds_leave_nobody_to_stop_early_on():
     target, _, subject = people(subjects=2, clips=2, frames=2, classes=2)
-    with pytest.raises(PainseqError, match="too few items to stop early on"):
+    with pytest.raises(PainseqError, match=r"\b2\b"):
         folds_of(target, subject, 2, 0)
 
 
@@ -129,18 +130,18 @@ def test_two_people_in_two_folds_leave_nobody_to_stop_early_on():
 
 def memorised(features: np.ndarray, target, clip, subject, protocol, folds: int = 4) -> Predictions:
     """What one nearest neighbour predicts in each fold: it knows nothing but what it has seen."""
-    said = np.empty_like(target)
+    predicted = np.empty_like(target)
     for fold in folds_of(target, group_of(protocol, clip, subject), folds, seed=0):
         known = [*fold.train, *fold.validation]
         nearest = KNeighborsClassifier(1).fit(features[known], target[known])
-        said[list(fold.test)] = nearest.predict(features[list(fold.test)])
+        predicted[list(fold.test)] = nearest.predict(features[list(fold.test)])
     return Predictions(
         class_names=("no", "low", "high"),
         clip_ids=tuple(f"{name}@{n}" for n, name in enumerate(clip)),
         subject_ids=tuple(subject),
         truth=target,
-        label=said,
-        probabilities=np.eye(3)[said],
+        label=predicted,
+        probabilities=np.eye(3)[predicted],
         frames=np.ones(len(target), np.int64),
         faceless=np.zeros(len(target), np.int64),
     )
@@ -166,7 +167,8 @@ def test_a_model_that_memorises_faces_is_inflated_by_frame_folds(of_faces):
         found = audit.inflation(FRAME_FOLDS, unit, "balanced_accuracy")
         assert found.difference.first > 0.95 and found.difference.second < 0.5
         assert found.difference.interval.low > 0.4
-        assert found.sentence().startswith("LEAKY frame folds: ") and "Leakage inflates it by" in found.sentence()
+        assert found.sentence().startswith("LEAKY")
+        assert all(f"{value:.3f}" in found.sentence() for value in (found.difference.first, found.difference.value))
     assert audit.honest.protocol is SUBJECT_FOLDS
     assert audit.inflation(SUBJECT_FOLDS, "clips", "accuracy") is None
 
@@ -190,7 +192,7 @@ def test_a_model_that_ignores_who_is_seen_is_not_inflated(of_faces):
     audit = audit_of({protocol: same for protocol in PROTOCOLS}, clips)
     for found in audit.inflations:
         assert found.difference.value == 0
-        assert "shows no inflation" in found.sentence()
+        assert "+0.000" in found.sentence()
 
 
 def test_whatever_is_leaky_says_so_in_the_plain_values(of_faces):
@@ -204,13 +206,13 @@ def test_with_one_subject_there_is_no_interval(of_faces):
     predictions, clips = of_faces
     alone = {p: each.only(np.array(each.subject_ids) == "s0") for p, each in predictions.items()}
     found = audit_of(alone, clips).inflation(FRAME_FOLDS, "frames", "accuracy")
-    assert found.difference.interval.low is None and "no interval" in found.sentence()
+    assert found.difference.interval.low is None and found.difference.interval.note in found.sentence()
 
 
 def test_other_items_under_one_protocol_are_refused(of_faces):
     predictions, clips = of_faces
     fewer = {**predictions, CLIP_FOLDS: predictions[CLIP_FOLDS].only(np.arange(10))}
-    with pytest.raises(PainseqError, match="needs the same clips"):
+    with pytest.raises(PainseqError, match=r"(?s)\b422\b.*'s0c1@10'"):
         audit_of(fewer, clips)
 
 
@@ -281,9 +283,9 @@ def test_faceless_frames_are_no_items(data):
 
 
 def test_what_cannot_be_divided_is_refused(data):
-    with pytest.raises(PainseqError, match="takes whole clips"):
+    with pytest.raises(PainseqError, match=r"frames.per.clip"):
         audit_items(data, "clips", frames_per_clip=4)
-    with pytest.raises(PainseqError, match="--frames-per-clip is 0"):
+    with pytest.raises(PainseqError, match=r"(?s)frames.per.clip.*\b0\b"):
         audit_items(data, "frames", frames_per_clip=0)
     assert protocols_of("clips") == (CLIP_FOLDS, SUBJECT_FOLDS)
 
@@ -336,5 +338,5 @@ def test_an_extractor_that_saw_anybody_leaks_in_every_fold_and_is_refused(data, 
     def make() -> PainClassifier:
         return PainClassifier(head=lambda in_shape, outputs: LSTM(in_shape, outputs))
 
-    with pytest.raises(LeakError, match="The extractor was fitted on 1 subject"):
+    with pytest.raises(LeakError, match="ai4pain/S01"):
         fit_protocol(make, data, items, SUBJECT_FOLDS, folds, tmp_path, FitOptions(max_epochs=1, accelerator="cpu"))

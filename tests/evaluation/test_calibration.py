@@ -61,7 +61,7 @@ def test_scaling_is_dividing_the_logits_and_keeps_labels_votes_and_missing_rows(
     scaled = with_temperature(odd, 0.5)
     assert np.isnan(scaled.probabilities[2:4]).all() and not np.isnan(scaled.probabilities[[0, 1, 4, 5]]).any()
     assert scaled.label.tolist() == label.tolist() and scaled.votes is votes
-    with pytest.raises(PainseqError, match="more than 0"):
+    with pytest.raises(PainseqError, match=r"(?s)temperature.*\b0"):
         with_temperature(clips, 0.0)
 
 
@@ -84,20 +84,22 @@ def test_calibration_is_fitted_on_others_and_told_before_and_after():
     assert evaluation.probability == calibration.after
     assert evaluation.scores == score(test).scores
     assert evaluation.to_dict()["calibration"]["temperature"] == calibration.temperature
-    assert not any("Too sure" in line or "did not help" in line for line in evaluation.warnings)
-    assert any("Too sure of itself" in line for line in score(test).warnings)
-    unlike = calibrate(test, clips_of(5, 0.3, who="v"))
-    assert any("Calibration did not help" in line for line in score(unlike[0], calibration=unlike[1]).warnings)
+    before, after = (f"{scores.brier:.3f}" for scores in (calibration.before, calibration.after))
+    assert not any(before in line and after in line for line in evaluation.warnings)
+    assert len(score(test).warnings) == len(evaluation.warnings) + 1
+    scaled, calibration = calibrate(test, clips_of(5, 0.3, who="v"))
+    before, after = (f"{scores.brier:.3f}" for scores in (calibration.before, calibration.after))
+    assert any(before in line and after in line for line in score(scaled, calibration=calibration).warnings)
 
 
 def test_nothing_is_fitted_on_those_who_are_scored():
     test = clips_of(0, n=50)
-    with pytest.raises(LeakError, match="25 of the subjects to be scored"):
+    with pytest.raises(LeakError, match=r"(?s)\b25\b.*\bv0\b"):
         calibrate(test, test)
-    with pytest.raises(LeakError, match="1 of the subjects to be scored, such as t3"):
+    with pytest.raises(LeakError, match=r"(?s)\b1\b.*\bt3\b"):
         calibrate(clips_of(0, n=50, who="t"), dataclasses.replace(clips_of(1, n=1), subject_ids=("t3",)))
     # Nor where another program wrote the name in capitals.
-    with pytest.raises(LeakError, match="1 of the subjects to be scored, such as t3"):
+    with pytest.raises(LeakError, match=r"(?s)\b1\b.*\bt3\b"):
         calibrate(clips_of(0, n=50, who="t"), dataclasses.replace(clips_of(1, n=1), subject_ids=(" T3",)))
 
 
@@ -106,12 +108,12 @@ def test_what_nothing_can_be_fitted_on_is_refused():
     hidden = dataclasses.replace(other, truth=np.full(50, -1))
     bare = dataclasses.replace(other, probabilities=np.full((50, 3), np.nan))
     for validation in (hidden, bare, other.only([])):
-        with pytest.raises(PainseqError, match="No validation clip has both a truth and probabilities"):
+        with pytest.raises(PainseqError, match="validation"):
             calibrate(test, validation)
     # Nor is a temperature reported that scaled nothing.
-    with pytest.raises(PainseqError, match="no probabilities, so there is nothing for a temperature to scale"):
+    with pytest.raises(PainseqError, match="probabilities"):
         calibrate(dataclasses.replace(test, probabilities=np.full((50, 3), np.nan)), other)
-    with pytest.raises(PainseqError, match="Both need the same"):
+    with pytest.raises(PainseqError, match=r"(?s)a, b, c.*No Pain, Low Pain, High Pain"):
         calibrate(test, dataclasses.replace(other, class_names=("a", "b", "c")))
 
 
@@ -120,7 +122,8 @@ def test_an_end_of_the_range_is_told():
     always_right = dataclasses.replace(always_right, truth=always_right.label)
     scaled, calibration = calibrate(clips_of(0, n=50, who="t"), always_right)
     assert calibration.temperature < LOWEST * 1.01
-    assert any("end of the range" in line for line in score(scaled, calibration=calibration).warnings)
+    assert f"{calibration.temperature:g}" in calibration.caution
+    assert any(calibration.caution in line for line in score(scaled, calibration=calibration).warnings)
 
 
 def test_a_hidden_truth_is_scaled_all_the_same():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,10 @@ from painseq.evaluation.metrics import STATISTICS, accuracy, balanced_accuracy, 
 from painseq.evaluation.value_predictions import ValuePredictions
 
 
+def numbers(text: str) -> list[str]:
+    return re.findall(r"[0-9]+(?:\.[0-9]+)?", text)
+
+
 @pytest.fixture
 def two(predictions):
     """Makes two models on random clips: the first right in a share of them, the second in another."""
@@ -24,8 +29,8 @@ def two(predictions):
         rng = np.random.default_rng(seed)
         truth = np.tile(np.arange(clips) % 3, subjects) if balanced else rng.integers(0, 3, subjects * clips)
         names = [f"p{s}" for s in range(subjects) for _ in range(clips)]
-        said = [np.where(rng.random(len(truth)) < share, truth, rng.integers(0, 3, len(truth))) for share in right]
-        return [predictions(truth.tolist(), label.tolist(), names) for label in said]
+        labels = [np.where(rng.random(len(truth)) < share, truth, rng.integers(0, 3, len(truth))) for share in right]
+        return [predictions(truth.tolist(), label.tolist(), names) for label in labels]
 
     return make
 
@@ -52,27 +57,22 @@ def test_wilcoxon_leaves_out_subjects_without_a_difference_and_says_so():
     differences = np.array([0.0, 0.1, 0.2, -0.05, 0.3, 0.0, 0.15, 0.25, np.nan])
     tested = wilcoxon_test(differences)
     assert tested.p == pytest.approx(stats.wilcoxon([0.1, 0.2, -0.05, 0.3, 0.15, 0.25]).pvalue)
-    assert tested.note == "3 of 9 subjects without a difference"
+    assert numbers(tested.note) == ["3", "9"]
 
 
 def test_wilcoxon_takes_equal_shares_for_equal_though_their_last_digits_differ():
     thirds = np.array([(0.1 + 0.2) - 0.3, 0.1, 0.2, -0.3, 0.4, 0.5, 0.6])
     assert thirds[0] != 0
-    assert wilcoxon_test(thirds).note == "1 of 7 subjects without a difference"
+    assert numbers(wilcoxon_test(thirds).note) == ["1", "7"]
 
 
 @pytest.mark.parametrize(
-    ("differences", "why"),
-    [
-        ([0.0] * 30, "no subject has a difference"),
-        ([], "no subject has a difference"),
-        ([0.1] * 5 + [0.0] * 30, "only 5 people with a difference"),
-        ([0.1], "only 1 person with a difference"),
-    ],
+    ("differences", "told"),
+    [([0.0] * 30, []), ([], []), ([0.1] * 5 + [0.0] * 30, ["5", "6"]), ([0.1], ["1", "6"])],
 )
-def test_wilcoxon_has_no_p_where_it_could_say_nothing(differences, why):
+def test_wilcoxon_has_no_p_where_it_could_say_nothing(differences, told):
     tested = wilcoxon_test(np.array(differences))
-    assert tested.p is None and why in tested.note
+    assert tested.p is None and numbers(tested.note) == told
 
 
 # Permutation
@@ -122,7 +122,7 @@ def test_random_exchanges_come_near_all_of_them():
     a, b = rng.integers(0, 5, (2, 12, 3, 3)).astype(float)
     every = permutation_test(a, b, accuracy)
     drawn = permutation_test(a, b, accuracy, most_exact=0)
-    assert "all 4096 ways" in every.method and "9999 random ways" in drawn.method
+    assert "4096" in every.method and "9999" in drawn.method
     assert drawn.p == pytest.approx(every.p, abs=0.02)
     assert permutation_test(a, b, accuracy, most_exact=0) == drawn
     assert permutation_test(a, b, accuracy, seed=1, most_exact=0).p != drawn.p
@@ -156,7 +156,7 @@ def test_few_people_cannot_give_a_small_p_and_the_test_says_so():
     a = np.tile(np.eye(2), (5, 1, 1))
     tested = permutation_test(a, a[:, ::-1], accuracy)
     assert tested.p == pytest.approx(2 / 32)
-    assert tested.note == "5 people cannot give a p below 0.062"
+    assert numbers(tested.note) == ["5", "0.062"]
 
 
 def test_people_who_are_too_few_for_so_many_comparisons_are_told(predictions):
@@ -167,9 +167,9 @@ def test_people_who_are_too_few_for_so_many_comparisons_are_told(predictions):
     assert alone.permutation.p == alone.permutation.corrected == 2 / 64 and alone.permutation.note is None
     pairs = compare(models)
     assert min(pair.permutation.corrected for pair in pairs) == pytest.approx(6 / 64)
-    assert {pair.permutation.note for pair in pairs} == {"6 people cannot give a p below 0.094 after correction"}
+    assert all(numbers(pair.permutation.note) == ["6", "0.094"] for pair in pairs)
     more = compare({**models, "d": predictions([0, 1, 2] * 7, [0, 1, 2] * 7, [*people, *["s6"] * 3])}, against="d")
-    assert {pair.permutation.note for pair in more} == {"6 people cannot give a p below 0.094 after correction"}
+    assert all(numbers(pair.permutation.note) == ["6", "0.094"] for pair in more)
 
 
 def test_an_undefined_statistic_has_no_p_and_an_undefined_exchange_counts_against_a_difference():
@@ -268,7 +268,8 @@ def test_clips_without_a_prediction_of_either_count_for_neither_and_are_told(two
     )
     hidden = dataclasses.replace(second, truth=np.where(np.arange(24) == 5, -1, second.truth)).only(range(23))
     pair = compare({"a": lost, "b": hidden})[0]
-    assert pair.left_out == {"not in b": 1, "of hidden truth": 1, "without a prediction of a": 2}
+    assert sorted(pair.left_out.values()) == [1, 1, 2]
+    assert [why[-1] for why, clips in pair.left_out.items() if clips == 2] == ["a"]
     assert pair.clips == 20
     kept = [row for row in range(23) if row not in (0, 1, 5)]
     assert pair.difference == paired_difference(first.only(kept), second.only(kept))["balanced_accuracy"]
@@ -278,9 +279,9 @@ def test_one_subject_and_one_class_have_neither_interval_nor_verdict(predictions
     a, b = predictions([1] * 4, [1] * 4, ["p"] * 4), predictions([1] * 4, [0, 0, 1, 1], ["p"] * 4)
     pair = compare({"a": a, "b": b})[0]
     assert pair.difference.value == 0.5 and pair.better is None and pair.permutation.p == 1.0
-    assert "cannot be told apart from this 1 person" in pair.sentence and "no interval" in pair.sentence
+    assert "better" not in pair.sentence and re.search(r"\b1 person\b", pair.sentence) and "interval" in pair.sentence
     kappa = compare({"a": a, "b": b}, "quadratic_weighted_kappa")[0]
-    assert kappa.difference.value is None and "not defined on this 1 person" in kappa.sentence
+    assert kappa.difference.value is None and "kappa" in kappa.sentence and numbers(kappa.sentence) == ["1"]
 
 
 # Words
@@ -290,10 +291,9 @@ def test_a_clear_difference_is_said_in_one_sentence(two):
     first, second = two(subjects=40, clips=12)
     pair = compare({"A": first, "B": second})[0]
     value, interval = pair.difference.value, pair.difference.interval
-    assert pair.sentence == (
-        f"On the same 40 people A is better than B by {value:.3f} in balanced accuracy (95 % interval "
-        f"{interval.low:.3f} to {interval.high:.3f}; permutation test p < 0.001)."
-    )
+    assert re.search(r"\bA\b.* better .*\bB\b.*balanced accuracy", pair.sentence)
+    expected = ["40", f"{value:.3f}", "95", f"{interval.low:.3f}", f"{interval.high:.3f}", "0.001"]
+    assert sorted(numbers(pair.sentence)) == sorted(expected) and "p < 0.001" in pair.sentence
 
 
 def test_no_bound_is_a_negative_zero():
@@ -301,15 +301,15 @@ def test_no_bound_is_a_negative_zero():
         paired(p=0.5, low=-0.2, high=0.0)(corrected=0.5),
         difference=Difference(0.4, 0.5, -0.1, Interval(-0.2, 0.0, 20)),
     )
-    assert "95 % interval 0.000 to 0.200" in turned.sentence
+    assert "0.000" in turned.sentence and "-0.000" not in turned.sentence and "0.200" in turned.sentence
 
 
 def test_what_cannot_be_told_is_not_said(two):
     first, second = two(subjects=12, right=(0.5, 0.5))
     pair = compare({"A": first, "B": second})[0]
-    assert pair.better is None and "A and B cannot be told apart from these 12 people" in pair.sentence
+    assert pair.better is None and "better" not in pair.sentence and "12" in numbers(pair.sentence)
     same = compare({"A": first, "B": first})[0]
-    assert "both have the same balanced accuracy" in same.sentence and same.better is None
+    assert same.better is None and "better" not in same.sentence and f"{0:.3f}" in same.sentence
 
 
 def test_many_comparisons_make_a_difference_harder_to_claim():
@@ -335,7 +335,7 @@ def test_the_lower_error_is_the_better(two):
     first, second = two(subjects=40)
     pair = compare({"A": first, "B": second}, "mean_absolute_error")[0]
     assert pair.difference.value < 0 and pair.better == "A"
-    assert "A is better than B, with a mean absolute error in levels that is lower by 0." in pair.sentence
+    assert re.search(rf"\bA\b.* better .*\bB\b.* lower .*{-pair.difference.value:.3f}", pair.sentence)
 
 
 # Values on a scale
@@ -370,7 +370,7 @@ def test_values_that_are_missing_or_hidden_are_left_out():
     truth = [1.0, 2.0, np.nan, 4.0]
     a, b = on_a_scale(truth, [1, 2, 3, np.nan], "ppqq"), on_a_scale(truth, [2, 2, 3, 4], "ppqq")
     pair = compare({"a": a, "b": b}, "mae")[0]
-    assert pair.clips == 2 and pair.left_out == {"of hidden truth": 1, "without a prediction of a": 1}
+    assert pair.clips == 2 and sorted(pair.left_out.values()) == [1, 1]
     assert pair.difference.value == pytest.approx(-0.5)
 
 
@@ -386,31 +386,32 @@ def test_what_cannot_be_compared_is_refused(two, predictions):
     other_classes = dataclasses.replace(second, class_names=("none", "some", "much"))
     turned = dataclasses.replace(second, class_names=second.class_names[::-1])
     unordered = dataclasses.replace(second, order_known=False)
-    for wrong, statistic, message in (
-        (other_truth, "accuracy", "clip 'clip0', as one of 9, has another truth"),
-        (other_people, "accuracy", "clip 'clip0' is of another subject"),
-        (elsewhere, "accuracy", "no clip that both have a prediction for"),
-        (other_classes, "accuracy", "their classes differ: No Pain, Low Pain, High Pain, and none, some, much"),
-        (turned, "accuracy", "in different orders: No Pain, Low Pain, High Pain, and High Pain, Low Pain, No Pain."),
-        (unordered, "quadratic_weighted_kappa", "needs the classes' order"),
-        (value, "accuracy", "one predicts classes, the other values on a scale"),
-        (second, "mse", "--statistic mse is none of classes; those are accuracy"),
+    for wrong, statistic, parts in (
+        (other_truth, "accuracy", ("clip0", "9", "truth")),
+        (other_people, "accuracy", ("clip0", "subject")),
+        (elsewhere, "accuracy", ("clip", "prediction")),
+        (other_classes, "accuracy", ("No Pain, Low Pain, High Pain", "none, some, much")),
+        (turned, "accuracy", ("No Pain, Low Pain, High Pain", "High Pain, Low Pain, No Pain", "order")),
+        (unordered, "quadratic_weighted_kappa", ("kappa", "order")),
+        (value, "accuracy", ("classes", "scale")),
+        (second, "mse", ("statistic", "mse", "accuracy", "macro_f1")),
     ):
-        with pytest.raises(PainseqError, match="a and b cannot be compared: ") as told:
+        with pytest.raises(PainseqError, match=r"(?s)\ba\b.*\bb\b") as error:
             compare({"a": first, "b": wrong}, statistic)
-        assert message in str(told.value)
-    with pytest.raises(PainseqError, match="two models or more; 1 given"):
+        assert all(part in str(error.value) for part in parts)
+    with pytest.raises(PainseqError, match=r"\b1\b"):
         compare({"a": first})
-    with pytest.raises(PainseqError, match="No model is called 'c'; there are a, b"):
+    with pytest.raises(PainseqError, match=r"(?s)'c'.*a, b"):
         compare({"a": first, "b": second}, against="c")
 
 
 def test_scales_and_classes_do_not_mix():
     a = on_a_scale([1.0, 2.0], [1, 1], ["p", "q"])
-    for b, statistic, message in (
-        (on_a_scale([1.0, 2.0], [1, 1], ["p", "q"], "vas"), "mae", "scales differ: pspi and vas"),
-        (on_a_scale([1.0, 3.0], [1, 1], ["p", "q"]), "mae", "clip 'clip1', as one of 1, has another truth"),
-        (on_a_scale([1.0, 2.0], [1, 1], ["p", "q"]), "accuracy", "accuracy is none of values on a scale"),
+    for b, statistic, parts in (
+        (on_a_scale([1.0, 2.0], [1, 1], ["p", "q"], "vas"), "mae", ("pspi", "vas")),
+        (on_a_scale([1.0, 3.0], [1, 1], ["p", "q"]), "mae", ("clip1", "1", "truth")),
+        (on_a_scale([1.0, 2.0], [1, 1], ["p", "q"]), "accuracy", ("statistic", "accuracy", "mae, mse")),
     ):
-        with pytest.raises(PainseqError, match=message):
+        with pytest.raises(PainseqError) as error:
             compare({"a": a, "b": b}, statistic)
+        assert all(part in str(error.value) for part in parts)

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,13 +72,13 @@ def test_subjects_are_resampled_and_not_clips():
 
 
 def test_few_subjects_are_warned_of_and_one_has_no_interval():
-    assert "8 subjects only" in subject_bootstrap(random_confusion(8, 0))["accuracy"].note
+    assert "8" in subject_bootstrap(random_confusion(8, 0))["accuracy"].note
     assert subject_bootstrap(random_confusion(20, 0))["accuracy"].note is None
     for n in (0, 1):
         interval = subject_bootstrap(random_confusion(n, 0))["accuracy"]
         assert interval.low is None
         assert interval.high is None
-        assert "at least 2 subjects" in interval.note
+        assert "2" in interval.note
 
 
 def test_draws_in_which_a_score_is_not_defined_are_told():
@@ -84,7 +86,7 @@ def test_draws_in_which_a_score_is_not_defined_are_told():
     first, second = np.zeros((2, 2)), np.zeros((2, 2))
     first[0, 0] = second[1, 1] = 3
     interval = subject_bootstrap(np.stack([first, second]), ["quadratic_weighted_kappa"])["quadratic_weighted_kappa"]
-    assert "not defined in" in interval.note
+    assert re.search(r"\d+ of \d+", interval.note)
 
 
 def test_draws_that_are_mostly_undefined_give_no_interval():
@@ -95,7 +97,7 @@ def test_draws_that_are_mostly_undefined_give_no_interval():
 
     interval = bootstrap_interval(mostly_nan, 5)
     assert (interval.low, interval.high) == (None, None)
-    assert interval.note.startswith("no interval; not defined in")
+    assert re.search(r"\d+ of \d+", interval.note)
     assert bootstrap_interval(lambda times: np.full(len(times), np.nan), 5).low is None
 
 
@@ -121,7 +123,7 @@ def test_student_t_is_that_of_scipy():
     assert (found.subjects, found.method, found.note) == (30, STUDENT_T, None)
     with_gap = mean_interval(np.append(values, np.nan))
     assert (with_gap.low, with_gap.high, with_gap.subjects) == (found.low, found.high, 30)
-    assert "1 subject without a value is left out" in with_gap.note
+    assert re.findall(r"\d+", with_gap.note) == ["1"]
 
 
 def test_student_t_is_cut_off_at_the_ends_of_the_score():
@@ -135,14 +137,14 @@ def test_no_student_t_of_one_subject_or_none():
     for values in (np.array([]), np.array([0.5]), np.array([0.5, np.nan])):
         interval = mean_interval(values)
         assert (interval.low, interval.high, interval.method) == (None, None, STUDENT_T)
-        assert "at least 2 subjects" in interval.note
+        assert "2" in interval.note
 
 
 def test_subjects_who_do_not_differ_are_told():
     right = np.tile(np.diag([4.0, 4.0, 4.0]), (25, 1, 1))
     for interval in (confusion_intervals(right) | {"drawn": subject_bootstrap(right)["accuracy"]}).values():
         assert interval.low == interval.high
-        assert "no width" in interval.note
+        assert "width" in interval.note
 
 
 def test_balanced_clips_have_students_t_where_the_score_is_a_mean():
@@ -186,7 +188,7 @@ def test_no_interval_leaves_the_range_of_its_score(subjects, seed, one_class):
         lowest, highest = {"quadratic_weighted_kappa": (-1, 1), "mean_absolute_error": (0, 2)}.get(name, (0, 1))
         assert interval.subjects == subjects
         if interval.low is None:
-            assert interval.note.startswith("no interval")
+            assert interval.note
         else:
             assert lowest <= interval.low <= interval.high <= highest
 
@@ -282,10 +284,10 @@ def test_a_clip_that_one_model_did_not_predict_counts_for_neither(predictions):
 
 def test_what_cannot_be_paired_is_refused(predictions):
     a = predictions([0, 1], [0, 1])
-    for other, word in (
-        (predictions([0, 1, 1], [0, 1, 1]), "same clips"),
+    for other, told in (
+        (predictions([0, 1, 1], [0, 1, 1]), "'clip2'"),
         (predictions([0, 0], [0, 1]), "truth"),
-        (predictions([0, 1], [0, 1], class_names=("No Pain", "Pain")), "classes"),
+        (predictions([0, 1], [0, 1], class_names=("No Pain", "Pain")), "No Pain, Low Pain, High Pain.*No Pain, Pain"),
     ):
-        with pytest.raises(PainseqError, match=word):
+        with pytest.raises(PainseqError, match=f"(?s){told}"):
             paired_difference(a, other)

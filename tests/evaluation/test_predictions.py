@@ -64,27 +64,27 @@ def write(path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("row", "parts"),
     [
-        ("c2,s1,No,Medium,0.2,0.3,0.5,9,0", "'Medium'"),
-        ("c2,s1,Medium,No,0.2,0.3,0.5,9,0", "truth is 'Medium'"),
-        ("c1,s1,No,No,0.2,0.3,0.5,9,0", "already in line 2"),
-        ("c2,s1,No,No,1.2,-0.1,-0.1,9,0", "outside 0..1"),
-        ("c2,s1,No,No,0.2,0.3,0.3,9,0", "sum to 0.8"),
-        ("c2,s1,No,No,0.2,0.3,,9,0", "missing"),
-        ("c2,s1,No,No,0.2,0.3,x,9,0", "prob_High is 'x'"),
-        ("c2,s1,No,,0.2,0.3,0.5,9,0", "no label"),
-        ("c2,s1,No,No,0.2,0.3,0.5,-9,0", "frames is '-9'"),
-        ("c2,,No,No,0.2,0.3,0.5,9,0", "must not be empty"),
-        ("c2,s1,No,No,0.2,0.3,0.5,9", "9 cells"),
-        ("c2,s1,No,No,0.2,0.3,0.5,9,0,7", "9 cells"),
+        ("c2,s1,No,Medium,0.2,0.3,0.5,9,0", ("label", "'Medium'", "No, Low, High")),
+        ("c2,s1,Medium,No,0.2,0.3,0.5,9,0", ("truth", "'Medium'", "No, Low, High")),
+        ("c1,s1,No,No,0.2,0.3,0.5,9,0", ("'c1'", "line 2")),
+        ("c2,s1,No,No,1.2,-0.1,-0.1,9,0", ("1.2, -0.1, -0.1",)),
+        ("c2,s1,No,No,0.2,0.3,0.3,9,0", ("0.2, 0.3, 0.3", "0.8")),
+        ("c2,s1,No,No,0.2,0.3,,9,0", ("0.2, 0.3, nan",)),
+        ("c2,s1,No,No,0.2,0.3,x,9,0", ("prob_High", "'x'")),
+        ("c2,s1,No,,0.2,0.3,0.5,9,0", ("0.2, 0.3, 0.5", "label")),
+        ("c2,s1,No,No,0.2,0.3,0.5,-9,0", ("frames", "'-9'")),
+        ("c2,,No,No,0.2,0.3,0.5,9,0", ("subject_id",)),
+        ("c2,s1,No,No,0.2,0.3,0.5,9", ("9 cells",)),
+        ("c2,s1,No,No,0.2,0.3,0.5,9,0,7", ("9 cells",)),
     ],
 )
-def test_a_bad_row_is_named_by_its_line(tmp_path, row, words):
+def test_a_bad_row_is_named_by_its_line(tmp_path, row, parts):
     path = write(tmp_path / "p.csv", HEADER + "c1,s1,No,Low,0.2,0.5,0.3,9,0\n" + row + "\n")
     with pytest.raises(PainseqError, match="line 3") as error:
         read_predictions(path)
-    assert words in str(error.value)
+    assert all(part in str(error.value) for part in parts)
 
 
 def test_rounded_probabilities_pass(tmp_path):
@@ -93,13 +93,13 @@ def test_rounded_probabilities_pass(tmp_path):
 
 
 def test_a_missing_file_or_column_is_told(tmp_path):
-    with pytest.raises(PainseqError, match="No predictions at"):
+    with pytest.raises(PainseqError, match=r"absent\.csv"):
         read_predictions(tmp_path / "absent.csv")
-    with pytest.raises(PainseqError, match="line 1: missing columns: label"):
+    with pytest.raises(PainseqError, match=r"(?s)line 1\b.*\blabel\b.*clip_id, subject_id, predicted"):
         read_predictions(write(tmp_path / "p.csv", "clip_id,subject_id,predicted\nc,s,1\n"))
-    with pytest.raises(PainseqError, match="missing columns"):
+    with pytest.raises(PainseqError, match="clip_id, label, subject_id"):
         read_predictions(write(tmp_path / "p.csv", ""))
-    with pytest.raises(PainseqError, match="more than once"):
+    with pytest.raises(PainseqError, match=r"(?s)line 1.*'label'"):
         read_predictions(write(tmp_path / "p.csv", "clip_id,subject_id,label,label\nc,s,1,1\n"))
     (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00\x00binary")
     with pytest.raises(PainseqError, match="UTF-8"):
@@ -118,7 +118,7 @@ def test_a_file_without_probabilities_takes_its_classes_from_its_labels(tmp_path
     read = read_predictions(path, ["No", "Low", "High"])
     assert read.order_known
     assert read.label.tolist() == [0, 2, -1]
-    with pytest.raises(PainseqError, match="none of the classes"):
+    with pytest.raises(PainseqError, match=r"(?s)'High'.*No, Low"):
         read_predictions(path, ["No", "Low"])
 
 
@@ -141,14 +141,14 @@ def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
 
 def test_classes_that_cannot_be_told_are_asked_for(tmp_path):
     path = write(tmp_path / "p.csv", "clip_id,subject_id,label\nc1,s1,No\n")
-    with pytest.raises(PainseqError, match="Give the class names"):
+    with pytest.raises(PainseqError, match="prob_<class>"):
         read_predictions(path)
 
 
 def test_given_classes_must_be_those_of_the_probabilities(tmp_path):
     path = write(tmp_path / "p.csv", HEADER + "c1,s1,No,Low,0.2,0.5,0.3,9,0\n")
     assert read_predictions(path, ["High", "Low", "No"]).probabilities.tolist() == [[0.3, 0.5, 0.2]]
-    with pytest.raises(PainseqError, match="No, Low, High; the classes given are No, High"):
+    with pytest.raises(PainseqError, match=r"(?s)No, Low, High.*No, High"):
         read_predictions(path, ["No", "High"])
 
 
@@ -157,23 +157,23 @@ def test_truth_is_filled_in_by_clip(predictions):
     truth = {"clip1": "High Pain", "clip0": "No Pain", "another": "No Pain"}
     assert made.with_truth(truth).truth.tolist() == [0, 2]
     assert predictions([0, -1], [0, 1]).with_truth(truth).truth.tolist() == [0, 2]
-    with pytest.raises(PainseqError, match="lacks 1 of the 2 predicted clips, the first is 'clip0'"):
+    with pytest.raises(PainseqError, match=r"(?s)\b1\b.*\b2\b.*'clip0'"):
         made.with_truth({"clip1": "High Pain"})
     with pytest.raises(PainseqError, match="'Severe'"):
         made.with_truth({**truth, "clip1": "Severe"})
-    with pytest.raises(PainseqError, match="other data"):
+    with pytest.raises(PainseqError, match=r"(?s)'clip0'.*'Low Pain'.*'No Pain'"):
         predictions([1, -1], [0, 1]).with_truth(truth)
 
 
 def test_truth_file(tmp_path):
     assert read_truth(write(tmp_path / "t.csv", "clip_id,truth\na,No\nb,High\n")) == {"a": "No", "b": "High"}
     assert read_truth(write(tmp_path / "t.csv", "clip_id,subject_id,label\na,s,No\n")) == {"a": "No"}
-    for text, words in (
-        ("clip_id,label\na,No\na,No\n", "line 3: clip 'a' appears twice"),
-        ("clip_id,label\na,\n", "line 2: clip 'a' has an empty label"),
-        ("clip_id,level\na,No\n", "neither"),
+    for text, told in (
+        ("clip_id,label\na,No\na,No\n", "line 3.*'a'"),
+        ("clip_id,label\na,\n", "line 2.*'a'.*label"),
+        ("clip_id,level\na,No\n", "truth.*label.*clip_id, level"),
     ):
-        with pytest.raises(PainseqError, match=words):
+        with pytest.raises(PainseqError, match=f"(?s){told}"):
             read_truth(write(tmp_path / "t.csv", text))
 
 
@@ -188,12 +188,12 @@ def test_only_keeps_rows_together(predictions):
 
 
 def test_inconsistent_predictions_are_refused(predictions):
-    with pytest.raises(PainseqError, match="truth holds an index"):
+    with pytest.raises(PainseqError, match=r"(?s)truth.*3"):
         predictions([3], [0])
-    with pytest.raises(PainseqError, match="each once"):
+    with pytest.raises(PainseqError, match="a, a"):
         predictions([0], [0], class_names=("a", "a"))
     good = predictions([0, 1], [0, 1])
-    with pytest.raises(PainseqError, match="appears more than once"):
+    with pytest.raises(PainseqError, match="'clip0'"):
         good.only([0, 0])
 
 

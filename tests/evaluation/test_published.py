@@ -47,33 +47,43 @@ def test_the_counts_turn_the_papers_recalls_into_its_accuracies(name, accuracy):
 @pytest.mark.parametrize("clips", SCORED.values(), ids=[key[0] for key in SCORED])
 def test_the_majority_class_scores_what_scikit_learn_says(clips):
     known = next(r for r in PUBLISHED if r.clips is clips)
-    truth, said = constant_answer(clips)
-    assert known.majority_accuracy == pytest.approx(accuracy_score(truth, said))
-    assert known.constant_balanced_accuracy == pytest.approx(balanced_accuracy_score(truth, said))
+    truth, answer = constant_answer(clips)
+    assert known.majority_accuracy == pytest.approx(accuracy_score(truth, answer))
+    assert known.constant_balanced_accuracy == pytest.approx(balanced_accuracy_score(truth, answer))
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset", "part", "told"),
+    ("name", "dataset", "part", "side", "majority"),
     [
-        ("organisers' baseline", AI4PAIN, "validation", "below the majority class (0.48)"),
-        ("Twins-PainViT (Gkikas)", AI4PAIN, "validation", "below the majority class (0.48)"),
-        ("ANN + vote", AI4PAIN, "validation", "above the majority class (0.48)"),
-        ("CNN + RNN, replicated", MINTPAIN, "", "below the majority class (0.50)"),
-        ("VGG, landmarks and Bi-LSTM", BIOVID, "", "above the majority class (0.20)"),
-        # Hidden labels; people who are not those of the predefined part; images that are not public.
-        ("LSTM", AI4PAIN, "test", ""),
-        ("ViViT (Bargshady et al. 2024)", AI4PAIN, "validation", ""),
-        ("heat-pain VGG16 (Prajod et al. 2022)", BIOVID, "", ""),
+        ("organisers' baseline", AI4PAIN, "validation", "below", "0.48"),
+        ("Twins-PainViT (Gkikas)", AI4PAIN, "validation", "below", "0.48"),
+        ("ANN + vote", AI4PAIN, "validation", "above", "0.48"),
+        ("CNN + RNN, replicated", MINTPAIN, "", "below", "0.50"),
+        ("VGG, landmarks and Bi-LSTM", BIOVID, "", "above", "0.20"),
     ],
 )
-def test_a_row_says_where_it_stands_against_the_majority_class(name, dataset, part, told):
-    assert row(name, dataset, part).against_majority == told
+def test_a_row_says_where_it_stands_against_the_majority_class(name, dataset, part, side, majority):
+    told = row(name, dataset, part).against_majority
+    assert told.startswith(side) and majority in told
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "part"),
+    [
+        # Hidden labels; people who are not those of the predefined part; images that are not public.
+        ("LSTM", AI4PAIN, "test"),
+        ("ViViT (Bargshady et al. 2024)", AI4PAIN, "validation"),
+        ("heat-pain VGG16 (Prajod et al. 2022)", BIOVID, ""),
+    ],
+)
+def test_a_row_of_unknown_clips_is_not_set_against_the_majority_class(name, dataset, part):
+    assert row(name, dataset, part).against_majority == ""
 
 
 def test_all_baselines_of_the_organisers_are_below_always_saying_low():
     baselines = [r for r in published_rows(AI4PAIN) if r.name.startswith("organisers") and r.part == "validation"]
     assert len(baselines) == 3 and all(r.against_majority.startswith("below") for r in baselines)
-    assert "12 / 144 / 144" in REMARKS[AI4PAIN] and "accuracy of 0.48" in REMARKS[AI4PAIN]
+    assert "12 / 144 / 144" in REMARKS[AI4PAIN] and "0.48" in REMARKS[AI4PAIN]
 
 
 def test_other_metrics_than_accuracy_are_not_set_against_it():

@@ -10,12 +10,9 @@ from painseq.errors import PainseqError
 from painseq.evaluation.split_check import Member, check_contents, check_members, check_seen, joined, read_table
 
 
-def texts(findings):
-    return [(finding.severity, finding.text) for finding in findings]
+def severities(findings):
+    return [finding.severity for finding in findings]
 
-
-LEAK = ("leak", "subjects in several parts")
-ALIKE = ("suspicious", "names of subjects in several parts that may be one person's")
 
 NAMES = st.text("aAbB019 _-é", min_size=1, max_size=5).filter(str.strip)
 
@@ -36,11 +33,11 @@ def test_a_leak_is_told_just_where_a_spelling_is_in_two_parts(rows):
 
 @pytest.mark.parametrize("other", ["s01", " S01", "S01 ", "S01"])
 def test_spelling_does_not_hide_a_subject(other):
-    assert texts(check_members([Member("train", "S01"), Member("test", other)])) == [LEAK]
+    assert severities(check_members([Member("train", "S01"), Member("test", other)])) == ["leak"]
 
 
 def test_the_encoding_of_a_letter_does_not_hide_a_subject():
-    assert texts(check_members([Member("train", "Zo\u00eb"), Member("test", "Zoe\u0308")])) == [LEAK]
+    assert severities(check_members([Member("train", "Zo\u00eb"), Member("test", "Zoe\u0308")])) == ["leak"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +46,7 @@ def test_the_encoding_of_a_letter_does_not_hide_a_subject():
 )
 def test_names_that_are_almost_the_same_are_suspicious(one, other):
     findings = check_members([Member("train", one), Member("test", other)])
-    assert texts(findings) == [ALIKE]
+    assert severities(findings) == ["suspicious"]
     assert one in findings[0].items[0] and other in findings[0].items[0]
 
 
@@ -74,11 +71,8 @@ def test_clips_frames_and_videos_in_several_parts():
             Member("test", "d", "c/1@1.000"),
         ]
     )
-    assert texts(findings) == [
-        ("leak", "clips in several parts"),
-        ("leak", "clips with single frames in several parts"),
-        ("leak", "videos in several parts"),
-    ]
+    assert severities(findings) == ["leak", "leak", "leak"]
+    assert all(word in finding.text for word, finding in zip(("clips", "frames", "videos"), findings, strict=True))
     assert findings[0].items == ("A/1 = a/1 (test, train)",)
     assert findings[1].items == ("c/1 (test, train)",)
 
@@ -128,9 +122,9 @@ def test_a_copy_within_a_part_and_subject_is_left_alone(videos):
 
 
 def test_a_video_that_is_not_there_is_no_clean_bill(videos):
-    with pytest.raises(PainseqError, match="No video at"):
+    with pytest.raises(PainseqError, match=r"absent\.mp4"):
         check_contents([member("train", "s1", "absent")], videos)
-    with pytest.raises(PainseqError, match="no file names any"):
+    with pytest.raises(PainseqError, match="root"):
         check_contents([Member("train", "s1")], videos)
 
 
@@ -163,8 +157,8 @@ def test_fold_and_part_together_are_parts_within_folds(table):
 def test_columns_that_are_named_count(table):
     path = table("who,where,part\nS01,left,x\nS01,right,x\n")
     read = read_table(path, "who", "where")
-    assert texts(check_members(read.members)) == [LEAK]
-    with pytest.raises(PainseqError, match="no column 'nobody'"):
+    assert severities(check_members(read.members)) == ["leak"]
+    with pytest.raises(PainseqError, match=r"(?s)'nobody'.*who, where, part"):
         read_table(path, "nobody")
 
 
@@ -182,9 +176,9 @@ def test_tables_without_parts_are_a_part_each_or_belong_to_a_split(table):
     assert found.items == ("S02 (test, train)",)
     split = read_table(table('{"train": ["S01"], "test": ["s02"]}', "split.json"))
     assert [member.part for member in joined(tables[:1], split)] == ["train", "test"]
-    with pytest.raises(PainseqError, match="no column of parts"):
+    with pytest.raises(PainseqError, match=r"(?s)train\.csv.*--part-column"):
         joined(tables[:1])
-    with pytest.raises(PainseqError, match="no split file"):
+    with pytest.raises(PainseqError, match=r"test\.csv"):
         joined(tables[:1], tables[1])
 
 
@@ -200,19 +194,19 @@ def test_split_files_of_any_hand(table):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("split.json", "[1, 2]", "is no split"),
-        ("split.json", '{"train": ["S01"]}', "two parts or more"),
-        ("split.json", "{", "cannot be read as a split"),
-        ("clips.csv", "subject,part\n", "no row below its heads"),
+        ("split.json", "[1, 2]", "split.json"),
+        ("split.json", '{"train": ["S01"]}', "split.json"),
+        ("split.json", "{", "line 1 column 2"),
+        ("clips.csv", "subject,part\n", "clips.csv"),
         ("clips.csv", "name,part\nS01,train\n", "--subject-column"),
-        ("clips.csv", "subject,part\n,train\n", "row 2: column 'subject' is empty"),
+        ("clips.csv", "subject,part\n,train\n", "row 2.*'subject'"),
     ],
 )
 def test_files_that_cannot_be_checked_are_refused(table, name, text, message):
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=f"(?s){message}"):
         read_table(table(text, name))
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(PainseqError, match="No file at"):
+    with pytest.raises(PainseqError, match=r"absent\.csv"):
         read_table(tmp_path / "absent.csv")

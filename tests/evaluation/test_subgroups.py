@@ -53,7 +53,7 @@ def test_groups_of_few_have_a_caution_and_no_interval(study):
     few = {s: person for s, person in people.items() if s in {"s00", "s01", "s02", "s03"} or person.sex == "m"}
     groups, differences = subgroups(made, few)
     women, men, unknown = (group for group in groups if group.attribute == "sex")
-    assert (women.subjects, women.intervals) == (4, {}) and "4 subjects only" in women.caution
+    assert (women.subjects, women.intervals) == (4, {}) and "4" in women.caution
     assert men.intervals and men.caution is None
     assert (unknown.name, unknown.subjects) == ("not known", 8)
     assert not [apart for apart in differences if apart.attribute == "sex"]
@@ -86,7 +86,7 @@ def test_the_difference_of_two_groups_draws_each_by_itself(study):
     # The interval's percentiles lie a little further out.
     assert apart.interval.low == pytest.approx(spread[0], abs=0.04) and apart.interval.low <= spread[0]
     assert apart.interval.high == pytest.approx(spread[1], abs=0.06) and apart.interval.high >= spread[1]
-    assert any("“f” and “m” differ in balanced accuracy" in line for line in score(smaller, people).warnings)
+    assert any("sex" in line and f"{apart.value:+.3f}" in line for line in score(smaller, people).warnings)
     swapped = {s: Person({"f": "m", "m": "f"}[p.sex]) for s, p in people.items()}
     other = subgroups(smaller, swapped)[1][0]
     assert (other.value, other.interval.low) == (pytest.approx(-apart.value), pytest.approx(-apart.interval.high))
@@ -113,20 +113,20 @@ def test_people_come_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("subject_id,sex\na,w\n", "line 2: sex is 'w'; write f, m or nothing"),
-        ("subject_id,age\na,20-35\n", "age is '20-35'; write whole years"),
-        ("subject_id,age\na,20\nb,999\n", "line 3: age is 999; write whole years up to 120"),
-        ("subject_id,age\na,20\na,21\n", "line 3: subject 'a' has no name or appears twice"),
-        ("subject_id,weight\na,20\n", "neither a column sex nor age"),
-        ("subject,age\na,20\n", "missing columns: subject_id"),
+        ("subject_id,sex\na,w\n", "line 2.*sex.*'w'"),
+        ("subject_id,age\na,20-35\n", "line 2.*age.*'20-35'"),
+        ("subject_id,age\na,20\nb,999\n", "line 3.*age.*999.*120"),
+        ("subject_id,age\na,20\na,21\n", "line 3.*'a'"),
+        ("subject_id,weight\na,20\n", "sex.*age.*subject_id, weight"),
+        ("subject,age\na,20\n", "subject_id.*subject, age"),
     ],
 )
 def test_a_bad_table_of_people_is_refused(tmp_path, text, words):
     path = tmp_path / "people.csv"
     path.write_text(text)
-    with pytest.raises(PainseqError, match=words):
+    with pytest.raises(PainseqError, match=f"(?s){words}"):
         read_people(path)
-    with pytest.raises(PainseqError, match="No table of subjects"):
+    with pytest.raises(PainseqError, match=r"none\.csv"):
         read_people(tmp_path / "none.csv")
 
 

@@ -1,7 +1,6 @@
 """Blinks: found, and held against the explanation."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +105,8 @@ def test_openfaces_table_beside_a_video_is_used(video, caplog):
     # Twelve frames are 0.4 s and a blink; fifty are none.
     assert np.array_equal(known.blinks, times_s == times_s[1])
     table.write_text("name, price\ntea, 3\n")
-    assert known_units(video, times_s) is None and "Not used as a table of action units" in caplog.text
-    with pytest.raises(PainseqError, match="no OpenFace table"):
+    assert known_units(video, times_s) is None and str(table) in caplog.text
+    with pytest.raises(PainseqError, match=r"(?s)clip\.csv.*'frame'"):
         known_units(video, times_s, action_units=table)
 
 
@@ -134,20 +133,20 @@ def test_hidden_eyes_have_the_colour_of_the_face_and_nothing_else_changes(blinki
 def test_scores_without_eyes_are_those_of_a_clip_without_eyes(blinking):
     model, clip, blinks = blinking
     found = explain(model, clip, "gradcam")
-    said = check_blinks(model, found, blinks, "truth")
+    found_blinks = check_blinks(model, found, blinks, "truth")
     # Frame 7 has no face; 0, 1, 4, 5, 6, 8 are the others, of which the first is one of evenly spaced one.
-    assert (said.blink_frames, said.other_frames) == (1, 6)
+    assert (found_blinks.blink_frames, found_blinks.other_frames) == (1, 6)
 
     def change(among):
         hidden = dataclasses.replace(clip, x=without_eyes(clip, torch.as_tensor(among)))
         return Scorer(model, hidden, found.target).score - Scorer(model, clip, found.target).score
 
-    assert said.change_all == pytest.approx(change(clip.present), abs=1e-5)
-    assert said.change_blink == pytest.approx(change(blinks), abs=1e-5)
-    assert said.change_other == pytest.approx(change(np.arange(9) == 0), abs=1e-5)
+    assert found_blinks.change_all == pytest.approx(change(clip.present), abs=1e-5)
+    assert found_blinks.change_blink == pytest.approx(change(blinks), abs=1e-5)
+    assert found_blinks.change_other == pytest.approx(change(np.arange(9) == 0), abs=1e-5)
     eyes = region_masks(clip.landmarks, clip.x.shape[-1])[3, REGIONS.index("eyes")]
     heat = found.maps[3].numpy()
-    assert said.share_blink == pytest.approx(heat[eyes].sum() / heat.sum(), abs=1e-6)
+    assert found_blinks.share_blink == pytest.approx(heat[eyes].sum() / heat.sum(), abs=1e-6)
 
 
 def test_a_clip_without_blinks_or_of_blinks_alone_takes_no_part(blinking):
@@ -161,17 +160,17 @@ def test_a_model_of_a_scale_has_no_label_to_change(made):
     model, clip = made("frame_ann", 1, loss="mse", class_names=[], scale=["pspi", 0.0, 16.0])
     points = torch.from_numpy(drawn(0, 0, 25.0, clip.x.shape[-1]).landmarks[: len(clip)])
     clip = dataclasses.replace(clip, landmarks=points)
-    said = check_blinks(model, explain(model, clip, "saliency"), np.arange(len(clip)) < 2, "truth")
-    check = blink_check([said], ["a"])
-    assert said.label_changes is None and check.label_changes.value is None and "label" not in check.figures
+    found_blinks = check_blinks(model, explain(model, clip, "saliency"), np.arange(len(clip)) < 2, "truth")
+    check = blink_check([found_blinks], ["a"])
+    assert found_blinks.label_changes is None and check.label_changes.value is None and "label" not in check.figures
 
 
 def test_blinks_come_from_the_best_source_there_is(blinking, electrical):
     _, clip, _ = blinking
     known = known_units(electrical / "Train" / "S01" / "S01_No_Pain_1.mp4", np.arange(9) / 3)
-    assert blink_frames(clip, known)[1] == "AU45, truth"
-    assert blink_frames(clip, None)[1] == "eye aspect ratio of the landmarks"
-    with pytest.raises(PainseqError, match="68 landmarks"):
+    assert "AU45" in blink_frames(clip, known)[1]
+    assert "landmarks" in blink_frames(clip, None)[1]
+    with pytest.raises(PainseqError, match="68"):
         blink_frames(dataclasses.replace(clip, landmarks=None), None)
 
 
@@ -180,29 +179,35 @@ def row(share_blink, change_blink):
 
 
 @pytest.mark.parametrize(
-    ("share", "change", "words"),
+    ("share", "change", "reasons"),
     [
-        (0.1, 0.0, "No worry found"),
-        (0.3, 0.0, "A worry: in a blink more of the attribution falls on the eyes"),
-        (0.05, 0.0, "No worry found"),
-        (0.1, -1.0, "A worry: beside open eyes a blink counts for the class.*the score is lower than"),
-        (0.1, 1.0, "A worry: beside open eyes a blink counts against the class.*the score is higher than"),
-        (0.3, -1.0, "falls on the eyes than in other frames; and beside open eyes"),
+        (0.1, 0.0, ()),
+        (0.3, 0.0, ("attribution",)),
+        (0.05, 0.0, ()),
+        (0.1, -1.0, ("score", "lower")),
+        (0.1, 1.0, ("score", "higher")),
+        (0.3, -1.0, ("attribution", "score", "lower")),
     ],
 )
-def test_what_is_a_worry_is_said(share, change, words):
+def test_what_is_a_worry_is_said(share, change, reasons):
     noise = np.random.default_rng(0).normal(0, 0.01, (12, 2))
     noise -= noise.mean(axis=0)
-    clips = [row(share + a, change + b) for a, b in noise]
-    check = blink_check([*clips, None], [*map(str, range(12)), "x"])
-    assert re.search(words, check.verdict)
+
+    def checked(share, change):
+        clips = [row(share + a, change + b) for a, b in noise]
+        return blink_check([*clips, None], [*map(str, range(12)), "x"])
+
+    check = checked(share, change)
+    assert (check.verdict == checked(0.1, 0.0).verdict) == (not reasons)
+    if reasons:
+        assert {w for w in ("attribution", "score", "lower", "higher") if w in check.verdict} == set(reasons)
     assert (check.clips, check.without_blinks, check.sources) == (12, 1, {"AU45, truth": 12})
     assert check.to_dict()["verdict"] == check.verdict
-    assert f"The eyes have {share:.2f} of the attribution in blinks and 0.10 elsewhere" in check.figures
-    assert f"changes by {change:+.3f} (in blinks)" in check.figures and "label in 0% of the clips" in check.figures
+    assert all(figure in check.figures for figure in (f"{share:.2f}", "0.10", f"{change:+.3f}", "0%"))
     assert check.share_difference.value == pytest.approx(share - 0.1)
 
 
 def test_too_little_to_say_anything():
-    assert "No clip has a blink" in blink_check([None], ["a"]).verdict and not blink_check([None], ["a"]).figures
-    assert "Too few subjects" in blink_check([row(0.3, 1.0)] * 3, ["a"] * 3).verdict
+    none, few = blink_check([None], ["a"]), blink_check([row(0.3, 1.0)] * 3, ["a"] * 3)
+    assert "blink" in none.verdict and not none.figures
+    assert "subjects" in few.verdict and "score" not in few.verdict

@@ -115,7 +115,7 @@ def moved_there(model: PainModel) -> PainModel:
 def test_devices_are_told_apart(device):
     there = torch.ones(2, 3).to(DEVICE)
     assert float((2 * there).sum()) == 12 and type(there.cpu()) is Tensor and there.tolist()[0] == [1, 1, 1]
-    with pytest.raises(AssertionError, match="two devices"):
+    with pytest.raises(AssertionError, match="devices"):
         there + torch.ones(3)
     with pytest.raises(TypeError, match="NumPy"):
         there.numpy()

@@ -182,12 +182,12 @@ def test_a_clip_of_which_no_frame_would_be_left_is_refused(made):
         clip = features_of(model, dataclasses.replace(crops, present=one))
         for method in time_methods(model):
             if method == "frame_occlusion":
-                with pytest.raises(PainseqError, match="none would be left"):
+                with pytest.raises(PainseqError, match=r"(?s)\b1\b.*\b1\b"):
                     explain(model, clip, method)
             else:
                 found = explain(model, clip, method, most_steps=8).values
                 assert found.isfinite().all() and not found[~one].any()
-        with pytest.raises(PainseqError, match="none would be left"):
+        with pytest.raises(PainseqError, match=r"(?s)\b99\b.*\b7\b"):
             explain(model, features_of(model, crops), "frame_occlusion", frames_together=99)
 
 
@@ -196,10 +196,10 @@ def test_a_class_goes_by_name_or_number(made):
     clip = features_of(model, crops)
     named, numbered = (explain(model, clip, "saliency", target) for target in ("low_pain", 1))
     assert named.target == 1 and torch.equal(named.values, numbered.values)
-    with pytest.raises(PainseqError, match="No class 'joy'; this model's classes: no_pain, low_pain, high_pain"):
+    with pytest.raises(PainseqError, match=r"(?s)'joy'.*no_pain, low_pain, high_pain"):
         explain(model, clip, "saliency", "joy")
     model, crops = made("lstm", outputs=1, loss="mse", class_names=[], scale=["pspi", 0.0, 16.0])
-    with pytest.raises(PainseqError, match=r"says numbers .*Leave the class 'pain' out"):
+    with pytest.raises(PainseqError, match=r"(?s)pspi.*'pain'"):
         explain(model, features_of(model, crops), "saliency", "pain")
 
 
@@ -207,7 +207,7 @@ def test_features_of_another_width_are_refused(made):
     for name in ("lstm", "two_stream", "vivit"):
         model, _ = made(name)
         clip = Frames(torch.randn(4, 7), torch.ones(4).bool(), torch.arange(4) / 5)
-        with pytest.raises(PainseqError, match="This clip has 7 features a frame; this model takes"):
+        with pytest.raises(PainseqError, match=rf"(?s)\b7\b.*{' x '.join(map(str, model.head.in_shape))}"):
             explain(model, clip, "saliency")
 
 
@@ -302,11 +302,11 @@ def test_corn_and_a_scale_are_explained_too(made):
         model, crops = made(name, outputs=1, loss="mse", class_names=[], scale=scale)
         found = explain(model, features_of(model, crops), "integrated_gradients")
         assert found.class_name == "pspi" and found.completeness_error < TOLERANCE
-        said = model(crops.x[None].float(), crops.present[None])[0].detach()
-        expected = said[0] if name == "lstm" else said[crops.present].mean()
+        outputs = model(crops.x[None].float(), crops.present[None])[0].detach()
+        expected = outputs[0] if name == "lstm" else outputs[crops.present].mean()
         assert found.score == pytest.approx(float(expected), rel=1e-5)
         assert explain(model, crops, "gradcam").values.shape == (9, 32, 32)
-        with pytest.raises(PainseqError, match=r"Class number 1; this model has 1"):
+        with pytest.raises(PainseqError, match=r"(?s)\b1\b.*\b1\b"):
             explain(model, crops, "saliency", 1)
 
 
@@ -354,7 +354,7 @@ def test_frames_in_several_portions_give_the_same(made, monkeypatch):
 
 def test_features_relative_to_a_persons_own(made):
     model, clip = made("lstm", baseline_clips=1)
-    with pytest.raises(PainseqError, match="relative to each subject's own"):
+    with pytest.raises(PainseqError, match="baseline"):
         explain(model, clip)
     neutral = torch.randn(model.head.in_shape)
     clip = dataclasses.replace(clip, neutral=neutral)
@@ -393,40 +393,40 @@ def test_a_video_without_a_face_is_said_to_have_none_by_a_model_of_landmarks_too
     model, _ = made("two_stream")
     model.face = FaceCrops(Sidecar(), size_px=32)
     clip = frames_of_video(model, tmp_path / "a.mp4", end_s=2.0)
-    with pytest.raises(PainseqError, match="No face found in any frame"):
+    with pytest.raises(PainseqError, match="face"):
         explain(model, clip)
 
 
 def test_what_cannot_be_explained_is_said(made, make_model):
     model, clip = made("lstm")
     features = features_of(model, clip)
-    with pytest.raises(PainseqError, match="No face found in any frame"):
+    with pytest.raises(PainseqError, match="face"):
         explain(model, dataclasses.replace(clip, present=torch.zeros(9).bool()))
-    with pytest.raises(PainseqError, match="needs crops, not features"):
+    with pytest.raises(PainseqError, match=r"(?s)gradcam.*crops.*features"):
         explain(model, features, "gradcam")
-    for wrong in ({"frames_together": 0}, {"patch_px": -1}, {"most_steps": 0}):
-        with pytest.raises(PainseqError, match="; it must be 1 or more"):
-            explain(model, clip, "occlusion", **wrong)
-    with pytest.raises(PainseqError, match=r"A layer \('layer1'\) goes with gradcam, not with saliency"):
+    for name, wrong in {"frames_together": 0, "patch_px": -1, "most_steps": 0}.items():
+        with pytest.raises(PainseqError, match=rf"(?s){name}.*{wrong}\b"):
+            explain(model, clip, "occlusion", **{name: wrong})
+    with pytest.raises(PainseqError, match=r"(?s)layer1.*gradcam.*saliency"):
         explain(model, clip, "saliency", layer="layer1")
-    with pytest.raises(PainseqError, match="No method 'lime'"):
+    with pytest.raises(PainseqError, match=r"(?s)'lime'.*gradcam, rollout"):
         explain(model, features, "lime")
-    with pytest.raises(PainseqError, match="has no attention over time"):
+    with pytest.raises(PainseqError, match=r"(?s)LSTM.*AttentionMIL"):
         explain(model, features, "attention")
-    with pytest.raises(PainseqError, match="does not vote"):
+    with pytest.raises(PainseqError, match=r"(?s)LSTM.*vote"):
         explain(model, features, "votes")
-    with pytest.raises(PainseqError, match="rollout needs a ViViT head"):
+    with pytest.raises(PainseqError, match=r"(?s)ViViT.*LSTM.*TimmBackbone"):
         explain(model, clip, "rollout")
-    with pytest.raises(PainseqError, match="there is no map"):
+    with pytest.raises(PainseqError, match=r"(?s)saliency.*map"):
         _ = explain(model, features, "saliency").maps
-    with pytest.raises(PainseqError, match=r"Class number 3; this model has 3"):
+    with pytest.raises(PainseqError, match=r"(?s)\b3\b.*\b3\b"):
         explain(model, features, "saliency", 3)
     without, crops = made("vivit")
-    with pytest.raises(PainseqError, match=r"Grad-CAM needs a convolutional extractor .*this model has Pixels"):
+    with pytest.raises(PainseqError, match=r"(?s)VGG16, TimmBackbone.*Pixels"):
         explain(without, crops, "gradcam")
     blind = make_model(None, FrameANN((6,), 3).eval(), streams=("landmarks",))
     crops = dataclasses.replace(crops, extra=torch.randn(9, 6))
-    with pytest.raises(PainseqError, match="not given the face's picture"):
+    with pytest.raises(PainseqError, match=r"(?s)streams.*landmarks"):
         explain(blind, crops, "saliency")
     assert space_methods(blind) == ()
     assert explain(blind, features_of(blind, crops)).values.shape == (9, 6)

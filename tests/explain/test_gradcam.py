@@ -170,18 +170,18 @@ def test_layers_go_by_name_and_the_default_is_not_coarse(extractors, model_with)
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("layer9", r"has no layer 'layer9'; its layers: act1, layer1, layer2, layer3, layer4"),
-        ("global_pool", "gives no maps in space"),
+        ("layer9", "'layer9'.*act1, layer1, layer2, layer3, layer4"),
+        ("global_pool", "'global_pool'.*act1, layer1, layer2, layer3, layer4"),
     ],
 )
 def test_a_layer_that_cannot_be(model_with, layer, message):
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=f"(?s){message}"):
         explain(model_with("timm", LSTM), clip(64), "gradcam", 0, layer=layer)
 
 
 def test_transformers_have_no_maps(make_model):
     vit = TimmBackbone("test_vit", input_size_px=32, seed=0)
-    with pytest.raises(PainseqError, match=r"test_vit gives no maps in space.*rollout"):
+    with pytest.raises(PainseqError, match=r"(?s)test_vit.*rollout"):
         explain(make_model(vit, LSTM(vit.out_shape, 3).eval()), clip(32), "gradcam", 0)
 
 
@@ -210,7 +210,7 @@ def test_maps_with_the_channels_last_are_not_taken_for_maps(make_model):
     inner.layer4 = nn.Sequential(inner.layer4, Permuted(0, 2, 3, 1))
     inner.global_pool = nn.Sequential(Permuted(0, 3, 1, 2), inner.global_pool)
     assert space_methods(model)[0] == "integrated_gradients"
-    with pytest.raises(PainseqError, match="gives no maps in space"):
+    with pytest.raises(PainseqError, match=r"(?s)test_resnet.*rollout"):
         explain(model, clip(64), "gradcam", 0)
 
 
@@ -233,6 +233,6 @@ def test_layers_that_give_several_maps_are_left_out(make_model):
 
     branching.backbone.layer3 = nn.Sequential(branching.backbone.layer3, Branches(), Finest())
     model = make_model(branching, LSTM(branching.out_shape, 3).eval())
-    with pytest.raises(PainseqError, match=r"'layer3.1' gives no maps in space"):
+    with pytest.raises(PainseqError, match=r"'layer3\.1'"):
         explain(model, clip(64), "gradcam", 0, layer="layer3.1")
     assert explain(model, clip(64), "gradcam", 0, layer="layer3").layer == "layer3"

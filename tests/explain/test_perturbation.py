@@ -38,14 +38,14 @@ def one_by_one(model, clip, maps, target, steps):
     cells.sort(key=lambda one: -one[0])
     curves = []
     for of_deletion in (True, False):
-        said = []
+        curve = []
         for number in np.linspace(0, len(cells), steps + 1).round().astype(int):
             x = clip.x.float().clone()
             for _, (t, rows, columns) in cells[:number] if of_deletion else cells[number:]:
                 x[t, :, rows, columns] = colour[:, None, None]
             with torch.no_grad():
-                said.append(probability(model, dataclasses.replace(clip, x=x), target))
-        curves.append(said)
+                curve.append(probability(model, dataclasses.replace(clip, x=x), target))
+        curves.append(curve)
     return curves
 
 
@@ -121,5 +121,5 @@ def test_one_frame_of_features_has_one_step(made):
 
 def test_values_of_another_shape_are_refused(made):
     model, clip = made("lstm")
-    with pytest.raises(ValueError, match="maps or"):
+    with pytest.raises(ValueError, match=r"(?s)9.*\(4,\)"):
         perturbation_curves(Scorer(model, clip), torch.ones(4))

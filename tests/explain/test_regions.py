@@ -95,10 +95,10 @@ def test_an_attribution_tells_the_region_of_each_pixel(landmarks):
 
 def test_shares_are_ready_for_json(landmarks):
     mouth = region_masks(landmarks, SIDE)[:, REGIONS.index("mouth")]
-    said = region_shares(attribution(torch.from_numpy(mouth).float(), landmarks)).to_dict()
-    assert said["regions"]["mouth"]["share"] == 1 and said["frames"] == len(landmarks)
-    said = region_shares(attribution(torch.zeros(len(landmarks), SIDE, SIDE), landmarks)).to_dict()
-    assert said["regions"]["mouth"]["share"] is None and 0 < said["regions"]["mouth"]["area"] < 1
+    content = region_shares(attribution(torch.from_numpy(mouth).float(), landmarks)).to_dict()
+    assert content["regions"]["mouth"]["share"] == 1 and content["frames"] == len(landmarks)
+    content = region_shares(attribution(torch.zeros(len(landmarks), SIDE, SIDE), landmarks)).to_dict()
+    assert content["regions"]["mouth"]["share"] is None and 0 < content["regions"]["mouth"]["area"] < 1
 
 
 def test_a_map_in_the_mouth_alone_gives_all_to_the_mouth(landmarks):
@@ -137,7 +137,7 @@ def test_a_clip_without_a_counted_frame_has_no_shares(landmarks):
 @pytest.mark.parametrize("points", [None, 5])
 def test_other_landmarks_than_the_68_are_refused_with_a_way_out(points):
     few = None if points is None else torch.zeros(2, points, 2)
-    with pytest.raises(PainseqError, match=r"need the 68 landmarks of iBUG.*--landmarks face_alignment"):
+    with pytest.raises(PainseqError, match=r"(?s)68.*face_alignment"):
         region_shares(attribution(torch.ones(2, 8, 8), few))
 
 

@@ -17,7 +17,7 @@ def png():
 
 
 @pytest.fixture
-def said():
+def predicted():
     """Makes predictions of three classes, some wrong, one clip without."""
     return make_predictions
 

@@ -21,8 +21,8 @@ def texts(svg: bytes) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["random", "ties", "certain"])
 @pytest.mark.parametrize("seed", range(3))
-def test_curves_and_areas_are_those_of_scikit_learn(said, kind, seed):
-    p = said(seed)
+def test_curves_and_areas_are_those_of_scikit_learn(predicted, kind, seed):
+    p = predicted(seed)
     if kind == "ties":
         p = p.only(p.scored)
         p = dataclasses.replace(p, probabilities=np.array([[0.2, 0.3, 0.5], [0.5, 0.3, 0.2]])[p.label % 2])
@@ -48,8 +48,8 @@ def test_curves_and_areas_are_those_of_scikit_learn(said, kind, seed):
         assert curve.auprc == pytest.approx(scores.auprc_by_class[index])
 
 
-def test_classes_that_none_or_all_clips_have_get_no_curve(said):
-    p = said()
+def test_classes_that_none_or_all_clips_have_get_no_curve(predicted):
+    p = predicted()
     assert [curve.class_name for curve in rank_curves(p.only(p.truth != 0))] == ["Low Pain", "High Pain"]
     assert rank_curves(p.only(p.truth == 1)) == []
     assert rank_curves(p.only([])) == []

@@ -12,8 +12,8 @@ from painseq.report.tables import subject_scores
 
 
 @pytest.fixture
-def written(tmp_path, a_report, said):
-    made = said()
+def written(tmp_path, a_report, predicted):
+    made = predicted()
     people = {who: Person("fm"[i % 2], 30) for i, who in enumerate(sorted(set(made.subject_ids)))}
     block = Block(
         "Transfer: A → B", "", ["", "score"], [["a", "0.5"]], [Picture("x", b"<svg/>", ("k", "score"), [(1, 0.5)])]

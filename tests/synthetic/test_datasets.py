@@ -203,14 +203,14 @@ def test_runs_again_without_redoing_and_completes_what_is_missing(heat, tmp_path
 
 def test_another_plan_or_seed_or_a_foreign_folder_is_refused(heat, tmp_path):
     root, _ = heat
-    with pytest.raises(PainseqError, match="seed: 0, not 1"):
+    with pytest.raises(PainseqError, match=r"(?s)/heat\b.*seed\D*0\D*1"):
         write_biovid(root, HEAT, seed=1)
-    with pytest.raises(PainseqError, match="another generated data set"):
+    with pytest.raises(PainseqError, match=r"(?s)data_set.*'biovid'.*'ai4pain'"):
         write_ai4pain(root, SHOCK, seed=0)
     foreign = tmp_path / "mine"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("")
-    with pytest.raises(PainseqError, match="not an empty folder"):
+    with pytest.raises(PainseqError, match=r"/mine\b"):
         write_biovid(foreign, HEAT, seed=0)
     assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]
 
@@ -220,7 +220,7 @@ def test_generated_videos_are_known_as_such(heat, tmp_path):
     assert is_generated(root) and all(map(is_generated, root.rglob("*.mp4")))
     assert not is_generated(tmp_path)
     record = json.loads((root / MARKER).read_text())
-    assert record["seed"] == 0 and record["plan"]["fps"] == 4.0 and "no patient" in record["about"]
+    assert record["seed"] == 0 and record["plan"]["fps"] == 4.0 and "patient" in record["about"]
 
 
 def test_what_lies_below_a_generated_set_is_not_generated_for_that(heat, tmp_path):
@@ -245,15 +245,15 @@ def test_what_lies_below_a_generated_set_is_not_generated_for_that(heat, tmp_pat
 @pytest.mark.parametrize(
     ("plan", "problem"),
     [
-        (lambda: BioVidPlan(subjects=0), "subjects is 0"),
-        (lambda: BioVidPlan(levels=("BL1", "PA9")), "levels is BL1, PA9"),
-        (lambda: BioVidPlan(size_px=97), "size_px is 97"),
-        (lambda: AI4PainPlan(fps=0), "fps is 0"),
-        (lambda: AI4PainPlan(baseline_s=3), "baseline_s is 3"),
+        (lambda: BioVidPlan(subjects=0), "subjects.*0"),
+        (lambda: BioVidPlan(levels=("BL1", "PA9")), "levels.*BL1, PA9"),
+        (lambda: BioVidPlan(size_px=97), "size_px.*97.*64.*1024"),
+        (lambda: AI4PainPlan(fps=0), "fps.*0.*120"),
+        (lambda: AI4PainPlan(baseline_s=3), "baseline_s.*3.*10"),
     ],
 )
 def test_impossible_plans_are_refused(plan, problem):
-    with pytest.raises(PainseqError, match=problem):
+    with pytest.raises(PainseqError, match=f"(?s){problem}"):
         plan()
 
 

@@ -220,14 +220,14 @@ def test_folders_and_the_manifest_name_the_same_clips(sets):
 @pytest.mark.parametrize(
     ("plan", "problem"),
     [
-        (lambda: UNBCPlan(subjects=900), "at most 799"),
-        (lambda: UNBCPlan(sequences=17), "at most 16 movements"),
-        (lambda: UNBCPlan(frames=1000), "at most 999"),
-        (lambda: MIntPAINPlan(sweeps=0), "sweeps is 0"),
-        (lambda: XITEPlan(tonic_s=0), "tonic_s 0"),
-        (lambda: FolderPlan(clip_s=-1), "clip_s is -1"),
+        (lambda: UNBCPlan(subjects=900), "subjects.*900.*799"),
+        (lambda: UNBCPlan(sequences=17), "sequences.*17.*16"),
+        (lambda: UNBCPlan(frames=1000), "frames.*1000.*999"),
+        (lambda: MIntPAINPlan(sweeps=0), "sweeps.*0"),
+        (lambda: XITEPlan(tonic_s=0), "tonic_s.*0"),
+        (lambda: FolderPlan(clip_s=-1), "clip_s.*-1"),
     ],
 )
 def test_impossible_plans_are_refused(plan, problem):
-    with pytest.raises(PainseqError, match=problem):
+    with pytest.raises(PainseqError, match=f"(?s){problem}"):
         plan()

@@ -87,7 +87,8 @@ def test_only_what_is_listed_differs(whole, scarred, name):
     listed = [
         place.replace("Frame_Labels/Frame_Labels", "Frame_Labels").replace("Images/Images", "Images") for place in where
     ]
-    renamed = [scar["what"].removeprefix("was named ") for scar in scars_of(scarred / name).values()]
+    scars = scars_of(scarred / name)
+    renamed = [scars[scar]["what"].split()[-1] for scar in ("label_out_of_range", "other_prefix") if scar in scars]
     unexplained = [
         path
         for path in changed - follows
@@ -117,9 +118,9 @@ def test_a_second_run_does_not_heal(scarred):
 
 
 def test_with_and_without_scars_are_different_data_sets(scarred, whole):
-    with pytest.raises(PainseqError, match="scars: True, not None"):
+    with pytest.raises(PainseqError, match=r"(?s)scars\W*True\W.*None"):
         write_biovid(scarred / "biovid", HEAT, 0)
-    with pytest.raises(PainseqError, match="scars: None, not True"):
+    with pytest.raises(PainseqError, match=r"(?s)scars\W*None\W.*True"):
         write_biovid(whole / "biovid", HEAT, 0, scars=True)
 
 
@@ -128,7 +129,7 @@ def test_a_set_stopped_among_its_scars_is_refused(tmp_path):
     write, plan = LAYOUTS["folder"]
     truth = write(root, plan, 0, scars=True)
     (truth / "scars.json").rename(truth / "scars.unfinished")
-    with pytest.raises(PainseqError, match=r"stopped while it was given its scars. Remove it"):
+    with pytest.raises(PainseqError, match=r"(?s)/own\b.*/own_truth\b"):
         write(root, plan, 0, scars=True)
 
 
