@@ -176,7 +176,7 @@ def test_tables_without_parts_are_a_part_each_or_belong_to_a_split(table):
     assert found.items == ("S02 (test, train)",)
     split = read_table(table('{"train": ["S01"], "test": ["s02"]}', "split.json"))
     assert [member.part for member in joined(tables[:1], split)] == ["train", "test"]
-    with pytest.raises(PainseqError, match=r"(?s)train\.csv.*--part-column"):
+    with pytest.raises(PainseqError, match=r"(?s)train\.csv.*part.column"):
         joined(tables[:1])
     with pytest.raises(PainseqError, match=r"test\.csv"):
         joined(tables[:1], tables[1])
@@ -198,7 +198,7 @@ def test_split_files_of_any_hand(table):
         ("split.json", '{"train": ["S01"]}', "split.json"),
         ("split.json", "{", "line 1 column 2"),
         ("clips.csv", "subject,part\n", "clips.csv"),
-        ("clips.csv", "name,part\nS01,train\n", "--subject-column"),
+        ("clips.csv", "name,part\nS01,train\n", "subject.column"),
         ("clips.csv", "subject,part\n,train\n", "row 2.*'subject'"),
     ],
 )
