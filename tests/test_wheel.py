@@ -74,6 +74,8 @@ def test_holds_the_packages_their_yaml_and_types_and_no_tests(wheel):
         files = [*(ROOT / package).rglob("*.py"), *(ROOT / package).rglob("*.yaml")]
         below = "" if package == "painseq" else "painseq/"
         assert {below + file.relative_to(ROOT).as_posix() for file in files} <= names
+    templates = (ROOT / "painseq" / "report" / "templates").iterdir()
+    assert {file.relative_to(ROOT).as_posix() for file in templates} <= names
     assert {"painseq/py.typed", "painseq/data_modules/py.typed"} <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
@@ -82,6 +84,14 @@ def test_the_command_starts_from_the_wheel(run, installed):
     code = "import painseq, painseq.data_modules as m, painseq.configs as c; print(painseq, m, c, sep='\\n')"
     assert run("-c", code).count(str(installed)) == 3
     assert "usage: painseq demo" in run(str(installed / "bin" / "painseq"), "demo", "--help")
+
+
+def test_a_page_is_written_from_the_wheel(run, tmp_path):
+    code = (
+        "from pathlib import Path; from painseq.report import *; write_report(Path('page.html'), Report('A', 'b', 'c'))"
+    )
+    run("-c", code)
+    assert "<h1>A</h1>" in (tmp_path / "page.html").read_text()
 
 
 def test_a_folder_of_the_users_own_called_configs_hides_nothing(run, installed, tmp_path):
