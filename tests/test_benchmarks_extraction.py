@@ -1,6 +1,7 @@
 """benchmarks/extraction.py: each part runs, on tiny networks, and its checks catch features that differ."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,11 @@ def test_the_parts_run_and_nothing_is_written(extraction, assets, capsys):
     # Timed together with other tests, the figures mean nothing.
     names = ["ceiling", "pipeline", "bf16", "light", "tracking", "store", "biovid"]
     assert extraction.main([*names, "--assets", str(assets), "--quick", "--write"]) == 0
-    said = capsys.readouterr().out
-    assert "whole pipeline over the bare network, VGG16 fp32" in said and "| waiting for frames |" in said
-    assert "An EXTRAPOLATION, not a measurement" in said and "| painseq, fp32 |" in said
+    out = capsys.readouterr().out
+    assert re.findall(r"^\((\w+): \d+ s\)$", out, re.MULTILINE) == names
+    assert re.search(r"VGG16.*fp32", out) and re.search(r"^\| painseq.*fp32.*\d \|$", out, re.MULTILINE)
+    assert re.search(r"^\| [^|]+ \| \d+\.\d\d \| \d+\.\d\d \|$", out, re.MULTILINE), "the seconds of each stage"
+    assert "EXTRAPOLATION" in out
     assert (FOLDER / "RESULTS.md").read_bytes() == before
 
 
@@ -37,40 +40,41 @@ def test_memory_and_processes(extraction, bench, monkeypatch):
     # One after the other in this process, which is quicker than to start others.
     monkeypatch.setattr(stores, "in_processes", lambda jobs: [once.main(job) for job in jobs])
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-    assert "peak memory at 3 s over 1 s of video, pixels" in stores.memory(bench)
-    assert "16 frames in 2 clips" in stores.ranks(bench)
+    assert re.search(r"\b3 s\b.*\b1 s\b.*\bpixels: \d", stores.memory(bench))
+    assert re.search(r"\b16\b.*\b2\b", stores.ranks(bench))
 
 
 def test_the_tables_of_a_gpu(extraction, bench):
     network = importlib.import_module("extraction_parts.network")
-    said = network.on_device(bench, torch.device("cpu"))
-    assert "VGG16 over the matrix rate, GPU, bf16" in said and "(extrapolated)" in said
+    tables = network.on_device(bench, torch.device("cpu"))
+    assert re.search(r"VGG16.*\bGPU\b.*\bbf16: \d", tables) and "extrapolated" in tables
 
 
 def test_parts_that_cannot_run_are_skipped(extraction, assets, capsys):
     assert extraction.main(["biovid", "--assets", str(assets), "--quick"]) == 0
-    assert "Skipped: it extrapolates" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Skipped" in out and "biovid" in out and not re.search(r"^\|", out, re.MULTILINE), "no table"
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"),
-    [(["pipelines"], "no part 'pipelines'"), (["store", "--assets", "nowhere"], "no videos at nowhere/videos")],
+    ("argv", "value"),
+    [(["pipelines"], "'pipelines'"), (["store", "--assets", "nowhere"], "nowhere/videos")],
 )
-def test_a_wrong_command_line(extraction, argv, message, capsys):
+def test_a_wrong_command_line(extraction, argv, value, capsys):
     with pytest.raises(SystemExit):
         extraction.main(argv)
-    assert message in capsys.readouterr().err
+    assert value in capsys.readouterr().err
 
 
 def test_features_that_differ_end_the_benchmark(extraction):
     require_same = importlib.import_module("extraction_parts.bench").require_same
     features = torch.rand(4, 8)
     assert require_same("Same", features, features) == 0
-    with pytest.raises(SystemExit, match="Other: features differ by"):
+    with pytest.raises(SystemExit, match=r"Other.*\b1\.0e-03\b"):
         require_same("Other", features + 1e-3, features)
-    with pytest.raises(SystemExit, match="Fewer"):
+    with pytest.raises(SystemExit, match=r"Fewer.*\(3, 8\)"):
         require_same("Fewer", features[:3], features)
-    with pytest.raises(SystemExit, match="differ by nan"):
+    with pytest.raises(SystemExit, match=r"\bnan\b"):
         require_same("Not a number", torch.full((4, 8), torch.nan), features)
 
 

@@ -1,4 +1,5 @@
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_fingerprint_ignores_row_order_and_sees_labels():
 
 
 def test_a_clip_id_stands_for_one_clip():
-    with pytest.raises(PainseqError, match="'x' stands for more than one clip"):
+    with pytest.raises(PainseqError, match="'x'"):
         Manifest("set", Path(), (Clip("x", "a", "1.mp4"), Clip("x", "b", "2.mp4")))
 
 
@@ -59,29 +60,29 @@ def test_a_table_is_read_as_spreadsheets_leave_it(tmp_path):
 def test_a_table_in_another_encoding_is_an_error_that_says_which_is_meant(tmp_path, encoding):
     path = tmp_path / "m.csv"
     path.write_text("clip_id,subject_id,video\n1,Jörg,a.mp4\n", encoding=encoding)
-    with pytest.raises(PainseqError, match=r'm\.csv is not in UTF-8 \(.*\)\. Save it again as "CSV UTF-8"'):
+    with pytest.raises(PainseqError, match=r"m\.csv.*UTF-8"):
         read_manifest(path, tmp_path, "set")
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "pattern"),
     [
-        ("clip_id,subject_id\n1,a\n", "missing columns: video"),
-        ("clip_id;subject_id;video\n1;a;v\n", "columns: clip_id;subject_id;video. .* They are parted by commas"),
-        ("clip_id,subject_id,video,colour\n1,a,v,red\n", "unknown columns: colour"),
-        ("clip_id,subject_id,video,start_s\n1,a,v,soon\n", "line 2: could not convert"),
-        ("clip_id,subject_id,video,part\n1,a,v,trian\n", "line 2: part is 'trian'"),
-        ("clip_id,subject_id,video,start_s,end_s\n1,a,v,5,4\n", "end_s 4.0 is not after start_s 5.0"),
-        ("clip_id,subject_id,video\n1,,v\n", "line 2: A clip needs"),
-        ("clip_id,subject_id,video,sex\n1,a,v,w\n", "line 2: sex is 'w'; write f, m or nothing"),
-        ("clip_id,subject_id,video,age\n1,a,v,40\n2,b,v,999\n", "line 3: age is 999; write whole years up to 120"),
-        ("clip_id,subject_id,video,age\n1,a,v,-1\n", "line 2: age is -1"),
+        ("clip_id,subject_id\n1,a\n", r"(?i)m\.csv.*missing[^;.]*\bvideo\b"),
+        ("clip_id;subject_id;video\n1;a;v\n", r"m\.csv.*clip_id;subject_id;video"),
+        ("clip_id,subject_id,video,colour\n1,a,v,red\n", r"m\.csv.*\bcolour\b"),
+        ("clip_id,subject_id,video,start_s\n1,a,v,soon\n", r"m\.csv\D*\b2\b.*'soon'"),
+        ("clip_id,subject_id,video,part\n1,a,v,trian\n", r"m\.csv\D*\b2\b.*\bpart\b.*'trian'"),
+        ("clip_id,subject_id,video,start_s,end_s\n1,a,v,5,4\n", r"m\.csv\D*\b2\b.*\bend_s\D*4\.0.*\bstart_s\D*5\.0"),
+        ("clip_id,subject_id,video\n1,,v\n", r"m\.csv\D*\b2\b.*\bsubject_id\b.*''"),
+        ("clip_id,subject_id,video,sex\n1,a,v,w\n", r"m\.csv\D*\b2\b.*\bsex\b.*'w'"),
+        ("clip_id,subject_id,video,age\n1,a,v,40\n2,b,v,999\n", r"m\.csv\D*\b3\b.*\bage\b.*\b999\b.*\b120\b"),
+        ("clip_id,subject_id,video,age\n1,a,v,-1\n", r"m\.csv\D*\b2\b.*\bage\b.*-1\b"),
     ],
 )
-def test_a_bad_manifest_is_an_error_with_its_line(tmp_path, content, message):
+def test_a_bad_manifest_is_an_error_with_its_line(tmp_path, content, pattern):
     path = tmp_path / "m.csv"
     path.write_text(content)
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=pattern):
         read_manifest(path, tmp_path, "set")
 
 
@@ -95,18 +96,18 @@ def test_sex_is_read_in_the_usual_words(tmp_path):
 @pytest.mark.parametrize("other", ["p01", "P01 ", "P 01".replace(" ", "") + "\u00a0", "P01\t"])
 def test_one_person_under_two_spellings_is_an_error(other):
     clips = (Clip("a", "P01", "a.mp4"), Clip("b", other, "b.mp4"))
-    with pytest.raises(PainseqError, match=r"differ in capitals, blanks or the encoding of a letter alone"):
+    with pytest.raises(PainseqError, match=rf"mine.*'P01'.*{re.escape(repr(other))}"):
         Manifest("mine", Path(), clips)
 
 
 def test_a_letter_has_one_encoding():
     clips = (Clip("a", "Jos\u00e9", "a.mp4"), Clip("b", "Jose\u0301", "b.mp4"))
-    with pytest.raises(PainseqError, match="encoding of a letter"):
+    with pytest.raises(PainseqError, match=r"mine.*'Jos\w+.?'.*'Jos\w+.?'"):
         Manifest("mine", Path(), clips)
 
 
 @pytest.mark.parametrize("video", ["/home/klinik/meyer.mp4", "../../secret.mp4", "C:\\a.mp4", "a\\b.mp4"])
 def test_a_table_names_no_place_outside_the_root(tmp_path, video):
     (tmp_path / "clips.csv").write_text(f"clip_id,subject_id,video\na,s,{video}\n")
-    with pytest.raises(PainseqError, match=r"line 2: the video is .*below the data set's root"):
+    with pytest.raises(PainseqError, match=rf"clips\.csv\D*\b2\b.*{re.escape(repr(video))}"):
         read_manifest(tmp_path / "clips.csv", tmp_path, "mine")

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from painseq.errors import PainseqError
@@ -17,7 +19,7 @@ def test_an_argument_that_is_not_kept_is_an_error_that_says_how_to_mend_it():
         def __init__(self, in_shape: tuple[int, ...], num_classes: int, width: int = 3) -> None:
             super().__init__(in_shape, num_classes)
 
-    with pytest.raises(PainseqError, match=r"does not keep its argument 'width' as self\.width"):
+    with pytest.raises(PainseqError, match=r"Careless.*'width'"):
         spec_of(Careless((8,), 3))
 
 
@@ -28,7 +30,7 @@ def test_another_package_needs_trust(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     spec = {"class_path": "their_heads.Mine", "init_args": {"in_shape": [4], "num_classes": 2}}
-    with pytest.raises(PainseqError, match=r"trust=\['their_heads'\]"):
+    with pytest.raises(PainseqError, match=r"their_heads\.Mine.*trust.*'their_heads'"):
         build(spec, Head)
     assert not (tmp_path / "ran").exists(), "refusing must come before importing"
     assert type(build(spec, Head, trust=["their_heads"])).__name__ == "Mine"
@@ -50,6 +52,7 @@ def test_nothing_but_the_expected_class_is_built(class_path):
 
 def test_differences_are_named_by_their_key():
     a, b = {"x": 1, "deep": {"fps": 30, "size": 224}}, {"x": 1, "deep": {"fps": 25, "size": 224}}
-    assert difference(a, b) == ["deep.fps: 30, not 25"]
+    (line,) = difference(a, b)
+    assert re.fullmatch(r"deep\.fps\W+30\D+25", line)
     assert digest(a) != digest(b)
     assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})

@@ -83,7 +83,7 @@ def test_holds_the_packages_their_yaml_and_types_and_no_tests(wheel):
 def test_the_command_starts_from_the_wheel(run, installed):
     code = "import painseq, painseq.data_modules as m, painseq.configs as c; print(painseq, m, c, sep='\\n')"
     assert run("-c", code).count(str(installed)) == 3
-    assert "usage: painseq demo" in run(str(installed / "bin" / "painseq"), "demo", "--help")
+    assert "painseq demo" in run(str(installed / "bin" / "painseq"), "demo", "--help")
 
 
 def test_a_page_is_written_from_the_wheel(run, tmp_path):

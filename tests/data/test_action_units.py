@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_each_frame_takes_the_nearest_row_and_none_further_than_half_a_frame(
     units = ActionUnits(whole.table, whole.times_s[kept], whole.intensity[kept], whole.presence[kept], 1 / fps)
     moments = start_s + np.arange(20) / sample_fps
     if moments[0] > units.times_s[-1] + 1 / fps:
-        with pytest.raises(PainseqError, match="not the table of this video"):
+        with pytest.raises(PainseqError, match=r"a\.csv"):
             units.at(moments)
         return
     stream = units.at(moments).stream()
@@ -134,7 +135,7 @@ def test_of_two_rows_equally_near_the_earlier_is_taken_as_the_videos_frame_is():
 def test_a_real_table(assets):
     path = assets / "au" / "OpenFace_Test.csv"
     # Its time stamps run at a millisecond a frame.
-    with pytest.raises(PainseqError, match=r"no video's: frames 1 to 100 stand at 0 s to 0\.099 s.*ffmpeg"):
+    with pytest.raises(PainseqError, match=r"OpenFace_Test\.csv.*\b100\b.*\b0\.099\b"):
         read_action_units(path)
     units = read_action_units(path, fps=30.0)
     with path.open() as file:
@@ -162,23 +163,23 @@ def test_frames_without_success_or_numbers_are_not_seen(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "pattern"),
     [
-        (lambda text: text.replace(" AU45_c", " AU46_c"), r"no column 'AU45_c' \(1 missing\)"),
-        (lambda text: text.replace("2, 0.040", "1, 0.000"), "frame numbers do not increase .1, then 1.*several faces"),
-        (lambda text: text.replace("0.040", "0.000"), "time stamps are no video's"),
-        (lambda text: text.replace("2.50", "7.00"), r"a value of AU\*_r lies outside 0 to 5: 0 to 7"),
-        (lambda text: text.replace("2.50", "much"), "line 2: could not convert"),
-        (lambda text: text.partition("\n")[0] + "\n", "has no rows"),
+        (lambda text: text.replace(" AU45_c", " AU46_c"), r"a\.csv.*'AU45_c'"),
+        (lambda text: text.replace("2, 0.040", "1, 0.000"), r"a\.csv.*\b1\D+1\b"),
+        (lambda text: text.replace("0.040", "0.000"), r"a\.csv.*\b0\.12\b"),
+        (lambda text: text.replace("2.50", "7.00"), r"a\.csv.*AU\*_r.*\b5\b.*\b7\b"),
+        (lambda text: text.replace("2.50", "much"), r"a\.csv\D*\b2\b.*much"),
+        (lambda text: text.partition("\n")[0] + "\n", r"a\.csv"),
     ],
 )
-def test_tables_that_cannot_be(tmp_path, change, message):
+def test_tables_that_cannot_be(tmp_path, change, pattern):
     path = tmp_path / "a.csv"
     write_table(path, {"AU04_r": np.full(4, 2.5)}, 25.0)
     path.write_text(change(path.read_text()))
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=pattern):
         read_action_units(path).at(np.zeros(1))
-    with pytest.raises(PainseqError, match="No OpenFace table at"):
+    with pytest.raises(PainseqError, match=r"none\.csv"):
         read_action_units(tmp_path / "none.csv")
 
 
@@ -192,11 +193,11 @@ def test_tables_lie_beside_the_videos_or_in_a_folder_of_their_own(tmp_path):
         write_table(tmp_path / folder / "x" / "b.csv", units, 1000.0)
         tables = OpenFaceTables(Manifest("own", tmp_path, clips), tmp_path / folder if folder else None)
         tables.check(clips[:2])
-        with pytest.raises(PainseqError, match=r"1 of 3 videos have no OpenFace table, such as .*c\.csv"):
+        with pytest.raises(PainseqError, match=r"\b1\b.*\b3\b.*c\.csv"):
             tables.check(clips)
         assert (tables.of("a", torch.tensor([0.0, 0.5]))[:, 0] * 5).tolist() == [2, 3]
         assert (tables.of("b", torch.tensor([0.0, 0.5]))[:, 0] * 5).tolist() == [0, 1]
-    with pytest.raises(PainseqError, match=r"frames lie at 6\.000 s to 7\.000 s\. It is not the table"):
+    with pytest.raises(PainseqError, match=r"a\.csv.*\b6\.0*\D.*\b7\.0*\D"):
         tables.of("a", torch.tensor([5.0, 6.0]))
 
 
@@ -294,19 +295,16 @@ def test_single_frames_and_baselines_have_theirs(electrical, store, tables):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "pattern"),
     [
-        ({"streams": ("cnn",)}, r"action_units names a folder .*but streams is \['cnn'\]"),
-        (
-            {"action_units": None},
-            r"\d+ of \d+ videos have no OpenFace table, .*Train.*\.csv.*FeatureExtraction",
-        ),
-        ({"streams": ("action_units",), "store": None, "view": "pixels"}, "none is given. Run `painseq extract`"),
+        ({"streams": ("cnn",)}, r"action_units.*streams.*\['cnn'\]"),
+        ({"action_units": None}, r"\b9\b.*\b9\b.*Train.*\.csv"),
+        ({"streams": ("action_units",), "store": None, "view": "pixels"}, r"streams.*\['action_units'\].*\bstore\b"),
     ],
 )
-def test_what_is_missing_or_too_much_is_told(electrical, store, tables, options, message):
+def test_what_is_missing_or_too_much_is_told(electrical, store, tables, options, pattern):
     given = {"split": INNER, "store": store, "streams": STREAMS, "action_units": tables, **options}
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=pattern):
         AI4Pain(electrical, DataOptions(**given)).setup("fit")
 
 
@@ -317,7 +315,7 @@ def test_a_fitted_model_reads_a_video_and_its_table_as_it_read_the_store(fitted,
     stored = predict_part(model, data, "test")
     clip = next(clip for clip in data.clips("test") if clip.video.endswith("S06_1.mp4"))
     expected = stored.probabilities[stored.clip_ids.index(clip.clip_id)].tolist()
-    with pytest.raises(PainseqError, match=r"needs OpenFace's table of .*clip\.mp4: there is none at .*clip\.csv"):
+    with pytest.raises(PainseqError, match=r"clip\.mp4.*clip\.csv"):
         model.predict(video, clip.start_s, clip.end_s)
     source = tables / "Test" / "S06" / "S06_1.csv"
     named = model.predict(video, clip.start_s, clip.end_s, action_units=source)
@@ -329,20 +327,22 @@ def test_a_fitted_model_reads_a_video_and_its_table_as_it_read_the_store(fitted,
     assert beside.probabilities == named.probabilities
     other = model.predict(video, clip.start_s, clip.end_s, action_units=tables / "Test" / "S07" / "S07_2.csv")
     assert other.probabilities != named.probabilities
-    with pytest.raises(PainseqError, match="fitted with streams"):
+    with pytest.raises(PainseqError, match=r"streams.*\bcnn\b.*\baction_units\b"):
         predict_part(model, AI4Pain(electrical, DataOptions(split=INNER, store=store)), "test")
 
 
 def test_the_command_predicts_and_explains_with_a_table(fitted, lstm, tables, video, tmp_path, capsys):
     source = str(tables / "Test" / "S06" / "S06_1.csv")
     args = ["predict", str(video), "--checkpoint", str(fitted), "--json", "--end-s", "5"]
-    assert main(args) == 1 and "needs OpenFace's table" in capsys.readouterr().err
+    assert main(args) == 1
+    error = capsys.readouterr().err
+    assert "clip.csv" in error and "--action-units" in error
     assert main([*args, "--action-units", source]) == 0
     assert json.loads(capsys.readouterr().out)[0]["frames"] == 15
     assert main(["predict", str(video), *args[1:], "--action-units", source]) == 1
-    assert "names the table of one video, and 2 are given" in capsys.readouterr().err
+    assert re.search(r"--action-units.*\b2\b", capsys.readouterr().err)
     assert main(["predict", str(video), "--checkpoint", str(lstm), "--action-units", source]) == 1
-    assert "fitted without action units (its streams: cnn)" in capsys.readouterr().err
+    assert re.search(r"streams.*\bcnn\b", capsys.readouterr().err)
     video.with_suffix(".csv").write_bytes(Path(source).read_bytes())
     assert main(["explain", str(video), "--checkpoint", str(fitted), "--out", str(tmp_path / "x.png")]) == 0
 
@@ -351,5 +351,5 @@ def test_a_model_of_other_columns_is_refused(fitted, tmp_path):
     content = torch.load(fitted, weights_only=True)
     content["painseq"]["action_units"] = [*COLUMNS[1:], COLUMNS[0]]
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(PainseqError, match="fitted with other columns of action units"):
+    with pytest.raises(PainseqError, match=f"{COLUMNS[-1]}.*{COLUMNS[0]}"):
         ps.load(tmp_path / "other.ckpt")

@@ -228,7 +228,7 @@ def test_strengths_do_not_change_what_else_is_drawn():
     ],
 )
 def test_senseless_strengths_are_refused(changes: dict[str, object]):
-    with pytest.raises(PainseqError, match=f"Augment: {next(iter(changes))} is"):
+    with pytest.raises(PainseqError, match=next(iter(changes))):
         only(**changes)
 
 

@@ -1,6 +1,7 @@
 """Scars of a data set on disk, and what is said of them."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,9 +67,17 @@ def videos(root: Path) -> dict[tuple[int, str], Path]:
     }
 
 
-def told(found: DataCheck, topic: str) -> dict[str, tuple[str, ...]]:
-    """text -> items of the findings on a topic; the text begins with the severity."""
-    return {f"{one.severity}: {one.text}": one.items for one in found.findings if one.topic == topic}
+Told = tuple[str, str, tuple[str, ...]]
+
+
+def told(found: DataCheck, topic: str) -> list[Told]:
+    """(severity, text, items) of each finding on a topic."""
+    return [(one.severity, one.text, one.items) for one in found.findings if one.topic == topic]
+
+
+def values(text: str) -> set[str]:
+    """The names and numbers of a text, amid its other words."""
+    return set(re.findall(r"[\w./%-]*\w%?", text))
 
 
 @pytest.fixture
@@ -98,11 +107,11 @@ def test_a_whole_data_set_has_nothing_to_mend_and_its_figures_are_compared(biovi
         assert row.duration_s is not None and row.duration_s.median == pytest.approx(5.5)
     rows = {row.what: (row.found, row.published, row.same) for row in found.comparisons}
     assert rows["subjects"] == ("5", "87", False) and rows["videos"] == ("25", "8,700", False)
-    assert rows["PA4 clips a subject"] == ("1", "20", False)
-    assert rows["frame rate"] == ("4 fps", "25 fps", False) and rows["clip length"] == ("5.5 s", "5.5 s", True)
+    assert [row for what, row in rows.items() if "PA4" in what] == [("1", "20", False)]
+    assert {("4 fps", "25 fps", False), ("5.5 s", "5.5 s", True)} <= {*rows.values()}
     assert {one.topic for one in found.findings} == {"published"}
-    (items,) = told(found, "published").values()
-    assert "subjects: 5, published: 87" in items
+    ((severity, _, items),) = told(found, "published")
+    assert severity == "warning" and {"subjects", "5", "87"} <= values(items[0])
 
 
 def test_a_data_set_as_published_has_no_finding(biovid, monkeypatch):
@@ -117,9 +126,9 @@ def test_a_data_set_as_published_has_no_finding(biovid, monkeypatch):
 def test_hidden_labels_and_parts_of_ai4pain(ai4pain):
     found = check_data(AI4Pain(ai4pain))
     assert found.errors == 0
-    rows = {row.what: (row.found, row.published) for row in found.comparisons}
-    assert rows["subjects in train"] == ("4", "41") and rows["subjects in test"] == ("2", "12")
-    assert rows["High_Pain clips a subject"] == ("1", "12")
+    rows = [({*row.what.split()}, row.found, row.published) for row in found.comparisons]
+    for named, *figures in (("train", "4", "41"), ("test", "2", "12"), ("High_Pain", "1", "12")):
+        assert [row for what, *row in rows if named in what] == [figures]
     labels = {row.label: (row.class_name, row.clips) for row in found.labels}
     assert labels == {
         "No_Pain": ("no_pain", 9),
@@ -127,8 +136,8 @@ def test_hidden_labels_and_parts_of_ai4pain(ai4pain):
         "High_Pain": ("high_pain", 5),
         None: (None, 6),
     }
-    (text,) = told(found, "classes")
-    assert text.startswith("warning: 9 clips of no_pain, 5 of low_pain: train with --model.class_weights inverse_freq")
+    ((severity, text, _),) = told(found, "classes")
+    assert severity == "warning" and {"9", "no_pain", "5", "low_pain", "inverse_frequency"} <= values(text)
 
 
 def test_unreadable_files_are_errors_with_their_reason(biovid):
@@ -136,21 +145,18 @@ def test_unreadable_files_are_errors_with_their_reason(biovid):
     cut.write_bytes(cut.read_bytes()[:-200])
     empty.write_bytes(b"")
     found = check_data(five(biovid))
-    (items,) = [items for text, items in told(found, "files").items() if text == "error: videos that cannot be read"]
-    assert items[0].startswith(f"{cut.relative_to(biovid)}: cannot be read as a video by pyav: ")
-    assert items[0].endswith(" Is the file complete? Copy or convert it again.")
-    assert items[1].startswith(f"{empty.relative_to(biovid)}: cannot be read as a video by pyav: the file is empty.")
+    ((severity, _, (first, second)),) = told(found, "files")
+    assert severity == "error"
+    assert {str(cut.relative_to(biovid)), "pyav"} <= values(first)
+    assert {str(empty.relative_to(biovid)), "empty"} <= values(second)
     assert found.errors == 1
     assert str(biovid) not in json.dumps(found.to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
     ("number", "label", "expected"),
-    [
-        (1, "PA1", "error: the same video for several subjects, so one of them may be learned and scored"),
-        (0, "PA4", "error: the same video under several labels"),
-        (0, "PA1", "warning: the same video several times"),
-    ],
+    [(1, "PA1", "error"), (0, "PA4", "error"), (0, "PA1", "warning")],
+    ids=["another subject", "another label", "the same subject and label"],
 )
 def test_copies_of_a_video(biovid, number, label, expected):
     source, place = videos(biovid)[0, "PA1"], videos(biovid)[number, label]
@@ -158,16 +164,12 @@ def test_copies_of_a_video(biovid, number, label, expected):
     shutil.copy(source, copy)
     shutil.copy(source.with_suffix(".faces.safetensors"), copy.with_suffix(".faces.safetensors"))
     found = check_data(five(biovid))
-    files = told(found, "files")
-    assert list(files) == [expected]
-    ((item,),) = files.values()
+    ((severity, _, (item,)),) = told(found, "files")
+    assert severity == expected
     names = {str(path.relative_to(biovid)) for path in (source, copy)}
-    assert set(item.partition(" (")[0].split(" = ")) == names
-    if number == 1:
-        subjects = sorted(path.name for path in (biovid / "PartA" / "video").iterdir())
-        assert item.endswith(f"(subjects {subjects[0]}, {subjects[1]})")
-    if label == "PA4":
-        assert item.endswith("(labels PA1 and PA4)")
+    subjects = sorted(path.name for path in (biovid / "PartA" / "video").iterdir())
+    shared = names | ({*subjects[:2]} if number == 1 else set()) | ({"PA1", "PA4"} if label == "PA4" else set())
+    assert values(item) & (names | {*subjects, "PA1", "PA4"}) == shared
 
 
 def test_a_video_in_two_parts(ai4pain):
@@ -175,20 +177,18 @@ def test_a_video_in_two_parts(ai4pain):
     copy = ai4pain / "Validation" / "S01" / "S01_Low_Pain_1.mp4"
     copy.parent.mkdir()
     shutil.copy(source, copy)
-    files = told(check_data(AI4Pain(ai4pain)), "files")
-    assert files == {
-        "error: the same video in several parts, so it may be learned and scored": (
-            "Train/S01/S01_Low_Pain_1.mp4 = Validation/S01/S01_Low_Pain_1.mp4 (parts train, validation)",
-        )
-    }
+    ((severity, _, (item,)),) = told(check_data(AI4Pain(ai4pain)), "files")
+    assert severity == "error"
+    names = {"Train/S01/S01_Low_Pain_1.mp4", "Validation/S01/S01_Low_Pain_1.mp4"}
+    assert names | {"train", "validation"} <= values(item)
 
 
 def test_a_label_that_the_data_set_has_not(biovid):
     path = videos(biovid)[0, "PA4"]
     path.rename(path.with_name(path.name.replace("PA4", "PA7")))
     found = check_data(five(biovid))
-    (text,) = told(found, "labels")
-    assert text.startswith("error: biovid: unknown label 'PA7'. Found: BL1 (5 clips)") and found.errors == 1
+    ((severity, text, _),) = told(found, "labels")
+    assert severity == "error" and re.search(r"biovid.*'PA7'.*BL1\D*5\b", text) and found.errors == 1
     assert found.labels[-1].label == "PA7" and found.labels[-1].class_name is None
 
 
@@ -196,30 +196,33 @@ def test_every_label_as_a_class_of_its_own_is_checked_too(biovid):
     path = videos(biovid)[0, "PA4"]
     path.rename(path.with_name(path.name.replace("PA4", "PA7")))
     found = check_data(BioVid(biovid, DataOptions(labels="native")))
-    (text,) = told(found, "labels")
-    assert text.startswith("error: biovid: unknown label 'PA7'. Found: BL1 (5 clips)") and found.videos == 25
+    ((severity, text, _),) = told(found, "labels")
+    assert severity == "error" and re.search(r"biovid.*'PA7'.*BL1\D*5\b", text) and found.videos == 25
     assert {row.label: row.class_name for row in found.labels}["PA7"] is None
-    assert "warning: subjects without clips of every class" in told(found, "classes")
+    ((severity, _, (lacking,)),) = [one for one in told(found, "classes") if one[2]]
+    assert severity == "warning" and {path.parent.name, "PA4"} <= values(lacking)
 
 
 def test_labels_that_are_words_have_no_order_of_their_own(tmp_path, blink):
-    def labels_and_classes(*labels: str, classes: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    def labels_and_classes(*labels: str, classes: tuple[str, ...] = ()) -> tuple[list[Told], list[Told]]:
         clips = [Clip(f"clip{n}", f"S{n}", f"{n}.mp4", label) for n, label in enumerate(labels)]
         data = own(tmp_path, clips, DataOptions(labels="native"))
         data.classes = classes
         found = check_data(data)
-        return told(found, "labels") | told(found, "classes")
+        return told(found, "labels"), told(found, "classes")
 
     for number in range(3):
         blink(tmp_path / f"{number}.mp4", 8, 4, grey=20 * number)
-    first, _ = labels_and_classes("no", "high", "low")
-    assert first.startswith("warning: no order of pain is known, so the alphabet's stands for it, from no pain on: ")
-    assert first.endswith(": high, low, no. List the labels in --data.classes, in order of pain")
-    (only,) = labels_and_classes("0", "10", "2.5")
-    assert only == "warning: subjects without clips of every class"
-    assert "warning: no clip of class low" in labels_and_classes("no", "high", classes=("no", "low", "high"))
-    (first, *_) = labels_and_classes("low", "Low", "no")
-    assert first.startswith("error: own: labels 'Low' and 'low' differ in capitals, blanks or the encoding of a ")
+    ((severity, text, _),), _ = labels_and_classes("no", "high", "low")
+    assert severity == "warning" and re.search(r"\bhigh\W+low\W+no\b.*\bclasses\b", text)
+    (of_labels, ((severity, _, items),)) = labels_and_classes("0", "10", "2.5")
+    assert of_labels == [] and severity == "warning" and len(items) == 3
+    _, of_classes = labels_and_classes("no", "high", classes=("no", "low", "high"))
+    assert any(
+        severity == "warning" and "low" in values(text) and "high" not in text for severity, text, _ in of_classes
+    )
+    ((severity, text, _), *_), _ = labels_and_classes("low", "Low", "no")
+    assert severity == "error" and {"own", "Low", "low"} <= values(text)
 
 
 def test_labels_that_disagree_are_errors_even_where_the_clips_cannot_be_listed(tmp_path, blink):
@@ -228,9 +231,8 @@ def test_labels_that_disagree_are_errors_even_where_the_clips_cannot_be_listed(t
     blink(tmp_path / "b.mp4", 8, 4, grey=99)
     data.problems = (f"{tmp_path}/table.csv says yes of a, its name no.",)
     found = check_data(data)
-    assert told(found, "labels") == {
-        "error: labels that are missing or disagree": ("table.csv says yes of a, its name no.",)
-    }
+    ((severity, _, items),) = told(found, "labels")
+    assert severity == "error" and items == ("table.csv says yes of a, its name no.",)
     assert found.clips == 2 and found.errors == 1
     data = own(tmp_path, [])
     data.problems = (f"{tmp_path}/table.csv says yes of a, its name no.",)
@@ -240,10 +242,12 @@ def test_labels_that_disagree_are_errors_even_where_the_clips_cannot_be_listed(t
 
     data.read_manifest = refuse
     found = check_data(data)
-    assert "error: so nothing else was looked at: table.csv and the names disagree." in told(found, "labels")
+    refusals = [text for severity, text, items in told(found, "labels") if severity == "error" and not items]
+    assert len(refusals) == 1 and "table.csv and the names disagree." in refusals[0]
+    assert str(tmp_path) not in refusals[0]
     assert (found.clips, found.errors) == (0, 2)
     data.problems = ()
-    with pytest.raises(PainseqError, match="and the names disagree"):
+    with pytest.raises(PainseqError, match=r"table\.csv"):
         check_data(data)
 
 
@@ -256,12 +260,15 @@ def test_short_clips_and_other_frame_rates(tmp_path, blink):
     clips.append(Clip("cut", "S0", "0.mp4", "yes", start_s=1.0, end_s=6.0))
     clips.append(Clip("rounded", "S0", "0.mp4", "yes", start_s=1.0, end_s=5.1))
     found = check_data(own(tmp_path, clips))
-    assert told(found, "lengths") == {
-        "error: clips that begin after the end of their video": ("beyond: begins at 5.5 s of 5.00 s",),
-        "warning: clips whose video ends before they do": ("cut: 4.00 s of 5.00 s",),
-        "warning: clips shorter than half the median of their label": ("clip3: 2.00 s; median of no: 5.00 s",),
-        "warning: videos at another frame rate than the median, 8 fps": ("4.mp4: 4 fps",),
-    }
+    beyond, cut, short, rate = told(found, "lengths")
+    for (severity, _, items), expected in (
+        (beyond, ("error", {"beyond", "5.5", "5.00"})),
+        (cut, ("warning", {"cut", "4.00", "5.00"})),
+        (short, ("warning", {"clip3", "2.00", "no", "5.00"})),
+        (rate, ("warning", {"4.mp4", "4"})),
+    ):
+        assert len(items) == 1 and severity == expected[0] and expected[1] <= values(items[0])
+    assert "8" in values(rate[1])
 
 
 def test_classes_that_lack_clips(tmp_path, blink):
@@ -270,11 +277,12 @@ def test_classes_that_lack_clips(tmp_path, blink):
         blink(tmp_path / f"{number}.mp4", 8, 4, grey=20 * number)
         clips.append(Clip(f"clip{number}", subject, f"{number}.mp4", label))
     classes = told(check_data(own(tmp_path, clips)), "classes")
-    assert classes.pop("warning: subjects without clips of every class") == ("B: no high_pain",)
-    (text,) = classes
-    assert text.startswith("warning: 3 clips of no_pain, 1 of high_pain: ")
-    only = told(check_data(own(tmp_path, clips[:2])), "classes")
-    assert only == {"warning: no clip of class high_pain": ()}
+    (uneven,) = [(severity, text) for severity, text, items in classes if not items]
+    assert uneven[0] == "warning" and {"3", "no_pain", "1", "high_pain"} <= values(uneven[1])
+    ((severity, (lacking,)),) = [(severity, items) for severity, _, items in classes if items]
+    assert severity == "warning" and {"B", "high_pain"} <= values(lacking) and "no_pain" not in lacking
+    ((severity, text, items),) = told(check_data(own(tmp_path, clips[:2])), "classes")
+    assert severity == "warning" and items == () and {"high_pain"} == values(text) & {"high_pain", "no_pain"}
 
 
 def test_folders_of_images_are_read_and_deep_decodes_all_of_them(tmp_path):
@@ -290,13 +298,14 @@ def test_folders_of_images_are_read_and_deep_decodes_all_of_them(tmp_path):
     assert found.errors == 0 and found.labels[0].fps is not None and found.labels[0].fps.median == pytest.approx(10)
     for frame in range(5):
         shutil.copy(tmp_path / "seq1" / f"seq1_{frame}.png", tmp_path / "seq2" / f"seq2_{frame}.png")
-    (text,) = told(check_data(own(tmp_path, clips)), "files")
-    assert text.startswith("error: the same video for several subjects")
+    ((severity, _, (item,)),) = told(check_data(own(tmp_path, clips)), "files")
+    assert severity == "error" and {"S1", "S2"} <= values(item)
     (tmp_path / "seq0" / "seq0_2.png").write_bytes(b"no image")
     assert len(told(check_data(own(tmp_path, clips)), "files")) == 1
     deep = told(check_data(own(tmp_path, clips), deep=True), "files")
-    (item,) = deep["error: videos that cannot be read"]
-    assert item.startswith("seq0: seq0/seq0_2.png cannot be read as an image")
+    assert [severity for severity, _, items in deep if any("seq0/seq0_2.png" in values(item) for item in items)] == [
+        "error"
+    ]
 
 
 def test_faceless_shares_by_label_and_subject(tmp_path, blink):
@@ -310,27 +319,27 @@ def test_faceless_shares_by_label_and_subject(tmp_path, blink):
     rows[-1] = "clip5,,,,,,clip5 cannot be read as a video"
     tracks = tmp_path / "tracks"
     tracks.mkdir()
-    with pytest.raises(PainseqError, match=r"No faces\.csv at .*tracks\. Write the tracks first: painseq faces --out"):
+    with pytest.raises(PainseqError, match=r"faces\.csv.*tracks"):
         check_data(own(tmp_path, clips), tracks)
     (tracks / "faces-1.csv").write_text("\n".join([rows[0], *rows[4:]]) + "\n")
     (tracks / "faces.csv").write_text("\n".join([rows[0], *rows[1:3]]) + "\n")
     found = check_data(own(tmp_path, clips), tracks)
     assert {row.label: row.faceless_share for row in found.labels} == {"no": 0.5, "yes": 0.25}
     assert found.faceless_by_subject == {"A": 0.25, "B": 0.0, "C": 1.0}
-    assert told(found, "faces") == {
-        "warning: clips without a row in faces.csv; run `painseq faces` again": ("clip2",),
-        "warning: clips that could not be tracked": ("clip5: clip5 cannot be read as a video",),
-        "warning: clips without any face": ("clip4",),
-        "warning: labels under which faces are missing more often": ("no: 50.0%, all labels: 37.5%",),
-        "warning: subjects with more than 20% of frames without a face": ("A: 25.0%", "C: 100.0%"),
-    }
+    absent, failed, faceless, labels, subjects = told(found, "faces")
+    assert {severity for severity, *_ in told(found, "faces")} == {"warning"}
+    assert absent[2] == ("clip2",) and "faces.csv" in absent[1] and faceless[2] == ("clip4",)
+    assert len(failed[2]) == 1 and "clip5" in values(failed[2][0])
+    assert len(labels[2]) == 1 and {"no", "50.0%", "37.5%"} <= values(labels[2][0])
+    assert "20%" in values(subjects[1])
+    assert [values(item) for item in subjects[2]] == [{"A", "25.0%"}, {"C", "100.0%"}]
     (tracks / "faces.csv").write_text("clip_id,frames\nclip0,many\n")
-    with pytest.raises(PainseqError, match=r"faces\.csv is damaged .* Run `painseq faces` again"):
+    with pytest.raises(PainseqError, match=r"faces\.csv.*'many'"):
         check_data(own(tmp_path, clips), tracks)
 
 
 def test_what_cannot_be(biovid, tmp_path):
-    with pytest.raises(PainseqError, match="--workers is 0"):
+    with pytest.raises(PainseqError, match=r"workers\D*\b0\b"):
         check_data(five(biovid), workers=0)
-    with pytest.raises(PainseqError, match="No BioVid clips at"):
+    with pytest.raises(PainseqError, match=re.escape(str(tmp_path))):
         check_data(five(tmp_path))

@@ -77,28 +77,29 @@ def test_pixels_from_the_videos_equal_those_of_a_store(heat, heat_crops):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "values"),
     [
-        ({"store": "store", "view": "pixels"}, "holds features, but --data.options.view is pixels"),
-        ({"store": "heat_crops", "view": "features"}, "holds crops, but --data.options.view is features"),
-        ({"store": "store", "fps": 4.0}, "sampling.fps: 3.0, not 4.0"),
-        ({"store": "store", "face": FaceCrops(Sidecar(), size_px=32, margin=0.4)}, "margin: 0.2, not 0.4"),
-        ({"store": "store", "face": FaceCrops(FullFrame(), size_px=32)}, "Sidecar', not .*FullFrame'"),
-        ({}, "No feature store. Run `painseq extract` first"),
-        ({"view": "pixels"}, "Reading videos needs a face crop"),
-        ({"view": "pixels", "face": FACE, "frames": FrameWindow(0, 1)}, "reads them from a store of crops"),
-        ({"store": "store", "frames": FrameWindow(100, 101)}, "No clip has a frame with a face between 100 s and 101"),
+        ({"store": "store", "view": "pixels"}, ("store", "features", "view", "pixels")),
+        ({"store": "heat_crops", "view": "features"}, ("heat_crops", "crops", "view", "features")),
+        ({"store": "store", "fps": 4.0}, ("store", "sampling.fps", "3.0", "4.0")),
+        ({"store": "store", "face": FaceCrops(Sidecar(), size_px=32, margin=0.4)}, ("store", "margin", "0.2", "0.4")),
+        ({"store": "store", "face": FaceCrops(FullFrame(), size_px=32)}, ("store", "Sidecar", "FullFrame")),
+        ({}, ("store", "view", "pixels")),
+        ({"view": "pixels"}, ("face",)),
+        ({"view": "pixels", "face": FACE, "frames": FrameWindow(0, 1)}, ("frames", "store", "crops")),
+        ({"store": "store", "frames": FrameWindow(100, 101)}, ("frames", "100", "101")),
     ],
 )
-def test_contradictions_are_errors(electrical, store, heat_crops, options, message):
+def test_contradictions_are_errors(electrical, store, heat_crops, options, values):
     folders = {"store": store, "heat_crops": heat_crops}
     options = {**options, **({"store": folders[options["store"]]} if "store" in options else {})}
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError) as error:
         AI4Pain(electrical, DataOptions(split=INNER, **options)).setup("fit")
+    assert all(value in str(error.value) for value in values), error.value
 
 
 def test_a_clip_that_the_store_lacks_is_an_error_that_names_it(heat, store):
-    with pytest.raises(PainseqError, match=r"lacks \d+ of \d+ clips, such as '.*-(BL1|PA4)-\d+'.*painseq extract"):
+    with pytest.raises(PainseqError, match=r"\b6\b.*\b6\b.*-(BL1|PA4)-\d+"):
         BioVid(heat, DataOptions(labels="binary", store=store)).setup("fit")
 
 
@@ -188,13 +189,13 @@ def test_a_class_without_a_training_clip_is_an_error_with_the_counts(tmp_path):
     for clip in clips:
         write_npz(tmp_path / "npz", clip.clip_id, np.ones((2, 2), np.float32))
     data = Listed(tmp_path, DataOptions(labels="binary", store=tmp_path / "npz"), clips)
-    with pytest.raises(PainseqError, match=r"no clip of class high_pain: .*\"no_pain\": 3"):
+    with pytest.raises(PainseqError, match=r"\bhigh_pain\b.*\bno_pain\W+3\b"):
         data.setup("fit")
 
 
 def test_nothing_that_takes_part_is_an_error(tmp_path):
     clips = [Clip(subject, subject, "x.mp4", "Low_Pain") for subject in "abc"]
-    with pytest.raises(PainseqError, match="no clip for the label scheme 'binary'; its labels: Low_Pain"):
+    with pytest.raises(PainseqError, match=r"'binary'.*Low_Pain"):
         _ = Listed(tmp_path, DataOptions(labels="binary"), clips).manifest
 
 
@@ -269,9 +270,9 @@ def test_what_a_part_lacks_is_told_when_the_part_is_opened(electrical, tmp_path)
     )
     good = data.with_split(Split("s", ("a",), (), ()))
     assert [clip.clip_id for clip in data.everything().clips] == ["a_1"] and len(good.dataset("train")) == 1
-    with pytest.raises(PainseqError, match="1 of 1 subjects of train, such as b, have fewer than 1 clips"):
+    with pytest.raises(PainseqError, match=r"\btrain\b.*\bb\b.*\b1\b.*\bno_pain\b"):
         data.with_split(Split("s", ("b",), (), ())).dataset("train")
-    with pytest.raises(PainseqError, match="The store lacks 1 of 1 clips"):
+    with pytest.raises(PainseqError, match=r"\b1\b.*\b1\b.*'d_\d'"):
         data.with_split(Split("s", ("d",), (), ())).dataset("train")
 
 
@@ -279,7 +280,7 @@ def test_no_baseline_is_taken_of_labels_whose_order_nobody_told(tmp_path):
     listed = [Clip(f"{who}_{label}", who, "x.mp4", label=label) for who in "abc" for label in ("no", "high")]
     data = Listed(tmp_path, DataOptions(labels="native", baseline_clips=1), listed)
     data.name = "mine"
-    with pytest.raises(PainseqError, match="nobody has told which of the labels high, no is no pain"):
+    with pytest.raises(PainseqError, match=r"baseline_clips.*\bhigh\b\W+no\b"):
         data.clips("train")
     data = Listed(tmp_path, DataOptions(labels="native", baseline_clips=1), listed)
     data.name, data.classes = "mine", ("no", "high")
@@ -291,7 +292,7 @@ def test_crops_are_not_shared(electrical, heat, heat_crops):
     subjects = data.manifest.subjects
     copy = data.with_split(Split("s", subjects[:2], subjects[2:3], subjects[3:]))
     assert len(copy.dataset("train")) == 4 and copy.store is data.store
-    with pytest.raises(PainseqError, match="Crops are not held in memory"):
+    with pytest.raises(PainseqError, match="view"):
         data.everything()
 
 
@@ -349,7 +350,7 @@ def test_parts_that_share_nobody_are_a_split_as_any_other(electrical, store):
 def test_leaky_parts_do_not_overlap_and_say_what_they_are(electrical, store):
     data = AI4Pain(electrical, DataOptions(store=store))
     for parts in ({"train": [0, 1], "test": [1]}, {"train": [0, 0]}, {"train": [0, len(data.everything())]}):
-        with pytest.raises(PainseqError, match="each in one part"):
+        with pytest.raises(PainseqError, match=f"{len(data.everything()) - 1}"):
             data.with_items(data.everything(), parts, "by clip")
     with pytest.raises(ValueError, match="LEAKY"):
         LeakySplit("kfold", ("a",), (), ("a",), {})

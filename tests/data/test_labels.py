@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -26,22 +27,22 @@ def test_labels_that_a_scheme_leaves_out_leave_the_experiment():
 
 
 def test_an_unknown_label_is_an_error_that_lists_those_found():
-    with pytest.raises(PainseqError, match=r"unknown label 'PA9'. Found: BL1 \(2 clips\), PA9 \(1 clips\)"):
+    with pytest.raises(PainseqError, match=r"biovid.*'PA9'.*\bBL1\D*2\b.*\bPA9\D*1\b"):
         label_scheme("biovid", "five").apply(manifest("BL1", "BL1", "PA9"))
-    with pytest.raises(PainseqError, match=r"unknown label '17'. Found: 2 \(1 clips\), 17 \(1 clips\); known: 0\.\.16"):
+    with pytest.raises(PainseqError, match=r"unbc.*'17'.*\b2\D+1\b.*\b17\D+1\b.*0\.\.16"):
         label_scheme("unbc", "binary").apply(manifest("2", "17", name="unbc"))
 
 
 def test_unknown_schemes_and_data_sets_say_what_there_is():
-    with pytest.raises(PainseqError, match=r"it has: binary, three, five, BL1_PA1"):
+    with pytest.raises(PainseqError, match=r"biovid.*'four'.*binary\W+three\W+five\W+BL1_PA1"):
         label_scheme("biovid", "four")
-    with pytest.raises(PainseqError, match=r"biovid, ai4pain.*For data of your own .*labels: native"):
+    with pytest.raises(PainseqError, match=r"'atari'.*biovid\W+ai4pain.*\bnative\b"):
         label_scheme("atari", "five")
 
 
 def test_a_five_class_model_on_three_class_data_says_what_to_do():
     five, three = label_scheme("biovid", "five"), label_scheme("ai4pain", "three")
-    with pytest.raises(PainseqError, match=r"tells 5 classes apart .* the data has 3 .*Choose a label scheme"):
+    with pytest.raises(PainseqError, match=r"\b5\b.*extreme_pain.*\b3\b.*low_pain"):
         check_same_targets(five.class_names, None, three)
 
 
@@ -104,7 +105,7 @@ def test_ranges(entry, inside, outside):
 
 def test_a_range_has_no_native_label_for_a_submission():
     assert label_scheme("unbc", "binary").native("no_pain") == "0"
-    with pytest.raises(PainseqError, match=r"Class high_pain of unbc is the range >0\.\.16"):
+    with pytest.raises(PainseqError, match=r"\bhigh_pain\b.*\bunbc\b.*>0\.\.16"):
         label_scheme("unbc", "binary").native("high_pain")
 
 
@@ -123,34 +124,31 @@ def test_a_scheme_of_ones_own_takes_words_numbers_and_ranges():
 
 
 @pytest.mark.parametrize(
-    ("classes", "message"),
+    ("classes", "pattern"),
     [
-        ({False: ["BL1"], True: ["PA4"]}, "a class False: YAML takes yes, no, on, off"),
-        ({"pain": ["PA4"]}, r"labels has 1 classes \(pain\); give two or more"),
-        ({"rest": ["BL1"], "pain": []}, "gives class pain no label"),
-        ({"rest": ["BL1"], "pain": ["PA4", "BL1"]}, "lists 'BL1' more than once"),
-        (
-            {"rest": ["BL1"], "pain": ["PA9"]},
-            "class pain the label 'PA9', which biovid does not use; it uses: BL1, PA1",
-        ),
+        ({False: ["BL1"], True: ["PA4"]}, r"labels.*\bFalse\b"),
+        ({"pain": ["PA4"]}, r"labels.*\b1\b.*\bpain\b"),
+        ({"rest": ["BL1"], "pain": []}, r"labels.*\bpain\b"),
+        ({"rest": ["BL1"], "pain": ["PA4", "BL1"]}, r"labels.*'BL1'"),
+        ({"rest": ["BL1"], "pain": ["PA9"]}, r"labels.*\bpain\b.*'PA9'.*biovid.*BL1\W+PA1"),
     ],
 )
-def test_a_scheme_that_cannot_be_meant_is_an_error(classes, message):
-    with pytest.raises(PainseqError, match=message):
+def test_a_scheme_that_cannot_be_meant_is_an_error(classes, pattern):
+    with pytest.raises(PainseqError, match=pattern):
         own_scheme("biovid", classes)
 
 
 def test_a_label_that_two_ranges_claim_is_an_error():
     scheme = own_scheme("mine", {"low": ["0..3"], "high": ["3..10"]})
     assert len(scheme.apply(manifest("2", "4", name="mine"))) == 2
-    with pytest.raises(PainseqError, match="label '3' belongs to low and high"):
+    with pytest.raises(PainseqError, match=r"mine.*'3'.*\blow\b.*\bhigh\b"):
         scheme.apply(manifest("2", "3", name="mine"))
 
 
 def test_what_a_scheme_of_ones_own_leaves_out_is_told(caplog):
     scheme = own_scheme("mine", {"rest": ["calm"], "pain": ["ouch"]})
     assert len(scheme.apply(manifest("calm", "ouch", "hmm", name="mine"))) == 2
-    assert "mine: no class for hmm; found: calm (1 clips), hmm (1 clips), ouch (1 clips)" in caplog.text
+    assert re.search(r"mine.*\bhmm\b.*\bcalm\D*1\b.*\bhmm\D*1\b.*\bouch\D*1\b", caplog.text)
 
 
 def test_native_makes_every_label_found_a_class():
@@ -158,13 +156,13 @@ def test_native_makes_every_label_found_a_class():
     assert native_scheme(manifest("10", "2", "0", name="unbc")).class_names == ("0", "2", "10")
     assert native_scheme(manifest("mild", "awful", name="mine")).class_names == ("awful", "mild")
     assert native_scheme(manifest("mild", "awful", name="mine"), ["mild", "awful"]).class_names == ("mild", "awful")
-    with pytest.raises(PainseqError, match=r"unknown label 'worse'.*known: mild, awful"):
+    with pytest.raises(PainseqError, match=r"mine.*'worse'.*\bmild\W+awful\b"):
         native_scheme(given := manifest("mild", "worse", name="mine"), ["mild", "awful"]).apply(given)
 
 
 def test_an_order_that_nobody_told_is_the_alphabets_and_is_said(caplog):
     assert not native_scheme(manifest("no", "high", name="mine")).ordered
-    assert "mine: no order of pain is known, so the alphabet's stands for it, from no pain on: high, no." in caplog.text
+    assert re.search(r"mine.*\bhigh\W+no\b.*\bclasses\b", caplog.text)
     caplog.clear()
     assert native_scheme(manifest("no", "high", name="mine"), ["no", "high"]).ordered
     assert native_scheme(manifest("10", "2.5", "0", name="mine")).ordered and native_scheme(manifest("BL1")).ordered
@@ -174,7 +172,7 @@ def test_an_order_that_nobody_told_is_the_alphabets_and_is_said(caplog):
 @pytest.mark.parametrize("two", [("Low", "low"), ("low  pain", "low pain")])
 def test_two_spellings_of_a_label_are_no_two_classes(two):
     given = manifest(*two, name="mine")
-    with pytest.raises(PainseqError, match=r"mine: labels .* differ in capitals, blanks .* Write them in one way"):
+    with pytest.raises(PainseqError, match=rf"mine.*{two[0]!r}.*{two[1]!r}"):
         native_scheme(given).apply(given)
     assert len(own_scheme("mine", {"low": list(two), "no": ["no"]}).apply(given)) == 2
 
@@ -205,13 +203,13 @@ def test_the_classes_of_an_experiment_come_from_its_options():
     assert Listed(DataOptions(labels="native"), "ouch", "calm").scheme.class_names == ("calm", "ouch")
     ordered = Listed(DataOptions(labels="native"), "ouch", "calm", classes=("ouch", "calm"))
     assert ordered.scheme.class_names == ("ouch", "calm")
-    with pytest.raises(PainseqError, match="No label schemes for data set 'mine'"):
+    with pytest.raises(PainseqError, match=r"'mine'.*biovid"):
         _ = Listed(DataOptions(labels="three"), "ouch").manifest
 
 
 @pytest.mark.parametrize("entry", ["10..1", ">5..4"])
 def test_a_range_that_ends_before_it_begins_is_an_error(entry):
-    with pytest.raises(PainseqError, match="ends before it begins"):
+    with pytest.raises(PainseqError, match=rf"\bpain\b.*'{re.escape(entry)}'"):
         own_scheme("mine", {"no": ["0"], "pain": [entry]})
 
 
@@ -223,7 +221,8 @@ def test_numbers_are_the_same_however_they_are_written():
 def test_a_label_of_ones_own_scheme_that_no_clip_has_is_told(caplog):
     clips = tuple(Clip(f"c{n}", f"s{n}", "v.mp4", label=str(n)) for n in range(4))
     own_scheme("mintpain", {"no": ["0"], "pain": ["1..2", "4"]}).apply(Manifest("mintpain", Path(), clips))
-    assert "no class for 3" in caplog.text and "no clip has the label 4" in caplog.text
+    # The first number of each message is the label that it is about.
+    assert [re.findall(r"\d+", record.getMessage())[0] for record in caplog.records] == ["3", "4"]
 
 
 def test_a_scale_takes_labels_as_numbers():
@@ -237,21 +236,22 @@ def test_a_range_is_a_scale_for_data_of_ones_own():
     own = label_scheme("mine", "0..100")
     assert own.scale == Scale("value", 0, 100)
     assert len(own.apply(manifest("0", "62.5", "100", name="mine"))) == 3
-    with pytest.raises(PainseqError, match=r"mine: unknown label '101'.*known: 0..100"):
+    with pytest.raises(PainseqError, match=r"mine.*'101'.*0\.\.100"):
         own.apply(manifest("5", "101", name="mine"))
 
 
 @pytest.mark.parametrize("written", ["-1..5", "3..3", "5..3"])
 def test_a_scale_begins_at_zero_or_above_and_ends_higher(written):
-    with pytest.raises(PainseqError, match="must begin at 0 or above, and end higher"):
+    low, _, high = written.partition("..")
+    with pytest.raises(PainseqError, match=rf"(?<![-\d]){low}\b.*\b{high}\b"):
         label_scheme("mine", written)
 
 
 def test_classes_and_numbers_are_told_apart():
     three, pspi = label_scheme("unbc", "three"), label_scheme("unbc", "pspi")
-    with pytest.raises(PainseqError, match=r"says numbers on a scale \(pspi, 0 to 16\), and the data has classes"):
+    with pytest.raises(PainseqError, match=r"\bpspi\D*0\D*16\b.*\bno_pain\b.*\bhigh_pain\b"):
         check_same_targets((), pspi.scale, three)
-    with pytest.raises(PainseqError, match=r"says classes .*and the data has numbers"):
+    with pytest.raises(PainseqError, match=r"\bno_pain\b.*\bhigh_pain\b.*\bpspi\D*0\D*16\b"):
         check_same_targets(three.class_names, None, pspi)
-    with pytest.raises(PainseqError, match=r"pspi, 0 to 16.*vas, 0 to 10"):
+    with pytest.raises(PainseqError, match=r"\bpspi\D*0\D*16\b.*\bvas\D*0\D*10\b"):
         check_same_targets((), pspi.scale, label_scheme("unbc", "vas"))

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -134,28 +135,28 @@ def test_inner_folds_never_see_the_outer_test(manifest, options, folds, seed, ra
 
 def test_folds_need_enough_people():
     few = people("ab")
-    for options, message in (
-        (SplitOptions("subject_kfold"), "set: 2 subjects with a known label, too few for 5 folds"),
-        (SplitOptions("subject_kfold", folds=2), "1 subjects cannot be split into train and validation"),
-        (SplitOptions("subject_kfold", folds=1), "folds is 1; it must be 2 or more"),
-        (SplitOptions("subject_kfold", folds=2, fold=7), "Fold 7 does not exist: 2 folds are numbered 0 to 1"),
-        (SplitOptions("loso", fold=-1), "Fold -1 does not exist: 2 folds"),
-        (SplitOptions("subject_holdout", test_share=0.9), "2 subjects cannot be split into train and test, with a tes"),
-        (SplitOptions("subject_holdout", test_share=1.5), "The test share is 1.5"),
-        (SplitOptions("loso", seed=-1), "The split's seed is -1 and its repeat 0"),
+    for options, pattern in (
+        (SplitOptions("subject_kfold"), r"\bset\b.*\b2\b.*\b5\b"),
+        (SplitOptions("subject_kfold", folds=2), r"\b1\b.*\bvalidation\b.*\b0\.2\b"),
+        (SplitOptions("subject_kfold", folds=1), r"\bfolds\b\D*\b1\b"),
+        (SplitOptions("subject_kfold", folds=2, fold=7), r"(?i)\bfold\b\D*\b7\b.*\b2\b"),
+        (SplitOptions("loso", fold=-1), r"(?i)\bfold\b\D*-1\b.*\b2\b"),
+        (SplitOptions("subject_holdout", test_share=0.9), r"\b2\b.*\btest\b.*\b0\.9\b"),
+        (SplitOptions("subject_holdout", test_share=1.5), r"\btest\b.*\b1\.5\b"),
+        (SplitOptions("loso", seed=-1), r"\bseed\b\D*-1\b"),
     ):
-        with pytest.raises(PainseqError, match=message):
+        with pytest.raises(PainseqError, match=pattern):
             make_split(few, options)
         if options.protocol != "subject_holdout" and options.fold == 0:
-            with pytest.raises(PainseqError, match=message if "1 subjects" not in message else "cannot be split"):
+            with pytest.raises(PainseqError, match=pattern):
                 every_fold(few, options)
-    with pytest.raises(PainseqError, match="one subject with a known label, so nobody is left to train on"):
+    with pytest.raises(PainseqError, match=r"\bset\b"):
         make_split(people("a"), SplitOptions("loso"))
-    with pytest.raises(PainseqError, match="No clip of set has a label"):
+    with pytest.raises(PainseqError, match=r"\bset\b"):
         every_fold(manifest_of({"a": [None], "b": [None]}), SplitOptions("loso"))
-    with pytest.raises(PainseqError, match="'official' has no folds; subject_kfold and loso have"):
+    with pytest.raises(PainseqError, match=r"'official'.*\bsubject_kfold\b.*\bloso\b"):
         every_fold(few, SplitOptions("official"))
-    with pytest.raises(PainseqError, match="The training subjects of set: 2 subjects with a known label, too few"):
+    with pytest.raises(PainseqError, match=r"\bset\b.*\b2\b.*\b3\b"):
         inner_splits(Split("x", ("a", "b"), (), ()), few, 3, 0)
 
 
@@ -164,12 +165,12 @@ def test_leaving_one_subject_out_by_place_or_by_name():
     split = make_split(manifest, SplitOptions("loso", fold=1, validation_share=0.3))
     assert split.test == ("b",) and len(split.validation) == 1 and len(split.train) == 2
     assert make_split(manifest, SplitOptions("loso", fold_subject="b", validation_share=0.3)) == split
-    with pytest.raises(PainseqError, match=r"fold_subject is z, who is not among them. set has 4 subjects"):
+    with pytest.raises(PainseqError, match=r"\bfold_subject\b.*\bz\b.*\bset\b.*\b4\b.*\ba, b, c, d\b"):
         make_split(manifest, SplitOptions("loso", fold_subject="z"))
     hidden = manifest_of({"a": 1, "b": 1, "c": 1, "h": [None]})
-    with pytest.raises(PainseqError, match="is h, who has no clip with a known label"):
+    with pytest.raises(PainseqError, match=r"\bfold_subject\b.*\bh\b.*\bset\b.*\b3\b.*\ba, b, c\b"):
         make_split(hidden, SplitOptions("loso", fold_subject="h"))
-    with pytest.raises(PainseqError, match=r"fold is 2 and fold_subject a. Give one of them"):
+    with pytest.raises(PainseqError, match=r"\bfold\b\D*\b2\b.*\bfold_subject\b.*\ba\b"):
         make_split(hidden, SplitOptions("loso", fold=2, fold_subject="a"))
 
 
@@ -177,9 +178,8 @@ def test_those_without_a_known_label_are_in_no_fold_and_told(caplog):
     manifest = manifest_of({**dict.fromkeys("abcdef", 2), "hidden": [None, None, None]})
     with caplog.at_level(logging.WARNING, "painseq"):
         every_fold(manifest, SplitOptions("subject_kfold", folds=3))
-    assert [record.getMessage() for record in caplog.records] == [
-        "set: 1 subject (hidden) with 3 clips left out: in no part of the split subject_kfold."
-    ]
+    (record,) = caplog.records
+    assert re.search(r"\bset\b.*\b1\b.*\bhidden\b.*\b3\b.*\bsubject_kfold\b", record.getMessage())
 
 
 def test_repeats_and_seeds_shuffle_anew_and_are_fixed():
@@ -277,13 +277,13 @@ def test_official_parts_are_kept_and_the_inner_split_leaves_validation_alone(cap
     assert sorted([*inner.train, *inner.validation]) == ["a", "b", "c", "d"]
     assert len(inner.validation) == 1
     assert inner.test == ("f",)
-    with pytest.raises(PainseqError, match="set has no official training subjects"):
+    with pytest.raises(PainseqError, match=r"\bset\b"):
         make_split(people("ef", parts=parts), SplitOptions("official_inner"))
 
 
 def test_a_subject_in_two_official_parts_is_a_leak():
     clips = (Clip("1", "ann", "1.mp4", part="train"), Clip("2", "ann", "2.mp4", part="test"))
-    with pytest.raises(LeakError, match=r"1 subject \(ann\) on both sides of the split: train and test"):
+    with pytest.raises(LeakError, match=r"\b1\b.*\bann\b.*\btrain\b.*\btest\b"):
         make_split(Manifest("set", Path(), clips), SplitOptions("official"))
 
 
@@ -297,31 +297,28 @@ def test_named_subjects(caplog):
     options = SplitOptions("subject_lists", train=("c", "a"), validation=("b",), test=("d",))
     with caplog.at_level(logging.WARNING, "painseq"):
         assert make_split(manifest, options) == Split("subject_lists", ("a", "c"), ("b",), ("d",))
-    assert "set: 2 subjects (e, f) with 4 clips left out: in no part of the split subject_lists." in caplog.text
-    with pytest.raises(PainseqError, match=r"The split names 2 subjects \(x, y\) without a clip in set .* 6 subjects"):
+    assert re.search(r"\bset\b.*\b2\b.*\be, f\b.*\b4\b.*\bsubject_lists\b", caplog.text)
+    with pytest.raises(PainseqError, match=r"\b2\b.*\bx, y\b.*\bset\b.*\b6\b"):
         make_split(manifest, replace(options, train=("a", "x"), test=("y",)))
-    with pytest.raises(LeakError, match=r"1 subject \(a\) on both sides"):
+    with pytest.raises(LeakError, match=r"\b1\b.*\ba\b.*\btrain\b.*\btest\b"):
         make_split(manifest, replace(options, test=("a",)))
-    with pytest.raises(PainseqError, match="names no subject: give the lists train, validation and test"):
+    with pytest.raises(PainseqError, match=r"\btrain\b.*\bvalidation\b.*\btest\b"):
         make_split(manifest, SplitOptions("subject_lists"))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "pattern"),
     [
-        (
-            SplitOptions(file=Path("s.json")),
-            r"split.file is s.json, but .* 'subject_holdout' does not read it; file",
-        ),
-        (SplitOptions(fold=2), r"split.fold is 2, but .* does not read it; subject_kfold, loso would"),
-        (SplitOptions("subject_kfold", test=("a", "b")), "split.test is a, b, but .* subject_lists would"),
-        (SplitOptions("subject_kfold", fold_subject="a"), "split.fold_subject is a, but .* loso would"),
-        (SplitOptions("file"), "The protocol 'file' needs --data.options.split.file"),
-        (SplitOptions("hold"), "No split protocol 'hold'; there are: official, official_inner, subject_holdout"),
+        (SplitOptions(file=Path("s.json")), r"\bfile\b.*\bs\.json\b.*'subject_holdout'"),
+        (SplitOptions(fold=2), r"\bfold\b\D*\b2\b.*'subject_holdout'.*\bsubject_kfold, loso\b"),
+        (SplitOptions("subject_kfold", test=("a", "b")), r"\btest\b.*\ba, b\b.*'subject_kfold'.*\bsubject_lists\b"),
+        (SplitOptions("subject_kfold", fold_subject="a"), r"\bfold_subject\b.*\ba\b.*'subject_kfold'.*\bloso\b"),
+        (SplitOptions("file"), r"'file'.*\bfile\b"),
+        (SplitOptions("hold"), r"'hold'.*\bofficial, official_inner, subject_holdout\b"),
     ],
 )
-def test_an_option_that_would_be_passed_over_in_silence_is_an_error(options, message):
-    with pytest.raises(PainseqError, match=message):
+def test_an_option_that_would_be_passed_over_in_silence_is_an_error(options, pattern):
+    with pytest.raises(PainseqError, match=pattern):
         make_split(people("abcdef"), options)
 
 
@@ -352,47 +349,49 @@ def test_what_a_split_file_says_and_when_it_does_not_fit(tmp_path, caplog):
         "made_with": made_with,
         **split.to_dict(),
     }
-    with pytest.raises(PainseqError, match="exists already, and nothing is overwritten"):
-        write_split(path, split, manifest, made_with)
-    with pytest.raises(PainseqError, match="cannot be written"):
-        write_split(tmp_path / "nowhere" / "split.json", split, manifest, made_with)
+    written = path.read_bytes()
+    for place in (path, tmp_path / "nowhere" / "split.json"):
+        with pytest.raises(PainseqError, match=re.escape(str(place))):
+            write_split(place, split, manifest, made_with)
+    assert path.read_bytes() == written
     with caplog.at_level(logging.WARNING, "painseq"):
         assert read_split(path, manifest) == split
         assert not caplog.records
         assert make_split(people("abcdefg"), SplitOptions("file", file=path)) == split
-    assert "with the fingerprint" in caplog.text and "1 subject (g) with 2 clips left out" in caplog.text
-    with pytest.raises(PainseqError, match=r"split.json names 2 subjects \(e, f\) without a clip in set"):
+    assert content["fingerprint"] in caplog.text and people("abcdefg").fingerprint() in caplog.text
+    assert re.search(r"\bset\b.*\b1\b.*\bg\b.*\b2\b", caplog.text)
+    with pytest.raises(PainseqError, match=r"split\.json.*\b2\b.*\be, f\b.*\bset\b"):
         read_split(path, people("abcd"))
-    with pytest.raises(PainseqError, match="splits the data set 'set', but this is 'other'"):
+    with pytest.raises(PainseqError, match=r"split\.json.*'set'.*'other'"):
         read_split(path, people("abcdef", name="other"))
-    with pytest.raises(PainseqError, match="No split file at"):
+    with pytest.raises(PainseqError, match=r"none\.json"):
         read_split(tmp_path / "none.json", manifest)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "pattern"),
     [
-        ({"format": 2}, "is no split file of format 1; its format: 2"),
-        ({"data_set": 3}, "data_set is 3; it must be a text"),
-        ({"test": "abc"}, "test must be a list of names of subjects"),
-        ({"test": [1, 2]}, "test must be a list of names of subjects"),
-        ({"train": ["a"], "test": ["a"]}, r"1 subject \(a\) on both sides"),
-        ({"train": [], "validation": [], "test": []}, "names no subject"),
+        ({"format": 2}, r"split\.json.*\bformat\b.*\b2\b"),
+        ({"data_set": 3}, r"split\.json.*\bdata_set\b.*\b3\b"),
+        ({"test": "abc"}, r"split\.json.*\btest\b"),
+        ({"test": [1, 2]}, r"split\.json.*\btest\b"),
+        ({"train": ["a"], "test": ["a"]}, r"\b1\b.*\ba\b.*\btrain\b.*\btest\b"),
+        ({"train": [], "validation": [], "test": []}, r"split\.json.*\btrain\b.*\bvalidation\b.*\btest\b"),
     ],
 )
-def test_a_split_file_that_is_none(tmp_path, change, message):
+def test_a_split_file_that_is_none(tmp_path, change, pattern):
     path, manifest = tmp_path / "split.json", people("abcdef")
     write_split(path, make_split(manifest, SplitOptions()), manifest, {})
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=pattern):
         read_split(path, manifest)
     path.write_text("{half")
-    with pytest.raises(PainseqError, match="cannot be read as a split"):
+    with pytest.raises(PainseqError, match=r"split\.json"):
         read_split(path, manifest)
 
 
 def test_the_leak_check_names_who_is_on_both_sides():
-    with pytest.raises(LeakError, match=r"2 of those|2 subjects \(biovid/a, biovid/b\)"):
+    with pytest.raises(LeakError, match=r"\b2\b.*\bbiovid/a, biovid/b\b"):
         check_no_leak(qualified("biovid", "abc"), qualified("biovid", "abz"))
 
 

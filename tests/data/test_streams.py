@@ -1,5 +1,7 @@
 """Streams side by side, and mirrored."""
 
+import re
+
 import pytest
 import torch
 
@@ -38,12 +40,12 @@ def test_streams_stand_in_the_order_of_their_names(clip):
 
 @pytest.mark.parametrize("streams", [("action_units", "cnn"), ("cnn", "au"), ("action_units", "action_units")])
 def test_streams_that_cannot_be(streams):
-    with pytest.raises(PainseqError, match=r"streams is \["):
+    with pytest.raises(PainseqError, match=rf"streams.*{re.escape(str(list(streams)))}"):
         check_streams(streams)
 
 
 def test_action_units_without_a_table_are_an_error(clip):
-    with pytest.raises(PainseqError, match="no OpenFace table is given"):
+    with pytest.raises(PainseqError, match=r"\bOpenFace\b"):
         assemble(clip, ("cnn", "action_units"))
 
 

@@ -62,46 +62,54 @@ def test_a_prediction_tells_label_probabilities_frames_and_backends(head, video,
     hide_faces(video, every=5)
     model = painseq.load(request.getfixturevalue(head))
     assert model.class_names == NAMES and model.fps == 3.0
-    said = model.predict(str(video), 0.0, 8.0)
-    assert said.label in NAMES and tuple(said.probabilities) == NAMES
-    assert sum(said.probabilities.values()) == pytest.approx(1, abs=1e-6)
-    assert said.frames == 24
+    prediction = model.predict(str(video), 0.0, 8.0)
+    assert prediction.label in NAMES and tuple(prediction.probabilities) == NAMES
+    assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-6)
+    assert prediction.frames == 24
     # Gaps of one frame at 3 frames a second are 0.67 s long, longer than is bridged.
-    assert said.faceless_times_s.tolist() == pytest.approx([0, 5 / 3, 10 / 3, 5, 20 / 3], abs=1e-3)
-    assert not {*said.faceless_times_s.tolist()} & {*said.frame_times_s.tolist()}
-    assert said.frame_probabilities.shape == (19, 3)
-    np.testing.assert_allclose(said.frame_probabilities.sum(axis=1), 1, atol=1e-6)
+    assert prediction.faceless_times_s.tolist() == pytest.approx([0, 5 / 3, 10 / 3, 5, 20 / 3], abs=1e-3)
+    assert not {*prediction.faceless_times_s.tolist()} & {*prediction.frame_times_s.tolist()}
+    assert prediction.frame_probabilities.shape == (19, 3)
+    np.testing.assert_allclose(prediction.frame_probabilities.sum(axis=1), 1, atol=1e-6)
     if head == "lstm":
-        np.testing.assert_allclose(said.frame_probabilities[-1], list(said.probabilities.values()), atol=1e-6)
-        assert said.frame_meaning == "the clip up to this frame"
+        np.testing.assert_allclose(
+            prediction.frame_probabilities[-1], list(prediction.probabilities.values()), atol=1e-6
+        )
+        assert "clip" in prediction.frame_meaning
     else:
-        np.testing.assert_allclose(said.frame_probabilities.mean(axis=0), list(said.probabilities.values()), atol=1e-6)
-        assert said.frame_meaning == "this frame"
-    assert said.backends == {"video": said.backends["video"], "locator": "Sidecar", "device": "cpu"}
-    assert said.backends["video"] in ("decord", "pyav")
-    plain = said.to_dict()
-    assert plain["faceless_frames"] == 5 and plain["label"] == said.label
+        np.testing.assert_allclose(
+            prediction.frame_probabilities.mean(axis=0), list(prediction.probabilities.values()), atol=1e-6
+        )
+        assert "clip" not in prediction.frame_meaning and "frame" in prediction.frame_meaning
+    assert prediction.backends == {"video": prediction.backends["video"], "locator": "Sidecar", "device": "cpu"}
+    assert prediction.backends["video"] in ("decord", "pyav")
+    plain = prediction.to_dict()
+    assert plain["faceless_frames"] == 5 and plain["label"] == prediction.label
 
 
 def test_a_video_without_any_face_has_no_label(lstm, ann, video):
     hide_faces(video, every=1)
     for checkpoint in (lstm, ann):
-        said = painseq.load(checkpoint).predict(video)
-        assert said.label is None and dict(said.probabilities) == {}
-        assert said.frames == len(said.faceless_times_s) and len(said.frame_times_s) == 0
+        prediction = painseq.load(checkpoint).predict(video)
+        assert prediction.label is None and dict(prediction.probabilities) == {}
+        assert prediction.frames == len(prediction.faceless_times_s) and len(prediction.frame_times_s) == 0
 
 
 @pytest.mark.parametrize("frames", [1, 2])
 def test_a_video_of_one_frame(lstm, ann, tmp_path, frames):
     write_video(tmp_path / "short.mp4", [np.full((64, 64, 3), 90, np.uint8)] * frames, 3)
     for checkpoint in (lstm, ann):
-        said = painseq.load(checkpoint).predict(tmp_path / "short.mp4", locator=FullFrame())
-        assert said.label in NAMES and said.frames == frames and said.frame_probabilities.shape == (frames, 3)
-        assert said.backends["locator"] == "FullFrame"
+        prediction = painseq.load(checkpoint).predict(tmp_path / "short.mp4", locator=FullFrame())
+        assert (
+            prediction.label in NAMES
+            and prediction.frames == frames
+            and prediction.frame_probabilities.shape == (frames, 3)
+        )
+        assert prediction.backends["locator"] == "FullFrame"
 
 
 def test_a_span_outside_the_video_is_an_error(lstm, video):
-    with pytest.raises(PainseqError, match=r"clip\.mp4.*(no frame|end)"):
+    with pytest.raises(PainseqError, match=r"clip\.mp4.*\b100\b.*\b110\b"):
         painseq.load(lstm).predict(video, 100.0, 110.0)
 
 
@@ -144,10 +152,10 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(lstm, tmp_path):
     content = torch.load(lstm, weights_only=True)
     content["painseq"]["extra"] = Bomb(tmp_path / "ran")
     torch.save(content, tmp_path / "bad.ckpt")
-    with pytest.raises(PainseqError, match="cannot be read as a checkpoint without running code in it"):
+    with pytest.raises(PainseqError, match=r"bad\.ckpt"):
         painseq.load(tmp_path / "bad.ckpt")
     (tmp_path / "raw.ckpt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
-    with pytest.raises(PainseqError, match="is not a checkpoint"):
+    with pytest.raises(PainseqError, match=r"raw\.ckpt"):
         painseq.load(tmp_path / "raw.ckpt")
     assert not (tmp_path / "ran").exists()
 
@@ -167,7 +175,7 @@ def test_a_head_of_another_package_needs_trust(lstm, tmp_path, video, monkeypatc
     content = torch.load(lstm, weights_only=True)
     content["painseq"]["head"]["class_path"] = "theirpackage.Theirs"
     torch.save(content, tmp_path / "theirs.ckpt")
-    with pytest.raises(PainseqError, match=r"theirpackage\.Theirs, which is not part of painseq.*--trust theirpackage"):
+    with pytest.raises(PainseqError, match=r"theirpackage\.Theirs.*trust.*theirpackage"):
         painseq.load(tmp_path / "theirs.ckpt")
     assert not (tmp_path / "imported").exists()
     model = painseq.load(tmp_path / "theirs.ckpt", trust=["theirpackage"])
@@ -175,35 +183,42 @@ def test_a_head_of_another_package_needs_trust(lstm, tmp_path, video, monkeypatc
     sys.modules.pop("theirpackage")
 
 
+def rebuild_otherwise(content: dict) -> None:
+    """Without its weights the extractor is built from its seed, and here the seed is another."""
+    content["painseq"]["extractor"]["init_args"]["seed"] = 9
+    content.pop("extractor")
+
+
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "pattern"),
     [
-        (lambda content: content.pop("painseq"), "not a checkpoint of this painseq"),
-        (lambda content: content["painseq"].update(format=99), "not a checkpoint of this painseq"),
-        (lambda content: content["painseq"].pop("head"), "is damaged: it lacks head"),
-        (lambda content: content.pop("state_dict"), "is damaged: it lacks the weights"),
-        (lambda content: content["state_dict"].popitem(), "is damaged or of another version"),
-        (lambda content: content["painseq"]["head"].update(class_path="os.system"), "which is not part of painseq"),
-        (lambda content: content["painseq"]["head"].update(class_path="painseq.batch.Batch"), "is not a Head"),
-        (lambda content: content["extractor"].popitem(), "(?i)missing|lack"),
-        (lambda content: content.pop("extractor"), "weights are not those"),
+        (lambda content: content.pop("painseq"), r"damaged\.ckpt.*format.*\bNone\b"),
+        (lambda content: content["painseq"].update(format=99), r"damaged\.ckpt.*format.*\b99\b"),
+        (lambda content: content["painseq"].pop("head"), r"damaged\.ckpt.*\bhead\b"),
+        (lambda content: content.pop("state_dict"), r"damaged\.ckpt.*\bweights\b"),
+        (lambda content: content["state_dict"].popitem(), r'(?s)damaged\.ckpt.*"classify\.2\.bias"'),
+        (lambda content: content["painseq"]["head"].update(class_path="os.system"), r"os\.system.*trust.*\bos\b"),
+        (
+            lambda content: content["painseq"]["head"].update(class_path="painseq.batch.Batch"),
+            r"batch\.Batch.*\bHead\b",
+        ),
+        (lambda content: content["extractor"].popitem(), r"layer4\.0\.downsample\.2\.num_batches_tracked"),
+        (rebuild_otherwise, r"damaged\.ckpt.*extractor"),
     ],
 )
-def test_a_damaged_checkpoint_is_an_error_that_names_it(lstm, tmp_path, damage, message):
+def test_a_damaged_checkpoint_is_an_error_that_names_it(lstm, tmp_path, damage, pattern):
     content = torch.load(lstm, weights_only=True)
-    if message == "weights are not those":
-        content["painseq"]["extractor"]["init_args"]["seed"] = 9
     damage(content)
     torch.save(content, tmp_path / "damaged.ckpt")
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=pattern):
         painseq.load(tmp_path / "damaged.ckpt")
 
 
 def test_a_missing_or_cut_file_is_an_error(lstm, tmp_path):
-    with pytest.raises(PainseqError, match="No checkpoint at"):
+    with pytest.raises(PainseqError, match=r"none\.ckpt"):
         painseq.load(tmp_path / "none.ckpt")
     (tmp_path / "cut.ckpt").write_bytes(lstm.read_bytes()[:5000])
-    with pytest.raises(PainseqError, match="cut short"):
+    with pytest.raises(PainseqError, match=r"cut\.ckpt"):
         painseq.load(tmp_path / "cut.ckpt")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -45,14 +46,16 @@ def test_a_file_fills_the_head_and_the_log_says_so(tmp_path, weights, caplog):
     with caplog.at_level(logging.INFO, "painseq"):
         assert start_head(started, str(tmp_path / "w.pth")) == frozenset()
     assert same(started, weights)
-    assert caplog.messages == [f"Started from {tmp_path / 'w.pth'}: 2 of 2 tensors"]
+    (message,) = caplog.messages
+    assert re.search(rf"{re.escape(str(tmp_path / 'w.pth'))}.*\b2\D+2\b", message)
 
 
 def test_what_does_not_fit_stays_and_is_named(tmp_path, weights, caplog):
     torch.save({**weights, "layers.1.bias": torch.ones(3)}, tmp_path / "w.pth")
     with caplog.at_level(logging.INFO, "painseq"):
         start_head(head(), str(tmp_path / "w.pth"))
-    assert caplog.messages[0].endswith(": 1 of 2 tensors; left as they were: layers.1.bias")
+    (message,) = caplog.messages
+    assert re.search(r"w\.pth.*\b1\D+2\b.*\blayers\.1\.bias\b", message) and "layers.1.weight" not in message
 
 
 def test_a_file_tells_whom_it_was_fitted_on(tmp_path, weights):
@@ -64,25 +67,25 @@ def test_a_checkpoint_gives_its_head_and_whom_it_was_fitted_on(tmp_path, weights
     path, started = checkpoint(tmp_path / "best.ckpt", weights, ["biovid/7", "biovid/9"]), head()
     assert start_head(started, str(path)) == {"biovid/7", "biovid/9"}
     assert same(started, weights)
-    with pytest.raises(PainseqError, match=r"other.ckpt is damaged: its fitted_on"):
+    with pytest.raises(PainseqError, match=r"other\.ckpt.*\bfitted_on\b.*'biovid/7'"):
         start_head(head(), str(checkpoint(tmp_path / "other.ckpt", weights, "biovid/7")))
-    with pytest.raises(PainseqError, match="No checkpoint at"):
+    with pytest.raises(PainseqError, match=r"none\.ckpt"):
         start_head(head(), str(tmp_path / "none.ckpt"))
 
 
 def test_weights_of_which_none_fits_are_an_error_that_shows_both_sides(tmp_path):
     torch.save({f"conv{index}.weight": torch.ones(3) for index in range(5)}, tmp_path / "w.pth")
-    with pytest.raises(PainseqError) as caught:
+    with pytest.raises(PainseqError, match=r"w\.pth.*\bLinearFrames\b") as error:
         start_head(head(), str(tmp_path / "w.pth"))
-    assert "w.pth holds nothing that fits LinearFrames" in str(caught.value)
-    assert "conv0.weight (3,), conv1.weight (3,), conv2.weight (3,) and 2 more" in str(caught.value)
-    assert "the head has layers.1.weight (2, 4), layers.1.bias (2,)." in str(caught.value)
+    for value in ("conv0.weight (3,)", "conv2.weight (3,)", "layers.1.weight (2, 4)", "layers.1.bias (2,)"):
+        assert value in str(error.value)
+    assert "conv3" not in str(error.value) and re.search(r"conv2\.weight \(3,\)\D*\b2\b", str(error.value))
 
 
 def test_mistakes_in_a_file_are_its_readers(tmp_path):
-    with pytest.raises(PainseqError, match="No weights file at"):
+    with pytest.raises(PainseqError, match=r"none\.pth"):
         start_head(head(), str(tmp_path / "none.pth"))
-    with pytest.raises(PainseqError, match="add '#sha256='"):
+    with pytest.raises(PainseqError, match=r"'https://example\.org/w\.safetensors'.*#sha256="):
         start_head(head(), "https://example.org/w.safetensors")
 
 
@@ -107,9 +110,9 @@ def test_timm_without_a_network_or_the_model(monkeypatch):
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(PainseqError, match=r"vit_tiny_patch16_224 could not be had: no connection\. Without a network"):
+    with pytest.raises(PainseqError, match=r"vit_tiny_patch16_224.*no connection"):
         start_head(head(), "timm:vit_tiny_patch16_224")
-    with pytest.raises(PainseqError, match=r"no model 'vit_teeny'.*list_models"):
+    with pytest.raises(PainseqError, match=r"'vit_teeny'.*list_models"):
         start_head(head(), "timm:vit_teeny")
 
 
@@ -173,13 +176,13 @@ def test_the_hubs_older_format_without_running_code(tmp_path, hub, weights):
     stored.unlink()
     (tmp_path / "pytorch_model.bin").unlink()
     hub.put("pytorch_model.bin", content)
-    with pytest.raises(PainseqError, match="holds more than tensors"):
+    with pytest.raises(PainseqError, match=r"pytorch_model\.bin"):
         start_head(head(), "hub:some/one")
 
 
 def test_a_file_with_another_digest_than_the_hub_states_is_not_used(tmp_path, hub, weights):
     hub.put("model.safetensors", as_bytes(tmp_path, weights), blob="0" * 64)
-    with pytest.raises(PainseqError, match=r"does not have the sha256 that the hub states for it, 0{64}.*Delete"):
+    with pytest.raises(PainseqError, match=r"hub:some/one.*model\.safetensors.*\b0{64}\b"):
         start_head(head(), "hub:some/one")
 
 
@@ -195,18 +198,18 @@ def test_a_blob_that_is_itself_a_link_is_judged_by_its_own_name(tmp_path, hub, w
 def test_a_cache_without_digests_is_told(tmp_path, hub, weights, caplog):
     as_bytes(tmp_path, weights, "model.safetensors")
     start_head(head(), "hub:some/one")
-    assert "states no sha256 for model.safetensors" in caplog.text
+    assert [record.levelname for record in caplog.records if "model.safetensors" in record.getMessage()] == ["WARNING"]
 
 
 def test_the_hub_out_of_reach(hub, monkeypatch):
-    with pytest.raises(PainseqError, match=r"cannot find pytorch_model.bin.*Without a network.*HF_HUB_OFFLINE"):
+    with pytest.raises(PainseqError, match=r"some/one.*cannot find pytorch_model\.bin.*HF_HUB_OFFLINE"):
         start_head(head(), "hub:some/one")
 
     def broken(*args, **kwargs):
         raise TimeoutError("the read timed out")
 
     monkeypatch.setattr(painseq.model.start, "hf_hub_download", broken)
-    with pytest.raises(PainseqError, match=r"some/one on the hub could not be had.*the read timed out"):
+    with pytest.raises(PainseqError, match=r"some/one.*the read timed out"):
         start_head(head(), "hub:some/one")
 
 

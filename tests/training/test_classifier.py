@@ -1,6 +1,7 @@
 """Fitting: what is learned, what stays frozen, and who must not be scored."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,16 +70,16 @@ def test_resuming_goes_on_where_it_stopped(fit_lstm, tmp_path):
 
 
 def test_there_is_nothing_to_resume_in_a_new_folder(fit_lstm):
-    with pytest.raises(PainseqError, match=r"no last\.ckpt in"):
+    with pytest.raises(PainseqError, match=r"last\.ckpt.*run"):
         fit_lstm("run", "--resume", "true")
 
 
 def test_a_run_is_not_overwritten_but_a_failed_start_leaves_the_folder_free(fit_lstm, tmp_path):
-    with pytest.raises(PainseqError, match="no label scheme"):
+    with pytest.raises(PainseqError, match="'four'"):
         fit_lstm("run", "--data.options.labels", "four")
     fit_lstm("run")
     before = (tmp_path / "run" / "best.ckpt").read_bytes()
-    with pytest.raises(PainseqError, match="holds a run already"):
+    with pytest.raises(PainseqError, match=re.escape(str(tmp_path / "run"))):
         fit_lstm("run")
     assert (tmp_path / "run" / "best.ckpt").read_bytes() == before
 
@@ -97,7 +98,7 @@ def test_a_frozen_extractor_is_not_changed_by_fitting_on_pixels(heat, heat_crops
 def test_batch_norm_that_holds_activations_is_not_replaced(heat_crops, on_heat, tmp_path):
     network = ["--model.extractor.init_args.model", "mobilenetv3_small_050", "--trainer.sync_batchnorm", "true"]
     args = [*on_heat, *network, "--config", "configs/head/lstm.yaml", "--data.options.view", "pixels"]
-    with pytest.raises(PainseqError, match="timm keeps the activations"):
+    with pytest.raises(PainseqError, match="sync_batchnorm"):
         fit([*args, "--data.options.store", str(heat_crops), "--out", str(tmp_path / "run")])
 
 
@@ -142,10 +143,10 @@ def test_nobody_whom_the_head_has_seen_is_scored(lstm, electrical, store):
     model = painseq.load(lstm)
     data = AI4Pain(electrical, DataOptions(split=INNER, store=store))
     for part in ("train", "validation"):
-        with pytest.raises(LeakError, match=r"was fitted on .*ai4pain/S0"):
+        with pytest.raises(LeakError, match=r"\(ai4pain/S0"):
             predict_part(model, data, part)
     everyone = DataOptions(split=SplitOptions(protocol="subject_holdout", test_share=0.5), store=store)
-    with pytest.raises(LeakError, match="was fitted on"):
+    with pytest.raises(LeakError, match=r"\b3\b.*\(ai4pain/S0"):
         predict_part(model, AI4Pain(electrical, everyone), "test")
     assert len(predict_part(model, data, "test")) == 6
 
@@ -159,7 +160,7 @@ def test_nobody_whom_the_extractor_has_seen_is_scored(heat, heat_run, on_heat, t
     fill_store(data.manifest, FaceCrops(Sidecar(), size_px=32), extractor, 3.0, tmp_path / "store", "float32")
     assert {*FeatureStore(tmp_path / "store").trained_on} == {*extractor.trained_on}
     seen = DataOptions(labels="binary", split=holdout, store=tmp_path / "store")
-    with pytest.raises(LeakError, match="The extractor was fitted on"):
+    with pytest.raises(LeakError, match=r"extractor.*\b1\b.*\(biovid/"):
         PainClassifier(head=LSTM).bind(BioVid(heat, seen))
     unseen = DataOptions(labels="binary", split=SplitOptions(test_share=0.2), store=tmp_path / "store")
     classifier = PainClassifier(head=LSTM)
@@ -169,7 +170,7 @@ def test_nobody_whom_the_extractor_has_seen_is_scored(heat, heat_run, on_heat, t
     model = painseq.load(heat_run / "best.ckpt")
     model.record["fitted_on"] = ["ai4pain/S01"]
     model.record["extractor_trained_on"] = list(extractor.trained_on)
-    with pytest.raises(LeakError, match="was fitted on"):
+    with pytest.raises(LeakError, match=r"extractor.*\b1\b.*\(biovid/"):
         predict_part(model, BioVid(heat, seen), "test")
 
 
@@ -183,7 +184,7 @@ def test_five_classes_do_not_fit_three(heat, heat_crops, electrical, store, on_h
     five = ["--data.options.labels", "five", "--data.options.store", str(heat_crops)]
     out = fit([*args, *five, "--trainer.max_epochs", "1", "--out", str(tmp_path / "run")])
     model = painseq.load(out / "best.ckpt")
-    with pytest.raises(PainseqError, match=r"tells 5 classes apart .*the data has 3 .*--data\.options\.labels"):
+    with pytest.raises(PainseqError, match=r"\b5\b.*extreme_pain.*\b3\b.*low_pain"):
         predict_part(model, AI4Pain(electrical, DataOptions(split=INNER, store=store)), "test")
 
 
@@ -192,22 +193,23 @@ def test_a_store_of_another_extractor_is_refused_at_fit_and_at_evaluate(
 ):
     data = AI4Pain(electrical, DataOptions(split=INNER, store=store))
     other = TimmBackbone("test_resnet", input_size_px=32, seed=7)
-    with pytest.raises(PainseqError, match=r"extractor\.fingerprint: '.*', not '.*'"):
+    with pytest.raises(PainseqError, match=rf"extractor\.fingerprint.*, not '{other.fingerprint()}'"):
         PainClassifier(head=LSTM, extractor=other).bind(data)
     tested = data.manifest.only(data.split.clips(data.manifest, "test"))
     fill_store(tested, FaceCrops(Sidecar(), size_px=32), other, 3.0, tmp_path / "other", "float32")
     model = painseq.load(lstm)
-    with pytest.raises(PainseqError, match=r"extractor\.fingerprint: '.*', not '.*'"):
+    with pytest.raises(PainseqError, match=rf"extractor\.fingerprint: '{other.fingerprint()}'"):
         predict_part(model, AI4Pain(electrical, DataOptions(split=INNER, store=tmp_path / "other")), "test")
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"fps": 4.0}, "sampling.fps: 3.0, not 4.0"), ({"margin": 0.5}, "margin: 0.2, not 0.5")]
+    ("change", "pattern"),
+    [({"fps": 4.0}, r"sampling\.fps\D*3\.0\D+4\.0"), ({"margin": 0.5}, r"face\.margin\D*0\.2\D+0\.5")],
 )
-def test_videos_read_otherwise_than_in_training_are_refused(lstm, electrical, change, message):
+def test_videos_read_otherwise_than_in_training_are_refused(lstm, electrical, change, pattern):
     face = FaceCrops(Sidecar(), size_px=32, margin=change.get("margin", 0.2))
     options = DataOptions(split=INNER, view="pixels", face=face, fps=change.get("fps", 3.0))
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=pattern):
         predict_part(painseq.load(lstm), AI4Pain(electrical, options), "test")
 
 
@@ -224,9 +226,9 @@ def test_features_of_unknown_origin(electrical, store, lstm, tmp_path):
     classifier = PainClassifier(head=FrameANN)
     classifier.bind(data)
     assert classifier.record["extractor"] is None and classifier.record["in_shape"] == [5]
-    with pytest.raises(PainseqError, match=r"does not tell which extractor made it"):
+    with pytest.raises(PainseqError, match=re.escape(str(tmp_path))):
         PainClassifier(head=FrameANN, extractor=TimmBackbone("test_resnet", input_size_px=32)).bind(data)
-    with pytest.raises(PainseqError, match=r"takes frames of shape \[96\]; these features have \[5\]"):
+    with pytest.raises(PainseqError, match=r"\[96\].*\[5\]"):
         predict_part(painseq.load(lstm), data, "test")
 
 
@@ -256,17 +258,17 @@ def test_the_loss_takes_real_frames_with_known_labels_alone(head, electrical, st
 
 def test_a_classifier_says_what_it_lacks(electrical, store, heat, heat_crops):
     data = AI4Pain(electrical, DataOptions(split=INNER, store=store))
-    with pytest.raises(PainseqError, match=r"No head to fit.*configs/head/lstm\.yaml"):
+    with pytest.raises(PainseqError, match=r"\bhead\b"):
         PainClassifier().bind(data)
     pixels = BioVid(heat, DataOptions(labels="binary", view="pixels", store=heat_crops))
-    with pytest.raises(PainseqError, match="Pixels need an extractor"):
+    with pytest.raises(PainseqError, match=r"\bextractor\b"):
         PainClassifier(head=LSTM).bind(pixels)
 
 
 def test_a_run_is_resumed_as_it_was_begun_or_not_at_all(fit_lstm, tmp_path):
     fit_lstm("run", "--data.options.split.validation_share", "0.3")
     before = (tmp_path / "run" / "config.yaml").read_text()
-    with pytest.raises(PainseqError, match="was fitted with another data"):
+    with pytest.raises(PainseqError, match=r"\bdata\b"):
         fit_lstm("run", "--resume", "true", "--data.options.split.validation_share", "0.5")
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
@@ -298,10 +300,10 @@ def test_whom_an_extractor_has_seen_is_known_through_store_and_export(heat, heat
         (through, ["--model.extractor.init_args.weights", str(bare)]),
         (to, ["--model.extractor", "null"]),
     ):
-        with pytest.raises(LeakError, match="The extractor was fitted on"):
+        with pytest.raises(LeakError, match=r"extractor.*\b2\b.*\(biovid/"):
             fit([*on_heat, *head, *more, "--data.options.store", str(features), "--out", str(tmp_path / "run")])
 
 
 def test_an_extractor_cannot_be_trained_on_the_features_of_a_store(fit_lstm):
-    with pytest.raises(PainseqError, match="Features of a store are fixed"):
+    with pytest.raises(PainseqError, match="trainable"):
         fit_lstm("run", "--model.extractor.init_args.trainable", "[layer4]")

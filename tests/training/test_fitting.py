@@ -105,12 +105,12 @@ def test_a_fold_that_is_there_is_read_and_not_fitted_again(data, folds, tmp_path
     monkeypatch.setattr("painseq.training.fitting.train", lambda *_: pytest.fail("fitted again"))
     again = fit_fold(make, fold, tmp_path, OPTIONS)
     assert torch.equal(weights(first), weights(again)) and first.record == again.record
-    with pytest.raises(PainseqError, match=r"holds a fold fitted with .*'seed': 0.*'seed': 7"):
+    with pytest.raises(PainseqError, match=r"\bseed\W+0\b.*\bseed\W+7\b"):
         fit_fold(make, fold, tmp_path, replace(OPTIONS, seed=7))
-    with pytest.raises(PainseqError, match="fitted with another data, fitted_on"):
+    with pytest.raises(PainseqError, match=r"\bdata\b.*\bfitted_on\b"):
         fit_fold(make, data.with_split(folds[1]), tmp_path, OPTIONS)
     ann = partial(PainClassifier, head=lambda in_shape, outputs: FrameANN(in_shape, outputs))
-    with pytest.raises(PainseqError, match="fitted with another head"):
+    with pytest.raises(PainseqError, match=r"\bhead\b"):
         fit_fold(ann, fold, tmp_path, OPTIONS)
 
 
@@ -139,7 +139,7 @@ def test_a_fixed_number_of_epochs_needs_no_validation(data, folds, tmp_path):
     assert (run["best_epoch"], run["epochs"], run["settings"]["epochs"]) == (2, 2, 2)
     assert model.fitted_on == {f"ai4pain/{subject}" for subject in everybody.train}
     assert torch.equal(weights(model), weights(painseq.load(tmp_path / "fixed" / "last.ckpt")))
-    with pytest.raises(PainseqError, match="No validation subjects to stop early on"):
+    with pytest.raises(PainseqError, match="validation"):
         fit_fold(make, data.with_split(everybody), tmp_path / "early", OPTIONS)
 
 
@@ -147,15 +147,16 @@ def test_a_fold_says_nothing_on_the_console(data, folds, tmp_path, capfd, caplog
     fold = data.with_split(folds[0])
     capfd.readouterr(), caplog.clear(), recwarn.clear()
     fit_fold(make, fold, tmp_path, OPTIONS)
-    said = capfd.readouterr()
-    assert (said.out, said.err) == ("", "") and not caplog.messages
+    result = capfd.readouterr()
+    assert (result.out, result.err) == ("", "") and not caplog.messages
     assert [str(warning.message) for warning in recwarn if "pytorch_lightning" in warning.filename] == []
 
 
 def test_an_extractor_that_saw_the_test_subject_is_refused(data, folds, tmp_path):
     fold = data.with_split(folds[0])
-    fold.store.trained_on = (f"ai4pain/{folds[0].test[0]}",)
-    with pytest.raises(LeakError, match="The extractor was fitted on 1 subject"):
+    seen = f"ai4pain/{folds[0].test[0]}"
+    fold.store.trained_on = (seen,)
+    with pytest.raises(LeakError, match=rf"extractor.*\b1\b.*\({seen}\)"):
         fit_fold(make, fold, tmp_path, OPTIONS)
 
 
@@ -180,5 +181,5 @@ def test_single_frames_are_fitted_on_from_the_shared_features(data, folds, tmp_p
     data.options = replace(data.options, frames=FrameWindow(0, 3))
     frames = partial(PainClassifier, head=lambda in_shape, outputs: LinearFrames(in_shape, outputs))
     model = fit_fold(frames, data.with_split(folds[0]), tmp_path, OPTIONS)
-    said = predict_part(model, data.with_split(folds[0]), "test")
-    assert set(said.frames.tolist()) == {1} and all("@" in clip_id for clip_id in said.clip_ids)
+    predictions = predict_part(model, data.with_split(folds[0]), "test")
+    assert set(predictions.frames.tolist()) == {1} and all("@" in clip_id for clip_id in predictions.clip_ids)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -124,16 +125,16 @@ def test_the_configuration_of_a_run_serves_another(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "message"),
+    ("option", "pattern"),
     [
-        ("--trainer.precision=bf16-true", "choose one of 32-true, bf16-mixed, 16-mixed"),
-        ("--trainer.val_check_interval=2", "at the end of an epoch only"),
-        ("--model.extractor_lr=0.1", "no block of the extractor is trained"),
-        ("--data.options.balance=true", "weights would do it twice"),
+        ("--trainer.precision=bf16-true", r"\bprecision\b.*\bbf16-true\b.*\b32-true, bf16-mixed, 16-mixed\b"),
+        ("--trainer.val_check_interval=2", r"\bval_check_interval\b"),
+        ("--model.extractor_lr=0.1", r"\bextractor_lr\b.*\btrainable\b"),
+        ("--data.options.balance=true", r"\bbalance\b.*\bclass_weights\b"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_before_the_run_begins(run, tmp_path, option, message):
-    with pytest.raises(PainseqError, match=message):
+def test_a_setting_that_cannot_be_is_refused_before_the_run_begins(run, tmp_path, option, pattern):
+    with pytest.raises(PainseqError, match=pattern):
         run("run", option)
     assert not any((tmp_path / "run").iterdir())
 
@@ -150,7 +151,9 @@ def test_two_processes_fit_and_score_as_one_does(on_electrical, store, tmp_path)
         ddp = ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"] if processes > 1 else []
         command = [sys.executable, "-m", "painseq", "fit", *args, *ddp, "--out", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-        assert done.returncode == 0 and done.stderr.count("epoch 1 of at most 3") == 1, done.stderr
+        assert done.returncode == 0, done.stderr
+        # The line of an epoch is written once for all processes.
+        assert len(re.findall(r"(?i)\bepoch 1\b[^:\n]*\b3\b.*train_loss", done.stderr)) == 1, done.stderr
         histories.append(read_history(out))
         states.append(weights(out / "last.ckpt"))
         assert json.loads((out / "run.json").read_text())["processes"] == processes
@@ -255,7 +258,7 @@ def test_refitting_takes_the_validation_subjects_in_for_a_fixed_number_of_epochs
     assert len(predict_part(model, data, "test")) == 6
     with pytest.raises(LeakError):
         predict_part(model, data, "validation")
-    with pytest.raises(PainseqError, match="--refit is 0"):
+    with pytest.raises(PainseqError, match=r"\brefit\b\D*\b0\b"):
         run("none", "--refit", "0")
 
 
@@ -288,7 +291,8 @@ def test_a_shuffled_control_is_told_from_a_model(run, on_electrical, store, tmp_
     assert read_checkpoint(out / "best.ckpt").record["data"]["shuffled_labels"] == 0
     scored = ["--part", "validation", "--data.options.split.protocol", "official", "--data.options.store", str(store)]
     evaluate([*on_electrical, *scored, "--checkpoint", str(out / "best.ckpt"), "--out", str(tmp_path / "scores")])
-    assert list(json.loads((tmp_path / "scores" / "metrics.json").read_text())["models"]) == ["LSTM, SHUFFLED LABELS"]
+    (name,) = json.loads((tmp_path / "scores" / "metrics.json").read_text())["models"]
+    assert "LSTM" in name and "SHUFFLED" in name
 
 
 def test_features_relative_to_each_subjects_own_without_pain(electrical, store):
@@ -307,26 +311,26 @@ def test_features_relative_to_each_subjects_own_without_pain(electrical, store):
         present = sample.present
         torch.testing.assert_close(sample.features[present], expected[present], atol=1e-5, rtol=1e-4)
         assert not sample.features[~present].any()
-    with pytest.raises(PainseqError, match=r"such as S0\d, have fewer than 1 clips known to be no_pain"):
+    with pytest.raises(PainseqError, match=r"\bS0\d\b.*\b1\b.*\bno_pain\b.*\bbaseline_clips\b"):
         data.dataset("test")
-    with pytest.raises(PainseqError, match="needs a feature store"):
+    with pytest.raises(PainseqError, match="baseline_clips"):
         DataOptions(view="pixels", baseline_clips=1)
 
 
 def test_a_model_of_relative_features_wants_a_baseline(run, electrical, store, video):
     out = run("relative", "--data.options.baseline_clips", "1", "--data.options.split.validation_share", "0.3")
     model = painseq.load(out / "best.ckpt")
-    with pytest.raises(PainseqError, match="needs a video of this person without pain"):
+    with pytest.raises(PainseqError, match=r"\bbaseline\b"):
         model.predict(video)
-    told = model.predict(video, baseline=video)
+    prediction = model.predict(video, baseline=video)
     x = model.read(video)
     relative = (x.features - x.features[x.present].mean(dim=0))[None]
     with torch.inference_mode():
         expected = model(relative, x.present[None]).softmax(-1)[0].tolist()
-    assert [*told.probabilities.values()] == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(PainseqError, match="fitted with baseline_clips 1, the data to be scored have 0"):
+    assert [*prediction.probabilities.values()] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(PainseqError, match=r"\bbaseline_clips\b\D*\b1\D+0\b"):
         predict_part(model, AI4Pain(electrical, DataOptions(split=INNER, store=store)), "test")
-    with pytest.raises(PainseqError, match="Leave the baseline out"):
+    with pytest.raises(PainseqError, match=r"\bbaseline\b"):
         painseq.load(run("plain") / "best.ckpt").predict(video, baseline=video)
 
 
@@ -341,14 +345,15 @@ def test_checkpoints_are_averaged_by_their_probabilities(run, head, electrical, 
     single = [[*painseq.load(path).predict(video).probabilities.values()] for path in paths]
     assert [*averaged.predict(video).probabilities.values()] == pytest.approx(np.mean(single, axis=0), abs=1e-5)
     assert averaged.fitted_on == painseq.load(paths[0]).fitted_on
-    assert model_name(averaged).endswith(", mean of 3")
+    name, single_name = model_name(averaged), model_name(painseq.load(paths[0]))
+    assert single_name in name and re.search(r"\b3\b", name.replace(single_name, ""))
 
 
 def test_models_of_other_pipelines_are_not_averaged(lstm, ann, run):
-    with pytest.raises(PainseqError, match=r"cannot be averaged[^$]*level: 'video', not 'frame'"):
+    with pytest.raises(PainseqError, match=r"\blevel\W+'video'.*'frame'"):
         AveragedModel([painseq.load(lstm), painseq.load(ann)])
     corn = run("corn", "--model.loss", "corn") / "best.ckpt"
-    with pytest.raises(PainseqError, match="loss: 'cross_entropy', not 'corn'"):
+    with pytest.raises(PainseqError, match=r"\bloss\W+'cross_entropy'.*'corn'"):
         AveragedModel([painseq.load(lstm), painseq.load(corn)])
 
 
@@ -366,7 +371,7 @@ def test_a_stated_mix_of_classes_shifts_the_probabilities(lstm, electrical, stor
     averaged = AveragedModel([model, model]).with_prior(mix)
     np.testing.assert_allclose(predict_part(averaged, data, "test").probabilities, after, atol=1e-6)
     for wrong in ({"no_pain": 1.0}, {**mix, "low_pain": 0.0}):
-        with pytest.raises(PainseqError, match="needs a positive share for each of no_pain, low_pain, high_pain"):
+        with pytest.raises(PainseqError, match=rf"{re.escape(str(wrong))}.*no_pain, low_pain, high_pain"):
             model.with_prior(wrong)
 
 
@@ -387,7 +392,7 @@ def test_a_head_starts_from_another_models_weights(lstm, run, electrical, store)
     # Whom the other model has seen, this one has seen.
     other = SplitOptions(protocol="subject_holdout", test_share=0.5)
     classifier = PainClassifier(head=LSTM, start_from=[str(lstm)])
-    with pytest.raises(LeakError, match="A model that the head starts from"):
+    with pytest.raises(LeakError, match=r"\(ai4pain/S0\d"):
         classifier.bind(AI4Pain(electrical, DataOptions(split=other, store=store)))
 
 
@@ -404,10 +409,10 @@ def test_no_temperature_is_fitted_on_whom_the_model_that_it_started_from_was_fit
         records.append(classifier.record)
     started, fresh = (PainModel(record, first.head, first.extractor, first.face) for record in records)
     assert len(predict_validation(fresh, data)) > 0
-    with pytest.raises(LeakError, match="The model was trained on 3 of the validation subjects, such as ai4pain/"):
+    with pytest.raises(LeakError, match=r"\b3\b.*\bvalidation\b.*\bai4pain/S0\d\b"):
         predict_validation(started, data)
     del started.record["validation_seen_by_start"]
-    with pytest.raises(LeakError, match="The model was trained on 3 of the validation subjects"):
+    with pytest.raises(LeakError, match=r"\b3\b.*\bvalidation\b.*\bai4pain/S0\d\b"):
         predict_validation(started, data)
 
 
@@ -426,10 +431,13 @@ def test_two_streams_are_fitted_one_by_one_and_then_together(run, caplog):
     ]
     still = ["--model.optimizer.init_args.lr=0", "--trainer.max_epochs=1"]
     sources = f"--model.start_from=[{alone[0]},{alone[1]}]"
+    caplog.clear()
     with caplog.at_level("INFO", logger="painseq"):
         fused = weights(run("fused", sources, *still, head="two_stream") / "last.ckpt")
-    told = [message for message in caplog.messages if message.startswith("Started from")]
-    assert len(told) == 2 and told[0].endswith("left as they were: landmark, fusion_norm, fusion")
+    from_cnn, from_landmarks = [message for message in caplog.messages if "best.ckpt" in message][:2]
+    for message, path, others in ((from_cnn, alone[0], "landmark"), (from_landmarks, alone[1], "cnn")):
+        left = message.replace(str(path), "")
+        assert str(path) in message and all(re.search(rf"\b{n}\b", left) for n in (others, "fusion_norm", "fusion"))
     for path, prefix in zip(alone, ("head.cnn.", "head.landmark."), strict=True):
         taken = {key: value for key, value in weights(path).items() if key.startswith(prefix) and "weight" in key}
         assert taken and all(torch.equal(fused[key], value) for key, value in taken.items())
@@ -439,27 +447,27 @@ def test_clips_longer_than_the_head_takes_are_refused_before_training(electrical
     class Short(LSTM):
         max_frames = 8
 
-    with pytest.raises(PainseqError, match="Short takes clips of at most 8 frames, and the longest of train has 30"):
+    with pytest.raises(PainseqError, match=r"\bShort\b.*\b8\b.*\btrain\b.*\b30\b"):
         PainClassifier(head=Short).bind(AI4Pain(electrical, DataOptions(split=INNER, store=store)))
 
 
 @pytest.mark.parametrize(
-    ("streams", "options", "message"),
+    ("streams", "options", "pattern"),
     [
-        (("cnn",), {}, r"TwoStream takes the streams cnn, landmarks, and the data give cnn\. Set"),
-        (("cnn", "landmarks"), {"only": "cnn"}, "takes the streams cnn, and the data give cnn, landmarks"),
-        (("cnn", "landmarks"), {"landmarks": 30}, "expects 30 landmarks; the store has 68"),
+        (("cnn",), {}, r"\bTwoStream\b.*\bcnn, landmarks\b[^.]*\bcnn\b[^,]"),
+        (("cnn", "landmarks"), {"only": "cnn"}, r"\bTwoStream\b[^.]*\bcnn\b[^.]*\bcnn, landmarks\b"),
+        (("cnn", "landmarks"), {"landmarks": 30}, r"\bTwoStream\b.*\b30\b.*\b68\b"),
     ],
 )
-def test_a_head_of_streams_is_given_just_those(streams, options, message, electrical, store):
+def test_a_head_of_streams_is_given_just_those(streams, options, pattern, electrical, store):
     data = AI4Pain(electrical, DataOptions(split=INNER, store=store, streams=streams))
     build = partial(heads.TwoStream, **{"landmarks": 20, **options})
-    with pytest.raises(PainseqError, match=message):
+    with pytest.raises(PainseqError, match=pattern):
         PainClassifier(head=build).bind(data)
 
 
 def test_augmentation_and_cached_features_contradict_each_other():
-    with pytest.raises(PainseqError, match="Cached features cannot be augmented"):
+    with pytest.raises(PainseqError, match=r"\baugment\b"):
         DataOptions(augment=Augment())
 
 
@@ -497,7 +505,7 @@ def test_landmarks_beside_the_features_and_alone(electrical, store):
     assert points.mean(dim=1).abs().max() < 1e-5
     assert points.square().sum(-1).mean(1).sqrt().tolist() == pytest.approx([1.0] * len(points), abs=1e-4)
     for wrong in (("landmarks", "cnn"), (), ("cnn", "cnn"), ("cnn", "audio")):
-        with pytest.raises(PainseqError, match="streams is"):
+        with pytest.raises(PainseqError, match=rf"streams.*{re.escape(str(list(wrong)))}"):
             DataOptions(streams=wrong)
 
 
@@ -509,9 +517,9 @@ def test_a_model_of_landmarks_reads_videos_as_it_read_the_store(run, streams, el
     stored = predict_part(model, data, "test")
     clip = next(clip for clip in data.clips("test") if clip.video.endswith("S06_1.mp4"))
     row = stored.clip_ids.index(clip.clip_id)
-    told = model.predict(video, clip.start_s, clip.end_s)
-    assert [*told.probabilities.values()] == pytest.approx(stored.probabilities[row].tolist(), abs=1e-5)
-    with pytest.raises(PainseqError, match="fitted with streams"):
+    prediction = model.predict(video, clip.start_s, clip.end_s)
+    assert [*prediction.probabilities.values()] == pytest.approx(stored.probabilities[row].tolist(), abs=1e-5)
+    with pytest.raises(PainseqError, match=r"\bstreams\b.*\blandmarks\b.*\bcnn\b"):
         predict_part(model, AI4Pain(electrical, DataOptions(split=INNER, store=store)), "test")
 
 
@@ -570,7 +578,7 @@ def test_a_head_of_another_package_is_named_in_yaml_and_trusted_to_be_loaded(
     chosen = ["--model.head.class_path=somebodys_heads.LastFrame", "--model.head.init_args.width=7"]
     out = run("own", *chosen, head="linear_probe")
     scored = ["--part", "test", "--data.options.store", str(store), "--checkpoint", str(out / "best.ckpt")]
-    with pytest.raises(PainseqError, match="--trust somebodys_heads"):
+    with pytest.raises(PainseqError, match=r"\btrust\b.*\bsomebodys_heads\b"):
         evaluate([*on_electrical, *scored, "--out", str(tmp_path / "untrusted")])
     predictions, _ = evaluate([*on_electrical, *scored, "--trust", "somebodys_heads", "--out", str(tmp_path / "out")])
     assert len(predictions) == 6 and (predictions.label >= 0).all()
