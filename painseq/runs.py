@@ -11,11 +11,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from painseq import __version__
 from painseq.errors import PainseqError
+
+
+class OnProgress(Protocol):
+    """What long work calls as it goes on; the command line draws a bar with it."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Take note that `done` of `total` are done; `note` says more, such as a rate."""
+
+
+def no_progress(done: int, total: int, note: str = "") -> None:
+    """The default: show nothing."""
+
 
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "jsonargparse", "timm", "torchmetrics", "safetensors", "scikit-learn",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,30 +13,24 @@ from jsonargparse import ArgumentError
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-import painseq.data_modules
-import painseq.extractors
-import painseq.faces
-import painseq.heads  # noqa: F401
+from painseq.cli.arguments import AddArguments
 from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
-from painseq.files import shipped_configs
 from painseq.records import PARTS, Manifest
+from painseq.studies.experiment import Experiment, experiment_of, shipped_config, shortened
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions, quiet_lightning
-
-BESIDE_THE_POINT = re.compile(
-    r"\s*(Does not validate against any|Subtypes: |Errors:$|- Expected a <class 'NoneType'>|Given value type: |"
-    r"Given value: (\{|NestedArg))"
-)
-"""What jsonargparse says beside a mistake: the types that a key could have, and all that stands below the key."""
 
 
 class ExperimentCLI(LightningCLI):
     """Lightning's command line with a pain data set, a classifier, and early stopping."""
 
-    def __init__(self, command: str, args: Sequence[str]) -> None:
+    def __init__(
+        self, command: str, args: Sequence[str], description: str = "", add_arguments: AddArguments | None = None
+    ) -> None:
         self.command = command
+        self.add_own_arguments = add_arguments
         quiet_lightning()
         super().__init__(
             PainClassifier,
@@ -51,7 +44,7 @@ class ExperimentCLI(LightningCLI):
             args=with_shipped_configs(args),
             parser_kwargs={
                 "prog": f"painseq {command}",
-                "description": DESCRIPTIONS[command],
+                "description": description or DESCRIPTIONS[command],
                 "exit_on_error": False,
             },
         )
@@ -65,13 +58,22 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except (ArgumentError, UnicodeDecodeError) as error:
-            told = "\n".join(line for line in str(error).splitlines() if not BESIDE_THE_POINT.match(line))
-            raise PainseqError(f"{told}\n`painseq {self.command} --help` tells every option and key.") from error
+            raise PainseqError(
+                f"{shortened(error)}\n`painseq {self.command} --help` tells every option and key."
+            ) from error
+
+    @property
+    def experiment(self) -> Experiment:
+        """What was parsed, as plain values, without the command's own arguments."""
+        return experiment_of(self.parser, self.config)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Early stopping, and what the command asks for itself."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults({"early_stopping.monitor": "val_loss", "early_stopping.patience": 5})
+        if self.add_own_arguments is not None:
+            self.add_own_arguments(parser)
+            return
         dated = Path("runs") / f"{self.command}-{time.strftime('%Y%m%d-%H%M%S')}"
         if self.command == "fit":
             parser.add_argument("--out", type=Path, default=dated, help="Run folder to make; it must not exist yet.")
@@ -298,31 +300,13 @@ def with_shipped_configs(args: Sequence[str]) -> list[str]:
     for arg in args:
         flag, equals, value = arg.partition("=")
         if expects_file or (flag == "--config" and equals):
-            path = shipped(Path(value if equals and not expects_file else arg))
+            path = shipped_config(Path(value if equals and not expects_file else arg))
             found.append(f"--config={path}" if equals and not expects_file else str(path))
             expects_file = False
             continue
         expects_file = arg == "--config"
         found.append(arg)
     return found
-
-
-def shipped(path: Path) -> Path:
-    """A configuration file, in the working folder or among those shipped.
-
-    Raises:
-        PainseqError: no such file in either place; lists those of its kind, or which kinds there are.
-    """
-    if path.is_file():
-        return path
-    root = shipped_configs()
-    inside = root.joinpath(*path.parts[1:]) if path.parts[:1] == ("configs",) else root / path
-    if inside.is_file():
-        return inside
-    files = sorted(root.rglob("*.yaml"))
-    alike = [file for file in files if file.parent.name == path.parent.name]
-    known = [file.relative_to(root.parent).as_posix() for file in alike or sorted({file.parent for file in files})]
-    raise PainseqError(f"No configuration at {path}. Shipped with painseq: {', '.join(known)}.")
 
 
 def chosen_parts(data: PainDataModule, parts: Sequence[str]) -> Manifest:

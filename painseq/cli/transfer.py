@@ -66,11 +66,11 @@ def transfer(plan: Path, out: Path, dry_run: bool = False) -> list[CellResult]:
         PainseqError: a plan that cannot be carried out; a folder that holds another one.
         LeakError: an extractor, or a source, has seen test subjects of a target.
     """
-    from painseq.cli.experiment import shipped
     from painseq.cli.transfer_report import show, write_results
+    from painseq.studies.experiment import shipped_config
     from painseq.video.generated import is_generated
 
-    job = Transfer(read_plan(shipped(plan)), out)
+    job = Transfer(read_plan(shipped_config(plan)), out)
     job.check()
     if dry_run:
         job.tell()

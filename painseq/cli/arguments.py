@@ -1,0 +1,215 @@
+"""Arguments that several commands share, and how a command that takes Lightning's configuration declares its own.
+
+A command is a module with `main(argv)`. A light one makes an `argparse.ArgumentParser`, adds the groups below, and
+calls the library. One that takes `--config` (a data set, a model, a trainer) declares its arguments in a function, so
+that `--help` shows them without importing torch, and calls `experiment`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from painseq.errors import PainseqError
+from painseq.records import PARTS
+
+if TYPE_CHECKING:
+    from painseq.cli.experiment import ExperimentCLI
+    from painseq.faces import Locator
+    from painseq.model.pain_model import PainModel
+
+log = logging.getLogger("painseq")
+
+
+class Parser(Protocol):
+    """argparse's parser, or Lightning's: what a command's arguments are added to.
+
+    Use what both understand: `type` is `str`, `int`, `float` or `Path`; an argument that may be left out has no
+    default, or a default of that type.
+    """
+
+    def add_argument(self, *flags: str, **settings: Any) -> Any:
+        """As argparse."""
+
+
+AddArguments = Callable[[Any], None]
+
+CONFIG_HELP = """
+The data set, model and trainer are given as YAML, in one file or several, the later ones winning:
+  --config FILE            configs/data/*.yaml, configs/extractor/*.yaml, configs/head/*.yaml, or files of your own
+  --data.root FOLDER, --data.options.store FOLDER, --trainer.max_epochs N, ...
+                           set single keys
+  --data.help BioVid       list the keys of a data set
+  --help-all               list every key
+"""
+
+
+def experiment(command: str, description: str, add_arguments: AddArguments, argv: Sequence[str]) -> ExperimentCLI:
+    """Parse a command that takes Lightning's configuration; `--help` prints its own arguments and exits.
+
+    Args:
+        command: as typed after `painseq`, such as "evaluate" or "data check".
+        add_arguments: adds the command's own arguments to a parser.
+
+    Raises:
+        PainseqError: an unknown option or key, a value that does not fit, YAML that cannot be parsed.
+    """
+    if {"-h", "--help"} & set(argv):
+        parser = argparse.ArgumentParser(
+            f"painseq {command}",
+            description=description,
+            epilog=CONFIG_HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add_arguments(parser)
+        parser.print_help(sys.stdout)
+        raise SystemExit(0)
+    from painseq.cli.experiment import ExperimentCLI
+
+    args = ["--help" if arg == "--help-all" else arg for arg in argv]
+    return ExperimentCLI(command, args, description, add_arguments)
+
+
+def add_model(parser: Parser) -> None:
+    """The models to use: `--checkpoint`, `--average`, `--prior`, `--trust`; read by `chosen_models`."""
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH",
+        help="best.ckpt of a run; several, or the option repeated, are shown side by side",
+    )
+    parser.add_argument("--average", action="store_true", help="average the probabilities of several checkpoints")
+    parser.add_argument(
+        "--prior",
+        type=str,
+        nargs="*",
+        default=[],
+        metavar="CLASS=SHARE",
+        help="the mix of classes expected among the clips to predict, where it differs from training",
+    )
+    add_trust(parser)
+
+
+def add_trust(parser: Parser) -> None:
+    """`--trust`."""
+    parser.add_argument(
+        "--trust",
+        type=str,
+        nargs="*",
+        default=[],
+        metavar="PACKAGE",
+        help="packages, other than painseq, whose classes a checkpoint may build; this runs their code",
+    )
+
+
+def add_device(parser: Parser) -> None:
+    """`--device`."""
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...; default: auto")
+
+
+def add_part(parser: Parser) -> None:
+    """`--part`."""
+    parser.add_argument("--part", choices=PARTS, default="test", help="part of the split to use; default: test")
+
+
+def add_parts(parser: Parser) -> None:
+    """`--parts`."""
+    parser.add_argument(
+        "--parts", type=str, nargs="*", default=[], help="only these parts: train, validation, test; default: all clips"
+    )
+
+
+def add_locator(parser: Parser) -> None:
+    """`--locator` and `--yunet-model`, which replace the locator a model was fitted with; read by `chosen_locator`."""
+    parser.add_argument(
+        "--locator",
+        choices=["yunet", "sidecar", "full_frame", "face_alignment"],
+        help="find faces with this locator; default: the model's own",
+    )
+    parser.add_argument("--yunet-model", type=str, metavar="FILE", help="YuNet's .onnx file, instead of fetching it")
+
+
+def chosen_models(args: Any, device: str) -> dict[str, PainModel]:
+    """Load the models that `add_model`'s arguments name.
+
+    Returns:
+        Name -> model, in the order given: a checkpoint's path; with `--average` one model, the mean of all.
+
+    Raises:
+        PainseqError: no checkpoint, one to be averaged, the same one twice, models that cannot be averaged, a mix of
+            classes that does not fit.
+    """
+    from painseq.model.averaging import load_averaged
+
+    paths = [Path(path) for path in args.checkpoint]
+    if not paths:
+        raise PainseqError("No model is given. Add --checkpoint best.ckpt.")
+    if len(set(paths)) < len(paths):
+        raise PainseqError(f"--checkpoint names a file twice: {', '.join(map(str, paths))}.")
+    if args.average and len(paths) == 1:
+        raise PainseqError(f"--average needs several checkpoints, and only {paths[0]} is given.")
+    groups = {"average": paths} if args.average else {str(path): [path] for path in paths}
+    models = {name: load_averaged(group, args.trust, device) for name, group in groups.items()}
+    if args.prior:
+        mix = parse_prior(args.prior)
+        models = {name: model.with_prior(mix) for name, model in models.items()}
+        log.info("Probabilities are corrected for the stated mix of classes: %s.", ", ".join(args.prior))
+    return models
+
+
+def chosen_model(args: Any, device: str) -> PainModel:
+    """`chosen_models`, for a command that takes one model.
+
+    Raises:
+        PainseqError: several checkpoints without `--average`; see `chosen_models`.
+    """
+    if len(args.checkpoint) > 1 and not args.average:
+        raise PainseqError(
+            f"This command takes one model, and --checkpoint names {len(args.checkpoint)}. Give one, or add --average."
+        )
+    (model,) = chosen_models(args, device).values()
+    return model
+
+
+def parse_prior(pairs: Sequence[str]) -> Mapping[str, float]:
+    """`["no_pain=0.1", ...]` as class name -> share.
+
+    Raises:
+        PainseqError: not of this form.
+    """
+    mix: dict[str, float] = {}
+    for pair in pairs:
+        name, equals, share = pair.partition("=")
+        try:
+            mix[name] = float(share)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise PainseqError(f"--prior {pair}: write CLASS=SHARE, such as no_pain=0.04 low_pain=0.48 high_pain=0.48.")
+    return mix
+
+
+def chosen_locator(args: Any) -> Locator | None:
+    """The locator that `add_locator`'s arguments name; None keeps the model's own.
+
+    Raises:
+        PainseqError: a YuNet file for another locator.
+    """
+    from painseq.faces import FaceAlignment, FullFrame, Sidecar, YuNet
+
+    if args.yunet_model is not None and args.locator != "yunet":
+        raise PainseqError("--yunet-model goes with --locator yunet.")
+    if args.locator is None:
+        return None
+    if args.locator == "yunet":
+        return YuNet(args.yunet_model)
+    if args.locator == "sidecar":
+        return Sidecar()
+    return FullFrame() if args.locator == "full_frame" else FaceAlignment()

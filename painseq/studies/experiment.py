@@ -1,0 +1,247 @@
+"""`Experiment`: a data set, a model and how it is fitted, as plain values, from YAML files or from Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.cli import LightningArgumentParser
+
+import painseq.data_modules
+import painseq.extractors
+import painseq.faces
+import painseq.heads  # noqa: F401  (short class names resolve for imported classes only)
+from painseq.data.datamodule import PainDataModule
+from painseq.errors import PainseqError
+from painseq.extractors import Extractor
+from painseq.files import shipped_configs
+from painseq.training.classifier import PainClassifier
+from painseq.training.fitting import FitOptions
+
+KEYS = ("seed_everything", "data", "model", "trainer", "early_stopping")
+FOLD_SETTINGS = {"max_epochs", "precision", "accelerator", "gradient_clip_val"}
+"""What `FitOptions` take of the trainer's settings."""
+DISPLAY_SETTINGS = {"enable_progress_bar", "enable_model_summary"}
+"""Settings of the trainer that change nothing about a fit."""
+
+_IRRELEVANT = re.compile(
+    r"\s*(Does not validate against any|Subtypes: |Errors:$|- Expected a <class 'NoneType'>|Given value type: |"
+    r"Given value: (\{|NestedArg))"
+)
+"""Lines of jsonargparse's errors that list the types a key could have, and all that stands below the key."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A data set, a model and how it is fitted, as plain values: what a worker process is given, and builds from.
+
+    Make one with `read_experiment`.
+
+    Args:
+        config: `data` ({class_path, init_args} or None), `model` (arguments of `PainClassifier`), `trainer`,
+            `early_stopping`, `seed_everything`, as in YAML, with every default filled in.
+    """
+
+    config: Mapping[str, Any]
+
+    def data(self) -> PainDataModule:
+        """Build the data module.
+
+        Raises:
+            PainseqError: no data set is named; see its class.
+        """
+        data = _built("data", self.config["data"])
+        if not isinstance(data, PainDataModule):
+            raise PainseqError("The experiment names no data set. Add one, e.g. configs/data/ai4pain.yaml.")
+        return data
+
+    def classifier(self) -> PainClassifier:
+        """Build a new classifier, with new weights, at each call.
+
+        Raises:
+            PainseqError: no head is named; see `PainClassifier`.
+        """
+        if self.config["model"]["head"] is None:
+            raise PainseqError("The experiment names no head. Add one, e.g. configs/head/lstm.yaml.")
+        model = _built("model", self.config["model"])
+        assert isinstance(model, PainClassifier)
+        return model
+
+    def extractor(self) -> Extractor:
+        """Build the extractor alone.
+
+        Raises:
+            PainseqError: none is named.
+        """
+        model = _built("model", self.config["model"])
+        assert isinstance(model, PainClassifier)
+        if model.extractor is None:
+            raise PainseqError("The experiment names no extractor. Add one, e.g. configs/extractor/vgg16.yaml.")
+        return model.extractor
+
+    @property
+    def head_name(self) -> str:
+        """The head's class, such as "LSTM"."""
+        head = self.config["model"]["head"]
+        return "no head" if head is None else str(head["class_path"]).rpartition(".")[2]
+
+    def fit_options(self) -> FitOptions:
+        """How `fit` and `fit_fold` are to fit.
+
+        Raises:
+            PainseqError: a setting of the trainer or of early stopping that they do not take; names it.
+        """
+        trainer, stopping = self.config["trainer"], self.config["early_stopping"]
+        usual = _defaults()
+        others = [
+            f"trainer.{key}"
+            for key in sorted(set(trainer) - FOLD_SETTINGS - DISPLAY_SETTINGS)
+            if trainer[key] != usual["trainer"].get(key)
+        ]
+        others += [
+            f"early_stopping.{key}"
+            for key in sorted(set(stopping) - {"patience"})
+            if stopping[key] != usual["early_stopping"].get(key)
+        ]
+        if others:
+            raise PainseqError(
+                f"Folds do not take {', '.join(others)}. They take {', '.join(sorted(FOLD_SETTINGS))} of the trainer, "
+                "and patience of early stopping. Leave the rest out, or fit each fold by itself (painseq fit, with "
+                "split.fold)."
+            )
+        return FitOptions(
+            # Lightning's own default, where nothing is given.
+            max_epochs=trainer["max_epochs"] or 1000,
+            patience=stopping["patience"],
+            seed=int(self.config["seed_everything"] or 0),
+            precision=trainer["precision"] or "32-true",
+            accelerator=trainer["accelerator"],
+            gradient_clip_val=trainer["gradient_clip_val"],
+        )
+
+    def changed(self, *changes: Mapping[str, Any]) -> Experiment:
+        """The same experiment with other values, as in another YAML file on top.
+
+        Example:
+            >>> experiment.changed({"data": {"init_args": {"options": {"fps": 5}}}})
+        """
+        return read_experiment(self.config, *changes)
+
+
+def read_experiment(*sources: str | Path | Mapping[str, Any]) -> Experiment:
+    """Read an experiment from YAML files and mappings of the same shape, the later ones winning.
+
+    Args:
+        sources: paths of YAML files, also of those shipped ("configs/head/lstm.yaml"), or mappings.
+
+    Raises:
+        PainseqError: no such file, an unknown key, a value that does not fit.
+
+    Example:
+        >>> experiment = read_experiment(
+        ...     "configs/data/ai4pain.yaml", "configs/head/lstm.yaml", {"data": {"init_args": {"root": "data/AI4Pain"}}}
+        ... )
+        >>> data, model = experiment.data(), experiment.classifier()
+    """
+    parser = _parser(*KEYS)
+    config = parser.get_defaults()
+    for source in sources:
+        content = source if isinstance(source, Mapping) else _yaml(Path(source))
+        unknown = sorted(set(content) - set(KEYS))
+        if unknown:
+            raise PainseqError(f"Unknown keys {', '.join(unknown)}; an experiment has {', '.join(KEYS)}.")
+        try:
+            config = parser.parse_object(dict(content), cfg_base=config)
+        except (ArgumentError, UnicodeDecodeError) as error:
+            where = "" if isinstance(source, Mapping) else f"{source}: "
+            raise PainseqError(f"{where}{shortened(error)}") from error
+    return experiment_of(parser, config)
+
+
+def experiment_of(parser: LightningArgumentParser, config: Any) -> Experiment:
+    """The experiment in a configuration that Lightning's command line parsed."""
+    plain = yaml.safe_load(parser.dump(config, skip_validation=True, skip_none=False))
+    return Experiment({key: plain.get(key) for key in KEYS})
+
+
+def shortened(error: Exception) -> str:
+    """What jsonargparse says of a mistake, without the types of everything around it."""
+    return "\n".join(line for line in str(error).splitlines() if not _IRRELEVANT.match(line))
+
+
+def shipped_config(path: Path) -> Path:
+    """A configuration file, in the working folder or among those shipped.
+
+    Raises:
+        PainseqError: no such file in either place; lists those of its kind, or which kinds there are.
+    """
+    if path.is_file():
+        return path
+    root = shipped_configs()
+    inside = root.joinpath(*path.parts[1:]) if path.parts[:1] == ("configs",) else root / path
+    if inside.is_file():
+        return inside
+    files = sorted(root.rglob("*.yaml"))
+    alike = [file for file in files if file.parent.name == path.parent.name]
+    known = [file.relative_to(root.parent).as_posix() for file in alike or sorted({file.parent for file in files})]
+    raise PainseqError(f"No configuration at {path}. Shipped with painseq: {', '.join(known)}.")
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    path = shipped_config(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PainseqError(f"{path} cannot be read as YAML: {error}.") from error
+    if not isinstance(content, Mapping):
+        raise PainseqError(f"{path} holds no keys; an experiment has {', '.join(KEYS)}.")
+    return content
+
+
+@cache
+def _parser(*keys: str) -> LightningArgumentParser:
+    """A parser of some of an experiment's keys, as Lightning's command line makes it."""
+    parser = LightningArgumentParser(exit_on_error=False)
+    if "seed_everything" in keys:
+        parser.add_argument("--seed_everything", type=bool | int, default=0)
+    if "trainer" in keys:
+        parser.add_lightning_class_args(Trainer, "trainer")
+    if "model" in keys:
+        parser.add_lightning_class_args(PainClassifier, "model")
+    if "data" in keys:
+        parser.add_lightning_class_args(PainDataModule, "data", subclass_mode=True, required=False)
+    if "early_stopping" in keys:
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults({"early_stopping.monitor": "val_loss", "early_stopping.patience": 5})
+    return parser
+
+
+@cache
+def _defaults() -> Mapping[str, Any]:
+    parser = _parser("trainer", "early_stopping")
+    plain = yaml.safe_load(parser.dump(parser.get_defaults(), skip_validation=True, skip_none=False))
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _built(key: str, value: Any) -> object:
+    if value is None:
+        return None
+    parser = _parser(key)
+    try:
+        return parser.instantiate_classes(parser.parse_object({key: value}))[key]
+    except ArgumentError as error:
+        raise PainseqError(shortened(error)) from error
+    except ValueError as error:
+        # jsonargparse wraps what a class says of its arguments.
+        if isinstance(error.__cause__, PainseqError):
+            raise error.__cause__ from None
+        raise
