@@ -88,11 +88,15 @@ def run(side: Side, name: str, args: list[str], old: Path) -> Outcome:
     return outcome
 
 
-def kept(side: Side, name: str, args: list[str]) -> Outcome | None:
-    """What a side has done already, if it was this."""
-    path = side.here / name / "outcome.txt"
-    outcome = Outcome(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
-    return outcome if outcome is not None and outcome.args == args and outcome.code == 0 else None
+def kept(side: Side, name: str, args: list[str], needed: Sequence[str]) -> Outcome | None:
+    """What a side has done already, if it was this, and after all that it reads."""
+    paths = [side.here / one / "outcome.txt" for one in (*needed, name)]
+    if not all(path.is_file() for path in paths) or paths[-1].stat().st_mtime_ns < max(
+        path.stat().st_mtime_ns for path in paths
+    ):
+        return None
+    outcome = Outcome(**json.loads(paths[-1].read_text(encoding="utf-8")))
+    return outcome if outcome.args == args and outcome.code == 0 else None
 
 
 class Comparison:
@@ -119,7 +123,6 @@ class Comparison:
             if content["machine"] != recorded.machine():
                 print(f"Recorded on {content['machine']}, run on {recorded.machine()}: last digits may differ.")
         self.figures: dict[str, dict] = {}
-        self.anew: set[str] = set()
 
     def names(self) -> list[str]:
         """All steps, in order."""
@@ -138,14 +141,13 @@ class Comparison:
         steps = {side: steps_of(side.here, self.inputs, side.dialect) for side in (self.first, self.new)}
         args = {side: of[name] for side, of in steps.items()}
         done: dict[Side, Outcome] = {}
-        if self.old is not None and not self.anew & set(closure([name], steps[self.old], self.old.here)):
-            before = kept(self.old, name, args[self.old])
+        if self.old is not None:
+            needed = closure([name], steps[self.old], self.old.here)
+            before = kept(self.old, name, args[self.old], needed)
             done |= {} if before is None else {self.old: before}
         sides = [side for side in args if side not in done]
         outcomes = pool.map(lambda side: run(side, name, args[side], self.first.here), sides)
         done |= dict(zip(sides, outcomes, strict=True))
-        if self.first in sides:
-            self.anew.add(name)
         if name == "synth_electrical":
             self.inputs.write_units()
         lines = [
@@ -207,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         git("worktree", "prune")
     print(f"{sum(same)} of {len(same)} steps equal, {time.perf_counter() - began:.0f} s")
     if args.record:
-        recorded.write(RECORD, git("rev-parse", "--short", "HEAD"), comparison.figures)
+        recorded.write(RECORD, git("rev-parse", "--short", commit or "HEAD"), comparison.figures)
     return 0 if all(same) else 1
 
 

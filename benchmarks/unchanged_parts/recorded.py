@@ -15,7 +15,9 @@ from unchanged_parts.compare import ARRAYS, arrays_of, json_of
 DIGITS = 6
 TOLERANCE = 1e-4
 """Of figures of another run on the same kind of processor; sums differ a little between kinds."""
-SCORES = {"accuracy", "balanced_accuracy", "macro_f1", "mae", "mse", "value", "val_loss"}
+SCORES = {"accuracy", "balanced_accuracy", "macro_f1", "mae", "mse", "value"}
+BELOW = {"probabilities", "scores", "models", "data", "extractor", "prediction"}
+TABLES = {"predictions.csv", "submission.csv", "frames.csv", "regions.csv", "scores.csv", "comparison.csv", "audit.csv"}
 
 
 def cpu() -> str:
@@ -43,10 +45,14 @@ def figures_of(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.rglob("*.json")):
         for place, value in _told(json_of(path)):
             found.setdefault(place, value)
-    for path in sorted(folder.rglob("metrics.csv")):
-        losses = [float(row["val_loss"]) for row in _rows(path) if row.get("val_loss")]
-        if losses:
-            found[f"{path.parent.relative_to(folder)}/val_loss"] = _rounded(losses[-1])
+    for path in sorted(folder.rglob("*.csv")):
+        at, rows = path.relative_to(folder).as_posix(), _rows(path)
+        losses = [float(row["val_loss"]) for row in rows if row.get("val_loss")]
+        if path.name == "metrics.csv" and losses:
+            found[f"{at} val_loss"] = _rounded(losses[-1])
+        elif path.name in TABLES and path.parent.name != "figures":
+            figures = [abs(figure) for row in rows for figure in map(_figure, row.values()) if math.isfinite(figure)]
+            found[f"{at} mean_size"] = _rounded(sum(figures) / max(1, len(figures)))
     return found
 
 
@@ -55,21 +61,27 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def _figure(cell: str) -> float:
+    """A cell's number; NaN where it holds none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
 def _told(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Fingerprints, and scores that are plain numbers, at the first places where they stand."""
-    if isinstance(value, dict):
+    """Fingerprints, probabilities, and scores that are plain numbers; of a list the first entry's."""
+    if isinstance(value, list) and value:
+        yield from _told(value[0], place)
+    elif isinstance(value, dict):
         for key, inner in value.items():
             at = f"{place}.{key}".lstrip(".")
             if key == "fingerprint" and isinstance(inner, str):
                 yield at, inner
-            elif key in SCORES and isinstance(inner, float):
+            elif isinstance(inner, float) and (key in SCORES or place.endswith("probabilities")):
                 yield at, _rounded(inner)
-            elif key in ("probabilities", "scores", "models", "data", "extractor", "prediction") or place == "models":
+            elif key in BELOW or place == "models":
                 yield from _told(inner, at)
-    elif isinstance(value, list) and value and place == "":
-        yield from _told(value[0], place)
-    elif isinstance(value, float) and place.rpartition(".")[0].endswith("probabilities"):
-        yield place, _rounded(value)
 
 
 def _rounded(value: float) -> float:
