@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from painseq.data.action_units import pspi
 from painseq.data.datamodule import PainDataModule
 from painseq.data.label_tables import SCALES, SCHEMES, VALUES
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
+from painseq.faces.pspi import pspi
 from painseq.records import Clip, Manifest
 from painseq.video.container import image_files
 

@@ -30,7 +30,7 @@ MAY_IMPORT = {
         "root", "video", "faces", "extractors", "features", "data", "heads", "model", "evaluation", "report",
     },
     "training": {"root", "video", "faces", "extractors", "features", "data", "heads", "model", "report"},
-    "synthetic": {"root", "video"},
+    "synthetic": {"root", "video", "faces"},
     "data_modules": {"root", "video", "faces", "extractors", "features", "data"},
     "studies": set(ROOMS[: ROOMS.index("studies")]),
     "cli": set(ROOMS[: ROOMS.index("cli")]),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from painseq.errors import PainseqError
 from painseq.faces.openface import nearest_rows, read_openface
+from painseq.faces.pspi import pspi
 from painseq.records import Clip, Manifest
 from painseq.video import bare_name
 
@@ -29,21 +30,6 @@ COLUMNS = (
 """What the stream holds, in order; a checkpoint records it. `seen` is 1 where OpenFace found the face."""
 # Tables are found whose clock runs at a millisecond a frame, which no video of a face does.
 _SHORTEST_INTERVAL_S = 1 / 500
-
-
-def pspi(au: Mapping[int, ArrayLike]) -> NDArray[np.float64]:
-    """Prkachin and Solomon's pain intensity: AU4 + max(AU6, AU7) + max(AU9, AU10) + AU43, 0 to 16.
-
-    Args:
-        au: intensities by the number of the unit, all of one shape or numbers: 0 to 5, AU43 0 or 1. One that is not
-            there counts 0.
-
-    Returns:
-        An array of that shape, NaN where a unit that counts is NaN.
-    """
-    of = {unit: np.asarray(au.get(unit, 0.0), dtype=np.float64) for unit in (4, 6, 7, 9, 10, 43)}
-    score: NDArray[np.float64] = np.asarray(of[4] + np.maximum(of[6], of[7]) + np.maximum(of[9], of[10]) + of[43])
-    return score
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from painseq.faces.pspi import pspi
+
 Array = npt.NDArray[np.float64]
 Stimulus = Literal["heat", "electrical", "clinical"]
 
 AUS = ("AU4", "AU6", "AU7", "AU9", "AU10", "AU12", "AU25", "AU26", "AU43", "AU45")
+AU43_CLOSED = 2.5
+"""FACS knows no intensity of closed eyes; here they are closed from the middle of the range."""
 REGIONS = ("brows", "eyes", "nose", "cheeks", "mouth")
 REGION_AUS = {
     "brows": ("AU4",),
@@ -99,7 +103,8 @@ class Course:
     @property
     def pspi(self) -> Array:
         """(N,) Prkachin and Solomon pain intensity, 0 to 16, of everything the face shows."""
-        return pspi(self.au)
+        units = by_unit(self.au)
+        return pspi({**units, 43: units[43] >= AU43_CLOSED})
 
     @property
     def region_active(self) -> npt.NDArray[np.bool_]:
@@ -108,12 +113,9 @@ class Course:
         return np.stack([column.max(axis=1) >= 1.0 for column in columns], axis=1)
 
 
-def pspi(au: Array) -> Array:
-    """AU4 + max(AU6, AU7) + max(AU9, AU10) + AU43 of (N, len(AUS)); AU43 counts 1 from the middle of its range."""
-    col = {name: au[:, i] for i, name in enumerate(AUS)}
-    closed = (col["AU43"] >= 2.5).astype(np.float64)
-    score: Array = col["AU4"] + np.maximum(col["AU6"], col["AU7"]) + np.maximum(col["AU9"], col["AU10"]) + closed
-    return score
+def by_unit(au: Array) -> dict[int, Array]:
+    """The columns of (N, len(AUS)) by the number of their unit."""
+    return {int(name.removeprefix("AU")): au[:, column] for column, name in enumerate(AUS)}
 
 
 def draw_temper(rng: np.random.Generator) -> Temper:

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from painseq.errors import PainseqError
+from painseq.faces.pspi import pspi
 from painseq.synthetic.clips import ClipJob, rng_of
-from painseq.synthetic.expression import AUS, pspi
+from painseq.synthetic.expression import AU43_CLOSED, AUS, by_unit
 from painseq.synthetic.scars import Scar, below, pick_clips, stray_files
 from painseq.synthetic.writing import OnProgress, check_counts, write_dataset
 
@@ -25,8 +26,6 @@ FIRST_SUBJECT = 201
 """Real subjects have lower numbers."""
 MOST_SUBJECTS = 1000 - FIRST_SUBJECT
 MOST_VAS = 10
-AU43_CLOSED = 2.5
-"""FACS knows no intensity of closed eyes; here they are closed from the middle of the generator's range."""
 
 
 @dataclass(frozen=True)
@@ -126,20 +125,13 @@ def facs_of(au: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return facs
 
 
-def pspi_of(facs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(N,) PSPI of what a coder wrote down."""
-    au = facs.copy()
-    au[:, AUS.index("AU43")] *= 5.0
-    return pspi(au)
-
-
 def _write_labels(root: Path, jobs: list[ClipJob]) -> None:
     for job in jobs:
         folders = [root / "Frame_Labels" / kind / job.clip_id for kind in ("PSPI", "FACS")]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
         facs = facs_of(load_file(job.truth)["au"])
-        for number, (score, intensities) in enumerate(zip(pspi_of(facs), facs, strict=True), start=1):
+        for number, (score, intensities) in enumerate(zip(pspi(by_unit(facs)), facs, strict=True), start=1):
             name = f"{job.name}{number:03d}_facs.txt"
             rows = [
                 _row(float(au.removeprefix("AU")), intensity, 0.0, 0.0)

@@ -21,7 +21,6 @@ from painseq.data.action_units import (
     PRESENCES,
     ActionUnits,
     OpenFaceTables,
-    pspi,
     read_action_units,
 )
 from painseq.data.datasets import FrameWindow
@@ -31,6 +30,7 @@ from painseq.data_modules import AI4Pain
 from painseq.errors import PainseqError
 from painseq.extractors import TimmBackbone
 from painseq.faces import FaceCrops, Sidecar
+from painseq.faces.pspi import pspi
 from painseq.heads import FrameANN
 from painseq.records import Clip, Manifest
 from painseq.studies.predict_part import predict_part

@@ -15,7 +15,7 @@ from painseq.errors import PainseqError
 from painseq.synthetic import AI4PainPlan, BioVidPlan, clips, write_ai4pain, write_biovid
 from painseq.synthetic.ai4pain import ai4pain_jobs
 from painseq.synthetic.biovid import biovid_jobs
-from painseq.synthetic.expression import AUS, REGIONS, pspi
+from painseq.synthetic.expression import AUS, REGIONS, Course
 from painseq.synthetic.writing import MARKER
 from painseq.video import read_timeline
 from painseq.video.generated import is_generated
@@ -164,7 +164,8 @@ def test_sidecar_and_truth_have_the_videos_frames(heat, shock):
             assert sidecar["boxes"].shape == (n, 4) and sidecar["boxes"].dtype == np.float32
             assert sidecar["scores"].shape == (n,) and sidecar["landmarks"].shape == (n, 68, 2)
             assert known["regions"].shape == (n, len(REGIONS), 4)
-            np.testing.assert_allclose(known["pspi"], pspi(known["au"].astype(float)), atol=1e-5)
+            au = known["au"].astype(float)
+            np.testing.assert_allclose(known["pspi"], Course(times_s, au, au).pspi, atol=1e-5)
             with safe_open(truth / f"{item}.safetensors", framework="numpy") as file:
                 assert tuple(file.metadata()["au"].split(",")) == AUS
                 assert tuple(file.metadata()["regions"].split(",")) == REGIONS

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painseq.synthetic.expression import AUS, REGIONS, Course, draw_course, draw_temper, frame_count, pspi
+from painseq.synthetic.expression import AUS, REGIONS, Course, draw_course, draw_temper, frame_count
 
 EVERYDAY = ("AU45", "AU12", "AU25", "AU26")
 
@@ -32,7 +32,8 @@ def test_pspi_follows_its_formula():
     au[0, [AUS.index("AU4"), AUS.index("AU6"), AUS.index("AU7")]] = 3.0, 2.0, 4.0
     au[1, [AUS.index("AU9"), AUS.index("AU10"), AUS.index("AU43")]] = 1.0, 2.5, 5.0
     au[2, [AUS.index("AU12"), AUS.index("AU25"), AUS.index("AU45")]] = 5.0
-    np.testing.assert_allclose(pspi(au), [7.0, 3.5, 0.0])
+    course = Course(np.arange(3.0), au, np.zeros_like(au))
+    np.testing.assert_allclose(course.pspi, [7.0, 3.5, 0.0])
 
 
 def test_without_pain_no_region_carries_any():

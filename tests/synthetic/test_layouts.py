@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from painseq.errors import PainseqError
+from painseq.faces.pspi import pspi
 from painseq.records import read_manifest
 from painseq.synthetic import (
     BioVidPlan,
@@ -24,7 +25,8 @@ from painseq.synthetic import (
     write_xite,
 )
 from painseq.synthetic.biovid import biovid_jobs
-from painseq.synthetic.unbc import facs_of, pspi_of
+from painseq.synthetic.expression import by_unit
+from painseq.synthetic.unbc import facs_of
 
 FRAMES = BioVidPlan(subjects=2, trials=1, levels=("BL1", "PA4"), fps=2.0, size_px=64)
 SHOULDER = UNBCPlan(subjects=3, sequences=3, frames=12, fps=6.0, size_px=64)
@@ -155,7 +157,7 @@ def test_facs_has_whole_numbers_and_no_blinks():
     au = np.zeros((2, 10), np.float32)
     au[0] = [2.4, 2.6, 0.4, 0, 4.9, 0, 0, 0, 2.6, 5.0]
     assert facs_of(au)[0].tolist() == [2, 3, 0, 0, 5, 0, 0, 0, 1, 0]
-    assert pspi_of(facs_of(au)).tolist() == [2 + 3 + 5 + 1, 0]
+    assert pspi(by_unit(facs_of(au))).tolist() == [2 + 3 + 5 + 1, 0]
 
 
 def test_mintpain_layout(sets):
