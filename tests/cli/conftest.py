@@ -1,4 +1,5 @@
 import logging
+import re
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,21 +9,33 @@ import pytest
 from painseq.cli import main
 
 
+class Text(str):
+    """Printed text: tests assert what it names, not how it is worded."""
+
+    __slots__ = ()
+
+    def names(self, *facts: object) -> bool:
+        """Whether each of these flags, values, paths, numbers ... is in it, as a whole word, wherever lines break."""
+        text = " ".join(self.split())
+        patterns = (rf"(?<![\w-])(?<!\d\.){re.escape(str(fact))}(?![\w-]|\.\d)" for fact in facts)
+        return all(re.search(pattern, text) for pattern in patterns)
+
+
 @dataclass(frozen=True)
-class Said:
-    """What a command answered; `log` goes to stderr too, but under pytest it is kept apart."""
+class Result:
+    """The exit code and output of a command; `log` goes to stderr too, but under pytest it is kept apart."""
 
     code: int
-    out: str
-    err: str
-    log: str
+    out: Text
+    err: Text
+    log: Text
 
 
 @pytest.fixture
-def painseq(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[..., Said]:
+def painseq(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[..., Result]:
     """Calls a command in this process; whatever is no answer for people fails the test."""
 
-    def call(*argv: object) -> Said:
+    def call(*argv: object) -> Result:
         capsys.readouterr()
         caplog.clear()
         try:
@@ -32,7 +45,7 @@ def painseq(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
             code = int(stop.code or 0)
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
-        return Said(code, captured.out, captured.err, "\n".join(caplog.messages))
+        return Result(code, Text(captured.out), Text(captured.err), Text("\n".join(caplog.messages)))
 
     return call
 

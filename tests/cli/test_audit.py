@@ -11,9 +11,9 @@ from painseq.evaluation import read_predictions
 
 
 def test_without_a_sub_command_it_tells_what_there_is(painseq):
-    assert "model | check" in painseq("audit").out
-    said = painseq("audit", "nothing")
-    assert said.code == 1 and "`model` or `check`" in said.err
+    assert painseq("audit").out.names("model", "check")
+    result = painseq("audit", "nothing")
+    assert result.code == 1 and result.err.names("nothing", "model", "check")
 
 
 # ---- model ----
@@ -31,11 +31,12 @@ def frames(model):
     return [*model, "--config", "configs/head/frame_ann.yaml", "--frames-per-clip", "2"]
 
 
+@pytest.mark.slow
 def test_the_inflation_of_a_frame_head_is_written_and_marked(painseq, frames, tmp_path):
     out = tmp_path / "audit"
-    said = painseq(*frames, "--out", out)
-    assert said.code == 0, said.err
-    assert "LEAKY" in said.out and "subject folds" in said.out
+    result = painseq(*frames, "--out", out)
+    assert result.code == 0, result.err
+    assert "LEAKY" in result.out and "subject" in result.out
     content = json.loads((out / "audit.json").read_text())
     assert set(content["protocols"]) == {"frame_kfold_LEAKY", "clip_kfold_LEAKY", "subject_kfold"}
     assert content["overlap"]["subject_kfold"] == {"of_items_tested_clip_trained_on": 0, "person_trained_on": 0}
@@ -47,7 +48,7 @@ def test_the_inflation_of_a_frame_head_is_written_and_marked(painseq, frames, tm
         assert ("LEAKY" in row["protocol"]) == (row["inflation"] != "")
     assert "LEAKY" in (out / "figures" / "figures.json").read_text()
     page = (out / "report.html").read_text()
-    assert "LEAKY frame folds" in page and "person trained on" in page
+    assert page.count("LEAKY") >= 2 and f"{content['overlap']['clip_kfold_LEAKY']['person_trained_on']:.0%}" in page
     items = {}
     for name in content["protocols"]:
         path = out / f"predictions_{name}.csv"
@@ -57,9 +58,9 @@ def test_the_inflation_of_a_frame_head_is_written_and_marked(painseq, frames, tm
     assert len({frozenset(ids) for ids in items.values()}) == 1
 
     again = painseq(*frames, "--out", out)
-    assert again.code == 1 and "holds a finished audit" in again.err
+    assert again.code == 1 and again.err.names(out)
     leaky = painseq("audit", "check", out / "predictions_frame_kfold_LEAKY.csv")
-    assert leaky.code == 1 and "marked LEAKY" in leaky.out
+    assert leaky.code == 1 and leaky.out.names("LEAKY")
 
 
 def test_a_video_head_is_audited_by_clips_and_goes_on_where_it_was(painseq, model, tmp_path):
@@ -72,26 +73,26 @@ def test_a_video_head_is_audited_by_clips_and_goes_on_where_it_was(painseq, mode
     kept = out / "subject_kfold" / "fold_0" / "best.ckpt"
     stamp = kept.stat().st_mtime_ns
     other = painseq(*lstm, "--folds", "3", "--out", out)
-    assert other.code == 1 and "another configuration" in other.err
+    assert other.code == 1 and other.err.names(out, "config.yaml")
     assert painseq(*lstm, "--out", out).code == 0
     assert kept.stat().st_mtime_ns == stamp
     assert json.loads((out / "audit.json").read_text())["protocols"] == first["protocols"]
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "facts"),
     [
-        (["--folds", "1"], "--folds is 1"),
-        (["--folds", "99"], "Lower --folds"),
-        (["--epochs", "0"], "--epochs is 0"),
-        (["--frames-per-clip", "0"], "--frames-per-clip is 0"),
-        (["--config", "configs/head/lstm.yaml", "--frames-per-clip", "2"], "takes whole clips"),
-        (["--data.options.view", "pixels"], "holds features"),
+        (["--folds", "1"], ("--folds", 1)),
+        (["--folds", "99"], ("--folds", 99)),
+        (["--epochs", "0"], ("--epochs", 0)),
+        (["--frames-per-clip", "0"], ("--frames-per-clip", 0)),
+        (["--config", "configs/head/lstm.yaml", "--frames-per-clip", "2"], ("--frames-per-clip", "clips")),
+        (["--data.options.view", "pixels"], ("--data.options.view", "pixels")),
     ],
 )
-def test_what_cannot_be_audited_is_refused_and_leaves_nothing(painseq, frames, tmp_path, options, message):
-    said = painseq(*frames, *options, "--out", tmp_path / "audit")
-    assert said.code == 1 and message in said.err
+def test_what_cannot_be_audited_is_refused_and_leaves_nothing(painseq, frames, tmp_path, options, facts):
+    result = painseq(*frames, *options, "--out", tmp_path / "audit")
+    assert result.code == 1 and result.err.names(*facts)
     assert not (tmp_path / "audit").exists()
 
 
@@ -118,13 +119,13 @@ def table(tmp_path):
 
 
 def test_a_clean_split_is_clean(painseq, split):
-    said = painseq("audit", "check", split(train=["S01"], validation=["S02"], test=["S03"]))
-    assert said.code == 0 and "No leak found." in said.out and "LEAK:" not in said.out
+    result = painseq("audit", "check", split(train=["S01"], validation=["S02"], test=["S03"]))
+    assert result.code == 0 and not result.out.names("LEAK")
 
 
 def test_a_subject_on_both_sides_of_a_split_file(painseq, split, tmp_path):
-    said = painseq("audit", "check", split(train=["S01", "S02"], test=["s01 "]), "--json", tmp_path / "found.json")
-    assert said.code == 1 and "LEAK: subjects in several parts (1):" in said.out and "S01" in said.out
+    result = painseq("audit", "check", split(train=["S01", "S02"], test=["s01 "]), "--json", tmp_path / "found.json")
+    assert result.code == 1 and result.out.names("LEAK", 1, "S01", "train", "test")
     content = json.loads((tmp_path / "found.json").read_text())
     assert content["leaks"] == 1
     ((finding,),) = content["checked"].values()
@@ -138,17 +139,17 @@ def test_folds_are_each_a_division_of_their_own(painseq, split, table):
     folds = split(folds=[first, second])
     assert painseq("audit", "check", folds).code == 0
     predictions = table("clip_id,subject_id,label\nc1,S01,a\n", "predictions.csv")
-    said = painseq("audit", "check", predictions, "--split", folds)
-    assert said.code == 1 and "holds several folds" in said.err
-    said = painseq("audit", "check", split(folds=[first, {**second, "validation": ["S01"]}]))
-    assert said.code == 1 and "S01 (test, validation; fold 1)" in said.out
-    said = painseq("audit", "check", split(folds=[first, {"train": ["S01"]}]))
-    assert said.code == 1 and "is no split" in said.err
+    result = painseq("audit", "check", predictions, "--split", folds)
+    assert result.code == 1 and result.err.names("--split", folds)
+    result = painseq("audit", "check", split(folds=[first, {**second, "validation": ["S01"]}]))
+    assert result.code == 1 and result.out.names("S01", "test", "validation", "fold 1")
+    result = painseq("audit", "check", split(folds=[first, {"train": ["S01"]}]))
+    assert result.code == 1 and result.err.names(folds)
 
 
 def test_a_suspicious_name_is_told_and_is_no_leak(painseq, split):
-    said = painseq("audit", "check", split(train=["S1"], test=["S01"]))
-    assert said.code == 0 and "SUSPICIOUS" in said.out and "No leak found." in said.out
+    result = painseq("audit", "check", split(train=["S1"], test=["S01"]))
+    assert result.code == 0 and result.out.names("SUSPICIOUS", "S1", "S01") and not result.out.names("LEAK")
 
 
 def test_a_split_that_painseq_wrote(painseq, on_electrical, tmp_path):
@@ -158,16 +159,16 @@ def test_a_split_that_painseq_wrote(painseq, on_electrical, tmp_path):
 
 def test_anybodys_table_of_clips(painseq, table):
     path = table("participant,cv\nA,0\nB,1\nA,1\n")
-    said = painseq("audit", "check", path, "--part-column", "cv")
-    assert said.code == 1 and "A (0, 1)" in said.out
+    result = painseq("audit", "check", path, "--part-column", "cv")
+    assert result.code == 1 and result.out.names("A", 0, 1) and not result.out.names("B")
     unknown = painseq("audit", "check", path)
     assert unknown.code == 1 and "--part-column" in unknown.err
 
 
 def test_two_tables_are_two_parts(painseq, table):
     train, test = table("subject\nA\nB\n", "train.csv"), table("subject\nC\nB\n", "test.csv")
-    said = painseq("audit", "check", train, test)
-    assert said.code == 1 and "B (test, train)" in said.out
+    result = painseq("audit", "check", train, test)
+    assert result.code == 1 and result.out.names("B", "test", "train") and not result.out.names("C")
 
 
 def test_a_copied_video_is_found_by_its_content(painseq, table, electrical, tmp_path):
@@ -181,15 +182,15 @@ def test_a_copied_video_is_found_by_its_content(painseq, table, electrical, tmp_
     shutil.copy(root / "S06_1.mp4", root / "other.mp4")
     copied = table("subject,part,video\nA,train,S06_1.mp4\nB,test,other.mp4\n")
     assert painseq("audit", "check", copied).code == 0
-    said = painseq("audit", "check", copied, "--root", root)
-    assert said.code == 1 and "S06_1.mp4 = other.mp4 (test, train)" in said.out
+    result = painseq("audit", "check", copied, "--root", root)
+    assert result.code == 1 and result.out.names("S06_1.mp4", "other.mp4", "test", "train")
 
 
 def test_predictions_against_checkpoint_and_split(painseq, table, split, lstm):
     unseen, seen = (table(f"clip_id,subject_id,label\nc,{who},No\n", f"{who}.csv") for who in ("S06", "S01"))
     assert painseq("audit", "check", unseen, "--checkpoint", lstm).code == 0
-    said = painseq("audit", "check", seen, "--checkpoint", lstm)
-    assert said.code == 1 and "was fitted on" in said.out and "S01" in said.out
+    result = painseq("audit", "check", seen, "--checkpoint", lstm)
+    assert result.code == 1 and result.out.names("LEAK", "S01", 1)
     assert painseq("audit", "check", seen, "--checkpoint", lstm, "--dataset", "biovid").code == 0
     divided = split(train=["S01"], test=["S06"])
     assert painseq("audit", "check", unseen, "--split", divided).code == 0
@@ -206,7 +207,7 @@ def test_a_model_that_has_seen_two_data_sets_is_told_whose_predictions_they_are(
     monkeypatch.setattr("painseq.model.checkpoint.read_checkpoint", lambda path: replace(content, record=record))
     scored = table("clip_id,subject_id,label\nc,071309_w_21,BL1\n", "heat.csv")
     unsaid = painseq("audit", "check", scored, "--checkpoint", lstm)
-    assert unsaid.code == 1 and "has seen people of ai4pain and biovid" in unsaid.err and "--dataset" in unsaid.err
-    said = painseq("audit", "check", scored, "--checkpoint", lstm, "--dataset", "biovid")
-    assert said.code == 1 and "has an extractor trained on subjects who are scored" in said.out
+    assert unsaid.code == 1 and unsaid.err.names("ai4pain", "biovid", "--dataset")
+    result = painseq("audit", "check", scored, "--checkpoint", lstm, "--dataset", "biovid")
+    assert result.code == 1 and result.out.names("LEAK", "extractor", "071309_w_21")
     assert painseq("audit", "check", scored, "--checkpoint", lstm, "--dataset", "ai4pain").code == 0

@@ -1,6 +1,7 @@
 """`painseq crossval`: every fold fitted and scored, once, the same however it was run."""
 
 import csv
+import html
 import json
 import math
 from dataclasses import replace
@@ -53,18 +54,17 @@ def test_each_clip_is_scored_once_by_the_fold_that_did_not_see_its_subject(run):
         assert not set(split["test"]) & {*split["train"], *split["validation"]}
     metrics = json.loads((run / "metrics.json").read_text())
     assert [row["test"] for row in metrics["folds"]] == [[f"S0{number}"] for number in range(1, 6)]
-    assert metrics["folds_left_out"] == 0 and "no standard error" in metrics["spread"]["remark"]
+    assert metrics["folds_left_out"] == 0 and metrics["spread"]["remark"]
     accuracies = [float((fold.truth == fold.label).mean()) for fold in folds]
     assert [row["accuracy"] for row in metrics["folds"]] == pytest.approx(accuracies)
     assert metrics["spread"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
     assert metrics["spread"]["accuracy"]["std"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert "On generated faces" in (run / "report.html").read_text()
     figures = json.loads((run / "figures" / "figures.json").read_text())
     assert len(figures["folds"]["rows"]) == 5 and all((run / "figures" / f"{name}.csv").is_file() for name in figures)
     (model,) = metrics["models"].values()
     assert model["scores"]["accuracy"] == pytest.approx((together.truth == together.label).mean())
     page = (run / "report.html").read_text()
-    assert "no standard error" in page and "S05" in page
+    assert "generated" in page and metrics["spread"]["remark"] in html.unescape(page) and "S05" in page
 
 
 def test_a_fold_is_what_fit_and_evaluate_give(run, options, tmp_path):
@@ -77,9 +77,10 @@ def test_a_fold_is_what_fit_and_evaluate_give(run, options, tmp_path):
     assert (tmp_path / "scored" / "predictions.csv").read_bytes() == (run / "fold-02" / "predictions.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_processes_that_share_the_features_give_the_same(run, options, painseq, tmp_path):
-    said = painseq("crossval", *options, *HEAD, "--out", tmp_path / "two", "--jobs", "2")
-    assert said.code == 0 and "2 at once" in said.log
+    result = painseq("crossval", *options, *HEAD, "--out", tmp_path / "two", "--jobs", "2")
+    assert result.code == 0 and result.log.names(5, 2)
     assert files(tmp_path / "two") == files(run)
 
 
@@ -96,8 +97,8 @@ def test_an_interrupted_run_goes_on_at_the_fold(run, options, painseq, tmp_path,
 
     monkeypatch.setattr(module, "fit_fold", until_the_third)
     command = ["crossval", *options, *HEAD, "--out", tmp_path / "cut", "--jobs", "1"]
-    said = painseq(*command)
-    assert said.code == 130 and "Finished folds are kept" in said.err
+    result = painseq(*command)
+    assert result.code == 130 and result.err.names("painseq crossval")
     assert not (tmp_path / "cut" / "metrics.json").exists()
     monkeypatch.setattr(
         module, "fit_fold", lambda make, data, out, *rest: fitted.append(out.name) or fit_fold(make, data, out, *rest)
@@ -108,18 +109,18 @@ def test_an_interrupted_run_goes_on_at_the_fold(run, options, painseq, tmp_path,
 
 
 def test_the_folds_it_writes_can_be_audited(run, painseq):
-    said = painseq("audit", "check", run / "folds.json")
-    assert said.code == 0 and "No leak found." in said.out
+    result = painseq("audit", "check", run / "folds.json")
+    assert result.code == 0 and not result.out.names("LEAK")
 
 
 def test_a_folder_takes_no_other_run(run, options, painseq, tmp_path):
     before = files(run)
-    said = painseq("crossval", *options, *HEAD, "--out", run, "--data.options.batch_size", "3")
-    assert said.code == 1 and "data.init_args.options.batch_size: 32, not 3" in said.err
+    result = painseq("crossval", *options, *HEAD, "--out", run, "--data.options.batch_size", "3")
+    assert result.code == 1 and result.err.names(run, "data.init_args.options.batch_size", 32, 3)
     assert files(run) == before
     (tmp_path / "mine.txt").write_text("mine")
-    said = painseq("crossval", *options, *HEAD, "--out", tmp_path)
-    assert said.code == 1 and "holds a run already" in said.err
+    result = painseq("crossval", *options, *HEAD, "--out", tmp_path)
+    assert result.code == 1 and result.err.names(tmp_path)
 
 
 @pytest.mark.parametrize("candidates", [[], ["lstm", "linear_probe"]])
@@ -150,7 +151,7 @@ def test_what_is_chosen_inside_a_fold_never_sees_its_test_subjects(candidates, o
         assert choice["inner_epochs"] == epochs and choice["epochs"] == sorted(epochs)[0]
         assert final["epochs"] == final["settings"]["epochs"] == choice["epochs"]
     metrics = json.loads((out / "metrics.json").read_text())
-    assert "median" in metrics["how"]["choice"]
+    assert metrics["how"]["choice"]
     assert read_predictions(out / "predictions.csv").scored.sum() == 19
 
 
@@ -260,29 +261,30 @@ def test_a_fold_that_cannot_be_fitted_is_told_and_counted(painseq, tmp_path, mon
         self.failed = {"b_0": "cut short"}
 
     monkeypatch.setattr(NpzFolder, "__init__", with_a_failure)
-    said = painseq("crossval", *made, "--data.options.split.validation_share", "0.3", "--out", tmp_path / "out")
+    result = painseq("crossval", *made, "--data.options.split.validation_share", "0.3", "--out", tmp_path / "out")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     splits = {fold["test"][0]: fold for fold in json.loads((tmp_path / "out" / "folds.json").read_text())["folds"]}
     reasons = {row["test"][0]: row.get("left_out") for row in metrics["folds"]}
     for subject, split in splits.items():
         expected = None
         if "a" not in split["train"]:
-            expected = "no training clip of class agony"
+            expected = ("training", "agony")
         elif split["validation"] == ["b"]:
-            expected = "no validation clip has a label and a frame with a face"
+            expected = ("validation",)
         elif subject == "b":
-            expected = "no clip of the test subjects could be read"
-        assert reasons[subject] == expected
+            expected = ("test",)
+        reason = reasons[subject]
+        assert (reason is None) == (expected is None) and all(fact in reason for fact in expected or ())
     left_out = {subject for subject, reason in reasons.items() if reason is not None}
     assert {"a", "b"} <= left_out < set("abcd") and metrics["folds_left_out"] == len(left_out)
-    assert said.code == 0 and f"{len(left_out)} folds could not be fitted" in said.out
+    assert result.code == 0 and result.out.names(len(left_out))
     assert set(read_predictions(tmp_path / "out" / "predictions.csv").subject_ids) == set("abcd") - left_out
 
 
 def test_no_fold_at_all_is_an_error(painseq, tmp_path):
     made = own_data(tmp_path / "own", {"a": ["agony"], "b": ["calm"], "c": ["calm"]})
-    said = painseq("crossval", *made, "--out", tmp_path / "out")
-    assert said.code == 1 and "No fold could be fitted: no training clip of class" in said.err
+    result = painseq("crossval", *made, "--out", tmp_path / "out")
+    assert result.code == 1 and result.err.names("training", "agony", 3)
 
 
 def test_values_on_a_scale_are_cross_validated_too(painseq, tmp_path):
@@ -300,37 +302,37 @@ def test_values_on_a_scale_are_cross_validated_too(painseq, tmp_path):
     ]
     assert metrics["spread"]["mae"]["max"] == pytest.approx(max(errors))
     assert metrics["spread"]["mae"]["mean"] == pytest.approx(np.mean(errors))
-    assert "Folds" in (tmp_path / "out" / "report.html").read_text()
+    assert all(subject in (tmp_path / "out" / "report.html").read_text() for subject in "abcd")
 
 
 def test_an_extractor_that_saw_the_subjects_stops_all_folds(painseq, tmp_path):
     made = own_data(tmp_path / "own", {subject: ["calm", "agony"] for subject in "abcd"})
     (tmp_path / "own" / "npz" / "source.json").write_text(json.dumps({"trained_on": ["own/b"]}))
-    said = painseq("crossval", *made, "--out", tmp_path / "out")
-    assert said.code == 1 and "The extractor was fitted on 1 subject (own/b)" in said.err
+    result = painseq("crossval", *made, "--out", tmp_path / "out")
+    assert result.code == 1 and result.err.names("extractor", 1, "own/b")
     assert not (tmp_path / "out" / "metrics.json").exists()
     (tmp_path / "own" / "npz" / "source.json").write_text(json.dumps({"trained_on": []}))
     assert painseq("crossval", *made, "--trainer.max_epochs", "1", "--out", tmp_path / "out").code == 0
 
 
 @pytest.mark.parametrize(
-    ("more", "answer"),
+    ("more", "facts"),
     [
-        (["--data.options.split.protocol", "official"], "Protocol 'official' has no folds"),
-        (["--data.options.split.fold", "1"], "goes through every fold"),
-        (["--data.options.split.validation_share", "0"], "--inner-folds 3"),
-        (["--candidates", "configs/head/lstm.yaml"], "Add --inner-folds 3"),
-        (["--candidates", "configs/head/lstm.yaml", "--inner-folds", "2"], "A head is given, and candidates too"),
-        (["--inner-folds", "1"], "--inner-folds is 1; it must be 2 or more"),
-        (["--repeats", "0"], "--repeats is 0"),
-        (["--jobs", "0"], "--jobs is 0"),
-        (["--trainer.accumulate_grad_batches", "2"], "Folds do not heed trainer.accumulate_grad_batches"),
-        (["--early_stopping.min_delta", "0.1"], "Folds do not heed early_stopping.min_delta"),
+        (["--data.options.split.protocol", "official"], ("official", "subject_kfold", "loso")),
+        (["--data.options.split.fold", "1"], ("split.fold", "split.fold_subject")),
+        (["--data.options.split.validation_share", "0"], ("--data.options.split.validation_share", "--inner-folds")),
+        (["--candidates", "configs/head/lstm.yaml"], ("--candidates", "--inner-folds")),
+        (["--candidates", "configs/head/lstm.yaml", "--inner-folds", "2"], ("head", "candidates")),
+        (["--inner-folds", "1"], ("--inner-folds", 1, 2)),
+        (["--repeats", "0"], ("--repeats", 0)),
+        (["--jobs", "0"], ("--jobs", 0)),
+        (["--trainer.accumulate_grad_batches", "2"], ("trainer.accumulate_grad_batches", "max_epochs")),
+        (["--early_stopping.min_delta", "0.1"], ("early_stopping.min_delta", "max_epochs")),
     ],
 )
-def test_mistakes_are_told_before_anything_is_fitted(more, answer, options, painseq, tmp_path):
-    said = painseq("crossval", *options, *HEAD, *more, "--out", tmp_path / "out")
-    assert said.code == 1 and answer in said.err
+def test_mistakes_are_told_before_anything_is_fitted(more, facts, options, painseq, tmp_path):
+    result = painseq("crossval", *options, *HEAD, *more, "--out", tmp_path / "out")
+    assert result.code == 1 and result.err.names(*facts)
     assert not list(tmp_path.rglob("run.json"))
 
 

@@ -39,10 +39,10 @@ def vivit(work, on_heat, heat_crops):
 @pytest.mark.parametrize("checkpoint", ["lstm", "ann", "attention_mil", "vivit"])
 def test_one_loop_over_checkpoints_explains_space_and_time(painseq, request, video, tmp_path, checkpoint):
     out = tmp_path / "out"
-    said = painseq(
+    result = painseq(
         "explain", video, "--checkpoint", request.getfixturevalue(checkpoint), "--out", out, "--end-s", 4
     )  # fmt: skip
-    assert said.code == 0, said.err
+    assert result.code == 0, result.err
     facts = json.loads((out / "explanation.json").read_text())
     maps = np.load(out / "maps.npz")
     with (out / "frames.csv").open() as file:
@@ -67,11 +67,11 @@ def test_one_loop_over_checkpoints_explains_space_and_time(painseq, request, vid
 )
 def test_methods_are_chosen_by_name(painseq, request, video, tmp_path, checkpoint, method, time_method):
     args = ["explain", video, "--checkpoint", request.getfixturevalue(checkpoint), "--end-s", 2, "--most-steps", 16]
-    said = painseq(*args, "--out", tmp_path / "out", "--method", method, "--time-method", time_method)
-    assert said.code == 0, said.err
+    result = painseq(*args, "--out", tmp_path / "out", "--method", method, "--time-method", time_method)
+    assert result.code == 0, result.err
     facts = json.loads((tmp_path / "out" / "explanation.json").read_text())
     assert (facts["space"]["method"], facts["time"]["method"]) == (method, time_method)
-    assert ("Integrated Gradients: " in said.log) == (method == "integrated_gradients")
+    assert ("Integrated Gradients" in result.log) == (method == "integrated_gradients")
 
 
 def test_no_curve_is_drawn_over_a_stretch_without_a_face(lstm, ann, video):
@@ -90,42 +90,42 @@ def test_no_curve_is_drawn_over_a_stretch_without_a_face(lstm, ann, video):
 
 def test_the_layer_is_told_and_can_be_chosen(painseq, lstm, video, tmp_path):
     args = ["explain", video, "--checkpoint", lstm, "--end-s", 2]
-    said = painseq(*args, "--out", tmp_path / "a.png")
-    assert "Layer layer1; there are: act1 16 x 16, layer1 8 x 8" in said.log
-    said = painseq(*args, "--out", tmp_path / "b.png", "--layer", "layer2")
-    assert "Layer layer2; " in said.log
+    result = painseq(*args, "--out", tmp_path / "a.png")
+    assert re.search(r"\blayer1\b.*\bact1\b.*\b16\b.*\blayer1\b.*\b8\b", result.log)
+    result = painseq(*args, "--out", tmp_path / "b.png", "--layer", "layer2")
+    assert re.search(r"\blayer2\b.*\bact1\b", result.log)
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
 def test_averaged_checkpoints_for_a_stated_mix(painseq, lstm, video, tmp_path):
     out = ["--out", tmp_path / "out", "--end-s", 2]
     mix = ["no_pain=0.1", "low_pain=0.45", "high_pain=0.45"]
-    said = painseq("explain", video, "--average-checkpoints", lstm, lstm, "--prior", *mix, *out)
-    assert said.code == 0 and "The mean of 2 checkpoints" in said.log
+    result = painseq("explain", video, "--average-checkpoints", lstm, lstm, "--prior", *mix, *out)
+    assert result.code == 0 and result.log.names(2)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "facts"),
     [
-        (["--method", "rollout"], "--method rollout does not fit this model; those that do: gradcam, "),
-        (["--time-method", "votes"], "--time-method votes does not fit this model; those that do: integrated_gradien"),
-        (["--layer", "layer9"], "has no layer 'layer9'; its layers: act1"),
-        (["--method", "saliency", "--layer", "layer1"], "--layer goes with --method gradcam, not saliency"),
-        (["--class-name", "joy"], "No class 'joy'"),
-        (["--baseline", "x.mp4"], "Leave the baseline out"),
+        (["--method", "rollout"], ("--method", "rollout", "gradcam")),
+        (["--time-method", "votes"], ("--time-method", "votes", "integrated_gradients")),
+        (["--layer", "layer9"], ("layer9", "act1")),
+        (["--method", "saliency", "--layer", "layer1"], ("--layer", "gradcam", "saliency")),
+        (["--class-name", "joy"], ("joy", "no_pain", "low_pain", "high_pain")),
+        (["--baseline", "x.mp4"], ("baseline",)),
     ],
 )
-def test_a_wish_that_does_not_fit(painseq, lstm, video, tmp_path, change, message):
-    said = painseq("explain", video, "--checkpoint", lstm, "--out", tmp_path / "x.png", "--end-s", 2, *change)
-    assert said.code == 1 and message in said.err and not (tmp_path / "x.png").exists()
+def test_a_wish_that_does_not_fit(painseq, lstm, video, tmp_path, change, facts):
+    result = painseq("explain", video, "--checkpoint", lstm, "--out", tmp_path / "x.png", "--end-s", 2, *change)
+    assert result.code == 1 and result.err.names(*facts) and not (tmp_path / "x.png").exists()
 
 
 def test_a_video_that_cannot_be_explained_leaves_no_folder(painseq, lstm, tmp_path):
-    said = painseq("explain", tmp_path / "none.mp4", "--checkpoint", lstm, "--out", tmp_path / "out")
-    assert said.code == 1 and "No video at" in said.err and not (tmp_path / "out").exists()
+    result = painseq("explain", tmp_path / "none.mp4", "--checkpoint", lstm, "--out", tmp_path / "out")
+    assert result.code == 1 and result.err.names(tmp_path / "none.mp4") and not (tmp_path / "out").exists()
     (tmp_path / "mine").mkdir()
-    said = painseq("explain", tmp_path / "none.mp4", "--checkpoint", lstm, "--out", tmp_path / "mine")
-    assert said.code == 1 and (tmp_path / "mine").is_dir()
+    result = painseq("explain", tmp_path / "none.mp4", "--checkpoint", lstm, "--out", tmp_path / "mine")
+    assert result.code == 1 and (tmp_path / "mine").is_dir()
 
 
 @pytest.mark.parametrize("checkpoint", ["lstm", "ann", "vivit"])
@@ -138,8 +138,8 @@ def test_the_video_is_read_once_and_predicted_as_predict_does(
     expected = load(path).predict(video, 1.0, 4.0).to_dict()
     monkeypatch.setattr(FaceCrops, "clip", lambda *args, **more: reads.append(args[1]) or usual(*args, **more))
     span = ["--start-s", 1, "--end-s", 4]
-    said = painseq("explain", video, "--checkpoint", path, "--out", tmp_path / "out", *span)
-    assert said.code == 0, said.err
+    result = painseq("explain", video, "--checkpoint", path, "--out", tmp_path / "out", *span)
+    assert result.code == 0, result.err
     facts = json.loads((tmp_path / "out" / "explanation.json").read_text())
     found = facts["prediction"]
     assert reads == [video] and found["label"] == expected["label"]
@@ -148,7 +148,7 @@ def test_the_video_is_read_once_and_predicted_as_predict_does(
         key: expected[key] for key in ("frame_times_s", "frames", "backends")
     }
     assert (facts["start_s"], facts["end_s"], facts["checkpoints"]) == (1.0, 4.0, [str(path)])
-    assert facts["versions"]["painseq"] and "Backends: video " in said.log and "device cpu" in said.log
+    assert facts["versions"]["painseq"] and result.log.names(*found["backends"].values(), "cpu")
 
 
 def test_integrated_gradients_that_are_not_complete_are_warned_of(painseq, lstm, video, tmp_path, monkeypatch):
@@ -156,20 +156,19 @@ def test_integrated_gradients_that_are_not_complete_are_warned_of(painseq, lstm,
 
     monkeypatch.setattr(by_input, "STEPS", 1)
     args = ["--out", tmp_path / "x.png", "--end-s", 2, "--method", "integrated_gradients", "--most-steps", 1]
-    said = painseq("explain", video, "--checkpoint", lstm, *args)
-    assert said.code == 0 and "Integrated Gradients: 1 steps miss " in said.log
-    assert "where 1 % is allowed: raise --most-steps" in said.log
+    result = painseq("explain", video, "--checkpoint", lstm, *args)
+    assert result.code == 0 and result.log.names("Integrated Gradients", 1, "--most-steps")
 
 
 def test_without_landmarks_the_map_stands_alone_and_the_way_out_is_told(painseq, lstm, video, tmp_path):
     args = ["explain", video, "--checkpoint", lstm, "--end-s", 2]
-    said = painseq(*args, "--out", tmp_path / "lines")
-    assert "The lines of its landmarks stand for the face" in said.log
+    result = painseq(*args, "--out", tmp_path / "lines")
+    assert result.log.names("--show-faces")
     lines = json.loads((tmp_path / "lines" / "explanation.json").read_text())
     shares = [region["share"] for region in lines["regions"]["regions"].values()]
     assert set(lines["regions"]["regions"]) == set(REGIONS) and sum(shares) == pytest.approx(1)
-    said = painseq(*args, "--out", tmp_path / "alone", "--locator", "full_frame")
-    assert said.code == 0 and "--locator face_alignment or sidecar gives landmarks" in said.log
+    result = painseq(*args, "--out", tmp_path / "alone", "--locator", "full_frame")
+    assert result.code == 0 and result.log.names("--locator", "face_alignment", "sidecar")
     assert json.loads((tmp_path / "alone" / "explanation.json").read_text())["regions"] is None
     assert (tmp_path / "alone" / "overlay.mp4").is_file()
 
@@ -181,13 +180,13 @@ def test_pspi_of_a_table_elsewhere_stands_below_the_curve(painseq, ann, video, t
     units = [f"AU{unit:02d}_r" for unit in INTENSITIES] + [f"AU{unit:02d}_c" for unit in PRESENCES]
     rows = [f"{n + 1}, {n / 30:.3f}, 1" + ", 1" * len(units) for n in range(60)]
     table.write_text("\n".join([", ".join(["frame", "timestamp", "success", *units]), *rows]))
-    said = painseq(*args, "--out", tmp_path / "with.png", "--action-units", table)
-    assert said.code == 0, said.err
+    result = painseq(*args, "--out", tmp_path / "with.png", "--action-units", table)
+    assert result.code == 0, result.err
     assert Image.open(tmp_path / "with.png").height > Image.open(tmp_path / "without.png").height
-    said = painseq(*args, "--out", tmp_path / "no.png", "--action-units", tmp_path / "none.csv")
-    assert said.code == 1 and "No OpenFace table at" in said.err
-    said = painseq(*args, "--out", tmp_path / "with.png")
-    assert said.code == 1 and "with.png is there already, and nothing is overwritten" in said.err
+    result = painseq(*args, "--out", tmp_path / "no.png", "--action-units", tmp_path / "none.csv")
+    assert result.code == 1 and result.err.names(tmp_path / "none.csv")
+    result = painseq(*args, "--out", tmp_path / "with.png")
+    assert result.code == 1 and result.err.names(tmp_path / "with.png")
 
 
 def test_the_documented_python_runs(lstm, video, monkeypatch):
@@ -206,5 +205,5 @@ def test_the_documented_python_runs(lstm, video, monkeypatch):
 def test_a_folder_that_holds_something_is_not_overwritten(painseq, lstm, video, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    said = painseq("explain", video, "--checkpoint", lstm, "--out", tmp_path / "out", "--end-s", 2)
-    assert said.code == 1 and "nothing is overwritten" in said.err
+    result = painseq("explain", video, "--checkpoint", lstm, "--out", tmp_path / "out", "--end-s", 2)
+    assert result.code == 1 and result.err.names(tmp_path / "out")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -28,8 +29,8 @@ def rows_of(out):
 
 
 def test_tables_and_pictures_of_a_part(regions, lstm, tmp_path):
-    said = regions(lstm, tmp_path / "out", "--part", "test", "--clips", 4)
-    assert said.code == 0, said.err
+    result = regions(lstm, tmp_path / "out", "--part", "test", "--clips", 4)
+    assert result.code == 0, result.err
     rows = rows_of(tmp_path / "out")
     assert len(rows) == 4 * len(REGIONS) and Counter(row["subject_id"] for row in rows) == {"S06": 14, "S07": 14}
     for first in range(0, len(rows), len(REGIONS)):
@@ -43,21 +44,21 @@ def test_tables_and_pictures_of_a_part(regions, lstm, tmp_path):
     for table in facts["regions"].values():
         assert [row["region"] for row in table] == list(REGIONS)
     blinks = json.loads((tmp_path / "out" / "blink.json").read_text())["blinks"]
-    assert blinks and all(check["verdict"] in " ".join(said.out.split()) for check in blinks.values())
-    assert "The eyes have" in " ".join(said.out.split()) or not any(check["clips"] for check in blinks.values())
+    assert blinks and all(check["verdict"] in " ".join(result.out.split()) for check in blinks.values())
     assert Image.open(tmp_path / "out" / "region_bars.png").format == "PNG"
-    assert "outside the face" in (tmp_path / "out" / "region_bars.svg").read_text()
-    assert "outside the face" in said.out and "AU45, truth" in (tmp_path / "out" / "blink.json").read_text()
+    svg = (tmp_path / "out" / "region_bars.svg").read_text()
+    assert all(region.replace("_", " ") in svg and region.replace("_", " ") in result.out for region in REGIONS)
+    assert "AU45, truth" in (tmp_path / "out" / "blink.json").read_text()
 
 
 def test_a_class_by_name_and_another_method(regions, lstm, tmp_path):
-    said = regions(lstm, tmp_path / "out", "--part", "train", "--clips", 3, "--class-name", "low_pain", "--method",
+    result = regions(lstm, tmp_path / "out", "--part", "train", "--clips", 3, "--class-name", "low_pain", "--method",
                    "saliency", "--landmarks", "sidecar")  # fmt: skip
-    assert said.code == 0, said.err
+    assert result.code == 0, result.err
     rows = rows_of(tmp_path / "out")
     assert {row["explained"] for row in rows} == {"low_pain"}
     assert {row["truth"] for row in rows} == {"no_pain", "low_pain", "high_pain"}
-    assert "The model was fitted on 3 of these 3 people" in said.log
+    assert re.search(r"\b3\b\D+\b3\b", result.log)
 
 
 def test_a_clip_that_cannot_be_read_is_a_counted_skip(regions, electrical, lstm, tmp_path):
@@ -65,10 +66,10 @@ def test_a_clip_that_cannot_be_read_is_a_counted_skip(regions, electrical, lstm,
     shutil.copytree(electrical, copy)
     damaged = copy / "Test" / "S06" / "S06_1.mp4"
     damaged.write_bytes(damaged.read_bytes()[:500])
-    said = regions(lstm, tmp_path / "out", "--part", "test", "--clips", 2, "--data.root", copy)
-    assert said.code == 0, said.err
+    result = regions(lstm, tmp_path / "out", "--part", "test", "--clips", 2, "--data.root", copy)
+    assert result.code == 0, result.err
     facts = json.loads((tmp_path / "out" / "regions.json").read_text())
-    assert facts["clips"] == 1 and list(facts["skipped"]) == ["Test/S06/S06_1"] and "Skipped Test/S06/S06_1" in said.log
+    assert facts["clips"] == 1 and list(facts["skipped"]) == ["Test/S06/S06_1"] and result.log.names("Test/S06/S06_1")
 
 
 def test_where_no_clip_can_be_explained_no_folder_stays(regions, electrical, lstm, tmp_path):
@@ -76,8 +77,8 @@ def test_where_no_clip_can_be_explained_no_folder_stays(regions, electrical, lst
     shutil.copytree(electrical, copy)
     for video in (copy / "Test").rglob("*.mp4"):
         video.write_bytes(video.read_bytes()[:500])
-    said = regions(lstm, tmp_path / "out", "--part", "test", "--clips", 2, "--data.root", copy)
-    assert said.code == 1 and "None of 2 clips could be explained. The first, Test/S0" in said.err
+    result = regions(lstm, tmp_path / "out", "--part", "test", "--clips", 2, "--data.root", copy)
+    assert result.code == 1 and result.err.names(2) and "Test/S0" in result.err
     assert not (tmp_path / "out").exists()
 
 
@@ -91,8 +92,8 @@ def test_a_model_relative_to_each_subjects_own_is_refused_with_a_way_out(
     saved["painseq"]["baseline_clips"] = 1
     torch.save(saved, tmp_path / "relative.ckpt")
     args = [*on_electrical, "--checkpoint", tmp_path / "relative.ckpt", "--out", tmp_path / "out"]
-    said = painseq("explain", command, *args)
-    assert said.code == 1 and f"which `painseq explain {command}` does not read. Explain single videos" in said.err
+    result = painseq("explain", command, *args)
+    assert result.code == 1 and result.err.names(f"painseq explain {command}", "--baseline")
     assert not (tmp_path / "out").exists()
 
 
@@ -102,10 +103,10 @@ def test_crops_without_landmarks_are_refused_with_a_way_out(regions, work, on_el
     saved = torch.load(lstm, weights_only=True)
     saved["painseq"]["face"]["init_args"]["locator"] = {"class_path": "painseq.faces.FullFrame", "init_args": {}}
     torch.save(saved, tmp_path / "full.ckpt")
-    said = regions(tmp_path / "full.ckpt", tmp_path / "out", "--clips", 1)
-    assert said.code == 1 and "--landmarks face_alignment, or sidecar" in said.err
-    said = regions(tmp_path / "full.ckpt", tmp_path / "out2", "--clips", 1, "--landmarks", "sidecar")
-    assert said.code == 0, said.err
+    result = regions(tmp_path / "full.ckpt", tmp_path / "out", "--clips", 1)
+    assert result.code == 1 and result.err.names("--landmarks", "face_alignment", "sidecar")
+    result = regions(tmp_path / "full.ckpt", tmp_path / "out2", "--clips", 1, "--landmarks", "sidecar")
+    assert result.code == 0, result.err
 
 
 def test_a_clip_without_landmarks_among_others_is_skipped(regions, electrical, lstm, tmp_path):
@@ -115,26 +116,26 @@ def test_a_clip_without_landmarks_among_others_is_skipped(regions, electrical, l
     shutil.copytree(electrical, copy)
     bare = copy / "Test" / "S07" / "S07_1.faces.safetensors"
     save_file({name: tensor for name, tensor in load_file(bare).items() if name != "landmarks"}, bare)
-    said = regions(lstm, tmp_path / "out", "--part", "test", "--clips", 2, "--data.root", copy)
-    assert said.code == 0, said.err
+    result = regions(lstm, tmp_path / "out", "--part", "test", "--clips", 2, "--data.root", copy)
+    assert result.code == 0, result.err
     facts = json.loads((tmp_path / "out" / "regions.json").read_text())
-    assert facts["clips"] == 1 and facts["skipped"] == {"Test/S07/S07_1": "not the 68 landmarks of iBUG"}
+    assert facts["clips"] == 1 and list(facts["skipped"]) == ["Test/S07/S07_1"]
+    assert "68" in facts["skipped"]["Test/S07/S07_1"]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "facts"),
     [
-        (["--method", "rollout"], "--method rollout does not fit this model; those that do: gradcam"),
-        (["--method", "saliency", "--layer", "layer1"], "--layer goes with --method gradcam"),
-        (["--class-name", "joy"], "No class 'joy'"),
-        (["--clips", 0], "--clips is 0"),
-        (["--data.options.labels", "binary"], "binary"),
+        (["--method", "rollout"], ("--method", "rollout", "gradcam")),
+        (["--method", "saliency", "--layer", "layer1"], ("--layer", "gradcam")),
+        (["--class-name", "joy"], ("joy", "no_pain", "low_pain", "high_pain")),
+        (["--clips", 0], ("--clips", 0)),
+        (["--data.options.labels", "binary"], (2, 3)),
     ],
 )
-def test_a_wish_that_does_not_fit_leaves_no_folder(regions, lstm, tmp_path, change, message):
-    said = regions(lstm, tmp_path / "out", *change)
-    assert said.code == 1 and not (tmp_path / "out").exists()
-    assert message in said.err or message == "binary"
+def test_a_wish_that_does_not_fit_leaves_no_folder(regions, lstm, tmp_path, change, facts):
+    result = regions(lstm, tmp_path / "out", *change)
+    assert result.code == 1 and result.err.names(*facts) and not (tmp_path / "out").exists()
 
 
 def test_clips_are_chosen_evenly_by_class_and_subject():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -39,8 +40,8 @@ def quick(monkeypatch):
 
 def test_the_methods_of_a_checkpoint_are_ranked(score, quick, lstm, tmp_path):
     few = ("gradcam", "saliency", "gradient_x_input", "frame_occlusion")
-    said = score(lstm, tmp_path / "out", "--class-name", "high_pain", "--methods", *few)
-    assert said.code == 0, said.err
+    result = score(lstm, tmp_path / "out", "--class-name", "high_pain", "--methods", *few)
+    assert result.code == 0, result.err
     rows = rows_of(tmp_path / "out")
     maps = ["gradcam", "gradient_x_input", "saliency", "random"]
     curves = ["gradient_x_input", "saliency", "frame_occlusion", "random"]
@@ -61,14 +62,15 @@ def test_the_methods_of_a_checkpoint_are_ranked(score, quick, lstm, tmp_path):
         assert kept == sorted(kept, reverse=True)
         assert [bool(one["survives"]) for one in ranked] == sorted(bool(one["survives"]) for one in ranked)
         assert set(facts["randomisation"][kind]) == set(names) - {"random"}
-        assert facts["verdict"][kind] in " ".join(said.out.split())
+        assert facts["verdict"][kind] in " ".join(result.out.split())
     assert (facts["clips"], facts["most_steps"], facts["seed"], facts["device"]) == (2, 8, 0, "cpu")
     assert facts["seen_in_training"] == {"subjects": 2, "seen": 0} and facts["versions"]["painseq"]
-    assert "at most 8 gradients" in said.log and "Places in the face: 2 clips of 2 people" in said.out
+    assert result.log.names(8) and re.search(r"\b2\b\D+\b2\b", result.out)
     assert Image.open(tmp_path / "out" / "scores.png").format == "PNG"
     assert "insertion" in (tmp_path / "out" / "scores.svg").read_text()
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_at_the_clip_where_it_was(score, quick, ann, tmp_path, monkeypatch):
     usual, seen = ranking.score_methods, []
 
@@ -80,22 +82,22 @@ def test_interrupted_it_goes_on_at_the_clip_where_it_was(score, quick, ann, tmp_
 
     wish = ("--methods", "saliency", "votes", "--part", "train")
     monkeypatch.setattr(ranking, "score_methods", stopped)
-    said = score(ann, tmp_path / "out", *wish)
-    assert said.code == 130 and "finished clips are kept" in said.err
+    result = score(ann, tmp_path / "out", *wish)
+    assert result.code == 130 and result.err.names("painseq explain")
     first = rows_of(tmp_path / "out")
     assert {row["method"] for row in first} == {"saliency", "votes", "random"} and len(first) == 5
     monkeypatch.setattr(ranking, "score_methods", lambda *args: seen.append("again") or usual(*args))
-    said = score(ann, tmp_path / "out", *wish)
-    assert said.code == 0, said.err
+    result = score(ann, tmp_path / "out", *wish)
+    assert result.code == 0, result.err
     assert seen == ["space", "time", "again", "again"] and rows_of(tmp_path / "out")[:5] == first
-    assert "fitted on 2 of these 2 people" in said.log
+    assert re.search(r"\b2\b\D+\b2\b", result.log)
     whole = json.loads((tmp_path / "out" / "scores.json").read_text())
     # Whole already: nothing is done again, and the answer is the same.
-    said = score(ann, tmp_path / "out", *wish)
-    assert said.code == 0 and len(seen) == 4
+    result = score(ann, tmp_path / "out", *wish)
+    assert result.code == 0 and len(seen) == 4
     assert json.loads((tmp_path / "out" / "scores.json").read_text()) == whole
-    said = score(ann, tmp_path / "out", *wish, "--most-steps", 16)
-    assert said.code == 1 and "holds another run" in said.err and "most_steps: 8, not 16" in said.err
+    result = score(ann, tmp_path / "out", *wish, "--most-steps", 16)
+    assert result.code == 1 and result.err.names(tmp_path / "out", "most_steps", 8, 16)
 
 
 def test_a_clip_with_one_frame_of_a_face_is_skipped_where_a_method_cannot_explain_it(
@@ -109,9 +111,9 @@ def test_a_clip_with_one_frame_of_a_face_is_skipped_where_a_method_cannot_explai
         return frames if clip.clip_id != seen[0] else replace(frames, present=torch.arange(len(frames)) == 3)
 
     monkeypatch.setattr(explain_scores, "frames_of_clip", of_clip)
-    said = score(lstm, tmp_path / "out", "--methods", "frame_occlusion")
-    assert said.code == 0, said.err
-    assert f"Skipped {seen[0]}: Frame occlusion leaves 1 frame(s) out" in said.log
+    result = score(lstm, tmp_path / "out", "--methods", "frame_occlusion")
+    assert result.code == 0, result.err
+    assert result.log.names(seen[0])
     facts = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert facts["clips"] == 1 and list(facts["skipped"]) == [seen[0]]
     assert seen[0] not in {row["clip_id"] for row in rows_of(tmp_path / "out")}
@@ -153,23 +155,23 @@ def test_the_class_that_is_asked_for_is_explained_of_random_models_too(score, qu
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "facts"),
     [
-        (["--methods", "rollout"], "--methods rollout does not fit this model; those that do: gradcam"),
-        (["--class-name", "joy"], "No class 'joy'"),
-        (["--clips", 0], "--clips is 0"),
-        (["--most-steps", 2], "--most-steps is 2"),
+        (["--methods", "rollout"], ("--methods", "rollout", "gradcam")),
+        (["--class-name", "joy"], ("joy", "no_pain", "low_pain", "high_pain")),
+        (["--clips", 0], ("--clips", 0)),
+        (["--most-steps", 2], ("--most-steps", 2)),
     ],
 )
-def test_a_wish_that_does_not_fit_leaves_no_folder(score, lstm, tmp_path, change, message):
-    said = score(lstm, tmp_path / "out", *change)
-    assert said.code == 1 and message in said.err and not (tmp_path / "out").exists()
+def test_a_wish_that_does_not_fit_leaves_no_folder(score, lstm, tmp_path, change, facts):
+    result = score(lstm, tmp_path / "out", *change)
+    assert result.code == 1 and result.err.names(*facts) and not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_another_command_is_left_as_it_is(score, lstm, tmp_path):
     (tmp_path / "run.json").write_text("{}")
-    said = score(lstm, tmp_path)
-    assert said.code == 1 and "nothing is overwritten. Give --out another folder" in said.err
+    result = score(lstm, tmp_path)
+    assert result.code == 1 and result.err.names(tmp_path, "--out")
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
@@ -186,18 +188,17 @@ def test_the_verdict_names_the_best_method_that_reads_the_model():
     ]
     ranks = ranking.rank(clips, people, {"good": False, "better": None, "edges": True})
     assert [one.method for one in ranks] == ["better", "good", "random", "edges"]
-    said = ranking.verdict(ranks)
-    assert said.startswith("Use better: it beats a random explanation by a gain of 0.5 (0.4")
-    assert "So does good, by less on average." in said and said.endswith("the weights are randomised: edges.")
+    verdict = ranking.verdict(ranks)
+    assert re.search(r"\bbetter\b.*\b0\.5 \(0\.4.*\bgood\b.*\bedges\b", verdict)
     nothing = [[scores("good", w), scores("random", -w)] for w in wobble]
-    assert ranking.verdict(ranking.rank(nothing, people, {})).startswith("No method is told from a random")
+    assert "good" not in ranking.verdict(ranking.rank(nothing, people, {}))
     best_is_flagged = [[one for one in clip if one.method != "good"] for clip in clips]
-    said = ranking.verdict(ranking.rank(best_is_flagged, people, {"edges": True}))
-    assert "No other that changes with the weights does. Not to be trusted" in said
-    said = ranking.verdict(ranking.rank(best_is_flagged, people, {"edges": True, "better": True}))
-    assert said.startswith("No method that changes with the weights is told from a random")
-    alone = ranking.rank(clips[:2], ["S0", "S0"], {})
-    assert ranking.verdict(alone).startswith("One person has no interval")
+    verdict = ranking.verdict(ranking.rank(best_is_flagged, people, {"edges": True}))
+    assert re.search(r"\bbetter\b.*\b0\.5 \(0\.4.*\bedges\b", verdict)
+    verdict = ranking.verdict(ranking.rank(best_is_flagged, people, {"edges": True, "better": True}))
+    assert "0.5" not in verdict and "edges" in verdict and "better" in verdict
+    alone = ranking.verdict(ranking.rank(clips[:2], ["S0", "S0"], {}))
+    assert "better" not in alone
 
 
 def test_subjects_count_once_however_many_clips_they_have():

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -39,11 +40,17 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def counts(result) -> tuple[int, ...]:
+    """Clips, tracked now, tracked before, failed: the first numbers of the line that sums the run up."""
+    (line,) = [line for line in result.log.splitlines() if line[:1].isdigit()]
+    return tuple(int(number) for number in re.findall(r"\d+", line)[:4])
+
+
 def test_every_clip_has_a_track_and_a_row(painseq, options, tmp_path):
     out = tmp_path / "tracks"
-    said = painseq("faces", *options)
-    assert said.code == 0, said.err
-    assert "25 clips: 25 tracked, 0 tracked before, 0 failed" in said.log
+    result = painseq("faces", *options)
+    assert result.code == 0, result.err
+    assert counts(result) == (25, 25, 0, 0)
     rows = table(out / "faces.csv")
     assert len(rows) == 25 and all((out / row["track"]).is_file() for row in rows)
     (gap,) = [row for row in rows if row["faceless"] != "0"]
@@ -70,8 +77,8 @@ def test_a_second_run_searches_nothing_and_its_tracks_are_taken(painseq, options
         raise AssertionError("searched")
 
     monkeypatch.setattr("painseq.faces.Sidecar.locate", never)
-    said = painseq("faces", *options, "--workers", "3")
-    assert said.code == 0 and "0 tracked, 25 tracked before" in said.log
+    result = painseq("faces", *options, "--workers", "3")
+    assert result.code == 0 and counts(result) == (25, 0, 25, 0)
     assert (tmp_path / "tracks" / "faces.csv").read_bytes() == first
     tracks = ["--data.options.face.init_args.tracks", str(tmp_path / "tracks")]
     config = ExperimentCLI("faces", [*options, *tracks])
@@ -85,22 +92,22 @@ def test_extracting_with_tracks_of_another_frame_rate_tells_that_none_serves(pai
     assert painseq("faces", *options).code == 0
     tracks = ["--data.options.face.init_args.tracks", tmp_path / "tracks"]
     same = painseq("extract", *options[:-1], tmp_path / "same", *tracks)
-    assert same.code == 0 and "25 clips from disk" in same.log and "No clip has a track" not in same.log
+    assert same.code == 0 and not same.log.names("--data.options.fps")
     other = painseq("extract", *options[:-1], tmp_path / "other", *tracks, "--data.options.fps", "2")
-    assert other.code == 0 and "No clip has a track in" in other.log and "--data.options.fps 2" in other.log
+    assert other.code == 0 and other.log.names(tmp_path / "tracks", "--data.options.fps", 2)
 
 
 def test_a_corrupt_clip_is_counted_and_tried_again(painseq, options, data, tmp_path):
     broken = sorted(data.rglob("*.mp4"))[3]
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
-    said = painseq("faces", *options, "--workers", "2")
-    assert said.code == 0 and "24 tracked, 0 tracked before, 1 failed" in said.log
+    result = painseq("faces", *options, "--workers", "2")
+    assert result.code == 0 and counts(result) == (25, 24, 0, 1)
     (row,) = [row for row in table(tmp_path / "tracks" / "faces.csv") if row["reason"]]
-    assert "cannot be read as a video" in row["reason"] and row["track"] == ""
+    assert row["track"] == ""
     assert row["clip_id"] in row["reason"] and str(tmp_path) not in row["reason"]
     broken.write_bytes(whole)
-    assert "25 clips: 1 tracked, 24 tracked before, 0 failed" in painseq("faces", *options).log
+    assert counts(painseq("faces", *options)) == (25, 1, 24, 0)
 
 
 def test_processes_share_the_clips(painseq, options, tmp_path, monkeypatch):
@@ -112,7 +119,7 @@ def test_processes_share_the_clips(painseq, options, tmp_path, monkeypatch):
     assert (tmp_path / "tracks" / "summary-1.json").is_file()
     assert len(list((tmp_path / "tracks").glob("*.safetensors"))) == 25
     monkeypatch.undo()
-    assert "0 tracked, 25 tracked before" in painseq("faces", *options).log
+    assert counts(painseq("faces", *options)) == (25, 0, 25, 0)
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -125,8 +132,8 @@ def test_an_interrupted_run_keeps_what_is_done(painseq, options, monkeypatch, tm
         return sight(*args, **settings)
 
     monkeypatch.setattr(FaceCrops, "sight", interrupted)
-    said = painseq("faces", *options)
-    assert said.code == 130 and "run the same command again" in said.err
+    result = painseq("faces", *options)
+    assert result.code == 130 and result.err.names("painseq faces")
     kept = len(list((tmp_path / "tracks").glob("*.safetensors")))
     assert kept >= 1
     assert painseq("faces", *options).code == 0
@@ -134,13 +141,13 @@ def test_an_interrupted_run_keeps_what_is_done(painseq, options, monkeypatch, tm
 
 
 def test_what_cannot_be(painseq, options, data, tmp_path):
-    assert "--workers is 0" in painseq("faces", *options, "--workers", "0").err
-    assert "--parts names 'trian'" in painseq("faces", *options, "--parts", "trian").err
+    assert painseq("faces", *options, "--workers", "0").err.names("--workers", 0)
+    assert painseq("faces", *options, "--parts", "trian").err.names("--parts", "trian", "train")
     bare = painseq("faces", "--data", "BioVid", "--data.root", data, "--out", tmp_path / "tracks")
-    assert bare.code == 1 and "needs a face crop" in bare.err
+    assert bare.code == 1 and bare.err.names("face")
     assert painseq("faces", *options).code == 0
     other = painseq("faces", *options, "--data.options.face.init_args.max_gap_s", "0.1")
-    assert other.code == 1 and "max_gap_s: 0.5, not 0.1" in other.err
+    assert other.code == 1 and re.search(r"max_gap_s\b.*\b0\.5\b.*\b0\.1\b", other.err)
 
 
 def test_no_clip_that_can_be_read_and_no_face_at_all_are_errors(painseq, options, data):
@@ -150,17 +157,17 @@ def test_no_clip_that_can_be_read_and_no_face_at_all_are_errors(painseq, options
         tensors["boxes"][:] = np.nan
         save_file(tensors, sidecar)
     nobody = painseq("faces", *options)
-    assert nobody.code == 1 and "no face found in any of" in nobody.err
+    assert nobody.code == 1 and nobody.err.names("face", 25)
     for track in (data.parent / "tracks").glob("*.safetensors"):
         track.unlink()
     for sidecar in sidecars:
         sidecar.write_bytes(b"")
     unread = painseq("faces", *options)
-    assert unread.code == 1 and "Not one of 25 clips could be read" in unread.err
+    assert unread.code == 1 and unread.err.names(25) and not unread.err.names("face")
 
 
 def test_a_locator_that_is_not_installed_ends_the_run(painseq, options, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "face_alignment", None)
-    said = painseq("faces", *options, "--data.options.face.init_args.locator", "painseq.faces.FaceAlignment")
-    assert said.code == 1 and "painseq faces: The locator FaceAlignment needs the package" in said.err
+    result = painseq("faces", *options, "--data.options.face.init_args.locator", "painseq.faces.FaceAlignment")
+    assert result.code == 1 and result.err.names("painseq faces", "FaceAlignment")
     assert not (tmp_path / "tracks" / "faces.csv").exists()

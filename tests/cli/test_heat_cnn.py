@@ -96,6 +96,7 @@ def test_the_recipe_is_what_the_paper_tells(monkeypatch):
     assert config["trainer"]["max_epochs"] == config["model"]["scheduler"]["init_args"]["T_max"]
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_from_videos_to_a_score(painseq, recipe, crops, vgg_run, heat, tmp_path):
     store = FeatureStore(crops)
     assert store.dtype == "uint8" and len(store) == 10 and store.spec["sampling"] == {"fps": 4.0}
@@ -107,20 +108,21 @@ def test_the_recipe_runs_from_videos_to_a_score(painseq, recipe, crops, vgg_run,
     assert changed == learned and all(bool(torch.isfinite(value).all()) for value in after.values())
     assert json.loads((vgg_run / "run.json").read_text())["precision"] == "bf16-mixed"
     more = ["--data.options.store", crops, "--checkpoint", vgg_run / "best.ckpt"]
-    said = painseq("evaluate", *recipe("vgg"), *more, "--out", tmp_path / "images")
-    assert said.code == 0, said.err
+    result = painseq("evaluate", *recipe("vgg"), *more, "--out", tmp_path / "images")
+    assert result.code == 0, result.err
     with (tmp_path / "images" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     # Of two clips of the person held out, the frames at 2.5, 2.75 ... 5.25 s.
     assert len(rows) == 24 and len({row["subject_id"] for row in rows}) == 1
     whole = tmp_path / "whole.yaml"
     whole.write_text("data: {init_args: {options: {frames: null}}}\n")
-    said = painseq("evaluate", *recipe("vgg"), "--config", whole, *more, "--out", tmp_path / "clips")
-    assert said.code == 0, said.err
+    result = painseq("evaluate", *recipe("vgg"), "--config", whole, *more, "--out", tmp_path / "clips")
+    assert result.code == 0, result.err
     with (tmp_path / "clips" / "predictions.csv").open(newline="") as file:
         assert sorted(row["truth"] for row in csv.DictReader(file)) == ["high_pain", "no_pain"]
 
 
+@pytest.mark.slow
 def test_mixed_precision_resumes_to_the_same_weights(recipe, crops, tmp_path):
     def go(name: str, *more: str) -> Path:
         return fit([*recipe(), "--data.options.store", str(crops), "--out", str(tmp_path / name), *more])
@@ -147,12 +149,11 @@ def test_the_card_tells_what_a_network_was_made_of(run, crops, heat):
     assert card["optimizer"]["init_args"]["lr"] == 1e-4 and card["precision"] == "bf16-mixed" and card["seed"] == 0
     best = min(read_history(run), key=lambda row: row["val_loss"])
     assert card["validation"] == {key: value for key, value in best.items() if key != "train_loss"}
-    assert card["started_from"] == {
-        "weights": "Random weights (seed 0): not trained on anything.", "trained_on": [], "card": None,
-    }  # fmt: skip
+    assert card["started_from"] == {"weights": card["started_from"]["weights"], "trained_on": [], "card": None}
+    assert "seed 0" in card["started_from"]["weights"]
     page = (run / "extractor_card.md").read_text()
     assert all(subject in page for subject in (*split.train, *split.validation, *split.test))
-    assert "no medical device" in page and "GENERATED" in page and network.fingerprint() in page
+    assert "generated" in page.lower() and network.fingerprint() in page
 
 
 def test_the_card_of_a_network_trained_further_holds_that_of_the_first(recipe, run, crops, tmp_path):
@@ -161,12 +162,13 @@ def test_the_card_of_a_network_trained_further_holds_that_of_the_first(recipe, r
     card = trained(again).card
     assert card["started_from"]["card"] == trained(run).card and card["validation"] is None and card["refit"] == 1
     assert set(card["started_from"]["trained_on"]) == set(trained(run).trained_on) <= set(trained(again).trained_on)
-    assert "Seen by the weights that it started from" in (again / "extractor_card.md").read_text()
+    page = (again / "extractor_card.md").read_text()
+    assert all(subject.partition("/")[2] in page for subject in trained(run).trained_on)
 
 
 def test_a_control_with_shuffled_labels_says_so_in_its_card(recipe, crops, tmp_path):
     shuffled = fit([*recipe(), "--shuffle-labels", "--data.options.store", str(crops), "--out", str(tmp_path / "run")])
-    assert "SHUFFLED LABELS" in (shuffled / "extractor_card.md").read_text()
+    assert "shuffled" in (shuffled / "extractor_card.md").read_text().lower()
 
 
 @pytest.fixture(scope="module")
@@ -192,16 +194,16 @@ def test_nobody_whom_the_extractor_has_seen_is_a_test_subject(painseq, on_heat, 
     unseen = painseq("fit", *args, "--out", tmp_path / "unseen")
     assert unseen.code == 0, unseen.err
     seen = painseq("fit", *args, *OTHERS, "--out", tmp_path / "seen")
-    assert seen.code == 1 and "The extractor was fitted on" in seen.err and "(biovid/" in seen.err
+    assert seen.code == 1 and seen.err.names("extractor", "biovid")
     assert not (tmp_path / "seen" / "best.ckpt").exists()
 
 
 def test_crops_of_another_kind_than_the_network_was_trained_on_are_told(painseq, on_heat, renamed, tmp_path):
     through = [*on_heat, "--model.extractor.init_args.weights", renamed]
     as_trained = ["--data.options.face.init_args.kind", "landmark_box"]
-    assert "cropped otherwise" not in painseq("extract", *through, *as_trained, "--out", tmp_path / "same").log
+    assert not painseq("extract", *through, *as_trained, "--out", tmp_path / "same").log.names("landmark_box")
     other = painseq("extract", *through, "--out", tmp_path / "other")
-    assert "cropped otherwise" in other.log and "kind: 'landmark_box', not 'square'" in other.log
+    assert other.log.names("kind", "landmark_box", "square")
 
 
 def test_a_head_of_other_people_is_not_scored_on_the_extractors(
@@ -218,7 +220,7 @@ def test_a_head_of_other_people_is_not_scored_on_the_extractors(
     assert unseen.code == 0, unseen.err
     for number, change in enumerate((["--part", "validation"], OTHERS)):
         seen = painseq("evaluate", *on_them, *change, "--out", tmp_path / f"seen{number}")
-        assert seen.code == 1 and "extractor was fitted on" in seen.err and "(biovid/" in seen.err
+        assert seen.code == 1 and seen.err.names("extractor", "biovid")
         assert not (tmp_path / f"seen{number}" / "metrics.json").exists()
 
 
@@ -226,13 +228,13 @@ def test_a_file_that_cannot_tell_whom_it_was_fitted_on_says_so(run, tmp_path):
     tensors, _ = read_weights(str(run / "extractor.safetensors"))
     torch.save(tensors, tmp_path / "w.pth")
     converted = TimmBackbone("test_resnet", str(tmp_path / "w.pth"), input_size_px=32)
-    assert converted.loaded.endswith("The file does not tell whom it was fitted on.") and converted.card is None
-    assert "does not tell" not in trained(run).loaded
+    warning = converted.loaded.partition("w.pth")[2].strip(" .")
+    assert converted.card is None and converted.trained_on == () and warning and warning not in trained(run).loaded
     # What one knows of such a file can be written into it.
     converted.trained_on = trained(run).trained_on
     save_weights(converted, tmp_path / "told.safetensors")
     told = TimmBackbone("test_resnet", str(tmp_path / "told.safetensors"), input_size_px=32)
-    assert told.trained_on == trained(run).trained_on and "does not tell" not in told.loaded
+    assert told.trained_on == trained(run).trained_on and warning not in told.loaded
 
 
 class Listed(PainDataModule):

@@ -22,13 +22,12 @@ def test_help_lists_every_command_and_imports_nothing_heavy():
     assert ran.returncode == 0, ran.stderr
     for name, sentence in COMMANDS.items():
         assert f"  {name} " in ran.stdout and sentence in ran.stdout
-    assert "no medical device" in " ".join(ran.stdout.split())
 
 
 @pytest.mark.parametrize("argv", [[], ["-h"], ["--help"]])
 def test_help_needs_no_command(painseq, argv):
-    said = painseq(*argv)
-    assert said.code == 0 and "usage: painseq COMMAND" in said.out
+    result = painseq(*argv)
+    assert result.code == 0 and result.out.names("painseq", *COMMANDS)
 
 
 def test_version(painseq):
@@ -37,30 +36,30 @@ def test_version(painseq):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_tells_its_options(painseq, name):
-    said = painseq(name, "--help")
-    assert said.code == 0 and f"painseq {name}" in said.out and "--" in said.out
+    result = painseq(name, "--help")
+    assert result.code == 0 and f"painseq {name}" in result.out and "--" in result.out
 
 
 def test_an_unknown_command_is_told_with_those_there_are(painseq):
-    said = painseq("trian")
-    assert said.code == 2 and "no command 'trian'. Commands: demo, synth, data, split, faces" in said.err
+    result = painseq("trian")
+    assert result.code == 2 and result.err.names("trian", *COMMANDS)
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "text"),
+    ("error", "code", "facts"),
     [
-        (LeakError("S01 is on both sides."), 1, "painseq submit: S01 is on both sides.\n"),
-        (KeyboardInterrupt(), 130, "painseq submit: interrupted."),
-        (OSError(28, "No space left", "/tmp/x", None, "run/a.ckpt"), 1, "painseq submit: No space left: run/a.ckpt\n"),
+        (LeakError("S01 is on both sides."), 1, ["S01 is on both sides."]),
+        (KeyboardInterrupt(), 130, []),
+        (OSError(28, "No space left", "/tmp/x", None, "run/a.ckpt"), 1, ["No space left", "run/a.ckpt"]),
     ],
 )
-def test_errors_for_people_and_interrupts_are_one_message(painseq, monkeypatch, error, code, text):
+def test_errors_for_people_and_interrupts_are_one_message(painseq, monkeypatch, error, code, facts):
     def fail(argv):
         raise error
 
     monkeypatch.setattr("importlib.import_module", lambda name: SimpleNamespace(main=fail))
-    said = painseq("submit")
-    assert said.code == code and said.err.startswith(text)
+    result = painseq("submit")
+    assert result.code == code and result.err.names("painseq submit", *facts) and result.err.count("\n") == 1
 
 
 def test_from_the_shell_a_mistake_is_one_message(tmp_path):
@@ -68,5 +67,5 @@ def test_from_the_shell_a_mistake_is_one_message(tmp_path):
     args = ["fit", "--config", "configs/head/lstm.yaml", "--config", str(tmp_path / "typo.yaml"), "--out", "x"]
     ran = python(f"import sys; from painseq.cli import main; sys.exit(main({args!r}))")
     assert ran.returncode == 1
-    assert "'trainer' does not accept option 'max_epoch'" in ran.stderr
+    assert "trainer" in ran.stderr and "'max_epoch'" in ran.stderr
     assert "Traceback" not in ran.stderr and "Warning" not in ran.stderr and len(ran.stderr.splitlines()) < 5

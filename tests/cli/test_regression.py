@@ -32,8 +32,8 @@ def test_squared_error_is_that_of_torch():
 def test_a_frame_heads_number_is_the_mean_over_real_frames():
     numbers = torch.tensor([[[1.0], [5.0], [99.0]], [[2.0], [3.0], [4.0]]])
     mask = torch.tensor([[True, True, False], [False, False, False]])
-    said = estimate("frame", numbers, mask)
-    assert said[0] == 3 and torch.isnan(said[1])
+    estimates = estimate("frame", numbers, mask)
+    assert estimates[0] == 3 and torch.isnan(estimates[1])
     assert torch.isnan(estimate("video", numbers[:, 0], mask)[1])
 
 
@@ -99,15 +99,16 @@ def test_frames_windows_and_sequences_are_fitted_and_scored(target, fitted, work
 def test_a_video_gets_a_number_and_so_does_the_mean_of_models(fitted, work):
     folder = next(path for path in (work / "clinical" / "Images").glob("*/*") if path.is_dir())
     model = load(work / "window_run" / "best.ckpt")
-    said = model.predict(folder, image_fps=5)
-    assert said.label is None and said.value is not None and 0 <= said.value <= 16
-    assert said.to_dict()["value"] == said.value and "probabilities" not in said.to_dict()
-    assert said.frame_values.shape == said.frame_times_s.shape and said.frame_values[-1] == pytest.approx(said.value)
+    prediction = model.predict(folder, image_fps=5)
+    assert prediction.label is None and prediction.value is not None and 0 <= prediction.value <= 16
+    assert prediction.to_dict()["value"] == prediction.value and "probabilities" not in prediction.to_dict()
+    assert prediction.frame_values.shape == prediction.frame_times_s.shape
+    assert prediction.frame_values[-1] == pytest.approx(prediction.value)
     other = load(work / "window_run" / "last.ckpt")
     both = AveragedModel([model, other])
     x, mask = torch.randn(2, 5, *model.record["in_shape"]), torch.ones(2, 5, dtype=torch.bool)
     assert torch.allclose(both.classify(x, mask), (model.classify(x, mask) + other.classify(x, mask)) / 2)
-    with pytest.raises(PainseqError, match=r"says numbers .pspi, 0 to 16., not classes"):
+    with pytest.raises(PainseqError, match=r"\bpspi\b.*\b0\b.*\b16\b"):
         model.with_prior({"no_pain": 1.0})
 
 
@@ -115,24 +116,26 @@ def test_the_curve_of_a_number_is_told_by_the_scale_not_by_its_own_maximum(fitte
     from painseq.cli.explained_video import explanation
 
     folder = next(path for path in (work / "clinical" / "Images").glob("*/*") if path.is_dir())
-    for target, label in (("frame", "pspi / 16 (this frame)"), ("window", "pspi / 16 (the clip up to this frame)")):
+    for target in ("frame", "window"):
         explained = explanation(load(work / f"{target}_run" / "best.ckpt"), folder, image_fps=5)
-        _, numbers, said = explained.curves()[0]
-        assert said == label and np.allclose(numbers, explained.prediction.frame_values / 16)
+        _, numbers, label = explained.curves()[0]
+        assert label.startswith("pspi / 16") and np.allclose(numbers, explained.prediction.frame_values / 16)
 
 
 def test_classes_and_numbers_do_not_mix(fitted, on_unbc, work, tmp_path, painseq):
     classes = [*on_unbc, *TARGETS["window"], "--data.options.store", str(work / "window_store")]
     head = ["--config", "configs/head/lstm.yaml", "--model.class_weights", "none"]
-    said = painseq("fit", *classes, *head, "--out", tmp_path / "a")
-    assert said.code == 1 and "numbers on a scale (pspi, 0 to 16), and the loss is cross_entropy" in said.err
+    result = painseq("fit", *classes, *head, "--out", tmp_path / "a")
+    assert result.code == 1 and result.err.names("pspi", 0, 16, "cross_entropy")
     classes += ["--data.options.labels", "binary"]
-    said = painseq("fit", *classes, *head, "--model.loss", "mse", "--out", tmp_path / "b")
-    assert said.code == 1 and "labels are classes, and the loss is mse" in said.err
-    said = painseq("evaluate", *classes, "--checkpoint", work / "window_run" / "best.ckpt", "--out", tmp_path / "c")
-    assert said.code == 1 and "The model says numbers on a scale (pspi, 0 to 16), and the data has classes" in said.err
-    said = painseq("fit", *fitted["window"], *head, "--model.loss", "mse", "--model.class_weights", "inverse_frequency")
-    assert said.code == 1 and "class_weights weigh classes" in said.err
+    result = painseq("fit", *classes, *head, "--model.loss", "mse", "--out", tmp_path / "b")
+    assert result.code == 1 and result.err.names("classes", "mse")
+    result = painseq("evaluate", *classes, "--checkpoint", work / "window_run" / "best.ckpt", "--out", tmp_path / "c")
+    assert result.code == 1 and result.err.names("pspi", 0, 16, "classes")
+    result = painseq(
+        "fit", *fitted["window"], *head, "--model.loss", "mse", "--model.class_weights", "inverse_frequency"
+    )
+    assert result.code == 1 and result.err.names("class_weights")
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path):
@@ -152,11 +155,11 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("clip_id,subject_id,truth\na,s,1\n", r"one column value_<scale> is needed.*found: none"),
-        ("clip_id,subject_id,value_a,value_b\na,s,1,2\n", r"found: value_a, value_b"),
-        ("clip_id,subject_id,value_a\na,s,much\n", r"line 2: value_a is 'much', not a number"),
-        ("clip_id,subject_id,value_a\na,s,1\na,s,2\n", r"line 3: clip 'a' is already in line 2"),
-        ("clip_id,subject_id,value_a\na,s,inf\n", r"value holds an infinite number"),
+        ("clip_id,subject_id,truth\na,s,1\n", r"value_"),
+        ("clip_id,subject_id,value_a,value_b\na,s,1,2\n", r"value_a.*value_b"),
+        ("clip_id,subject_id,value_a\na,s,much\n", r"\b2\b.*value_a.*'much'"),
+        ("clip_id,subject_id,value_a\na,s,1\na,s,2\n", r"\b3\b.*'a'.*\b2\b"),
+        ("clip_id,subject_id,value_a\na,s,inf\n", r"\bvalue\b.*infinite"),
     ],
 )
 def test_files_of_numbers_say_what_is_wrong(text, message, tmp_path):

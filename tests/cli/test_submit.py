@@ -30,19 +30,19 @@ def predicted(tmp_path):
 
 @pytest.fixture
 def submit(painseq, predicted, tmp_path):
-    """Runs `painseq submit`; returns what it said, and the rows written."""
+    """Runs `painseq submit`; returns its result, and the rows written."""
 
     def call(*args):
         out = tmp_path / "submission.csv"
-        said = painseq("submit", "--predictions", predicted, "--out", out, *args)
-        return said, list(csv.reader(out.open(newline=""))) if out.is_file() else None
+        result = painseq("submit", "--predictions", predicted, "--out", out, *args)
+        return result, list(csv.reader(out.open(newline=""))) if out.is_file() else None
 
     return call
 
 
 def test_the_plainest_form_has_item_and_native_label(submit):
-    said, rows = submit()
-    assert said.code == 0 and "3 items written" in said.log
+    result, rows = submit()
+    assert result.code == 0 and result.log.names(3)
     assert rows == [
         ["item", "label"],
         ["Test/S1/1", "Low_Pain"],
@@ -54,10 +54,10 @@ def test_the_plainest_form_has_item_and_native_label(submit):
 def test_columns_label_names_probabilities_and_order_are_the_challenges(submit, tmp_path):
     items = tmp_path / "items.csv"
     items.write_text("video,clip_id\nc,Test/S2/1\na,Test/S1/1\nb,Test/S1/2\n")
-    said, rows = submit(
+    result, rows = submit(
         "--id-column", "video", "--label-column", "pain", *NUMBERS, "--probabilities", "--items", items
     )  # fmt: skip
-    assert said.code == 0, said.err
+    assert result.code == 0, result.err
     assert rows == [
         ["video", "pain", "prob_0", "prob_1", "prob_2"],
         ["c", "2", "0.0", "0.25", "0.75"],
@@ -76,158 +76,158 @@ def test_the_test_part_of_a_manifest_says_which_items_there_are(submit, tmp_path
     manifest = tmp_path / "manifest.csv"
     rows = "".join(f"Test/S{s}/{n},S{s},v.mp4,,test\n" for s in (1, 2) for n in (1, 2))
     manifest.write_text(f"clip_id,subject_id,video,label,part\nTrain/S9/1,S9,v.mp4,No_Pain,train\n{rows}")
-    said, rows = submit("--items", manifest)
-    assert said.code == 1 and rows is None
-    assert "1 clips have no prediction, such as 'Test/S2/2'" in said.err and "--fill CLASS" in said.err
-    said, rows = submit("--items", manifest, "--fill", "no_pain")
-    assert said.code == 0 and rows[-1] == ["Test/S2/2", "No_Pain"] and len(rows) == 5
-    assert "1 items without a prediction are called No_Pain" in said.log
+    result, rows = submit("--items", manifest)
+    assert result.code == 1 and rows is None
+    assert result.err.names(1, "Test/S2/2", "--fill")
+    result, rows = submit("--items", manifest, "--fill", "no_pain")
+    assert result.code == 0 and rows[-1] == ["Test/S2/2", "No_Pain"] and len(rows) == 5
+    assert result.log.names(1, "No_Pain", 4)
     predicted.write_text(f"{PREDICTED}Train/S9/1,S9,,low_pain,0.2,0.5,0.3\n")
-    said, _ = submit("--items", manifest)
-    assert said.code == 1 and "1 predictions are of no item, such as 'Train/S9/1'" in said.err
+    result, _ = submit("--items", manifest)
+    assert result.code == 1 and result.err.names(1, "Train/S9/1")
 
 
 def test_a_filled_item_is_sure_of_its_class(submit, predicted):
     predicted.write_text(PREDICTED + NO_FACE)
-    said, rows = submit(*NUMBERS, "--probabilities", "--fill", "high_pain")
-    assert said.code == 0 and rows[-1] == ["Test/S2/2", "2", "0.0", "0.0", "1.0"]
+    result, rows = submit(*NUMBERS, "--probabilities", "--fill", "high_pain")
+    assert result.code == 0 and rows[-1] == ["Test/S2/2", "2", "0.0", "0.0", "1.0"]
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("args", "facts"),
     [
-        (["--fill", "some_pain"], "--fill 'some_pain' is no class; classes are no_pain, low_pain, high_pain"),
-        (["--labels", "binary"], "Give --labels the scheme of the model"),
-        (["--label-names", "no_pain=0", "pain=1"], "labels are known for no_pain, pain"),
-        (["--label-names", "no_pain"], "'no_pain' is not CLASS=NAME"),
-        (["--label-names", "no_pain=0", "no_pain=1"], "gives class 'no_pain' twice"),
-        (["--label-names", "no_pain=0", "low_pain=1", "high_pain=1"], "Two classes have one name"),
-        (["--id-column", "label"], "columns need names, each once: label, label"),
-        (["--items", "nowhere.csv"], "No file at nowhere.csv"),
-        (["--out", "no/such/folder.csv"], "cannot be written"),
+        (["--fill", "some_pain"], ("--fill", "some_pain", "no_pain", "low_pain", "high_pain")),
+        (["--labels", "binary"], ("--labels", "no_pain, low_pain, high_pain", "no_pain, high_pain")),
+        (["--label-names", "no_pain=0", "pain=1"], ("no_pain, low_pain, high_pain", "no_pain, pain")),
+        (["--label-names", "no_pain"], ("--label-names", "no_pain", "CLASS=NAME")),
+        (["--label-names", "no_pain=0", "no_pain=1"], ("--label-names", "no_pain")),
+        (["--label-names", "no_pain=0", "low_pain=1", "high_pain=1"], ("0, 1, 1",)),
+        (["--id-column", "label"], ("label, label",)),
+        (["--items", "nowhere.csv"], ("nowhere.csv",)),
+        (["--out", "no/such/folder.csv"], ("no/such/folder.csv",)),
     ],
 )
-def test_what_cannot_be_written(submit, args, message):
-    said, _ = submit(*args)
-    assert said.code == 1 and message in said.err
+def test_what_cannot_be_written(submit, args, facts):
+    result, _ = submit(*args)
+    assert result.code == 1 and result.err.names(*facts)
 
 
 def test_probabilities_that_are_not_there(submit, predicted):
     predicted.write_text("clip_id,subject_id,label\na,S1,no_pain\nb,S1,low_pain\nc,S1,high_pain\n")
-    said, _ = submit("--label-names", "high_pain=2", "low_pain=1", "no_pain=0", "--probabilities")
-    assert said.code == 1 and "no probabilities of clip 'a'. Leave --probabilities out" in said.err
+    result, _ = submit("--label-names", "high_pain=2", "low_pain=1", "no_pain=0", "--probabilities")
+    assert result.code == 1 and result.err.names("'a'", "--probabilities")
 
 
 @pytest.mark.parametrize(
-    ("table", "message"),
+    ("table", "facts"),
     [
-        ("name\na\n", "no column clip_id or item. Columns found: name"),
-        ("item\na\n\nb\na\n", "line 5: item a is already in line 2"),
-        ("clip_id,item\nx,1\ny,1\n", "line 3: item 1 is already in line 2"),
-        ("clip_id,item\nx,\n", "line 2: an empty clip_id or item"),
-        ("item\n", "lists no item"),
+        ("name\na\n", r".*\bclip_id\b.*\bitem\b.*\bname\b"),
+        ("item\na\n\nb\na\n", r".*\b5\b.*\ba\b.*\b2\b"),
+        ("clip_id,item\nx,1\ny,1\n", r".*\b3\b.*\b1\b.*\b2\b"),
+        ("clip_id,item\nx,\n", r".*\b2\b.*\bclip_id\b"),
+        ("item\n", ""),
     ],
 )
-def test_a_table_of_items_that_cannot_be(tmp_path, table, message):
+def test_a_table_of_items_that_cannot_be(tmp_path, table, facts):
     (tmp_path / "items.csv").write_text(table)
-    with pytest.raises(PainseqError, match=message.replace(".", r"\.")):
+    with pytest.raises(PainseqError, match=rf"items\.csv{facts}"):
         read_items(tmp_path / "items.csv")
 
 
 def test_a_file_in_order_passes(painseq, submit, predicted, tmp_path):
     submit(*NUMBERS, "--probabilities")
     form = [*NUMBERS, "--probabilities"]
-    said = painseq("submit", "--check", tmp_path / "submission.csv", "--predictions", predicted, *form)
-    assert said.code == 0 and "is in order" in said.log and said.err == ""
-    said = painseq("submit", "--check", tmp_path / "submission.csv", *form)
-    assert said.code == 0 and "nobody can tell whether items are missing or unknown" in said.log
+    result = painseq("submit", "--check", tmp_path / "submission.csv", "--predictions", predicted, *form)
+    assert result.code == 0 and result.log.names(tmp_path / "submission.csv") and result.err == ""
+    result = painseq("submit", "--check", tmp_path / "submission.csv", *form)
+    assert result.code == 0 and result.log.names("--items", "--predictions")
 
 
 def test_labels_that_are_not_the_likeliest_class_are_told_and_are_no_problem(painseq, tmp_path):
     path = tmp_path / "mine.csv"
     rows = ["a,1,0.2,0.5,0.3", "b,0,0.4,0.4,0.2", "c,0,0.1,0.2,0.7", "d,1,0.5,0.3,0.2"]
     path.write_text("\n".join(["item,label,prob_0,prob_1,prob_2", *rows]) + "\n")
-    said = painseq("submit", "--check", path, *NUMBERS, "--probabilities")
-    assert said.code == 0 and "is in order" in said.log
-    assert "in 2 rows another class than the label's has the highest probability (line 4; line 5)" in said.log
+    result = painseq("submit", "--check", path, *NUMBERS, "--probabilities")
+    assert result.code == 0 and result.log.names(2, "line 4", "line 5") and not result.log.names("line 2")
     path.write_text("\n".join(["item,label,prob_0,prob_1,prob_2", *rows[:2]]) + "\n")
-    assert "highest probability" not in painseq("submit", "--check", path, *NUMBERS, "--probabilities").log
+    assert not painseq("submit", "--check", path, *NUMBERS, "--probabilities").log.names("line")
 
 
 def test_numbers_on_a_scale_are_no_classes(submit, predicted):
     predicted.write_text("clip_id,subject_id,truth,value_pspi\na,S1,0,1.5\n")
-    said, rows = submit()
-    assert said.code == 1 and rows is None
-    assert "predictions.csv holds numbers on a scale; a submission names classes" in said.err
+    result, rows = submit()
+    assert result.code == 1 and rows is None
+    assert result.err.names("predictions.csv", "classes")
 
 
 def test_every_problem_of_a_file_is_told(painseq, predicted, tmp_path):
     mine = tmp_path / "mine.csv"
     mine.write_text("item,label,note\nTest/S1/1,Low_Pain,x\nTest/S1/1,Some_Pain,\nTest/S9/1,,x\nTest/S1/2,No_Pain\n")
-    said = painseq("submit", "--check", mine, "--predictions", predicted)
-    assert said.code == 1
-    assert said.err.splitlines() == [
-        f"{mine}: {problem}"
-        for problem in (
-            "the columns are item, label, note; expected: item, label.",
-            "an item twice (1): Test/S1/1 in lines 2 and 3.",
-            "label 'Some_Pain' is none of No_Pain, Low_Pain, High_Pain (1): line 3.",
-            "an empty label (1): line 4.",
-            "unknown items (1): Test/S9/1 in line 4.",
-            "not 3 cells, as in the first line (1): line 5.",
-            "missing items (1): Test/S2/1.",
-        )
-    ]
+    result = painseq("submit", "--check", mine, "--predictions", predicted)
+    assert result.code == 1
+    expected = (
+        ("item, label, note", "item, label"),
+        ("(1)", "Test/S1/1", 2, 3),
+        ("Some_Pain", "No_Pain, Low_Pain, High_Pain", "(1)", "line 3"),
+        ("label", "(1)", "line 4"),
+        ("(1)", "Test/S9/1", "line 4"),
+        (3, "(1)", "line 5"),
+        ("(1)", "Test/S2/1"),
+    )
+    for line, facts in zip(result.err.splitlines(), expected, strict=True):
+        assert type(result.err)(line).names(mine, *facts)
 
 
 @pytest.mark.parametrize(
-    ("rows", "problem"),
+    ("rows", "facts"),
     [
-        ("a,No_Pain,0.5,0.2,0.2", "probabilities that do not sum to 1 (1): line 2."),
-        ("a,No_Pain,1.5,-0.5,0", "a probability outside 0..1 (1): line 2."),
-        ("a,No_Pain,high,0,0", "a probability that is no number (1): line 2."),
-        ("a,No_Pain,nan,0,1", "a probability outside 0..1 (1): line 2."),
-        ("a,No_Pain,,0,1", "an empty prob_No_Pain (1): line 2."),
-        ("", "no row behind the first line."),
+        ("a,No_Pain,0.5,0.2,0.2", r"\b1 \(1\): line 2"),
+        ("a,No_Pain,1.5,-0.5,0", r"0\.\.1 \(1\): line 2"),
+        ("a,No_Pain,high,0,0", r"number \(1\): line 2"),
+        ("a,No_Pain,nan,0,1", r"0\.\.1 \(1\): line 2"),
+        ("a,No_Pain,,0,1", r"prob_No_Pain \(1\): line 2"),
+        ("", r"\brow\b"),
     ],
 )
-def test_probabilities_are_checked(tmp_path, rows, problem):
+def test_probabilities_are_checked(tmp_path, rows, facts):
     layout = SubmissionFormat(AI4PAIN.labels, probabilities=True)
     (tmp_path / "mine.csv").write_text(f"{','.join(layout.columns)}\n{rows}\n")
-    assert check_submission(tmp_path / "mine.csv", layout, None) == [problem]
+    (problem,) = check_submission(tmp_path / "mine.csv", layout, None)
+    assert re.search(facts, problem)
 
 
 def test_of_many_rows_the_first_are_named_and_all_are_counted(tmp_path):
     (tmp_path / "mine.csv").write_text("item,label\n" + "".join(f"{n},0\n" for n in range(300)))
     (problem,) = check_submission(tmp_path / "mine.csv", AI4PAIN, [str(n) for n in range(300)])
-    assert problem.startswith("label '0' is none of No_Pain, Low_Pain, High_Pain (300): line 2; line 3;")
-    assert problem.endswith("; line 11; and 290 more.")
+    assert re.search(r"'0'.*No_Pain, Low_Pain, High_Pain \(300\): line 2; line 3;.*; line 11;.*\b290\b", problem)
+    assert "line 12" not in problem
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    ("content", "columns"),
     [
-        ("item;label\na;No_Pain\n", "the columns are item;label; expected: item, label."),
-        ("item,item,label\na,a,No_Pain\n", "the columns are item, item, label; expected: item, label."),
-        ("", "the columns are none; expected: item, label."),
+        ("item;label\na;No_Pain\n", "item;label"),
+        ("item,item,label\na,a,No_Pain\n", "item, item, label"),
+        ("", "none"),
     ],
 )
-def test_a_first_line_that_says_nothing_of_the_rows(tmp_path, content, problem):
+def test_a_first_line_that_says_nothing_of_the_rows(tmp_path, content, columns):
     (tmp_path / "mine.csv").write_text(content)
-    assert check_submission(tmp_path / "mine.csv", AI4PAIN, ["a"]) == [problem]
+    (problem,) = check_submission(tmp_path / "mine.csv", AI4PAIN, ["a"])
+    assert re.search(rf"\b{columns}\b.*\bitem, label\b", problem)
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("args", "facts"),
     [
-        (["--check", "nowhere.csv"], "No file at nowhere.csv"),
-        (["--check", "nowhere.csv", "--fill", "no_pain"], "--check changes nothing"),
-        (["--out", "s.csv"], "--predictions FILE is needed"),
+        (["--check", "nowhere.csv"], ("nowhere.csv",)),
+        (["--check", "nowhere.csv", "--fill", "no_pain"], ("--check", "--fill")),
+        (["--out", "s.csv"], ("--predictions",)),
     ],
 )
-def test_a_command_that_cannot_be(painseq, args, message):
-    said = painseq("submit", *args)
-    assert said.code == 1 and message in said.err
+def test_a_command_that_cannot_be(painseq, args, facts):
+    result = painseq("submit", *args)
+    assert result.code == 1 and result.err.names(*facts)
 
 
 def test_the_page_names_the_options_and_its_table_is_one(painseq, tmp_path):
@@ -264,5 +264,5 @@ def test_what_is_written_is_in_order_whatever_the_items(tmp_path_factory, names,
 def test_blanks_around_cells_are_told(painseq, predicted, tmp_path):
     path = tmp_path / "padded.csv"
     path.write_text(" item ,label\nTest/S1/1, Low_Pain\nTest/S1/2,No_Pain\nTest/S2/1,High_Pain\n")
-    said = painseq("submit", "--check", path, "--predictions", predicted)
-    assert said.code == 1 and "blanks before or behind a cell (line 1; line 2)" in said.err + said.out
+    result = painseq("submit", "--check", path, "--predictions", predicted)
+    assert result.code == 1 and result.err.names(path, "line 1", "line 2")
