@@ -13,7 +13,7 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 # The stamp is made last, so an install that was interrupted or failed is done again.
 $(READY): requirements/tested.txt requirements/tested_without_dependencies.txt pyproject.toml requirements/check_machine.py

@@ -37,6 +37,15 @@ trainer: {max_epochs: 2, enable_progress_bar: false, enable_model_summary: false
 """The smallest network of timm, on small crops at three frames a second."""
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+
+
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """The folder of real face videos and real weights, which lies beside the repository."""
@@ -93,7 +102,10 @@ def number_of() -> Callable[[np.ndarray], list[int]]:
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the generated data and what is made of them lie: heat, electrical, tiny.yaml, stores, runs."""
+    """Where the generated data and what is made of them lie: heat, electrical, tiny.yaml, stores, runs.
+
+    Each process of a parallel run has its own: making them takes seconds, waiting for another process as long.
+    """
     return tmp_path_factory.mktemp("work")
 
 
