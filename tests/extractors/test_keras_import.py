@@ -18,6 +18,8 @@ h5py = pytest.importorskip("h5py")
 if importlib.util.find_spec("keras") is None:  # Not imported here: it would look for TensorFlow.
     pytest.skip("keras is not installed", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
+
 # Keras picks its backend at import, once a process: so it works in one of its own.
 MAKE = """
 import sys

@@ -365,6 +365,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_six_times_it_gives_the_same_store(same_features, tracked, extractor, videos, tmp_path, files):
     manifest = videos(*[f"{1 + n % 4} 1" if n % 9 else "1 0" for n in range(150)])
     (manifest.root / "v020.mp4").write_text("broken")
@@ -435,6 +436,7 @@ for name in ("short", "short", "long"):
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     for name, frames in (("short", 400), ("long", 6000)):

@@ -80,6 +80,7 @@ print(kills)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_times(tracked, extractor, videos, tmp_path, same_features):
     manifest = videos(*[f"{1 + n % 5} 1" for n in range(120)])
     assert int(run(RANDOM_KILLS, manifest, tmp_path / "killed")[0]) >= 3
@@ -98,6 +99,7 @@ print(*[code(pid) for pid in pids])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_process_that_dies_leaves_the_others_to_finish(ranks, tracked, extractor, videos, tmp_path, same_features):
     manifest = videos(*[f"{1 + n % 5} 1" for n in range(90)])

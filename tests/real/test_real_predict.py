@@ -12,6 +12,8 @@ from painseq.cli.fit import fit
 from painseq.features import FeatureStore
 from painseq.synthetic import AI4PainPlan, write_ai4pain
 
+pytestmark = pytest.mark.slow
+
 FPS = "1"
 """So low, and clips so few, that the network sees some eighty frames in all."""
 
