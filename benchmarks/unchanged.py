@@ -172,6 +172,7 @@ class Comparison:
     def _compare(self, name: str, reader: Reader) -> list[str]:
         self.figures[name] = recorded.figures_of(self.new.here / name)
         if self.old is None:
+            reader.figures = len(self.recorded.get(name, {}))
             return recorded.against(self.recorded[name], self.figures[name]) if name in self.recorded else ["no record"]
         return reader.differences(self.old.here / name, self.new.here / name)
 

@@ -21,10 +21,10 @@ RENAMED: dict[str, str] = {}
 """Key of JSON, column of a CSV, or name of a file, as the old side writes it -> as the new side does."""
 IGNORED_KEYS = {
     *("seconds", "stages", "frames_per_s", "date", "argv", "command", "commands"),
-    *("versions", "version", "torch", "painseq", "format", "checkpoints"),
+    *("versions", "version", "torch", "painseq", "format", "checkpoints", "sha256"),
     *("title", "remark", "remarks", "notes", "text", "verdict", "warning", "warnings"),
 }
-"""Durations, versions, digests of checkpoints (whose record may change while their weights do not), words."""
+"""Durations, versions, words; digests of whole files: a checkpoint's record or a YAML's comments may change."""
 
 ARRAYS = {".safetensors", ".npz", ".ckpt"}
 FIGURES = {".csv", ".json", ".jsonl"}

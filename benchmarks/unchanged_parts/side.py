@@ -38,17 +38,19 @@ sys.meta_path.insert(0, InTree)
 
 @dataclass(frozen=True)
 class Dialect:
-    """The flags that differ between versions.
+    """The flags and public class paths that differ between versions.
 
     Args:
         average: before the paths of several checkpoints.
         each: before each path of a checkpoint among several; None: the paths follow `average` by themselves.
         score: the command that measures explanations.
+        augment: class path of the augmentation.
     """
 
     average: str
     each: str | None
     score: tuple[str, ...]
+    augment: str = "painseq.data.Augment"
 
     def averaged(self, *checkpoints: Path) -> list[str]:
         """Flags that average several checkpoints."""
@@ -57,9 +59,11 @@ class Dialect:
         return [self.average, *(word for path in checkpoints for word in (self.each, str(path)))]
 
 
-# ---- The table of dialects: what a side's `painseq COMMAND --help` must say -> which flags it takes. ----
+# ---- The table of dialects: what a side's `painseq COMMAND --help` must say -> which flags it takes; or a file of its
+# tree -> which class path. ----
 AVERAGE = {r"--average-checkpoints": ("--average-checkpoints", None), r"--average\b": ("--average", "--checkpoint")}
 SCORE = {r"explain --score": ("explain", "--score"), r"explain score|\bscore\b": ("explain", "score")}
+AUGMENT = {"painseq/augment.py": "painseq.augment.Augment", "painseq/data": "painseq.data.Augment"}
 
 
 class Side:
@@ -89,7 +93,8 @@ class Side:
         """Asked of the side's own help, once."""
         if self.found is None:
             average, each = AVERAGE[self._first(AVERAGE, "predict")]
-            self.found = Dialect(average, each, SCORE[self._first(SCORE, "explain")])
+            augment = next(path for file, path in AUGMENT.items() if (self.tree / file).exists())
+            self.found = Dialect(average, each, SCORE[self._first(SCORE, "explain")], augment)
         return self.found
 
     def _first(self, table: Mapping[str, object], command: str) -> str:

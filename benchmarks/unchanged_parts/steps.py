@@ -128,7 +128,7 @@ def steps_of(here: Path, inputs: Inputs, flags: Dialect) -> dict[str, list[str]]
         here: folder of the side's outputs; a step writes below `here / step`.
         flags: the side's.
     """
-    steps = _data(here, inputs) | _fits(here, inputs) | _scores(here, inputs, flags)
+    steps = _data(here, inputs) | _fits(here, inputs, flags) | _scores(here, inputs, flags)
     steps |= _studies(here, inputs) | _videos(here, inputs, flags)
     if inputs.assets is not None:
         steps |= _real(here, inputs, inputs.assets)
@@ -217,7 +217,7 @@ def _data(here: Path, inputs: Inputs) -> Steps:
     }  # fmt: skip
 
 
-def _fits(here: Path, inputs: Inputs) -> Steps:
+def _fits(here: Path, inputs: Inputs, flags: Dialect) -> Steps:
     heat, electrical, old = _heat(inputs), _electrical(inputs), inputs.old
     on_electrical = [*electrical, *_store(here / "store_electrical" / "store")]
     on_heat = [*heat, *_store(here / "store_heat" / "store")]
@@ -240,7 +240,7 @@ def _fits(here: Path, inputs: Inputs) -> Steps:
         "fit_heat_cnn": [
             *crops, *_head("linear_frames"), "--model.extractor", trainable, "--data.options.balance", "true",
             "--data.options.frames={from_s: 2.5, to_s: 5.5}", "--data.options.split.test_share", "0.4",
-            "--data.options.augment={class_path: painseq.augment.Augment}",
+            f"--data.options.augment={{class_path: {flags.augment}}}",
         ],
         "fit_vivit": [
             *crops, "--model.extractor", PIXELS, "--model.head", VIVIT, "--data.options.batch_size", "8",
