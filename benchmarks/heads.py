@@ -45,6 +45,7 @@ from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.resident import Resident, ResidentClips
 from painseq.data.streams import Stream
+from painseq.data_modules import BioVid
 from painseq.heads import Head
 from painseq.model.decision import decide
 from painseq.records import Clip, Manifest
@@ -72,7 +73,7 @@ LABELS = ("BL1", "PA1", "PA4")
 class RandomClips(PainDataModule):
     """Clips of random features in memory, for training alone; classes differ in number, some frames have no face."""
 
-    name = "biovid"
+    name, facts = "biovid", BioVid.facts
 
     def __init__(self, in_shape: tuple[int, ...], frames: int, clips: int = CLIPS) -> None:
         streams: tuple[Stream, ...] = ("cnn", "landmarks") if in_shape[0] > WIDTH else ("cnn",)

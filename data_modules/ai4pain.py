@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from painseq.data.datamodule import PainDataModule
+from painseq.data.facts import DataSetFacts, Expected
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, Part, read_manifest
@@ -16,6 +17,22 @@ from .pattern import compiled_pattern
 PARTS: dict[str, Part] = {"Train": "train", "Validation": "validation", "Test": "test"}
 PATTERN = r"(?P<subject>[^/]+)/(?P=subject)_(?P<label>[A-Za-z_]+)_(?P<trial>\d+)\.(?i:mp4)"
 TEST_PATTERN = r"(?P<subject>[^/]+)/[^/]+\.(?i:mp4)"
+
+FACTS = DataSetFacts(
+    native=("No_Pain", "Low_Pain", "High_Pain"),
+    schemes={
+        "binary": {"no_pain": ("No_Pain",), "high_pain": ("High_Pain",)},
+        "three": {"no_pain": ("No_Pain",), "low_pain": ("Low_Pain",), "high_pain": ("High_Pain",)},
+    },
+    expected=Expected(
+        subjects=65,
+        subjects_by_part={"train": 41, "validation": 12, "test": 12},
+        clips_per_class={"Low_Pain": 12, "High_Pain": 12},
+        fps=30.0,
+        duration_s=10.0,
+    ),
+    published_as="AI4Pain 2024",
+)
 
 
 class AI4Pain(PainDataModule):
@@ -38,6 +55,7 @@ class AI4Pain(PainDataModule):
     """
 
     name = "ai4pain"
+    facts = FACTS
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from painseq.data.datamodule import PainDataModule
+from painseq.data.facts import DataSetFacts, Expected
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, Part
@@ -54,6 +55,33 @@ TRAINING = _names("""
 
 log = logging.getLogger("painseq")
 
+FACTS = DataSetFacts(
+    native=LABELS,
+    schemes={
+        "binary": {"no_pain": ("BL1",), "high_pain": ("PA4",)},
+        "three": {"no_pain": ("BL1",), "low_pain": ("PA1",), "high_pain": ("PA4",)},
+        "five": {
+            "no_pain": ("BL1",),
+            "mild_pain": ("PA1",),
+            "moderate_pain": ("PA2",),
+            "severe_pain": ("PA3",),
+            "extreme_pain": ("PA4",),
+        },
+        "BL1_PA1": {"no_pain": ("BL1",), "mild_pain": ("PA1",)},
+        "BL1_PA2": {"no_pain": ("BL1",), "moderate_pain": ("PA2",)},
+        "BL1_PA3": {"no_pain": ("BL1",), "severe_pain": ("PA3",)},
+        "BL1_PA4": {"no_pain": ("BL1",), "extreme_pain": ("PA4",)},
+    },
+    expected=Expected(
+        subjects=87,
+        videos=8700,
+        clips_per_class=dict.fromkeys(LABELS, 20),
+        fps=25.0,
+        duration_s=5.5,
+    ),
+    published_as="BioVid",
+)
+
 
 class BioVid(PainDataModule):
     """BioVid's clips of 5.5 s at 25 fps: its videos, or a folder of images for each clip.
@@ -80,6 +108,7 @@ class BioVid(PainDataModule):
     """
 
     name = "biovid"
+    facts = FACTS
 
     def __init__(
         self,

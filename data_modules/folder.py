@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from painseq.data.datamodule import PainDataModule
+from painseq.data.facts import DataSetFacts
 from painseq.data.labels import in_order
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
@@ -58,6 +59,9 @@ class Folder(PainDataModule):
         classes: tuple[str | int, ...] = (),
         fps: float | None = None,
     ) -> None:
+        # Here, since the package lists the facts only after it has imported this file.
+        from . import FACTS
+
         super().__init__(root, options)
         if not name.strip() or "/" in name:
             raise PainseqError(f"--data.name is {name!r}; it names the data set, in a word without a slash.")
@@ -67,6 +71,7 @@ class Folder(PainDataModule):
         if fps is not None and not fps > 0:
             raise PainseqError(f"--data.fps is {fps}; it must be more than 0.")
         self.name = name
+        self.facts = FACTS.get(name, DataSetFacts())
         self.manifest_csv = manifest
         self.pattern = compiled_pattern(pattern, "subject", "label")
         # Folders are often called 0, 1, 2, which YAML takes for numbers.

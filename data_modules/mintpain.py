@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from painseq.data.datamodule import PainDataModule
+from painseq.data.facts import DataSetFacts, Expected
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
@@ -18,6 +19,23 @@ log = logging.getLogger("painseq")
 
 SEQUENCE = re.compile(r".*_Label(?P<label>\d+)", re.IGNORECASE)
 PERSON = re.compile(r"sub(?:ject)?[ _-]*0*(?P<number>\d+)", re.IGNORECASE)
+
+FACTS = DataSetFacts(
+    native=("0", "1", "2", "3", "4"),
+    schemes={
+        "binary": {"no_pain": ("0",), "high_pain": ("4",)},
+        "three": {"no_pain": ("0",), "low_pain": ("1",), "high_pain": ("4",)},
+        "five": {
+            "no_pain": ("0",),
+            "mild_pain": ("1",),
+            "moderate_pain": ("2",),
+            "severe_pain": ("3",),
+            "extreme_pain": ("4",),
+        },
+    },
+    expected=Expected(subjects=20),
+    published_as="MIntPAIN",
+)
 
 
 class MIntPAIN(PainDataModule):
@@ -36,6 +54,7 @@ class MIntPAIN(PainDataModule):
     """
 
     name = "mintpain"
+    facts = FACTS
 
     def __init__(
         self, root: Path, options: DataOptions = DataOptions(), modality: str = "RGB", fps: float = 25.0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from painseq.data.datamodule import PainDataModule
-from painseq.data.label_tables import SCALES, SCHEMES, VALUES
+from painseq.data.facts import DataSetFacts, Expected
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.faces.pspi import pspi
@@ -25,6 +25,38 @@ log = logging.getLogger("painseq")
 Target = Literal["frame", "window", "sequence"]
 Scale = Literal["pspi", "vas", "opr", "aff", "sen"]
 SUBJECT = re.compile(r"\d+-[a-z]+\d+", re.IGNORECASE)
+
+FACTS = DataSetFacts(
+    native=("0..16",),
+    # Those of PSPI first, then those of ratings of whole sequences, whose thresholds are a choice.
+    schemes={
+        "binary": {"no_pain": ("0",), "high_pain": (">0..16",)},
+        "three": {"no_pain": ("0",), "low_pain": (">0..2",), "high_pain": (">2..16",)},
+        "four": {
+            "no_pain": ("0",),
+            "mild_pain": (">0..2",),
+            "moderate_pain": (">2..4",),
+            "severe_pain": (">4..16",),
+        },
+        "vas_binary": {"no_pain": ("0",), "high_pain": (">0..10",)},
+        "vas_three": {"no_pain": ("0",), "low_pain": (">0..5",), "high_pain": (">5..10",)},
+        "vas_four": {
+            "no_pain": ("0",),
+            "mild_pain": (">0..3",),
+            "moderate_pain": (">3..6",),
+            "severe_pain": (">6..10",),
+        },
+        "opr_binary": {"no_pain": ("0",), "high_pain": (">0..5",)},
+        "opr_three": {"no_pain": ("0",), "low_pain": (">0..2",), "high_pain": (">2..5",)},
+        "aff_binary": {"no_pain": ("0",), "high_pain": (">0..15",)},
+        "aff_three": {"no_pain": ("0",), "low_pain": (">0..7",), "high_pain": (">7..15",)},
+        "sen_binary": {"no_pain": ("0",), "high_pain": (">0..15",)},
+        "sen_three": {"no_pain": ("0",), "low_pain": (">0..7",), "high_pain": (">7..15",)},
+    },
+    scales={"pspi": "0..16", "vas": "0..10", "opr": "0..5", "aff": "0..15", "sen": "0..15"},
+    expected=Expected(subjects=25, videos=200, frames=48_398),
+    published_as="UNBC-McMaster",
+)
 
 
 class UNBC(PainDataModule):
@@ -51,6 +83,7 @@ class UNBC(PainDataModule):
     """
 
     name = "unbc"
+    facts = FACTS
 
     def __init__(
         self,
@@ -68,8 +101,8 @@ class UNBC(PainDataModule):
                 f"--data.label is {label}, which rates whole sequences, but --data.target is {target}. Choose "
                 "--data.target sequence, or --data.label pspi."
             )
-        schemes = {name: name.partition("_")[0] if "_" in name else "pspi" for name in SCHEMES[self.name]}
-        schemes |= {name: name for name in VALUES[self.name]}
+        schemes = {name: name.partition("_")[0] if "_" in name else "pspi" for name in self.facts.schemes}
+        schemes |= {name: name for name in self.facts.scales}
         if isinstance(options.labels, str) and schemes.get(options.labels, label) != label:
             raise PainseqError(
                 f"--data.label is {label}, but the label scheme {options.labels!r} is for {schemes[options.labels]}. "
@@ -82,7 +115,7 @@ class UNBC(PainDataModule):
         self.target = target
         self.label = label
         if label != "pspi":
-            self.classes = (SCALES[label],)
+            self.classes = (self.facts.scales[label],)
         self.fps = fps
         self.window_s = window_s
         self.stride_s = stride_s

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from painseq.data.datamodule import PainDataModule
+from painseq.data.facts import DataSetFacts
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, csv_text
@@ -22,6 +23,36 @@ log = logging.getLogger("painseq")
 VIEWS = {"frontal": "fvf", "side": "fvs"}
 TONIC = ("4", "5", "6", "-4", "-5", "-6")
 PHASIC = ("1", "2", "3", "-1", "-2", "-3")
+
+FACTS = DataSetFacts(
+    native=("0", "1", "2", "3", "4", "5", "6", "-1", "-2", "-3", "-4", "-5", "-6"),
+    # Without a stimulus in its name a scheme takes both kinds of phasic pain.
+    schemes={
+        "binary": {"no_pain": ("0",), "high_pain": ("3", "-3")},
+        "three": {"no_pain": ("0",), "low_pain": ("1", "-1"), "high_pain": ("3", "-3")},
+        "four": {
+            "no_pain": ("0",),
+            "mild_pain": ("1", "-1"),
+            "moderate_pain": ("2", "-2"),
+            "severe_pain": ("3", "-3"),
+        },
+        "heat_binary": {"no_pain": ("0",), "high_pain": ("3",)},
+        "heat_three": {"no_pain": ("0",), "low_pain": ("1",), "high_pain": ("3",)},
+        "heat_four": {"no_pain": ("0",), "mild_pain": ("1",), "moderate_pain": ("2",), "severe_pain": ("3",)},
+        "electrical_binary": {"no_pain": ("0",), "high_pain": ("-3",)},
+        "electrical_three": {"no_pain": ("0",), "low_pain": ("-1",), "high_pain": ("-3",)},
+        "electrical_four": {"no_pain": ("0",), "mild_pain": ("-1",), "moderate_pain": ("-2",), "severe_pain": ("-3",)},
+        "tonic_heat_binary": {"no_pain": ("0",), "high_pain": ("6",)},
+        "tonic_heat_four": {"no_pain": ("0",), "mild_pain": ("4",), "moderate_pain": ("5",), "severe_pain": ("6",)},
+        "tonic_electrical_binary": {"no_pain": ("0",), "high_pain": ("-6",)},
+        "tonic_electrical_four": {
+            "no_pain": ("0",),
+            "mild_pain": ("-4",),
+            "moderate_pain": ("-5",),
+            "severe_pain": ("-6",),
+        },
+    },
+)
 
 
 class XITE(PainDataModule):
@@ -46,6 +77,7 @@ class XITE(PainDataModule):
     """
 
     name = "xite"
+    facts = FACTS
 
     def __init__(
         self,

@@ -119,7 +119,7 @@ def label_agreement(bench: Bench) -> tuple[str, list[str]]:
         plan = BioVidPlan(2, 1, ("BL1", "PA4"), fps=2, size_px=64)
     size_px = 32 if bench.quick else 112
     extractor = network_of(bench.name_of("vgg16"), bench.assets, size_px)
-    scheme = label_scheme("biovid", "three")
+    scheme = label_scheme("biovid", "three", BioVid.facts)
     with bench.folder() as folder:
         write_biovid(folder / "heat", plan, seed=0, workers=1 if bench.quick else 2)
         manifest = BioVid(folder / "heat").manifest

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from painseq.data.labels import label_scheme
 from painseq.data.resident import resident_clips
+from painseq.data_modules import BioVid
 from painseq.extractors import Pixels
 from painseq.faces import FaceCrops, Sidecar
 from painseq.features import ClipFeatures, FeatureStore, StoreWriter, pipeline_spec
@@ -84,7 +85,7 @@ def store(bench: Bench) -> str:
     extractor = Pixels(32)
     extractor.out_shape = (width,)  # `Pixels` has no weights, which the store would keep.
     clips = [Clip(f"clip{number}", "subject", "none.mp4", "BL1") for number in range(count)]
-    scheme = label_scheme("biovid", "three")
+    scheme = label_scheme("biovid", "three", BioVid.facts)
     order = [part.tolist() for part in torch.from_numpy(random.permutation(count)).split(size)]
     with bench.folder() as folder:
         spec = pipeline_spec(extractor, FaceCrops(Sidecar(), size_px=32), None)

@@ -192,7 +192,7 @@ class Demo:
     def score(self) -> None:
         """Once, on Test subjects, with the truth that the generator keeps outside the data set's tree."""
         from painseq.cli.evaluate import evaluate
-        from painseq.cli.submit import write_submission
+        from painseq.cli.submit import SubmissionFormat, native_labels, write_submission
 
         truth = self.out / "electrical_truth" / "labels.csv"
         with self._step("5. Score them on the Test subjects"):
@@ -214,7 +214,8 @@ class Demo:
         with self._step("6. Write the test predictions as a challenge CSV"):
             submitted = self.predictions[SUBMITTED]
             submitted.write_csv(self.out / "predictions.csv")
-            rows = write_submission(submitted, self.out / "submission.csv", fill="no_pain")
+            layout = SubmissionFormat(native_labels("ai4pain", "three"))
+            rows = write_submission(submitted, self.out / "submission.csv", layout, fill="no_pain")
             self.console.print(f"{rows} items in {self.out / 'submission.csv'}")
 
     def report(self) -> Path:

@@ -117,7 +117,16 @@ def _evaluate_file(argv: Sequence[str]) -> None:
         if leaky:
             mark(out / FILE)
             mark(out / "subjects.csv")
-        write_page(out, name, said, made, f"The predictions in {path.name}", args.dataset or "a file", facts)
+        write_page(out, name, said, made, f"The predictions in {path.name}", _published_as(args.dataset), facts)
+
+
+def _published_as(dataset: str | None) -> str:
+    """What the page calls the data set of a file: as the published rows do, if it is a known one."""
+    if dataset is None:
+        return "a file"
+    from painseq.data_modules import FACTS
+
+    return FACTS[dataset].published_as or dataset if dataset in FACTS else dataset
 
 
 def _read(path: Path, args: argparse.Namespace) -> tuple[Predictions | ValuePredictions, Calibration | None]:
@@ -136,8 +145,10 @@ def _read(path: Path, args: argparse.Namespace) -> tuple[Predictions | ValuePred
     if truth is not None:
         if args.dataset is not None:
             from painseq.data.labels import label_scheme
+            from painseq.data_modules import facts_of
 
-            predictions, truth = in_classes(predictions, truth, label_scheme(args.dataset, args.labels))
+            scheme = label_scheme(args.dataset, args.labels, facts_of(args.dataset))
+            predictions, truth = in_classes(predictions, truth, scheme)
         predictions = predictions.with_truth(truth)
     if args.calibrate_on is None:
         return predictions, None
@@ -221,7 +232,8 @@ def _evaluate_checkpoint(
     generated = is_generated(data.root)
     subtitle = f"Part {config['part']} of {data.name}" + (", generated faces: no people" if generated else "")
     history = read_history(Path(paths[0]).parent) if len(paths) == 1 else []
-    write_page(out, name, said, made, subtitle, "generated faces" if generated else data.name, facts, history)
+    dataset = "generated faces" if generated else data.facts.published_as or data.name
+    write_page(out, name, said, made, subtitle, dataset, facts, history)
     return said, made
 
 

@@ -11,16 +11,12 @@ from rich.console import Console
 from painseq.evaluation import Evaluation, Predictions, published_rows, score
 from painseq.evaluation.calibration import Calibration
 from painseq.evaluation.people import Person, write_subjects
-from painseq.evaluation.published import AI4PAIN, BIOVID, MINTPAIN
 from painseq.evaluation.tables import probability_table, subgroup_table, table
 from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.evaluation.value_scores import ValueEvaluation, score_values, value_table
 from painseq.runs import write_json
 
 log = logging.getLogger("painseq")
-
-PUBLISHED_AS = {"ai4pain": AI4PAIN, "biovid": BIOVID, "mintpain": MINTPAIN, "unbc": "UNBC-McMaster"}
-"""How the published rows call a data set of painseq's."""
 
 
 def evaluation_of(
@@ -82,17 +78,16 @@ def write_page(
     """Write report.html, and figures/ with every number on it as CSV and JSON.
 
     Args:
-        dataset: painseq's name of the data set, or what else the reader knows it by; its published rows are shown.
+        dataset: what the published rows call the data set, or what else the reader knows it by.
         history: a row an epoch of the fit, where it is known.
     """
     # Drawing loads matplotlib, which only a page needs.
     from painseq.report import Report, value_blocks, write_figures, write_report
 
-    known = PUBLISHED_AS.get(dataset, dataset)
     report = Report(
         title=f"painseq evaluate: {name}",
         subtitle=subtitle,
-        dataset=known,
+        dataset=dataset,
         evaluations={name: made} if isinstance(made, Evaluation) else {},
         predictions={name: said} if isinstance(said, Predictions) else {},
         blocks=value_blocks({name: made}, {name: said})
@@ -100,7 +95,7 @@ def write_page(
         else (),
         histories={name: history} if history else {},
         facts=facts,
-        published=published_rows(known),
+        published=published_rows(dataset),
     )
     write_report(out / "report.html", report)
     write_figures(out / "figures", report)

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from painseq.cli.evaluation_files import PUBLISHED_AS
 from painseq.cli.recipe import Recipe, read_recipe, shipped_recipes
 from painseq.errors import PainseqError
 from painseq.evaluation.published import REMARKS, Published, published_rows
@@ -97,7 +96,7 @@ def reproduce(
         if not shown:
             show({f"{chosen.name}, {part}": evaluations[part]})
     generated = is_generated(root)
-    rows = {part: beside(data.name, part) for part in parts}
+    rows = {part: beside(data.facts.published_as, part) for part in parts}
     write_json(
         out / "reproduction.json",
         {
@@ -114,7 +113,7 @@ def reproduce(
     )
     for part, evaluation in evaluations.items():
         console.print(comparison_table(chosen, part, evaluation, rows[part], generated))
-    remark = REMARKS.get(PUBLISHED_AS.get(data.name, ""))
+    remark = REMARKS.get(data.facts.published_as)
     for line in (remark, GENERATED if generated else None, COMPARABLE):
         if line:
             console.print(line, style="yellow", markup=False)
@@ -274,9 +273,9 @@ class Job:
         return args
 
 
-def beside(data: str, part: Part) -> list[Published]:
-    """Published rows of the same data set and part; rows that name no part are of splits of their own."""
-    return [row for row in published_rows() if row.dataset == PUBLISHED_AS.get(data) and row.part in (part, "")]
+def beside(published_as: str, part: Part) -> list[Published]:
+    """Published rows of a data set and part; rows that name no part are of splits of their own."""
+    return [row for row in published_rows(published_as) if row.part in (part, "")]
 
 
 def is_generated(root: Path) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from painseq.data.label_tables import NATIVE
 from painseq.data.labels import label_scheme
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions
@@ -58,16 +57,15 @@ def native_labels(dataset: str, scheme: str) -> dict[str, str]:
     """Class -> the data set's own word for it.
 
     Raises:
-        PainseqError: see `painseq.data.labels.label_scheme`.
+        PainseqError: see `painseq.data_modules.facts_of` and `painseq.data.labels.label_scheme`.
     """
-    chosen = label_scheme(dataset, scheme)
+    # Data modules load torch, which a submission with names of its own does not need.
+    from painseq.data_modules import facts_of
+
+    chosen = label_scheme(dataset, scheme, facts_of(dataset))
     if chosen.scale is not None:
         raise PainseqError(f"--labels {scheme} are numbers; a submission names classes. Choose a scheme of classes.")
     return {name: chosen.native(name) for name in chosen.class_names}
-
-
-AI4PAIN = SubmissionFormat(native_labels("ai4pain", "three"))
-"""The challenge's own file format is not public; this is its plainest form."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -88,9 +86,9 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--fill", metavar="CLASS", help="class of items without a prediction; otherwise an error")
     form = parser.add_argument_group("format")
-    form.add_argument("--id-column", default=AI4PAIN.id_column, help="default: %(default)s")
-    form.add_argument("--label-column", default=AI4PAIN.label_column, help="default: %(default)s")
-    form.add_argument("--dataset", choices=sorted(NATIVE), default="ai4pain", help="whose native labels to write")
+    form.add_argument("--id-column", default=SubmissionFormat.id_column, help="default: %(default)s")
+    form.add_argument("--label-column", default=SubmissionFormat.label_column, help="default: %(default)s")
+    form.add_argument("--dataset", default="ai4pain", help="whose native labels to write; default: %(default)s")
     form.add_argument("--labels", default="three", help="label scheme that the model was fitted with")
     form.add_argument(
         "--label-names", nargs="+", metavar="CLASS=NAME", help="what to write for each class, instead of native labels"
@@ -192,7 +190,7 @@ def read_items(path: Path, id_column: str = "item") -> dict[str, str]:
 def write_submission(
     predictions: Predictions,
     path: Path,
-    layout: SubmissionFormat = AI4PAIN,
+    layout: SubmissionFormat,
     fill: str | None = None,
     items: Mapping[str, str] | None = None,
 ) -> int:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from painseq.data.augment import Augment
     from painseq.data.datamodule import PainDataModule
     from painseq.data.datasets import FrameWindow
+    from painseq.data.facts import DataSetFacts, Expected
     from painseq.data.labels import LabelScheme, Scale
     from painseq.data.options import DataOptions
     from painseq.data.protocols import SplitOptions
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "Augment": "augment",
     "DataOptions": "options",
+    "DataSetFacts": "facts",
+    "Expected": "facts",
     "FrameWindow": "datasets",
     "LabelScheme": "labels",
     "PainDataModule": "datamodule",
@@ -24,7 +27,18 @@ _MODULES = {
     "Split": "splits",
     "SplitOptions": "protocols",
 }
-__all__ = ["Augment", "DataOptions", "FrameWindow", "LabelScheme", "PainDataModule", "Scale", "Split", "SplitOptions"]
+__all__ = [
+    "Augment",
+    "DataOptions",
+    "DataSetFacts",
+    "Expected",
+    "FrameWindow",
+    "LabelScheme",
+    "PainDataModule",
+    "Scale",
+    "Split",
+    "SplitOptions",
+]
 
 
 def __getattr__(name: str) -> Any:

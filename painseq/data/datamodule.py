@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 from painseq.data.action_units import COLUMNS, OpenFaceTables
 from painseq.data.augment import Augment
 from painseq.data.datasets import Drawn, SingleCrops, StoredCrops, VideoClips, split_readable, target_of
+from painseq.data.facts import DataSetFacts
 from painseq.data.labels import LabelScheme, label_scheme, native_scheme, own_scheme
 from painseq.data.loading import BatchOrder, CropLoader, Draw, ResidentLoader, in_order
 from painseq.data.options import DataOptions
@@ -31,7 +32,7 @@ Clips = ResidentClips | StoredCrops | VideoClips | SingleCrops
 
 
 class PainDataModule(pl.LightningDataModule):
-    """A data set as batches. Subclasses supply `name` and `read_manifest`; official parts are in the clips.
+    """A data set as batches. Subclasses supply `name`, `facts` and `read_manifest`; official parts are in the clips.
 
     Args:
         root: the data set's folder.
@@ -39,8 +40,10 @@ class PainDataModule(pl.LightningDataModule):
     """
 
     name: str
+    facts: DataSetFacts = DataSetFacts()
+    """What is known of the data set before it is read."""
     classes: tuple[str, ...] = ()
-    """All native labels in order of pain, where a module knows them and `painseq.data.label_tables` does not."""
+    """All native labels in order of pain, where they depend on the arguments; else `facts.native`."""
 
     def __init__(self, root: Path, options: DataOptions) -> None:
         super().__init__()
@@ -68,13 +71,13 @@ class PainDataModule(pl.LightningDataModule):
     def scheme(self) -> LabelScheme:
         """The classes of this experiment."""
         if self._scheme is None:
-            labels = self.options.labels
+            labels, known = self.options.labels, self.classes or self.facts.native
             if not isinstance(labels, str):
-                self._scheme = own_scheme(self.name, labels, self.classes)
+                self._scheme = own_scheme(self.name, labels, known)
             elif labels == "native":
-                self._scheme = native_scheme(self.whole_manifest, self.classes)
+                self._scheme = native_scheme(self.whole_manifest, known)
             else:
-                self._scheme = label_scheme(self.name, labels)
+                self._scheme = label_scheme(self.name, labels, self.facts)
         return self._scheme
 
     @property

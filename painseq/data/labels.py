@@ -1,4 +1,4 @@
-"""Label schemes: from a data set's native labels to the named classes of an experiment; `label_tables` has them."""
+"""Label schemes: from a data set's native labels to the named classes of an experiment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from painseq.data.label_tables import NATIVE, SCALES, SCHEMES, VALUES
+from painseq.data.facts import DataSetFacts
 from painseq.errors import PainseqError
 from painseq.records import UNKNOWN, Clip, Manifest, plain_name
 
@@ -163,32 +163,33 @@ class LabelScheme:
         return {name: found[name] for name in self.groups}
 
 
-def label_scheme(dataset: str, name: str) -> LabelScheme:
-    """Look up a scheme.
+def label_scheme(dataset: str, name: str, facts: DataSetFacts) -> LabelScheme:
+    """Look up a scheme of a data set.
 
     Args:
+        dataset: its name.
         name: of a scheme; or a range of numbers such as "0..10", for regression on labels that are numbers.
+        facts: what the data set's module states, as `BioVid.facts`; `DataSetFacts()` for data of your own.
 
     Raises:
         PainseqError: the data set has no scheme of that name; lists those it has.
     """
     if _RANGE.fullmatch(name):
         return LabelScheme(dataset, name, {}, (name,), scale_of("value", name))
-    if name in VALUES.get(dataset, {}):
-        written = VALUES[dataset][name]
+    if name in facts.scales:
+        written = facts.scales[name]
         return LabelScheme(dataset, name, {}, (written,), scale_of(name, written))
-    schemes = SCHEMES.get(dataset)
-    if schemes is None:
+    if name not in facts.schemes:
+        has = ", ".join([*facts.schemes, *facts.scales])
+        if has:
+            raise PainseqError(f"{dataset} has no label scheme {name!r}; it has: {has}.")
         raise PainseqError(
-            f"No label schemes for data set {dataset!r}; there are some for: {', '.join(SCHEMES)}. For data of your "
-            "own write the classes into the data options (labels: {no_pain: [...], high_pain: [...]}), make every "
-            "label a class (labels: native), or take numbers as they are (labels: 0..10)."
+            f"The data set {dataset!r} has no label scheme {name!r}, nor any other. Write the classes into the data "
+            "options (labels: {no_pain: [...], high_pain: [...]}), make every label a class (labels: native), or take "
+            "numbers as they are (labels: 0..10)."
         )
-    if name not in schemes:
-        has = ", ".join([*schemes, *VALUES.get(dataset, {})])
-        raise PainseqError(f"{dataset} has no label scheme {name!r}; it has: {has}.")
-    scale = SCALES.get(name.partition("_")[0])
-    return LabelScheme(dataset, name, schemes[name], NATIVE[dataset] if scale is None else (scale,))
+    scale = facts.scales.get(name.partition("_")[0])
+    return LabelScheme(dataset, name, facts.schemes[name], facts.native if scale is None else (scale,))
 
 
 def own_scheme(
@@ -199,7 +200,7 @@ def own_scheme(
     Args:
         dataset: whose native labels these are.
         classes: class name -> native labels or ranges, in order of pain.
-        known: all labels of a data set that is not in `NATIVE`.
+        known: all labels that the data set uses; empty where nobody knows them all.
 
     Raises:
         PainseqError: fewer than two classes, a class without labels, a name that YAML took for yes or no, a label in
@@ -214,7 +215,7 @@ def own_scheme(
     if len(classes) < 2:
         raise PainseqError(f"labels has {len(classes)} classes ({', '.join(classes) or 'none'}); give two or more.")
     written = {name: tuple(map(_written, entries)) for name, entries in classes.items()}
-    scheme = LabelScheme(dataset, "own", written, tuple(known) or NATIVE.get(dataset, ()))
+    scheme = LabelScheme(dataset, "own", written, tuple(known))
     claims = Counter(entry for entries in written.values() for entry in entries)
     for name, entries in written.items():
         if not entries:
@@ -238,13 +239,12 @@ def native_scheme(manifest: Manifest, order: Sequence[str] = ()) -> LabelScheme:
 
     Args:
         manifest: all clips of the data set.
-        order: all its labels in order of pain; none given is the order in `NATIVE`, and for a data set that is not in
-            there numbers by size, then words by the alphabet.
+        order: all its labels in order of pain; none given stands for numbers by size, then words by the alphabet.
 
     A label that is not in the order given, or not known for the data set, has no class; `LabelScheme.apply` refuses it.
     """
     found = {clip.label for clip in manifest if clip.label is not None}
-    known = tuple(order) or NATIVE.get(manifest.name, ())
+    known = tuple(order)
     named = [label for label in in_order(found, known) if not known or _is_among(label, known)]
     scheme = LabelScheme(manifest.name, "native", {label: (label,) for label in named}, known)
     if not scheme.ordered:
@@ -300,7 +300,7 @@ def check_same_targets(trained: tuple[str, ...], scale: Scale | None, data: Labe
         raise PainseqError(
             f"The model tells {len(trained)} classes apart ({', '.join(trained)}), the data has "
             f"{len(data.class_names)} ({', '.join(data.class_names)}). Choose a label scheme with the model's classes: "
-            "--data.options.labels (binary, three, five; painseq/labels.py lists them), or train a model for these "
+            "--data.options.labels (binary, three, five; docs/data_sets.md lists them), or train a model for these "
             "classes."
         )
 

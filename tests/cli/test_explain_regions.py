@@ -11,6 +11,7 @@ from PIL import Image
 
 from painseq.cli.explained_clips import evenly
 from painseq.data.labels import label_scheme
+from painseq.data_modules import AI4Pain
 from painseq.explain import REGIONS
 from painseq.records import Clip
 
@@ -139,7 +140,7 @@ def test_a_wish_that_does_not_fit_leaves_no_folder(regions, lstm, tmp_path, chan
 
 
 def test_clips_are_chosen_evenly_by_class_and_subject():
-    scheme = label_scheme("ai4pain", "three")
+    scheme = label_scheme("ai4pain", "three", AI4Pain.facts)
     labels = ["No_Pain"] * 6 + ["Low_Pain"] * 2 + ["High_Pain"] * 3
     clips = [
         Clip(f"{subject}{number}", subject, "v.mp4", label) for subject in "abcd" for number, label in enumerate(labels)

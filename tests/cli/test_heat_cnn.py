@@ -240,7 +240,7 @@ def test_a_file_that_cannot_tell_whom_it_was_fitted_on_says_so(run, tmp_path):
 class Listed(PainDataModule):
     """Clips given as a list; BioVid's labels."""
 
-    name = "biovid"
+    name, facts = "biovid", BioVid.facts
 
     def __init__(self, root: Path, options: DataOptions, clips: list[Clip]) -> None:
         super().__init__(root, options)

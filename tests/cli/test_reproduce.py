@@ -250,10 +250,10 @@ def test_a_comment_is_parsed_into_paragraphs_and_points():
 
 
 def test_published_rows_of_the_same_data_and_part_stand_beside():
-    assert {row.dataset for row in beside("ai4pain", "test")} == {AI4PAIN}
-    assert {row.part for row in beside("ai4pain", "test")} == {"test"}
-    assert {row.dataset for row in beside("biovid", "test")} == {BIOVID}
-    assert beside("mine", "test") == []
+    assert {row.dataset for row in beside(AI4PAIN, "test")} == {AI4PAIN}
+    assert {row.part for row in beside(AI4PAIN, "test")} == {"test"}
+    assert {row.dataset for row in beside(BIOVID, "test")} == {BIOVID}
+    assert beside("", "test") == []
 
 
 def test_a_recipe_that_is_not_there():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painseq.cli.submit import AI4PAIN, SubmissionFormat, check_submission, read_items, write_submission
+from painseq.cli.submit import SubmissionFormat, check_submission, native_labels, read_items, write_submission
 from painseq.errors import PainseqError
 from painseq.evaluation import read_predictions
 
@@ -19,6 +19,8 @@ Test/S2/1,S2,,high_pain,0,0.25,0.75
 """
 NO_FACE = "Test/S2/2,S2,,,,,\n"
 NUMBERS = ["--label-names", "no_pain=0", "low_pain=1", "high_pain=2"]
+
+AI4PAIN = SubmissionFormat(native_labels("ai4pain", "three"))
 
 
 @pytest.fixture

@@ -4,14 +4,16 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from painseq.data.check import EXPECTED, DataCheck, Expected, check_data
+from painseq.data.check import DataCheck, check_data
 from painseq.data.datamodule import PainDataModule
+from painseq.data.facts import Expected
 from painseq.data.options import DataOptions
 from painseq.data_modules import AI4Pain, BioVid
 from painseq.errors import PainseqError
@@ -118,7 +120,7 @@ def test_a_data_set_as_published_has_no_finding(biovid, monkeypatch):
     published = Expected(
         subjects=5, videos=25, frames=550, clips_per_class={"BL1": 1, "PA4": 1}, fps=4.0, duration_s=5.5
     )
-    monkeypatch.setitem(EXPECTED, "biovid", published)
+    monkeypatch.setattr(BioVid, "facts", replace(BioVid.facts, expected=published))
     found = check_data(five(biovid))
     assert all(row.same for row in found.comparisons) and found.findings == ()
 

@@ -10,6 +10,7 @@ import torch
 
 from painseq.data.datamodule import PainDataModule
 from painseq.data.datasets import FrameWindow
+from painseq.data.facts import DataSetFacts
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.resident import single_frames
@@ -27,7 +28,7 @@ FACE = FaceCrops(Sidecar(), size_px=32)
 class Listed(PainDataModule):
     """Clips given as a list; AI4Pain's labels."""
 
-    name = "ai4pain"
+    name, facts = "ai4pain", AI4Pain.facts
 
     def __init__(self, root: Path, options: DataOptions, clips: list[Clip]) -> None:
         super().__init__(root, options)
@@ -279,11 +280,11 @@ def test_what_a_part_lacks_is_told_when_the_part_is_opened(electrical, tmp_path)
 def test_no_baseline_is_taken_of_labels_whose_order_nobody_told(tmp_path):
     listed = [Clip(f"{who}_{label}", who, "x.mp4", label=label) for who in "abc" for label in ("no", "high")]
     data = Listed(tmp_path, DataOptions(labels="native", baseline_clips=1), listed)
-    data.name = "mine"
+    data.name, data.facts = "mine", DataSetFacts()
     with pytest.raises(PainseqError, match=r"baseline_clips.*\bhigh\b\W+no\b"):
         data.clips("train")
     data = Listed(tmp_path, DataOptions(labels="native", baseline_clips=1), listed)
-    data.name, data.classes = "mine", ("no", "high")
+    data.name, data.facts, data.classes = "mine", DataSetFacts(), ("no", "high")
     assert {clip.label for clip in data.clips("train")} == {"high"}
 
 

@@ -6,11 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from painseq.data.datamodule import PainDataModule
-from painseq.data.label_tables import NATIVE, SCHEMES
-from painseq.data.labels import Scale, check_same_targets, in_order, label_scheme, native_scheme, own_scheme
+from painseq.data.facts import DataSetFacts
+from painseq.data.labels import Scale, check_same_targets, in_order, native_scheme, own_scheme
+from painseq.data.labels import label_scheme as scheme_of
 from painseq.data.options import DataOptions
+from painseq.data_modules import FACTS, BioVid, Folder, facts_of
 from painseq.errors import PainseqError
 from painseq.records import UNKNOWN, Clip, Manifest
+
+BIOVID, MINTPAIN = FACTS["biovid"].native, FACTS["mintpain"].native
+
+
+def label_scheme(dataset, name):
+    return scheme_of(dataset, name, FACTS.get(dataset, DataSetFacts()))
 
 
 def manifest(*labels, name="biovid"):
@@ -36,8 +44,15 @@ def test_an_unknown_label_is_an_error_that_lists_those_found():
 def test_unknown_schemes_and_data_sets_say_what_there_is():
     with pytest.raises(PainseqError, match=r"biovid.*'four'.*binary\W+three\W+five\W+BL1_PA1"):
         label_scheme("biovid", "four")
-    with pytest.raises(PainseqError, match=r"'atari'.*biovid\W+ai4pain.*\bnative\b"):
+    with pytest.raises(PainseqError, match=r"'atari'.*'five'.*\bnative\b"):
         label_scheme("atari", "five")
+    with pytest.raises(PainseqError, match=r"'atari'.*ai4pain, biovid, mintpain, unbc, xite"):
+        facts_of("atari")
+
+
+def test_own_files_under_a_known_name_have_its_facts(tmp_path):
+    assert Folder(tmp_path, name="biovid").facts == BioVid.facts
+    assert Folder(tmp_path, name="mine").facts == DataSetFacts()
 
 
 def test_a_five_class_model_on_three_class_data_says_what_to_do():
@@ -48,13 +63,13 @@ def test_a_five_class_model_on_three_class_data_says_what_to_do():
 
 @pytest.mark.parametrize("name", ["binary", "three", "four", "five"])
 def test_the_same_classes_bear_the_same_names_across_data_sets(name):
-    first, *others = (label_scheme(dataset, name) for dataset in SCHEMES if name in SCHEMES[dataset])
+    first, *others = (label_scheme(dataset, name) for dataset in FACTS if name in FACTS[dataset].schemes)
     assert others
     for other in others:
         check_same_targets(first.class_names, None, other)
 
 
-@pytest.mark.parametrize(("dataset", "name"), [(d, name) for d in SCHEMES for name in SCHEMES[d]])
+@pytest.mark.parametrize(("dataset", "name"), [(d, name) for d in FACTS for name in FACTS[d].schemes])
 def test_every_scheme_maps_native_labels_once(dataset, name):
     scheme = label_scheme(dataset, name)
     natives = [label for labels in scheme.classes.values() for label in labels]
@@ -62,7 +77,7 @@ def test_every_scheme_maps_native_labels_once(dataset, name):
     assert all(scheme.knows(label) for label in natives if ".." not in label)
     # Every whole number and half of a scale: `apply` refuses one that two classes claim.
     halves = [f"{value / 2:g}" for value in range(33)]
-    scale = [label for label in halves if scheme.knows(label)] if dataset == "unbc" else NATIVE[dataset]
+    scale = [label for label in halves if scheme.knows(label)] if dataset == "unbc" else FACTS[dataset].native
     taking_part = scheme.apply(manifest(*scale, name=dataset))
     assert {scheme.target(clip.label) for clip in taking_part} == set(range(len(scheme.classes)))
 
@@ -117,7 +132,7 @@ def test_xites_schemes_choose_the_stimulus():
 
 
 def test_a_scheme_of_ones_own_takes_words_numbers_and_ranges():
-    scheme = own_scheme("mintpain", {"calm": [0], "hurt": ["1..3", 4]})
+    scheme = own_scheme("mintpain", {"calm": [0], "hurt": ["1..3", 4]}, MINTPAIN)
     assert scheme.class_names == ("calm", "hurt")
     assert [scheme.target(str(label)) for label in range(5)] == [0, 1, 1, 1, 1]
     assert len(scheme.apply(manifest("0", "3", None, name="mintpain"))) == 3
@@ -135,7 +150,7 @@ def test_a_scheme_of_ones_own_takes_words_numbers_and_ranges():
 )
 def test_a_scheme_that_cannot_be_meant_is_an_error(classes, pattern):
     with pytest.raises(PainseqError, match=pattern):
-        own_scheme("biovid", classes)
+        own_scheme("biovid", classes, BIOVID)
 
 
 def test_a_label_that_two_ranges_claim_is_an_error():
@@ -152,8 +167,8 @@ def test_what_a_scheme_of_ones_own_leaves_out_is_told(caplog):
 
 
 def test_native_makes_every_label_found_a_class():
-    assert native_scheme(manifest("PA4", "BL1", "PA2", None)).class_names == ("BL1", "PA2", "PA4")
-    assert native_scheme(manifest("10", "2", "0", name="unbc")).class_names == ("0", "2", "10")
+    assert native_scheme(manifest("PA4", "BL1", "PA2", None), BIOVID).class_names == ("BL1", "PA2", "PA4")
+    assert native_scheme(manifest("10", "2", "0", name="unbc"), FACTS["unbc"].native).class_names == ("0", "2", "10")
     assert native_scheme(manifest("mild", "awful", name="mine")).class_names == ("awful", "mild")
     assert native_scheme(manifest("mild", "awful", name="mine"), ["mild", "awful"]).class_names == ("mild", "awful")
     with pytest.raises(PainseqError, match=r"mine.*'worse'.*\bmild\W+awful\b"):
@@ -165,7 +180,8 @@ def test_an_order_that_nobody_told_is_the_alphabets_and_is_said(caplog):
     assert re.search(r"mine.*\bhigh\W+no\b.*\bclasses\b", caplog.text)
     caplog.clear()
     assert native_scheme(manifest("no", "high", name="mine"), ["no", "high"]).ordered
-    assert native_scheme(manifest("10", "2.5", "0", name="mine")).ordered and native_scheme(manifest("BL1")).ordered
+    assert native_scheme(manifest("10", "2.5", "0", name="mine")).ordered
+    assert native_scheme(manifest("BL1"), BIOVID).ordered
     assert own_scheme("mine", {"rest": ["no"], "pain": ["high"]}).ordered and not caplog.text
 
 
@@ -203,7 +219,7 @@ def test_the_classes_of_an_experiment_come_from_its_options():
     assert Listed(DataOptions(labels="native"), "ouch", "calm").scheme.class_names == ("calm", "ouch")
     ordered = Listed(DataOptions(labels="native"), "ouch", "calm", classes=("ouch", "calm"))
     assert ordered.scheme.class_names == ("ouch", "calm")
-    with pytest.raises(PainseqError, match=r"'mine'.*biovid"):
+    with pytest.raises(PainseqError, match=r"'mine'.*'three'.*\bnative\b"):
         _ = Listed(DataOptions(labels="three"), "ouch").manifest
 
 
@@ -220,7 +236,7 @@ def test_numbers_are_the_same_however_they_are_written():
 
 def test_a_label_of_ones_own_scheme_that_no_clip_has_is_told(caplog):
     clips = tuple(Clip(f"c{n}", f"s{n}", "v.mp4", label=str(n)) for n in range(4))
-    own_scheme("mintpain", {"no": ["0"], "pain": ["1..2", "4"]}).apply(Manifest("mintpain", Path(), clips))
+    own_scheme("mintpain", {"no": ["0"], "pain": ["1..2", "4"]}, MINTPAIN).apply(Manifest("mintpain", Path(), clips))
     # The first number of each message is the label that it is about.
     assert [re.findall(r"\d+", record.getMessage())[0] for record in caplog.records] == ["3", "4"]
 

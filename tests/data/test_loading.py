@@ -97,7 +97,7 @@ def test_clips_of_other_lengths_are_padded_with_zeros(dtype):
         (Clip(name, "s", "x.mp4", "Low_Pain"), end - length, length)
         for (name, length), end in zip(lengths.items(), ends, strict=True)
     ]
-    clips = ResidentClips(items, resident, label_scheme("ai4pain", "three"))
+    clips = ResidentClips(items, resident, label_scheme("ai4pain", "three", AI4Pain.facts))
     batch = clips.batch([3, 1, 2])
     assert batch.features.dtype == dtype and batch.features.shape == (3, 5, 2)
     for row, name in enumerate(("d", "b", "c")):

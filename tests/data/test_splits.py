@@ -23,6 +23,7 @@ from painseq.data.splits import (
     read_split,
     write_split,
 )
+from painseq.data_modules import BioVid
 from painseq.errors import LeakError, PainseqError
 from painseq.records import PARTS, Clip, Manifest
 
@@ -263,7 +264,7 @@ def test_the_classes_of_the_experiment_are_evened_out_not_the_native_labels():
     manifest = manifest_of(made, name="biovid")
     for seed in range(5):
         options = SplitOptions("subject_kfold", folds=4, seed=seed)
-        for split in every_fold(manifest, options, label_scheme("biovid", "binary")):
+        for split in every_fold(manifest, options, label_scheme("biovid", "binary", BioVid.facts)):
             assert len({*split.test} & {"s0", "s1", "s2", "s3"}) == 1
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from painseq.data.label_tables import SCHEMES
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data_modules import BioVid
@@ -43,12 +42,12 @@ def test_a_clip_tells_who_it_shows_and_what_hurt(tree):
     assert (clips["082414_m_64-PA4-085"].sex, clips["082414_m_64-PA4-085"].age) == ("m", 64)
 
 
-@pytest.mark.parametrize("labels", SCHEMES["biovid"])
+@pytest.mark.parametrize("labels", BioVid.facts.schemes)
 def test_each_scheme_takes_its_native_labels(tree, labels):
     data = BioVid(tree, DataOptions(labels=labels))
-    natives = [native for natives in SCHEMES["biovid"][labels].values() for native in natives]
+    natives = [native for natives in BioVid.facts.schemes[labels].values() for native in natives]
     assert sorted(clip.label for clip in data.manifest) == sorted(natives * 2)
-    assert data.scheme.counts(data.manifest) == dict.fromkeys(SCHEMES["biovid"][labels], 2)
+    assert data.scheme.counts(data.manifest) == dict.fromkeys(BioVid.facts.schemes[labels], 2)
 
 
 def test_a_generated_tree_is_read_as_a_real_one(heat):

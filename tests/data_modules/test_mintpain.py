@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from painseq.data.label_tables import SCHEMES
 from painseq.data.options import DataOptions
 from painseq.data_modules import MIntPAIN
 from painseq.errors import PainseqError
@@ -48,10 +47,10 @@ def test_a_sequence_is_a_clip_of_one_modality(tree, modality):
     assert data.label_problems() == []
 
 
-@pytest.mark.parametrize("labels", SCHEMES["mintpain"])
+@pytest.mark.parametrize("labels", MIntPAIN.facts.schemes)
 def test_each_scheme_takes_its_native_labels(tree, labels):
     data = MIntPAIN(tree, DataOptions(labels=labels))
-    assert data.scheme.counts(data.manifest) == dict.fromkeys(SCHEMES["mintpain"][labels], 2)
+    assert data.scheme.counts(data.manifest) == dict.fromkeys(MIntPAIN.facts.schemes[labels], 2)
 
 
 @pytest.mark.parametrize("name", ["sub3_trial1_Sweep1_Label4", "S3T1_label4", "_Label4", "a Label of its own_Label4"])

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from painseq.data.label_tables import SCHEMES
 from painseq.data.options import DataOptions
 from painseq.data_modules import XITE
 from painseq.errors import PainseqError
@@ -51,10 +50,10 @@ def test_the_kind_of_pain_is_chosen(tree, kind, labels):
     assert [clip.label for clip in clips if clip.subject_id == "S007"] == labels
 
 
-@pytest.mark.parametrize("labels", SCHEMES["xite"])
+@pytest.mark.parametrize("labels", XITE.facts.schemes)
 def test_each_scheme_takes_its_native_labels(tree, labels):
     data = XITE(tree, DataOptions(labels=labels), kind="all")
-    expected = {name: 2 * len(natives) for name, natives in SCHEMES["xite"][labels].items()}
+    expected = {name: 2 * len(natives) for name, natives in XITE.facts.schemes[labels].items()}
     assert data.scheme.counts(data.manifest) == expected
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from painseq.data.check.published import EXPECTED
+from painseq.data_modules import FACTS, AI4Pain, BioVid
 from painseq.evaluation import PUBLISHED, published_rows
 from painseq.evaluation.published import AI4PAIN, AI4PAIN_VALIDATION, BIOVID, MINTPAIN, REMARKS, SCORED
 
@@ -24,7 +24,7 @@ def constant_answer(clips):
 
 def test_the_validation_part_of_ai4pain_is_12_144_144():
     assert list(AI4PAIN_VALIDATION.values()) == [12, 144, 144]
-    expected = EXPECTED["ai4pain"]
+    expected = AI4Pain.facts.expected
     people = expected.subjects_by_part["validation"]
     assert AI4PAIN_VALIDATION["low pain"] == people * expected.clips_per_class["Low_Pain"]
     assert AI4PAIN_VALIDATION["high pain"] == people * expected.clips_per_class["High_Pain"]
@@ -32,8 +32,13 @@ def test_the_validation_part_of_ai4pain_is_12_144_144():
 
 def test_biovids_classes_are_as_frequent_as_each_other():
     clips = row("VGG, landmarks and Bi-LSTM", BIOVID, "").clips
-    expected = EXPECTED["biovid"]
+    expected = BioVid.facts.expected
     assert dict(clips) == {name: count * expected.subjects for name, count in expected.clips_per_class.items()}
+
+
+def test_data_sets_tell_the_names_of_their_published_rows():
+    assert {facts.published_as for facts in FACTS.values()} - {""} == {AI4PAIN, BIOVID, MINTPAIN, "UNBC-McMaster"}
+    assert {facts.published_as for facts in FACTS.values()} - {""} <= {row.dataset for row in PUBLISHED}
 
 
 @pytest.mark.parametrize(("name", "accuracy"), [("ANN + vote", 0.59), ("LSTM", 0.607)])

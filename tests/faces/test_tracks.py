@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from painseq.data.datasets import VideoClips
 from painseq.data.labels import label_scheme
+from painseq.data_modules import BioVid
 from painseq.errors import PainseqError
 from painseq.faces import Face, FaceCrops, Locator, Sidecar, tracks
 from painseq.faces.track import FaceTrack
@@ -181,7 +182,7 @@ def test_neither_a_record_nor_another_locator_takes_the_tracks_along(tmp_path: P
 def test_clips_of_crops_come_from_the_tracks(video: Path, tmp_path: Path):
     written(tmp_path, crops(Wandering()), video, fps=10)
     manifest = Manifest("biovid", video.parent, (Clip("one", "S1", "a.mp4", "BL1"),))
-    scheme = label_scheme("biovid", "binary")
+    scheme = label_scheme("biovid", "binary", BioVid.facts)
     sample = VideoClips(manifest, scheme, crops(Wandering(0), tracks=tmp_path), fps=10)[0]
     fresh = VideoClips(manifest, scheme, crops(Wandering()), fps=10)[0]
     assert sample.video is not None and fresh.video is not None

@@ -1,7 +1,6 @@
 """Whether a data set on disk can be trusted: against what was published of it, and against itself."""
 
 from painseq.data.check.check import check_data, read_faceless
-from painseq.data.check.published import EXPECTED, Expected
 from painseq.data.check.report import TOPICS, DataCheck, Finding, Spread
 
-__all__ = ["EXPECTED", "TOPICS", "DataCheck", "Expected", "Finding", "Spread", "check_data", "read_faceless"]
+__all__ = ["TOPICS", "DataCheck", "Finding", "Spread", "check_data", "read_faceless"]

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from painseq.data.check.published import EXPECTED, SAME_RATE, Expected, compared
+from painseq.data.check.published import SAME_RATE, compared
 from painseq.data.check.report import Comparison, DataCheck, Finding, LabelSummary, spread_of, told
 from painseq.data.check.videos import VideoFacts, available_s, below, read_videos
 from painseq.data.datamodule import PainDataModule
@@ -71,7 +71,7 @@ def check_data(
     videos = read_videos(manifest.root, by_video, deep, workers, on_progress)
     seconds = {clip.clip_id: available_s(clip, videos[clip.video]) for clip in manifest}
     rows = _label_rows(manifest, scheme, videos, seconds, faceless)
-    comparisons = compared(EXPECTED.get(data.name, Expected()), manifest, videos, seconds)
+    comparisons = compared(data.facts.expected, manifest, videos, seconds)
     findings = [
         *_published_findings(comparisons),
         *_disagreeing(data.root, disagreeing),

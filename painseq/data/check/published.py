@@ -1,62 +1,18 @@
-"""What is known of the published data sets, and how what was found compares with it."""
+"""How what was found of a data set compares with what is published of it."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 from painseq.data.check.report import Comparison, spread_of
 from painseq.data.check.videos import VideoFacts
-from painseq.records import Manifest, Part
+from painseq.data.facts import Expected
+from painseq.records import Manifest
 
 SAME_RATE = 0.02
 """Frame rates and lengths that differ by less, as a share, count as the same."""
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What the published data set holds; what is not known is None or empty.
-
-    Args:
-        subjects: of all parts.
-        subjects_by_part: of each official part.
-        videos: files, or folders of images.
-        frames: of all videos together.
-        clips_per_class: native label -> clips of each subject.
-        fps: of the videos.
-        duration_s: of a clip.
-    """
-
-    subjects: int | None = None
-    subjects_by_part: Mapping[Part, int] = field(default_factory=dict)
-    videos: int | None = None
-    frames: int | None = None
-    clips_per_class: Mapping[str, int] = field(default_factory=dict)
-    fps: float | None = None
-    duration_s: float | None = None
-
-
-EXPECTED: Mapping[str, Expected] = {
-    "biovid": Expected(
-        subjects=87,
-        videos=8700,
-        clips_per_class={"BL1": 20, "PA1": 20, "PA2": 20, "PA3": 20, "PA4": 20},
-        fps=25.0,
-        duration_s=5.5,
-    ),
-    "ai4pain": Expected(
-        subjects=65,
-        subjects_by_part={"train": 41, "validation": 12, "test": 12},
-        clips_per_class={"Low_Pain": 12, "High_Pain": 12},
-        fps=30.0,
-        duration_s=10.0,
-    ),
-    "unbc": Expected(subjects=25, videos=200, frames=48_398),
-    "mintpain": Expected(subjects=20),
-}
-"""By the data set's name. To add a data set, add a row; one without a row is compared with itself alone."""
 
 
 def compared(
