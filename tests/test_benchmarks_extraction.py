@@ -21,6 +21,7 @@ def bench(extraction, assets, tmp_path):
     return extraction.Bench(assets, tmp_path, quick=True)
 
 
+@pytest.mark.slow
 def test_the_parts_run_and_nothing_is_written(extraction, assets, capsys):
     before = (FOLDER / "RESULTS.md").read_bytes()
     # Timed together with other tests, the figures mean nothing.

@@ -15,6 +15,7 @@ def data_sets(monkeypatch):
     return importlib.import_module("data_sets")
 
 
+@pytest.mark.slow
 def test_videos_images_and_hidden_labels(data_sets, tmp_path, capsys):
     names = ["ai4pain", "unbc-frame", "folder"]
     assert data_sets.main(["--quick", "--only", *names, "--out", str(tmp_path / "out")]) == 0

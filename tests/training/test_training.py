@@ -70,7 +70,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(run, head):
         assert one == pytest.approx(other)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_resumed_run_on_pixels_ends_so_too(heat, heat_crops, on_heat, tmp_path, workers):
     """With dropout, augmentation, balanced drawing and a trainable extractor, whoever reads the crops."""
 
@@ -139,6 +139,7 @@ def test_a_setting_that_cannot_be_is_refused_before_the_run_begins(run, tmp_path
     assert not any((tmp_path / "run").iterdir())
 
 
+@pytest.mark.slow
 def test_two_processes_fit_and_score_as_one_does(on_electrical, store, tmp_path):
     """Batch norm sums over processes, the loss is divided by the whole batch's weight, each clip is scored once."""
     # Twelve clips in batches of 5, 5 and 2, which do not divide evenly.
