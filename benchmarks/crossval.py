@@ -30,15 +30,15 @@ import numpy as np
 import torch
 from results import RESULTS, write_between
 
-from painseq.cli.crossval import folds_of
+from painseq.cli.crossval import candidates_of, folds_of
 from painseq.cli.experiment import ExperimentCLI
 from painseq.cli.fit import fit
-from painseq.cli.fold_jobs import Fit, device_of, recipes_of, runner
 from painseq.data.splits import Split
 from painseq.evaluation import read_predictions
 from painseq.extractors import VGG16
 from painseq.features import ClipFeatures, StoreWriter
 from painseq.model.checkpoint import load
+from painseq.studies.fold_fits import FoldFit, device_of, fold_fitter
 from painseq.studies.predict_part import predict_part
 
 LABELS = ("BL1", "PA1", "PA2", "PA3", "PA4")
@@ -99,18 +99,19 @@ def plain(args: list[str], folds: int, out: Path) -> float:
 def together(args: list[str], folds: int, out: Path, jobs: int, threads: int) -> tuple[float, float]:
     """With shared features; seconds until they are read and the processes are up, and seconds of the folds."""
     begin = time.perf_counter()
-    cli, recipes = ExperimentCLI("crossval", [*args, "--out", str(out)]), recipes_of([*args, "--out", str(out)], [])
-    data, device = cli.datamodule, device_of(recipes[0])
+    argv = [*args, "--out", str(out)]
+    cli = ExperimentCLI("crossval", argv)
+    candidates = candidates_of(argv, cli, [])
+    data, device = cli.datamodule, device_of(candidates[0].options)
     chosen = folds_of(data, out, 1)[:folds]
     data.everything()
-    again: tuple[list[str], list[Path]] = ([*args, "--out", str(out)], [])
-    with runner(recipes, data, again, jobs, threads, device) as run:
+    with fold_fitter(candidates, data, jobs, threads, device) as run:
         if jobs > 1:
             # A fold that cannot be fitted needs no time, and comes back when its process is up.
-            nothing = Fit(out / "nothing", Split("none", (), (), ()))
+            nothing = FoldFit(out / "nothing", Split("none", (), (), ()))
             list(run([nothing] * jobs))
         ready = time.perf_counter()
-        for done in run([Fit(fold.out, fold.split) for fold in chosen]):
+        for done in run([FoldFit(fold.out, fold.split) for fold in chosen]):
             assert done.left_out is None, done
     return ready - begin, time.perf_counter() - ready
 

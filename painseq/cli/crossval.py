@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from painseq.cli.crossval_report import End, Fold, write_results
-from painseq.cli.experiment import ExperimentCLI, Recipe
-from painseq.cli.fold_jobs import Done, Fit, default_jobs, device_of, recipes_of, runner
+from painseq.cli.experiment import ExperimentCLI
 from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import check_no_leak, every_fold, inner_splits, qualified
 from painseq.errors import PainseqError
 from painseq.runs import make_run_folder, read_history, write_json
 from painseq.spec import difference
+from painseq.studies.fold_fits import Candidate, FitResult, FoldFit, candidate_of, default_jobs, device_of, fold_fitter
 from painseq.training.fitting import best_epoch
 
 log = logging.getLogger("painseq")
@@ -61,9 +61,9 @@ def crossval(argv: Sequence[str]) -> Path:
     data, config = cli.datamodule, cli.config
     if not isinstance(data, PainDataModule):
         raise PainseqError("`painseq crossval` needs a data set: --config configs/data/biovid.yaml, or --data BioVid.")
-    inner_folds, candidates, jobs, threads = (config[key] for key in ("inner_folds", "candidates", "jobs", "threads"))
-    _check(data, config["repeats"], inner_folds, candidates, jobs, threads)
-    recipes, out = recipes_of(argv, candidates), Path(config["out"])
+    inner_folds, files, jobs, threads = (config[key] for key in ("inner_folds", "candidates", "jobs", "threads"))
+    _check(data, config["repeats"], inner_folds, files, jobs, threads)
+    candidates, out = candidates_of(argv, cli, files), Path(config["out"])
     folds = folds_of(data, out, config["repeats"])
     # Before the first fold is fitted: the one that would tell of it may be the last.
     tested = {subject for fold in folds for subject in fold.split.test}
@@ -71,32 +71,32 @@ def crossval(argv: Sequence[str]) -> Path:
     _prepare(cli, data, folds)
     if data.options.view == "features":
         data.everything()
-    device = device_of(recipes[0])
-    inner = {} if inner_folds is None else {fold: _inner_fits(fold, data, inner_folds, recipes) for fold in folds}
+    device = device_of(candidates[0].options)
+    inner = {} if inner_folds is None else {fold: _inner_fits(fold, data, inner_folds, candidates) for fold in folds}
     tries = [fit for fits in inner.values() for fit in fits]
     fits = len(folds) + len(tries)
     jobs = default_jobs(device, threads, fits) if jobs is None else jobs
-    log.info("%d fits on %s, precision %s, %d at once", fits, device, recipes[0].options.precision, jobs)
-    with runner(recipes, data, (argv, candidates), jobs, threads, device) as run, _progress(out, fits) as advance:
+    log.info("%d fits on %s, precision %s, %d at once", fits, device, candidates[0].options.precision, jobs)
+    with fold_fitter(candidates, data, jobs, threads, device) as run, _progress(out, fits) as advance:
         tried = {done.fit: done for done in advance(run(tries))}
-        choices = {fold: choose([tried[fit] for fit in inner[fold]], recipes) for fold in inner}
-        planned = {fold: _fit_of(fold, choices, recipes) for fold in folds}
+        choices = {fold: choose([tried[fit] for fit in inner[fold]], candidates) for fold in inner}
+        planned = {fold: _fit_of(fold, choices, candidates) for fold in folds}
         done = {done.fit: done for done in advance(run([fit for fit in planned.values() if fit is not None]))}
     ends = []
     for fold, fit in planned.items():
         left_out = "no inner fold could be fitted" if fit is None else done[fit].left_out
-        ends.append(End(fold, None if fit is None else recipes[fit.recipe].name, left_out))
+        ends.append(End(fold, None if fit is None else candidates[fit.candidate].name, left_out))
     how = {
         "protocol": data.options.split.protocol,
         "repeats": config["repeats"],
         "inner_folds": inner_folds,
-        "candidates": [recipe.name for recipe in recipes] if candidates else [],
+        "candidates": [candidate.name for candidate in candidates] if files else [],
         "choice": None if inner_folds is None else CHOICE,
-        "seed": recipes[0].options.seed,
+        "seed": candidates[0].options.seed,
         "device": str(device),
         "threads_a_fold": threads,
     }
-    name = recipes[0].name if not candidates else f"best of {', '.join(recipe.name for recipe in recipes)}"
+    name = candidates[0].name if not files else f"best of {', '.join(candidate.name for candidate in candidates)}"
     warnings = [line for one in (*tried.values(), *done.values()) for line in one.warnings]
     write_results(out, name, ends, data, warnings, how)
     return out
@@ -180,41 +180,62 @@ def _prepare(cli: ExperimentCLI, data: PainDataModule, folds: Sequence[Fold]) ->
         )
 
 
-def _inner_fits(fold: Fold, data: PainDataModule, folds: int, recipes: Sequence[Recipe]) -> list[Fit]:
+def candidates_of(argv: Sequence[str], cli: ExperimentCLI, files: Sequence[Path]) -> list[Candidate]:
+    """The model of a command line; with files, one of each: what the command line says goes over all of them.
+
+    Raises:
+        PainseqError: no head; a setting that folds do not take; a head beside candidates; a candidate that changes the
+            data.
+    """
+    base = cli.experiment
+    if not files:
+        return [candidate_of(base)]
+    if base.config["model"]["head"] is not None:
+        raise PainseqError("A head is given, and candidates too. Leave it out, or make it a candidate.")
+    candidates = []
+    for path in files:
+        experiment = ExperimentCLI("crossval", ["--config", str(path), *argv]).experiment
+        if experiment.config["data"] != base.config["data"]:
+            raise PainseqError(f"{path} changes the data. Candidates differ in the model and its training alone.")
+        candidates.append(candidate_of(experiment, path.stem))
+    return candidates
+
+
+def _inner_fits(fold: Fold, data: PainDataModule, folds: int, candidates: Sequence[Candidate]) -> list[FoldFit]:
     splits = inner_splits(fold.split, data.manifest, folds, data.options.split.seed, data.scheme)
     return [
-        Fit(fold.out / "inner" / f"{recipe.name}-{number}", split, place)
-        for place, recipe in enumerate(recipes)
+        FoldFit(fold.out / "inner" / f"{candidate.name}-{number}", split, place)
+        for place, candidate in enumerate(candidates)
         for number, split in enumerate(splits)
     ]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the inner folds say of a recipe.
+    """What the inner folds say of a candidate.
 
     Args:
-        recipe: its number.
+        candidate: its number.
         epochs: the median of the inner folds' best numbers of epochs, by validation loss.
         score: mean over the inner folds, each at its best epoch, of balanced accuracy; for a scale of the squared
             error, negative.
         inner_epochs: of each inner fold.
     """
 
-    recipe: int
+    candidate: int
     epochs: int
     score: float
     inner_epochs: tuple[int, ...]
 
 
-def choose(inner: Sequence[Done], recipes: Sequence[Recipe]) -> Choice | None:
-    """The recipe with the best mean inner score, the first of several; None where no inner fold could be fitted.
+def choose(inner: Sequence[FitResult], candidates: Sequence[Candidate]) -> Choice | None:
+    """The candidate with the best mean inner score, the first of several; None where no inner fold could be fitted.
 
-    The validation loss chooses among the epochs of a recipe. Among recipes it would not do: theirs may be other losses.
+    The validation loss chooses among the epochs of a candidate, not among candidates: theirs may be other losses.
     """
     choices = []
-    for number in range(len(recipes)):
-        runs = [one.fit.out for one in inner if one.fit.recipe == number and one.left_out is None]
+    for number in range(len(candidates)):
+        runs = [one.fit.out for one in inner if one.fit.candidate == number and one.left_out is None]
         if runs:
             epochs = tuple(best_epoch(run) for run in runs)
             rows = [
@@ -228,21 +249,28 @@ def choose(inner: Sequence[Done], recipes: Sequence[Recipe]) -> Choice | None:
     return max(choices, key=lambda choice: choice.score, default=None)
 
 
-def _fit_of(fold: Fold, choices: Mapping[Fold, Choice | None], recipes: Sequence[Recipe]) -> Fit | None:
+def _fit_of(fold: Fold, choices: Mapping[Fold, Choice | None], candidates: Sequence[Candidate]) -> FoldFit | None:
     """The fit that is scored; with a choice, on all subjects that are not tested, for the chosen number of epochs."""
     if fold not in choices:
-        return Fit(fold.out, fold.split)
+        return FoldFit(fold.out, fold.split)
     choice = choices[fold]
     if choice is None:
         return None
     fold.out.mkdir(parents=True, exist_ok=True)
-    write_json(fold.out / "choice.json", {"name": recipes[choice.recipe].name, **vars(choice)})
+    content = {
+        "name": candidates[choice.candidate].name,
+        "recipe": choice.candidate,
+        "epochs": choice.epochs,
+        "score": choice.score,
+        "inner_epochs": choice.inner_epochs,
+    }
+    write_json(fold.out / "choice.json", content)
     everybody = tuple(sorted((*fold.split.train, *fold.split.validation)))
-    return Fit(fold.out, replace(fold.split, train=everybody, validation=()), choice.recipe, choice.epochs)
+    return FoldFit(fold.out, replace(fold.split, train=everybody, validation=()), choice.candidate, choice.epochs)
 
 
 @contextmanager
-def _progress(out: Path, fits: int) -> Iterator[Callable[[Iterable[Done]], Iterator[Done]]]:
+def _progress(out: Path, fits: int) -> Iterator[Callable[[Iterable[FitResult]], Iterator[FitResult]]]:
     """A bar over fits, or a line each where there is no terminal."""
     columns = (TextColumn("crossval"), BarColumn(), MofNCompleteColumn(), TextColumn("fits, {task.fields[rate]}"))
     console, begin = Console(stderr=True), time.perf_counter()
@@ -250,7 +278,7 @@ def _progress(out: Path, fits: int) -> Iterator[Callable[[Iterable[Done]], Itera
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=fits, rate="")
 
-        def advance(done: Iterable[Done]) -> Iterator[Done]:
+        def advance(done: Iterable[FitResult]) -> Iterator[FitResult]:
             nonlocal made
             for one in done:
                 made += 1

@@ -12,12 +12,10 @@ import pytest
 
 from painseq.cli.crossval import choose, crossval
 from painseq.cli.crossval_report import fold_scores, pooled, spread_of
-from painseq.cli.experiment import Recipe
-from painseq.cli.fold_jobs import Done, Fit, default_jobs, make_fit
 from painseq.data.splits import Split
 from painseq.evaluation import Predictions, read_predictions
 from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
-from painseq.training.fitting import FitOptions
+from painseq.studies.fold_fits import Candidate, FitResult, FoldFit, default_jobs, run_fit
 
 HEAD = ["--config", "configs/head/lstm.yaml", "--trainer.max_epochs", "2"]
 LOSO = ["--data.options.split.protocol", "loso", "--data.options.split.validation_share", "0.25"]
@@ -85,7 +83,7 @@ def test_processes_that_share_the_features_give_the_same(run, options, painseq, 
 
 
 def test_an_interrupted_run_goes_on_at_the_fold(run, options, painseq, tmp_path, monkeypatch):
-    import painseq.cli.fold_jobs as module
+    import painseq.studies.fold_fits as module
 
     fit_fold, fitted = module.fit_fold, []
 
@@ -162,12 +160,12 @@ def history(out: Path, losses: list[float], scores: list[float], name: str = "va
     return out
 
 
-def done(out: Path, recipe: int, left_out: str | None = None) -> Done:
-    return Done(Fit(out, Split("inner", ("a",), ("b",), ()), recipe), left_out)
+def done(out: Path, candidate: int, left_out: str | None = None) -> FitResult:
+    return FitResult(FoldFit(out, Split("inner", ("a",), ("b",), ()), candidate), left_out)
 
 
 def test_the_candidate_with_the_best_mean_score_at_its_best_epochs_is_chosen(tmp_path):
-    recipes = [Recipe(name, lambda: pytest.fail("not fitted"), FitOptions()) for name in ("one", "two", "three")]
+    candidates = [Candidate(name, lambda: pytest.fail("not fitted")) for name in ("one", "two", "three")]
     inner = [
         done(history(tmp_path / "a0", [3, 1, 2], [0.9, 0.5, 0.9]), 0),
         done(history(tmp_path / "a1", [2, 2, 1, 1], [0.9, 0.9, 0.7, 0.0]), 0),
@@ -175,15 +173,15 @@ def test_the_candidate_with_the_best_mean_score_at_its_best_epochs_is_chosen(tmp
         done(history(tmp_path / "b1", [30, 20], [0.1, 0.6]), 1),
         done(tmp_path / "c0", 2, "no training clip of class high_pain"),
     ]
-    chosen = choose(inner, recipes)
-    assert chosen is not None and (chosen.recipe, chosen.epochs, chosen.inner_epochs) == (0, 2, (2, 3))
+    chosen = choose(inner, candidates)
+    assert chosen is not None and (chosen.candidate, chosen.epochs, chosen.inner_epochs) == (0, 2, (2, 3))
     assert chosen.score == pytest.approx(0.6)
-    with_a_tie = choose(inner[2:], recipes)
-    assert with_a_tie is not None and (with_a_tie.recipe, with_a_tie.epochs) == (1, 1)
-    assert choose(inner[4:], recipes) is None
+    with_a_tie = choose(inner[2:], candidates)
+    assert with_a_tie is not None and (with_a_tie.candidate, with_a_tie.epochs) == (1, 1)
+    assert choose(inner[4:], candidates) is None
     errors = [done(history(tmp_path / f"e{n}", [1], [error], "val_mse"), n) for n, error in enumerate((2.0, 1.0))]
-    smaller = choose(errors, recipes)
-    assert smaller is not None and (smaller.recipe, smaller.score) == (1, -1.0)
+    smaller = choose(errors, candidates)
+    assert smaller is not None and (smaller.candidate, smaller.score) == (1, -1.0)
 
 
 def test_repeats_draw_other_folds_and_are_scored_apart(options, painseq, tmp_path):
@@ -392,10 +390,10 @@ def test_the_spread_leaves_out_what_is_not_defined():
 
 
 def test_a_finished_fold_tells_its_warnings_again(tmp_path):
-    fit = Fit(tmp_path, Split("subject_kfold", ("a",), ("b",), ("c",)))
+    fit = FoldFit(tmp_path, Split("subject_kfold", ("a",), ("b",), ("c",)))
     fit.predictions.touch()
     (tmp_path / "warnings.json").write_text('["the loss flatters"]')
-    assert make_fit(fit, [], None) == Done(fit, None, ("the loss flatters",))
+    assert run_fit(fit, [], None) == FitResult(fit, None, ("the loss flatters",))
 
 
 def test_as_many_processes_as_fill_the_cores(monkeypatch):

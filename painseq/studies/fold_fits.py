@@ -11,38 +11,76 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from pickle import PicklingError
 
 import torch
 from pytorch_lightning import Trainer
 
-from painseq.cli.experiment import ExperimentCLI, Recipe, recipe_of
 from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import Split
 from painseq.errors import PainseqError
 from painseq.model.pain_model import PainModel
 from painseq.runs import write_json
+from painseq.studies.experiment import Experiment
 from painseq.studies.predict_part import predict_part, predict_values
-from painseq.training.fitting import fit_fold
+from painseq.training.classifier import PainClassifier
+from painseq.training.fitting import FitOptions, fit_fold
 
 SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
-class Fit:
-    """One fit of a cross-validation.
+class Candidate:
+    """A model and how it is fitted: what a study fits on its folds.
+
+    Args:
+        name: what it is called in tables and folders.
+        make: makes a new classifier, with new weights, at each call: a function, or the `classifier` of an
+            `Experiment`. Worker processes get it by pickling, which functions at the top of a module allow, and
+            lambdas do not.
+        options: of each fit.
+
+    Example:
+        >>> experiment = read_experiment("configs/head/lstm.yaml")
+        >>> candidate = Candidate("LSTM", experiment.classifier, experiment.fit_options())
+    """
+
+    name: str
+    make: Callable[[], PainClassifier]
+    options: FitOptions = field(default_factory=FitOptions)
+
+
+def candidate_of(experiment: Experiment, name: str | None = None) -> Candidate:
+    """The model of an experiment, and how it is fitted.
+
+    Args:
+        name: of the candidate; None takes the head's class.
+
+    Raises:
+        PainseqError: no head; a setting that folds do not take.
+    """
+    if experiment.config["model"]["head"] is None:
+        raise PainseqError("The experiment names no head to fit. Add one, e.g. configs/head/lstm.yaml.")
+    return Candidate(name or experiment.head_name, experiment.classifier, experiment.fit_options())
+
+
+@dataclass(frozen=True)
+class FoldFit:
+    """One fit on one fold.
 
     Args:
         out: its folder.
         split: whom it is fitted on; if it has test subjects, they are predicted too.
-        recipe: number of the recipe.
+        candidate: number of the candidate.
         epochs: train for so many; None stops early.
     """
 
     out: Path
     split: Split
-    recipe: int = 0
+    candidate: int = 0
     epochs: int | None = None
 
     @property
@@ -57,41 +95,21 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Done:
+class FitResult:
     """What came of a fit.
 
     Args:
         fit: which.
         left_out: why it could not be made; None if it was.
-        warnings: what was told on the way.
+        warnings: what was logged on the way.
     """
 
-    fit: Fit
+    fit: FoldFit
     left_out: str | None
     warnings: tuple[str, ...] = ()
 
 
-Run = Callable[[Sequence[Fit]], Iterator[Done]]
-
-
-def recipes_of(args: Sequence[str], candidates: Sequence[Path]) -> list[Recipe]:
-    """The recipe of a command line; with candidates, one for each: what the command line says goes over all of them.
-
-    Raises:
-        PainseqError: see `recipe_of`; a head beside candidates; a candidate that changes the data.
-    """
-    base = ExperimentCLI("crossval", args)
-    if not candidates:
-        return [recipe_of(base)]
-    if base.config["model"]["head"] is not None:
-        raise PainseqError("A head is given, and candidates too. Leave it out, or make it a candidate.")
-    recipes = []
-    for path in candidates:
-        cli = ExperimentCLI("crossval", ["--config", str(path), *args])
-        if cli.config["data"] != base.config["data"]:
-            raise PainseqError(f"{path} changes the data. Candidates differ in the model and its training alone.")
-        recipes.append(recipe_of(cli, path.stem))
-    return recipes
+RunFits = Callable[[Sequence[FoldFit]], Iterator[FitResult]]
 
 
 def why_not(data: PainDataModule) -> str | None:
@@ -108,26 +126,26 @@ def why_not(data: PainDataModule) -> str | None:
     return None
 
 
-def make_fit(fit: Fit, recipes: Sequence[Recipe], data: PainDataModule) -> Done:
+def run_fit(fit: FoldFit, candidates: Sequence[Candidate], data: PainDataModule) -> FitResult:
     """Fit, and predict the test subjects; what is finished already is passed over."""
-    told = fit.out / "warnings.json"
+    kept = fit.out / "warnings.json"
     if fit.finished:
-        return Done(fit, None, tuple(json.loads(told.read_text(encoding="utf-8")) if told.is_file() else ()))
+        return FitResult(fit, None, tuple(json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else ()))
     with _warnings_kept() as warnings:
         fold = data.with_split(fit.split)
         left_out = why_not(fold)
         if left_out is None:
-            recipe = recipes[fit.recipe]
-            model = fit_fold(recipe.make, fold, fit.out, recipe.options, fit.epochs)
+            candidate = candidates[fit.candidate]
+            model = fit_fold(candidate.make, fold, fit.out, candidate.options, fit.epochs)
             partial = _predict(model, fold, fit.predictions) if fit.split.test else None
     once = tuple(dict.fromkeys(warnings))
     if left_out is None:
-        # A run that goes on tells them again.
-        write_json(told, once)
+        # A run that is resumed reports them again.
+        write_json(kept, once)
         if partial is not None:
             # The last file: where it lies, the fold is whole.
             partial.replace(fit.predictions)
-    return Done(fit, left_out, once)
+    return FitResult(fit, left_out, once)
 
 
 def _predict(model: PainModel, data: PainDataModule, path: Path) -> Path:
@@ -158,9 +176,9 @@ def _warnings_kept() -> Iterator[list[str]]:
         log.propagate = passed_on
 
 
-def device_of(recipe: Recipe) -> torch.device:
-    """Where a recipe is fitted."""
-    trainer = Trainer(accelerator=recipe.options.accelerator, devices=1, logger=False, enable_checkpointing=False)
+def device_of(options: FitOptions) -> torch.device:
+    """Where fits with these options run."""
+    trainer = Trainer(accelerator=options.accelerator, devices=1, logger=False, enable_checkpointing=False)
     return trainer.strategy.root_device
 
 
@@ -175,40 +193,36 @@ def cores() -> int:
 
 
 @contextmanager
-def runner(
-    recipes: Sequence[Recipe],
-    data: PainDataModule,
-    again: tuple[Sequence[str], Sequence[Path]],
-    jobs: int,
-    threads: int,
-    device: torch.device,
-) -> Iterator[Run]:
-    """What makes fits, in any order; how many processes do so changes no result.
+def fold_fitter(
+    candidates: Sequence[Candidate], data: PainDataModule, jobs: int, threads: int, device: torch.device
+) -> Iterator[RunFits]:
+    """What runs fits, in any order; the number of processes changes no result.
 
     Args:
-        recipes: what to fit.
+        candidates: what to fit.
         data: whose features, if they are in memory, the processes share.
-        again: arguments of `recipes_of`, with which each process makes the recipes anew.
         jobs: processes; 1 is this one.
         threads: of each fit.
 
     Raises:
-        PainseqError: too little shared memory; a process that was killed.
+        PainseqError: several processes and a candidate that cannot be pickled; too little shared memory; a process
+            that came to an end.
     """
     if jobs == 1:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            yield lambda fits: (make_fit(fit, recipes, data) for fit in fits)
+            yield lambda fits: (run_fit(fit, candidates, data) for fit in fits)
         finally:
             torch.set_num_threads(before)
         return
+    _check_picklable(candidates)
     _share(data, device)
     others = set(multiprocessing.active_children())
     context = torch.multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (data, threads, *again))
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (candidates, data, threads))
 
-    def run(fits: Sequence[Fit]) -> Iterator[Done]:
+    def run(fits: Sequence[FoldFit]) -> Iterator[FitResult]:
         for future in as_completed([pool.submit(_work, fit) for fit in fits]):
             yield future.result()
 
@@ -221,11 +235,23 @@ def runner(
         if isinstance(error, BrokenProcessPool):
             raise PainseqError(
                 "A process that fitted folds came to an end, perhaps for want of memory. Finished folds are kept; run "
-                "the command again with fewer --jobs."
+                "the same again with fewer jobs. In a Python script the call must stand below "
+                '`if __name__ == "__main__":`, and in a notebook jobs must be 1 where the notebook defines the model.'
             ) from error
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _check_picklable(candidates: Sequence[Candidate]) -> None:
+    for candidate in candidates:
+        try:
+            ForkingPickler.dumps(candidate)
+        except (PicklingError, AttributeError, TypeError) as error:
+            raise PainseqError(
+                f"Candidate {candidate.name!r} cannot be sent to other processes ({error}). Let `make` be a function "
+                "at the top of a module or the classifier of an Experiment, or fit in this process: jobs=1."
+            ) from error
 
 
 def _share(data: PainDataModule, device: torch.device) -> None:
@@ -239,7 +265,7 @@ def _share(data: PainDataModule, device: torch.device) -> None:
         if needed > state.f_bavail * state.f_frsize:
             raise PainseqError(
                 f"The features take {needed / 2**30:.1f} GiB, and the memory that processes share ({SHARED_MEMORY}) "
-                f"has {state.f_bavail * state.f_frsize / 2**30:.1f} GiB left. Fit in one process (--jobs 1), or give "
+                f"has {state.f_bavail * state.f_frsize / 2**30:.1f} GiB left. Fit in one process (jobs=1), or give "
                 "more (docker run --shm-size)."
             )
     for tensor in (resident.frames, resident.present, resident.times_s):
@@ -248,17 +274,17 @@ def _share(data: PainDataModule, device: torch.device) -> None:
         resident.to(device)
 
 
-_worker: tuple[list[Recipe], PainDataModule]
+_worker: tuple[Sequence[Candidate], PainDataModule]
 
 
-def _start_worker(data: PainDataModule, threads: int, args: Sequence[str], candidates: Sequence[Path]) -> None:
+def _start_worker(candidates: Sequence[Candidate], data: PainDataModule, threads: int) -> None:
     global _worker
     # Ctrl-C goes to all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    _worker = recipes_of(args, candidates), data
+    _worker = candidates, data
 
 
-def _work(fit: Fit) -> Done:
-    recipes, data = _worker
-    return make_fit(fit, recipes, data)
+def _work(fit: FoldFit) -> FitResult:
+    candidates, data = _worker
+    return run_fit(fit, candidates, data)
