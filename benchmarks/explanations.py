@@ -46,11 +46,11 @@ from painseq.explain import (
 from painseq.explain.regions import REGIONS, region_map
 from painseq.explain.score import rule_of
 from painseq.extractors import TimmBackbone
+from painseq.files import write_json
 from painseq.heads import LinearFrames
 from painseq.model.checkpoint import load
 from painseq.model.decision import Decision, decide
 from painseq.model.pain_model import PainModel
-from painseq.runs import write_json
 from painseq.synthetic import BioVidPlan, write_biovid
 from painseq.synthetic.biovid import biovid_jobs
 from painseq.synthetic.clips import ClipJob, draw_subject, rng_of

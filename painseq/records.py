@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from painseq.errors import PainseqError
+from painseq.files import write_csv
 from painseq.spec import digest
 
 Part = Literal["train", "validation", "test"]
@@ -141,11 +142,7 @@ class Manifest:
     def write_csv(self, path: Path) -> None:
         """One row a clip; empty cells are unknown values. Paths are relative to the root."""
         names = [field.name for field in fields(Clip)]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(names)
-            for clip in self.clips:
-                writer.writerow(["" if value is None else value for value in dataclasses.astuple(clip)])
+        write_csv(path, [names, *(dataclasses.astuple(clip) for clip in self.clips)])
 
 
 def plain_name(subject: str) -> str:

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from painseq import __version__
 from painseq.errors import PainseqError
+from painseq.spec import difference
 
 
 class OnProgress(Protocol):
@@ -28,6 +29,9 @@ class OnProgress(Protocol):
 def no_progress(done: int, total: int, note: str = "") -> None:
     """The default: show nothing."""
 
+
+LONGEST_LINE = 200
+"""Letters of a difference that is shown with its values."""
 
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "jsonargparse", "timm", "torchmetrics", "safetensors", "scikit-learn",
@@ -73,15 +77,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON at once: a reader never sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What `write_json` wrote; None where there is no such file.
+    """What `painseq.files.write_json` wrote; None where there is no such file.
 
     Raises:
         PainseqError: a file that cannot be read so.
@@ -95,6 +92,27 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise PainseqError(f"{path} is not what painseq writes: it holds no table of keys.")
     return content
+
+
+def check_same_run(folder: Path, then: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Check that what a folder holds was begun with the same settings, so that it can be gone on with.
+
+    Args:
+        folder: of the run.
+        then: the settings that were written down in it.
+        now: those that are asked for, in plain values.
+
+    Raises:
+        PainseqError: they differ; names the keys, and the values where these are short.
+    """
+    lines = difference(*(json.loads(json.dumps(settings)) for settings in (then, now)))
+    if lines:
+        shown = (line if len(line) <= LONGEST_LINE else f"{line.partition(':')[0]}: differs" for line in lines)
+        raise PainseqError(
+            f"{folder} holds another run. What differs:\n  "
+            + "\n  ".join(shown)
+            + "\nwhere the second value is the one asked for. Choose another folder, or the settings of that run."
+        )
 
 
 def read_history(run: Path) -> list[Mapping[str, float]]:

@@ -150,7 +150,7 @@ def _open(out: Path, cli: ExperimentCLI) -> None:
     """Make the folder of an audit, or find there an unfinished one with the same configuration."""
     import yaml
 
-    from painseq.runs import make_run_folder
+    from painseq.runs import check_same_run, make_run_folder
 
     settings = yaml.safe_load(cli.parser.dump(cli.config, skip_validation=True))
     for key in ("out", "config"):
@@ -159,11 +159,7 @@ def _open(out: Path, cli: ExperimentCLI) -> None:
     if (out / "audit.json").is_file():
         raise PainseqError(f"{out} holds a finished audit, and nothing is overwritten. Give --out another folder.")
     if path.is_file():
-        if yaml.safe_load(path.read_text(encoding="utf-8")) != settings:
-            raise PainseqError(
-                f"{out} holds an unfinished audit with another configuration (config.yaml there). Give --out another "
-                "folder, or go on with that configuration."
-            )
+        check_same_run(out, yaml.safe_load(path.read_text(encoding="utf-8")), settings)
         return
     make_run_folder(out)
     path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")

@@ -20,7 +20,7 @@ from painseq.evaluation.split_check import (
     joined,
     read_table,
 )
-from painseq.runs import write_json
+from painseq.files import write_json
 
 ITEMS_SHOWN = 10
 

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from painseq.evaluation.audit import STATISTICS, Audit, Inflation, Protocol
 from painseq.evaluation.leaky import mark
+from painseq.files import write_json
 from painseq.report import Block, Picture, Report, write_figures, write_report
 from painseq.report.charts import interval_rows
-from painseq.runs import write_json
 from painseq.studies.audit_folds import Overlap
 
 COLUMNS = ("protocol", "score of", "statistic", "score", "95 % interval", "inflation", "its 95 % interval", "subjects")

@@ -19,7 +19,8 @@ from painseq.evaluation.leaky import LEAKY, is_leaky, marked
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.predictions import FILE, Predictions, named, read_predictions
 from painseq.evaluation.value_predictions import holds_values, read_value_predictions
-from painseq.runs import make_run_folder, write_json
+from painseq.files import write_json
+from painseq.runs import make_run_folder
 
 if TYPE_CHECKING:
     from painseq.report import Block

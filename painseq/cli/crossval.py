@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +19,8 @@ from painseq.cli.experiment import ExperimentCLI
 from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import check_no_leak, every_fold, inner_splits, qualified
 from painseq.errors import PainseqError
-from painseq.runs import make_run_folder, read_history, write_json
-from painseq.spec import difference
+from painseq.files import write_json
+from painseq.runs import check_same_run, make_run_folder, read_history, read_json
 from painseq.studies.fold_fits import Candidate, FitResult, FoldFit, candidate_of, default_jobs, device_of, fold_fitter
 from painseq.training.fitting import best_epoch
 
@@ -169,15 +168,7 @@ def _prepare(cli: ExperimentCLI, data: PainDataModule, folds: Sequence[Fold]) ->
         {key: value for key, value in written.items() if key not in OF_NO_ACCOUNT}
         for written in (yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8")), config)
     )
-    lines = difference(then, now)
-    if json.loads((out / "folds.json").read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
-        lines.append("the clips, the features or the folds")
-    if lines:
-        raise PainseqError(
-            f"{out} holds another cross-validation. What differs:\n  "
-            + "\n  ".join(lines)
-            + "\nGive --out another folder, or repeat the command as it was."
-        )
+    check_same_run(out, {**then, "folds": read_json(out / "folds.json")}, {**now, "folds": content})
 
 
 def candidates_of(argv: Sequence[str], cli: ExperimentCLI, files: Sequence[Path]) -> list[Candidate]:

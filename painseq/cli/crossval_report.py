@@ -22,9 +22,10 @@ from painseq.evaluation.people import people_of
 from painseq.evaluation.score import number
 from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
 from painseq.evaluation.value_scores import score_values, value_table
+from painseq.files import write_json
 from painseq.report import Block, Report, write_figures, write_report
 from painseq.report.values import value_blocks
-from painseq.runs import versions, write_json
+from painseq.runs import versions
 from painseq.video.generated import is_generated
 
 if TYPE_CHECKING:

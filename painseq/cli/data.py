@@ -60,7 +60,7 @@ def check(argv: Sequence[str]) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from painseq.data.check import check_data
-    from painseq.runs import write_json
+    from painseq.files import write_json
 
     data, config = _parsed("data check", argv)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("videos"))

@@ -122,6 +122,8 @@ class Demo:
         """Make the folder, or check that it holds this very demo."""
         import torch
 
+        from painseq.runs import check_same_run
+
         # Sums differ with the number of threads, and training makes other networks of it: with one, the same seed gives
         # the same figures on machines with other numbers of cores. It also spares the stalls of threads that wait for
         # each other on a busy machine.
@@ -130,8 +132,8 @@ class Demo:
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         config = {"seed": self.seed, "size": asdict(self.size), "models": {k: list(v) for k, v in MODELS.items()}}
         path = self.out / "config.yaml"
-        if path.is_file() and yaml.safe_load(path.read_text(encoding="utf-8")) != config:
-            raise PainseqError(f"{self.out} holds a demo with another seed or size. Give --out another folder.")
+        if path.is_file():
+            check_same_run(self.out, yaml.safe_load(path.read_text(encoding="utf-8")), config)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -222,8 +224,9 @@ class Demo:
         """Grad-CAM over two clips, the numbers as JSON, and one page that tells all."""
         from painseq.cli.evaluate import show
         from painseq.evaluation import paired_difference, published_rows
+        from painseq.files import write_json
         from painseq.report import Report, write_figures, write_report
-        from painseq.runs import read_history, versions, write_json
+        from painseq.runs import read_history, versions
 
         with self._step("7. Draw Grad-CAM over two clips"):
             figures = self._pictures()

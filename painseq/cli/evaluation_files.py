@@ -14,7 +14,7 @@ from painseq.evaluation.people import Person, write_subjects
 from painseq.evaluation.tables import probability_table, subgroup_table, table
 from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.evaluation.value_scores import ValueEvaluation, score_values, value_table
-from painseq.runs import write_json
+from painseq.files import write_json
 
 log = logging.getLogger("painseq")
 

@@ -26,7 +26,8 @@ from painseq.cli.explained_clips import (
     table_of_clip,
 )
 from painseq.errors import PainseqError
-from painseq.runs import new_run_folder, versions, write_json
+from painseq.files import write_json
+from painseq.runs import new_run_folder, versions
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace

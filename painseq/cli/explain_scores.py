@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,8 @@ from painseq.cli.explained_clips import (
     seen_in_training,
 )
 from painseq.errors import PainseqError
-from painseq.runs import make_run_folder, read_json, versions, write_json
+from painseq.files import write_json
+from painseq.runs import check_same_run, make_run_folder, read_json, versions
 
 if TYPE_CHECKING:
     from painseq.cli.experiment import ExperimentCLI
@@ -113,8 +113,6 @@ def _plan(model: PainModel, wanted: Sequence[str]) -> Plan:
 
 def _prepare(cli: ExperimentCLI, data: PainDataModule, clips: Sequence[Clip]) -> None:
     """Make the run folder, or see that what is there is this very run."""
-    from painseq.spec import difference
-
     out = Path(cli.config["out"])
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_validation=True))
     content = {
@@ -134,13 +132,7 @@ def _prepare(cli: ExperimentCLI, data: PainDataModule, clips: Sequence[Clip]) ->
         {key: value for key, value in written.items() if key not in OF_NO_ACCOUNT}
         for written in (yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8")), config)
     )
-    lines = difference(then, now) + difference(before, json.loads(json.dumps(content)))
-    if lines:
-        raise PainseqError(
-            f"{out} holds another run. What differs:\n  "
-            + "\n  ".join(lines)
-            + "\nGive --out another folder, or repeat the command as it was."
-        )
+    check_same_run(out, {**then, "run": before}, {**now, "run": content})
 
 
 def _digests(config: Any) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from painseq.files import write_csv
 
 if TYPE_CHECKING:
     from painseq.explain.randomisation import Kind
@@ -85,18 +86,15 @@ def write_rows(out: Path, done: Sequence[ScoredClip]) -> None:
     """scores.csv, a row a clip and method."""
     from painseq.explain.ranking import NUMBERS
 
-    partial = out / "scores.csv.partial"
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["clip_id", "subject_id", "truth", "explained", "of", "method", *NUMBERS])
-        for one in done:
-            for kind, scores in one.scores.items():
-                for score in scores:
-                    numbers = [getattr(score, name) for name in NUMBERS]
-                    said = ["" if number is None else f"{number:.6f}" for number in numbers]
-                    about = [one.clip.clip_id, one.clip.subject_id, one.truth, one.explained]
-                    rows.writerow([*about, kind, score.method, *said])
-    partial.replace(out / "scores.csv")
+    rows: list[list[object]] = [["clip_id", "subject_id", "truth", "explained", "of", "method", *NUMBERS]]
+    for one in done:
+        for kind, scores in one.scores.items():
+            for score in scores:
+                numbers = [getattr(score, name) for name in NUMBERS]
+                shown = ["" if number is None else f"{number:.6f}" for number in numbers]
+                about = [one.clip.clip_id, one.clip.subject_id, one.truth, one.explained]
+                rows.append([*about, kind, score.method, *shown])
+    write_csv(out / "scores.csv", rows, line_end="\n")
 
 
 def draw(out: Path, done: Sequence[ScoredClip], ranks: Mapping[Kind, Sequence[Rank]]) -> None:

@@ -16,7 +16,8 @@ from painseq.extractors import Extractor
 from painseq.faces import FaceCrops
 from painseq.features import ExtractSummary, FeatureStore, export_npz
 from painseq.features import extract as fill_store
-from painseq.runs import pick_device, this_process, versions, write_json
+from painseq.files import write_json
+from painseq.runs import pick_device, this_process, versions
 from painseq.spec import difference
 from painseq.training.classifier import PainClassifier
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import time
@@ -20,8 +19,9 @@ from painseq.faces import FaceCrops
 from painseq.faces.tracks import StoredTrack, TrackFolder
 from painseq.features import ExtractProgress
 from painseq.features.engine import Outcome
+from painseq.files import write_csv, write_json
 from painseq.records import Clip, Manifest
-from painseq.runs import this_process, versions, write_json
+from painseq.runs import this_process, versions
 from painseq.spec import Spec
 
 COLUMNS = ("clip_id", "track", "frames", "faceless", "faceless_share", "faceless_spans_s", "reason")
@@ -235,12 +235,7 @@ def _track(manifest: Manifest, clip: Clip, face: FaceCrops, fps: float | None, f
 
 
 def _write_csv(path: Path, tracked: Sequence[TrackedClip]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(one.row() for one in tracked)
-    partial.replace(path)
+    write_csv(path, [COLUMNS, *(one.row() for one in tracked)])
 
 
 def _summary(tracked: Sequence[TrackedClip], face: FaceCrops, scheme: LabelScheme, seconds: float) -> FacesSummary:

@@ -21,9 +21,10 @@ from painseq.cli.experiment import ExperimentCLI
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, save_weights
+from painseq.files import write_json
 from painseq.model.checkpoint import read_checkpoint
 from painseq.report.charts import learning_curves
-from painseq.runs import make_run_folder, read_history, write_json
+from painseq.runs import make_run_folder, read_history
 from painseq.training.classifier import PainClassifier
 from painseq.training.epoch_lines import EpochLines
 from painseq.training.extractor_card import card_page, extractor_card

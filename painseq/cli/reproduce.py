@@ -20,7 +20,8 @@ from rich.table import Table
 from painseq.cli.recipe import Recipe, read_recipe, shipped_recipes
 from painseq.errors import PainseqError
 from painseq.evaluation.published import REMARKS, Published, published_rows
-from painseq.runs import make_run_folder, versions, write_json
+from painseq.files import write_json
+from painseq.runs import check_same_run, make_run_folder, read_json, versions
 
 if TYPE_CHECKING:
     from painseq.data.datamodule import PainDataModule
@@ -139,13 +140,7 @@ def _claim(out: Path, recipe: Recipe, root: Path, options: Sequence[str]) -> Non
     if not marker.is_file():
         write_json(make_run_folder(out) / marker.name, asked)
         return
-    there = json.loads(marker.read_text(encoding="utf-8"))
-    differing = [key for key in asked if there.get(key) != asked[key]]
-    if differing:
-        raise PainseqError(
-            f"{out} holds another reproduction: {', '.join(differing)} differ. To go on with it give the same recipe, "
-            "--root and options; else give --out another folder."
-        )
+    check_same_run(out, read_json(marker) or {}, asked)
 
 
 @dataclass(frozen=True)

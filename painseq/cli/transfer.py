@@ -23,8 +23,9 @@ from painseq.data.splits import Split
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions, read_truth
 from painseq.evaluation.transfer import CellResult, cell_result, drawn_order
-from painseq.runs import write_json
-from painseq.spec import Spec, difference
+from painseq.files import write_json
+from painseq.runs import check_same_run
+from painseq.spec import Spec
 
 if TYPE_CHECKING:
     from painseq.cli.experiment import ExperimentCLI, Recipe
@@ -200,22 +201,8 @@ class Transfer:
         if before is None and self.out.is_dir() and any(self.out.iterdir()):
             raise PainseqError(f"{self.out} holds something else already. Give --out another folder.")
         if before is not None:
-            lines = []
-            for kind, ours in facts.items():
-                theirs = before.get(kind)
-                if isinstance(ours, dict) and isinstance(theirs, dict):
-                    both = ours.keys() & theirs.keys()
-                    a, b = ({name: there[name] for name in both} for there in (theirs, ours))
-                    lines += difference(a, b, f"{kind}.")
-                elif ours != theirs:
-                    lines.append(f"{kind}: {theirs!r}, not {ours!r}")
-            if lines:
-                raise PainseqError(
-                    f"{self.out} holds the table of another plan:\n  "
-                    + "\n  ".join(lines)
-                    + "\nwhere the second value is that of this plan. Give --out another folder. (Data sets, "
-                    "extractors, heads, seeds, k and draws may be added in the same one.)"
-                )
+            # Data sets, extractors, heads, seeds, k and draws may be added in the same folder.
+            check_same_run(self.out, _common(before, facts), _common(facts, before))
         self.out.mkdir(parents=True, exist_ok=True)
         write_json(path, facts)
 
@@ -317,10 +304,7 @@ class Transfer:
         # Before the predictions: where these lie, the fit is done.
         write_json(told, seen)
         for target in self.fits[fit]:
-            path = self._predicted(fit, target)
-            partial = path.with_name(f"{path.name}.partial")
-            predict_part(model, read[target], "test").write_csv(partial)
-            partial.replace(path)
+            predict_part(model, read[target], "test").write_csv(self._predicted(fit, target))
         if fit.k is not None:
             # Each holds the whole extractor, nobody goes on from it, and there may be hundreds.
             for checkpoint in out.glob("*.ckpt"):
@@ -418,3 +402,14 @@ def _progress(total: int) -> Iterator[Callable[[bool], None]]:
             bar.update(task, note=f"fits{rate}{f', {there} were there' if there else ''}")
 
         yield advance
+
+
+def _common(facts: Spec, others: Spec) -> Spec:
+    """The facts without the names that the others do not know."""
+    both = {kind: (value, others.get(kind)) for kind, value in facts.items()}
+    return {
+        kind: {name: ours[name] for name in ours if name in theirs}
+        if isinstance(ours, dict) and isinstance(theirs, dict)
+        else ours
+        for kind, (ours, theirs) in both.items()
+    }

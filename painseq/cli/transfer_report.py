@@ -17,7 +17,8 @@ from painseq.evaluation import Predictions
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.score import number
 from painseq.evaluation.transfer import MEANING, QUESTIONS, Cell, CellResult, Question, cell_result
-from painseq.runs import versions, write_json
+from painseq.files import write_json
+from painseq.runs import versions
 from painseq.spec import Spec
 
 if TYPE_CHECKING:

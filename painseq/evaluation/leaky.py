@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from painseq.files import write_csv
+
 LEAKY = "LEAKY"
 COLUMN = "leaky"
 
@@ -25,5 +27,4 @@ def mark(path: Path, column: str = COLUMN, cell: str = LEAKY) -> None:
     """Give a CSV a last column with the same word in each row, so that no later command takes it for an honest one."""
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([[*head, column], *([*row, cell] for row in rows)])
+    write_csv(path, [[*head, column], *([*row, cell] for row in rows)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
 from painseq.evaluation.rows import check_ids, check_new, count_in, numbers_in, read_rows
+from painseq.files import write_csv
 from painseq.records import UNKNOWN
 
 FILE = "predictions.csv"
@@ -149,24 +149,25 @@ class Predictions:
         Labels alone, of classes without a known order, get no prob_<class>: their columns would state an order.
         """
         stated = self.order_known or not np.isnan(self.probabilities).all()
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            vote_names = [f"vote_{name}" for name in self.class_names] if self.votes is not None else []
-            prob_names = [f"prob_{name}" for name in self.class_names] if stated else []
-            writer.writerow(["clip_id", "subject_id", "truth", "label", *prob_names, *vote_names, "frames", "faceless"])
-            for row in range(len(self)):
-                votes = [] if self.votes is None else self.votes[row].tolist()
-                probabilities = self.probabilities[row].tolist() if stated else []
-                writer.writerow(
-                    [
-                        self.clip_ids[row],
-                        self.subject_ids[row],
-                        *(self._name(index) for index in (self.truth[row], self.label[row])),
-                        *("" if np.isnan(value) else value for value in probabilities),
-                        *("" if np.isnan(value) else value for value in votes),
-                        *("" if count == UNKNOWN else int(count) for count in (self.frames[row], self.faceless[row])),
-                    ]
-                )
+        vote_names = [f"vote_{name}" for name in self.class_names] if self.votes is not None else []
+        prob_names = [f"prob_{name}" for name in self.class_names] if stated else []
+        rows: list[list[object]] = [
+            ["clip_id", "subject_id", "truth", "label", *prob_names, *vote_names, "frames", "faceless"]
+        ]
+        for row in range(len(self)):
+            votes = [] if self.votes is None else self.votes[row].tolist()
+            probabilities = self.probabilities[row].tolist() if stated else []
+            rows.append(
+                [
+                    self.clip_ids[row],
+                    self.subject_ids[row],
+                    *(self._name(index) for index in (self.truth[row], self.label[row])),
+                    *("" if np.isnan(value) else value for value in probabilities),
+                    *("" if np.isnan(value) else value for value in votes),
+                    *("" if count == UNKNOWN else int(count) for count in (self.frames[row], self.faceless[row])),
+                ]
+            )
+        write_csv(path, rows)
 
     def _name(self, index: np.int64) -> str:
         return "" if index == UNKNOWN else self.class_names[index]

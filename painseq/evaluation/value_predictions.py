@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
 from painseq.evaluation.rows import check_ids, check_new, count_in, numbers_in, read_rows
+from painseq.files import write_csv
 from painseq.records import UNKNOWN
 
 COLUMN = "value_"
@@ -92,13 +92,12 @@ class ValuePredictions:
 
     def write_csv(self, path: Path) -> None:
         """One row a clip: clip_id, subject_id, truth, value_<scale>, frames, faceless; an empty cell is unknown."""
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["clip_id", "subject_id", "truth", COLUMN + self.scale, "frames", "faceless"])
-            for row in range(len(self)):
-                numbers = ("" if np.isnan(cell) else repr(float(cell)) for cell in (self.truth[row], self.value[row]))
-                counts = ("" if cell == UNKNOWN else int(cell) for cell in (self.frames[row], self.faceless[row]))
-                writer.writerow([self.clip_ids[row], self.subject_ids[row], *numbers, *counts])
+        rows: list[list[object]] = [["clip_id", "subject_id", "truth", COLUMN + self.scale, "frames", "faceless"]]
+        for row in range(len(self)):
+            numbers = ("" if np.isnan(cell) else repr(float(cell)) for cell in (self.truth[row], self.value[row]))
+            counts = ("" if cell == UNKNOWN else int(cell) for cell in (self.frames[row], self.faceless[row]))
+            rows.append([self.clip_ids[row], self.subject_ids[row], *numbers, *counts])
+        write_csv(path, rows)
 
 
 def holds_values(path: Path) -> bool:

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from painseq.errors import PainseqError
 from painseq.faces.track import FaceTrack
-from painseq.files import write_atomically
+from painseq.files import write_atomically, write_json
 from painseq.spec import Spec, difference, digest
 from painseq.video import video_digest
 
@@ -62,7 +62,7 @@ class TrackFolder:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         content = {"format": FORMAT, "tracking": self.tracking}
-        write_atomically(self.path / _INDEX, (json.dumps(content, indent=2) + "\n").encode())
+        write_json(self.path / _INDEX, content)
 
     def check(self) -> None:
         """Compare the folder's tracking with this one.

@@ -15,6 +15,7 @@ import torch
 
 from painseq.errors import PainseqError
 from painseq.features.store import ClipFeatures, Dtype, FeatureStore
+from painseq.files import write_json
 from painseq.spec import Spec, digest
 
 SOURCE = "source.json"
@@ -54,7 +55,7 @@ def export_npz(store: FeatureStore, directory: Path) -> None:
                 np.savez(directory / file_name(clip_id), **arrays)
                 writer.writerow([clip_id, file_name(clip_id)])
         source = {"spec": store.spec, "fingerprint": store.fingerprint, "trained_on": list(store.trained_on)}
-        (directory / SOURCE).write_text(json.dumps(source, indent=2), encoding="utf-8")
+        write_json(directory / SOURCE, source)
     except OSError as error:
         raise PainseqError(f"{directory} cannot be written: {error}.") from error
 

@@ -14,7 +14,7 @@ from painseq.errors import PainseqError
 from painseq.extractors.extractor import NOT_IDENTITY
 from painseq.faces import FaceCrops
 from painseq.features.clip_file import Dtype, Row, Shard, rows_in
-from painseq.files import write_atomically
+from painseq.files import write_json
 from painseq.spec import Spec, difference, digest
 
 FORMAT = 2
@@ -110,7 +110,7 @@ class Head:
 
     def write(self, path: Path) -> None:
         """Into the store at `path`; an OSError as Python's own."""
-        _write_json(path / "store.json", {"format": FORMAT, **asdict(self)})
+        write_json(path / "store.json", {"format": FORMAT, **asdict(self)})
 
 
 @dataclass
@@ -148,7 +148,7 @@ class Index:
         """Replace the file at `path`; an OSError as Python's own."""
         clips = {clip_id: {"shard": name, **asdict(row)} for clip_id, (name, row) in self.rows.items()}
         shards = {name: asdict(shard) for name, shard in self.shards.items()}
-        _write_json(path, {"clips": clips, "failed": self.failed, "shards": shards})
+        write_json(path, {"clips": clips, "failed": self.failed, "shards": shards})
 
     def keep(self, clip_id: str, shard: str, row: Row) -> None:
         """A clip that was extracted last."""
@@ -280,7 +280,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise PainseqError(f"{path} is damaged: it is not a JSON object.")
     return content
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

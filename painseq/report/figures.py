@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.score import shared_baselines
+from painseq.files import write_csv, write_json
 from painseq.report.charts import LEARNING
 from painseq.report.content import Block, Cell, Report
 from painseq.report.page import blocks_of
@@ -52,8 +51,7 @@ def write_figures(folder: Path, report: Report) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tables = numbers_of(report)
     for table in tables:
-        with (folder / f"{table.name}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([table.columns, *table.rows])
+        write_csv(folder / f"{table.name}.csv", [table.columns, *table.rows])
     content = {
         table.name: {
             "title": table.title,
@@ -62,8 +60,7 @@ def write_figures(folder: Path, report: Report) -> None:
         }
         for table in tables
     }
-    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-    (folder / "figures.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "figures.json", content)
     for name, block in _named_blocks(report):
         for number, picture in enumerate(block.pictures, 1):
             (folder / f"{_chart_name(name, number)}.svg").write_bytes(picture.svg)

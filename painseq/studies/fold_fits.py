@@ -22,8 +22,10 @@ from pytorch_lightning import Trainer
 from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import Split
 from painseq.errors import PainseqError
+from painseq.evaluation.predictions import Predictions
+from painseq.evaluation.value_predictions import ValuePredictions
+from painseq.files import write_json
 from painseq.model.pain_model import PainModel
-from painseq.runs import write_json
 from painseq.studies.experiment import Experiment
 from painseq.studies.predict_part import predict_part, predict_values
 from painseq.training.classifier import PainClassifier
@@ -137,22 +139,19 @@ def run_fit(fit: FoldFit, candidates: Sequence[Candidate], data: PainDataModule)
         if left_out is None:
             candidate = candidates[fit.candidate]
             model = fit_fold(candidate.make, fold, fit.out, candidate.options, fit.epochs)
-            partial = _predict(model, fold, fit.predictions) if fit.split.test else None
+            predicted = _predict(model, fold) if fit.split.test else None
     once = tuple(dict.fromkeys(warnings))
     if left_out is None:
         # A run that is resumed reports them again.
         write_json(kept, once)
-        if partial is not None:
+        if predicted is not None:
             # The last file: where it lies, the fold is whole.
-            partial.replace(fit.predictions)
+            predicted.write_csv(fit.predictions)
     return FitResult(fit, left_out, once)
 
 
-def _predict(model: PainModel, data: PainDataModule, path: Path) -> Path:
-    predict = predict_part if model.scale is None else predict_values
-    partial = path.with_name(f"{path.name}.partial")
-    predict(model, data, "test").write_csv(partial)
-    return partial
+def _predict(model: PainModel, data: PainDataModule) -> Predictions | ValuePredictions:
+    return predict_part(model, data, "test") if model.scale is None else predict_values(model, data, "test")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,9 +20,10 @@ from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
 from painseq.faces import FaceCrops
+from painseq.files import write_json
 from painseq.model.checkpoint import Checkpoint, read_checkpoint
 from painseq.model.pain_model import PainModel
-from painseq.runs import read_history, versions, write_json
+from painseq.runs import check_same_run, read_history, read_json, versions
 from painseq.training.classifier import PainClassifier
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -90,12 +90,7 @@ def fit_fold(
         best = BestWeights()
         trainer = _trainer(out, options, epochs, best)
         if finished.is_file():
-            before = json.loads(finished.read_text(encoding="utf-8")).get("settings")
-            if before != settings:
-                raise PainseqError(
-                    f"{out} holds a fold fitted with {before}, and now {settings} is asked for. Choose another "
-                    "folder, or the settings of that one."
-                )
+            check_same_run(out, (read_json(finished) or {}).get("settings", {}), settings)
             content = read_checkpoint(chosen_checkpoint(out, fixed))
             model.bind(data)
             model.check_resumes(content.record)
