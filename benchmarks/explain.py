@@ -20,6 +20,8 @@ from painseq.explain import Frames, default_layer, explain, list_layers
 from painseq.extractors import VGG16, Extractor, TimmBackbone
 from painseq.heads import LSTM
 from painseq.model.pain_model import PainModel
+from painseq.model.record import DataRecord, ModelRecord, SplitRecord
+from painseq.spec import spec_of
 
 GOAL = 4.0
 VGG16_BLOCKS = {f"block{block}": f"features.{last_relu}" for block, last_relu in enumerate((3, 8, 15, 22, 29), 1)}
@@ -27,9 +29,28 @@ VGG16_BLOCKS = {f"block{block}": f"features.{last_relu}" for block, last_relu in
 
 def model_of(extractor: Extractor) -> PainModel:
     torch.manual_seed(0)
-    record = {"class_names": ["no_pain", "low_pain", "high_pain"], "sampling": {"fps": 25.0}, "loss": "cross_entropy"}
-    head = LSTM(extractor.out_shape, 3)
-    return PainModel({**record, "streams": ["cnn"], "baseline_clips": 0}, head, extractor, None)
+    head, nobody = LSTM(extractor.out_shape, 3), SplitRecord("none", (), (), ())
+    record = ModelRecord(
+        class_names=("no_pain", "low_pain", "high_pain"),
+        scale=None,
+        head=spec_of(head),
+        loss="cross_entropy",
+        in_shape=extractor.out_shape,
+        extractor=extractor.record(),
+        face=None,
+        fps=25.0,
+        streams=("cnn",),
+        action_units=(),
+        baseline_clips=0,
+        train_prior=(1 / 3, 1 / 3, 1 / 3),
+        data=DataRecord("none", "three", "", nobody, {}, None),
+        started_from=(),
+        fitted_on=(),
+        extractor_trained_on=(),
+        validation_seen_by_extractor=(),
+        validation_seen_by_start=(),
+    )
+    return PainModel(record, head, extractor, None)
 
 
 def clip_of(frames: int, side: int) -> Frames:

@@ -2,6 +2,8 @@
 
 The convention is scikit-learn's: an argument `hidden` of `__init__` is kept as `self.hidden`. So an object can
 tell how it was built, in plain values that need no pickle, and be built again elsewhere.
+
+A class is named by its public path (`painseq.heads.LSTM`), so that files can move.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,17 +22,59 @@ from painseq.errors import PainseqError
 T = TypeVar("T")
 Spec = dict[str, object]
 
+HASHED_NAMES = {
+    "painseq.extractors.Pixels": "painseq.extractors.pixels.Pixels",
+    "painseq.extractors.TimmBackbone": "painseq.extractors.timm_backbone.TimmBackbone",
+    "painseq.extractors.VGG16": "painseq.extractors.vgg16.VGG16",
+    "painseq.faces.FaceAlignment": "painseq.faces.face_alignment.FaceAlignment",
+    "painseq.faces.FaceCrops": "painseq.faces.crops.FaceCrops",
+    "painseq.faces.FullFrame": "painseq.faces.full_frame.FullFrame",
+    "painseq.faces.Sidecar": "painseq.faces.sidecar.Sidecar",
+    "painseq.faces.YuNet": "painseq.faces.yunet.YuNet",
+}
+"""Public path of a class -> the name that digests count it by, which never changes.
 
-def _plain(value: object) -> object:
+Stores, tracks and weights written before paths were public hold these names, and fingerprints were made of them. A
+class that is not here counts by its public path.
+"""
+_PUBLIC_NAMES = {hashed: public for public, hashed in HASHED_NAMES.items()}
+
+
+def plain(value: object) -> object:
+    """Plain data for JSON: paths as text, sequences as lists, objects that keep their arguments as `spec_of`."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return spec_of(value)
+
+
+def public_path(cls: type) -> str:
+    """The name that users import a class by: `painseq.<room>.<Name>` where the room exports it, else its module's."""
+    room = ".".join(cls.__module__.split(".")[:2])
+    if room.startswith("painseq.") and getattr(sys.modules.get(room), cls.__qualname__, None) is cls:
+        return f"{room}.{cls.__qualname__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def with_public_paths(spec: Mapping[str, object]) -> Spec:
+    """A specification read from a file, its classes named by their public paths, however deep they stand in it."""
+    renamed = _renamed(spec, _PUBLIC_NAMES)
+    assert isinstance(renamed, dict)
+    return renamed
+
+
+def _renamed(value: object, names: Mapping[str, str]) -> object:
+    if isinstance(value, Mapping):
+        return {
+            key: names.get(item, item) if key == "class_path" and isinstance(item, str) else _renamed(item, names)
+            for key, item in value.items()
+        }
+    return [_renamed(item, names) for item in value] if isinstance(value, list | tuple) else value
 
 
 def spec_of(obj: object) -> Spec:
@@ -48,8 +93,8 @@ def spec_of(obj: object) -> Spec:
                 f"{cls.__name__} does not keep its argument {name!r} as self.{name}, so it cannot be recorded "
                 "in a checkpoint. Keep each argument of __init__ under its own name."
             )
-        init_args[name] = _plain(getattr(obj, name))
-    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": init_args}
+        init_args[name] = plain(getattr(obj, name))
+    return {"class_path": public_path(cls), "init_args": init_args}
 
 
 def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = ()) -> T:
@@ -64,6 +109,7 @@ def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = 
     class_path, init_args = spec.get("class_path"), spec.get("init_args", {})
     if not isinstance(class_path, str) or "." not in class_path or not isinstance(init_args, Mapping):
         raise PainseqError(f"Not a specification of a class: {dict(spec)!r}.")
+    class_path = _PUBLIC_NAMES.get(class_path, class_path)
     module_name, _, name = class_path.rpartition(".")
     package = module_name.partition(".")[0]
     if package not in ("painseq", *trust):
@@ -84,13 +130,17 @@ def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = 
 
 
 def digest(value: object) -> str:
-    """A short stable digest of plain data (16 hex digits of sha256 over sorted JSON)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    """A short stable digest of plain data (16 hex digits of sha256 over sorted JSON); classes by `HASHED_NAMES`."""
+    text = json.dumps(_renamed(value, HASHED_NAMES), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def difference(a: Mapping[str, object], b: Mapping[str, object], prefix: str = "") -> list[str]:
-    """The keys at which two specifications differ, as `key: value of a, not value of b` lines."""
+    """The keys at which two specifications differ, as `key: value of a, not value of b` lines.
+
+    The names that a class had before paths were public are no difference.
+    """
+    a, b = with_public_paths(a), with_public_paths(b)
     lines: list[str] = []
     for key in sorted({*a, *b}):
         left, right = a.get(key), b.get(key)

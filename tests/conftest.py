@@ -4,10 +4,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from painseq.model.record import ModelRecord
 
 # Its own profile for CI: the same examples each time, and no limit on the time of one. What hypothesis finds by chance
 # is found by running it with `--hypothesis-profile=default`.
@@ -71,6 +75,37 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def make_record() -> Callable[..., "ModelRecord"]:
+    """Makes a record of a model that was fitted on nobody, but for the fields that are given."""
+    from painseq.model.record import DataRecord, ModelRecord, SplitRecord
+
+    def make(**fields: object) -> ModelRecord:
+        known = {
+            "class_names": ("no_pain", "low_pain", "high_pain"),
+            "scale": None,
+            "head": {"class_path": "painseq.heads.LSTM", "init_args": {}},
+            "loss": "cross_entropy",
+            "in_shape": (),
+            "extractor": None,
+            "face": None,
+            "fps": 5.0,
+            "streams": ("cnn",),
+            "action_units": (),
+            "baseline_clips": 0,
+            "train_prior": (1 / 3, 1 / 3, 1 / 3),
+            "data": DataRecord("biovid", "three", "0" * 16, SplitRecord("official", (), (), ()), {}, None),
+            "started_from": (),
+            "fitted_on": (),
+            "extractor_trained_on": (),
+            "validation_seen_by_extractor": (),
+            "validation_seen_by_start": (),
+        }
+        return ModelRecord(**known | fields)
+
+    return make
 
 
 @pytest.fixture(scope="session")

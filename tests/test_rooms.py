@@ -38,7 +38,8 @@ MAY_IMPORT = {
 
 WITHOUT_TORCH = [
     "painseq", "painseq.errors", "painseq.spec", "painseq.files", "painseq.download", "painseq.runs",
-    "painseq.records", "painseq.video", "painseq.data.labels", "painseq.data.splits", "painseq.evaluation",
+    "painseq.records", "painseq.video", "painseq.data.labels", "painseq.data.splits", "painseq.model.record",
+    "painseq.evaluation",
     "painseq.report", "painseq.cli",
 ]  # fmt: skip
 

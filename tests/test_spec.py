@@ -1,15 +1,16 @@
+import importlib
 import re
 
 import pytest
 
 from painseq.errors import PainseqError
 from painseq.heads import LSTM, Head
-from painseq.spec import build, difference, digest, spec_of
+from painseq.spec import HASHED_NAMES, build, difference, digest, spec_of, with_public_paths
 
 
 def test_an_object_tells_how_it_was_built():
     spec = spec_of(LSTM((8,), 3, units=(4, 2)))
-    assert spec["class_path"] == "painseq.heads.lstm.LSTM"
+    assert spec["class_path"] == "painseq.heads.LSTM"
     assert spec["init_args"]["units"] == [4, 2]
     assert isinstance(build(spec, Head), LSTM)
 
@@ -56,3 +57,34 @@ def test_differences_are_named_by_their_key():
     assert re.fullmatch(r"deep\.fps\W+30\D+25", line)
     assert digest(a) != digest(b)
     assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+
+
+def test_classes_are_named_as_users_import_them():
+    from painseq.data import Augment
+    from painseq.extractors import Pixels
+    from painseq.faces import FaceCrops, FullFrame
+
+    assert spec_of(Pixels(8))["class_path"] == "painseq.extractors.Pixels"
+    assert spec_of(Augment())["class_path"] == "painseq.data.Augment"
+    faces = spec_of(FaceCrops(FullFrame()))
+    assert faces["class_path"] == "painseq.faces.FaceCrops"
+    assert faces["init_args"]["locator"] == {"class_path": "painseq.faces.FullFrame", "init_args": {}}
+
+
+@pytest.mark.parametrize(("public", "hashed"), HASHED_NAMES.items())
+def test_names_of_before_count_and_build_as_the_public_ones(public, hashed):
+    old, new = ({"face": [{"class_path": name, "init_args": {"class_path": name}}]} for name in (hashed, public))
+    assert with_public_paths(old) == new
+    assert digest(old) == digest(new) and difference(old, new) == []
+    room, _, name = public.rpartition(".")
+    assert isinstance(getattr(importlib.import_module(room), name), type)
+
+
+def test_digests_are_those_of_before():
+    assert digest({"locator": {"class_path": "painseq.faces.Sidecar", "init_args": {}}}) == "24b9cc24484fc6f2"
+
+
+def test_a_name_of_before_is_built():
+    from painseq.faces import Locator, Sidecar
+
+    assert type(build({"class_path": "painseq.faces.sidecar.Sidecar", "init_args": {}}, Locator)) is Sidecar

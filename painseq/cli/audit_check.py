@@ -114,11 +114,10 @@ def _seen(checkpoint: Path, data_set: str | None) -> dict[str, list[str]]:
     from painseq.model.checkpoint import read_checkpoint
 
     record = read_checkpoint(checkpoint).record
-    people: dict[str, list[str]] = {}
-    for key, what in (("fitted_on", "was fitted on"), ("extractor_trained_on", "has an extractor trained on")):
-        names = record[key]
-        assert isinstance(names, list)
-        people[f"{checkpoint} {what}"] = names
+    people = {
+        f"{checkpoint} was fitted on": record.fitted_on,
+        f"{checkpoint} has an extractor trained on": record.extractor_trained_on,
+    }
     data_sets = sorted({name.partition("/")[0] for names in people.values() for name in names})
     if data_set is None and len(data_sets) > 1:
         raise PainseqError(

@@ -206,7 +206,7 @@ def _evaluate_checkpoint(
         "data": {"name": data.name, "labels": data.options.labels, "fingerprint": fingerprint},
         "checkpoints": [str(path) for path in paths],
         "prior": list(config["prior"]),
-        "baseline_clips": model.record["baseline_clips"],
+        "baseline_clips": model.record.baseline_clips,
         "temperature": None if calibration is None else calibration.temperature,
         "device": device,
         "versions": versions(),
@@ -296,8 +296,7 @@ def model_name(model: PainModel) -> str:
     name = type(model.head).__name__
     if isinstance(model, AveragedModel):
         name += f", mean of {len(model.members)}"
-    data = model.record.get("data")
-    if isinstance(data, Mapping) and data.get("shuffled_labels") is not None:
+    if model.record.data.shuffled_labels is not None:
         name += ", SHUFFLED LABELS"
     return name
 

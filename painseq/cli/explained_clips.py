@@ -44,7 +44,7 @@ def model_and_data(cli: ExperimentCLI) -> tuple[PainModel, PainDataModule, str]:
         raise PainseqError(
             "This model cannot read videos (its extractor is not recorded), so no clip can be explained."
         )
-    if model.record["baseline_clips"]:
+    if model.record.baseline_clips:
         raise PainseqError(
             f"This model takes features relative to each subject's own, which `{command}` does not read. Explain "
             "single videos: painseq explain VIDEO --baseline VIDEO."

@@ -298,7 +298,7 @@ class Transfer:
         early = fit.k is None or self.plan.epochs is None
         split = data.split if fit.k is None else self._drawn(fit, data)
         model = fit_fold(make, data.with_split(split), out, options, None if early else self.plan.epochs)
-        seen = {key: model.record[key] for key in ("fitted_on", "extractor_trained_on", "started_from")}
+        seen = {key: list(getattr(model.record, key)) for key in ("fitted_on", "extractor_trained_on", "started_from")}
         told = self._predicted(fit, "fit").with_suffix(".json")
         told.parent.mkdir(parents=True, exist_ok=True)
         # Before the predictions: where these lie, the fit is done.

@@ -75,7 +75,7 @@ def frames_of_store(model: PainModel, clip: ClipFeatures, action_units: Tensor |
         PainseqError: the model takes landmarks or action units, and there are none; or it was fitted on features
             relative to each subject's own.
     """
-    if model.record["baseline_clips"]:
+    if model.record.baseline_clips:
         raise PainseqError(
             "This model takes features relative to each subject's own, which a single clip of a store does not tell. "
             "Take the clip from a data module (frames_of_sample)."
@@ -152,7 +152,7 @@ def _landmarks(chunks: Sequence[CropChunk]) -> Tensor | None:
 def _neutral(
     model: PainModel, baseline: Path | None, locator: Locator | None, image_fps: float | None
 ) -> Tensor | None:
-    if not model.record["baseline_clips"]:
+    if not model.record.baseline_clips:
         if baseline is not None:
             raise PainseqError("This model was fitted on features as they are. Leave the baseline out.")
         return None

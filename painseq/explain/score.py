@@ -97,7 +97,7 @@ class Scorer:
             )
         if self.pixels_through and model.extractor is None:
             raise PainseqError("This model was fitted on features whose extractor is not recorded: explain features.")
-        if model.record["baseline_clips"] and clip.are_pixels and clip.neutral is None:
+        if model.record.baseline_clips and clip.are_pixels and clip.neutral is None:
             raise PainseqError(
                 "This model takes features relative to each subject's own, so explaining crops needs those of the same "
                 "person without pain (`baseline`)."

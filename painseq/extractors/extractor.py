@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from painseq.errors import PainseqError
-from painseq.spec import Spec, digest, spec_of
+from painseq.spec import HASHED_NAMES, Spec, digest, spec_of
 
 NOT_IDENTITY = ("weights", "seed", "trainable", "new")
 """Arguments that say where weights come from or how they train, not what is computed: the weights' own
@@ -118,6 +118,10 @@ class Extractor(nn.Module):
         """How this extractor is built, in plain values (weights apart)."""
         return spec_of(self)
 
+    def record(self) -> Spec:
+        """What a store or a checkpoint keeps: `spec()` to build it again, `fingerprint()` to know it by."""
+        return {**self.spec(), "fingerprint": self.fingerprint()}
+
     def preprocessing_spec(self) -> Spec:
         """What happens to the crops before the network, where the arguments of `__init__` do not tell it."""
         return {}
@@ -126,7 +130,7 @@ class Extractor(nn.Module):
         """Digest of architecture, weights and preprocessing: two extractors with the same one give the same
         features. Where the weights came from does not count, their values do."""
         spec = self.spec()
-        init_args = spec["init_args"]
+        class_path, init_args = str(spec["class_path"]), spec["init_args"]
         assert isinstance(init_args, dict)
         identity = {key: value for key, value in init_args.items() if key not in NOT_IDENTITY}
         state = hashlib.sha256()
@@ -135,7 +139,7 @@ class Extractor(nn.Module):
             state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest(
             {
-                "class": spec["class_path"],
+                "class": HASHED_NAMES.get(class_path, class_path),
                 "args": identity,
                 "preprocessing": self.preprocessing_spec(),
                 "weights": state.hexdigest(),

@@ -141,7 +141,7 @@ def pipeline_spec(extractor: Extractor, faces: FaceCrops, fps: float | None) -> 
         "sampling": {fps}}, in plain values.
     """
     return {
-        "extractor": {**extractor.spec(), "fingerprint": extractor.fingerprint()},
+        "extractor": extractor.record(),
         "face": faces.record(),
         "sampling": {"fps": None if fps is None else float(fps)},
     }

@@ -15,7 +15,7 @@ from painseq.extractors.extractor import NOT_IDENTITY
 from painseq.faces import FaceCrops
 from painseq.features.clip_file import Dtype, Row, Shard, rows_in
 from painseq.files import write_json
-from painseq.spec import Spec, difference, digest
+from painseq.spec import Spec, difference, digest, with_public_paths
 
 FORMAT = 2
 
@@ -98,7 +98,7 @@ class Head:
             if head["dtype"] not in get_args(Dtype) or head["precision"] not in get_args(Precision):
                 raise ValueError(f"features of type {head['dtype']!r}, computed in {head['precision']!r}")
             return cls(
-                dict(head["spec"]),
+                with_public_paths(dict(head["spec"])),
                 str(head["fingerprint"]),
                 head["dtype"],
                 head["precision"],

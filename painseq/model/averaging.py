@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,10 +12,8 @@ from torch import Tensor, nn
 
 from painseq.errors import PainseqError
 from painseq.model.checkpoint import load
-from painseq.model.pain_model import PainModel, names_of
+from painseq.model.pain_model import PainModel
 from painseq.spec import Spec, difference
-
-SEEN = ("fitted_on", "extractor_trained_on")
 
 
 class AveragedModel(PainModel):
@@ -37,8 +36,13 @@ class AveragedModel(PainModel):
                 raise PainseqError(
                     f"The first and the {number}. model cannot be averaged. They differ in\n  " + "\n  ".join(lines)
                 )
-        both = {key: sorted({name for model in models for name in names_of(model.record[key])}) for key in SEEN}
-        super().__init__({**first.record, **both}, first.head, first.extractor, first.face)
+        records = [model.record for model in models]
+        record = replace(
+            first.record,
+            fitted_on=tuple(sorted({name for record in records for name in record.fitted_on})),
+            extractor_trained_on=tuple(sorted({name for record in records for name in record.extractor_trained_on})),
+        )
+        super().__init__(record, first.head, first.extractor, first.face)
         for model in models:
             model.extractor = first.extractor
         self.members = nn.ModuleList(models)
@@ -62,7 +66,7 @@ def _shared(model: PainModel) -> Spec:
     """What models have to share to be averaged."""
     keys = ("class_names", "loss", "in_shape", "extractor", "sampling", "streams", "baseline_clips")
     return {
-        **{key: model.record[key] for key in keys},
+        **{key: getattr(model.record, key) for key in keys},
         "scale": None if model.scale is None else str(model.scale),
         "face": None if model.face is None else model.face.identity(),
         "level": model.head.level,

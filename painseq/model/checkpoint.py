@@ -1,29 +1,30 @@
-"""Checkpoint files: what they hold, and `load`, which makes a model of one without running code in it."""
+"""Checkpoint files: what goes into them, what comes out, and `load`, which makes a model of one.
+
+A file holds what Lightning puts there, and of painseq: `painseq`, the model's record; `state_dict`, the head's tensors
+under "head."; and `extractor`, the network's tensors, unless anybody can fetch these and check them.
+"""
 
 from __future__ import annotations
 
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from painseq.errors import PainseqError
-from painseq.extractors import rebuild
+from painseq.extractors import Extractor, rebuild
 from painseq.faces import FaceCrops
 from painseq.heads import Head
-from painseq.model.pain_model import PainModel, names_of
+from painseq.model.pain_model import PainModel
+from painseq.model.record import ModelRecord
 from painseq.spec import Spec, build
 
-FORMAT = 2
-RECORD = (
-    "class_names", "head", "loss", "in_shape", "extractor", "face", "sampling", "streams", "baseline_clips",
-    "train_prior", "fitted_on", "extractor_trained_on",
-)  # fmt: skip
-"""What a checkpoint's specification has to tell."""
+HEAD = "head."
 
 
 def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> PainModel:
@@ -42,15 +43,43 @@ def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> Pa
     path = Path(path)
     content = read_checkpoint(path)
     record = content.record
-    head = build(_listed_as_tuples(record["head"], path), Head, trust)
-    _restore(head, content.state, path)
+    head = build(_listed_as_tuples(record.head, path), Head, trust)
+    try:
+        head.load_state_dict(content.head, strict=True)
+    except RuntimeError as error:
+        raise PainseqError(f"{path} is damaged or of another version: {error}") from error
     extractor = None
-    if isinstance(record["extractor"], Mapping):
-        extractor = rebuild(record["extractor"], content.extractor, names_of(record["extractor_trained_on"]), trust)
-        if extractor.fingerprint() != record["extractor"].get("fingerprint"):
+    if record.extractor is not None:
+        extractor = rebuild(record.extractor, content.extractor, record.extractor_trained_on, trust)
+        if extractor.fingerprint() != record.extractor.get("fingerprint"):
             raise PainseqError(f"{path}: its extractor's weights are not those that it was fitted with.")
-    face = FaceCrops.from_spec(record["face"], trust) if isinstance(record["face"], Mapping) else None
+    face = None if record.face is None else FaceCrops.from_spec(record.face, trust)
     return PainModel(record, head, extractor, face).to(device)
+
+
+def contents(record: ModelRecord, head: Head, extractor: Extractor | None) -> dict[str, Any]:
+    """What a checkpoint holds of painseq, to be put beside what Lightning puts there.
+
+    Args:
+        record: of the model; of an extractor that is trained, the file's record tells the state as it is now.
+        extractor: its weights are left out where anybody can fetch them and check them.
+    """
+    if extractor is not None and extractor.trainable:
+        record = replace(record, extractor=extractor.record())
+    content: dict[str, Any] = {
+        "painseq": record.to_dict(),
+        "state_dict": {f"{HEAD}{name}": tensor for name, tensor in head.state_dict().items()},
+    }
+    if extractor is not None and not extractor.is_published():
+        content["extractor"] = dict(extractor.network.state_dict())
+    return content
+
+
+def put_extractor_back(content: dict[str, Any], extractor: Extractor) -> None:
+    """Give an extractor its weights of a checkpoint, and list them where a strict reader looks for them."""
+    if "extractor" in content:
+        extractor.network.load_state_dict(content["extractor"])
+    content["state_dict"] |= {f"extractor.{name}": tensor for name, tensor in extractor.state_dict().items()}
 
 
 @dataclass(frozen=True)
@@ -58,13 +87,13 @@ class Checkpoint:
     """What a checkpoint file holds of painseq.
 
     Args:
-        record: the plain-dict specification.
-        state: the model's tensors, those of the head under "head.".
+        record: what it says of the model.
+        head: the head's tensors.
         extractor: the extractor's tensors; None where its weights are public, or not known.
     """
 
-    record: Spec
-    state: dict[str, Tensor]
+    record: ModelRecord
+    head: dict[str, Tensor]
     extractor: dict[str, Tensor] | None
 
 
@@ -83,35 +112,30 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PainseqError(f"{path} cannot be read as a checkpoint without running code in it: {reason}") from error
-    record = content.get("painseq") if isinstance(content, dict) else None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else None
-        raise PainseqError(
-            f"{path} is not a checkpoint of this painseq: its specification has format {found}, not {FORMAT}. A model "
-            "of another version is read by that version; fit it anew to use it here."
-        )
-    missing = [key for key in RECORD if key not in record]
-    if missing or "state_dict" not in content:
-        raise PainseqError(f"{path} is damaged: it lacks {', '.join(missing) or 'the weights'}.")
-    state, extractor = content["state_dict"], content.get("extractor")
-    if not isinstance(state, dict) or not isinstance(extractor, dict | None):
-        raise PainseqError(f"{path} is damaged: its weights are not named tensors.")
-    return Checkpoint(record, state, extractor)
-
-
-def _restore(head: Head, state: dict[str, Tensor], path: Path) -> None:
-    own = {key.removeprefix("head."): value for key, value in state.items() if key.startswith("head.")}
+    if not isinstance(content, dict):
+        raise PainseqError(f"{path} is not a checkpoint: it holds {type(content).__name__}, not a table of keys.")
     try:
-        head.load_state_dict(own, strict=True)
-    except RuntimeError as error:
-        raise PainseqError(f"{path} is damaged or of another version: {error}") from error
+        record = ModelRecord.from_dict(content.get("painseq"))
+    except PainseqError as error:
+        raise PainseqError(f"{path} is {error}") from error
+    state, extractor = content.get("state_dict"), content.get("extractor")
+    if not _named_tensors(state) or not (extractor is None or _named_tensors(extractor)):
+        raise PainseqError(f"{path} is damaged: it lacks the weights, or they are not named tensors.")
+    head = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
+    return Checkpoint(record, head, extractor)
 
 
-def _listed_as_tuples(spec: object, path: Path) -> Spec:
+def _named_tensors(value: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+    )
+
+
+def _listed_as_tuples(spec: Spec, path: Path) -> Spec:
     """JSON-like lists of a head's arguments as the tuples that they were."""
-    init_args = spec.get("init_args") if isinstance(spec, Mapping) else None
-    if not isinstance(spec, Mapping) or not isinstance(init_args, Mapping):
-        raise PainseqError(f"{path} is damaged: its specification lacks the head.")
+    init_args = spec.get("init_args")
+    if not isinstance(init_args, Mapping):
+        raise PainseqError(f"{path} is damaged: its record does not tell how the head was built.")
     return {
         "class_path": spec.get("class_path"),
         "init_args": {key: tuple(value) if isinstance(value, list) else value for key, value in init_args.items()},

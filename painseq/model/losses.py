@@ -9,15 +9,13 @@ regression a head has one output, the share of the scale, and learns by squared 
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from painseq.data.labels import Scale
-
-Loss = Literal["cross_entropy", "corn", "mse"]
+from painseq.model.record import Loss
 
 
 def num_outputs(loss: Loss, num_classes: int) -> int:

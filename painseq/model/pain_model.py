@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from painseq.batch import Batch
 from painseq.data.action_units import COLUMNS, read_action_units, table_of
-from painseq.data.labels import Scale
 from painseq.data.streams import assemble
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
@@ -22,8 +21,8 @@ from painseq.faces import FaceCrops, Locator
 from painseq.features import ClipFeatures, clip_features
 from painseq.heads import Head
 from painseq.model.decision import NO_PREDICTION, Decision, decide, estimate
-from painseq.model.losses import Loss, class_logits, values
-from painseq.spec import Spec
+from painseq.model.losses import class_logits, values
+from painseq.model.record import ModelRecord
 from painseq.video import open_video
 
 MOST_PREFIXES, PREFIXES_AT_ONCE, FRAMES_AT_ONCE = 300, 16, 20_000
@@ -93,30 +92,27 @@ class PainModel(nn.Module):
     """A trained model, ready to predict: extractor, head, and how faces and frames were taken.
 
     Args:
-        record: the checkpoint's plain-dict specification.
+        record: what the checkpoint says of it.
         extractor: None for a model fitted on features of unknown origin; it cannot read videos.
         face: how faces are cropped; None likewise.
     """
 
-    def __init__(self, record: Spec, head: Head, extractor: Extractor | None, face: FaceCrops | None) -> None:
+    def __init__(self, record: ModelRecord, head: Head, extractor: Extractor | None, face: FaceCrops | None) -> None:
         super().__init__()
         self.record = record
         self.head = head
         self.extractor = extractor
         self.face = face
-        self.class_names = names_of(record["class_names"])
-        self.streams = names_of(record["streams"])
-        if "action_units" in self.streams and record.get("action_units") != list(COLUMNS):
+        if "action_units" in record.streams and record.action_units != COLUMNS:
             raise PainseqError(
-                f"This model was fitted with other columns of action units ({record.get('action_units')}) than this "
+                f"This model was fitted with other columns of action units ({list(record.action_units)}) than this "
                 f"painseq gives ({list(COLUMNS)}). Fit it anew."
             )
-        self.scale = _scale(record.get("scale"))
-        losses: dict[object, Loss] = {"corn": "corn", "mse": "mse"}
-        self.loss: Loss = losses.get(record["loss"], "cross_entropy")
-        sampling = record["sampling"]
-        fps = sampling.get("fps") if isinstance(sampling, Mapping) else None
-        self.fps = float(fps) if isinstance(fps, int | float) else None
+        self.class_names = record.class_names
+        self.streams = record.streams
+        self.scale = record.scale
+        self.loss = record.loss
+        self.fps = record.fps
         self.prior_shift: Tensor | None = None
         self.eval()
 
@@ -128,12 +124,12 @@ class PainModel(nn.Module):
     @property
     def fitted_on(self) -> frozenset[str]:
         """Whom head and extractor have seen, as "data set/subject"."""
-        return frozenset(names_of(self.record["fitted_on"])) | self.extractor_trained_on
+        return frozenset(self.record.fitted_on) | self.extractor_trained_on
 
     @property
     def extractor_trained_on(self) -> frozenset[str]:
         """Whom the extractor had seen before this fit, as "data set/subject"."""
-        return frozenset(names_of(self.record["extractor_trained_on"]))
+        return frozenset(self.record.extractor_trained_on)
 
     def forward(self, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
         """Class logits of a batch, whatever loss the head was fitted with; numbers on the scale, if the model has one.
@@ -175,7 +171,7 @@ class PainModel(nn.Module):
                 f"The stated mix is {dict(mix)}; it needs a positive share for each of {', '.join(self.class_names)}."
             )
         stated = torch.tensor([mix[name] for name in self.class_names], dtype=torch.float64)
-        fitted = torch.tensor(self.record["train_prior"], dtype=torch.float64)
+        fitted = torch.tensor(self.record.train_prior, dtype=torch.float64)
         again = copy.copy(self)
         again.prior_shift = ((stated / stated.sum()).log() - (fitted / fitted.sum()).log()).float()
         return again
@@ -221,9 +217,7 @@ class PainModel(nn.Module):
         clip = clip_features(extractor, face, video, start_s, end_s, self.fps, self.device, image_fps=image_fps)
         units = self.openface(video, clip.times_s, start_s, image_fps, action_units)
         if not clip.present.any() and "landmarks" in self.streams:
-            width = self.record["in_shape"]
-            assert isinstance(width, list)
-            return replace(clip, features=torch.zeros((len(clip), *width)))
+            return replace(clip, features=torch.zeros((len(clip), *self.record.in_shape)))
         return replace(clip, features=assemble(clip, self.streams, units))
 
     def openface(
@@ -362,7 +356,7 @@ class PainModel(nn.Module):
     def _relative(
         self, clip: ClipFeatures, baseline: str | Path | None, locator: Locator | None, image_fps: float | None
     ) -> ClipFeatures:
-        if not self.record["baseline_clips"]:
+        if not self.record.baseline_clips:
             if baseline is not None:
                 raise PainseqError("This model was fitted on features as they are. Leave the baseline out.")
             return clip
@@ -401,22 +395,3 @@ class PainModel(nn.Module):
         if self.scale is None:
             return said.float().softmax(dim=-1)
         return said.float().clamp(self.scale.low, self.scale.high)
-
-
-def _scale(value: object) -> Scale | None:
-    if value is None:
-        return None
-    if not (isinstance(value, list) and len(value) == 3 and all(isinstance(end, int | float) for end in value[1:])):
-        raise PainseqError(f"A damaged checkpoint: expected a scale, found {value!r}.")
-    return Scale(str(value[0]), float(value[1]), float(value[2]))
-
-
-def names_of(value: object) -> tuple[str, ...]:
-    """A record's list of names.
-
-    Raises:
-        PainseqError: it is none.
-    """
-    if not isinstance(value, list):
-        raise PainseqError(f"A damaged checkpoint: expected a list of names, found {value!r}.")
-    return tuple(str(name) for name in value)

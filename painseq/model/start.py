@@ -72,14 +72,7 @@ def _read(source: str) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
         return _from_hub(source), ()
     if source.endswith(".ckpt") and "://" not in source:
         content = read_checkpoint(Path(source).expanduser())
-        people: list[str] = []
-        for key in ("fitted_on", "extractor_trained_on"):
-            seen = content.record[key]
-            if not isinstance(seen, list):
-                raise PainseqError(f"{source} is damaged: its {key} is no list of subjects but {seen!r}.")
-            people += seen
-        state = {key.removeprefix("head."): value for key, value in content.state.items() if key.startswith("head.")}
-        return state, tuple(people)
+        return content.head, (*content.record.fitted_on, *content.record.extractor_trained_on)
     tensors, metadata = read_weights(source)
     return tensors, trained_on_of(metadata, source)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -56,10 +55,11 @@ def check_fits(model: PainModel, data: PainDataModule) -> None:
             "This model was fitted on features whose extractor is not recorded, so it cannot read pixels. Score it on "
             "such features: --data.options.view features."
         )
-    made = {key: model.record[key] for key in ("face", "sampling")}
+    record = model.record
+    made = {"face": record.face, "sampling": record.sampling}
     if isinstance(data.store, FeatureStore):
         if data.options.view == "features":
-            made["extractor"] = model.record["extractor"]
+            made["extractor"] = record.extractor
         data.store.check_same({**data.store.spec, **made})
     elif data.store is None and made["face"] is not None and data.options.face is not None:
         lines = difference(identity(made), identity(data.pipeline))
@@ -69,15 +69,19 @@ def check_fits(model: PainModel, data: PainDataModule) -> None:
                 + "\n  ".join(lines)
                 + "\nwhere the second value is that of the data to be scored. Give --data.options the model's."
             )
-    for name, here in (("streams", list(data.options.streams)), ("baseline_clips", data.options.baseline_clips)):
-        if model.record[name] != here:
+    for name, fitted, here in (
+        ("streams", list(record.streams), list(data.options.streams)),
+        ("baseline_clips", record.baseline_clips, data.options.baseline_clips),
+    ):
+        if fitted != here:
             raise PainseqError(
-                f"The model was fitted with {name} {model.record[name]}, the data to be scored have {here}. Give "
+                f"The model was fitted with {name} {fitted}, the data to be scored have {here}. Give "
                 f"--data.options.{name} the model's."
             )
-    in_shape = model.record["in_shape"]
-    if data.options.view == "features" and list(data.in_shape) != in_shape:
-        raise PainseqError(f"The model takes frames of shape {in_shape}; these features have {list(data.in_shape)}.")
+    if data.options.view == "features" and data.in_shape != record.in_shape:
+        raise PainseqError(
+            f"The model takes frames of shape {list(record.in_shape)}; these features have {list(data.in_shape)}."
+        )
 
 
 def predict_part(
@@ -156,13 +160,10 @@ def _trained_on(model: PainModel) -> set[str]:
     trained: set[str] = set()
     for member in members:
         assert isinstance(member, PainModel)
-        fit: Any = member.record.get("data") or {}
-        stopped_on = qualified(str(fit.get("name")), fit.get("split", {}).get("validation", ()))
-        # A model that this one started from may have been fitted to them; a record that does not say counts as if so.
-        before: Any = member.record.get("validation_seen_by_start")
-        if before is None:
-            before = stopped_on if member.record.get("started_from") else ()
-        trained |= (member.fitted_on - (stopped_on - set(before))) | member.extractor_trained_on
+        fit = member.record.data
+        # A model that this one started from may have been fitted to some of them.
+        stopped_on = qualified(fit.name, fit.split.validation) - set(member.record.validation_seen_by_start)
+        trained |= (member.fitted_on - stopped_on) | member.extractor_trained_on
     return trained
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,6 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassRecall
 from torchmetrics.regression import MeanSquaredError
 
-from painseq import __version__
 from painseq.batch import Batch
 from painseq.data.action_units import COLUMNS
 from painseq.data.datamodule import PainDataModule
@@ -26,18 +25,25 @@ from painseq.extractors import Extractor
 from painseq.extractors.frames import frame_features
 from painseq.features import FeatureStore
 from painseq.heads import Head
-from painseq.model.checkpoint import FORMAT
+from painseq.model.checkpoint import contents, put_extractor_back
 from painseq.model.decision import NO_PREDICTION, decide, estimate
-from painseq.model.losses import Loss, class_logits, loss_sums, num_outputs, shares, values
+from painseq.model.losses import class_logits, loss_sums, num_outputs, shares, values
+from painseq.model.record import DataRecord, Loss, ModelRecord, SplitRecord
 from painseq.model.start import start_head
 from painseq.records import UNKNOWN
-from painseq.spec import Spec, spec_of
+from painseq.spec import plain, spec_of, with_public_paths
 
 log = logging.getLogger("painseq")
 
 HeadFactory = Callable[[tuple[int, ...], int], Head]
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+RESUMED = (
+    "class_names", "scale", "head", "loss", "in_shape", "face", "sampling", "streams", "baseline_clips", "data",
+    "fitted_on", "extractor_trained_on",
+)  # fmt: skip
+"""What must be as it was where a run is resumed."""
 
 
 class MeanLoss(Metric):
@@ -90,6 +96,7 @@ class PainClassifier(pl.LightningModule):
 
     loss_weights: Tensor
     smooth: Tensor
+    record: ModelRecord
 
     def __init__(
         self,
@@ -133,7 +140,6 @@ class PainClassifier(pl.LightningModule):
         self.head: Head | None = None
         self.class_names: tuple[str, ...] = ()
         self.scale: Scale | None = None
-        self.record: Spec = {}
         self.seed = torch.initial_seed()
         self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
 
@@ -167,7 +173,6 @@ class PainClassifier(pl.LightningModule):
         known = {*data.extractor_trained_on, *(() if self.extractor is None else self.extractor.trained_on)}
         tested = qualified(data.name, data.split.test)
         check_no_leak(known, tested, "The extractor")
-        stopped_on_seen = sorted(known & qualified(data.name, data.split.validation))
         seen: set[str] = set()
         for source in self.start_from:
             seen |= start_head(self.head, source)
@@ -186,35 +191,48 @@ class PainClassifier(pl.LightningModule):
         self.val_score = (
             MulticlassRecall(len(self.class_names), average="macro") if self.scale is None else MeanSquaredError()
         )
-        self.record = {
-            "format": FORMAT,
-            "painseq": __version__,
-            "class_names": list(self.class_names),
-            "scale": None if self.scale is None else [self.scale.name, self.scale.low, self.scale.high],
-            "head": spec_of(self.head),
-            "loss": self.loss_kind,
-            "in_shape": list(in_shape),
-            "extractor": None if self.extractor is None else self._extractor_record(self.extractor),
-            "face": data.pipeline["face"],
-            "sampling": data.pipeline["sampling"],
-            "streams": list(data.options.streams),
-            "action_units": list(COLUMNS) if "action_units" in data.options.streams else [],
-            "baseline_clips": data.options.baseline_clips,
-            "train_prior": self.train_prior.tolist(),
-            "data": {
-                "name": data.name,
-                "labels": data.options.labels,
-                "fingerprint": data.manifest.fingerprint(),
-                "split": data.split.to_dict(),
-                "train_counts": data.train_counts(),
-                "shuffled_labels": data.shuffled_labels,
-            },
-            "started_from": list(self.start_from),
-            "fitted_on": sorted(data.subjects_seen() | seen),
-            "extractor_trained_on": sorted(known),
-            "validation_seen_by_extractor": stopped_on_seen,
-            "validation_seen_by_start": sorted(seen & qualified(data.name, data.split.validation)),
-        }
+        self.record = self._make_record(data, in_shape, known, seen)
+
+    def _make_record(
+        self, data: PainDataModule, in_shape: tuple[int, ...], known: set[str], seen: set[str]
+    ) -> ModelRecord:
+        """What the checkpoints of this fit say.
+
+        Args:
+            known: whom the extractor has seen.
+            seen: whom the models have seen that the head started from.
+        """
+        assert self.head is not None
+        face, sampling = data.pipeline["face"], data.pipeline["sampling"]
+        fps = sampling.get("fps") if isinstance(sampling, Mapping) else None
+        validation = qualified(data.name, data.split.validation)
+        return ModelRecord(
+            class_names=self.class_names,
+            scale=self.scale,
+            head=spec_of(self.head),
+            loss=self.loss_kind,
+            in_shape=in_shape,
+            extractor=None if self.extractor is None else self.extractor.record(),
+            face=with_public_paths(face) if isinstance(face, Mapping) else None,
+            fps=float(fps) if isinstance(fps, int | float) else None,
+            streams=tuple(data.options.streams),
+            action_units=COLUMNS if "action_units" in data.options.streams else (),
+            baseline_clips=data.options.baseline_clips,
+            train_prior=tuple(self.train_prior.tolist()),
+            data=DataRecord(
+                name=data.name,
+                labels=plain(data.options.labels),
+                fingerprint=data.manifest.fingerprint(),
+                split=SplitRecord(data.split.protocol, data.split.train, data.split.validation, data.split.test),
+                train_counts=data.train_counts(),
+                shuffled_labels=data.shuffled_labels,
+            ),
+            started_from=tuple(self.start_from),
+            fitted_on=tuple(sorted(data.subjects_seen() | seen)),
+            extractor_trained_on=tuple(sorted(known)),
+            validation_seen_by_extractor=tuple(sorted(known & validation)),
+            validation_seen_by_start=tuple(sorted(seen & validation)),
+        )
 
     @property
     def chance(self) -> float | None:
@@ -298,35 +316,21 @@ class PainClassifier(pl.LightningModule):
     @property
     def fitted_on(self) -> tuple[str, ...]:
         """Whom the head has seen, as "data set/subject", those of models that it started from included."""
-        people = self.record["fitted_on"]
-        assert isinstance(people, list)
-        return tuple(people)
+        return self.record.fitted_on
 
-    def check_resumes(self, recorded: Spec) -> None:
+    def check_resumes(self, recorded: ModelRecord) -> None:
         """Refuse to go on with a run that was fitted otherwise: its weights have seen other people, or other features.
 
         Args:
-            recorded: the specification in the checkpoint to go on from.
+            recorded: what the checkpoint to go on from says of its model.
 
         Raises:
             PainseqError: head, classes, data, split, crops, sampling or extractor differ; names which.
         """
-        keys = [
-            "class_names",
-            "scale",
-            "head",
-            "loss",
-            "in_shape",
-            "face",
-            "sampling",
-            "streams",
-            "baseline_clips",
-            "data",
-        ]
-        keys += ["fitted_on", "extractor_trained_on"]
+        keys = [*RESUMED]
         if self.extractor is None or not self.extractor.trainable:
             keys.append("extractor")
-        differing = [key for key in keys if recorded.get(key) != self.record[key]]
+        differing = [key for key in keys if getattr(recorded, key) != getattr(self.record, key)]
         if differing:
             raise PainseqError(
                 f"The run to be resumed was fitted with another {', '.join(differing)}. Resume it with its own "
@@ -356,12 +360,8 @@ class PainClassifier(pl.LightningModule):
                 "Features of a store are fixed, so an extractor cannot be trained on them. Leave `trainable` out, or "
                 "train on crops: --data.options.view pixels."
             )
-        store.check_same({**store.spec, "extractor": self._extractor_record(self.extractor)})
+        store.check_same({**store.spec, "extractor": self.extractor.record()})
         return self.extractor
-
-    @staticmethod
-    def _extractor_record(extractor: Extractor) -> Spec:
-        return {**extractor.spec(), "fingerprint": extractor.fingerprint()}
 
     def forward(self, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
         """The head's outputs for a batch, from crops or from features.
@@ -456,18 +456,10 @@ class PainClassifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what one needs to predict; leave out weights that anybody can fetch and check."""
-        checkpoint["painseq"] = dict(self.record)
-        if self.extractor is not None and self.extractor.trainable:
-            checkpoint["painseq"]["extractor"] = self._extractor_record(self.extractor)
-        for key in [key for key in checkpoint["state_dict"] if key.startswith("extractor.")]:
-            del checkpoint["state_dict"][key]
-        if self.extractor is not None and not self.extractor.is_published():
-            checkpoint["extractor"] = dict(self.extractor.network.state_dict())
+        assert self.head is not None
+        checkpoint.update(contents(self.record, self.head, self.extractor))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the extractor's weights back, so that resuming loads strictly."""
         if self.extractor is not None:
-            if "extractor" in checkpoint:
-                self.extractor.network.load_state_dict(checkpoint["extractor"])
-            for key, value in self.extractor.state_dict().items():
-                checkpoint["state_dict"][f"extractor.{key}"] = value
+            put_extractor_back(checkpoint, self.extractor)

@@ -39,20 +39,22 @@ def extractor_card(
     assert isinstance(extractor, Extractor)
     scored = [row for row in history if "val_loss" in row]
     best = min(scored, key=lambda row: row["val_loss"]) if scored and run["refit"] is None else None
-    about_data = model.record["data"]
-    assert isinstance(about_data, dict)
     return {
         "use": USE,
-        "network": {**extractor.spec(), "fingerprint": extractor.fingerprint()},
+        "network": extractor.record(),
         "trained_blocks": list(extractor.trainable),
         "started_from": {
             "weights": extractor.loaded,
             "trained_on": list(extractor.trained_on),
             "card": extractor.card,
         },
-        "data": {**about_data, "generated": is_generated(data.root), "class_names": list(data.scheme.groups)},
-        "face": model.record["face"],
-        "sampling": model.record["sampling"],
+        "data": {
+            **model.record.data.to_dict(),
+            "generated": is_generated(data.root),
+            "class_names": list(data.scheme.groups),
+        },
+        "face": model.record.face,
+        "sampling": model.record.sampling,
         "frames": None if options.frames is None else asdict(options.frames),
         "training_items": data.train_item_counts(),
         "balance": options.balance,

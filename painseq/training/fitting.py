@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -128,12 +128,10 @@ def _trainer(out: Path, options: FitOptions, epochs: int | None, best: BestWeigh
 def _model(fitted: PainClassifier, content: Checkpoint) -> PainModel:
     """What `painseq.load` makes of the checkpoint, without building the extractor once more."""
     assert fitted.head is not None
-    head = {key.removeprefix("head."): value for key, value in content.state.items() if key.startswith("head.")}
-    fitted.head.load_state_dict(head, strict=True)
+    fitted.head.load_state_dict(content.head, strict=True)
     if fitted.extractor is not None and content.extractor is not None:
         fitted.extractor.network.load_state_dict(content.extractor)
-    recorded = content.record["face"]
-    face = FaceCrops.from_spec(recorded) if isinstance(recorded, Mapping) else None
+    face = None if content.record.face is None else FaceCrops.from_spec(content.record.face)
     return PainModel(content.record, fitted.head, fitted.extractor, face)
 
 
@@ -216,9 +214,9 @@ def run_record(model: PainClassifier, data: PainDataModule, trainer: Trainer, co
         "device": str(trainer.strategy.root_device),
         "precision": str(trainer.precision),
         "processes": trainer.world_size,
-        "data": model.record["data"],
+        "data": model.record.data.to_dict(),
         "pipeline": data.pipeline,
-        "extractor": content.record["extractor"],
+        "extractor": content.record.extractor,
         "epochs": trainer.current_epoch,
     }
 

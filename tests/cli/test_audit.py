@@ -203,7 +203,7 @@ def test_a_model_that_has_seen_two_data_sets_is_told_whose_predictions_they_are(
     from painseq.model.checkpoint import read_checkpoint
 
     content = read_checkpoint(lstm)
-    record = {**content.record, "extractor_trained_on": ["biovid/071309_w_21"]}
+    record = replace(content.record, extractor_trained_on=("biovid/071309_w_21",))
     monkeypatch.setattr("painseq.model.checkpoint.read_checkpoint", lambda path: replace(content, record=record))
     scored = table("clip_id,subject_id,label\nc,071309_w_21,BL1\n", "heat.csv")
     unsaid = painseq("audit", "check", scored, "--checkpoint", lstm)

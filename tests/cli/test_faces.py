@@ -63,7 +63,7 @@ def test_every_clip_has_a_track_and_a_row(painseq, options, tmp_path):
     assert set(by_label) == {"no_pain", "mild_pain", "moderate_pain", "severe_pain", "extreme_pain"}
     assert sum(label["faceless"] for label in by_label.values()) == 3
     assert all(label["clips"] == 5 for label in by_label.values())
-    assert summary["tracking"]["locator"]["class_path"] == "painseq.faces.sidecar.Sidecar"
+    assert summary["tracking"]["locator"]["class_path"] == "painseq.faces.Sidecar"
     for file in ("faces.csv", "summary.json", "tracks.json"):
         assert str(tmp_path) not in (out / file).read_text()
 

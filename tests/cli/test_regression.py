@@ -106,7 +106,7 @@ def test_a_video_gets_a_number_and_so_does_the_mean_of_models(fitted, work):
     assert prediction.frame_values[-1] == pytest.approx(prediction.value)
     other = load(work / "window_run" / "last.ckpt")
     both = AveragedModel([model, other])
-    x, mask = torch.randn(2, 5, *model.record["in_shape"]), torch.ones(2, 5, dtype=torch.bool)
+    x, mask = torch.randn(2, 5, *model.record.in_shape), torch.ones(2, 5, dtype=torch.bool)
     assert torch.allclose(both.classify(x, mask), (model.classify(x, mask) + other.classify(x, mask)) / 2)
     with pytest.raises(PainseqError, match=r"\bpspi\b.*\b0\b.*\b16\b"):
         model.with_prior({"no_pain": 1.0})

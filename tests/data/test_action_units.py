@@ -273,7 +273,7 @@ def test_crops_and_videos_carry_what_features_do(electrical, store, tables, on_e
     assert torch.equal(single.dataset("validation")[3].extra[0], stored.dataset("validation")[0].extra[3])
     classifier = PainClassifier(head=FrameANN, extractor=TimmBackbone("test_resnet", input_size_px=32))
     classifier.bind(stored)
-    assert classifier.head.in_shape == cached.in_shape and classifier.record["action_units"] == list(COLUMNS)
+    assert classifier.head.in_shape == cached.in_shape and classifier.record.action_units == COLUMNS
     classifier.eval()
     a, b, c = (next(iter(data.loader("validation"))) for data in (cached, stored, live))
     assert a.clip_ids == b.clip_ids == c.clip_ids
@@ -310,7 +310,7 @@ def test_what_is_missing_or_too_much_is_told(electrical, store, tables, options,
 
 def test_a_fitted_model_reads_a_video_and_its_table_as_it_read_the_store(fitted, electrical, store, tables, video):
     model = ps.load(fitted)
-    assert model.streams == STREAMS and model.record["action_units"] == list(COLUMNS)
+    assert model.streams == STREAMS and model.record.action_units == COLUMNS
     data = AI4Pain(electrical, options_of(store, tables))
     stored = predict_part(model, data, "test")
     clip = next(clip for clip in data.clips("test") if clip.video.endswith("S06_1.mp4"))

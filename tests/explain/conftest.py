@@ -24,8 +24,8 @@ from painseq.heads import (
 )
 from painseq.heads.masked_norm import MaskedBatchNorm
 from painseq.model.pain_model import PainModel
+from painseq.model.record import ModelRecord
 
-NAMES = ["no_pain", "low_pain", "high_pain"]
 SIDE, FRAMES = 32, 9
 PRESENT = torch.tensor([1, 1, 0, 1, 1, 1, 1, 0, 1]).bool()
 POINTS = 3
@@ -44,13 +44,6 @@ HEADS: dict[str, Callable[[tuple[int, ...], int], Head]] = {
     "vivit_mean": lambda f, k: ViViT(f, k, **VIVIT, pool="mean"),
     "vivit_factorised": lambda f, k: ViViT(f, k, **VIVIT, encoder="factorised", temporal_depth=1),
 }
-
-
-def model_of(
-    extractor: Extractor | None, head: Head, streams: tuple[str, ...] = ("cnn",), **record: object
-) -> PainModel:
-    known = {"class_names": NAMES, "sampling": {"fps": 5.0}, "loss": "cross_entropy", "streams": list(streams)}
-    return PainModel({**known, "baseline_clips": 0, **record}, head, extractor, None)
 
 
 def trained(head: Head) -> Head:
@@ -77,7 +70,19 @@ def vgg() -> VGG16:
 
 
 @pytest.fixture
-def made(backbone: TimmBackbone) -> Callable[..., tuple[PainModel, Frames]]:
+def make_model(make_record: Callable[..., ModelRecord]) -> Callable[..., PainModel]:
+    """A model of these parts, whose record has these fields."""
+
+    def make(
+        extractor: Extractor | None, head: Head, streams: tuple[str, ...] = ("cnn",), **fields: object
+    ) -> PainModel:
+        return PainModel(make_record(streams=streams, **fields), head, extractor, None)
+
+    return make
+
+
+@pytest.fixture
+def made(backbone: TimmBackbone, make_model: Callable[..., PainModel]) -> Callable[..., tuple[PainModel, Frames]]:
     """A model with this head, and a clip of crops for it whose masked frames hold noise."""
 
     def make(name: str, outputs: int = 3, **record: object) -> tuple[PainModel, Frames]:
@@ -85,17 +90,12 @@ def made(backbone: TimmBackbone) -> Callable[..., tuple[PainModel, Frames]]:
         crops = torch.randint(0, 256, (FRAMES, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(2))
         times_s = torch.arange(FRAMES) / 5
         if name.startswith("vivit"):
-            model = model_of(Pixels(SIDE), HEADS[name]((3, SIDE, SIDE), outputs).eval(), **record)
+            model = make_model(Pixels(SIDE), HEADS[name]((3, SIDE, SIDE), outputs).eval(), **record)
             return model, Frames(crops.to(torch.uint8), PRESENT, times_s)
         extra = 2 * POINTS if name == "two_stream" else 0
         head = trained(HEADS[name]((math.prod(backbone.out_shape) + extra,), outputs))
         streams = ("cnn", "landmarks") if extra else ("cnn",)
         beside = torch.randn(FRAMES, extra, generator=torch.Generator().manual_seed(3)) if extra else None
-        return model_of(backbone, head, streams, **record), Frames(crops.to(torch.uint8), PRESENT, times_s, beside)
+        return make_model(backbone, head, streams, **record), Frames(crops.to(torch.uint8), PRESENT, times_s, beside)
 
     return make
-
-
-@pytest.fixture
-def make_model() -> Callable[..., PainModel]:
-    return model_of

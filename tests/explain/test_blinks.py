@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 from painseq.data.action_units import INTENSITIES, PRESENCES
+from painseq.data.labels import Scale
 from painseq.errors import PainseqError
 from painseq.explain import Scorer, blink_check, blink_frames, check_blinks, explain, known_units
 from painseq.explain.blinks import BlinkClip, blinks_from_landmarks, eye_aspect_ratio, without_eyes
@@ -157,7 +158,7 @@ def test_a_clip_without_blinks_or_of_blinks_alone_takes_no_part(blinking):
 
 
 def test_a_model_of_a_scale_has_no_label_to_change(made):
-    model, clip = made("frame_ann", 1, loss="mse", class_names=[], scale=["pspi", 0.0, 16.0])
+    model, clip = made("frame_ann", 1, loss="mse", class_names=(), scale=Scale("pspi", 0.0, 16.0))
     points = torch.from_numpy(drawn(0, 0, 25.0, clip.x.shape[-1]).landmarks[: len(clip)])
     clip = dataclasses.replace(clip, landmarks=points)
     found_blinks = check_blinks(model, explain(model, clip, "saliency"), np.arange(len(clip)) < 2, "truth")

@@ -146,7 +146,6 @@ def test_maps_are_measured_on_another_device_as_on_the_cpu(made, device):
 
 
 def test_averaged_models_are_explained_on_another_device(made, device):
-    model, crops = made("attention_mil", fitted_on=[], extractor_trained_on=[])
-    model.record |= {"in_shape": list(model.head.in_shape), "extractor": None}
+    model, crops = made("attention_mil")
     clip, both = features_of(model, crops), AveragedModel([moved_there(model), moved_there(model)])
     torch.testing.assert_close(explain(both, clip, "attention").values, explain(model, clip, "attention").values)

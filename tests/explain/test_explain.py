@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 import painseq.heads
 from painseq.batch import Sample, collate
+from painseq.data.labels import Scale
 from painseq.errors import PainseqError
 from painseq.explain import (
     Frames,
@@ -198,7 +199,7 @@ def test_a_class_goes_by_name_or_number(made):
     assert named.target == 1 and torch.equal(named.values, numbered.values)
     with pytest.raises(PainseqError, match=r"(?s)'joy'.*no_pain, low_pain, high_pain"):
         explain(model, clip, "saliency", "joy")
-    model, crops = made("lstm", outputs=1, loss="mse", class_names=[], scale=["pspi", 0.0, 16.0])
+    model, crops = made("lstm", outputs=1, loss="mse", class_names=(), scale=Scale("pspi", 0.0, 16.0))
     with pytest.raises(PainseqError, match=r"(?s)pspi.*'pain'"):
         explain(model, features_of(model, crops), "saliency", "pain")
 
@@ -298,8 +299,8 @@ def test_corn_and_a_scale_are_explained_too(made):
     found = explain(corn, features_of(corn, crops), "integrated_gradients", 2)
     assert found.completeness_error < TOLERANCE and found.score < 0
     for name in ("lstm", "frame_ann"):
-        scale = ["pspi", 0.0, 16.0]
-        model, crops = made(name, outputs=1, loss="mse", class_names=[], scale=scale)
+        scale = Scale("pspi", 0.0, 16.0)
+        model, crops = made(name, outputs=1, loss="mse", class_names=(), scale=scale)
         found = explain(model, features_of(model, crops), "integrated_gradients")
         assert found.class_name == "pspi" and found.completeness_error < TOLERANCE
         outputs = model(crops.x[None].float(), crops.present[None])[0].detach()
@@ -316,15 +317,7 @@ def test_averaged_models_and_stated_mixes(made):
     second = made("lstm")[0]
     torch.nn.init.normal_(second.head.classify[2].weight)
     for model in (first, second):
-        model.record.update(
-            {
-                "fitted_on": [],
-                "extractor_trained_on": [],
-                "train_prior": [0.5, 0.25, 0.25],
-                "extractor": {},
-                "in_shape": [],
-            }
-        )
+        model.record = dataclasses.replace(model.record, train_prior=(0.5, 0.25, 0.25))
     both = AveragedModel([first, second])
     found = explain(both, crops, "gradcam", 1)
     assert found.values.any() and both.extractor is first.extractor

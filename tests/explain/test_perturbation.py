@@ -7,11 +7,12 @@ import pytest
 import torch
 from scipy.integrate import trapezoid
 
+from painseq.data.labels import Scale
 from painseq.explain import Frames, Scorer, features_of
 from painseq.explain.by_input import baseline_of
 from painseq.explain.perturbation import perturbation_curves, what_is_said
 
-SCALE = {"scale": ["pspi", 0.0, 16.0], "class_names": [], "loss": "mse"}
+SCALE = {"scale": Scale("pspi", 0.0, 16.0), "class_names": (), "loss": "mse"}
 
 
 def probability(model, clip, target):

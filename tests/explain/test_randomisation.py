@@ -41,7 +41,7 @@ def pictures(count, generator):
 
 
 @pytest.fixture(scope="module")
-def fitted():
+def fitted(make_record):
     """A small network that tells discs from rings, and clips that it has not seen."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -59,8 +59,7 @@ def fitted():
         loss.backward()
         optimiser.step()
     extractor.requires_grad_(False)
-    record = {"class_names": ["disc", "ring"], "streams": ["cnn"], "loss": "cross_entropy", "baseline_clips": 0}
-    model = PainModel({**record, "sampling": {"fps": 5.0}}, head.eval(), extractor.eval(), None)
+    model = PainModel(make_record(class_names=("disc", "ring")), head.eval(), extractor.eval(), None)
     new, truth = pictures(6, generator)
     present = torch.tensor([True, True, False, True])
     clips = [Frames(one, present, torch.arange(FRAMES) / 5) for one in new]
@@ -144,10 +143,7 @@ def test_a_part_is_shuffled_and_nothing_else(fitted):
 def test_of_averaged_models_every_head_is_shuffled(made):
     from painseq.model.averaging import AveragedModel
 
-    members = [made("lstm", in_shape=[], fitted_on=[], extractor_trained_on=[])[0] for _ in range(2)]
-    for member in members:
-        member.record = {**member.record, "extractor": {}}
-    model = AveragedModel(members)
+    model = AveragedModel([made("lstm")[0] for _ in range(2)])
     other = randomised(model, HEAD, 0)
     heads = [dict(one.head.named_parameters()) for one in (*model.members, *other.members)]
     assert not any(torch.equal(heads[0][name], heads[2][name]) for name in heads[0] if heads[0][name].std() > 0)

@@ -16,7 +16,6 @@ from painseq.errors import PainseqError
 from painseq.extractors.weights import write_safetensors
 from painseq.heads import LinearFrames
 from painseq.heads.vivit import ViViT
-from painseq.model.checkpoint import FORMAT, RECORD
 from painseq.model.start import start_head
 
 
@@ -29,11 +28,15 @@ def weights() -> dict[str, torch.Tensor]:
     return {"layers.1.weight": torch.arange(8.0).reshape(2, 4), "layers.1.bias": torch.ones(2)}
 
 
-def checkpoint(path: Path, weights, fitted_on) -> Path:
-    record = {key: None for key in RECORD} | {"format": FORMAT, "fitted_on": fitted_on, "extractor_trained_on": []}
-    state = {f"head.{name}": tensor for name, tensor in weights.items()} | {"loss_weights": torch.ones(2)}
-    torch.save({"painseq": record, "state_dict": state}, path)
-    return path
+@pytest.fixture
+def checkpoint(make_record):
+    def write(path: Path, weights, fitted_on) -> Path:
+        record = make_record().to_dict() | {"fitted_on": fitted_on}
+        state = {f"head.{name}": tensor for name, tensor in weights.items()} | {"loss_weights": torch.ones(2)}
+        torch.save({"painseq": record, "state_dict": state}, path)
+        return path
+
+    return write
 
 
 def same(started, weights) -> bool:
@@ -63,7 +66,7 @@ def test_a_file_tells_whom_it_was_fitted_on(tmp_path, weights):
     assert start_head(head(), str(tmp_path / "w.safetensors")) == {"biovid/7"}
 
 
-def test_a_checkpoint_gives_its_head_and_whom_it_was_fitted_on(tmp_path, weights):
+def test_a_checkpoint_gives_its_head_and_whom_it_was_fitted_on(tmp_path, weights, checkpoint):
     path, started = checkpoint(tmp_path / "best.ckpt", weights, ["biovid/7", "biovid/9"]), head()
     assert start_head(started, str(path)) == {"biovid/7", "biovid/9"}
     assert same(started, weights)

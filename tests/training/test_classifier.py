@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,11 +166,11 @@ def test_nobody_whom_the_extractor_has_seen_is_scored(heat, heat_run, on_heat, t
     unseen = DataOptions(labels="binary", split=SplitOptions(test_share=0.2), store=tmp_path / "store")
     classifier = PainClassifier(head=LSTM)
     classifier.bind(BioVid(heat, unseen))
-    assert {*classifier.record["extractor_trained_on"]} == {*extractor.trained_on}
+    assert {*classifier.record.extractor_trained_on} == {*extractor.trained_on}
     # A head fitted on others only, on an extractor that has seen the subject to be scored.
     model = painseq.load(heat_run / "best.ckpt")
-    model.record["fitted_on"] = ["ai4pain/S01"]
-    model.record["extractor_trained_on"] = list(extractor.trained_on)
+    seen_by = {"fitted_on": ("ai4pain/S01",), "extractor_trained_on": extractor.trained_on}
+    model.record = replace(model.record, **seen_by)
     with pytest.raises(LeakError, match=r"extractor.*\b1\b.*\(biovid/"):
         predict_part(model, BioVid(heat, seen), "test")
 
@@ -225,7 +226,7 @@ def test_features_of_unknown_origin(electrical, store, lstm, tmp_path):
     data = AI4Pain(electrical, DataOptions(split=INNER, store=tmp_path))
     classifier = PainClassifier(head=FrameANN)
     classifier.bind(data)
-    assert classifier.record["extractor"] is None and classifier.record["in_shape"] == [5]
+    assert classifier.record.extractor is None and classifier.record.in_shape == (5,)
     with pytest.raises(PainseqError, match=re.escape(str(tmp_path))):
         PainClassifier(head=FrameANN, extractor=TimmBackbone("test_resnet", input_size_px=32)).bind(data)
     with pytest.raises(PainseqError, match=r"\[96\].*\[5\]"):
@@ -276,7 +277,7 @@ def test_a_run_is_resumed_as_it_was_begun_or_not_at_all(fit_lstm, tmp_path):
 def test_the_checkpoint_of_a_trained_extractor_names_the_trained_network(heat_run):
     model = painseq.load(heat_run / "best.ckpt")
     fresh = TimmBackbone("test_resnet", input_size_px=32)
-    assert model.record["extractor"]["fingerprint"] == model.extractor.fingerprint() != fresh.fingerprint()
+    assert model.record.extractor["fingerprint"] == model.extractor.fingerprint() != fresh.fingerprint()
     run = json.loads((heat_run / "run.json").read_text())
     assert run["extractor"]["fingerprint"] == model.extractor.fingerprint()
 

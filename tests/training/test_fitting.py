@@ -168,7 +168,7 @@ def test_a_model_of_leaky_parts_is_known_by_its_record_and_never_scored_as_if_it
     model = fit_fold(make, leaky, tmp_path, OPTIONS)
     everybody = {f"ai4pain/{clip.subject_id}" for clip in clips.clips}
     assert model.fitted_on == everybody
-    assert model.record["data"]["split"]["protocol"] == "clips_LEAKY"
+    assert model.record.data.split.protocol == "clips_LEAKY"
     assert "clips_LEAKY" in (tmp_path / "run.json").read_text()
     for scored in (leaky, data):
         with pytest.raises(LeakError):
