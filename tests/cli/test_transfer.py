@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from painseq.cli.experiment import ExperimentCLI, shipped
+from painseq.cli.experiment import ExperimentCLI
 from painseq.cli.transfer import Transfer, _said_once, transfer
 from painseq.cli.transfer_plan import DataSet, Fit, Network, TransferPlan, fit_of, read_plan
 from painseq.cli.transfer_report import on_controls, untold
@@ -17,6 +17,7 @@ from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import Predictions, read_predictions, score
 from painseq.evaluation.transfer import Cell
 from painseq.extractors import TimmBackbone, save_weights
+from painseq.studies.experiment import shipped_config
 
 TRAINING = {"heat": 5, "electrical": 3}
 NETWORK = '--model.extractor={{"class_path": "painseq.extractors.TimmBackbone", "init_args": {}}}'
@@ -136,7 +137,7 @@ def test_what_every_store_has_to_say_is_said_once(caplog):
 
 
 def test_the_shipped_plan_can_be_read():
-    shown = read_plan(shipped(Path("configs/demo/transfer.yaml")))
+    shown = read_plan(shipped_config(Path("configs/demo/transfer.yaml")))
     assert shown.sources == shown.targets == ("heat", "electrical", "clinical") and shown.controls == ("untrained",)
 
 
