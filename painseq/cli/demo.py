@@ -194,7 +194,7 @@ class Demo:
     def score(self) -> None:
         """Once, on Test subjects, with the truth that the generator keeps outside the data set's tree."""
         from painseq.cli.evaluate import evaluate
-        from painseq.cli.submit import SubmissionFormat, native_labels, write_submission
+        from painseq.studies.submit import SubmissionFormat, native_labels, write_submission
 
         truth = self.out / "electrical_truth" / "labels.csv"
         with self._step("5. Score them on the Test subjects"):

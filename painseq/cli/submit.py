@@ -1,101 +1,32 @@
-"""`painseq submit`: the predictions of a test set as a challenge CSV, and whether such a file is in order."""
+"""`painseq submit`: write the predictions of a test set as a challenge CSV, or check such a file."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
-import math
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from painseq.data.labels import label_scheme
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions
-from painseq.evaluation.predictions import SUM_TOLERANCE
 from painseq.evaluation.value_predictions import holds_values
+from painseq.studies.submit import (
+    SubmissionFormat,
+    check_submission,
+    lines_with_other_labels,
+    listed,
+    native_labels,
+    read_items,
+    write_submission,
+)
 
 log = logging.getLogger("painseq")
-
-NAMED_AT_MOST = 10
-
-
-@dataclass(frozen=True)
-class SubmissionFormat:
-    """What a challenge's CSV looks like: one row an item, its columns in this order.
-
-    Args:
-        labels: class -> what the file calls it, in order of pain.
-        id_column: names the item.
-        label_column: names its class.
-        probabilities: whether a column prob_<label> a class follows.
-    """
-
-    labels: Mapping[str, str]
-    id_column: str = "item"
-    label_column: str = "label"
-    probabilities: bool = False
-
-    def __post_init__(self) -> None:
-        twice = [name for name, count in Counter(self.columns).items() if count > 1]
-        if twice or not all(self.columns):
-            raise PainseqError(f"A submission's columns need names, each once: {', '.join(self.columns)}.")
-        if len(set(self.labels.values())) < len(self.labels) or not all(self.labels.values()):
-            raise PainseqError(f"Two classes have one name, or a class has none: {', '.join(self.labels.values())}.")
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The first line of the file."""
-        probabilities = [f"prob_{label}" for label in self.labels.values()] if self.probabilities else []
-        return (self.id_column, self.label_column, *probabilities)
-
-
-def native_labels(dataset: str, scheme: str) -> dict[str, str]:
-    """Class -> the data set's own word for it.
-
-    Raises:
-        PainseqError: see `painseq.data_modules.facts_of` and `painseq.data.labels.label_scheme`.
-    """
-    # Data modules load torch, which a submission with names of its own does not need.
-    from painseq.data_modules import facts_of
-
-    chosen = label_scheme(dataset, scheme, facts_of(dataset))
-    if chosen.scale is not None:
-        raise PainseqError(f"--labels {scheme} are numbers; a submission names classes. Choose a scheme of classes.")
-    return {name: chosen.native(name) for name in chosen.class_names}
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; the exit code is 1 if a checked file is not in order."""
-    parser = argparse.ArgumentParser(
-        "painseq submit",
-        description="Write a challenge CSV from predictions.csv, as `painseq evaluate --part test` writes it; or check "
-        "any such file.",
-    )
-    task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--out", type=Path, help="CSV to write")
-    task.add_argument("--check", type=Path, metavar="FILE", help="check this CSV instead; all its problems are told")
-    parser.add_argument("--predictions", type=Path, help="predictions.csv of the test part")
-    parser.add_argument(
-        "--items",
-        type=Path,
-        help="CSV of the items that must be there, in the order of the rows; see docs/submission.md",
-    )
-    parser.add_argument("--fill", metavar="CLASS", help="class of items without a prediction; otherwise an error")
-    form = parser.add_argument_group("format")
-    form.add_argument("--id-column", default=SubmissionFormat.id_column, help="default: %(default)s")
-    form.add_argument("--label-column", default=SubmissionFormat.label_column, help="default: %(default)s")
-    form.add_argument("--dataset", default="ai4pain", help="whose native labels to write; default: %(default)s")
-    form.add_argument("--labels", default="three", help="label scheme that the model was fitted with")
-    form.add_argument(
-        "--label-names", nargs="+", metavar="CLASS=NAME", help="what to write for each class, instead of native labels"
-    )
-    form.add_argument("--probabilities", action="store_true", help="also a column prob_<label> a class")
-    args = parser.parse_args(argv)
-
+    args = _parser().parse_args(argv)
     labels = native_labels(args.dataset, args.labels) if args.label_names is None else label_names(args.label_names)
     layout = SubmissionFormat(labels, args.id_column, args.label_column, args.probabilities)
     items = None if args.items is None else read_items(args.items, args.id_column)
@@ -113,20 +44,48 @@ def main(argv: Sequence[str]) -> int:
     problems = check_submission(args.check, layout, None if items is None else list(items.values()))
     for problem in problems:
         sys.stderr.write(f"{args.check}: {problem}\n")
-    unlike = [] if problems or not layout.probabilities else other_labels(args.check, layout)
-    if unlike:
+    other = [] if problems or not layout.probabilities else lines_with_other_labels(args.check, layout)
+    if other:
         log.warning(
             "%s: in %d rows another class than the label's has the highest probability (%s). A model that votes frame "
             "by frame may say so; otherwise look whether columns or rows were mixed up.",
             args.check,
-            len(unlike),
-            _some([f"line {line}" for line in unlike]),
+            len(other),
+            listed([f"line {line}" for line in other]),
         )
     if items is None:
         log.warning("Without --items or --predictions nobody can tell whether items are missing or unknown.")
     if not problems:
         log.info("%s is in order.", args.check)
     return 1 if problems else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "painseq submit",
+        description="Write a challenge CSV from predictions.csv, as `painseq evaluate --part test` writes it; or check "
+        "any such file.",
+    )
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--out", type=Path, help="CSV to write")
+    task.add_argument("--check", type=Path, metavar="FILE", help="check this CSV instead; all its problems are listed")
+    parser.add_argument("--predictions", type=Path, help="predictions.csv of the test part")
+    parser.add_argument(
+        "--items",
+        type=Path,
+        help="CSV of the items that must be there, in the order of the rows; see docs/submission.md",
+    )
+    parser.add_argument("--fill", metavar="CLASS", help="class of items without a prediction; otherwise an error")
+    form = parser.add_argument_group("format")
+    form.add_argument("--id-column", default=SubmissionFormat.id_column, help="default: %(default)s")
+    form.add_argument("--label-column", default=SubmissionFormat.label_column, help="default: %(default)s")
+    form.add_argument("--dataset", default="ai4pain", help="whose native labels to write; default: %(default)s")
+    form.add_argument("--labels", default="three", help="label scheme that the model was fitted with")
+    form.add_argument(
+        "--label-names", nargs="+", metavar="CLASS=NAME", help="what to write for each class, instead of native labels"
+    )
+    form.add_argument("--probabilities", action="store_true", help="also a column prob_<label> a class")
+    return parser
 
 
 def _predicted_classes(path: Path) -> Predictions:
@@ -150,208 +109,3 @@ def label_names(pairs: Sequence[str]) -> dict[str, str]:
             raise PainseqError(f"--label-names gives class {class_name!r} twice.")
         names[class_name] = name
     return names
-
-
-def read_items(path: Path, id_column: str = "item") -> dict[str, str]:
-    """Clip id -> the item's name in the submission, in the file's order.
-
-    The columns are clip_id, or `id_column`, or both where the challenge calls its items otherwise. Where a column
-    `part` tells the test part, as in a manifest, the other rows are passed over.
-
-    Raises:
-        PainseqError: no such file, neither column, an empty cell, an item twice, with its line.
-    """
-    rows, columns = _read_rows(path)
-    columns = [name.strip() for name in columns]
-    given = [column for column in ("clip_id", id_column) if column in columns]
-    if not given:
-        raise PainseqError(f"{path}: no column clip_id or {id_column}. Columns found: {', '.join(columns) or 'none'}.")
-    with_parts = "part" in columns and any(_cells(columns, row).get("part") == "test" for _, row in rows)
-    items: dict[str, str] = {}
-    lines: dict[str, int] = {}
-    for line, row in rows:
-        cells = _cells(columns, row)
-        if with_parts and cells.get("part") != "test":
-            continue
-        clip_id, item = cells.get(given[0], ""), cells.get(given[-1], "")
-        if not clip_id or not item:
-            raise PainseqError(f"{path}, line {line}: an empty {' or '.join(given)}.")
-        # Keys and names together: neither a clip nor an item may come twice.
-        for what in {f"{given[0]} {clip_id}", f"{given[-1]} {item}"}:
-            if what in lines:
-                raise PainseqError(f"{path}, line {line}: {what} is already in line {lines[what]}.")
-            lines[what] = line
-        items[clip_id] = item
-    if not items:
-        raise PainseqError(f"{path} lists no item.")
-    return items
-
-
-def write_submission(
-    predictions: Predictions,
-    path: Path,
-    layout: SubmissionFormat,
-    fill: str | None = None,
-    items: Mapping[str, str] | None = None,
-) -> int:
-    """Write one row an item.
-
-    Args:
-        fill: class of items without a prediction; its probability is written as 1.
-        items: clip id -> item, all that must be there, in the order of the rows. None: those predicted, by clip id.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        PainseqError: an item without a prediction and no `fill`; a prediction of no item; other classes than the
-            layout's; probabilities asked for that are not there; no such folder.
-    """
-    if sorted(predictions.class_names) != sorted(layout.labels):
-        raise PainseqError(
-            f"The predictions are of the classes {', '.join(predictions.class_names)}, but labels are known for "
-            f"{', '.join(layout.labels)}. Give --labels the scheme of the model, and --dataset its data set, or say "
-            "what to write for each class: --label-names CLASS=NAME ..."
-        )
-    if fill is not None and fill not in layout.labels:
-        raise PainseqError(f"--fill {fill!r} is no class; classes are {', '.join(predictions.class_names)}.")
-    place = {clip_id: row for row, clip_id in enumerate(predictions.clip_ids)}
-    if items is None:
-        items = {clip_id: clip_id for clip_id in place}
-    foreign = [clip_id for clip_id in place if clip_id not in items]
-    if foreign:
-        raise PainseqError(
-            f"{len(foreign)} predictions are of no item, such as {foreign[0]!r}. Give the predictions of the test part "
-            "alone, and a table of all its items."
-        )
-    none = {
-        clip_id: item
-        for clip_id, item in items.items()
-        if clip_id not in place or predictions.label[place[clip_id]] < 0
-    }
-    if none and fill is None:
-        raise PainseqError(
-            f"{len(none)} clips have no prediction, such as {next(iter(none))!r} (unreadable, or no face found). A "
-            "submission needs a label for each: say which class they get with --fill CLASS."
-        )
-    lines: list[list[object]] = []
-    for clip_id, item in items.items():
-        if clip_id in none:
-            name, probabilities = str(fill), {other: float(other == fill) for other in layout.labels}
-        else:
-            row = place[clip_id]
-            name = predictions.class_names[predictions.label[row]]
-            probabilities = dict(zip(predictions.class_names, predictions.probabilities[row].tolist(), strict=True))
-        if layout.probabilities and any(map(math.isnan, probabilities.values())):
-            raise PainseqError(f"The predictions have no probabilities of clip {clip_id!r}. Leave --probabilities out.")
-        columns = [probabilities[other] for other in layout.labels] if layout.probabilities else []
-        lines.append([item, layout.labels[name], *columns])
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([layout.columns, *lines])
-    except OSError as error:
-        raise PainseqError(f"{path} cannot be written: {error}.") from error
-    if none:
-        log.warning("%d items without a prediction are called %s.", len(none), layout.labels[str(fill)])
-    return len(lines)
-
-
-def check_submission(path: Path, layout: SubmissionFormat, items: Collection[str] | None) -> list[str]:
-    """Everything that is wrong with a submission, one sentence a kind; nothing if it is in order.
-
-    Args:
-        items: all that must be there, each once; None if nobody knows.
-
-    Raises:
-        PainseqError: no such file, or not a CSV file in UTF-8.
-    """
-    rows, columns = _read_rows(path)
-    problems = []
-    blank = [line for line, row in ((1, columns), *rows) if any(cell != cell.strip() for cell in row)]
-    if blank:
-        problems.append(f"blanks before or behind a cell ({_some([f'line {line}' for line in blank])}).")
-    columns = [name.strip() for name in columns]
-    if tuple(columns) != layout.columns:
-        problems.append(f"the columns are {', '.join(columns) or 'none'}; expected: {', '.join(layout.columns)}.")
-    twice = sorted(name for name, count in Counter(columns).items() if count > 1)
-    if twice or layout.id_column not in columns:
-        return problems
-    if not rows:
-        problems.append("no row behind the first line.")
-
-    wrong: defaultdict[str, list[str]] = defaultdict(list)
-    seen: dict[str, int] = {}
-    known = None if items is None else set(items)
-    labels = ", ".join(layout.labels.values())
-    for line, row in rows:
-        if len(row) != len(columns):
-            wrong[f"not {len(columns)} cells, as in the first line"].append(f"line {line}")
-        cells = _cells(columns, row)
-        for column in columns:
-            if column in layout.columns and not cells.get(column):
-                wrong[f"an empty {column}"].append(f"line {line}")
-        item, label = cells.get(layout.id_column), cells.get(layout.label_column)
-        if item and item in seen:
-            wrong["an item twice"].append(f"{item} in lines {seen[item]} and {line}")
-        elif item:
-            seen[item] = line
-            if known is not None and item not in known:
-                wrong["unknown items"].append(f"{item} in line {line}")
-        if label and label not in layout.labels.values():
-            wrong[f"label {label!r} is none of {labels}"].append(f"line {line}")
-        if layout.probabilities and (problem := _of_probabilities([cells.get(name) for name in layout.columns[2:]])):
-            wrong[problem].append(f"line {line}")
-    missing = [item for item in items or () if item not in seen]
-    if missing:
-        wrong["missing items"] = missing
-    return problems + [f"{what} ({len(where)}): {_some(where)}." for what, where in wrong.items()]
-
-
-def other_labels(path: Path, layout: SubmissionFormat) -> list[int]:
-    """Lines of a submission in order whose label is not the class of the highest probability.
-
-    No problem by itself: the label of a head that looks at single frames is their majority vote.
-    """
-    rows, columns = _read_rows(path)
-    found = []
-    for line, row in rows:
-        cells = _cells(columns, row)
-        probabilities = {label: float(cells[f"prob_{label}"]) for label in layout.labels.values()}
-        if probabilities[cells[layout.label_column]] < max(probabilities.values()) - SUM_TOLERANCE:
-            found.append(line)
-    return found
-
-
-def _of_probabilities(cells: Sequence[str | None]) -> str | None:
-    """What is wrong with the probabilities of one row, but for empty cells."""
-    if not all(cells):
-        return None
-    try:
-        values = [float(cell) for cell in cells if cell]
-    except ValueError:
-        return "a probability that is no number"
-    if not all(-1e-6 <= value <= 1 + 1e-6 for value in values):
-        return "a probability outside 0..1"
-    return None if abs(sum(values) - 1) <= SUM_TOLERANCE else "probabilities that do not sum to 1"
-
-
-def _some(where: Sequence[str]) -> str:
-    more = len(where) - NAMED_AT_MOST
-    return "; ".join(where[:NAMED_AT_MOST]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
-    """Rows that are not blank with their line numbers, and the first line."""
-    if not path.is_file():
-        raise PainseqError(f"No file at {path}.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            columns = next(reader, [])
-            return [(reader.line_num, row) for row in reader if row], columns
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PainseqError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from error
-
-
-def _cells(columns: Sequence[str], row: Sequence[str]) -> dict[str, str]:
-    return {name: cell.strip() for name, cell in zip(columns, row, strict=False)}

@@ -5,12 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from painseq.cli.submit import SubmissionFormat, check_submission, native_labels, read_items, write_submission
-from painseq.errors import PainseqError
-from painseq.evaluation import read_predictions
+from painseq.studies.submit import SubmissionFormat, native_labels, read_items
 
 PREDICTED = """clip_id,subject_id,truth,label,prob_no_pain,prob_low_pain,prob_high_pain
 Test/S1/1,S1,,low_pain,0.2,0.5,0.3
@@ -98,7 +94,7 @@ def test_a_filled_item_is_sure_of_its_class(submit, predicted):
 @pytest.mark.parametrize(
     ("args", "facts"),
     [
-        (["--fill", "some_pain"], ("--fill", "some_pain", "no_pain", "low_pain", "high_pain")),
+        (["--fill", "some_pain"], ("fill", "some_pain", "no_pain", "low_pain", "high_pain")),
         (["--labels", "binary"], ("--labels", "no_pain, low_pain, high_pain", "no_pain, high_pain")),
         (["--label-names", "no_pain=0", "pain=1"], ("no_pain, low_pain, high_pain", "no_pain, pain")),
         (["--label-names", "no_pain"], ("--label-names", "no_pain", "CLASS=NAME")),
@@ -118,22 +114,6 @@ def test_probabilities_that_are_not_there(submit, predicted):
     predicted.write_text("clip_id,subject_id,label\na,S1,no_pain\nb,S1,low_pain\nc,S1,high_pain\n")
     result, _ = submit("--label-names", "high_pain=2", "low_pain=1", "no_pain=0", "--probabilities")
     assert result.code == 1 and result.err.names("'a'", "--probabilities")
-
-
-@pytest.mark.parametrize(
-    ("table", "facts"),
-    [
-        ("name\na\n", r".*\bclip_id\b.*\bitem\b.*\bname\b"),
-        ("item\na\n\nb\na\n", r".*\b5\b.*\ba\b.*\b2\b"),
-        ("clip_id,item\nx,1\ny,1\n", r".*\b3\b.*\b1\b.*\b2\b"),
-        ("clip_id,item\nx,\n", r".*\b2\b.*\bclip_id\b"),
-        ("item\n", ""),
-    ],
-)
-def test_a_table_of_items_that_cannot_be(tmp_path, table, facts):
-    (tmp_path / "items.csv").write_text(table)
-    with pytest.raises(PainseqError, match=rf"items\.csv{facts}"):
-        read_items(tmp_path / "items.csv")
 
 
 def test_a_file_in_order_passes(painseq, submit, predicted, tmp_path):
@@ -181,45 +161,6 @@ def test_every_problem_of_a_file_is_told(painseq, predicted, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "facts"),
-    [
-        ("a,No_Pain,0.5,0.2,0.2", r"\b1 \(1\): line 2"),
-        ("a,No_Pain,1.5,-0.5,0", r"0\.\.1 \(1\): line 2"),
-        ("a,No_Pain,high,0,0", r"number \(1\): line 2"),
-        ("a,No_Pain,nan,0,1", r"0\.\.1 \(1\): line 2"),
-        ("a,No_Pain,,0,1", r"prob_No_Pain \(1\): line 2"),
-        ("", r"\brow\b"),
-    ],
-)
-def test_probabilities_are_checked(tmp_path, rows, facts):
-    layout = SubmissionFormat(AI4PAIN.labels, probabilities=True)
-    (tmp_path / "mine.csv").write_text(f"{','.join(layout.columns)}\n{rows}\n")
-    (problem,) = check_submission(tmp_path / "mine.csv", layout, None)
-    assert re.search(facts, problem)
-
-
-def test_of_many_rows_the_first_are_named_and_all_are_counted(tmp_path):
-    (tmp_path / "mine.csv").write_text("item,label\n" + "".join(f"{n},0\n" for n in range(300)))
-    (problem,) = check_submission(tmp_path / "mine.csv", AI4PAIN, [str(n) for n in range(300)])
-    assert re.search(r"'0'.*No_Pain, Low_Pain, High_Pain \(300\): line 2; line 3;.*; line 11;.*\b290\b", problem)
-    assert "line 12" not in problem
-
-
-@pytest.mark.parametrize(
-    ("content", "columns"),
-    [
-        ("item;label\na;No_Pain\n", "item;label"),
-        ("item,item,label\na,a,No_Pain\n", "item, item, label"),
-        ("", "none"),
-    ],
-)
-def test_a_first_line_that_says_nothing_of_the_rows(tmp_path, content, columns):
-    (tmp_path / "mine.csv").write_text(content)
-    (problem,) = check_submission(tmp_path / "mine.csv", AI4PAIN, ["a"])
-    assert re.search(rf"\b{columns}\b.*\bitem, label\b", problem)
-
-
-@pytest.mark.parametrize(
     ("args", "facts"),
     [
         (["--check", "nowhere.csv"], ("nowhere.csv",)),
@@ -239,28 +180,6 @@ def test_the_page_names_the_options_and_its_table_is_one(painseq, tmp_path):
     assert len(options) >= 8 and all(option in known for option in options)
     (tmp_path / "items.csv").write_text(re.findall(r"```csv\n(.*?)```", page, re.DOTALL)[0])
     assert read_items(tmp_path / "items.csv") == {"Test/S61/S61_1": "0001", "Test/S61/S61_2": "0002"}
-
-
-ITEMS = st.lists(st.text('abc/,;" é', min_size=1).map(str.strip).filter(bool), min_size=1, max_size=12, unique=True)
-
-
-@settings(max_examples=40)
-@given(names=ITEMS, data=st.data())
-def test_what_is_written_is_in_order_whatever_the_items(tmp_path_factory, names, data):
-    folder = tmp_path_factory.mktemp("any")
-    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["clip_id", "subject_id", "label", "prob_no_pain", "prob_low_pain", "prob_high_pain"])
-        for name in names:
-            found = data.draw(st.sampled_from([("low_pain", 0.25, 0.5, 0.25), ("no_pain", 1, 0, 0), ("", "", "", "")]))
-            writer.writerow([name, "S1", *found])
-    layout = SubmissionFormat(AI4PAIN.labels, probabilities=data.draw(st.booleans()))
-    order = data.draw(st.permutations(names))
-    predictions = read_predictions(folder / "predictions.csv")
-    items = {name: name for name in order}
-    assert write_submission(predictions, folder / "s.csv", layout, fill="no_pain", items=items) == len(names)
-    assert check_submission(folder / "s.csv", layout, names) == []
-    assert list(read_items(folder / "s.csv")) == order
 
 
 def test_blanks_around_cells_are_told(painseq, predicted, tmp_path):

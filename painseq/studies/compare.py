@@ -1,0 +1,268 @@
+"""Which of several models does better on the same people, from their predictions files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from painseq.errors import PainseqError
+from painseq.evaluation.comparison import ERRORS, WORDS, AnyPredictions, Pair, Tested, compare
+from painseq.evaluation.leaky import LEAKY, is_leaky, marked
+from painseq.evaluation.predictions import FILE, Predictions, read_predictions
+from painseq.evaluation.value_predictions import holds_values, read_value_predictions
+from painseq.files import write_csv, write_json
+from painseq.report import Block, Report, write_report
+from painseq.runs import make_run_folder
+
+log = logging.getLogger("painseq")
+
+COLUMNS = ("pair", "first", "second", "difference", "95 % interval", "permutation p", "Wilcoxon p", "people", "clips")
+RULE = (
+    "Better takes two things: a permutation p of at most 0.05 after Holm's correction for all pairs, and an interval "
+    "without 0. Both are about other people, not about training again: for that, compare several seeds of each model."
+)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """How to compare.
+
+    Args:
+        statistic: what to compare by; None: balanced_accuracy, and mae of values on a scale.
+        against: compare all others with this one, not each with each.
+        seed: of the draws.
+        allow_leaky: take files marked LEAKY, and say so everywhere.
+    """
+
+    statistic: str | None = None
+    against: str | None = None
+    seed: int = 0
+    allow_leaky: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of it.
+
+    Args:
+        pairs: each with its difference, interval and tests.
+        files: name of a model -> its predictions file.
+        seed: of the draws.
+    """
+
+    pairs: tuple[Pair, ...]
+    files: Mapping[str, Path]
+    seed: int
+
+    @property
+    def statistic(self) -> str:
+        """What was compared."""
+        return self.pairs[0].statistic
+
+
+def compare_runs(
+    runs: Mapping[str, Path], out: Path | None = None, options: CompareOptions | None = None
+) -> Comparison:
+    """Compare models on the clips that each two have predictions for, paired by subject. No model is loaded.
+
+    Args:
+        runs: name -> predictions.csv, or a folder that holds one; two or more.
+        out: new folder for comparison.json (everything), comparison.csv (a row a pair) and report.html.
+
+    Raises:
+        PainseqError: no such file, a leaky file that is not allowed; a folder that holds something; see
+            `read_predictions` and `painseq.evaluation.comparison.compare`.
+
+    Example:
+        >>> comparison = compare_runs({"LSTM": Path("runs/lstm_test"), "ANN": Path("runs/ann_test")})
+        >>> print(comparison.pairs[0].sentence)
+    """
+    options = options or CompareOptions()
+    models, files = read_runs(runs, options.allow_leaky)
+    against = options.against
+    if against is not None and against not in models and marked(against) in models:
+        against = marked(against)
+    statistic = options.statistic or (
+        "balanced_accuracy" if isinstance(next(iter(models.values())), Predictions) else next(iter(ERRORS))
+    )
+    comparison = Comparison(tuple(compare(models, statistic, against, options.seed)), files, options.seed)
+    if out is not None:
+        _write(make_run_folder(out), comparison)
+        log.info("Written to %s: comparison.json, comparison.csv, report.html.", out)
+    return comparison
+
+
+def predictions_file(path: Path) -> Path:
+    """The predictions file at a path, which may be the folder that holds it.
+
+    Raises:
+        PainseqError: there is none.
+    """
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        inside = f" (`painseq evaluate` writes {FILE} into its --out folder)" if path.is_dir() else ""
+        raise PainseqError(f"No predictions at {file}{inside}.")
+    return file
+
+
+def read_runs(runs: Mapping[str, Path], allow_leaky: bool = False) -> tuple[dict[str, AnyPredictions], dict[str, Path]]:
+    """Predictions by name, and their files; the name of a leaky one says so.
+
+    The classes of a file without prob_<class> columns have no order of their own: they are given that of the others.
+
+    Raises:
+        PainseqError: no such file, a leaky file that is not allowed; see `is_leaky`, `read_predictions`.
+    """
+    models: dict[str, AnyPredictions] = {}
+    files: dict[str, Path] = {}
+    for name, path in runs.items():
+        file = predictions_file(Path(path))
+        if is_leaky(file):
+            if not allow_leaky:
+                raise PainseqError(
+                    f"{file} is marked {LEAKY}: people who were trained on are scored in it, so it says nothing of "
+                    "new ones, and no honest model can be compared with it. If that is what you want to show: "
+                    "allow_leaky (command line: --allow-leaky)."
+                )
+            name = marked(name)
+            log.warning("%s: people who were trained on are scored in %s.", name, file)
+        models[name] = read_value_predictions(file) if holds_values(file) else read_predictions(file)
+        files[name] = file
+    classes = [each for each in models.values() if isinstance(each, Predictions)]
+    ordered = next((each.class_names for each in classes if each.order_known), ())
+    for name, each in models.items():
+        if isinstance(each, Predictions) and not each.order_known and set(each.class_names) <= set(ordered):
+            models[name] = read_predictions(files[name], ordered)
+    return models, files
+
+
+def cautions(pair: Pair) -> list[str]:
+    """What to know before believing the figures of a pair."""
+    lines = []
+    if pair.left_out:
+        reasons = ", ".join(f"{clips} {why}" for why, clips in pair.left_out.items())
+        lines.append(f"{pair.clips} clips compared; left out: {reasons}.")
+    for what, note in (
+        ("Interval", pair.difference.interval.note),
+        ("Permutation test", pair.permutation.note),
+        ("Wilcoxon", pair.wilcoxon.note),
+    ):
+        if note:
+            lines.append(f"{what}: {note}.")
+    if any(LEAKY in name for name in (pair.first, pair.second)):
+        lines.append(f"{LEAKY}: people who were trained on are scored; this says nothing of new ones.")
+    return lines
+
+
+def pair_cells(pair: Pair) -> list[str]:
+    """The figures of a pair in words, as `COLUMNS`."""
+    difference, interval = pair.difference, pair.difference.interval
+    span = "none" if interval.low is None else f"{interval.low:+.3f} to {interval.high:+.3f}"
+    return [
+        f"{pair.first} minus {pair.second}",
+        _number(difference.first),
+        _number(difference.second),
+        "not defined" if difference.value is None else f"{difference.value:+.3f}",
+        span,
+        _p(pair.permutation),
+        _p(pair.wilcoxon),
+        str(len(pair.by_subject)),
+        str(pair.clips),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def _p(tested: Tested) -> str:
+    if tested.corrected is None:
+        return "none"
+    return "< 0.001" if tested.corrected < 0.001 else f"{tested.corrected:.3f}"
+
+
+def _write(out: Path, comparison: Comparison) -> None:
+    pairs, title = comparison.pairs, WORDS[comparison.statistic]
+    files = {name: str(path) for name, path in comparison.files.items()}
+    write_json(
+        out / "comparison.json",
+        {
+            "statistic": comparison.statistic,
+            "files": files,
+            "seed": comparison.seed,
+            "rule": RULE,
+            "pairs": [pair.to_dict() for pair in pairs],
+        },
+    )
+    rows = [_row(pair) for pair in pairs]
+    write_csv(out / "comparison.csv", [list(rows[0]), *(row.values() for row in rows)])
+    models = dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second))
+    write_report(
+        out / "report.html",
+        Report(
+            title="Comparison of models",
+            subtitle=f"{len(models)} models, {title}, paired by subject",
+            dataset="the clips of the predictions files",
+            notes=[pair.sentence for pair in pairs],
+            warnings=[f"{name}: people who were trained on are scored." for name in models if LEAKY in name],
+            facts={**files, "seed of the draws": str(comparison.seed)},
+            blocks=_blocks(pairs),
+        ),
+    )
+
+
+def _row(pair: Pair) -> dict[str, object]:
+    difference = pair.difference
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "statistic": pair.statistic,
+        "of_first": difference.first,
+        "of_second": difference.second,
+        "difference": difference.value,
+        "low": difference.interval.low,
+        "high": difference.interval.high,
+        "permutation_p": pair.permutation.p,
+        "permutation_p_holm": pair.permutation.corrected,
+        "wilcoxon_p": pair.wilcoxon.p,
+        "wilcoxon_p_holm": pair.wilcoxon.corrected,
+        "subjects": len(pair.by_subject),
+        "clips": pair.clips,
+        "left_out": sum(pair.left_out.values()),
+        "better": pair.better,
+    }
+
+
+def _methods(pair: Pair) -> str:
+    return (
+        f"Interval: {pair.difference.interval.method}. Permutation test: {pair.permutation.method}. Wilcoxon: "
+        f"{pair.wilcoxon.method}."
+    )
+
+
+def _blocks(pairs: Sequence[Pair]) -> list[Block]:
+    """The sections of the report's page: the pairs with their tests, what was left out, and people one by one."""
+    words = WORDS[pairs[0].statistic]
+    by_subject = [
+        Block(
+            title=f"{pair.first} and {pair.second}, subject by subject",
+            text="\n\n".join([pair.sentence, *cautions(pair), _methods(pair)]),
+            columns=("subject", pair.first, pair.second, "difference"),
+            rows=[
+                (subject, *(_number(None if value != value else value) for value in (a, b, a - b)))
+                for subject, (a, b) in pair.by_subject.items()
+            ],
+        )
+        for pair in pairs
+    ]
+    return [
+        Block(
+            title=f"Difference in {words}",
+            text=f"{RULE} Intervals are not corrected for the number of pairs.",
+            columns=COLUMNS,
+            rows=[pair_cells(pair) for pair in pairs],
+        ),
+        *by_subject,
+    ]
