@@ -24,7 +24,6 @@ from painseq.explain.gradcam import grad_cam, list_layers
 from painseq.explain.over_time import attention, frame_occlusion, votes
 from painseq.explain.rollout import is_vit, rollout
 from painseq.explain.score import Scorer, heads_of
-from painseq.heads import AttentionMIL, BiLSTMAttention, TwoStream, ViViT
 from painseq.model.pain_model import PainModel
 
 Method = Literal[
@@ -144,7 +143,7 @@ def space_methods(model: PainModel) -> tuple[Method, ...]:
     if "cnn" not in model.streams or model.extractor is None:
         return ()
     always: tuple[Method, ...] = ("integrated_gradients", "gradient_x_input", "saliency", "occlusion")
-    if is_vit(model.extractor) or isinstance(model.head, ViViT):
+    if is_vit(model.extractor) or "pixels" in model.head.attends_to:
         return ("rollout", *always)
     return ("gradcam", *always) if _has_maps(model) else always
 
@@ -152,7 +151,7 @@ def space_methods(model: PainModel) -> tuple[Method, ...]:
 def time_methods(model: PainModel) -> tuple[Method, ...]:
     """The methods that say which frames count (`Attribution.over_time`), the best suited first."""
     found: list[Method] = ["integrated_gradients", "gradient_x_input", "saliency", "frame_occlusion"]
-    if all(isinstance(head, AttentionMIL | BiLSTMAttention | TwoStream | ViViT) for head in heads_of(model)):
+    if all("frames" in head.attends_to for head in heads_of(model)):
         found.append("attention")
     if model.head.level == "frame" and model.scale is None:
         found.append("votes")

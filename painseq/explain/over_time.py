@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from painseq.errors import PainseqError
-from painseq.explain.rollout import recorded_attention, vivit_rollout
 from painseq.explain.score import Scorer, heads_of, rule_of
-from painseq.heads import AttentionMIL, BiLSTMAttention, Head, TwoStream, ViViT
 from painseq.model.decision import decide
 
 
@@ -49,17 +47,23 @@ def frame_occlusion(
 
 
 def attention(scorer: Scorer) -> Tensor:
-    """How much the head attends to each frame, (T,), summing to 1; it does not know classes.
+    """How much the head attends to each frame (`Head.frame_attention`), (T,), summing to 1; it does not know classes.
 
-    AttentionMIL: the weights of its pooling. BiLSTMAttention, TwoStream: what a frame gets of the last self-attention,
-    mean over its heads and over the real frames that ask. ViViT: attention rollout, summed over the places of a moment.
     For averaged models the mean of theirs.
 
     Raises:
         PainseqError: the head has no attention over time.
     """
+    heads = heads_of(scorer.model)
+    for head in heads:
+        if "frames" not in head.attends_to:
+            raise PainseqError(
+                f"{type(head).__name__} has no attention over time; AttentionMIL, BiLSTMAttention, TwoStream and ViViT "
+                "have. Choose another method."
+            )
     with torch.no_grad():
-        return torch.stack([_attention(head, scorer) for head in heads_of(scorer.model)]).mean(dim=0)
+        x, mask = scorer.head_input(scorer.known_features), scorer.mask
+        return torch.stack([head.frame_attention(x, mask)[0] for head in heads]).mean(dim=0)
 
 
 def votes(scorer: Scorer) -> Tensor:
@@ -78,23 +82,3 @@ def votes(scorer: Scorer) -> Tensor:
     # Each frame as a clip of its own: its label is its vote.
     ballots = decide("frame", logits[:, None], scorer.mask[0][:, None], rule_of(model))
     return (ballots.label == scorer.target).float() / len(scorer.real)
-
-
-def _attention(head: Head, scorer: Scorer) -> Tensor:
-    x, mask = scorer.head_input(scorer.known_features), scorer.mask
-    if isinstance(head, AttentionMIL):
-        return head.frame_weights(x, mask)[0]
-    if isinstance(head, ViViT):
-        rolled = vivit_rollout(head, x, mask)[0].flatten(1).sum(dim=1)
-        return rolled / rolled.sum()
-    if isinstance(head, BiLSTMAttention | TwoStream):
-        with recorded_attention() as layers:
-            head(x, mask)
-        # Real frames stand first there, and each of them asks.
-        count = len(scorer.real)
-        out = torch.zeros(len(scorer.clip), device=mask.device)
-        out[scorer.real] = layers[-1][0, :count, :count].mean(dim=0)
-        return out
-    raise PainseqError(
-        f"{type(head).__name__} has no attention over time; AttentionMIL, BiLSTMAttention, TwoStream and ViViT have."
-    )

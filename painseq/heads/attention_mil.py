@@ -18,6 +18,7 @@ class AttentionMIL(Head):
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
+    attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset({"frames"})
 
     def __init__(
         self,
@@ -44,8 +45,8 @@ class AttentionMIL(Head):
         logits: Tensor = self.classify(torch.einsum("bt,bth->bh", weights, frames))
         return logits
 
-    def frame_weights(self, x: Tensor, mask: Tensor) -> Tensor:
-        """How much each frame counts: (B, T) from 0 to 1, summing to 1 over a clip's real frames, 0 for the others."""
+    def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The weights of the pooling, (B, T) from 0 to 1, summing to 1 over a clip's real frames, 0 for the others."""
         return self._weigh(x, mask)[1]
 
     def _weigh(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from painseq.batch import masked_mean, real_frames_first
 from painseq.heads.attention import TimeAttention
 from painseq.heads.head import Head
 from painseq.heads.masked_norm import MaskedBatchNorm
+from painseq.heads.recorded_attention import last_attention
 from painseq.heads.recurrent import ClipLSTM
 
 
@@ -65,6 +66,7 @@ class BiLSTMAttention(Head):
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
+    attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset({"frames"})
 
     def __init__(
         self,
@@ -90,3 +92,7 @@ class BiLSTMAttention(Head):
         x, lengths = real_frames_first(x, mask)
         logits: Tensor = self.layers(x, torch.arange(x.shape[1], device=x.device) < lengths[:, None])
         return logits
+
+    def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        """What each frame gets of the last self-attention, (B, T); see `Head.frame_attention`."""
+        return last_attention(self, x, mask)

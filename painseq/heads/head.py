@@ -28,6 +28,8 @@ class Head(nn.Module):
     """The longest clip that it takes, in frames; None: any."""
     streams: Mapping[str, int | None] | None = None
     """The streams that it tells apart, in order, and the width that it expects of each (None: any). None: all one."""
+    attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset()
+    """What its attention can be read of: `frame_attention`, `pixel_attention`."""
 
     def __init__(self, in_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
@@ -62,6 +64,30 @@ class Head(nn.Module):
             for name in taken:
                 own[name].copy_(tensors[name])
         return taken
+
+    def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        """How much the head attends to each frame, for explanations; a head with "frames" in `attends_to` has it.
+
+        Args:
+            x: (B, T, *F), as for `forward`.
+            mask: (B, T) bool.
+
+        Returns:
+            (B, T) float, summing to 1 over a clip's real frames, 0 for the others.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no attention over time.")
+
+    def pixel_attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        """How much the head attends to each pixel, for explanations; a head with "pixels" in `attends_to` has it.
+
+        Args:
+            x: (B, T, 3, S, S), as for `forward`.
+            mask: (B, T) bool.
+
+        Returns:
+            (B, T, S, S) float, at least 0, summing to at most 1 over a clip.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no attention over pixels.")
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Logits of a batch of clips.

@@ -12,6 +12,7 @@ from painseq.errors import PainseqError
 from painseq.heads.bilstm_attention import AttendedBiLSTM, AttendedBiLSTMClassifier
 from painseq.heads.head import Head
 from painseq.heads.masked_norm import MaskedBatchNorm
+from painseq.heads.recorded_attention import last_attention
 
 
 class CNNStream(nn.Module):
@@ -71,6 +72,7 @@ class TwoStream(Head):
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
+    attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset({"frames"})
 
     def __init__(
         self,
@@ -128,6 +130,10 @@ class TwoStream(Head):
             fused = torch.cat([self.cnn(cnn, mask), self.landmark(landmarks, mask)], dim=-1)
             logits = self.fusion(self.fusion_norm(fused, mask), mask)
         return logits
+
+    def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        """What each frame gets of the last self-attention, (B, T); see `Head.frame_attention`."""
+        return last_attention(self, x, mask)
 
     def _check_width(self, width: int) -> None:
         points = 2 * self.landmarks

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from painseq.batch import masked_mean
 from painseq.errors import PainseqError
 from painseq.heads.head import Head
+from painseq.heads.recorded_attention import recorded_attention, rolled_out, spread_over_pixels
 
 NORM_EPSILON = 1e-6
 PUBLISHED_SIDE = 14
@@ -130,6 +131,7 @@ class ViViT(Head):
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
+    attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset({"frames", "pixels"})
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -201,6 +203,35 @@ class ViViT(Head):
         logits: Tensor = self.classifier(video)
         return logits
 
+    def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`pixel_attention`, summed over a frame's pixels: (B, T), summing to 1 over a clip's real frames."""
+        frames = self.pixel_attention(x, mask).flatten(2).sum(dim=2)
+        return frames / frames.sum(dim=1, keepdim=True)
+
+    def pixel_attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Attention rollout, (B, T, S, S); see `Head.pixel_attention`.
+
+        A clip sums to what is not the CLS token's own share. A tubelet's share is divided among its real frames.
+        """
+        with recorded_attention() as layers:
+            self(x, mask)
+        (batch, frames), places = mask.shape, self.in_shape[-1] // self.tubelet[1]
+        length = self.tubelet[0]
+        real = F.pad(mask, (0, -frames % length)).reshape(batch, -1, length)
+        moments = real.any(dim=2)
+        if self.time is None:
+            counted = moments[:, :, None].expand(-1, -1, places**2).flatten(1)
+            grid = _attended(rolled_out(layers), counted, self.pool).reshape(batch, -1, places, places)
+        else:
+            depth = len(self.space.blocks)
+            everywhere = torch.ones_like(moments.flatten()[:, None]).expand(-1, places**2)
+            of_space = _attended(rolled_out(layers[:depth]), everywhere, self.pool)
+            of_time = _attended(rolled_out(layers[depth:]), moments, self.pool)
+            grid = of_time[..., None, None] * of_space.reshape(batch, -1, places, places)
+        share = real / real.sum(dim=2, keepdim=True).clamp(min=1)
+        shared = (grid[:, :, None] * share[..., None, None]).flatten(1, 2)[:, :frames]
+        return spread_over_pixels(shared.flatten(0, 1), x.shape[-1]).reshape(*mask.shape, *x.shape[-2:])
+
     def _tubelets(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Each tubelet's pixels in the kernel's order, (B, T', P, 3 * t * s * s), and which moments are real."""
         (length, side), (batch, frames, _, height, _) = self.tubelet, x.shape
@@ -248,6 +279,18 @@ class ViViT(Head):
         if "classifier.weight" in found and found["classifier.weight"].shape != self.classifier.weight.shape:
             found = {name: tensor for name, tensor in found.items() if not name.startswith("classifier.")}
         return super().start(found)
+
+
+def _attended(rolled: Tensor, counted: Tensor, pool: str) -> Tensor:
+    """How much of each token an encoder's output holds: (N, 1 + L, 1 + L), CLS first, to (N, L).
+
+    Args:
+        counted: (N, L) bool, the real tokens.
+    """
+    if pool == "cls":
+        return rolled[:, 0, 1:] * counted
+    rows = rolled[:, 1:, 1:] * counted[:, :, None]
+    return rows.sum(dim=1) / counted.sum(dim=1, keepdim=True).clamp(min=1) * counted
 
 
 def _own_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -227,7 +227,7 @@ def test_weights_of_multiple_instance_pooling(made):
     model, crops = made("attention_mil")
     clip = features_of(model, crops)
     found = explain(model, clip, "attention").values
-    expected = model.head.frame_weights(clip.x[None], clip.present[None])[0]
+    expected = model.head.frame_attention(clip.x[None], clip.present[None])[0]
     torch.testing.assert_close(found, expected.detach())
 
 

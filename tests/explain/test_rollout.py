@@ -6,9 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from painseq.explain import Frames, explain, space_methods
-from painseq.explain.rollout import recorded_attention, rolled_out, vit_rollout, vivit_rollout
+from painseq.explain.rollout import vit_rollout
 from painseq.extractors import TimmBackbone
 from painseq.heads import LSTM, LinearFrames
+from painseq.heads.recorded_attention import recorded_attention, rolled_out
 
 
 def test_recorded_weights_are_those_that_attention_uses():
@@ -71,7 +72,7 @@ def test_joint_vivit_equals_its_layers_by_hand(made):
         query, key, _ = block.qkv(normed).reshape(81, 3, 2, 8).permute(1, 2, 0, 3)
         weights = (query @ key.transpose(1, 2) / 8**0.5).softmax(-1).mean(0)
         rolled = (weights + torch.eye(81)) / 2 @ rolled
-    found = vivit_rollout(head, x, clip.present[None])[0].detach()
+    found = head.pixel_attention(x, clip.present[None])[0].detach()
     grid = rolled[0, 1:].reshape(5, 4, 4).detach()
     torch.testing.assert_close(found[0, ::8, ::8] * 64 * 2, grid[0])
     torch.testing.assert_close(found[3, ::8, ::8] * 64, grid[1])

@@ -13,17 +13,17 @@ def test_equals_the_papers_formula_on_the_real_frames():
     gate = torch.sigmoid(h @ head.gate[0].weight.T + head.gate[0].bias)
     score = ((content * gate) @ head.score.weight.T + head.score.bias)[:, 0].exp()
     weights = score / score.sum()
-    torch.testing.assert_close(head.frame_weights(x, mask)[0, mask[0]], weights)
+    torch.testing.assert_close(head.frame_attention(x, mask)[0, mask[0]], weights)
     torch.testing.assert_close(head(x, mask)[0], head.classify(weights @ h))
 
 
-def test_frame_weights_sum_to_one_over_real_frames_and_are_zero_elsewhere():
+def test_attention_to_frames_sums_to_one_over_real_frames_and_are_zero_elsewhere():
     torch.manual_seed(0)
     head = AttentionMIL((6,), 3).eval()
     x, mask = torch.randn(4, 9, 6), torch.rand(4, 9) > 0.4
     mask[3] = False
     x[~mask] = torch.nan
-    weights = head.frame_weights(x, mask)
+    weights = head.frame_attention(x, mask)
     assert weights.shape == (4, 9)
     assert (weights[~mask] == 0).all() and (weights[mask] > 0).all()
     torch.testing.assert_close(weights.sum(dim=1), torch.tensor([1.0, 1, 1, 0]))
@@ -40,4 +40,4 @@ def test_training_finds_the_frame_that_carries_the_pain():
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(head(x, mask), target).backward()
         optimizer.step()
-    assert (head.eval().frame_weights(x, mask).argmax(dim=1) == where).float().mean() > 0.95
+    assert (head.eval().frame_attention(x, mask).argmax(dim=1) == where).float().mean() > 0.95

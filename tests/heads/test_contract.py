@@ -112,6 +112,26 @@ def clips(head):
     return frames(head, 5), mask
 
 
+@pytest.mark.parametrize("name", HEADS)
+def test_attention_that_is_offered_is_given_to_real_frames_alone(name):
+    torch.manual_seed(0)
+    head = HEADS[name](K).eval()
+    x, mask = frames(head, 2), torch.tensor([[1] * T, [0, 1, 1, 0, 0, 1, 0, 0, 0]]).bool()
+    offered = {"frames": head.frame_attention, "pixels": head.pixel_attention}
+    for what, attention in offered.items():
+        if what not in head.attends_to:
+            with pytest.raises(NotImplementedError, match=type(head).__name__):
+                attention(x, mask)
+            continue
+        found = attention(x, mask)
+        of_frames = found if what == "frames" else found.flatten(2).sum(dim=2)
+        assert found.shape[:2] == mask.shape and (found >= 0).all() and not of_frames[~mask].any()
+        assert (of_frames.sum(dim=1) <= 1 + 1e-5).all()
+        if what == "frames":
+            torch.testing.assert_close(of_frames.sum(dim=1), torch.ones(2))
+        torch.testing.assert_close(attention(with_garbage(x, mask, math.nan), mask), found)
+
+
 def test_every_exported_head_is_in_the_table():
     exported = {getattr(painseq.heads, name) for name in painseq.heads.__all__} - {Head}
     assert {type(make(K)) for make in HEADS.values()} == exported
