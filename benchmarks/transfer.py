@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from results import RESULTS, machine, write_between
 
-from painseq.cli.experiment import shipped
 from painseq.cli.extract import extract
 from painseq.cli.fit import fit
 from painseq.cli.transfer import transfer
@@ -24,6 +23,7 @@ from painseq.cli.transfer_plan import read_plan
 from painseq.cli.transfer_report import on_controls
 from painseq.evaluation import Difference
 from painseq.evaluation.transfer import MEANING, QUESTIONS, CellResult, Question
+from painseq.studies.experiment import shipped_config
 from painseq.synthetic import AI4PainPlan, BioVidPlan, UNBCPlan, write_ai4pain, write_biovid, write_unbc
 from painseq.training.fitting import LAST
 
@@ -85,7 +85,7 @@ def one_seed(out: Path, seed: int) -> list[CellResult]:
     for name in FRAMES:
         train_network(out, name, seed)
     plan = out / "plan.yaml"
-    text = shipped(PLAN).read_text(encoding="utf-8").replace(PLACE, str(out))
+    text = shipped_config(PLAN).read_text(encoding="utf-8").replace(PLACE, str(out))
     plan.write_text(text.replace("seeds: [0]", f"seeds: [{seed}]"), encoding="utf-8")
     return transfer(plan, out / "transfer")
 
@@ -159,7 +159,7 @@ def main() -> None:
         [
             f"{machine()} One thread.",
             f"Test subjects: {', '.join(f'{n} of {target}' for target, n in tested.items())}. Chance is 0.500. "
-            f"{on_controls(read_plan(shipped(PLAN)))}",
+            f"{on_controls(read_plan(shipped_config(PLAN)))}",
             *("", f"{QUESTIONS['model']} {MEANING['model']}", "", *table(results, "model")),
             *("", f"{QUESTIONS['features']} {MEANING['features']}", "", *table(results, "features")),
             *("", f"{QUESTIONS['subjects']} {MEANING['subjects']}", "", *curves(results)),

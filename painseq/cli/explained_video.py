@@ -178,8 +178,8 @@ def explanation(
         raise PainseqError(f"{video}: no face found in any frame, so there is nothing to explain.")
     read(0.5)
     features = features_of(model, clip)
-    given = ClipFeatures(features.x, features.present, features.times_s)
-    prediction = model.predict_features(given, video, locator, image_fps)
+    given = ClipFeatures(features.x, features.present, features.times_s, backend=clip.backend)
+    prediction = model.predict_features(given, video, locator)
     target = class_name or prediction.label
     read(1.0)
     known = known_units(video, clip.times_s.numpy(), start_s, image_fps, action_units)

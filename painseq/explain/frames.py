@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ class Frames:
             relative to each subject's own; features in `x` are relative already.
         boxes: (T, 4) the area of the crop, left, top, right, bottom, in pixels of the video's frame.
         landmarks: (T, L, 2) x and y in pixels of the crop; NaN without a face.
+        backend: which library decoded the video; "" where the clip was not read from one.
     """
 
     x: Tensor
@@ -42,6 +43,7 @@ class Frames:
     neutral: Tensor | None = None
     boxes: Tensor | None = None
     landmarks: Tensor | None = None
+    backend: str = ""
 
     def __post_init__(self) -> None:
         if self.x.ndim not in (2, 4):
@@ -125,10 +127,16 @@ def frames_of_video(
     if beside and bool(present.any()):
         units = model.openface(video, times_s, start_s, image_fps, action_units)
         extra = assemble(ClipFeatures(crops, present, times_s, landmarks), beside, units)
-    frames = Frames(crops, present, times_s, extra, _neutral(model, baseline, locator, image_fps), boxes)
-    if landmarks is None:
-        return frames
-    return replace(frames, landmarks=landmarks_in_crops(landmarks, boxes, crops.shape[-1]))
+    return Frames(
+        crops,
+        present,
+        times_s,
+        extra,
+        _neutral(model, baseline, locator, image_fps),
+        boxes,
+        None if landmarks is None else landmarks_in_crops(landmarks, boxes, crops.shape[-1]),
+        chunks[0].backend,
+    )
 
 
 def landmarks_in_crops(landmarks: Tensor, boxes: Tensor, size_px: int) -> Tensor:

@@ -47,12 +47,14 @@ class ClipFeatures:
         times_s: (T,) float64, seconds from the clip's start.
         landmarks: (T, L, 2) float32, x and y in pixels of the video's frame; NaN in frames without a face. None where
             they are not known.
+        backend: which library decoded the video; "" where the clip comes from a store.
     """
 
     features: Tensor
     present: Tensor
     times_s: Tensor
     landmarks: Tensor | None = None
+    backend: str = ""
 
     def __post_init__(self) -> None:
         tensors = (self.features, self.present, self.times_s, self.landmarks)

@@ -173,7 +173,7 @@ def clip_features(
         PainseqError: the video cannot be read, or no frame lies in the span.
     """
     network = Network(extractor, device, "fp32")
-    features, small = [], SmallTensors()
+    features, small, backend = [], SmallTensors(), ""
     for chunk in faces.clip(video, start_s, end_s, fps, batch_frames, image_fps):
         found = torch.from_numpy(chunk.present)
         out = torch.zeros((len(found), *extractor.out_shape), dtype=network.dtype)
@@ -181,9 +181,10 @@ def clip_features(
             out[found] = network(torch.from_numpy(chunk.crops)[found]).cpu()
         features.append(out)
         small.add(chunk.present, chunk.times_s, chunk.landmarks)
+        backend = chunk.backend
     if not features:
         raise no_frame(video, start_s, end_s)
-    return ClipFeatures(torch.cat(features), *small.tensors())
+    return ClipFeatures(torch.cat(features), *small.tensors(), backend)
 
 
 def extract(

@@ -23,7 +23,6 @@ from painseq.heads import Head
 from painseq.model.decision import NO_PREDICTION, Decision, decide, estimate
 from painseq.model.losses import class_logits, values
 from painseq.model.record import ModelRecord
-from painseq.video import open_video
 
 MOST_PREFIXES, PREFIXES_AT_ONCE, FRAMES_AT_ONCE = 300, 16, 20_000
 """At how many moments, at most, a video head's running probability is computed, and how many of them together."""
@@ -312,16 +311,17 @@ class PainModel(nn.Module):
         """
         clip = self.read(Path(video), start_s, end_s, locator, image_fps, action_units)
         clip = self._relative(clip, baseline, locator, image_fps)
-        return self.predict_features(clip, video, locator, image_fps)
+        return self.predict_features(clip, video, locator)
 
     def predict_features(
-        self, clip: ClipFeatures, video: str | Path, locator: Locator | None = None, image_fps: float | None = None
+        self, clip: ClipFeatures, video: str | Path, locator: Locator | None = None
     ) -> VideoPrediction:
         """What `predict` says of a video that is read already.
 
         Args:
             clip: what the head is given, see `read`; relative to a baseline, if the model needs one.
-            video: where it comes from; locator and image_fps as it was read.
+            video: where it comes from.
+            locator: which found the face instead of the model's own.
         """
         x, mask = clip.features[None].to(self.device), clip.present[None].to(self.device)
         label, probabilities, value = NO_PREDICTION, torch.zeros(0), None
@@ -334,8 +334,6 @@ class PainModel(nn.Module):
                 value = float(self._estimate(said, mask)[0])
             moments, rows = self._over_time(x, mask)
         _, face = self._eyes(locator)
-        with open_video(Path(video), face.backend, image_fps) as opened:
-            reader = opened.backend
         return VideoPrediction(
             video=str(video),
             label=None if label == NO_PREDICTION else self.class_names[label],
@@ -350,7 +348,7 @@ class PainModel(nn.Module):
             frame_values=rows[:, 0].cpu().numpy() if self.scale is not None else np.zeros(0),
             frames=len(clip.present),
             faceless_times_s=clip.times_s[~clip.present].numpy(),
-            backends={"video": reader, "locator": type(face.locator).__name__, "device": str(self.device)},
+            backends={"video": clip.backend, "locator": type(face.locator).__name__, "device": str(self.device)},
         )
 
     def _relative(
