@@ -44,7 +44,6 @@ from painseq.explain import (
     truth_scores,
 )
 from painseq.explain.regions import REGIONS, region_map
-from painseq.explain.score import rule_of
 from painseq.extractors import TimmBackbone
 from painseq.files import write_json
 from painseq.heads import LinearFrames
@@ -157,7 +156,8 @@ def untrained(like: PainModel, seed: int) -> PainModel:
 def said(model: PainModel, clip: Frames) -> Decision:
     scorer = Scorer(model, clip)
     with torch.no_grad():
-        return decide(model.head.level, scorer.outputs(scorer.known_features, scorer.mask), scorer.mask, rule_of(model))
+        outputs = scorer.outputs(scorer.known_features, scorer.mask)
+        return decide(model.head.level, outputs, scorer.mask, model.objective.rule)
 
 
 # ---- Truth and maps ----

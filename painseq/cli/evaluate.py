@@ -243,7 +243,7 @@ def _predict(
     """What the model says of a part, with truth and temperature as the command line says."""
     from painseq.studies.predict_part import predict_part, predict_validation, predict_values
 
-    if model.scale is not None:
+    if model.predicts_values:
         if calibrated:
             raise PainseqError(f"This model says numbers ({model.scale}), and only probabilities can be calibrated.")
         with _progress(part) as show_progress:

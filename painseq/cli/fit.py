@@ -208,7 +208,7 @@ def _finish(cli: FitCLI, model: PainClassifier, data: PainDataModule, trainer: T
         "refit": cli.config["refit"],
         "best_val_loss": None if score is None else float(score),
     }
-    for title, picture in learning_curves(read_history(cli.out), model.chance):
+    for title, picture in learning_curves(read_history(cli.out), model.objective.chance):
         name = f"learning_curve_{title.lower().replace(' ', '_')}.svg"
         (cli.out / name).write_bytes(base64.b64decode(picture))
     if isinstance(model.extractor, Extractor) and model.extractor.trainable:

@@ -16,9 +16,8 @@ from painseq.explain.frames import Frames
 from painseq.explain.known_units import KnownUnits, brief
 from painseq.explain.region_shares import region_shares
 from painseq.explain.regions import POINTS, REGIONS, UNKNOWN, check_landmarks, region_map
-from painseq.explain.score import Scorer, rule_of, score_of
+from painseq.explain.score import Scorer, score_of
 from painseq.explain.subject_means import SubjectMean, subject_mean
-from painseq.model.decision import decide
 from painseq.model.pain_model import PainModel
 
 CLOSED = 0.5
@@ -158,7 +157,7 @@ def check_blinks(
         return float(score_of(model, outputs, scorer.mask, scorer.target)) - scorer.score
 
     def label(outputs: Tensor) -> int:
-        return int(decide(model.head.level, outputs, scorer.mask, rule_of(model)).label)
+        return int(model.objective.answer(model.head.level, outputs, scorer.mask))
 
     with torch.no_grad():
         plain = scorer.outputs(scorer.known_features, scorer.mask)
@@ -175,7 +174,7 @@ def check_blinks(
         change_blink=change(in_blinks),
         change_other=change(elsewhere),
         change_all=change(everywhere),
-        label_changes=None if model.scale is not None else label(plain) != label(everywhere),
+        label_changes=None if model.predicts_values else label(plain) != label(everywhere),
     )
 
 

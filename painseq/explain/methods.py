@@ -153,7 +153,7 @@ def time_methods(model: PainModel) -> tuple[Method, ...]:
     found: list[Method] = ["integrated_gradients", "gradient_x_input", "saliency", "frame_occlusion"]
     if all("frames" in head.attends_to for head in heads_of(model)):
         found.append("attention")
-    if model.head.level == "frame" and model.scale is None:
+    if model.head.level == "frame" and not model.predicts_values:
         found.append("votes")
     return tuple(found)
 

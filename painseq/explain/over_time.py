@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from painseq.errors import PainseqError
-from painseq.explain.score import Scorer, heads_of, rule_of
+from painseq.explain.score import Scorer, heads_of
 from painseq.model.decision import decide
 
 
@@ -73,12 +73,12 @@ def votes(scorer: Scorer) -> Tensor:
         PainseqError: the head does not vote, or gives numbers.
     """
     model = scorer.model
-    if model.head.level != "frame" or model.scale is not None:
+    if model.head.level != "frame" or model.predicts_values:
         raise PainseqError(
             f"{type(model.head).__name__} does not vote frame by frame for classes here; only frame heads do."
         )
     with torch.no_grad():
         logits = scorer.outputs(scorer.known_features, scorer.mask)[0]
     # Each frame as a clip of its own: its label is its vote.
-    ballots = decide("frame", logits[:, None], scorer.mask[0][:, None], rule_of(model))
+    ballots = decide("frame", logits[:, None], scorer.mask[0][:, None], model.objective.rule)
     return (ballots.label == scorer.target).float() / len(scorer.real)

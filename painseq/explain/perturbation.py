@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from painseq.explain.by_input import Progress, baseline_of
-from painseq.explain.score import Scorer, rule_of, score_of
+from painseq.explain.score import Scorer, score_of
 from painseq.model.decision import decide
 
 CELLS_A_SIDE = 16
@@ -96,9 +96,9 @@ def what_is_said(scorer: Scorer, x: Tensor) -> Tensor:
     """
     mask = scorer.mask.expand(len(x), -1)
     outputs = scorer.outputs(scorer.features(x), mask)
-    if scorer.model.scale is not None:
+    if scorer.model.predicts_values:
         return score_of(scorer.model, outputs, mask, scorer.target)
-    return decide(scorer.model.head.level, outputs, mask, rule_of(scorer.model)).probabilities[:, scorer.target]
+    return decide(scorer.model.head.level, outputs, mask, scorer.model.objective.rule).probabilities[:, scorer.target]
 
 
 def cell_sums(maps: Tensor) -> tuple[Tensor, int]:

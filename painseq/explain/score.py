@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -13,7 +11,6 @@ from painseq.errors import PainseqError
 from painseq.explain.frames import Frames
 from painseq.heads import Head
 from painseq.model.averaging import AveragedModel
-from painseq.model.decision import decide
 from painseq.model.pain_model import PainModel
 
 FRAMES_AT_ONCE = 32
@@ -40,13 +37,8 @@ def score_of(model: PainModel, outputs: Tensor, mask: Tensor, target: int) -> Te
     outputs = outputs.float()
     if model.head.level == "video":
         return outputs[:, target]
-    frames = outputs if model.scale is not None else outputs.log_softmax(dim=-1)
+    frames = model.objective.log_scores(outputs)
     return masked_mean(frames[..., target : target + 1], mask)[:, 0]
-
-
-def rule_of(model: PainModel) -> Literal["mode", "median"]:
-    """How the model gets from probabilities to a label; see `painseq.model.decision.decide`."""
-    return "median" if model.loss == "corn" else "mode"
 
 
 def class_number(model: PainModel, name: str) -> int:
@@ -55,7 +47,7 @@ def class_number(model: PainModel, name: str) -> int:
     Raises:
         PainseqError: the model has no class of this name; says which it has.
     """
-    if model.scale is not None:
+    if model.predicts_values:
         raise PainseqError(f"This model says numbers ({model.scale}), not classes. Leave the class {name!r} out.")
     if name not in model.class_names:
         raise PainseqError(f"No class {name!r}; this model's classes: {', '.join(model.class_names)}.")
@@ -135,8 +127,7 @@ class Scorer:
     @property
     def class_name(self) -> str:
         """Of the explained class, or of the scale."""
-        scale = self.model.scale
-        return self.model.class_names[self.target] if scale is None else scale.name
+        return self.model.objective.names[self.target]
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, T, *F) copies of the clip, changed, to (N,) scores."""
@@ -200,6 +191,5 @@ class Scorer:
             return self.model.classify(x, mask)
 
     def _predicted(self, outputs: Tensor) -> int:
-        if self.model.scale is not None:
-            return 0
-        return int(decide(self.model.head.level, outputs, self.mask, rule_of(self.model)).label)
+        objective = self.model.objective
+        return 0 if objective.predicts_values else int(objective.answer(self.model.head.level, outputs, self.mask))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from painseq.errors import PainseqError
@@ -49,10 +47,7 @@ class AveragedModel(PainModel):
 
     def classify(self, features: Tensor, mask: Tensor) -> Tensor:
         """Logarithms of the mean probabilities, or the mean of the numbers, from features (B, T, *F)."""
-        if self.scale is not None:
-            return torch.stack([member.classify(features, mask) for member in self._models()]).mean(dim=0)
-        each = torch.stack([member.classify(features, mask).log_softmax(dim=-1) for member in self._models()])
-        return each.logsumexp(dim=0) - math.log(len(self.members))
+        return self.objective.mean([member.classify(features, mask) for member in self._models()])
 
     def with_prior(self, mix: Mapping[str, float]) -> PainModel:
         """See `PainModel.with_prior`; each model by the mix that it was fitted on."""
@@ -67,7 +62,7 @@ def _shared(model: PainModel) -> Spec:
     keys = ("class_names", "loss", "in_shape", "extractor", "sampling", "streams", "baseline_clips")
     return {
         **{key: getattr(model.record, key) for key in keys},
-        "scale": None if model.scale is None else str(model.scale),
+        "scale": str(model.scale),
         "face": None if model.face is None else model.face.identity(),
         "level": model.head.level,
     }

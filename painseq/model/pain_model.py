@@ -20,8 +20,7 @@ from painseq.extractors.frames import frame_features
 from painseq.faces import FaceCrops, Locator
 from painseq.features import ClipFeatures, clip_features
 from painseq.heads import Head
-from painseq.model.decision import NO_PREDICTION, Decision, decide, estimate
-from painseq.model.losses import class_logits, values
+from painseq.model.decision import NO_PREDICTION, Decision, decide
 from painseq.model.record import ModelRecord
 
 MOST_PREFIXES, PREFIXES_AT_ONCE, FRAMES_AT_ONCE = 300, 16, 20_000
@@ -63,17 +62,17 @@ class VideoPrediction:
     def to_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
         said: dict[str, object]
-        if self.scale is None:
-            said = {
-                "label": self.label,
-                "probabilities": dict(self.probabilities),
-                "frame_probabilities": [[round(float(p), 6) for p in row] for row in self.frame_probabilities],
-            }
-        else:
+        if self.scale:
             said = {
                 "value": self.value,
                 "scale": self.scale,
                 "frame_values": [round(float(number), 6) for number in self.frame_values],
+            }
+        else:
+            said = {
+                "label": self.label,
+                "probabilities": dict(self.probabilities),
+                "frame_probabilities": [[round(float(p), 6) for p in row] for row in self.frame_probabilities],
             }
         return {
             "video": self.video,
@@ -110,10 +109,15 @@ class PainModel(nn.Module):
         self.class_names = record.class_names
         self.streams = record.streams
         self.scale = record.scale
-        self.loss = record.loss
+        self.objective = record.objective
         self.fps = record.fps
         self.prior_shift: Tensor | None = None
         self.eval()
+
+    @property
+    def predicts_values(self) -> bool:
+        """Whether it predicts numbers on its scale, not classes."""
+        return self.objective.predicts_values
 
     @property
     def device(self) -> torch.device:
@@ -145,10 +149,8 @@ class PainModel(nn.Module):
 
     def classify(self, features: Tensor, mask: Tensor) -> Tensor:
         """Class logits, or numbers on the scale, from features, (B, T, *F); see `forward`."""
-        if self.scale is not None:
-            return values(self.head(features, mask), self.scale)
-        logits = class_logits(self.loss, self.head(features, mask))
-        return logits if self.prior_shift is None else logits + self.prior_shift.to(logits.device)
+        predictions = self.objective.predictions(self.head(features, mask))
+        return predictions if self.prior_shift is None else predictions + self.prior_shift.to(predictions.device)
 
     def with_prior(self, mix: Mapping[str, float]) -> PainModel:
         """The same model for people among whom the classes have another mix than in training.
@@ -163,7 +165,7 @@ class PainModel(nn.Module):
         Raises:
             PainseqError: not the model's classes, or shares that are not positive; a model of a scale.
         """
-        if self.scale is not None:
+        if self.predicts_values:
             raise PainseqError(f"This model says numbers ({self.scale}), not classes. Leave the mix of classes out.")
         if set(mix) != set(self.class_names) or not all(np.isfinite(v) and v > 0 for v in mix.values()):
             raise PainseqError(
@@ -185,14 +187,10 @@ class PainModel(nn.Module):
     def estimate(self, batch: Batch) -> Tensor:
         """(B,) numbers on the scale, held within its ends; NaN for a clip without a real frame."""
         batch = batch.to(self.device)
-        return self._estimate(self(batch.x, batch.mask, batch.extra), batch.mask)
-
-    def _estimate(self, numbers: Tensor, mask: Tensor) -> Tensor:
-        assert self.scale is not None
-        return estimate(self.head.level, numbers, mask).clamp(self.scale.low, self.scale.high)
+        return self.objective.answer(self.head.level, self(batch.x, batch.mask, batch.extra), batch.mask)
 
     def _decide(self, logits: Tensor, mask: Tensor) -> Decision:
-        return decide(self.head.level, logits, mask, "median" if self.loss == "corn" else "mode")
+        return decide(self.head.level, logits, mask, self.objective.rule)
 
     def read(
         self,
@@ -327,11 +325,11 @@ class PainModel(nn.Module):
         label, probabilities, value = NO_PREDICTION, torch.zeros(0), None
         with torch.inference_mode():
             said = self(x, mask)
-            if self.scale is None:
+            if not self.predicts_values:
                 decision = self._decide(said, mask)
                 label, probabilities = int(decision.label[0]), decision.probabilities[0]
             elif bool(mask.any()):
-                value = float(self._estimate(said, mask)[0])
+                value = float(self.objective.answer(self.head.level, said, mask)[0])
             moments, rows = self._over_time(x, mask)
         _, face = self._eyes(locator)
         return VideoPrediction(
@@ -341,11 +339,11 @@ class PainModel(nn.Module):
             if label == NO_PREDICTION
             else dict(zip(self.class_names, probabilities.tolist(), strict=True)),
             value=value,
-            scale=None if self.scale is None else self.scale.name,
+            scale=self.objective.names[0] if self.predicts_values else None,
             frame_meaning="this frame" if self.head.level == "frame" else "the clip up to this frame",
             frame_times_s=clip.times_s[moments.cpu()].numpy(),
-            frame_probabilities=rows.cpu().numpy() if self.scale is None else np.zeros((len(moments), 0)),
-            frame_values=rows[:, 0].cpu().numpy() if self.scale is not None else np.zeros(0),
+            frame_probabilities=np.zeros((len(moments), 0)) if self.predicts_values else rows.cpu().numpy(),
+            frame_values=rows[:, 0].cpu().numpy() if self.predicts_values else np.zeros(0),
             frames=len(clip.present),
             faceless_times_s=clip.times_s[~clip.present].numpy(),
             backends={"video": clip.backend, "locator": type(face.locator).__name__, "device": str(self.device)},
@@ -373,12 +371,12 @@ class PainModel(nn.Module):
         """Moments, and rows of probabilities (or of one number) at each of them."""
         moments = mask[0].nonzero()[:, 0]
         if self.head.level == "frame":
-            return moments, self._rows(self(x, mask)[0, moments])
+            return moments, self.objective.shown(self(x, mask)[0, moments])
         if len(moments) > MOST_PREFIXES:
             chosen = torch.linspace(0, len(moments) - 1, MOST_PREFIXES, device=moments.device).round().long()
             moments = moments[chosen]
         steps = torch.arange(mask.shape[1], device=mask.device)
-        rows = torch.zeros((len(moments), len(self.class_names) if self.scale is None else 1))
+        rows = torch.zeros((len(moments), len(self.objective.names)))
         # A long video's prefixes, each with all its frames, do not fit in memory together.
         together = max(1, min(PREFIXES_AT_ONCE, FRAMES_AT_ONCE // max(1, len(steps))))
         for first in range(0, len(moments), together):
@@ -386,10 +384,5 @@ class PainModel(nn.Module):
             end = int(until.max()) + 1
             prefix = (steps[:end] <= until) & mask[:, :end]
             said = self(x[:, :end].expand(len(until), end, *x.shape[2:]), prefix)
-            rows[first : first + together] = self._rows(said).cpu()
+            rows[first : first + together] = self.objective.shown(said).cpu()
         return moments, rows
-
-    def _rows(self, said: Tensor) -> Tensor:
-        if self.scale is None:
-            return said.float().softmax(dim=-1)
-        return said.float().clamp(self.scale.low, self.scale.high)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from painseq import __version__
 from painseq.data.labels import Scale
 from painseq.errors import PainseqError
 from painseq.spec import Spec, plain, with_public_paths
+
+if TYPE_CHECKING:
+    from painseq.model.objective import Objective
 
 FORMAT = 3
 Loss = Literal["cross_entropy", "corn", "mse"]
@@ -106,6 +109,17 @@ class ModelRecord:
     validation_seen_by_extractor: tuple[str, ...]
     validation_seen_by_start: tuple[str, ...]
     painseq: str = __version__
+
+    @property
+    def objective(self) -> Objective:
+        """What the head was fitted for; needs torch.
+
+        Raises:
+            PainseqError: a loss of classes for a scale, or the other way round.
+        """
+        from painseq.model.objective import objective_of
+
+        return objective_of(self.loss, self.class_names, self.scale)
 
     @property
     def sampling(self) -> Spec:

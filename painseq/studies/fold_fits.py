@@ -151,7 +151,7 @@ def run_fit(fit: FoldFit, candidates: Sequence[Candidate], data: PainDataModule)
 
 
 def _predict(model: PainModel, data: PainDataModule) -> Predictions | ValuePredictions:
-    return predict_part(model, data, "test") if model.scale is None else predict_values(model, data, "test")
+    return predict_values(model, data, "test") if model.predicts_values else predict_part(model, data, "test")
 
 
 @contextmanager

@@ -175,11 +175,10 @@ def predict_values(
     Raises:
         LeakError, PainseqError: see `check_can_score`; no clip in this part.
     """
-    assert model.scale is not None
     check_can_score(model, data, part)
     rows = _rows(data, part, lambda batch: _numpy(model.estimate(batch).double())[:, None], on_progress)
     return ValuePredictions(
-        scale=model.scale.name,
+        scale=model.objective.names[0],
         clip_ids=rows.clip_ids,
         subject_ids=rows.subject_ids,
         truth=np.where(rows.truth == UNKNOWN, np.nan, rows.truth),

@@ -12,8 +12,6 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassRecall
-from torchmetrics.regression import MeanSquaredError
 
 from painseq.batch import Batch
 from painseq.data.action_units import COLUMNS
@@ -26,8 +24,7 @@ from painseq.extractors.frames import frame_features
 from painseq.features import FeatureStore
 from painseq.heads import Head
 from painseq.model.checkpoint import contents, put_extractor_back
-from painseq.model.decision import NO_PREDICTION, decide, estimate
-from painseq.model.losses import class_logits, loss_sums, num_outputs, shares, values
+from painseq.model.objective import Objective, kind_of, objective_of
 from painseq.model.record import DataRecord, Loss, ModelRecord, SplitRecord
 from painseq.model.start import start_head
 from painseq.records import UNKNOWN
@@ -85,7 +82,7 @@ class PainClassifier(pl.LightningModule):
         scheduler: from the optimizer to a schedule of its learning rate, which takes a step after each epoch.
         extractor_lr: learning rate of the extractor's trainable blocks; None is the optimizer's.
         loss: "cross_entropy", "corn" for ordered levels, or "mse" for labels that are numbers on a scale; see
-            `painseq.model.losses`.
+            `painseq.model.objective`.
         class_weights: of the loss: "none", or "inverse_frequency" of the classes among the TRAINING items. The
             weighted loss is divided by the sum of the weights in the batch.
         label_smoothing: share of a target that is spread over the classes as they occur among the training items
@@ -96,6 +93,7 @@ class PainClassifier(pl.LightningModule):
 
     loss_weights: Tensor
     smooth: Tensor
+    objective: Objective
     record: ModelRecord
 
     def __init__(
@@ -119,21 +117,21 @@ class PainClassifier(pl.LightningModule):
             )
         if not 0 <= label_smoothing < 1:
             raise PainseqError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1.")
-        if label_smoothing and loss != "cross_entropy":
+        if label_smoothing and not kind_of(loss).smooths:
             raise PainseqError(
                 f"label_smoothing spreads a target over classes; the loss {loss} has no such target. Leave it out."
             )
-        if class_weights != "none" and loss == "mse":
+        if class_weights != "none" and kind_of(loss).predicts_values:
             raise PainseqError(
-                "class_weights weigh classes, and the loss mse has none. Leave them out; --data.options.balance true "
-                "draws rare values as often as frequent ones."
+                f"class_weights weigh classes, and the loss {loss} has none. Leave them out; --data.options.balance "
+                "true draws rare values as often as frequent ones."
             )
         self.head_factory = head
         self.extractor = extractor
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.extractor_lr = extractor_lr
-        self.loss_kind: Loss = loss
+        self.loss_name: Loss = loss
         self.class_weights = class_weights
         self.label_smoothing = label_smoothing
         self.start_from = [start_from] if isinstance(start_from, str) else list(start_from or [])
@@ -166,8 +164,8 @@ class PainClassifier(pl.LightningModule):
         self.extractor = self._extractor_for(data)
         in_shape = self._in_shape(data)
         self.class_names, self.scale = data.scheme.class_names, data.scheme.scale
-        self._check_loss()
-        self.head = self.head_factory(in_shape, num_outputs(self.loss_kind, len(self.class_names)))
+        self.objective = objective_of(self.loss_name, self.class_names, self.scale)
+        self.head = self.head_factory(in_shape, self.objective.num_outputs)
         self._check_streams(data)
         self._check_length(data)
         known = {*data.extractor_trained_on, *(() if self.extractor is None else self.extractor.trained_on)}
@@ -187,10 +185,7 @@ class PainClassifier(pl.LightningModule):
                     len(data.split.validation),
                 )
         self._set_weights(data)
-        # With a scale the squared error of whole clips, in its units; a frame head's loss is that of frames.
-        self.val_score = (
-            MulticlassRecall(len(self.class_names), average="macro") if self.scale is None else MeanSquaredError()
-        )
+        self.val_score = self.objective.metric()
         self.record = self._make_record(data, in_shape, known, seen)
 
     def _make_record(
@@ -210,7 +205,7 @@ class PainClassifier(pl.LightningModule):
             class_names=self.class_names,
             scale=self.scale,
             head=spec_of(self.head),
-            loss=self.loss_kind,
+            loss=self.loss_name,
             in_shape=in_shape,
             extractor=None if self.extractor is None else self.extractor.record(),
             face=with_public_paths(face) if isinstance(face, Mapping) else None,
@@ -233,20 +228,6 @@ class PainClassifier(pl.LightningModule):
             validation_seen_by_extractor=tuple(sorted(known & validation)),
             validation_seen_by_start=tuple(sorted(seen & validation)),
         )
-
-    @property
-    def chance(self) -> float | None:
-        """Balanced accuracy of guessing; None with a scale."""
-        return 1 / len(self.class_names) if self.class_names else None
-
-    def _check_loss(self) -> None:
-        if (self.scale is not None) != (self.loss_kind == "mse"):
-            what = "classes" if self.scale is None else f"numbers on a scale ({self.scale})"
-            wanted = "cross_entropy (or corn)" if self.scale is None else "mse"
-            raise PainseqError(
-                f"The labels are {what}, and the loss is {self.loss_kind}. Set --model.loss {wanted}, or choose other "
-                "labels: --data.options.labels."
-            )
 
     def _in_shape(self, data: PainDataModule) -> tuple[int, ...]:
         if data.options.view == "features" or "cnn" not in data.options.streams:
@@ -293,7 +274,7 @@ class PainClassifier(pl.LightningModule):
                 )
 
     def _set_weights(self, data: PainDataModule) -> None:
-        if self.scale is not None:
+        if self.objective.predicts_values:
             self.train_prior = torch.zeros(0)
             self.register_buffer("loss_weights", torch.ones(1), persistent=False)
             self.register_buffer("smooth", torch.zeros(1), persistent=False)
@@ -382,7 +363,7 @@ class PainClassifier(pl.LightningModule):
         """The weighted sum of the losses of a batch's rows, and their weight (0: nothing to learn from).
 
         Args:
-            smooth: see `painseq.model.losses.loss_sums`.
+            smooth: see `Objective.loss_sums`.
         """
         assert self.head is not None
         target, real = batch.target, batch.mask.any(dim=1)
@@ -391,9 +372,8 @@ class PainClassifier(pl.LightningModule):
         real = (real & (target != UNKNOWN)).flatten()
         target = target.flatten().clamp(min=0)
         rows = torch.where(real[:, None], outputs.flatten(end_dim=-2).float(), 0.0)
-        if self.scale is not None:
-            return loss_sums(self.loss_kind, rows, shares(target, self.scale), real.float())
-        return loss_sums(self.loss_kind, rows, target, self.loss_weights[target] * real, smooth)
+        weight = self.objective.row_weights(target, self.loss_weights) * real
+        return self.objective.loss_sums(rows, target, weight, smooth)
 
     def on_train_epoch_start(self) -> None:
         """Random numbers of this epoch's own."""
@@ -420,24 +400,18 @@ class PainClassifier(pl.LightningModule):
         outputs = self(batch.x, batch.mask, batch.extra)
         total, weight = self.loss(outputs, batch)
         self.val_loss.update(total, weight)
-        if self.scale is not None:
-            value = estimate(self.head.level, values(outputs, self.scale), batch.mask)
-            scored = ~torch.isnan(value) & (batch.target != UNKNOWN)
-            self.val_score.update(value[scored].clamp(self.scale.low, self.scale.high), batch.target[scored])
-            return
-        rule: Literal["mode", "median"] = "median" if self.loss_kind == "corn" else "mode"
-        label = decide(self.head.level, class_logits(self.loss_kind, outputs), batch.mask, rule).label
-        scored = (label != NO_PREDICTION) & (batch.target != UNKNOWN)
+        answer = self.objective.answer(self.head.level, self.objective.predictions(outputs), batch.mask)
+        scored = batch.mask.any(dim=1) & (batch.target != UNKNOWN)
         # torchmetrics takes no empty batch: of clips without a face, or without a label.
         if scored.any():
-            self.val_score.update(label[scored], batch.target[scored])
+            self.val_score.update(answer[scored], batch.target[scored])
 
     def on_validation_epoch_end(self) -> None:
         """Log both, over all batches and processes together."""
         loss = self.val_loss.compute()
         if torch.isfinite(loss):
-            name = "val_balanced_accuracy" if self.scale is None else "val_mse"
-            self.log_dict({"val_loss": loss, name: self.val_score.compute()}, prog_bar=True, sync_dist=True)
+            scores = {"val_loss": loss, self.objective.metric_name: self.val_score.compute()}
+            self.log_dict(scores, prog_bar=True, sync_dist=True)
         self.val_loss.reset()
         self.val_score.reset()
 

@@ -14,19 +14,9 @@ from painseq.evaluation.value_predictions import ValuePredictions, read_value_pr
 from painseq.model.averaging import AveragedModel
 from painseq.model.checkpoint import load
 from painseq.model.decision import estimate
-from painseq.model.losses import loss_sums, num_outputs, shares, values
 from painseq.records import UNKNOWN
 
 PSPI = Scale("pspi", 0, 16)
-
-
-def test_squared_error_is_that_of_torch():
-    torch.manual_seed(0)
-    outputs, target, weight = torch.randn(50, 1), torch.rand(50) * 16, (torch.rand(50) > 0.3).float()
-    total, count = loss_sums("mse", outputs, shares(target, PSPI), weight)
-    expected = torch.nn.functional.mse_loss(values(outputs, PSPI)[weight > 0, 0], target[weight > 0]) / 16**2
-    assert num_outputs("mse", 0) == 1
-    assert (total / count).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_frame_heads_number_is_the_mean_over_real_frames():
