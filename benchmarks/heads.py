@@ -46,6 +46,7 @@ from painseq.data.protocols import SplitOptions
 from painseq.data.resident import Resident, ResidentClips
 from painseq.data.streams import Stream
 from painseq.data_modules import BioVid
+from painseq.evaluation import Evaluation
 from painseq.heads import Head
 from painseq.model.decision import decide
 from painseq.records import Clip, Manifest
@@ -546,7 +547,7 @@ def fit_and_evaluate(run: Run) -> dict[str, Any]:
     # By the name under which the command line finds it: this file runs as another module.
     from heads import EpochSeconds
 
-    from painseq.cli.evaluate import evaluate
+    from painseq.cli.evaluate import evaluate_checkpoints
     from painseq.cli.fit import fit
 
     torch.set_num_threads(1)
@@ -559,12 +560,12 @@ def fit_and_evaluate(run: Run) -> dict[str, Any]:
         start, before = time.perf_counter(), peak_bytes()
         fit([*run.arguments(), *run.fit_arguments()])
         peak = peak_bytes() - before
-        _, evaluation = evaluate([*run.arguments(), *to_score])
-    assert evaluation is not None
+        (result,) = evaluate_checkpoints([*run.arguments(), *to_score]).values()
+    assert isinstance(result.evaluation, Evaluation)
     epochs = json.loads((run.fitted / "run.json").read_text(encoding="utf-8"))["epochs"]
     measured = {
         "recipe": run.recipe(),
-        "balanced_accuracy": evaluation.scores.balanced_accuracy,
+        "balanced_accuracy": result.evaluation.scores.balanced_accuracy,
         "epochs": epochs,
         "epoch_s": median(EpochSeconds.seconds),
         "peak_mb": peak / 1e6,

@@ -45,12 +45,14 @@ class Dialect:
         each: before each path of a checkpoint among several; None: the paths follow `average` by themselves.
         score: the command that measures explanations.
         augment: class path of the augmentation.
+        calibrate: fits a temperature.
     """
 
     average: str
     each: str | None
     score: tuple[str, ...]
     augment: str = "painseq.data.Augment"
+    calibrate: tuple[str, ...] = ("--calibrate",)
 
     def averaged(self, *checkpoints: Path) -> list[str]:
         """Flags that average several checkpoints."""
@@ -62,6 +64,7 @@ class Dialect:
 # ---- The table of dialects: what a side's `painseq COMMAND --help` must say -> which flags it takes; or a file of its
 # tree -> which class path. ----
 AVERAGE = {r"--average-checkpoints": ("--average-checkpoints", None), r"--average\b": ("--average", "--checkpoint")}
+CALIBRATE = {r"--calibrate true": ("--calibrate", "true"), r"--calibrate\b": ("--calibrate",)}
 SCORE = {r"explain --score": ("explain", "--score"), r"explain score|\bscore\b": ("explain", "score")}
 AUGMENT = {"painseq/augment.py": "painseq.augment.Augment", "painseq/data": "painseq.data.Augment"}
 
@@ -94,7 +97,8 @@ class Side:
         if self.found is None:
             average, each = AVERAGE[self._first(AVERAGE, "predict")]
             augment = next(path for file, path in AUGMENT.items() if (self.tree / file).exists())
-            self.found = Dialect(average, each, SCORE[self._first(SCORE, "explain")], augment)
+            score, calibrate = SCORE[self._first(SCORE, "explain")], CALIBRATE[self._first(CALIBRATE, "evaluate")]
+            self.found = Dialect(average, each, score, augment, calibrate)
         return self.found
 
     def _first(self, table: Mapping[str, object], command: str) -> str:

@@ -268,7 +268,7 @@ def _scores(here: Path, inputs: Inputs, flags: Dialect) -> Steps:
     crops = [*heat, *_store(here / "store_crops" / "store"), "--data.options.view", "pixels"]
     scored: Steps = {
         "evaluate_ann": [*on_electrical, "--checkpoint", _best(here, "fit_ann")],
-        "evaluate_lstm": [*on_electrical, "--checkpoint", _best(here, "fit_lstm"), "--calibrate", "true"],
+        "evaluate_lstm": [*on_electrical, "--checkpoint", _best(here, "fit_lstm"), *flags.calibrate],
         "evaluate_corn": [*on_electrical, "--checkpoint", _best(here, "fit_corn")],
         "evaluate_averaged": [
             *on_electrical, *flags.averaged(_best(here, "fit_lstm"), _best(here, "fit_started")),

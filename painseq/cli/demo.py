@@ -193,7 +193,8 @@ class Demo:
 
     def score(self) -> None:
         """Once, on Test subjects, with the truth that the generator keeps outside the data set's tree."""
-        from painseq.cli.evaluate import evaluate
+        from painseq.cli.evaluate import evaluate_checkpoints
+        from painseq.evaluation import Evaluation, Predictions
         from painseq.studies.submit import SubmissionFormat, native_labels, write_submission
 
         truth = self.out / "electrical_truth" / "labels.csv"
@@ -210,9 +211,9 @@ class Demo:
                     f"--truth={truth}",
                     f"--out={scored}",
                 ]
-                predictions, evaluation = evaluate(self._command("evaluate", args))
-                assert evaluation is not None
-                self.predictions[name], self.evaluations[name] = predictions, evaluation
+                (result,) = evaluate_checkpoints(self._command("evaluate", args)).values()
+                assert isinstance(result.predictions, Predictions) and isinstance(result.evaluation, Evaluation)
+                self.predictions[name], self.evaluations[name] = result.predictions, result.evaluation
         with self._step("6. Write the test predictions as a challenge CSV"):
             submitted = self.predictions[SUBMITTED]
             submitted.write_csv(self.out / "predictions.csv")

@@ -44,7 +44,7 @@ class ExperimentCLI(LightningCLI):
             args=with_shipped_configs(args),
             parser_kwargs={
                 "prog": f"painseq {command}",
-                "description": description or DESCRIPTIONS[command],
+                "description": description or DESCRIPTIONS.get(command, ""),
                 "exit_on_error": False,
             },
         )
@@ -173,18 +173,6 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--out", type=Path, required=True, help="Folder of the face tracks.")
             parser.add_argument("--workers", type=int, default=1, help="Threads that read videos.")
             parser.add_argument("--parts", nargs="*", default=[], help=PARTS_HELP)
-        else:
-            parser.add_argument("--checkpoint", type=Path | None, default=None, help="best.ckpt of a run.")
-            parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
-            parser.add_argument("--prior", nargs="*", type=str, default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
-            parser.add_argument("--part", choices=["train", "validation", "test"], default="test")
-            parser.add_argument("--truth", type=Path | None, default=None, help="CSV of clip_id,truth for hidden ones.")
-            parser.add_argument(
-                "--calibrate", type=bool, default=False, help="Fit a temperature on the validation part, and apply it."
-            )
-            parser.add_argument("--out", type=Path, default=dated, help="Folder for predictions.csv and metrics.json.")
-            parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
-            parser.add_argument("--trust", nargs="*", default=[], help="Packages whose classes may be built.")
 
     def instantiate_classes(self) -> None:
         """As Lightning does; the trainer only where something is fitted."""
@@ -283,7 +271,6 @@ DESCRIPTIONS = {
     "data show": "Draw a contact sheet of a data set.",
     "audit model": "Fit one model under leaky protocols and under subject folds, and tell the inflation.",
     "faces": "Find and follow the face in a data set's videos, and keep the tracks. Run again, it resumes.",
-    "evaluate": "Score a checkpoint on one part of a data set.",
     "explain --score": "Measure which explanation of a checkpoint to trust. Run again with the same --out, it goes on.",
     "explain regions": "Tell which regions of the face carry a checkpoint's scores, over many clips.",
 }

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from painseq.cli.arguments import add_locator, chosen_locator
 from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP, chosen_model
 from painseq.cli.explained_video import Explained, explanation
-from painseq.cli.predict import add_locator, chosen_locator
 from painseq.errors import PainseqError
 from painseq.files import write_json
 from painseq.runs import new_run_folder, pick_device, versions

@@ -251,7 +251,7 @@ class Job:
 
     def _evaluate(self, folder: Path, store: Path, checkpoint: Path, part: Part, *more: str) -> bool:
         """Score a part, unless that is done; whether it was done now, and so shown."""
-        from painseq.cli.evaluate import evaluate
+        from painseq.cli.evaluate import main as evaluate
 
         metrics, with_truth = folder / "metrics.json", any(option.startswith("--truth=") for option in more)
         # What was predicted while the labels were hidden is scored once they are given.

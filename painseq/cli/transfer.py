@@ -329,7 +329,7 @@ class Transfer:
 
     def _read(self, fit: Fit, target: str) -> Predictions:
         """Predictions of a target's test clips, with their truth."""
-        from painseq.cli.evaluate import in_classes
+        from painseq.studies.true_labels import in_classes
 
         predictions = read_predictions(self._predicted(fit, target))
         if target not in self.truths:

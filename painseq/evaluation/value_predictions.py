@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,28 @@ class ValuePredictions:
             frames=self.frames[chosen],
             faceless=self.faceless[chosen],
         )
+
+    def with_truth(self, truth: Mapping[str, str]) -> ValuePredictions:
+        """The same values with the truth filled in from numbers by clip id.
+
+        Raises:
+            PainseqError: a clip that `truth` does not hold, a text that is no number, or one that contradicts the
+                truth already here.
+        """
+        filled = self.truth.copy()
+        for row, clip_id in enumerate(self.clip_ids):
+            if clip_id not in truth:
+                raise PainseqError(f"The truth lacks clip {clip_id!r}. Clip ids must be the same in both files.")
+            try:
+                filled[row] = float(truth[clip_id])
+            except ValueError as error:
+                raise PainseqError(f"The truth of {clip_id} is {truth[clip_id]!r}; it must be a number.") from error
+            if not np.isnan(self.truth[row]) and self.truth[row] != filled[row]:
+                raise PainseqError(
+                    f"Clip {clip_id!r}: the predictions give {self.truth[row]:g} as its truth, the truth file "
+                    f"{filled[row]:g}. One of the two belongs to other data."
+                )
+        return dataclasses.replace(self, truth=filled)
 
     def write_csv(self, path: Path) -> None:
         """One row a clip: clip_id, subject_id, truth, value_<scale>, frames, faceless; an empty cell is unknown."""

@@ -143,7 +143,7 @@ def predict_validation(
     if not data.split.validation:
         raise PainseqError(
             f"The split {data.split.protocol!r} has no validation subjects, so no temperature can be fitted. Choose a "
-            "split that has some, or leave --calibrate out."
+            "split that has some, or leave calibrate out."
         )
     seen = sorted((_trained_on(model) | set(data.extractor_trained_on)) & qualified(data.name, data.split.validation))
     if seen:

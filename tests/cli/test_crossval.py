@@ -66,7 +66,7 @@ def test_each_clip_is_scored_once_by_the_fold_that_did_not_see_its_subject(run):
 
 
 def test_a_fold_is_what_fit_and_evaluate_give(run, options, tmp_path):
-    from painseq.cli.evaluate import evaluate
+    from painseq.cli.evaluate import main as evaluate
     from painseq.cli.fit import fit
 
     fold = [*options, "--data.options.split.fold", "2"]

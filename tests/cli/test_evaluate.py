@@ -5,11 +5,13 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from painseq.cli.evaluate import short_names
 from painseq.evaluation import read_predictions, with_temperature
 from painseq.evaluation.value_predictions import read_value_predictions
 
@@ -138,7 +140,7 @@ def test_a_file_leaves_scores_subjects_a_page_and_its_numbers(painseq, tmp_path)
     )
     assert result.code == 0, result.err
     assert result.out.names("AUROC", "sex", "f", "m")
-    assert result.log.names(tmp_path / "people.csv", 1, "s11")
+    assert result.log.names(1, "s11")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "predictions.csv", "metrics.json", "subjects.csv", "report.html", "figures",
     }  # fmt: skip
@@ -236,10 +238,32 @@ def test_a_leaky_file_says_so_in_every_output(painseq, tmp_path):
 def test_help_tells_the_options_of_both_forms(painseq):
     result = painseq("evaluate", "--help")
     assert result.code == 0 and len(result.out.splitlines()) < 50 and max(map(len, result.out.splitlines())) <= 120
-    options = "--config --checkpoint --average-checkpoints --part --truth --calibrate --prior --device --trust --out"
-    for option in (*options.split(), "--predictions", "--subjects", "--calibrate-on", "--data.options.store"):
-        assert f"{option} " in result.out
-    assert "--dataset" in painseq("evaluate", "--predictions", "x.csv", "--help").out
+    options = "--config --checkpoint --average --part --truth --calibrate --prior --device --trust --out"
+    assert result.out.names(*options.split(), "--predictions", "--data.options.store")
+    assert painseq("evaluate").out == result.out
+    of_file = painseq("evaluate", "--predictions", "x.csv", "--help")
+    assert of_file.out.names("--dataset", "--subjects", "--calibrate-on")
+
+
+def test_several_checkpoints_are_scored_side_by_side(painseq, on_electrical, store, lstm, ann, true_labels, tmp_path):
+    args = ["evaluate", *on_electrical, "--data.options.store", store, "--truth", true_labels]
+    result = painseq(*args, "--checkpoint", lstm, "--checkpoint", ann, "--out", tmp_path / "both")
+    names = [path.parent.name for path in (lstm, ann)]
+    assert result.code == 0 and result.out.names(*names) and result.out.count("Macro F1") == 1, result.err
+    for name, checkpoint in zip(names, (lstm, ann), strict=True):
+        alone = painseq(*args, "--checkpoint", checkpoint, "--out", tmp_path / name)
+        assert alone.code == 0
+        for file in ("predictions.csv", "subjects.csv"):
+            assert (tmp_path / "both" / name / file).read_bytes() == (tmp_path / name / file).read_bytes()
+        assert (tmp_path / "both" / name / "report.html").is_file()
+    averaged = painseq(*args, "--average", "--checkpoint", lstm, ann, "--out", tmp_path / "averaged")
+    assert averaged.code == 1 and averaged.err.names("level")
+
+
+def test_runs_are_named_by_as_many_folders_as_tell_them_apart():
+    assert short_names([Path("runs/a/best.ckpt"), Path("runs/b/best.ckpt")]) == ["a", "b"]
+    assert short_names([Path("x/fold0/best.ckpt"), Path("y/fold0/best.ckpt")]) == ["x-fold0", "y-fold0"]
+    assert short_names([Path("run/best.ckpt"), Path("run/last.ckpt")]) == ["best", "last"]
 
 
 def test_scoring_a_file_loads_no_torch(tmp_path):
@@ -267,7 +291,7 @@ def test_a_checkpoint_is_calibrated_on_its_validation_subjects(
 ):
     args = ["evaluate", *on_electrical, "--data.options.store", store, "--checkpoint", lstm]
     plain = painseq(*args, "--truth", true_labels, "--out", tmp_path / "plain")
-    result = painseq(*args, "--truth", true_labels, "--calibrate", "true", "--out", tmp_path / "scaled")
+    result = painseq(*args, "--truth", true_labels, "--calibrate", "--out", tmp_path / "scaled")
     assert plain.code == result.code == 0, result.err
     details = json.loads((tmp_path / "scaled" / "metrics.json").read_text())
     calibration = details["models"]["LSTM"]["calibration"]
@@ -281,7 +305,7 @@ def test_a_checkpoint_is_calibrated_on_its_validation_subjects(
     assert "generated" in page and f"{details['temperature']:.2f}" in page
     assert "learning_curves" in json.loads((tmp_path / "scaled" / "figures" / "figures.json").read_text())
     # With hidden labels the probabilities are scaled all the same.
-    hidden = painseq(*args, "--calibrate", "true", "--out", tmp_path / "hidden")
+    hidden = painseq(*args, "--calibrate", "--out", tmp_path / "hidden")
     assert hidden.code == 0 and not (tmp_path / "hidden" / "report.html").exists()
     assert json.loads((tmp_path / "hidden" / "metrics.json").read_text())["temperature"] == details["temperature"]
 
@@ -289,7 +313,7 @@ def test_a_checkpoint_is_calibrated_on_its_validation_subjects(
 def test_a_temperature_is_not_fitted_on_those_scored_or_trained_on(
     painseq, on_electrical, store, lstm, electrical, tmp_path
 ):
-    args = ["evaluate", *on_electrical, "--data.options.store", store, "--checkpoint", lstm, "--calibrate", "true"]
+    args = ["evaluate", *on_electrical, "--data.options.store", store, "--checkpoint", lstm, "--calibrate"]
     result = painseq(*args, "--part", "validation", "--out", tmp_path / "a")
     assert result.code == 1 and result.err.names("validation")
     trained = sorted(path.name for path in (electrical / "Train").iterdir())

@@ -33,6 +33,19 @@ def test_json_of_predictions(painseq, lstm, video):
     assert prediction["label"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
 
 
+def test_several_models_are_shown_side_by_side(painseq, lstm, ann, video, electrical):
+    videos = [video, electrical / "Test" / "S06" / "S06_1.mp4"]
+    models = ["--checkpoint", lstm, "--checkpoint", ann]
+    result = painseq("predict", *videos, *models, "--json")
+    content = json.loads(result.out)
+    assert result.code == 0 and list(content) == [str(lstm), str(ann)]
+    for checkpoint in (lstm, ann):
+        alone = json.loads(painseq("predict", *videos, "--checkpoint", checkpoint, "--json").out)
+        assert content[str(checkpoint)] == alone and len(alone) == 2
+    table = painseq("predict", *videos, *models)
+    assert table.code == 0 and table.out.names("clip.mp4", "S06_1.mp4", *(path.parent.name for path in (lstm, ann)))
+
+
 def test_unreadable_and_faceless_videos_do_not_stop_the_others(painseq, lstm, video, tmp_path):
     broken, missing = tmp_path / "broken.mp4", tmp_path / "missing.mp4"
     broken.write_bytes(video.read_bytes()[:300])

@@ -185,7 +185,7 @@ def calls(monkeypatch):
 
     monkeypatch.setattr("painseq.cli.extract.extract", extract)
     monkeypatch.setattr("painseq.cli.fit.fit", fit)
-    monkeypatch.setattr("painseq.cli.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("painseq.cli.evaluate.main", evaluate)
     return commands
 
 
@@ -222,7 +222,7 @@ def test_hidden_labels_are_told(painseq, calls, electrical, tiny, tmp_path, monk
             "clip_id,subject_id,label,prob_a,prob_b\nx,s,a,1,0\n"
         )
 
-    monkeypatch.setattr("painseq.cli.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("painseq.cli.evaluate.main", evaluate)
     options = ["--config", tiny, "--data.options.split.protocol", "official"]
     result = painseq("reproduce", "prajod2024_ann", "--root", electrical, "--out", tmp_path / "out", "--", *options)
     assert result.code == 1 and result.err.names("test", "--truth")

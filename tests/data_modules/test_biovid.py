@@ -279,7 +279,7 @@ def test_images_give_the_features_of_their_videos(on_heat, heat, derived, tmp_pa
 
 def test_a_fit_a_score_and_a_prediction_on_images(on_heat, heat, derived, tmp_path, capsys):
     from painseq.cli import main
-    from painseq.cli.evaluate import evaluate
+    from painseq.cli.evaluate import main as evaluate
     from painseq.cli.extract import extract
     from painseq.cli.fit import fit
     from painseq.model.checkpoint import load

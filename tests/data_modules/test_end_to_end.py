@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from painseq.cli.evaluate import evaluate
+from painseq.cli.evaluate import main as evaluate
 from painseq.cli.extract import extract
 from painseq.cli.fit import fit
 from painseq.data.options import DataOptions
 from painseq.data_modules import UNBC, XITE, MIntPAIN
+from painseq.evaluation import read_predictions
 from painseq.synthetic import MIntPAINPlan, UNBCPlan, XITEPlan, write_mintpain, write_unbc, write_xite
 
 SUBJECTS = 4
@@ -43,9 +44,11 @@ def test_a_data_set_goes_all_the_way(roots, tiny, tmp_path, name, options, class
     checkpoint = tmp_path / "run" / "best.ckpt"
     record = torch.load(checkpoint, weights_only=True)["painseq"]
     assert record["class_names"] == classes and record["data"]["name"] == name
-    predictions, evaluation = evaluate([*data, "--checkpoint", str(checkpoint), "--out", str(tmp_path / "scores")])
-    assert evaluation is not None and predictions.label.min() >= 0 and len(set(predictions.subject_ids)) == 1
-    assert json.loads((tmp_path / "scores" / "metrics.json").read_text())["data"]["name"] == name
+    evaluate([*data, "--checkpoint", str(checkpoint), "--out", str(tmp_path / "scores")])
+    predictions = read_predictions(tmp_path / "scores" / "predictions.csv")
+    metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert metrics["models"] and predictions.label.min() >= 0 and len(set(predictions.subject_ids)) == 1
+    assert metrics["data"]["name"] == name
 
 
 def test_the_truth_is_found_again(roots):

@@ -16,7 +16,6 @@ import torch
 
 import painseq
 from painseq import heads
-from painseq.cli.evaluate import model_name
 from painseq.cli.fit import fit
 from painseq.data.augment import Augment
 from painseq.data.options import DataOptions
@@ -24,12 +23,14 @@ from painseq.data.protocols import SplitOptions
 from painseq.data.splits import qualified
 from painseq.data_modules import AI4Pain, BioVid
 from painseq.errors import LeakError, PainseqError
+from painseq.evaluation import read_predictions
 from painseq.extractors import TimmBackbone
 from painseq.heads import LSTM, FrameANN
 from painseq.model.averaging import AveragedModel, load_averaged
 from painseq.model.checkpoint import read_checkpoint
 from painseq.model.pain_model import PainModel
 from painseq.runs import read_history
+from painseq.studies.evaluate import model_name
 from painseq.studies.predict_part import predict_part, predict_validation
 from painseq.training.classifier import PainClassifier
 
@@ -286,7 +287,7 @@ def test_shuffled_labels_are_each_subjects_own_in_another_order(electrical, stor
 
 
 def test_a_shuffled_control_is_told_from_a_model(run, on_electrical, store, tmp_path, caplog):
-    from painseq.cli.evaluate import evaluate
+    from painseq.cli.evaluate import main as evaluate
 
     out = run("control", "--shuffle-labels")
     assert read_checkpoint(out / "best.ckpt").record.data.shuffled_labels == 0
@@ -567,7 +568,7 @@ def test_landmarks_are_mirrored_with_the_crops(electrical, store, crops):
 def test_a_head_of_another_package_is_named_in_yaml_and_trusted_to_be_loaded(
     run, on_electrical, store, tmp_path, monkeypatch
 ):
-    from painseq.cli.evaluate import evaluate
+    from painseq.cli.evaluate import main as evaluate
 
     package = tmp_path / "packages" / "somebodys_heads"
     package.mkdir(parents=True)
@@ -578,7 +579,8 @@ def test_a_head_of_another_package_is_named_in_yaml_and_trusted_to_be_loaded(
     scored = ["--part", "test", "--data.options.store", str(store), "--checkpoint", str(out / "best.ckpt")]
     with pytest.raises(PainseqError, match=r"\btrust\b.*\bsomebodys_heads\b"):
         evaluate([*on_electrical, *scored, "--out", str(tmp_path / "untrusted")])
-    predictions, _ = evaluate([*on_electrical, *scored, "--trust", "somebodys_heads", "--out", str(tmp_path / "out")])
+    evaluate([*on_electrical, *scored, "--trust", "somebodys_heads", "--out", str(tmp_path / "out")])
+    predictions = read_predictions(tmp_path / "out" / "predictions.csv")
     assert len(predictions) == 6 and (predictions.label >= 0).all()
 
 

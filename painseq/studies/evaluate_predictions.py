@@ -1,0 +1,166 @@
+"""Score a file of predictions, or predictions at hand: no model and no torch is needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from painseq.errors import LeakError, PainseqError
+from painseq.evaluation import Calibration, Person, Predictions, calibrate, read_predictions
+from painseq.evaluation.leaky import is_leaky, mark, marked
+from painseq.evaluation.predictions import FILE, named
+from painseq.evaluation.value_predictions import ValuePredictions, holds_values, read_value_predictions
+from painseq.runs import make_run_folder, versions
+from painseq.studies.evaluation_files import (
+    EvaluationResult,
+    PageText,
+    calibration_facts,
+    evaluated,
+    in_one_line,
+    write_evaluation,
+    write_page,
+)
+from painseq.studies.true_labels import in_classes
+
+log = logging.getLogger("painseq")
+
+
+@dataclass(frozen=True)
+class PredictionsOptions:
+    """How predictions are scored.
+
+    Args:
+        truth: clip id -> class name, native label (with `dataset`) or number, where the predictions have no truth;
+            see `painseq.evaluation.read_truth`.
+        dataset: whose native labels `truth` holds, and whose published figures the page shows: biovid, ai4pain, ...
+        labels: label scheme of `dataset` that maps them.
+        class_names: in order of pain, where a file has no prob_ columns.
+        subjects: subject -> sex and age, for scores by sex and age; see `painseq.evaluation.read_people`.
+        calibrate_on: file of predictions of other people, to fit a temperature on.
+    """
+
+    truth: Mapping[str, str] | None = None
+    dataset: str | None = None
+    labels: str = "three"
+    class_names: Sequence[str] | None = None
+    subjects: Mapping[str, Person] | None = None
+    calibrate_on: Path | None = None
+
+
+def evaluate_predictions(
+    predictions: Path | Predictions | ValuePredictions,
+    out: Path | None = None,
+    options: PredictionsOptions = PredictionsOptions(),
+    name: str | None = None,
+) -> EvaluationResult:
+    """Score predictions of classes, or of values on a scale.
+
+    Args:
+        predictions: a CSV file (`predictions.csv` of a run, or one of another program), or what was read from one.
+        out: new folder for `predictions.csv`, `metrics.json`, `subjects.csv`, `report.html` and `figures/`; None writes
+            nothing.
+        name: what the model is called in tables; None takes the file's name, or its folder's if that is
+            `predictions.csv`.
+
+    Raises:
+        LeakError: `calibrate_on` is marked LEAKY.
+        PainseqError: no such file, or one that is damaged; no clip has both a truth and a prediction; truth of other
+            clips or classes; an option that values on a scale do not take; `out` holds something.
+
+    Example:
+        >>> from painseq.evaluation import read_truth
+        >>> from painseq.studies.evaluate_predictions import PredictionsOptions, evaluate_predictions
+        >>> options = PredictionsOptions(truth=read_truth(Path("truth.csv")))
+        >>> evaluate_predictions(Path("predictions.csv"), options=options).evaluation.scores.balanced_accuracy
+    """
+    file = predictions if isinstance(predictions, Path) else None
+    if isinstance(predictions, Path):
+        predictions = _read(predictions, options)
+    predictions, calibration = _prepared(predictions, options)
+    if not predictions.scored.any():
+        raise PainseqError(
+            f"{file or 'These predictions'}: no clip has both a truth and a prediction, so there is nothing to score. "
+            "Give the truth (--truth FILE, a table of clip_id and truth)."
+        )
+    subjects = options.subjects or {}
+    unknown = set(predictions.subject_ids) - set(subjects)
+    if options.subjects is not None and unknown:
+        log.warning("Sex and age are not known of %d of the subjects, such as %s.", len(unknown), min(unknown))
+    if out is not None:
+        make_run_folder(out)
+    leaky = file is not None and is_leaky(file)
+    name = name or ("predictions" if file is None else named(file))
+    if leaky:
+        name = marked(name)
+        log.warning("%s is marked LEAKY: it scores people who were trained on, and says nothing of new ones.", file)
+    result = evaluated(name, predictions, subjects, calibration)
+    if out is not None:
+        _write(out, result, file, options)
+        if leaky:
+            mark(out / FILE)
+            mark(out / "subjects.csv")
+    return result
+
+
+def _read(path: Path, options: PredictionsOptions) -> Predictions | ValuePredictions:
+    if not holds_values(path):
+        return read_predictions(path, options.class_names)
+    if options.class_names is not None:
+        raise PainseqError(
+            f"{path} holds numbers on a scale, which have no classes. Leave class_names (--classes) out."
+        )
+    return read_value_predictions(path)
+
+
+def _prepared(
+    predictions: Predictions | ValuePredictions, options: PredictionsOptions
+) -> tuple[Predictions | ValuePredictions, Calibration | None]:
+    """The predictions with truth and temperature as the options say."""
+    truth = options.truth
+    if isinstance(predictions, ValuePredictions):
+        if options.calibrate_on is not None:
+            raise PainseqError("These are numbers on a scale, and only probabilities can be calibrated.")
+        if options.subjects is not None:
+            raise PainseqError("These are numbers on a scale; only classes are scored by sex and age.")
+        return (predictions if truth is None else predictions.with_truth(truth)), None
+    if truth is not None:
+        if options.dataset is not None:
+            from painseq.data.labels import label_scheme
+            from painseq.data_modules import facts_of
+
+            scheme = label_scheme(options.dataset, options.labels, facts_of(options.dataset))
+            predictions, truth = in_classes(predictions, truth, scheme)
+        predictions = predictions.with_truth(truth)
+    if options.calibrate_on is None:
+        return predictions, None
+    if options.calibrate_on.is_file() and is_leaky(options.calibrate_on):
+        raise LeakError(
+            f"{options.calibrate_on} is marked LEAKY: it holds people who were trained on. A model is surer of them "
+            "than of new ones, so a temperature fitted on them is too low. Fit it on people that the model has not "
+            "seen."
+        )
+    return calibrate(predictions, read_predictions(options.calibrate_on, predictions.class_names))
+
+
+def _write(out: Path, result: EvaluationResult, file: Path | None, options: PredictionsOptions) -> None:
+    source, used = None if file is None else str(file), versions()
+    calibrated_on = None if options.calibrate_on is None else str(options.calibrate_on)
+    write_evaluation(out, result, {"predictions": source, "calibrated_on": calibrated_on, "versions": used})
+    facts = {
+        **({} if source is None else {"predictions": source}),
+        **calibration_facts(result.calibration),
+        "versions": in_one_line(used),
+    }
+    subtitle = "Predictions" if file is None else f"The predictions in {file.name}"
+    write_page(out, result, PageText(subtitle, _published_as(options.dataset), facts))
+
+
+def _published_as(dataset: str | None) -> str:
+    """What the page calls the data set of a file: as the published rows do, if it is a known one."""
+    if dataset is None:
+        return "a file"
+    from painseq.data_modules import FACTS
+
+    return FACTS[dataset].published_as or dataset if dataset in FACTS else dataset
