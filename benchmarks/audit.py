@@ -16,9 +16,11 @@ from pathlib import Path
 
 from results import RESULTS, machine, write_between
 
-from painseq.cli.audit import audit_model
 from painseq.cli.extract import extract
 from painseq.evaluation.audit import Audit, Protocol, Unit
+from painseq.studies.audit import AuditOptions, audit_model
+from painseq.studies.experiment import read_experiment
+from painseq.studies.fold_fits import candidate_of
 from painseq.synthetic import AI4PainPlan, write_ai4pain
 
 SEEDS = (0, 1, 2)
@@ -32,19 +34,14 @@ DATA = [
     "--model.extractor.model",
     "test_convnext",
 ]
-MODEL = [
-    *("--config", "configs/head/frame_ann.yaml", "--model.head.dropout", "0", "--model.head.hidden", "[256, 64]"),
-    *(
-        "--model.optimizer.lr",
-        "1e-3",
-        "--data.options.batch_size",
-        "64",
-        "--epochs",
-        "60",
-        "--trainer.accelerator",
-        "cpu",
-    ),
-]
+MODEL = {
+    "model": {
+        "head": {"init_args": {"dropout": 0.0, "hidden": [256, 64]}},
+        "optimizer": {"init_args": {"lr": 1e-3}},
+        "extractor": {"init_args": {"model": "test_convnext"}},
+    },
+    "trainer": {"accelerator": "cpu"},
+}
 
 
 def audited(seed: int, out: Path) -> Audit:
@@ -55,8 +52,16 @@ def audited(seed: int, out: Path) -> Audit:
     extract([*on_data, "--out", str(store), "--dtype", "float32", "--precision", "fp32"])
     if (audit / "audit.json").is_file():
         shutil.rmtree(audit)
-    asked = ["--data.options.store", str(store), "--frames-per-clip", "8", "--seed_everything", str(seed)]
-    return audit_model([*on_data, *MODEL, *asked, "--out", str(audit)])
+    options = {"fps": 2, "batch_size": 64, "store": str(store)}
+    chosen = {"seed_everything": seed, "data": {"init_args": {"root": str(data), "options": options}}}
+    experiment = read_experiment("configs/demo/electrical.yaml", "configs/head/frame_ann.yaml", MODEL, chosen)
+    return audit_model(
+        candidate_of(experiment),
+        experiment.data(),
+        audit,
+        AuditOptions(epochs=60, frames_per_clip=8),
+        experiment.config,
+    )
 
 
 def row(seed: int, audit: Audit, unit: Unit) -> str:

@@ -128,15 +128,6 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--out", type=Path, required=True, help="PNG to write.")
             parser.add_argument("--subjects", type=int, default=6, help="How many to show.")
             parser.add_argument("--show-faces", action="store_true", help="Draw faces though they may be patients'.")
-        elif self.command == "audit model":
-            parser.add_argument("--out", type=Path, required=True, help="Folder of the audit. Run again, it resumes.")
-            parser.add_argument("--folds", type=int, default=5, help="Folds of each protocol.")
-            parser.add_argument(
-                "--epochs", type=int | None, default=None, help="Train for so many, instead of stopping early."
-            )
-            parser.add_argument(
-                "--frames-per-clip", type=int | None, default=None, help="Take so many frames of each clip; unset: all."
-            )
         elif self.command == "explain regions":
             parser.add_argument("--checkpoint", type=Path | None, default=None, help="best.ckpt of a run.")
             parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
@@ -269,7 +260,6 @@ DESCRIPTIONS = {
     "split": "Tell who is in which part of a data set, and write it as a file.",
     "data check": "Compare a data set with what was published of it, and with itself.",
     "data show": "Draw a contact sheet of a data set.",
-    "audit model": "Fit one model under leaky protocols and under subject folds, and tell the inflation.",
     "faces": "Find and follow the face in a data set's videos, and keep the tracks. Run again, it resumes.",
     "explain --score": "Measure which explanation of a checkpoint to trust. Run again with the same --out, it goes on.",
     "explain regions": "Tell which regions of the face carry a checkpoint's scores, over many clips.",

@@ -346,7 +346,7 @@ Summed = tuple[tuple[str, ...], Floats, Floats, Callable[[Floats], Floats]]
 
 def _confusions(first: Predictions, second: Predictions, statistic: str) -> Summed:
     if statistic not in STATISTICS:
-        raise PainseqError(f"--statistic {statistic} is none of classes; those are {', '.join(STATISTICS)}.")
+        raise PainseqError(f"statistic is {statistic!r}, which is none of classes; those are {', '.join(STATISTICS)}.")
     if first.class_names != second.class_names:
         differ = f"{', '.join(first.class_names)}, and {', '.join(second.class_names)}."
         if set(first.class_names) != set(second.class_names):
@@ -371,7 +371,9 @@ def _confusions(first: Predictions, second: Predictions, statistic: str) -> Summ
 def _error_sums(first: ValuePredictions, second: ValuePredictions, statistic: str) -> Summed:
     """A subject's clips add up to (2,): the sum of their errors, and how many they are."""
     if statistic not in ERRORS:
-        raise PainseqError(f"--statistic {statistic} is none of values on a scale; those are {', '.join(ERRORS)}.")
+        raise PainseqError(
+            f"statistic is {statistic!r}, which is none of values on a scale; those are {', '.join(ERRORS)}."
+        )
     if first.scale != second.scale:
         raise PainseqError(f"their scales differ: {first.scale} and {second.scale}.")
     if not np.allclose(first.truth, second.truth, rtol=1e-6, atol=1e-9):

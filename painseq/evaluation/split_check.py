@@ -17,6 +17,7 @@ from typing import Literal
 
 from painseq.errors import PainseqError
 from painseq.records import plain_name
+from painseq.runs import OnProgress, no_progress
 from painseq.video import video_digest
 
 SUBJECT_COLUMNS = ("subject_id", "subject", "subject_name", "participant_id", "participant", "patient_id", "patient")
@@ -140,7 +141,7 @@ def read_table(path: Path, subject_column: str | None = None, part_column: str |
 
 
 def _columns(path: Path, heads: Sequence[str], subject_column: str | None, part_column: str | None) -> dict[str, str]:
-    for option, given in (("--subject-column", subject_column), ("--part-column", part_column)):
+    for option, given in (("subject_column", subject_column), ("part_column", part_column)):
         if given is not None and given not in heads:
             raise PainseqError(f"{path} has no column {given!r} ({option}). Its columns: {', '.join(heads)}.")
 
@@ -151,8 +152,8 @@ def _columns(path: Path, heads: Sequence[str], subject_column: str | None, part_
     subject, part = subject_column or guess(SUBJECT_COLUMNS), part_column or guess(PART_COLUMNS)
     if subject is None:
         raise PainseqError(
-            f"{path}: no column of subjects is known by its name. Name it: --subject-column. Its columns: "
-            f"{', '.join(heads)}."
+            f"{path}: no column of subjects is known by its name. Name it: subject_column (command line: "
+            f"--subject-column). Its columns: {', '.join(heads)}."
         )
     fold = guess(FOLD_COLUMNS)
     if part is None:
@@ -213,8 +214,8 @@ def joined(tables: Sequence[Table], split: Table | None = None) -> tuple[Member,
         return tuple(replace(member, part=part) for member in members for part in parts[plain_name(member.subject)])
     if len(tables) == 1:
         raise PainseqError(
-            f"{tables[0].path} has no column of parts or folds that is known by its name. Name it: --part-column; or "
-            "give the split that it belongs to: --split."
+            f"{tables[0].path} has no column of parts or folds that is known by its name. Name it: part_column "
+            "(command line: --part-column); or give the split that it belongs to."
         )
     names = [table.path.stem.casefold() for table in tables]
     if len(set(names)) < len(names):
@@ -255,9 +256,7 @@ def check_members(members: Sequence[Member]) -> list[Finding]:
     ]
 
 
-def check_contents(
-    members: Sequence[Member], root: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> list[Finding]:
+def check_contents(members: Sequence[Member], root: Path, on_progress: OnProgress = no_progress) -> list[Finding]:
     """The same video under several names: in several parts, or of several subjects.
 
     Args:
@@ -269,7 +268,7 @@ def check_contents(
     """
     videos = sorted({member.video for member in members if member.video})
     if not videos:
-        raise PainseqError("--root compares videos, but no file names any: a column video is needed.")
+        raise PainseqError("root is given to compare videos, but no file names any: a column video is needed.")
     digests = {}
     for done, video in enumerate(videos):
         on_progress(done, len(videos))

@@ -17,9 +17,9 @@ from painseq.errors import PainseqError
 from painseq.evaluation.audit import Protocol, Unit
 from painseq.evaluation.predictions import Predictions, joined
 from painseq.records import Part
+from painseq.studies.fold_fits import Candidate
 from painseq.studies.predict_part import predict_part, predict_unchecked
-from painseq.training.classifier import PainClassifier
-from painseq.training.fitting import FitOptions, fit_fold
+from painseq.training.fitting import fit_fold
 
 
 @dataclass(frozen=True)
@@ -71,23 +71,23 @@ def folds_of(
         PainseqError: fewer groups, or items of a class, than folds; nobody left for early stopping.
     """
     if folds < 2:
-        raise PainseqError(f"--folds is {folds}; it must be 2 or more.")
+        raise PainseqError(f"folds is {folds}; it must be 2 or more.")
     if not 0 < validation_share < 1:
         raise PainseqError(
-            f"--data.options.split.validation_share is {validation_share}. The audit stops early in each fold as a fit "
+            f"The data's split.validation_share is {validation_share}. The audit stops early in each fold as a fit "
             "does; give a share above 0 and below 1."
         )
     names = np.arange(len(target)).astype(str) if group is None else np.asarray(group)
     fewest = _fewest(target, names)
     if fewest < folds:
         raise PainseqError(
-            f"{folds} folds need as many groups and items of each class; there are {fewest}. Lower --folds."
+            f"{folds} folds need as many groups and items of each class; there are {fewest}. Lower folds."
         )
     made = []
     for rest, test in _divide(target, names, folds, seed):
         inner = min(round(1 / validation_share), _fewest(target[rest], names[rest]))
         if inner < 2:
-            raise PainseqError(f"{folds} folds leave too few items to stop early on. Lower --folds.")
+            raise PainseqError(f"{folds} folds leave too few items to stop early on. Lower folds.")
         train, validation = _divide(target[rest], names[rest], max(2, inner), seed)[0]
         made.append(Fold(_numbers(rest[train]), _numbers(rest[validation]), _numbers(test)))
     return tuple(made)
@@ -100,7 +100,7 @@ def _divide(
     splitter = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
     made = list(splitter.split(target, target, None if alone else names))
     if not all(len(test) for _, test in made):
-        raise PainseqError(f"The classes of the groups are too uneven for {folds} folds: one is empty. Lower --folds.")
+        raise PainseqError(f"The classes of the groups are too uneven for {folds} folds: one is empty. Lower folds.")
     return made
 
 
@@ -142,10 +142,10 @@ def audit_items(data: PainDataModule, unit: Unit, frames_per_clip: int | None = 
     clips = data.everything()
     if unit == "clips":
         if frames_per_clip is not None:
-            raise PainseqError("--frames-per-clip thins out frames, but this head takes whole clips. Leave it out.")
+            raise PainseqError("frames_per_clip thins out frames, but this head takes whole clips. Leave it out.")
         return clips.only(clips.with_a_face())
     if frames_per_clip is not None and frames_per_clip < 1:
-        raise PainseqError(f"--frames-per-clip is {frames_per_clip}; it must be 1 or more.")
+        raise PainseqError(f"frames_per_clip is {frames_per_clip}; it must be 1 or more.")
     frames = single_frames(clips, FrameWindow(0.0, np.inf)) if data.options.frames is None else clips
     of_clip: dict[str, list[int]] = {}
     for number in frames.with_a_face():
@@ -161,6 +161,14 @@ def _spread(numbers: Sequence[int], most: int) -> list[int]:
     return [numbers[int((place + 0.5) * len(numbers) / count)] for place in range(count)]
 
 
+@dataclass(frozen=True)
+class ProtocolFolds:
+    """Items dealt out under a protocol."""
+
+    protocol: Protocol
+    folds: tuple[Fold, ...]
+
+
 def groups_of(items: ResidentClips, protocol: Protocol) -> list[str] | None:
     """What each item stays with under a protocol; None: each is on its own."""
     if protocol.together == "frame":
@@ -169,13 +177,11 @@ def groups_of(items: ResidentClips, protocol: Protocol) -> list[str] | None:
 
 
 def fit_protocol(
-    make_model: Callable[[], PainClassifier],
+    candidate: Candidate,
     data: PainDataModule,
     items: ResidentClips,
-    protocol: Protocol,
-    folds: Sequence[Fold],
+    divided: ProtocolFolds,
     out: Path,
-    options: FitOptions,
     epochs: int | None = None,
     on_fold: Callable[[], None] = lambda: None,
 ) -> Predictions:
@@ -184,6 +190,7 @@ def fit_protocol(
     Under a leaky protocol no leak check is made, since it would refuse: such rows are to be scored by `audit_of` alone.
 
     Args:
+        divided: the items' folds.
         out: holds a folder for each fold; folds that are finished there are not fitted again.
         epochs: train for so many, on the part for early stopping too; None: stop early on it.
         on_fold: called after each fold.
@@ -191,12 +198,13 @@ def fit_protocol(
     Raises:
         PainseqError: see `fit_fold`.
     """
+    protocol = divided.protocol
+    predict = predict_unchecked if protocol.leaky else predict_part
     tested = []
-    for number, fold in enumerate(folds):
+    for number, fold in enumerate(divided.folds):
         chosen = fold if epochs is None else Fold((*fold.train, *fold.validation), (), fold.test)
-        divided = data.with_items(items, chosen.parts, protocol.name.removesuffix("_LEAKY"))
-        model = fit_fold(make_model, divided, out / f"fold_{number}", options, epochs)
-        predict = predict_unchecked if protocol.leaky else predict_part
-        tested.append(predict(model, divided, "test"))
+        fold_data = data.with_items(items, chosen.parts, protocol.name.removesuffix("_LEAKY"))
+        model = fit_fold(candidate.make, fold_data, out / f"fold_{number}", candidate.options, epochs)
+        tested.append(predict(model, fold_data, "test"))
         on_fold()
     return joined(tested)

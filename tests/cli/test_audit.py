@@ -73,7 +73,7 @@ def test_a_video_head_is_audited_by_clips_and_goes_on_where_it_was(painseq, mode
     kept = out / "subject_kfold" / "fold_0" / "best.ckpt"
     stamp = kept.stat().st_mtime_ns
     other = painseq(*lstm, "--folds", "3", "--out", out)
-    assert other.code == 1 and other.err.names(out, "folds", 2, 3)
+    assert other.code == 1 and other.err.names(out, "audit.folds", 2, 3)
     assert painseq(*lstm, "--out", out).code == 0
     assert kept.stat().st_mtime_ns == stamp
     assert json.loads((out / "audit.json").read_text())["protocols"] == first["protocols"]
@@ -82,11 +82,11 @@ def test_a_video_head_is_audited_by_clips_and_goes_on_where_it_was(painseq, mode
 @pytest.mark.parametrize(
     ("options", "facts"),
     [
-        (["--folds", "1"], ("--folds", 1)),
-        (["--folds", "99"], ("--folds", 99)),
-        (["--epochs", "0"], ("--epochs", 0)),
-        (["--frames-per-clip", "0"], ("--frames-per-clip", 0)),
-        (["--config", "configs/head/lstm.yaml", "--frames-per-clip", "2"], ("--frames-per-clip", "clips")),
+        (["--folds", "1"], ("folds", 1)),
+        (["--folds", "99"], ("folds", 99)),
+        (["--epochs", "0"], ("epochs", 0)),
+        (["--frames-per-clip", "0"], ("frames_per_clip", 0)),
+        (["--config", "configs/head/lstm.yaml", "--frames-per-clip", "2"], ("frames_per_clip", "clips")),
         (["--data.options.view", "pixels"], ("--data.options.view", "pixels")),
     ],
 )
@@ -140,7 +140,7 @@ def test_folds_are_each_a_division_of_their_own(painseq, split, table):
     assert painseq("audit", "check", folds).code == 0
     predictions = table("clip_id,subject_id,label\nc1,S01,a\n", "predictions.csv")
     result = painseq("audit", "check", predictions, "--split", folds)
-    assert result.code == 1 and result.err.names("--split", folds)
+    assert result.code == 1 and result.err.names("split", folds)
     result = painseq("audit", "check", split(folds=[first, {**second, "validation": ["S01"]}]))
     assert result.code == 1 and result.out.names("S01", "test", "validation", "fold 1")
     result = painseq("audit", "check", split(folds=[first, {"train": ["S01"]}]))

@@ -1,8 +1,6 @@
 """The audit of leakage: folds that keep together what they should, and the inflation of a model that memorises."""
 
-import json
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from painseq.data.options import DataOptions
-from painseq.data.protocols import SplitOptions
-from painseq.data_modules import AI4Pain
-from painseq.errors import LeakError, PainseqError
+from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, score
-from painseq.evaluation.audit import CLIP_FOLDS, FRAME_FOLDS, STATISTICS, SUBJECT_FOLDS, audit_of, by_vote, protocols_of
-from painseq.heads import LSTM, FrameANN
-from painseq.studies.audit_folds import audit_items, fit_protocol, folds_of, groups_of, overlap
-from painseq.training.classifier import PainClassifier
-from painseq.training.fitting import FitOptions
+from painseq.evaluation.audit import CLIP_FOLDS, FRAME_FOLDS, STATISTICS, SUBJECT_FOLDS, audit_of, by_vote
+from painseq.studies.audit_folds import folds_of, overlap
 
 PROTOCOLS = (FRAME_FOLDS, CLIP_FOLDS, SUBJECT_FOLDS)
 
@@ -250,93 +242,3 @@ def test_votes_are_counted_and_ties_go_by_the_mean_probability(frames, seed):
         assert voted.label[row] == winner
         np.testing.assert_allclose(voted.probabilities[row], mean)
         assert voted.truth[row] == int(name[1:]) % 3 and voted.subject_ids[row] == f"s{name[1:]}"
-
-
-# ---- items and fitting ----
-
-
-@pytest.fixture
-def data(electrical, store):
-    return AI4Pain(electrical, DataOptions(store=store, split=SplitOptions(protocol="official")))
-
-
-def test_items_are_frames_with_a_face_of_clips_with_a_known_label(data):
-    everything = audit_items(data, "frames")
-    some = audit_items(data, "frames", frames_per_clip=4)
-    labelled = {clip.clip_id for clip in data.manifest if clip.label is not None}
-    assert {clip.clip_id for clip in everything.clips} == {clip.clip_id for clip in some.clips} == labelled
-    assert set(Counter(clip.clip_id for clip in some.clips).values()) == {4}
-    assert set(some.names) < set(everything.names) and len(set(some.names)) == len(some)
-    moments = [float(name.rpartition("@")[2]) for name in some.names[:4]]
-    assert moments == sorted(moments) and moments[-1] - moments[0] > 5
-    assert len(audit_items(data, "clips")) == len(labelled)
-
-
-def test_faceless_frames_are_no_items(data):
-    clips = data.everything()
-    present = clips.resident.present.clone()
-    present[:3] = False
-    data._resident = type(clips)(clips.items, replace(clips.resident, present=present), clips.scheme)
-    assert len(audit_items(data, "frames")) == int(present.sum()) - sum(
-        length for clip, _, length in clips.items if clip.label is None
-    )
-
-
-def test_what_cannot_be_divided_is_refused(data):
-    with pytest.raises(PainseqError, match=r"frames.per.clip"):
-        audit_items(data, "clips", frames_per_clip=4)
-    with pytest.raises(PainseqError, match=r"(?s)frames.per.clip.*\b0\b"):
-        audit_items(data, "frames", frames_per_clip=0)
-    assert protocols_of("clips") == (CLIP_FOLDS, SUBJECT_FOLDS)
-
-
-@pytest.mark.parametrize("unit", ["frames", "clips"])
-def test_fitted_folds_predict_every_item_once_and_are_not_fitted_again(data, unit, tmp_path):
-    head = FrameANN if unit == "frames" else LSTM
-    made = []
-
-    def make() -> PainClassifier:
-        made.append(1)
-        sizes = {"hidden": (8,)} if unit == "frames" else {}
-        return PainClassifier(head=lambda in_shape, outputs: head(in_shape, outputs, **sizes))
-
-    items = audit_items(data, unit, 3 if unit == "frames" else None)
-    protocol = protocols_of(unit)[0]
-    folds = folds_of(items.target.numpy(), groups_of(items, protocol), 2, seed=0)
-    options = FitOptions(max_epochs=1, accelerator="cpu")
-    before = fit_protocol(make, data, items, protocol, folds, tmp_path, options)
-    assert sorted(before.clip_ids) == sorted(items.names)
-    truth = dict(zip(items.names, items.target.tolist(), strict=True))
-    assert [truth[name] for name in before.clip_ids] == before.truth.tolist()
-    stamps = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("best.ckpt"))]
-    again = fit_protocol(make, data, items, protocol, folds, tmp_path, options)
-    np.testing.assert_array_equal(again.probabilities, before.probabilities)
-    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("best.ckpt"))] == stamps
-    splits = [json.loads(path.read_text())["data"]["split"] for path in tmp_path.rglob("run.json")]
-    assert [split["protocol"] for split in splits] == 2 * [protocol.name] and "LEAKY" in protocol.name
-
-
-def test_with_a_number_of_epochs_the_part_for_early_stopping_is_trained_on(data, tmp_path):
-    items = audit_items(data, "clips")
-    folds = folds_of(items.target.numpy(), groups_of(items, SUBJECT_FOLDS), 2, seed=0)
-
-    def make() -> PainClassifier:
-        return PainClassifier(head=lambda in_shape, outputs: LSTM(in_shape, outputs))
-
-    options = FitOptions(max_epochs=9, accelerator="cpu")
-    predictions = fit_protocol(make, data, items, SUBJECT_FOLDS, folds, tmp_path, options, epochs=1)
-    assert sorted(predictions.clip_ids) == sorted(items.names)
-    assert not any("LEAKY" in path.read_text() for path in tmp_path.rglob("run.json"))
-    assert len(list(tmp_path.rglob("last.ckpt"))) == 2 and not list(tmp_path.rglob("best.ckpt"))
-
-
-def test_an_extractor_that_saw_anybody_leaks_in_every_fold_and_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(type(data), "extractor_trained_on", ("ai4pain/S01",))
-    items = audit_items(data, "clips")
-    folds = folds_of(items.target.numpy(), groups_of(items, SUBJECT_FOLDS), 2, seed=0)
-
-    def make() -> PainClassifier:
-        return PainClassifier(head=lambda in_shape, outputs: LSTM(in_shape, outputs))
-
-    with pytest.raises(LeakError, match="ai4pain/S01"):
-        fit_protocol(make, data, items, SUBJECT_FOLDS, folds, tmp_path, FitOptions(max_epochs=1, accelerator="cpu"))

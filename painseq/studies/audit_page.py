@@ -1,17 +1,13 @@
-"""What `painseq audit model` writes and prints: a page for reviewers, tables, predictions."""
+"""What an audit of a model writes: a page for reviewers, tables, predictions."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from painseq.evaluation.audit import STATISTICS, Audit, Inflation, Protocol
 from painseq.evaluation.leaky import mark
-from painseq.files import write_json
+from painseq.files import write_csv, write_json
 from painseq.report import Block, Picture, Report, write_figures, write_report
 from painseq.report.charts import interval_rows
 from painseq.studies.audit_folds import Overlap
@@ -37,10 +33,8 @@ def write_audit(out: Path, audit: Audit, overlaps: Mapping[Protocol, Overlap], f
         path = out / f"predictions_{result.protocol.name}.csv"
         result.predictions[audit.unit].write_csv(path)
         mark(path, "protocol", result.protocol.name)
-    with (out / "audit.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*COLUMNS[:4], "low", "high", "inflation", "inflation_low", "inflation_high", "subjects"])
-        writer.writerows(_rows(audit))
+    head = [*COLUMNS[:4], "low", "high", "inflation", "inflation_low", "inflation_high", "subjects"]
+    write_csv(out / "audit.csv", [head, *_rows(audit)])
     report = _report(audit, overlaps, facts)
     write_report(out / "report.html", report)
     write_figures(out / "figures", report)
@@ -49,22 +43,6 @@ def write_audit(out: Path, audit: Audit, overlaps: Mapping[Protocol, Overlap], f
         for protocol, shared in overlaps.items()
     }
     write_json(out / "audit.json", {**audit.to_dict(), "overlap": shares, "facts": dict(facts)})
-
-
-def show_audit(audit: Audit) -> None:
-    """Print the balanced accuracies, their inflation, and what it means."""
-    console = Console()
-    for unit in audit.honest.evaluations:
-        table = Table(title=f"Balanced accuracy over {unit}", caption="95 % intervals over subjects")
-        table.add_column("protocol", no_wrap=True)
-        for column in ("score", "95 % interval", "inflation", "95 % interval"):
-            table.add_column(column, justify="right")
-        for protocol, of, name, *figures, _ in _cells(audit):
-            if of == unit and name == "balanced accuracy":
-                table.add_row(protocol, *figures)
-        console.print(table)
-    for found in _headlines(audit):
-        console.print(found.sentence(), markup=False, highlight=False)
 
 
 Row = tuple[str, str, str, float | None, float | None, float | None, float | None, float | None, float | None, int]
@@ -96,7 +74,7 @@ def _rows(audit: Audit) -> list[Row]:
     return rows
 
 
-def _cells(audit: Audit) -> list[list[str]]:
+def audit_cells(audit: Audit) -> list[list[str]]:
     """`_rows` in words, as `COLUMNS`."""
 
     def number(value: float | None, sign: str = "") -> str:
@@ -120,7 +98,8 @@ def _cells(audit: Audit) -> list[list[str]]:
     ]
 
 
-def _headlines(audit: Audit) -> list[Inflation]:
+def headlines(audit: Audit) -> list[Inflation]:
+    """The inflations of balanced accuracy."""
     return [found for found in audit.inflations if found.statistic == "balanced_accuracy"]
 
 
@@ -132,11 +111,11 @@ def _report(audit: Audit, overlaps: Mapping[Protocol, Overlap], facts: Mapping[s
     ]
     claims = Block(
         "What leakage would have claimed",
-        "\n\n".join(found.sentence() for found in _headlines(audit))
+        "\n\n".join(found.sentence() for found in headlines(audit))
         + "\n\nInflation is the score under the leaky protocol minus that under subject folds, paired by subject. "
         "Clips are labelled by the majority vote of their frames.",
         COLUMNS,
-        _cells(audit),
+        audit_cells(audit),
         [_chart(audit, unit) for unit in honest.evaluations],
     )
     division = Block(
@@ -164,7 +143,7 @@ def _chart(audit: Audit, unit: str) -> Picture:
         for title, of, name, value, low, high, *_ in _rows(audit)
         if of == unit and name == "balanced_accuracy"
     ]
-    said = "; ".join(f"{title} {value:.3f}" for title, value, _, _ in rows if value is not None)
+    scores = "; ".join(f"{title} {value:.3f}" for title, value, _, _ in rows if value is not None)
     chance = 1 / len(audit.honest.predictions["clips"].class_names)
     drawn = interval_rows(rows, chance, f"balanced accuracy over {unit}")
-    return Picture(f"Balanced accuracy over {unit}: {said}", drawn, ("protocol", "score", "low", "high"), rows)
+    return Picture(f"Balanced accuracy over {unit}: {scores}", drawn, ("protocol", "score", "low", "high"), rows)
