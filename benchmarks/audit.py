@@ -16,7 +16,7 @@ from pathlib import Path
 
 from results import RESULTS, machine, write_between
 
-from painseq.cli.extract import extract
+from painseq.cli.extract import main as extract
 from painseq.evaluation.audit import Audit, Protocol, Unit
 from painseq.studies.audit import AuditOptions, audit_model
 from painseq.studies.experiment import read_experiment

@@ -27,7 +27,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from painseq.cli.extract import extract
+from painseq.cli.extract import main as extract
 from painseq.cli.fit import fit
 from painseq.explain import (
     Attribution,

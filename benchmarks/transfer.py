@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from results import RESULTS, machine, write_between
 
-from painseq.cli.extract import extract
+from painseq.cli.extract import main as extract
 from painseq.cli.fit import fit
 from painseq.cli.transfer import transfer
 from painseq.cli.transfer_plan import read_plan

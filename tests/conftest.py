@@ -186,7 +186,7 @@ def on_heat(heat: Path, tiny: str) -> list[str]:
 @pytest.fixture(scope="session")
 def store(work: Path, on_electrical: list[str]) -> Path:
     """Features of the electrical data, fp32."""
-    from painseq.cli.extract import extract
+    from painseq.cli.extract import main as extract
 
     extract([*on_electrical, "--out", str(work / "store"), "--dtype", "float32", "--precision", "fp32"])
     return work / "store"
@@ -195,7 +195,7 @@ def store(work: Path, on_electrical: list[str]) -> Path:
 @pytest.fixture(scope="session")
 def heat_crops(work: Path, on_heat: list[str]) -> Path:
     """Crops of the heat data, all five classes."""
-    from painseq.cli.extract import extract
+    from painseq.cli.extract import main as extract
 
     pixels = '{"class_path": "painseq.extractors.Pixels", "init_args": {"input_size_px": 32}}'
     extract([*on_heat, "--data.options.labels", "five", "--model.extractor", pixels, "--out", str(work / "heat_crops")])

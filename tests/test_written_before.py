@@ -21,7 +21,7 @@ from painseq.cli import main
 from painseq.extractors import Extractor, TimmBackbone, read_weights, rebuild
 from painseq.faces import FaceCrops, Sidecar
 from painseq.faces.tracks import TrackFolder
-from painseq.features import FeatureStore, extract
+from painseq.features import ExtractOptions, FeatureStore, extract
 from painseq.records import Manifest, read_manifest
 from painseq.spec import build
 from painseq.video import video_digest
@@ -112,7 +112,7 @@ def test_the_command_completes_the_store_without_a_warning(tmp_path, caplog):
 
 def test_extracted_anew_the_features_are_those_of_then(crops, manifest, tmp_path):
     old = FeatureStore(OLD / "store")
-    extract(manifest, crops, old.extractor(), 1.0, tmp_path / "store", precision="fp32")
+    extract(manifest, crops, old.extractor(), 1.0, tmp_path / "store", options=ExtractOptions(precision="fp32"))
     new = FeatureStore(tmp_path / "store")
     assert new.fingerprint == old.fingerprint
     new.check_same(old.spec)

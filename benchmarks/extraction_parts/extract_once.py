@@ -12,7 +12,7 @@ import torch
 
 from painseq.extractors import VGG16, Extractor, Pixels, TimmBackbone
 from painseq.faces import FaceCrops, YuNet
-from painseq.features import extract
+from painseq.features import ExtractOptions, extract
 from painseq.records import Clip, Manifest
 from painseq.runs import Process
 
@@ -90,9 +90,7 @@ def main(job: Job) -> dict[str, float]:
         network,
         fps=None,
         out=Path(job.out),
-        dtype=job.dtype,
-        precision="fp32",
-        process=Process(job.rank, job.count, run=job.run),
+        options=ExtractOptions(dtype=job.dtype, precision="fp32", process=Process(job.rank, job.count, run=job.run)),
     )
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "frames": summary.frames, "before_mb": before, "peak_mb": peak_mb()}

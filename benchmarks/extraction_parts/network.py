@@ -30,7 +30,7 @@ from painseq.data.resident import resident_clips
 from painseq.data_modules.biovid import BioVid
 from painseq.extractors import VGG16, Extractor, TimmBackbone
 from painseq.faces import FaceCrops, Sidecar
-from painseq.features import ExtractSummary, FeatureStore, extract
+from painseq.features import ExtractOptions, ExtractSummary, FeatureStore, extract
 from painseq.features.network import Network, has_bf16
 from painseq.heads import LSTM, FrameANN, Head
 from painseq.model.decision import decide
@@ -81,7 +81,12 @@ def bf16(bench: Bench) -> str:
         def once() -> None:
             with bench.folder() as out:
                 summaries[precision] = extract(
-                    manifest, faces, extractor, None, out / "s", dtype="float32", precision=precision
+                    manifest,
+                    faces,
+                    extractor,
+                    None,
+                    out / "s",
+                    options=ExtractOptions(dtype="float32", precision=precision),
                 )
                 features[precision] = stored_features(out / "s")
 
@@ -127,7 +132,14 @@ def label_agreement(bench: Bench) -> tuple[str, list[str]]:
         for kind in ("fp32", "bf16"):
             print(f"  {len(manifest)} generated clips in {kind}", flush=True)
             store = folder / kind
-            extract(manifest, FaceCrops(Sidecar(), size_px=size_px), extractor, None, store, precision=kind)
+            extract(
+                manifest,
+                FaceCrops(Sidecar(), size_px=size_px),
+                extractor,
+                None,
+                store,
+                options=ExtractOptions(precision=kind),
+            )
             clips = resident_clips(manifest.clips, scheme, FeatureStore(store), ("cnn",))
             batches[kind] = clips.batch(range(len(clips)))
     half = set(manifest.subjects[::2])
@@ -234,7 +246,12 @@ def on_device(bench: Bench, device: torch.device) -> str:
             for workers in (1, 4, 8, 14):
                 with bench.folder() as out:
                     summary = extract(
-                        manifest, faces, extractor(), None, out / "s", device=device, precision=kind, workers=workers
+                        manifest,
+                        faces,
+                        extractor(),
+                        None,
+                        out / "s",
+                        options=ExtractOptions(device=device, precision=kind, workers=workers),
                     )
                 stages = dict(summary.stages)
                 idle = stages.pop("waiting for frames")

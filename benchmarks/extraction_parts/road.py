@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from painseq.faces import CropChunk, FaceCrops, YuNet
 from painseq.faces.locator import Face
-from painseq.features import ClipFeatures, ExtractSummary, StoreWriter, extract, pipeline_spec
+from painseq.features import ClipFeatures, ExtractOptions, ExtractSummary, StoreWriter, extract, pipeline_spec
 from painseq.features.network import Network
 from painseq.video import open_video, read_chunks
 
@@ -50,15 +50,13 @@ def pipeline(bench: Bench) -> str:
                     extractor,
                     None,
                     out / "s",
-                    precision="fp32",
-                    batch_frames=batch_frames,
-                    workers=workers,
+                    options=ExtractOptions(precision="fp32", batch_frames=batch_frames, workers=workers),
                 )
 
         return run
 
     with bench.folder() as out:
-        extract(manifest, faces, extractor, None, out / "s", dtype="float32", precision="fp32")
+        extract(manifest, faces, extractor, None, out / "s", options=ExtractOptions(dtype="float32", precision="fp32"))
         error = require_same("The store", stored_features(out / "s"), bare(network, crops))
     seconds = in_turns({"bare": lambda: bare(network, crops), "pipeline": whole("pipeline")}, bench.rounds)
     share = ratio(seconds, "bare", "pipeline")
@@ -99,7 +97,16 @@ def light(bench: Bench) -> str:
 
     def whole() -> None:
         with bench.folder() as out:
-            summaries.append(extract(manifest, faces, extractor, None, out / "s", dtype="float32", precision="fp32"))
+            summaries.append(
+                extract(
+                    manifest,
+                    faces,
+                    extractor,
+                    None,
+                    out / "s",
+                    options=ExtractOptions(dtype="float32", precision="fp32"),
+                )
+            )
             require_same("The store", stored_features(out / "s"), features)
 
     def decode() -> None:
@@ -178,7 +185,7 @@ def recipe(bench: Bench) -> str:
 
     def ours() -> None:
         with bench.folder() as out:
-            extract(manifest, faces, extractor, None, out / "s", precision="fp32")
+            extract(manifest, faces, extractor, None, out / "s", options=ExtractOptions(precision="fp32"))
             results["painseq"] = stored_features(out / "s")
 
     for warm in (theirs, ours):

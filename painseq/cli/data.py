@@ -3,81 +3,87 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from painseq.cli.arguments import Parser, experiment
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from jsonargparse import Namespace
-    from numpy.typing import NDArray
     from rich.table import Table
 
     from painseq.data.check import DataCheck, Finding, Spread
-    from painseq.data.datamodule import PainDataModule
-    from painseq.faces import FaceCrops
-    from painseq.records import Clip, Manifest
 
 USAGE = """usage: painseq data check | show [options]
 
-  check  Compare a data set with what was published of it and with itself; exit code 1 if anything must be mended.
+  check  Compare a data set with what was published of it and with itself; exit code 1 if anything must be fixed.
   show   Draw a contact sheet: some subjects, one clip of each class.
 
 `painseq data check --help` and `painseq data show --help` tell their options.
 """
 ITEMS_SHOWN = 10
 SUBJECTS_SHOWN = 10
-PICTURE_PX = 224
 log = logging.getLogger("painseq")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; `check` returns 1 if anything must be mended."""
+    """Run the command; `check` returns 1 if anything must be fixed."""
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(USAGE)
         return 0
     if argv[0] == "check":
         return check(argv[1:])
     if argv[0] == "show":
-        show(argv[1:])
-        return 0
+        return show(argv[1:])
     raise PainseqError(f"`painseq data {argv[0]}` is not known; it is `check` or `show`, followed by the options.")
 
 
-# ---- check ----
+def add_check_arguments(parser: Parser) -> None:
+    """Declare the arguments of `data check`."""
+    parser.add_argument("--tracks", type=Path, metavar="FOLDER", help="folder that `painseq faces` wrote")
+    parser.add_argument("--deep", action="store_true", help="decode every frame, not only the first and the last")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="threads that read videos")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings here")
 
 
 def check(argv: Sequence[str]) -> int:
-    """Check a data set as the command line says; 1 if anything must be mended.
-
-    Raises:
-        PainseqError: no data set, none at its root, no tracks where they should be.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    """Check a data set; 1 if anything must be fixed."""
+    cli = experiment(
+        "data check", "Compare a data set with published counts and with itself.", add_check_arguments, argv
+    )
+    from painseq.cli.progress import progress_bar
     from painseq.data.check import check_data
     from painseq.files import write_json
 
-    data, config = _parsed("data check", argv)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("videos"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("check", total=None)
-        found = check_data(
-            data,
-            config["tracks"],
-            config["deep"],
-            config["workers"],
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    # First: a file that cannot be written does not cost what took long to find.
-    _print(found, looked_at_faces=config["tracks"] is not None)
-    if config["json"] is not None:
-        write_json(Path(config["json"]), found.to_dict())
+    args = cli.config
+    with progress_bar("check", "videos") as bar:
+        found = check_data(cli.data(), args.tracks, args.deep, args.workers, bar)
+    # Printed first: a file that cannot be written does not cost what took long to find.
+    _print(found, looked_at_faces=args.tracks is not None)
+    if args.json is not None:
+        write_json(args.json, found.to_dict())
     return 1 if found.errors else 0
+
+
+def add_show_arguments(parser: Parser) -> None:
+    """Declare the arguments of `data show`."""
+    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
+    parser.add_argument("--subjects", type=int, default=6, help="how many to show; default: 6")
+    parser.add_argument("--show-faces", action="store_true", help="draw faces though they may be patients'")
+
+
+def show(argv: Sequence[str]) -> int:
+    """Draw a contact sheet."""
+    cli = experiment("data show", "Draw a contact sheet of a data set.", add_show_arguments, argv)
+    from painseq.studies.contact_sheet import write_contact_sheet
+
+    args = cli.config
+    clips = write_contact_sheet(cli.data(), args.out, args.subjects, args.show_faces)
+    log.info("%d clips of %d subjects drawn: %s", len(clips), len({clip.subject_id for clip in clips}), args.out)
+    return 0
 
 
 def _print(found: DataCheck, looked_at_faces: bool) -> None:
@@ -159,107 +165,3 @@ def _faceless_table(shares: Mapping[str, float]) -> Table:
     for subject in sorted(shares, key=lambda subject: -shares[subject])[:SUBJECTS_SHOWN]:
         table.add_row(subject, f"{shares[subject]:.1%}")
     return table
-
-
-# ---- show ----
-
-
-def show(argv: Sequence[str]) -> Path:
-    """Draw the contact sheet that the command line asks for; returns the PNG.
-
-    Raises:
-        PainseqError: no data set, no clip with a label, or faces that are not generated without `--show-faces`.
-    """
-    from painseq.explain.drawing import contact_sheet
-    from painseq.video.generated import is_generated
-
-    data, config = _parsed("data show", argv)
-    if config["subjects"] < 1:
-        raise PainseqError(f"--subjects is {config['subjects']}; it must be 1 or more.")
-    manifest, names = data.manifest, data.scheme.groups
-    chosen = _one_a_class(data, config["subjects"])
-    if not chosen:
-        raise PainseqError(f"{data.name} has no clip with a known label, so there is nothing to show.")
-    real = [clip for clip in chosen.values() if not is_generated(manifest.path(clip))]
-    if real and not config["show_faces"]:
-        raise PainseqError(
-            f"{real[0].video} is not known to be generated, so its face may be a patient's, and is not drawn. If "
-            "whoever sees the picture may see the faces, add --show-faces."
-        )
-    pictures, titles = [], []
-    for subject in dict.fromkeys(subject for subject, _ in chosen):
-        for name in names:
-            clip = chosen.get((subject, name))
-            picture, note = _middle(manifest, clip, data.options.face) if clip is not None else (_blank(), "no clip")
-            pictures.append(picture)
-            titles.append(_title(subject if clip is None else clip.clip_id, name, note))
-    out = Path(config["out"])
-    out.write_bytes(contact_sheet(pictures, titles, columns=len(names)))
-    log.info("%d clips of %d subjects drawn: %s", len(chosen), len(pictures) // len(names), out)
-    return out
-
-
-def _one_a_class(data: PainDataModule, subjects: int) -> dict[tuple[str, str], Clip]:
-    """(subject, class) -> the first such clip, of subjects evenly spread over the data set."""
-    import numpy as np
-
-    first: dict[tuple[str, str], Clip] = {}
-    for clip in data.manifest:
-        group = data.scheme.group(clip.label)
-        if group is not None:
-            first.setdefault((clip.subject_id, group), clip)
-    named = sorted({subject for subject, _ in first})
-    places = np.linspace(0, len(named) - 1, min(subjects, len(named))).round().astype(int)
-    chosen = [named[place] for place in places]
-    return {key: first[key] for subject in chosen for key in first if key[0] == subject}
-
-
-def _middle(manifest: Manifest, clip: Clip, face: FaceCrops | None) -> tuple[NDArray[np.uint8], str]:
-    """The face in the middle of a clip, the whole frame where none is found, and what there is to say of it."""
-    import numpy as np
-    from PIL import Image
-
-    from painseq.video import open_video
-
-    path = manifest.path(clip)
-    try:
-        with open_video(path, image_fps=clip.fps) as video:
-            end_s = min(video.duration_s, clip.end_s or video.duration_s)
-            middle = int(np.abs(video.times_s - (clip.start_s + end_s) / 2).argmin())
-            frame = video.frames(np.array([middle]))[0]
-            moment_s = float(video.times_s[middle])
-            after_s = float(video.times_s[middle + 1]) if middle + 1 < len(video) else None
-    except PainseqError:
-        return _blank(), "cannot be read"
-    if face is not None:
-        chunk = next(face.clip(path, moment_s, after_s, image_fps=clip.fps))
-        if chunk.present[0]:
-            return chunk.crops[0].transpose(1, 2, 0), ""
-    small = Image.fromarray(frame)
-    small.thumbnail((PICTURE_PX, PICTURE_PX))
-    return np.asarray(small), "" if face is None else "no face found"
-
-
-def _blank() -> NDArray[np.uint8]:
-    import numpy as np
-
-    return np.full((PICTURE_PX, PICTURE_PX, 3), 230, np.uint8)
-
-
-def _title(clip_id: str, class_name: str, note: str) -> str:
-    # A column is about this many characters wide; the end of an id tells clips apart.
-    short = clip_id.rpartition("/")[2]
-    short = short if len(short) <= 20 else f"…{short[-19:]}"
-    return "\n".join([short, class_name, *([note] if note else [])])
-
-
-def _parsed(command: str, argv: Sequence[str]) -> tuple[PainDataModule, Namespace]:
-    from painseq.cli.experiment import ExperimentCLI
-    from painseq.data.datamodule import PainDataModule
-
-    cli = ExperimentCLI(command, argv)
-    if not isinstance(cli.datamodule, PainDataModule):
-        raise PainseqError(
-            f"`painseq {command}` needs a data set: --config configs/data/biovid.yaml, or --data BioVid."
-        )
-    return cli.datamodule, cli.config

@@ -164,7 +164,7 @@ class Demo:
                 for name in ("heat", "electrical"):
                     task = bar.add_task(name, note="")
 
-                    def show(done: int, total: int, task: object = task) -> None:
+                    def show(done: int, total: int, note: str = "", task: object = task) -> None:
                         bar.update(task, completed=done, total=total, note=f"{done:,} of {total:,} frames")  # type: ignore[arg-type]
 
                     if name == "heat":
@@ -275,7 +275,7 @@ class Demo:
         return self.out / f"{name}_features"
 
     def _extract(self, config: str, store: str, *more: str) -> None:
-        from painseq.cli.extract import extract
+        from painseq.cli.extract import main as extract
 
         root = self.out / ("heat" if config == HEAT else "electrical")
         # The same figures on processors with and without bfloat16.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from painseq.cli.arguments import AddArguments
 from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
-from painseq.records import PARTS, Manifest
+from painseq.extractors import Extractor
 from painseq.studies.experiment import Experiment, experiment_of, shipped_config, shortened
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions, quiet_lightning
@@ -62,6 +61,30 @@ class ExperimentCLI(LightningCLI):
                 f"{shortened(error)}\n`painseq {self.command} --help` tells every option and key."
             ) from error
 
+    def data(self) -> PainDataModule:
+        """The data set.
+
+        Raises:
+            PainseqError: none is named.
+        """
+        if not isinstance(self.datamodule, PainDataModule):
+            raise PainseqError(
+                f"`painseq {self.command}` needs a data set: --config configs/data/biovid.yaml, or --data BioVid."
+            )
+        return self.datamodule
+
+    def extractor(self) -> Extractor:
+        """The extractor.
+
+        Raises:
+            PainseqError: none is named.
+        """
+        if not isinstance(self.model, PainClassifier) or self.model.extractor is None:
+            raise PainseqError(
+                f"`painseq {self.command}` needs an extractor, e.g. --config configs/extractor/vgg16.yaml."
+            )
+        return self.model.extractor
+
     @property
     def experiment(self) -> Experiment:
         """What was parsed, as plain values, without the command's own arguments."""
@@ -90,19 +113,6 @@ class ExperimentCLI(LightningCLI):
                 action="store_true",
                 help="A control: permute each subject's training and validation labels.",
             )
-        elif self.command == "extract":
-            parser.add_argument("--out", type=Path, required=True, help="Folder of the feature store.")
-            parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
-            parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
-            parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help=PRECISION_HELP)
-            parser.add_argument(
-                "--batch-frames", type=int | None, default=None, help="Frames the network takes at once."
-            )
-            parser.add_argument("--workers", type=int | None, default=None, help="Threads that read videos.")
-            parser.add_argument("--strict", action="store_true", help="End at the first clip that fails.")
-            parser.add_argument("--json", action="store_true", help="Print the summary as JSON.")
-            parser.add_argument("--export", type=Path | None, default=None, help="Also write one npz a clip here.")
-            parser.add_argument("--parts", nargs="*", default=[], help=PARTS_HELP)
         elif self.command == "crossval":
             parser.add_argument("--out", type=Path, required=True, help="Run folder; run again, it goes on.")
             parser.add_argument("--repeats", type=int, default=1, help="Draw the folds so many times.")
@@ -117,17 +127,6 @@ class ExperimentCLI(LightningCLI):
             )
             parser.add_argument("--jobs", type=int | None, default=None, help=JOBS_HELP)
             parser.add_argument("--threads", type=int, default=1, help="Threads a fold; they can change last digits.")
-        elif self.command == "split":
-            parser.add_argument("--out", type=Path, required=True, help="JSON to write; it must not exist yet.")
-        elif self.command == "data check":
-            parser.add_argument("--tracks", type=Path | None, default=None, help="Folder that `painseq faces` wrote.")
-            parser.add_argument("--deep", action="store_true", help="Decode every frame, not the first and last alone.")
-            parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
-            parser.add_argument("--json", type=Path | None, default=None, help="Also write what was found here.")
-        elif self.command == "data show":
-            parser.add_argument("--out", type=Path, required=True, help="PNG to write.")
-            parser.add_argument("--subjects", type=int, default=6, help="How many to show.")
-            parser.add_argument("--show-faces", action="store_true", help="Draw faces though they may be patients'.")
         elif self.command == "explain regions":
             parser.add_argument("--checkpoint", type=Path | None, default=None, help="best.ckpt of a run.")
             parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
@@ -160,10 +159,6 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--out", type=Path, required=True, help="Folder to write. Run again, it goes on.")
             parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
             parser.add_argument("--trust", nargs="*", default=[], help="Packages whose classes may be built.")
-        elif self.command == "faces":
-            parser.add_argument("--out", type=Path, required=True, help="Folder of the face tracks.")
-            parser.add_argument("--workers", type=int, default=1, help="Threads that read videos.")
-            parser.add_argument("--parts", nargs="*", default=[], help=PARTS_HELP)
 
     def instantiate_classes(self) -> None:
         """As Lightning does; the trainer only where something is fitted."""
@@ -249,18 +244,11 @@ def recipe_of(cli: ExperimentCLI, name: str | None = None) -> Recipe:
     return Recipe(name or head["class_path"].rpartition(".")[2], make, options)
 
 
-PRECISION_HELP = "Of the network; auto: bf16 where the device has it natively, but that of a store to be completed."
 JOBS_HELP = "Processes that fit folds, which share the features; default: cores / threads, and 1 on a GPU."
-PARTS_HELP = "Only these parts: train, validation, test."
 
 DESCRIPTIONS = {
     "fit": "Train a head on a data set. A YAML given here names classes and so is code: run only those you trust.",
-    "extract": "Turn a data set's videos into a feature store. Run again, it resumes.",
     "crossval": "Fit and score a head on every fold. Run again with the same --out, it goes on.",
-    "split": "Tell who is in which part of a data set, and write it as a file.",
-    "data check": "Compare a data set with what was published of it, and with itself.",
-    "data show": "Draw a contact sheet of a data set.",
-    "faces": "Find and follow the face in a data set's videos, and keep the tracks. Run again, it resumes.",
     "explain --score": "Measure which explanation of a checkpoint to trust. Run again with the same --out, it goes on.",
     "explain regions": "Tell which regions of the face carry a checkpoint's scores, over many clips.",
 }
@@ -284,17 +272,3 @@ def with_shipped_configs(args: Sequence[str]) -> list[str]:
         expects_file = arg == "--config"
         found.append(arg)
     return found
-
-
-def chosen_parts(data: PainDataModule, parts: Sequence[str]) -> Manifest:
-    """The clips of some parts of a data set; no part named is every clip.
-
-    Raises:
-        PainseqError: no such part.
-    """
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        raise PainseqError(f"--parts names {unknown[0]!r}; parts are {', '.join(PARTS)}.")
-    if not parts:
-        return data.manifest
-    return data.manifest.only(clip for part in PARTS if part in parts for clip in data.split.clips(data.manifest, part))

@@ -8,106 +8,54 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from painseq.cli.experiment import ExperimentCLI, chosen_parts
-from painseq.cli.progress import progress_of_clips
-from painseq.data.datamodule import PainDataModule
-from painseq.errors import PainseqError
-from painseq.extractors import Extractor
-from painseq.faces import FaceCrops
-from painseq.features import ExtractSummary, FeatureStore, export_npz
-from painseq.features import extract as fill_store
-from painseq.files import write_json
-from painseq.runs import pick_device, this_process, versions
-from painseq.spec import difference
-from painseq.training.classifier import PainClassifier
+from painseq.cli.arguments import Parser, add_device, add_parts, experiment
 
+DESCRIPTION = "Extract the features of a data set's videos into a store. Rerun the same command to resume."
 log = logging.getLogger("painseq")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the command's own arguments."""
+    parser.add_argument("--out", type=Path, required=True, help="folder of the feature store")
+    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="of the features kept")
+    add_device(parser)
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16"],
+        default="auto",
+        help="of the network; auto: bf16 where the device has it natively, or that of the store to complete",
+    )
+    parser.add_argument("--batch-frames", type=int, help="frames the network takes at once; default: 8, on a GPU 128")
+    parser.add_argument("--workers", type=int, help="threads that read videos; default: 1, for a GPU up to 8")
+    parser.add_argument("--strict", action="store_true", help="end at the first clip that fails")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="also write one .npz a clip here")
+    add_parts(parser)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    extract(argv)
-    return 0
+    cli = experiment("extract", DESCRIPTION, add_arguments, argv)
+    from painseq.cli.progress import extract_bar
+    from painseq.features import ExtractOptions
+    from painseq.runs import pick_device, this_process
+    from painseq.studies.extract import extract_data_set
 
-
-def extract(argv: Sequence[str]) -> ExtractSummary:
-    """Fill a store as the command line says; a store that is there already is completed.
-
-    Raises:
-        PainseqError: no data set, no extractor, no face crop; a store made otherwise; no face in any frame.
-    """
-    cli = ExperimentCLI("extract", argv)
-    data, model, config = cli.datamodule, cli.model, cli.config
-    if not isinstance(data, PainDataModule):
-        raise PainseqError("`painseq extract` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
-    if not isinstance(model, PainClassifier) or model.extractor is None:
-        raise PainseqError("`painseq extract` needs an extractor, e.g. --config configs/extractor/vgg16.yaml.")
-    face = data.options.face
-    if face is None:
-        raise PainseqError("`painseq extract` needs a face crop: add a `face` to the data options.")
-    process = this_process()
-    if config["export"] is not None and process.count > 1:
-        raise PainseqError("--export needs the whole store: run `painseq extract --export` again with one process.")
-    manifest = chosen_parts(data, config["parts"])
-    _warn_of_other_crops(model.extractor, face)
-    device, out = pick_device(config["device"], process), Path(config["out"])
-    log.info(
-        "%s: %d clips of %d subjects; %s on %s; locator %s; into %s%s",
-        data.name,
-        len(manifest),
-        len(manifest.subjects),
-        type(model.extractor).__name__,
-        device,
-        type(face.locator).__name__,
-        out,
-        f"; process {process.rank} of {process.count}" if process.count > 1 else "",
+    args, process = cli.config, this_process()
+    options = ExtractOptions(
+        dtype=args.dtype,
+        device=pick_device(args.device, process),
+        precision=args.precision,
+        batch_frames=args.batch_frames,
+        workers=args.workers,
+        strict=args.strict,
+        process=process,
     )
-    with progress_of_clips("extract", shown=process.rank == 0) as bar:
-        summary = fill_store(
-            manifest,
-            face,
-            model.extractor,
-            data.options.fps,
-            out,
-            dtype=config["dtype"],
-            device=device,
-            precision=config["precision"],
-            batch_frames=config["batch_frames"],
-            workers=config["workers"],
-            process=process,
-            strict=config["strict"],
-            on_progress=bar,
-        )
+    with extract_bar("extract", shown=process.rank == 0) as show:
+        summary = extract_data_set(cli.data(), cli.extractor(), args.out, options, args.parts, args.export, show)
     log.info("%s", summary)
-    if face.tracks is not None and face.locator.needs_pixels and summary.extracted and not summary.reused_tracks:
-        log.warning(
-            "No clip has a track in %s, so faces were looked for again. A track belongs to a video, a span and a frame "
-            "rate: give `painseq faces` the same configuration, here --data.options.fps %s.",
-            face.tracks,
-            "null" if data.options.fps is None else f"{data.options.fps:g}",
-        )
-    if config["json"]:
+    if args.export is not None:
+        log.info("Exported to %s.", args.export)
+    if args.json:
         sys.stdout.write(json.dumps(summary.to_dict(), indent=2) + "\n")
-    told = out / ("run.json" if process.rank == 0 else f"run-{process.rank:03d}.json")
-    if summary.extracted or not told.is_file():
-        # A run that found everything done says nothing of how it was made.
-        write_json(told, {"versions": versions(), "device": device, "summary": summary.to_dict()})
-    if process.rank == 0:
-        manifest.write_csv(out / "manifest.csv")
-    if config["export"] is not None:
-        export_npz(FeatureStore(out), Path(config["export"]))
-        log.info("exported to %s", config["export"])
-    return summary
-
-
-def _warn_of_other_crops(extractor: Extractor, face: FaceCrops) -> None:
-    """Tell if the network was trained on faces that were cropped otherwise."""
-    trained = (extractor.card or {}).get("face")
-    identity = trained.get("identity") if isinstance(trained, dict) else None
-    if isinstance(identity, dict) and (lines := difference(identity, face.identity())):
-        log.warning(
-            "%s was trained on faces cropped otherwise, and its features of these crops may be worse. It knows\n  %s\n"
-            "where the second value is the one asked for.",
-            type(extractor).__name__,
-            "\n  ".join(lines),
-        )
+    return 0

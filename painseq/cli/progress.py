@@ -6,12 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from painseq.features import ExtractProgress
 from painseq.runs import OnProgress
+
+if TYPE_CHECKING:
+    from painseq.features import ExtractProgress
 
 log = logging.getLogger("painseq")
 
@@ -52,25 +55,12 @@ def progress_bar(title: str, unit: str, shown: bool = True) -> Iterator[OnProgre
 
 
 @contextmanager
-def progress_of_clips(title: str, shown: bool = True) -> Iterator[Callable[[ExtractProgress], None]]:
-    """A bar over clips, with frames a second and what went wrong, on standard error.
-
-    Args:
-        shown: false for a process that is not the first, which shows none.
-    """
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("clips, {task.fields[note]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not shown,
-    ) as bar:
-        task = bar.add_task(title, total=None, note="")
+def extract_bar(title: str, shown: bool = True) -> Iterator[Callable[[ExtractProgress], None]]:
+    """A bar over clips, with frames a second and what went wrong."""
+    with progress_bar(title, "clips", shown) as bar:
 
         def show(now: ExtractProgress) -> None:
             note = f"{now.frames} frames, {now.frames_per_s:.0f} a second, {now.faceless} faceless, {now.failed} failed"
-            bar.update(task, total=now.total, completed=now.done, note=note)
+            bar(now.done, now.total, note)
 
         yield show

@@ -218,7 +218,7 @@ class Job:
         return score(predictions)
 
     def _extract(self, data: PainDataModule) -> Path:
-        from painseq.cli.extract import extract
+        from painseq.cli.extract import main as extract
 
         store, face, crops = self.out / "store", data.options.face, []
         if data.options.view == "pixels" and face is not None:

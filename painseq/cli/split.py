@@ -5,34 +5,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from painseq.cli.experiment import ExperimentCLI
-from painseq.data.datamodule import PainDataModule
-from painseq.data.splits import read_made_with, write_split
-from painseq.errors import PainseqError
+from painseq.cli.arguments import Parser, experiment
 
+if TYPE_CHECKING:
+    from painseq.data.datamodule import PainDataModule
+
+DESCRIPTION = "Show who is in which part of a data set, and write it as a file that others can use."
 log = logging.getLogger("painseq")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command.
+def add_arguments(parser: Parser) -> None:
+    """Declare the command's own arguments."""
+    parser.add_argument("--out", type=Path, required=True, help="JSON to write; it must not exist yet")
 
-    Raises:
-        PainseqError: no data set; a split that cannot be made; a file that exists already.
-    """
-    cli = ExperimentCLI("split", argv)
-    data, out = cli.datamodule, Path(cli.config["out"])
-    if not isinstance(data, PainDataModule):
-        raise PainseqError("`painseq split` needs a data set: --config configs/data/biovid.yaml, or --data BioVid.")
-    options = data.options.split
-    # A file made of a file tells what made the first one, not where that lies here.
-    made_with = options.decisive()
-    if options.protocol == "file" and options.file is not None:
-        made_with = read_made_with(options.file)
-    write_split(out, data.split, data.manifest, made_with)
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    cli = experiment("split", DESCRIPTION, add_arguments, argv)
+    from painseq.data.splits import made_with, write_split
+
+    data, out = cli.data(), cli.config.out
+    write_split(out, data.split, data.manifest, made_with(data.options.split))
     Console().print(parts_table(data))
     log.info("Written to %s. To use it: --data.options.split.protocol file --data.options.split.file %s", out, out)
     return 0

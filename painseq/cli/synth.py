@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from painseq.synthetic.writing import OnProgress
+    from painseq.runs import OnProgress
 
 ABOUT = "Write generated pain videos, with known truth, in the layout of a data set."
 
@@ -90,28 +90,14 @@ def _add_numbers(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the data set with a progress bar; run again, it goes on where it was stopped."""
+    """Write the data set with a progress bar; run again, it resumes."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    write = _writer(args)
-    console = Console()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.completed:,}/{task.total:,} frames"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(f"{args.data_set} -> {args.out}", total=1, rate="")
+    from painseq.cli.progress import progress_bar
 
-        def on_progress(done: int, total: int) -> None:
-            speed = progress.tasks[0].speed
-            progress.update(task, completed=done, total=total, rate=f"{speed:,.0f} frames/s" if speed else "")
-
-        truth = write(on_progress, args.scars)
+    console, write = Console(), _writer(args)
+    with progress_bar(f"{args.data_set} -> {args.out}", "frames") as bar:
+        truth = write(bar, args.scars)
     with (truth / "labels.csv").open(newline="", encoding="utf-8") as file:
         clips = sum(1 for _ in csv.DictReader(file))
     console.print(f"{clips} generated clips in {args.out}; their truth in {truth}.", soft_wrap=True)

@@ -246,7 +246,7 @@ class Transfer:
 
     def extract(self) -> None:
         """Fill the stores that are not given."""
-        from painseq.cli.extract import extract
+        from painseq.cli.extract import main as extract
 
         with _said_once(quiet=False):
             for (extractor, name), path in self._stores().items():

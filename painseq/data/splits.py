@@ -259,6 +259,13 @@ def write_split(path: Path, split: Split, manifest: Manifest, made_with: Mapping
         raise PainseqError(f"{path} cannot be written: {error}.") from error
 
 
+def made_with(options: SplitOptions) -> dict[str, object]:
+    """What decided a split, for `write_split`: the options, or for a split read from a file what decided that one."""
+    if options.protocol == "file" and options.file is not None:
+        return read_made_with(options.file)
+    return options.decisive()
+
+
 def read_made_with(path: Path) -> dict[str, object]:
     """What decided the split in a file.
 

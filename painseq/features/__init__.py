@@ -1,11 +1,19 @@
 """Features of clips on disk: the store, the engine that fills it, and exchange with other tools."""
 
-from painseq.features.engine import ExtractProgress, ExtractSummary, clip_features, extract, pipeline_spec
+from painseq.features.engine import (
+    ExtractOptions,
+    ExtractProgress,
+    ExtractSummary,
+    clip_features,
+    extract,
+    pipeline_spec,
+)
 from painseq.features.export import NpzFolder, export_npz, open_features
 from painseq.features.store import ClipFeatures, FeatureStore, StoreWriter
 
 __all__ = [
     "ClipFeatures",
+    "ExtractOptions",
     "ExtractProgress",
     "ExtractSummary",
     "FeatureStore",

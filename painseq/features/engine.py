@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -187,36 +187,73 @@ def clip_features(
     return ClipFeatures(torch.cat(features), *small.tensors(), backend)
 
 
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How an extraction runs.
+
+    Args:
+        dtype: of the features kept; `Pixels` keeps uint8 crops whatever it says.
+        device: of the network.
+        precision: of the network; "auto" is that of the store if there is one, else bf16 where the device has it
+            natively.
+        batch_frames: frames the network takes at once; None: 8 on a CPU, 128 on a GPU.
+        workers: threads that read videos; 0 reads in the calling one. None: 1 for a CPU, up to 8 for a GPU.
+        strict: end at the first clip that fails.
+        process: which share of the clips is this process's.
+
+    Raises:
+        PainseqError: a number that cannot be.
+    """
+
+    dtype: Literal["float16", "float32"] = "float16"
+    device: str = "cpu"
+    precision: AskedPrecision = "auto"
+    batch_frames: int | None = None
+    workers: int | None = None
+    strict: bool = False
+    process: Process = field(default_factory=Process)
+
+    def __post_init__(self) -> None:
+        if (self.batch_frames is not None and self.batch_frames < 1) or (self.workers is not None and self.workers < 0):
+            raise PainseqError(
+                f"batch_frames is {self.batch_frames} and workers {self.workers}; they must be 1 and 0 or more."
+            )
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network runs on a GPU."""
+        return torch.device(self.device).type != "cpu"
+
+    @property
+    def frames_a_batch(self) -> int:
+        """`batch_frames`, or what suits the device."""
+        return self.batch_frames or (GPU_BATCH_FRAMES if self.on_gpu else CPU_BATCH_FRAMES)
+
+    @property
+    def readers(self) -> int:
+        """`workers`, or what suits the device."""
+        if self.workers is not None:
+            return self.workers
+        return min(GPU_WORKERS, os.cpu_count() or 1) if self.on_gpu else 1
+
+
 def extract(
     manifest: Manifest,
     faces: FaceCrops,
     extractor: Extractor,
     fps: float | None,
     out: Path,
-    dtype: Literal["float16", "float32"] = "float16",
-    device: torch.device | str = "cpu",
-    precision: AskedPrecision = "auto",
-    batch_frames: int | None = None,
-    workers: int | None = None,
-    process: Process | None = None,
-    strict: bool = False,
+    options: ExtractOptions | None = None,
     on_progress: Callable[[ExtractProgress], None] | None = None,
 ) -> ExtractSummary:
     """Extract every clip of a manifest into the store at `out`, which is made or completed.
 
     Clips that are in the store are skipped, unless their video or span has changed since. A clip that cannot be
-    read is counted with its reason and does not stop the others. Killed or interrupted, the next call goes on
-    behind the last finished clip. `Pixels` keeps uint8 crops whatever `dtype` says.
+    read is counted with its reason and does not stop the others. Killed or interrupted, the next call
+    resumes behind the last finished clip.
 
     Reading, the network and writing work at the same time. Batches cross the borders of clips, and memory does not
     depend on the length of a video.
-
-    Args:
-        precision: "auto" is that of the store if there is one, else bf16 where the device has it natively.
-        batch_frames: frames the network takes at once; None: 8 on a CPU, 128 on a GPU.
-        workers: threads that read videos; 0 reads in this one. None: 1 for a CPU, up to 8 for a GPU.
-        process: which share of the clips is this process's; None: all of them.
-        strict: end at the first clip that fails.
 
     Raises:
         PainseqError: the store there is of another pipeline; crop and extractor differ in size; the disk is full; a
@@ -229,29 +266,23 @@ def extract(
             f"The face crop has size_px {faces.size_px} and the extractor input_size_px {extractor.input_size_px}; "
             "they must be the same."
         )
-    on_gpu = torch.device(device).type != "cpu"
-    if batch_frames is None:
-        batch_frames = GPU_BATCH_FRAMES if on_gpu else CPU_BATCH_FRAMES
-    if workers is None:
-        workers = min(GPU_WORKERS, os.cpu_count() or 1) if on_gpu else 1
-    if batch_frames < 1 or workers < 0:
-        raise PainseqError(f"batch_frames is {batch_frames} and workers {workers}; they must be 1 and 0 or more.")
-    process = process or Process()
-    kept: Dtype = "uint8" if isinstance(extractor, Pixels) else dtype
-    chosen = _precision(precision, out, extractor, device)
+    options = options or ExtractOptions()
+    kept: Dtype = "uint8" if isinstance(extractor, Pixels) else options.dtype
+    precision = _precision(options.precision, out, extractor, options.device)
+    process = options.process
     clips = manifest.clips[process.rank :: process.count]
-    run = _Run(len(clips), strict, on_progress)
-    with StoreWriter(out, pipeline_spec(extractor, faces, fps), kept, extractor, chosen, process) as writer:
+    run = _Run(len(clips), options.strict, on_progress)
+    with StoreWriter(out, pipeline_spec(extractor, faces, fps), kept, extractor, precision, process) as writer:
         digests = Digests()
         jobs = (Job(clip, manifest.path(clip)) for clip in clips)
         writing = Writing(writer)
         try:
-            batches = Batches(Network(extractor, device, chosen), batch_frames, writing.put)
+            batches = Batches(Network(extractor, options.device, precision), options.frames_a_batch, writing.put)
             read = partial(read_clip, faces=faces, fps=fps, digests=digests, state=writer.state)
             items: Generator[tuple[Job, CropChunk] | ClipEnd, None, None] = (item for job in jobs for item in read(job))
-            if workers:
-                depth = max(4, workers + 2 * batch_frames // CHUNK_FRAMES)
-                items = read_ahead(jobs, read, workers, depth)
+            if options.readers:
+                depth = max(4, options.readers + 2 * options.frames_a_batch // CHUNK_FRAMES)
+                items = read_ahead(jobs, read, options.readers, depth)
             with closing(items):
                 for item in run.timed(items):
                     batches.add(item)
@@ -263,7 +294,7 @@ def extract(
         run.stages["network"] += writing.seconds["network"] + batches.seconds
         run.stages["write"] += writing.seconds["write"]
         run.report(writing, batches.frames)
-    summary = run.summary(chosen, type(faces.locator).__name__, str(device))
+    summary = run.summary(precision, type(faces.locator).__name__, options.device)
     _check_worth(summary, manifest.name, process)
     return summary
 

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from painseq.errors import PainseqError
+from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, rng_of
 from painseq.synthetic.scars import Scar, below, pick_clips, stray_video, truncated_video
-from painseq.synthetic.writing import OnProgress, check_counts, write_dataset
+from painseq.synthetic.writing import check_counts, write_dataset
 
 DATA_SET = 1
 CLIP_S = 10.0

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from painseq.errors import PainseqError
+from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, draw_subject, rng_of
 from painseq.synthetic.scars import Scar, duplicate_clip, pick_clips, short_clip, truncated_video
-from painseq.synthetic.writing import OnProgress, check_counts, read_table, write_dataset, write_table
+from painseq.synthetic.writing import check_counts, read_table, write_dataset, write_table
 
 DATA_SET = 0
 CLIP_S = 5.5

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
+from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, draw_subject
 from painseq.synthetic.scars import Scar, pick_clips, stray_files, stray_video
-from painseq.synthetic.writing import OnProgress, check_counts, write_dataset
+from painseq.synthetic.writing import check_counts, write_dataset
 
 DATA_SET = 5
 CLASSES = ("no_pain", "low_pain", "high_pain")

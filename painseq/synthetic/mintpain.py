@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from painseq.errors import PainseqError
+from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, Drawing, rng_of
 from painseq.synthetic.scars import Scar, below, pick_clips
-from painseq.synthetic.writing import OnProgress, check_counts, write_dataset
+from painseq.synthetic.writing import check_counts, write_dataset
 
 DATA_SET = 3
 

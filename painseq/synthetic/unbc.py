@@ -13,10 +13,11 @@ from safetensors.numpy import load_file
 
 from painseq.errors import PainseqError
 from painseq.faces.pspi import pspi
+from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, rng_of
 from painseq.synthetic.expression import AU43_CLOSED, AUS, by_unit
 from painseq.synthetic.scars import Scar, below, pick_clips, stray_files
-from painseq.synthetic.writing import OnProgress, check_counts, write_dataset
+from painseq.synthetic.writing import check_counts, write_dataset
 
 DATA_SET = 2
 MOVEMENTS = tuple(

@@ -16,15 +16,13 @@ from pathlib import Path
 
 from painseq.errors import PainseqError
 from painseq.files import write_csv, write_json
-from painseq.runs import check_same_run
+from painseq.runs import OnProgress, check_same_run
 from painseq.synthetic.clips import ClipJob, draw_subject, stage_folder, write_clip
 from painseq.synthetic.scars import Scar
 from painseq.video.generated import MARKER, truth_folder
 
 VERSION = 1
 """Of the generator: counts up whenever the same plan and seed give other frames."""
-
-OnProgress = Callable[[int, int], None]
 
 
 def check_counts(fps: float, size_px: int, **counts: int) -> None:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from painseq.errors import PainseqError
+from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, Drawing, rng_of
 from painseq.synthetic.expression import Stimulus
 from painseq.synthetic.scars import Scar, pick_clips
-from painseq.synthetic.writing import OnProgress, check_counts, read_table, write_dataset, write_table
+from painseq.synthetic.writing import check_counts, read_table, write_dataset, write_table
 
 DATA_SET = 4
 LABELS = tuple(range(-6, 7))

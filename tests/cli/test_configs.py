@@ -2,11 +2,11 @@
 
 import pytest
 
-from painseq.cli.experiment import ExperimentCLI, with_shipped_configs
-from painseq.data.datamodule import PainDataModule
+from painseq.cli.experiment import with_shipped_configs
 from painseq.errors import PainseqError
 from painseq.files import shipped_configs
 from painseq.heads import Head
+from painseq.studies.experiment import read_experiment
 
 ROOT = shipped_configs()
 DATA, HEADS, EXTRACTORS = (
@@ -20,11 +20,6 @@ WHOLE = sorted(
 )
 
 
-@pytest.fixture
-def parsed_only(monkeypatch):
-    monkeypatch.setattr(ExperimentCLI, "instantiate_classes", lambda self: None)
-
-
 def test_there_are_some():
     assert len(DATA) >= 2 and len(HEADS) >= 3 and len(EXTRACTORS) >= 3 and len(WHOLE) >= 4
 
@@ -32,40 +27,36 @@ def test_there_are_some():
 @pytest.mark.parametrize("extractor", EXTRACTORS)
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("data", DATA)
-def test_data_head_and_extractor_combine_freely(parsed_only, data, head, extractor):
+def test_data_head_and_extractor_combine_freely(data, head, extractor):
     names = [f"configs/data/{data}.yaml", f"configs/head/{head}.yaml", f"configs/extractor/{extractor}.yaml"]
-    args = [arg for name in names for arg in ("--config", name)]
-    for command in ("fit", "extract"):
-        config = ExperimentCLI(command, [*args, "--out", "out"]).config
-        assert config["data"]["class_path"].startswith("painseq.data_modules.")
-        assert config["model"]["head"]["class_path"].startswith("painseq.heads.")
-        assert config["model"]["extractor"]["class_path"].startswith("painseq.extractors.")
-        assert config["trainer"]["max_epochs"] >= 30 and config["early_stopping"]["patience"] >= 5
+    config = read_experiment(*names).config
+    assert config["data"]["class_path"].startswith("painseq.data_modules.")
+    assert config["model"]["head"]["class_path"].startswith("painseq.heads.")
+    assert config["model"]["extractor"]["class_path"].startswith("painseq.extractors.")
+    assert config["trainer"]["max_epochs"] >= 30 and config["early_stopping"]["patience"] >= 5
 
 
 @pytest.mark.parametrize(("data", "head", "extractor"), [("ai4pain", "lstm", "vgg16"), ("biovid", "frame_ann", "timm")])
 def test_they_make_what_they_say(data, head, extractor):
     names = [f"configs/data/{data}.yaml", f"configs/head/{head}.yaml", f"configs/extractor/{extractor}.yaml"]
-    args = [arg for name in names for arg in ("--config", name)]
-    offline = ["--model.extractor.init_args.weights", "null"]
-    cli = ExperimentCLI("extract", [*args, *offline, "--out", "out"])
-    assert isinstance(cli.datamodule, PainDataModule) and cli.datamodule.name == data
-    assert cli.datamodule.options.face.size_px == cli.model.extractor.input_size_px == 224
-    made = cli.model.head_factory(tuple(cli.model.extractor.out_shape), 3)
-    assert isinstance(made, Head) and type(made).__name__.lower() == head.replace("_", "")
-    assert cli.model.optimizer_factory(list(made.parameters())).param_groups[0]["lr"] < 0.01
+    experiment = read_experiment(*names, {"model": {"extractor": {"init_args": {"weights": None}}}})
+    module, model = experiment.data(), experiment.classifier()
+    assert module.name == data
+    assert module.options.face.size_px == model.extractor.input_size_px == 224
+    built = model.head_factory(tuple(model.extractor.out_shape), 3)
+    assert isinstance(built, Head) and type(built).__name__.lower() == head.replace("_", "")
+    assert model.optimizer_factory(list(built.parameters())).param_groups[0]["lr"] < 0.01
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_whole_recipes_parse(parsed_only, name):
-    for command in ("fit", "extract"):
-        config = ExperimentCLI(command, ["--config", f"configs/{name}", "--out", "out"]).config
-        assert config["data"]["init_args"]["options"]["face"]["init_args"]["locator"]["class_path"]
+def test_whole_recipes_parse(name):
+    config = read_experiment(f"configs/{name}").config
+    assert config["data"]["init_args"]["options"]["face"]["init_args"]["locator"]["class_path"]
 
 
 @pytest.mark.parametrize("head", ["ann", "lstm"])
-def test_the_recipe_of_prajod_2024_is_the_papers(parsed_only, head):
-    config = ExperimentCLI("fit", ["--config", f"configs/reproduce/prajod2024_{head}.yaml", "--out", "out"]).config
+def test_the_recipe_of_prajod_2024_is_the_papers(head):
+    config = read_experiment(f"configs/reproduce/prajod2024_{head}.yaml").config
     options, model = config["data"]["init_args"]["options"], config["model"]
     assert (
         options["fps"] == 30 and options["batch_size"] == 32 and options["face"]["init_args"]["kind"] == "landmark_box"

@@ -87,7 +87,7 @@ def test_what_cannot_be(painseq, options, tmp_path):
         (["check", *options, "--bogus", "1"], ("--bogus", "painseq data check --help")),
         (["check"], ("required", "data")),
         (["check", *options, "--tracks", tmp_path], ("faces.csv", tmp_path)),
-        (["show", *options, *picture, "--subjects", "0"], ("--subjects", 0)),
+        (["show", *options, *picture, "--subjects", "0"], ("subjects", 0)),
     ):
         result = painseq("data", *args)
         assert result.code == 1 and result.err.names(*facts)

@@ -60,7 +60,7 @@ def recipe(heat, tmp_path_factory):
 @pytest.fixture(scope="module")
 def crops(recipe, tmp_path_factory) -> Path:
     """The recipe's crops, as its head says to make them."""
-    from painseq.cli.extract import extract
+    from painseq.cli.extract import main as extract
 
     out = tmp_path_factory.mktemp("crops") / "store"
     size = ["--model.extractor.init_args.input_size_px", "32"]
@@ -182,7 +182,7 @@ def renamed(run, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def heat_features(on_heat, renamed, tmp_path_factory) -> Path:
     """Features of the heat data through the trained network."""
-    from painseq.cli.extract import extract
+    from painseq.cli.extract import main as extract
 
     out = tmp_path_factory.mktemp("heat_features") / "store"
     extract([*on_heat, "--model.extractor.init_args.weights", str(renamed), "--out", str(out)])

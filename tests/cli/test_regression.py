@@ -55,7 +55,7 @@ HEADS = {"frame": "linear_frames", "window": "lstm", "sequence": "frame_ann"}
 @pytest.fixture(scope="module")
 def fitted(work: Path, on_unbc: list[str]) -> dict[str, list[str]]:
     """Target -> the options that it was extracted and fitted with; the checkpoints are in `<target>_run`."""
-    from painseq.cli.extract import extract
+    from painseq.cli.extract import main as extract
     from painseq.cli.fit import fit
 
     options = {}

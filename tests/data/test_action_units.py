@@ -250,7 +250,7 @@ def test_they_stand_behind_the_features(electrical, store, tables):
 
 
 def test_crops_and_videos_carry_what_features_do(electrical, store, tables, on_electrical, work):
-    from painseq.cli.extract import extract
+    from painseq.cli.extract import main as extract
 
     pixels = '{"class_path": "painseq.extractors.Pixels", "init_args": {"input_size_px": 32}}'
     extract(

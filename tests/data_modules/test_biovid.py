@@ -1,6 +1,7 @@
 """BioVid's layouts: videos, and folders of images derived from them."""
 
 import csv
+import json
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -259,28 +260,35 @@ def derived(heat: Path, work: Path) -> Path:
     return root
 
 
-def test_images_give_the_features_of_their_videos(on_heat, heat, derived, tmp_path):
-    from painseq.cli.extract import extract
+def summary_of(store):
+    return json.loads((store / "run.json").read_text())["summary"]
+
+
+def test_images_give_the_features_of_their_videos(on_heat, heat, derived, tmp_path, capsys):
+    from painseq.cli.extract import main as extract
 
     shared = ["--dtype", "float32", "--precision", "fp32", "--data.options.labels", "binary"]
     extract([*on_heat, *shared, "--out", str(tmp_path / "videos")])
     of_images = ["--data.root", str(derived), "--data.fps", "4", "--out", str(tmp_path / "images")]
-    summary = extract([*on_heat, *shared, *of_images])
+    extract([*on_heat, *shared, *of_images])
+    first = summary_of(tmp_path / "images")
     one, other = FeatureStore(tmp_path / "videos"), FeatureStore(tmp_path / "images")
     assert set(one) == set(other) and len(one) == 10
     for clip_id in one:
         np.testing.assert_allclose(one[clip_id].features, other[clip_id].features, atol=1e-5)
         np.testing.assert_allclose(one[clip_id].times_s, other[clip_id].times_s)
-    again = extract([*on_heat, *shared, *of_images])
-    assert (summary.extracted, again.extracted, again.skipped) == (10, 0, 10)
-    faster = extract([*on_heat, *shared, *of_images, "--data.fps", "8"])
-    assert faster.redone == 10
+    capsys.readouterr()
+    extract([*on_heat, *shared, *of_images, "--json"])
+    again = json.loads(capsys.readouterr().out)
+    assert (first["extracted"], again["extracted"], again["skipped"]) == (10, 0, 10)
+    extract([*on_heat, *shared, *of_images, "--data.fps", "8"])
+    assert summary_of(tmp_path / "images")["redone"] == 10
 
 
 def test_a_fit_a_score_and_a_prediction_on_images(on_heat, heat, derived, tmp_path, capsys):
     from painseq.cli import main
     from painseq.cli.evaluate import main as evaluate
-    from painseq.cli.extract import extract
+    from painseq.cli.extract import main as extract
     from painseq.cli.fit import fit
     from painseq.model.checkpoint import load
 
@@ -304,12 +312,12 @@ def test_a_fit_a_score_and_a_prediction_on_images(on_heat, heat, derived, tmp_pa
 
 
 def test_faces_in_images_are_tracked(on_heat, derived, tmp_path):
-    from painseq.cli.faces import faces
+    from painseq.cli.faces import main as faces
 
     data = [*on_heat, "--data.root", str(derived), "--data.fps", "4", "--data.options.labels", "binary"]
-    assert faces([*data, "--out", str(tmp_path)]).found == 10
-    assert faces([*data, "--out", str(tmp_path)]).found_before == 10
-    assert faces([*data, "--data.fps", "8", "--out", str(tmp_path)]).found == 10
+    for more, key in (([], "found"), ([], "found_before"), (["--data.fps", "8"], "found")):
+        faces([*data, *more, "--out", str(tmp_path)])
+        assert json.loads((tmp_path / "summary.json").read_text())[key] == 10
 
 
 class Centre(Locator):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from painseq.cli.evaluate import main as evaluate
-from painseq.cli.extract import extract
+from painseq.cli.extract import main as extract
 from painseq.cli.fit import fit
 from painseq.data.options import DataOptions
 from painseq.data_modules import UNBC, XITE, MIntPAIN

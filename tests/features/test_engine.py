@@ -14,15 +14,24 @@ import torch
 from painseq.errors import LocatorUnavailable, PainseqError
 from painseq.extractors import Pixels
 from painseq.faces import CropChunk, FaceCrops, FullFrame
-from painseq.features import ExtractProgress, FeatureStore, clip_features, extract, pipeline, pipeline_spec
+from painseq.features import (
+    ExtractOptions,
+    ExtractProgress,
+    FeatureStore,
+    clip_features,
+    extract,
+    pipeline,
+    pipeline_spec,
+)
 from painseq.features.network import choose_precision, has_bf16
 from painseq.records import Clip, Manifest
 from painseq.runs import Process
 from painseq.video import write_video
 
 
-def run(manifest, faces, extractor, out, precision="fp32", **args):
-    return extract(manifest, faces, extractor, fps=10.0, out=out, precision=precision, **args)
+def run(manifest, faces, extractor, out, precision="fp32", on_progress=None, **options):
+    options = ExtractOptions(precision=precision, **options)
+    return extract(manifest, faces, extractor, 10.0, out, options, on_progress)
 
 
 def test_features_of_a_clip(faces, extractor, videos):
@@ -213,7 +222,7 @@ def test_a_real_video_through_real_crops(extractor, tmp_path):
     clips = (Clip("late", "s", "a.mp4", start_s=0.5), Clip("whole", "s", "a.mp4"), Clip("no", "s", "b.mp4"))
     manifest = Manifest("m", tmp_path, clips)
     crops = FaceCrops(FullFrame(), size_px=32)
-    summary = extract(manifest, crops, extractor, 10.0, tmp_path / "s", precision="fp32")
+    summary = extract(manifest, crops, extractor, 10.0, tmp_path / "s", options=ExtractOptions(precision="fp32"))
     store = FeatureStore(tmp_path / "s")
     assert (store.num_frames("whole"), store.num_frames("late")) == (10, 5)
     torch.testing.assert_close(store["late"].features, store["whole"].features[5:], rtol=1e-2, atol=1e-3)
@@ -356,7 +365,7 @@ while True:
     if child == 0:
         extractor = TimmBackbone("test_resnet", input_size_px=32)
         manifest = Manifest("fake", Path(root), tuple(clips))
-        extract(manifest, faces, extractor, 10.0, Path(out), precision="fp32", on_progress=stop)
+        extract(manifest, faces, extractor, 10.0, Path(out), options=ExtractOptions(precision="fp32"), on_progress=stop)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     print(status)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from painseq.features import FeatureStore, extract
+from painseq.features import ExtractOptions, FeatureStore, extract
 
 BEGIN = """
 import os, random, resource, runpy, signal, sys, time
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from painseq.errors import PainseqError
 from painseq.extractors import Pixels, TimmBackbone
-from painseq.features import extract
+from painseq.features import ExtractOptions, extract
 from painseq.runs import Process
 from painseq.records import Clip, Manifest
 torch.set_num_threads(1)
@@ -28,7 +28,8 @@ manifest = Manifest("fake", Path(root), tuple(clips))
 
 def fill(process=None, extractor=None, on_progress=None):
     extractor = extractor or TimmBackbone("test_resnet", input_size_px=32)
-    extract(manifest, faces, extractor, 10.0, Path(out), precision="fp32", process=process, on_progress=on_progress)
+    options = ExtractOptions(precision="fp32", process=process or Process())
+    extract(manifest, faces, extractor, 10.0, Path(out), options, on_progress)
 
 def child(work):
     pid = os.fork()
@@ -84,7 +85,7 @@ print(kills)
 def test_killed_at_random_times(tracked, extractor, videos, tmp_path, same_features):
     manifest = videos(*[f"{1 + n % 5} 1" for n in range(120)])
     assert int(run(RANDOM_KILLS, manifest, tmp_path / "killed")[0]) >= 3
-    extract(manifest, tracked, extractor, 10.0, tmp_path / "whole", precision="fp32")
+    extract(manifest, tracked, extractor, 10.0, tmp_path / "whole", options=ExtractOptions(precision="fp32"))
     same_features(tmp_path / "killed", tmp_path / "whole")
     assert not list((tmp_path / "killed" / "pending").iterdir())
 
@@ -110,7 +111,7 @@ pids = [child(lambda: fill(Process(n, {ranks}, run="second launch"))) for n in r
 print(*[code(pid) for pid in pids])
 """
     assert run(again, manifest, tmp_path / "s") == [" ".join(["0"] * ranks)]
-    extract(manifest, tracked, extractor, 10.0, tmp_path / "whole", precision="fp32")
+    extract(manifest, tracked, extractor, 10.0, tmp_path / "whole", options=ExtractOptions(precision="fp32"))
     same_features(tmp_path / "s", tmp_path / "whole")
     assert not list((tmp_path / "s").glob("index-*.json"))
 

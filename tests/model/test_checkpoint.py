@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import painseq
-from painseq.cli.extract import extract
+from painseq.cli.extract import main as extract
 from painseq.cli.fit import fit
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions

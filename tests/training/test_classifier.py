@@ -13,7 +13,7 @@ from pytorch_lightning import seed_everything
 
 import painseq
 from painseq.batch import Sample, collate
-from painseq.cli.extract import extract
+from painseq.cli.extract import main as extract
 from painseq.cli.fit import fit
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions

@@ -525,7 +525,7 @@ def test_a_model_of_landmarks_reads_videos_as_it_read_the_store(run, streams, el
 @pytest.fixture(scope="module")
 def crops(on_electrical, work) -> Path:
     """Crops of the electrical data, with landmarks."""
-    from painseq.cli.extract import extract
+    from painseq.cli.extract import main as extract
 
     pixels = '{"class_path": "painseq.extractors.Pixels", "init_args": {"input_size_px": 32}}'
     extract([*on_electrical, "--model.extractor", pixels, "--out", str(work / "crops")])

@@ -1,0 +1,111 @@
+"""Features of a data set: its videos through face crops and an extractor into a feature store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from painseq.data.datamodule import PainDataModule
+from painseq.errors import PainseqError
+from painseq.extractors import Extractor
+from painseq.faces import FaceCrops
+from painseq.features import ExtractOptions, ExtractProgress, ExtractSummary, FeatureStore, export_npz, extract
+from painseq.files import write_json
+from painseq.records import PARTS, Manifest, Part
+from painseq.runs import versions
+from painseq.spec import difference
+
+log = logging.getLogger("painseq")
+
+
+def extract_data_set(
+    data: PainDataModule,
+    extractor: Extractor,
+    out: Path,
+    options: ExtractOptions | None = None,
+    parts: Sequence[Part] = (),
+    export: Path | None = None,
+    on_progress: Callable[[ExtractProgress], None] | None = None,
+) -> ExtractSummary:
+    """Fill a feature store with the clips of a data set; a store that is there already is completed.
+
+    Beside what `painseq.features.extract` writes, `out` gets `run.json` (versions, device, summary) and
+    `manifest.csv` (the clips).
+
+    Args:
+        data: says which clips, how faces are cropped (`options.face`) and sampled (`options.fps`).
+        parts: only the clips of these parts; empty: all clips.
+        export: folder that also gets one .npz a clip, for other tools.
+
+    Raises:
+        PainseqError: no face crop; `export` with several processes; a store made otherwise; no face in any frame.
+
+    Example:
+        >>> from painseq.extractors import VGG16
+        >>> from painseq.studies.extract import extract_data_set
+        >>> extract_data_set(data, VGG16(weights="vgg16.pth", fc=True), Path("stores/ai4pain"))
+    """
+    options = options or ExtractOptions()
+    face, process = data.options.face, options.process
+    if face is None:
+        raise PainseqError("Features of videos need a face crop: add a `face` to the data options.")
+    if export is not None and process.count > 1:
+        raise PainseqError("An export needs the whole store: extract and export again with one process.")
+    manifest = clips_of_parts(data, parts)
+    _warn_of_other_crops(extractor, face)
+    log.info(
+        "%s: %d clips of %d subjects; %s on %s; locator %s; into %s%s",
+        data.name,
+        len(manifest),
+        len(manifest.subjects),
+        type(extractor).__name__,
+        options.device,
+        type(face.locator).__name__,
+        out,
+        f"; process {process.rank} of {process.count}" if process.count > 1 else "",
+    )
+    summary = extract(manifest, face, extractor, data.options.fps, out, options, on_progress)
+    if face.tracks is not None and face.locator.needs_pixels and summary.extracted and not summary.reused_tracks:
+        log.warning(
+            "No clip has a track in %s, so faces were looked for again. A track belongs to a video, a span and a frame "
+            "rate: make the tracks with the same configuration (here fps %s).",
+            face.tracks,
+            "null" if data.options.fps is None else f"{data.options.fps:g}",
+        )
+    record = out / ("run.json" if process.rank == 0 else f"run-{process.rank:03d}.json")
+    if summary.extracted or not record.is_file():
+        # A run that found everything done knows nothing of how it was made.
+        write_json(record, {"versions": versions(), "device": options.device, "summary": summary.to_dict()})
+    if process.rank == 0:
+        manifest.write_csv(out / "manifest.csv")
+    if export is not None:
+        export_npz(FeatureStore(out), export)
+    return summary
+
+
+def clips_of_parts(data: PainDataModule, parts: Sequence[str]) -> Manifest:
+    """The clips of some parts of a data set; no part named is every clip.
+
+    Raises:
+        PainseqError: no such part.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise PainseqError(f"parts names {unknown[0]!r}; parts are {', '.join(PARTS)}.")
+    if not parts:
+        return data.manifest
+    return data.manifest.only(clip for part in PARTS if part in parts for clip in data.split.clips(data.manifest, part))
+
+
+def _warn_of_other_crops(extractor: Extractor, face: FaceCrops) -> None:
+    """Warn if the network was trained on faces that were cropped otherwise."""
+    trained = (extractor.card or {}).get("face")
+    identity = trained.get("identity") if isinstance(trained, dict) else None
+    if isinstance(identity, dict) and (lines := difference(identity, face.identity())):
+        log.warning(
+            "%s was trained on faces cropped otherwise, and its features of these crops may be worse. The first value "
+            "is that of training, the second that of these crops:\n  %s",
+            type(extractor).__name__,
+            "\n  ".join(lines),
+        )
