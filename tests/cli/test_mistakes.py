@@ -69,7 +69,7 @@ FIRST_MESSAGES = [
     ),
     (
         "extract {electrical} {out} --parts tset",
-        "painseq extract: --parts names 'tset'; parts are train, validation, test.",
+        "painseq extract: parts names 'tset'; parts are train, validation, test.",
     ),
     (
         "evaluate {electrical} {out} --checkpoint none.ckpt",
@@ -199,7 +199,7 @@ def test_extracting_into_another_pipelines_store(painseq, on_electrical, store):
 @pytest.mark.parametrize(
     ("change", "facts"),
     [
-        (["--parts", "tset"], ("--parts", "tset", "train", "validation", "test")),
+        (["--parts", "tset"], ("parts", "tset", "train", "validation", "test")),
         (["--device", "gpu"], ("--device", "gpu")),
         (["--device", "vulkan"], ("--device", "vulkan")),
         (["--model.extractor.init_args.input_size_px", "64"], ("size_px", 32, "input_size_px", 64)),
