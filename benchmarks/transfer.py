@@ -18,12 +18,12 @@ from results import RESULTS, machine, write_between
 
 from painseq.cli.extract import main as extract
 from painseq.cli.fit import fit
-from painseq.cli.transfer import transfer
-from painseq.cli.transfer_plan import read_plan
-from painseq.cli.transfer_report import on_controls
 from painseq.evaluation import Difference
 from painseq.evaluation.transfer import MEANING, QUESTIONS, CellResult, Question
 from painseq.studies.experiment import shipped_config
+from painseq.studies.transfer import transfer
+from painseq.studies.transfer_plan import read_plan
+from painseq.studies.transfer_report import note_on_controls
 from painseq.synthetic import AI4PainPlan, BioVidPlan, UNBCPlan, write_ai4pain, write_biovid, write_unbc
 from painseq.training.fitting import LAST
 
@@ -87,7 +87,7 @@ def one_seed(out: Path, seed: int) -> list[CellResult]:
     plan = out / "plan.yaml"
     text = shipped_config(PLAN).read_text(encoding="utf-8").replace(PLACE, str(out))
     plan.write_text(text.replace("seeds: [0]", f"seeds: [{seed}]"), encoding="utf-8")
-    return transfer(plan, out / "transfer")
+    return list(transfer(read_plan(plan), out / "transfer").cells)
 
 
 def table(results: dict[int, list[CellResult]], question: Question) -> list[str]:
@@ -159,7 +159,7 @@ def main() -> None:
         [
             f"{machine()} One thread.",
             f"Test subjects: {', '.join(f'{n} of {target}' for target, n in tested.items())}. Chance is 0.500. "
-            f"{on_controls(read_plan(shipped_config(PLAN)))}",
+            f"{note_on_controls(read_plan(PLAN))}",
             *("", f"{QUESTIONS['model']} {MEANING['model']}", "", *table(results, "model")),
             *("", f"{QUESTIONS['features']} {MEANING['features']}", "", *table(results, "features")),
             *("", f"{QUESTIONS['subjects']} {MEANING['subjects']}", "", *curves(results)),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 SETTINGS = {
@@ -46,6 +47,7 @@ class Dialect:
         score: the command that measures explanations.
         augment: class path of the augmentation.
         calibrate: fits a temperature.
+        plan: how parts of a plan of `transfer` are given.
     """
 
     average: str
@@ -53,6 +55,7 @@ class Dialect:
     score: tuple[str, ...]
     augment: str = "painseq.data.Augment"
     calibrate: tuple[str, ...] = ("--calibrate",)
+    plan: Literal["arguments", "mappings"] = "mappings"
 
     def averaged(self, *checkpoints: Path) -> list[str]:
         """Flags that average several checkpoints."""
@@ -62,11 +65,15 @@ class Dialect:
 
 
 # ---- The table of dialects: what a side's `painseq COMMAND --help` must say -> which flags it takes; or a file of its
-# tree -> which class path. ----
+# tree -> which class path or form of plan. ----
 AVERAGE = {r"--average-checkpoints": ("--average-checkpoints", None), r"--average\b": ("--average", "--checkpoint")}
 CALIBRATE = {r"--calibrate true": ("--calibrate", "true"), r"--calibrate\b": ("--calibrate",)}
 SCORE = {r"explain --score": ("explain", "--score"), r"explain score|\bscore\b": ("explain", "score")}
 AUGMENT = {"painseq/augment.py": "painseq.augment.Augment", "painseq/data": "painseq.data.Augment"}
+PLAN: dict[str, Literal["arguments", "mappings"]] = {
+    "painseq/cli/transfer_plan.py": "arguments",
+    "painseq/studies/transfer_plan.py": "mappings",
+}
 
 
 class Side:
@@ -98,7 +105,8 @@ class Side:
             average, each = AVERAGE[self._first(AVERAGE, "predict")]
             augment = next(path for file, path in AUGMENT.items() if (self.tree / file).exists())
             score, calibrate = SCORE[self._first(SCORE, "explain")], CALIBRATE[self._first(CALIBRATE, "evaluate")]
-            self.found = Dialect(average, each, score, augment, calibrate)
+            plan = next(form for file, form in PLAN.items() if (self.tree / file).exists())
+            self.found = Dialect(average, each, score, augment, calibrate, plan)
         return self.found
 
     def _first(self, table: Mapping[str, object], command: str) -> str:

@@ -56,48 +56,67 @@ class Inputs:
 
     def __init__(self, folder: Path, old: Path, assets: Path | None) -> None:
         self.folder, self.old, self.assets = folder, old, assets
-        self.tiny, self.plan, self.clips = folder / "tiny.yaml", folder / "plan.yaml", folder / "clips.csv"
+        self.tiny, self.clips = folder / "tiny.yaml", folder / "clips.csv"
+        self.plans = {form: folder / f"plan_of_{form}.yaml" for form in ("arguments", "mappings")}
         self.units = folder / "openface"
         folder.mkdir(parents=True, exist_ok=True)
         self.tiny.write_text(TINY, encoding="utf-8")
-        self.plan.write_text(yaml.safe_dump(self._plan()), encoding="utf-8")
+        for form, path in self.plans.items():
+            path.write_text(yaml.safe_dump(self._plan(form)), encoding="utf-8")
         rows = "".join(f"{Path(name).stem},{Path(name).stem},{name},test\n" for name in REAL)
         self.clips.write_text(f"clip_id,subject_id,video,part\n{rows}", encoding="utf-8")
 
-    def _plan(self) -> dict[str, object]:
-        network = '--model.extractor={{"class_path": "painseq.extractors.TimmBackbone", "init_args": {}}}'
+    def _plan(self, form: str) -> dict[str, object]:
+        """A plan of `transfer`, its parts as arguments of the command line or as files and mappings."""
         init = {"model": "test_resnet", "input_size_px": 32}
         cnn = {**init, "weights": str(self.old / "fit_heat_cnn" / "run" / "extractor.safetensors")}
         heat, electrical = self.old / "synth_heat" / "data", self.old / "synth_electrical" / "data"
-        configs = ["--config=configs/data/{}.yaml", f"--config={self.tiny}"]
+        arguments = form == "arguments"
+        data = self._data_arguments if arguments else self._data_mapping
+        extractor = self._extractor_arguments if arguments else self._extractor_mapping
+        linear = "configs/head/linear_probe.yaml"
+        # Arguments of a head stand on top of the first data set's, and so of its trainer's.
+        trainer = {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False, "enable_model_summary": False}
         return {
             "fps": 3,
             "data": {
-                "heat": {
-                    "options": [
-                        configs[0].format("biovid"), configs[1], f"--data.root={heat}",
-                        "--data.options.split.test_share=0.4",
-                    ]
-                },
+                "heat": data("biovid", heat, "split.test_share", 0.4),
                 "electrical": {
-                    "options": [
-                        configs[0].format("ai4pain"), configs[1], f"--data.root={electrical}",
-                        "--data.options.labels=binary",
-                    ],
+                    **data("ai4pain", electrical, "labels", "binary"),
                     "truth": str(electrical.parent / "data_truth" / "labels.csv"),
                 },
             },
             "extractors": {
-                "cnn": {"options": [network.format(json.dumps(cnn))], "trained_on": "heat"},
-                "untrained": {"options": [network.format(json.dumps(init))], "trained_on": "nothing"},
+                "cnn": {**extractor(cnn), "trained_on": "heat"},
+                "untrained": {**extractor(init), "trained_on": "nothing"},
             },
-            "heads": {"linear": ["--config=configs/head/linear_probe.yaml", ONCE]},
+            "heads": {
+                "linear": [f"--config={linear}", ONCE]
+                if arguments
+                else {"config": [linear], "set": {"trainer": trainer}}
+            },
             "sources": ["heat"],
             "targets": ["heat", "electrical"],
             "k": [1],
             "draws": 1,
             "epochs": 1,
-        }  # fmt: skip
+        }
+
+    def _data_arguments(self, name: str, root: Path, option: str, value: object) -> dict[str, object]:
+        configs = [f"--config=configs/data/{name}.yaml", f"--config={self.tiny}"]
+        return {"options": [*configs, f"--data.root={root}", f"--data.options.{option}={value}"]}
+
+    def _data_mapping(self, name: str, root: Path, option: str, value: object) -> dict[str, object]:
+        for key in reversed(option.split(".")):
+            value = {key: value}
+        keys = {"data": {"init_args": {"root": str(root), "options": value}}}
+        return {"config": [f"configs/data/{name}.yaml", str(self.tiny)], "set": keys}
+
+    def _extractor_arguments(self, init_args: dict[str, object]) -> dict[str, object]:
+        return {"options": [f"--model.extractor={json.dumps(_network(init_args))}"]}
+
+    def _extractor_mapping(self, init_args: dict[str, object]) -> dict[str, object]:
+        return {"set": {"model": {"extractor": _network(init_args)}}}
 
     def write_units(self) -> None:
         """OpenFace's tables of the electrical data, written from the truth; every ninth frame is not found."""
@@ -121,6 +140,10 @@ class Inputs:
                     writer.writerow([row + 1, f"{row / 3:.3f}", 0.98, found, *known, *shown])
 
 
+def _network(init_args: dict[str, object]) -> dict[str, object]:
+    return {"class_path": "painseq.extractors.TimmBackbone", "init_args": init_args}
+
+
 def steps_of(here: Path, inputs: Inputs, flags: Dialect) -> dict[str, list[str]]:
     """Step -> the arguments of `painseq`, in the order in which they run.
 
@@ -129,7 +152,7 @@ def steps_of(here: Path, inputs: Inputs, flags: Dialect) -> dict[str, list[str]]
         flags: the side's.
     """
     steps = _data(here, inputs) | _fits(here, inputs, flags) | _scores(here, inputs, flags)
-    steps |= _studies(here, inputs) | _videos(here, inputs, flags)
+    steps |= _studies(here, inputs, flags) | _videos(here, inputs, flags)
     if inputs.assets is not None:
         steps |= _real(here, inputs, inputs.assets)
     return {name: [str(arg) for arg in args] for name, args in steps.items()}
@@ -305,7 +328,7 @@ def _scores(here: Path, inputs: Inputs, flags: Dialect) -> Steps:
     }  # fmt: skip
 
 
-def _studies(here: Path, inputs: Inputs) -> Steps:
+def _studies(here: Path, inputs: Inputs, flags: Dialect) -> Steps:
     heat, electrical = _heat(inputs), _electrical(inputs)
     on_heat = [*heat, *_store(here / "store_heat" / "store")]
     on_electrical = [*electrical, *_store(here / "store_electrical" / "store")]
@@ -326,7 +349,7 @@ def _studies(here: Path, inputs: Inputs) -> Steps:
             "configs/head/linear_probe.yaml", "--inner-folds", "2", "--trainer.max_epochs", "2", "--jobs", "1",
             "--out", here / "crossval_nested" / "run",
         ],
-        "transfer": ["transfer", inputs.plan, "--out", here / "transfer" / "run"],
+        "transfer": ["transfer", inputs.plans[flags.plan], "--out", here / "transfer" / "run"],
         "audit": [
             "audit", "model", *on_heat, *_head("frame_ann", 1), "--folds", "2", "--frames-per-clip", "2",
             "--out", here / "audit" / "run",

@@ -279,7 +279,7 @@ def check_harmonised(given: Mapping[str, Given], fps: float) -> None:
         )
         raise PainseqError(
             f"The data sets have other classes:\n  {listed}\nGive each a label scheme with the same class names in the "
-            "same order, by --data.options.labels in its options: binary and three exist for most, and classes of your "
+            "same order, by `labels` of its data options: binary and three exist for most, and classes of your "
             "own can be written out (labels: {no_pain: [...], high_pain: [...]})."
         )
     wrong = [
@@ -291,7 +291,7 @@ def check_harmonised(given: Mapping[str, Given], fps: float) -> None:
         raise PainseqError(
             f"The plan's fps is {fps:g}, and the options of data sets say otherwise ({'; '.join(wrong)}). A model that "
             "was fitted at one frame rate does not know another: add "
-            f"--data.options.fps={fps:g} to the options of each."
+            f"`fps: {fps:g}` to the data options of each."
         )
     first, *others = given
     for name in others:

@@ -1,421 +1,62 @@
-"""The transfer table: plans, and one small table from videos to the page."""
+"""`painseq transfer`: from a plan in YAML to tables in the terminal."""
 
-import csv
-import json
-import logging
-import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from painseq.cli.experiment import ExperimentCLI
-from painseq.cli.transfer import Transfer, _said_once, transfer
-from painseq.cli.transfer_plan import DataSet, Fit, Network, TransferPlan, fit_of, read_plan
-from painseq.cli.transfer_report import on_controls, untold
-from painseq.errors import LeakError, PainseqError
-from painseq.evaluation import Predictions, read_predictions, score
-from painseq.evaluation.transfer import Cell
-from painseq.extractors import TimmBackbone, save_weights
-from painseq.studies.experiment import shipped_config
 
-TRAINING = {"heat": 5, "electrical": 3}
-NETWORK = '--model.extractor={{"class_path": "painseq.extractors.TimmBackbone", "init_args": {}}}'
-
-
-def plan(**other):
-    """A plan that names nothing real."""
-    given = {
-        "data": {"heat": DataSet(("--config=heat.yaml",)), "electrical": DataSet(("--config=electrical.yaml",))},
-        "extractors": {
-            "cnn": Network((), "heat"),
-            "shocks": Network((), "electrical"),
-            "untrained": Network((), "nothing"),
-        },
-        "heads": {"lstm": ()},
-        "sources": ("heat", "electrical"),
-        "targets": ("heat", "electrical"),
-        "fps": 8.0,
-        "k": (1, 2, 4),
-        "draws": 3,
+@pytest.fixture
+def plan(heat, tiny, tmp_path):
+    """A plan of one data set and an untrained extractor, which stands for one that was trained on it."""
+    network = {
+        "class_path": "painseq.extractors.TimmBackbone",
+        "init_args": {"model": "test_resnet", "input_size_px": 32},
     }
-    return TransferPlan(**{**given, **other})
-
-
-def test_the_table_has_every_pair_and_its_controls():
-    cells = plan().cells(TRAINING)
-    assert len(set(cells)) == len(cells)
-    models = [c for c in cells if c.question == "model"]
-    assert {(c.source, c.target, c.extractor) for c in models} == {
-        (source, target, extractor)
-        for source, own in (("heat", "cnn"), ("electrical", "shocks"))
-        for extractor in (own, "untrained")
-        for target in ("heat", "electrical")
-    }
-    features = [(c.source, c.extractor, c.target) for c in cells if c.question == "features"]
-    assert (
-        ("nothing", "untrained", "heat") in features
-        and ("heat", "cnn", "electrical") in features
-        and len(features) == 6
-    )
-    curves = [(c.source, c.target, c.k) for c in cells if c.question == "subjects"]
-    assert curves == [("heat", "electrical", k) for k in (0, 1, 2, 3)] + [
-        ("electrical", "heat", k) for k in (0, 1, 2, 4, 5)
-    ]
-    for cell in cells:
-        assert plan().within_cell(cell) in cells and set(plan().controls_of(cell)) <= set(cells)
-
-
-def test_what_is_asked_in_two_cells_is_fitted_once():
-    asked = plan(seeds=(0, 1))
-    assert fit_of(Cell("model", "heat", "heat", "cnn", "lstm"), 1, 0) == Fit("cnn", "heat", "lstm", 1)
-    assert fit_of(Cell("features", "heat", "heat", "cnn", "lstm"), 1, 0) == Fit("cnn", "heat", "lstm", 1)
-    assert fit_of(Cell("subjects", "heat", "electrical", "cnn", "lstm", 0), 1, 0) == Fit("cnn", "heat", "lstm", 1)
-    few = fit_of(Cell("subjects", "heat", "electrical", "cnn", "lstm", 2), 1, 2)
-    assert few.on == "electrical" and few.start == Fit("cnn", "heat", "lstm", 1)
-    assert asked.runs(Cell("subjects", "heat", "electrical", "cnn", "lstm", 2), TRAINING) == [
-        (seed, draw) for seed in (0, 1) for draw in (0, 1, 2)
-    ]
-    for k in (0, 3):
-        assert asked.runs(Cell("subjects", "heat", "electrical", "cnn", "lstm", k), TRAINING) == [(0, 0), (1, 0)]
-    fits = [fit_of(cell, *run) for cell in asked.cells(TRAINING) for run in asked.runs(cell, TRAINING)]
-    assert len({fit.folder for fit in fits}) == len(set(fits))
-
-
-def test_a_target_without_an_extractor_of_its_own_is_compared_with_the_control():
-    lacking = plan(sources=("heat",), extractors={"cnn": Network((), "heat"), "untrained": Network((), "nothing")})
-    assert lacking.within_extractor("electrical") == "untrained"
-    assert re.search(r"\belectrical\b.*\buntrained\b.*\bnothing\b", lacking.within_is("electrical"))
-    named = plan(within={"electrical": "cnn"})
-    assert named.within_cell(Cell("model", "electrical", "electrical", "shocks", "lstm")).extractor == "cnn"
-
-
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ({"sources": ("clinical",)}, "sources.*'clinical'.*heat, electrical"),
-        ({"targets": ()}, "target"),
-        ({"seeds": (1, 1)}, r"seeds.*\[1, 1\]"),
-        ({"seeds": (0, -1)}, r"seeds.*\[0, -1\].*\b0\b"),
-        ({"k": None}, r"\bk\b.*null"),
-        ({"fps": 0.0}, r"fps.*\b0\.0\b"),
-        ({"k": (0, 1)}, r"\bk\b.*\[0, 1\].*\b1\b"),
-        ({"draws": 0}, r"draws.*\b0\b.*\b1\b"),
-        ({"epochs": 0}, r"epochs.*\b0\b.*\b1\b"),
-        ({"heads": {}}, "heads"),
-        ({"heads": {"a/b": ()}}, "heads.*'a/b'.*_to_"),
-        ({"within": {"heat": "vgg"}}, "within.*'vgg'.*cnn, shocks, untrained"),
-        ({"extractors": {"cnn": Network((), "heat", {"x": "store"})}}, "stores.*cnn.*'x'.*heat, electrical"),
-        ({"extractors": {"cnn": Network((), "heat"), "u": Network((), "nothing")}}, "trained_on: electrical"),
-        ({"extractors": {"cnn": Network((), "heat"), "s": Network((), "electrical")}}, "trained_on: nothing"),
-    ],
-)  # fmt: skip
-def test_a_plan_that_cannot_be_is_refused(other, words):
-    with pytest.raises(PainseqError, match=words):
-        plan(**other)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [("fps: [", "plan.yaml"), ("fsp: 8", "fsp"), ("fps: eight", "fps"), ("k: [a]", "k"), ("- fps", "plan.yaml")],
-)
-def test_a_plan_that_is_none_is_one_message(tmp_path, painseq, text, words):
-    (tmp_path / "plan.yaml").write_text(text)
-    with pytest.raises(PainseqError, match=words):
-        read_plan(tmp_path / "plan.yaml")
-    with pytest.raises(PainseqError, match=r"none\.yaml.*docs/transfer\.md"):
-        read_plan(tmp_path / "none.yaml")
-
-
-def test_what_every_store_has_to_say_is_said_once(caplog):
-    log = logging.getLogger("painseq")
-    with caplog.at_level(logging.INFO, "painseq"), _said_once(quiet=False):
-        for store in ("one", "two"):
-            log.warning("clinical: no class for %s", 3)
-            log.info("into %s", store)
-    assert caplog.messages == ["clinical: no class for 3", "into one", "into two"]
-
-
-def test_the_shipped_plan_can_be_read():
-    shown = read_plan(shipped_config(Path("configs/demo/transfer.yaml")))
-    assert shown.sources == shown.targets == ("heat", "electrical", "clinical") and shown.controls == ("untrained",)
-
-
-def test_what_the_table_cannot_tell_is_said():
-    assert re.search(r"\buntrained\b.*\bnothing\b.*ImageNet", on_controls(plan()))
-    pictures = {**plan().extractors, "pictures": Network((), "imagenet")}
-    assert re.search(r"\buntrained\b.*\bnothing\b.*\bpictures\b.*\bimagenet\b", on_controls(plan(extractors=pictures)))
-    networks = {"cnn": ("heat", 3), "mine": ("heat", 0), "untrained": ("nothing", 0)}
-    told = {name: {"trained_on": on, "people": people} for name, (on, people) in networks.items()}
-    (line,) = untold({"data": {"heat": {}}, "extractors": told})
-    assert "mine" in line and "cnn" not in line and "untrained" not in line
-
-
-# ---- a small table, from videos to the page ----
-
-
-@pytest.fixture(scope="module")
-def small(heat, electrical, tiny, tmp_path_factory):
-    """What a small plan says, as plain data."""
-    folder = tmp_path_factory.mktemp("transfer")
-    quick = ["--trainer.max_epochs=2", "--early_stopping.patience=1"]
-    data = {
-        "heat": {
-            "options": [
-                "--config=configs/data/biovid.yaml",
-                f"--config={tiny}",
-                f"--data.root={heat}",
-                "--data.options.split.test_share=0.4",
-            ]
-        },
-        "electrical": {
-            "options": [
-                "--config=configs/data/ai4pain.yaml",
-                f"--config={tiny}",
-                f"--data.root={electrical}",
-                "--data.options.labels=binary",
-            ],
-            "truth": str(electrical.parent / "electrical_truth" / "labels.csv"),
-        },
-    }
-    seen = ExperimentCLI("evaluate", data["heat"]["options"]).datamodule.subjects_seen()
-    network = TimmBackbone("test_resnet", input_size_px=32, seed=1)
-    network.trained_on = tuple(sorted(seen))
-    save_weights(network, folder / "heat_cnn.safetensors")
-    init = {"model": "test_resnet", "input_size_px": 32}
-    cnn = NETWORK.format(json.dumps({**init, "weights": str(folder / "heat_cnn.safetensors")}))
-    return {
+    extractor = {"set": {"model": {"extractor": network}}}
+    keys = {"root": str(heat), "options": {"split": {"test_share": 0.4}}}
+    content = {
         "fps": 3,
-        "data": data,
-        "extractors": {
-            "cnn": {"options": [cnn], "trained_on": "heat"},
-            "untrained": {"options": [NETWORK.format(json.dumps(init))], "trained_on": "nothing"},
-        },
-        "heads": {"linear": ["--config=configs/head/linear_probe.yaml", *quick]},
+        "data": {"heat": {"config": ["configs/data/biovid.yaml", str(tiny)], "set": {"data": {"init_args": keys}}}},
+        "extractors": {"cnn": {**extractor, "trained_on": "heat"}, "untrained": {**extractor, "trained_on": "nothing"}},
+        "heads": {"linear": {"config": ["configs/head/linear_probe.yaml"], "set": {"trainer": {"max_epochs": 1}}}},
         "sources": ["heat"],
-        "targets": ["heat", "electrical"],
-        "k": [1],
-        "draws": 2,
-        "epochs": 1,
+        "targets": ["heat"],
+        "extract": {"precision": "fp32"},
     }
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
-@pytest.fixture(scope="module")
-def written(small, tmp_path_factory):
-    """A YAML file of the small plan, with changes."""
-
-    def write(**other):
-        path = tmp_path_factory.mktemp("plan") / "plan.yaml"
-        path.write_text(yaml.safe_dump({**small, **other}))
-        return path
-
-    return write
+def cells_of(text):
+    """The cells of the rows of every table that rich printed."""
+    rows = [line.strip("│┃").replace("┃", "│").split("│") for line in text.splitlines() if line.count("│") > 1]
+    return [[cell.strip() for cell in row] for row in rows]
 
 
-@pytest.fixture(scope="module")
-def filled(written, tmp_path_factory):
-    """The folder of the finished table."""
-    out = tmp_path_factory.mktemp("runs") / "transfer"
-    transfer(written(), out, dry_run=True)
-    assert not out.exists()
-    transfer(written(), out)
-    return out
-
-
-def to_be_scored(written, out):
-    job = Transfer(read_plan(written()), out)
-    return {name: {f"{data.name}/{s}" for s in data.split.test} for name, data in job.data.items()}
-
-
-def cells_of(out):
-    return json.loads((out / "transfer.json").read_text())["cells"]
+def test_a_dry_run_counts_and_writes_nothing(painseq, plan, tmp_path):
+    out = tmp_path / "out"
+    done = painseq("transfer", plan, "--out", out, "--dry-run")
+    assert done.code == 0 and not out.exists()
+    counts = [row[1:] for row in cells_of(done.out)]
+    assert counts[:4] == [["2", "0"], ["2", "0"], ["0", "0"], ["4", ""]]
+    assert "no_pain" in done.out and "heat: " in done.out
 
 
 @pytest.mark.slow
-def test_nothing_of_the_test_subjects_is_in_any_fit(filled, written):
-    scored = to_be_scored(written, filled)
-    records = list((filled / "predictions").rglob("fit.json"))
-    assert len(records) == 7
-    for path in records:
-        told = json.loads(path.read_text())
-        seen = {*told["fitted_on"], *told["extractor_trained_on"]}
-        for predictions in path.parent.glob("*.csv"):
-            assert seen and not seen & scored[predictions.stem]
-            subjects = set(read_predictions(predictions).subject_ids)
-            assert {name.partition("/")[2] for name in scored[predictions.stem]} == subjects
+def test_the_tables_and_the_page_are_shown(painseq, plan, tmp_path):
+    out = tmp_path / "out"
+    done = painseq("transfer", plan, "--out", out)
+    assert done.code == 0 and (out / "transfer.json").is_file()
+    assert f"Report: {out / 'report.html'}" in done.out
+    rows = [row for row in cells_of(done.out) if row[0] == "heat, heat"]
+    assert len(rows) == 2 and all(row[1] == "linear" for row in rows)
 
 
-@pytest.mark.slow
-def test_each_question_is_fitted_on_whom_it_says(filled):
-    def fitted_on(*parts):
-        told = json.loads(filled.joinpath("predictions", *parts, "fit.json").read_text())
-        return {kind: [p for p in told["fitted_on"] if p.startswith(kind)] for kind in ("biovid", "ai4pain")}, told
-
-    model, _ = fitted_on("cnn", "heat", "linear", "seed0")
-    assert len(model["biovid"]) == 3 and not model["ai4pain"]
-    features, told = fitted_on("cnn", "electrical", "linear", "seed0")
-    assert len(features["ai4pain"]) == 4 and not features["biovid"] and len(told["extractor_trained_on"]) == 3
-    for draw in (0, 1):
-        few, told = fitted_on("cnn", "heat_to_electrical", "linear", "seed0", f"k1_draw{draw}")
-        assert len(few["ai4pain"]) == 1 and few["biovid"] == model["biovid"]
-        assert told["started_from"][0].endswith("fits/cnn/heat/linear/seed0/best.ckpt")
-    everybody, _ = fitted_on("cnn", "heat_to_electrical", "linear", "seed0", "k3_draw0")
-    assert len(everybody["ai4pain"]) == 3
-    assert not list(filled.glob("fits/cnn/heat_to_electrical/**/*.ckpt"))
-
-
-@pytest.mark.slow
-def test_every_cell_stands_beside_what_it_is_read_with(filled):
-    cells = cells_of(filled)
-    assert [(c["question"], c["source"], c["target"], c["extractor"], c["k"]) for c in cells] == [
-        ("model", "heat", "heat", "cnn", None),
-        ("model", "heat", "electrical", "cnn", None),
-        ("model", "heat", "heat", "untrained", None),
-        ("model", "heat", "electrical", "untrained", None),
-        ("features", "heat", "heat", "cnn", None),
-        ("features", "heat", "electrical", "cnn", None),
-        ("features", "nothing", "heat", "untrained", None),
-        ("features", "nothing", "electrical", "untrained", None),
-        ("subjects", "heat", "electrical", "cnn", 0),
-        ("subjects", "heat", "electrical", "cnn", 1),
-        ("subjects", "heat", "electrical", "cnn", 3),
-    ]
-    for cell in cells:
-        beside = cell["beside"]
-        assert set(beside) == {"within", "untrained", "majority_class", "chance"}
-        assert beside["chance"] == 0.5 and cell["subjects"] == 2
-        value = cell["scores"]["balanced_accuracy"]
-        if (cell["target"], cell["extractor"]) == ("heat", "cnn"):
-            # Extractor and head of the target itself: this is what the others are compared with.
-            assert cell["gap"] is None and value == beside["within"]
-            own = cell["within"]
-        elif (cell["question"], cell["target"], cell["extractor"]) == ("features", "electrical", "untrained"):
-            assert cell["gap"] is None
-        else:
-            assert cell["gap"]["difference"] == pytest.approx(beside["within"] - value)
-            assert cell["within"] != own
-    model, start = (next(c for c in cells if (c["question"], c["target"], c["k"], c["extractor"]) == key) for key in (
-        ("model", "electrical", None, "cnn"), ("subjects", "electrical", 0, "cnn")))  # fmt: skip
-    assert model["scores"] == start["scores"]
-
-
-@pytest.mark.slow
-def test_the_files_agree(filled):
-    with (filled / "transfer.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    with (filled / "runs.csv").open(newline="") as file:
-        runs = list(csv.DictReader(file))
-    cells = cells_of(filled)
-    assert len(rows) == len(cells) == 11 and len(runs) == 12
-    for row, cell in zip(rows, cells, strict=True):
-        assert float(row["balanced_accuracy"]) == cell["scores"]["balanced_accuracy"]
-        assert row["gap"] == ("" if cell["gap"] is None else str(cell["gap"]["difference"]))
-        assert row["seed"] == row["draw"] == "mean"
-    drawn = [float(row["balanced_accuracy"]) for row in runs if row["k"] == "1"]
-    mean = next(float(row["balanced_accuracy"]) for row in rows if row["k"] == "1")
-    assert len(drawn) == 2 and mean == pytest.approx(sum(drawn) / 2)
-    alone = score(read_predictions(filled / "predictions" / "cnn" / "heat" / "linear" / "seed0" / "heat.csv"))
-    assert float(rows[0]["balanced_accuracy"]) == alone.scores.balanced_accuracy
-    page = (filled / "report.html").read_text()
-    for words in ("no_pain: BL1", "High_Pain", "electrical", "untrained", "generated", "image/svg"):
-        assert words in page
-
-
-@pytest.mark.slow
-def test_run_again_it_fits_only_what_is_missing(filled, written, capsys, monkeypatch):
-    write = Predictions.write_csv
-
-    def write_csv(self, path):
-        # A fit that is killed when its predictions are whole counts as done: on whom it was fitted is told by then.
-        assert (path.parent / "fit.json").is_file()
-        write(self, path)
-
-    monkeypatch.setattr(Predictions, "write_csv", write_csv)
-    lost = Path("cnn", "heat_to_electrical", "linear", "seed0", "k1_draw1")
-    told = (filled / "predictions" / lost / "electrical.csv").read_text()
-    (filled / "predictions" / lost / "electrical.csv").unlink()
-    (filled / "fits" / lost / "run.json").unlink()
-    (filled / "predictions" / lost / "fit.json").unlink()
-    kinds = (".csv", ".ckpt", ".safetensors")
-    before = {path: path.stat().st_mtime_ns for path in filled.rglob("*") if path.suffix in kinds}
-    cells = cells_of(filled)
-    transfer(written(), filled, dry_run=True)
-    words = capsys.readouterr().out.splitlines()
-    tables = [line.split("│")[2:4] for line in words if line.count("│") >= 4]
-    assert ["3", "2"] in [[cell.strip() for cell in row] for row in tables]
-    transfer(written(), filled)
-    assert cells_of(filled) == cells and (filled / "predictions" / lost / "electrical.csv").read_text() == told
-    changed = {path.relative_to(filled) for path, time in before.items() if path.stat().st_mtime_ns != time}
-    assert {path for path in changed if path.parts[0] in ("stores", "fits", "predictions")} == {
-        Path("fits") / lost / "metrics.csv"
-    }
-
-
-@pytest.mark.slow
-def test_another_plan_takes_another_folder(filled, written, small):
-    with pytest.raises(PainseqError, match=r"(?s)transfer\b.*\bepochs\b.*\b1\b.*\b2\b"):
-        transfer(written(epochs=2), filled)
-    slower = {"linear": [*small["heads"]["linear"], "--model.optimizer.init_args.lr=0.1"]}
-    with pytest.raises(PainseqError, match=r"heads\.linear\.model\.optimizer\.init_args\.lr\b.*\b0\.001\b.*\b0\.1\b"):
-        transfer(written(heads=slower), filled)
-
-
-@pytest.mark.slow
-def test_a_store_that_the_plan_names_is_of_the_extractor_and_of_the_data_set(filled, written, small, tmp_path):
-    def with_stores(**stores):
-        named = {name: str(filled / "stores" / folder) for name, folder in stores.items()}
-        return written(extractors={**small["extractors"], "cnn": {**small["extractors"]["cnn"], "stores": named}})
-
-    Transfer(read_plan(with_stores(heat="cnn_heat", electrical="cnn_electrical")), tmp_path).check()
-    for stores, words in (
-        ({"heat": "untrained_heat"}, r"untrained_heat\b.*\bcnn\b.*\bheat\b.*extractor\.fingerprint"),
-        ({"heat": "cnn_electrical"}, r"cnn_electrical\b.*\bcnn\b.*\bheat\b.*\b4\b"),
-        ({"heat": "none"}, r"none\b.*\bcnn\b.*\bheat\b"),
-    ):
-        with pytest.raises(PainseqError, match=f"(?s){words}"):
-            transfer(with_stores(**stores), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_mistakes_are_found_before_anything_is_extracted(written, small, tmp_path):
-    rows = Path(small["data"]["electrical"]["truth"]).read_text().splitlines()
-    first = next(row for row in rows if row.startswith("Test/"))
-    (tmp_path / "few.csv").write_text(f"{rows[0]}\n{first}\n")
-    clip, who, _, part = first.split(",")
-    odd = [f"{clip},{who},agony,{part}" if row == first else row for row in rows]
-    (tmp_path / "odd.csv").write_text("\n".join(odd) + "\n")
-
-    def changed(name, *options, **other):
-        data = {**small["data"], name: {**small["data"][name], **other}}
-        data[name]["options"] = [*data[name]["options"], *options]
-        return written(data=data)
-
-    for path, words in (
-        (changed("electrical", "--data.options.labels=three"), r"electrical\b.*\bthree\b.*\bheat\b.*\bbinary\b"),
-        (changed("electrical", truth=None), r"\b6\b.*\belectrical\b.*\btruth: "),
-        (changed("electrical", truth=str(tmp_path / "few.csv")), r"electrical\b.*\b5\b.*\b6\b"),
-        (changed("electrical", truth=str(tmp_path / "odd.csv")), r"electrical\b.*Test/.*'agony'.*no_pain, high_pain"),
-        (changed("heat", "--data.options.store=there"), r"biovid\b.*\bstore\b"),
-        (changed("heat", "--data.options.split.validation_share=0"), r"heat\b.*\bsubject_holdout\b.*\b3\b.*\b0\b"),
-        (changed("heat", options=["--data.root=heat"]), "heat.*--config=configs/data"),
-        (written(heads={"linear": ["--trainer.max_epochs=2"]}), r"head\b.*\blinear\b"),
-    ):  # fmt: skip
-        with pytest.raises(PainseqError, match=f"(?s){words}"):
-            transfer(path, tmp_path / "out")
-    # Another seed of the split: the extractor has seen some of those who would be tested now.
-    with pytest.raises(LeakError, match=r"\bcnn\b.*\bheat\b"):
-        transfer(changed("heat", "--data.options.split.seed=3"), tmp_path / "out")
-    untrained = {**small["extractors"], "untrained": {**small["extractors"]["cnn"], "trained_on": "nothing"}}
-    with pytest.raises(PainseqError, match=r"\buntrained\b.*\bnothing\b.*\b3\b"):
-        transfer(written(extractors=untrained), tmp_path / "out")
-    save_weights(TimmBackbone("test_resnet", input_size_px=32), tmp_path / "faces.safetensors")
-    init = {"model": "test_resnet", "input_size_px": 32, "weights": str(tmp_path / "faces.safetensors")}
-    told = {"options": [NETWORK.format(json.dumps(init))], "trained_on": "nothing"}
-    with pytest.raises(PainseqError, match=r"\buntrained\b.*\bnothing\b.*faces\.safetensors"):
-        transfer(written(extractors={**small["extractors"], "untrained": told}), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").touch()
-    with pytest.raises(PainseqError, match=r"\bout\b"):
-        transfer(written(), tmp_path / "out")
+def test_a_plan_of_arguments_is_refused(painseq, tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("heads: {lstm: [--config=configs/head/lstm.yaml]}")
+    done = painseq("transfer", path, "--out", tmp_path / "out")
+    assert done.code == 1 and done.err.names("heads.lstm", "config")
+    assert not Path(tmp_path / "out").exists()

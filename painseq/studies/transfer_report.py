@@ -1,4 +1,4 @@
-"""What `painseq transfer` tells: files, a page, and tables for the terminal."""
+"""The files of a transfer table: JSON, CSV and a page."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from painseq.cli.transfer_plan import Fit, TransferPlan, fit_of
 from painseq.evaluation import Predictions
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.score import number
 from painseq.evaluation.transfer import MEANING, QUESTIONS, Cell, CellResult, Question, cell_result
 from painseq.files import write_json
+from painseq.report import Block, Picture, Report, write_figures, write_report
+from painseq.report.charts import heat_map, interval_curves
 from painseq.runs import versions
 from painseq.spec import Spec
-
-if TYPE_CHECKING:
-    from painseq.report import Block
+from painseq.studies.transfer_plan import TransferFit, TransferPlan, fit_of
 
 COLUMNS = (
     "question", "source", "target", "extractor", "head", "seed", "k", "draw", *STATISTICS, "low", "high", "lowest_run",
@@ -31,8 +25,8 @@ COLUMNS = (
 HOW = (
     "Every cell is scored on the same test subjects of its target; no extractor and no head has seen any of them.",
     "The score is the balanced accuracy. Its 95 % interval is over subjects, each with the mean of all seeds and "
-    "draws: it says what other subjects would change. What another seed or draw would, the lowest and the highest run "
-    "say.",
+    "draws: it shows what other subjects would change. What another seed or draw would, the lowest and the highest run "
+    "show.",
     "The gap is the score of the target's own model minus that of the cell, paired by subject: above 0, something is "
     "lost by coming from elsewhere.",
 )
@@ -43,7 +37,7 @@ def write_results(
     out: Path,
     plan: TransferPlan,
     results: Sequence[CellResult],
-    scored: Mapping[tuple[Fit, str], Predictions],
+    scored: Mapping[tuple[TransferFit, str], Predictions],
     facts: Spec,
     generated: Sequence[str],
 ) -> Path:
@@ -55,18 +49,16 @@ def write_results(
     Returns:
         The path of the page.
     """
-    from painseq.report import Report, write_figures, write_report
-
     by_cell = {result.cell: result for result in results}
     _write_csv(out / "transfer.csv", [(result, "mean", "mean") for result in results])
     _write_csv(out / "runs.csv", _single_runs(plan, results, scored))
-    notes = [*HOW, on_controls(plan), *on_generated(generated)]
+    notes = [*HOW, note_on_controls(plan), *note_on_generated(generated)]
     report = Report(
         title="Transfer between data sets",
         subtitle=f"From {' and '.join(plan.sources)} to {', '.join(plan.targets)}",
         dataset=", ".join(plan.data),
         notes=notes,
-        warnings=[*cautions(results), *untold(facts)],
+        warnings=[*interval_notes(results), *unknown_people(facts)],
         facts={"seeds": ", ".join(map(str, plan.seeds)), **versions()},
         blocks=blocks(plan, by_cell, facts),
     )
@@ -88,8 +80,8 @@ def write_results(
     return page
 
 
-def cautions(results: Sequence[CellResult]) -> list[str]:
-    """What the intervals warn of, each once, with the targets."""
+def interval_notes(results: Sequence[CellResult]) -> list[str]:
+    """The notes of all intervals, each once, with the targets."""
     targets: dict[str, set[str]] = {}
     for result in results:
         for interval in (result.interval, *(() if result.gap is None else (result.gap.interval,))):
@@ -98,28 +90,28 @@ def cautions(results: Sequence[CellResult]) -> list[str]:
     return [f"{', '.join(sorted(names))}: {note}." for note, names in targets.items()]
 
 
-def untold(facts: Spec) -> list[str]:
-    """A line for each extractor of a data set whose weights do not tell whom they were trained on."""
-    networks, data = facts["extractors"], facts["data"]
-    assert isinstance(networks, dict) and isinstance(data, dict)
+def unknown_people(facts: Spec) -> list[str]:
+    """A line for each extractor of a data set whose weights do not say whom they were trained on."""
+    extractors, data = facts["extractors"], facts["data"]
+    assert isinstance(extractors, dict) and isinstance(data, dict)
     return [
-        f"The weights of {name} do not tell whom they were trained on. That nobody who is scored is among them is "
+        f"The weights of {name} do not say whom they were trained on. That nobody who is scored is among them is "
         "taken on trust."
-        for name, told in networks.items()
-        if told["trained_on"] in data and not told["people"]
+        for name, extractor in extractors.items()
+        if extractor["trained_on"] in data and not extractor["people"]
     ]
 
 
-def on_controls(plan: TransferPlan) -> str:
-    """What the controls were trained on; where all are untrained, what therefore is not told."""
+def note_on_controls(plan: TransferPlan) -> str:
+    """What the controls were trained on; where all are untrained, what therefore stays unknown."""
     trained = {name: plan.extractors[name].trained_on for name in plan.controls}
-    said = f"Controls: {', '.join(f'{name}, trained on {on}' for name, on in trained.items())}."
+    note = f"Controls: {', '.join(f'{name}, trained on {on}' for name, on in trained.items())}."
     if set(trained.values()) == {"nothing"}:
-        said += " No network with ImageNet's weights stands beside: what any trained network reaches is not told."
-    return said
+        note += " No network with ImageNet's weights is among them: what any trained network reaches is unknown."
+    return note
 
 
-def on_generated(names: Sequence[str]) -> list[str]:
+def note_on_generated(names: Sequence[str]) -> list[str]:
     """A line where data sets are painseq's own; none where there is none."""
     if not names:
         return []
@@ -134,7 +126,7 @@ def _beside(plan: TransferPlan, results: Results, cell: Cell) -> dict[str, objec
 
 
 def _single_runs(
-    plan: TransferPlan, results: Sequence[CellResult], scored: Mapping[tuple[Fit, str], Predictions]
+    plan: TransferPlan, results: Sequence[CellResult], scored: Mapping[tuple[TransferFit, str], Predictions]
 ) -> list[tuple[CellResult, str, str]]:
     rows = []
     for result in results:
@@ -174,12 +166,12 @@ def _write_csv(path: Path, rows: Sequence[tuple[CellResult, str, str]]) -> None:
             )
 
 
-def _of(plan: TransferPlan, results: Sequence[CellResult], question: Question) -> list[CellResult]:
+def without_controls(plan: TransferPlan, results: Sequence[CellResult], question: Question) -> list[CellResult]:
     """The cells of a question whose extractor was trained on their source; the controls stand beside them."""
     return [r for r in results if r.cell.question == question and r.cell.extractor not in plan.controls]
 
 
-def _curves(chosen: Sequence[CellResult]) -> dict[tuple[str, str, str, str], list[CellResult]]:
+def curves_of(chosen: Sequence[CellResult]) -> dict[tuple[str, str, str, str], list[CellResult]]:
     """(source, target, extractor, head) -> its cells by k; the last one has all subjects."""
     curves: dict[tuple[str, str, str, str], list[CellResult]] = {}
     for result in sorted(chosen, key=lambda result: result.cell.k or 0):
@@ -188,90 +180,21 @@ def _curves(chosen: Sequence[CellResult]) -> dict[tuple[str, str, str, str], lis
     return curves
 
 
-# ---- the terminal ----
-
-
-def show(plan: TransferPlan, results: Sequence[CellResult], generated: Sequence[str]) -> None:
-    """Print a table for each question, and what to be wary of; `generated` as for `write_results`."""
-    console, by_cell = Console(), {result.cell: result for result in results}
-    console.print(_table(plan, by_cell, "model"))
-    console.print(_table(plan, by_cell, "features"))
-    curves = _curves(_of(plan, results, "subjects"))
-    if curves:
-        console.print(_curve_table(curves))
-    for target in plan.targets:
-        console.print(f"{target}'s own model: {plan.within_is(target)}.", markup=False, soft_wrap=True)
-    console.print(on_controls(plan), markup=False, soft_wrap=True)
-    for line in (*cautions(results), *on_generated(generated)):
-        console.print(line, style="yellow", markup=False, soft_wrap=True)
-
-
-def _table(plan: TransferPlan, results: Results, question: Question) -> Table:
-    chosen = _of(plan, list(results.values()), question)
-    baselines = f"majority class {number(chosen[0].majority)}, chance {number(chosen[0].chance)}"
-    caption = f"{MEANING[question]} Balanced accuracy; {baselines}. Gap: own minus score."
-    table = Table(title=QUESTIONS[question], caption=escape(caption))
-    table.add_column("From, to")
-    table.add_column("Head")
-    for name in ("Score", "Own", "Gap", *plan.controls):
-        table.add_column(escape(name), justify="right")
-    for result in chosen:
-        cell, gap = result.cell, result.gap
-        table.add_row(
-            escape(f"{cell.source}, {cell.target}"),
-            escape(cell.head),
-            _short(result),
-            number(results[plan.within_cell(cell)].value),
-            "" if gap is None else f"{_signed(gap.value)}\n{_signed(gap.interval.low)}, {_signed(gap.interval.high)}",
-            *(number(results[control].value) for control in plan.controls_of(cell)),
-        )
-    return table
-
-
-def _curve_table(curves: Mapping[tuple[str, str, str, str], Sequence[CellResult]]) -> Table:
-    fewer = sorted({result.cell.k or 0 for curve in curves.values() for result in curve[:-1]})
-    caption = f"{MEANING['subjects']} Balanced accuracy by k; all: how many these are. The page has the intervals."
-    table = Table(title=QUESTIONS["subjects"], caption=escape(caption))
-    table.add_column("From, to")
-    table.add_column("Head")
-    for name in (*map(str, fewer), "all"):
-        table.add_column(name, justify="right")
-    for (source, target, _, head), curve in curves.items():
-        by_k = {result.cell.k: number(result.value) for result in curve[:-1]}
-        last = f"{number(curve[-1].value)} ({curve[-1].cell.k})"
-        table.add_row(escape(f"{source}, {target}"), escape(head), *(by_k.get(k, "") for k in fewer), last)
-    return table
-
-
-def _short(result: CellResult) -> str:
-    low, high = result.interval.low, result.interval.high
-    return number(result.value) + ("" if low is None or high is None else f"\n{low:.2f}–{high:.2f}")
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
-
-
-# ---- the page ----
-
-
 def blocks(plan: TransferPlan, results: Results, facts: Spec) -> list[Block]:
     """The sections of the page: the data sets, the two maps, the curves."""
     found = [_data_block(plan, facts), _map_block(plan, results, "model"), _map_block(plan, results, "features")]
-    curves = _curves(_of(plan, list(results.values()), "subjects"))
+    curves = curves_of(without_controls(plan, list(results.values()), "subjects"))
     return [*found, _curve_block(plan, curves)] if curves else found
 
 
 def _data_block(plan: TransferPlan, facts: Spec) -> Block:
-    from painseq.report import Block
-
     rows, data = [], facts["data"]
     assert isinstance(data, dict)
-    for name, told in data.items():
-        classes = "; ".join(f"{key}: {', '.join(labels)}" for key, labels in told["classes"].items())
-        counts = [str(len(told["split"][part])) for part in ("train", "validation", "test")]
+    for name, known in data.items():
+        classes = "; ".join(f"{key}: {', '.join(labels)}" for key, labels in known["classes"].items())
+        counts = [str(len(known["split"][part])) for part in ("train", "validation", "test")]
         own = plan.within_is(name) if name in plan.targets else "no target"
-        rows.append([name, told["data_set"], classes, *counts, told["split"]["protocol"], own])
+        rows.append([name, known["data_set"], classes, *counts, known["split"]["protocol"], own])
     columns = ["data set", "layout", "classes, of native labels", "training", "early stopping", "test", "split", "own"]
     text = (
         f"Classes of the same names, {plan.fps:g} frames a second, faces cropped alike. The numbers are of subjects. "
@@ -281,9 +204,6 @@ def _data_block(plan: TransferPlan, facts: Spec) -> Block:
 
 
 def _map_block(plan: TransferPlan, results: Results, question: Question) -> Block:
-    from painseq.report import Block, Picture
-    from painseq.report.charts import heat_map
-
     pictures, rows = [], []
     for head in plan.heads:
         found = {
@@ -318,9 +238,6 @@ def _map_block(plan: TransferPlan, results: Results, question: Question) -> Bloc
 
 
 def _curve_block(plan: TransferPlan, curves: Mapping[tuple[str, str, str, str], Sequence[CellResult]]) -> Block:
-    from painseq.report import Block, Picture
-    from painseq.report.charts import interval_curves
-
     pictures, rows = [], []
     for target in dict.fromkeys(target for _, target, _, _ in curves):
         drawn, numbers, chance = {}, [], None

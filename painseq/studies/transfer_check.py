@@ -1,19 +1,17 @@
-"""What `painseq transfer` refuses before anything is extracted or fitted."""
+"""What `transfer` refuses before anything is extracted or fitted."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from painseq.cli.transfer_plan import TransferPlan
+from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import check_no_leak, qualified
 from painseq.errors import PainseqError
 from painseq.evaluation.transfer import Given, check_harmonised
-
-if TYPE_CHECKING:
-    from painseq.data.datamodule import PainDataModule
-    from painseq.extractors import Extractor
+from painseq.extractors import Extractor
+from painseq.features.index import identity
+from painseq.studies.transfer_plan import TransferPlan
 
 log = logging.getLogger("painseq")
 
@@ -21,7 +19,7 @@ log = logging.getLogger("painseq")
 def check_plan(
     plan: TransferPlan,
     data: Mapping[str, PainDataModule],
-    networks: Mapping[str, Extractor],
+    extractors: Mapping[str, Extractor],
     truths: Mapping[str, Mapping[str, str]],
 ) -> None:
     """See that all data sets are read alike, that each can be scored, and that nobody is on both sides.
@@ -29,7 +27,7 @@ def check_plan(
     Args:
         plan: what is asked for.
         data: name in the plan -> data set.
-        networks: name in the plan -> extractor.
+        extractors: name in the plan -> extractor.
         truths: of targets whose hidden labels are given, the label of each clip.
 
     Raises:
@@ -37,7 +35,7 @@ def check_plan(
             extractor that was trained on others than the plan says.
         LeakError: an extractor, or a source, has seen test subjects of a target.
     """
-    check_harmonised({name: given(each) for name, each in data.items()}, plan.fps)
+    check_harmonised({name: settings_of(each) for name, each in data.items()}, plan.fps)
     for name in {*plan.sources, *plan.targets}:
         split = data[name].split
         if not (split.train and split.validation):
@@ -48,29 +46,27 @@ def check_plan(
     for name in plan.targets:
         _check_scorable(name, data[name], truths.get(name))
     tested = {name: qualified(data[name].name, data[name].split.test) for name in plan.targets}
-    for name, network in networks.items():
+    for name, extractor in extractors.items():
         stated = plan.extractors[name].trained_on
-        _check_trained_on(name, network, stated, data[stated].name if stated in data else None)
+        _check_trained_on(name, extractor, stated, data[stated].name if stated in data else None)
         for target, people in tested.items():
-            check_no_leak(network.trained_on, people, f"The extractor {name}, to be scored on {target},")
+            check_no_leak(extractor.trained_on, people, f"The extractor {name}, to be scored on {target},")
     for source in plan.sources:
         for target, people in tested.items():
             check_no_leak(data[source].subjects_seen(), people, f"A model of {source}, to be scored on {target},")
 
 
-def given(data: PainDataModule) -> Given:
+def settings_of(data: PainDataModule) -> Given:
     """What a data set shares with the others of its plan.
 
     Raises:
         PainseqError: its options name a store, no face crop, or the view pixels.
     """
-    from painseq.features.index import identity
-
     options = data.options
     if options.face is None or options.view != "features" or options.store is not None:
         raise PainseqError(
-            f"{data.name}: the options of a data set in a plan have a `face` crop, the view features and no store; "
-            "stores are named under the extractors."
+            f"{data.name}: the options of a data set to transfer between have a `face` crop, the view features and no "
+            "store; stores are named under the extractors."
         )
     return Given(
         labels=str(options.labels),
@@ -106,13 +102,13 @@ def _check_scorable(name: str, data: PainDataModule, truth: Mapping[str, str] | 
         )
 
 
-def _check_trained_on(name: str, network: Extractor, stated: str, layout: str | None) -> None:
+def _check_trained_on(name: str, extractor: Extractor, stated: str, layout: str | None) -> None:
     """See that weights and plan agree; `layout` is what the stated data set calls itself, None if it is no data set."""
-    people = network.trained_on
+    people = extractor.trained_on
     if layout is not None:
         if not people:
             log.warning(
-                "The weights of %s do not tell whom they were trained on, so a leak cannot be found. See to it "
+                "The weights of %s do not say whom they were trained on, so a leak cannot be found. See to it "
                 "that no test subject of %s is among them.",
                 name,
                 stated,
@@ -127,14 +123,14 @@ def _check_trained_on(name: str, network: Extractor, stated: str, layout: str | 
             f"The plan says that the extractor {name} was trained on {stated}, but its weights were on "
             f"{len(people)} people such as {people[0]}. Name their data set in trained_on."
         )
-    elif stated == "nothing" and (weights := _weights(network)) is not None:
+    elif stated == "nothing" and (weights := _weights(extractor)) is not None:
         raise PainseqError(
             f"The plan says that the extractor {name} was trained on nothing, but it gets weights from {weights}. "
             "Say in trained_on what they saw (imagenet, ...), or leave them out."
         )
 
 
-def _weights(network: Extractor) -> object:
+def _weights(extractor: Extractor) -> object:
     """Where an extractor's weights come from; None where they are random."""
-    arguments = network.spec()["init_args"]
+    arguments = extractor.spec()["init_args"]
     return arguments.get("weights") if isinstance(arguments, dict) else None

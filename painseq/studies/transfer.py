@@ -1,0 +1,385 @@
+"""`transfer`: does a model, or do its features, serve another data set, and how many of its people are needed?"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from painseq.data.datamodule import PainDataModule
+from painseq.data.datasets import split_readable
+from painseq.data.splits import Split
+from painseq.errors import PainseqError
+from painseq.evaluation import Predictions, read_predictions, read_truth
+from painseq.evaluation.transfer import CellResult, cell_result, drawn_order
+from painseq.extractors import Extractor
+from painseq.features import ExtractProgress, FeatureStore
+from painseq.files import write_json
+from painseq.runs import OnProgress, check_same_run, no_progress, read_json
+from painseq.spec import Spec
+from painseq.studies.experiment import Experiment
+from painseq.studies.extract import extract_data_set
+from painseq.studies.predict_part import predict_part
+from painseq.studies.transfer_check import check_plan, settings_of
+from painseq.studies.transfer_plan import TransferFit, TransferPlan, fit_of
+from painseq.studies.transfer_report import write_results
+from painseq.studies.true_labels import in_classes
+from painseq.training.fitting import fit_fold
+from painseq.video.generated import is_generated
+
+log = logging.getLogger("painseq")
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """A finished table.
+
+    Args:
+        cells: every cell, scored.
+        page: `report.html`.
+        generated: the data sets of the plan whose faces are generated.
+    """
+
+    cells: tuple[CellResult, ...]
+    page: Path
+    generated: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TransferWork:
+    """What a table takes; each pair is (all, of which finished).
+
+    Args:
+        stores: feature stores, one an extractor and data set.
+        fits: on all training subjects of a data set.
+        continued_fits: that go on from another fit with k subjects of a target.
+        cells: of the table.
+        data: the data sets, by their names in the plan.
+    """
+
+    stores: tuple[int, int]
+    fits: tuple[int, int]
+    continued_fits: tuple[int, int]
+    cells: int
+    data: Mapping[str, PainDataModule]
+
+
+def transfer(plan: TransferPlan, out: Path, on_progress: OnProgress = no_progress) -> TransferResult:
+    """Fill the table that a plan asks for; what is finished in `out` is not done again.
+
+    Args:
+        plan: what to transfer between.
+        out: folder to write: `plan.json`, `stores/`, `fits/`, `predictions/`, `transfer.json`, `transfer.csv` (a row a
+            cell), `runs.csv` (a row a seed and draw), `report.html`, `figures/`.
+        on_progress: called with the stores and fits that are finished, and those in all.
+
+    Raises:
+        PainseqError: a plan that cannot be carried out; a folder that holds another one.
+        LeakError: an extractor, or a source, has seen test subjects of a target.
+
+    Example:
+        >>> result = transfer(read_plan(Path("configs/demo/transfer.yaml")), Path("runs/transfer"))
+        >>> {cell.cell.name: cell.value for cell in result.cells}
+    """
+    study = _Study(plan, out)
+    study.check()
+    study.begin()
+    study.extract(on_progress)
+    study.fit(on_progress)
+    cells = study.cells()
+    generated = tuple(name for name, data in study.data.items() if is_generated(data.root))
+    page = write_results(out, plan, cells, study.predictions, study.facts(), generated)
+    return TransferResult(tuple(cells), page, generated)
+
+
+def transfer_work(plan: TransferPlan, out: Path) -> TransferWork:
+    """Check a plan as `transfer` does, and count what it takes and what of it is finished; writes nothing.
+
+    Raises:
+        PainseqError, LeakError: see `transfer`.
+    """
+    study = _Study(plan, out)
+    study.check()
+
+    def counted(fits: list[TransferFit]) -> tuple[int, int]:
+        return len(fits), sum(study.is_done(fit) for fit in fits)
+
+    return TransferWork(
+        stores=(len(study.stores), sum((path / "run.json").is_file() for path in study.stores.values())),
+        fits=counted([fit for fit in study.fits if fit.k is None]),
+        continued_fits=counted([fit for fit in study.fits if fit.k is not None]),
+        cells=len(study.runs),
+        data=study.data,
+    )
+
+
+class _Study:
+    """The steps of `transfer`, in order; nothing is written before `begin`."""
+
+    def __init__(self, plan: TransferPlan, out: Path) -> None:
+        self.plan = plan
+        self.out = out
+        self.data: dict[str, PainDataModule] = {}
+        self.extractors: dict[str, Extractor] = {}
+        for name, data in plan.data.items():
+            with _named(f"The data set {name}"):
+                self.data[name] = data.experiment.data()
+        for name, extractor in plan.extractors.items():
+            with _named(f"The extractor {name}"):
+                self.extractors[name] = extractor.experiment.extractor()
+        # Features come from stores, so a head's own extractor, if it names one, is not used.
+        self.heads = {
+            name: experiment.changed({"model": {"extractor": None}}) for name, experiment in plan.heads.items()
+        }
+        self.head_settings: dict[str, Spec] = {}
+        for name, experiment in self.heads.items():
+            with _named(f"The head {name}"):
+                experiment.classifier()
+                self.head_settings[name] = _settings(experiment)
+        self.truths = {name: read_truth(data.truth) for name, data in plan.data.items() if data.truth is not None}
+        training = {name: len(data.split.train) for name, data in self.data.items()}
+        self.runs = {cell: plan.runs(cell, training) for cell in plan.cells(training)}
+        self.fits: dict[TransferFit, list[str]] = {}
+        """Every fit that the table needs, and the targets on which it is scored."""
+        for cell, runs in self.runs.items():
+            for seed, draw in runs:
+                targets = self.fits.setdefault(fit_of(cell, seed, draw), [])
+                if cell.target not in targets:
+                    targets.append(cell.target)
+        self.stores: dict[tuple[str, str], Path] = {}
+        """(extractor, data set) -> where the store is or will be, for the pairs that the table needs."""
+        for fit, targets in self.fits.items():
+            for name in (fit.on, *targets):
+                there = plan.extractors[fit.extractor].stores.get(name)
+                self.stores[fit.extractor, name] = there or out / "stores" / f"{fit.extractor}_{name}"
+        self.predictions: dict[tuple[TransferFit, str], Predictions] = {}
+
+    def check(self) -> None:
+        """See that all data sets are read alike, and that nobody is on both sides.
+
+        Raises:
+            PainseqError, LeakError: see `check_plan`; a store of another extractor or data set.
+        """
+        check_plan(self.plan, self.data, self.extractors, self.truths)
+        for name, extractor in self.plan.extractors.items():
+            for dataset, path in extractor.stores.items():
+                with _named(f"The store {path}, named for {name} on {dataset}"):
+                    self._check_store(self.extractors[name], dataset, path)
+
+    def _check_store(self, extractor: Extractor, dataset: str, path: Path) -> None:
+        """See that a store which the plan names is of this extractor and data set."""
+        data = self._stored(dataset, path)
+        store = data.store
+        if not isinstance(store, FeatureStore):
+            raise PainseqError("It does not say which extractor made it. Name a store of `painseq extract`.")
+        store.check_same({**store.spec, "extractor": {**extractor.spec(), "fingerprint": extractor.fingerprint()}})
+        for part in data.split.parts():
+            split_readable(data.clips(part), store)
+
+    def _stored(self, name: str, store: Path) -> PainDataModule:
+        """A data set with its frames from a store."""
+        return (
+            self.plan.data[name].experiment.changed({"data": {"init_args": {"options": {"store": str(store)}}}}).data()
+        )
+
+    def begin(self) -> None:
+        """Make the folder, or check that what it holds goes with this plan.
+
+        Raises:
+            PainseqError: the folder holds fits of other data, extractors, heads or settings.
+        """
+        path, facts = self.out / "plan.json", self.facts()
+        before = read_json(path)
+        if before is None and self.out.is_dir() and any(self.out.iterdir()):
+            raise PainseqError(f"{self.out} holds something else already. Choose another folder.")
+        if before is not None:
+            # Data sets, extractors, heads, seeds, k and draws may be added in the same folder.
+            check_same_run(self.out, _common(before, facts), _common(facts, before))
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_json(path, facts)
+
+    def facts(self) -> Spec:
+        """What decides the fits, in plain values: written down, and compared when the folder is used again."""
+        first = next(iter(self.data.values()))
+        return {
+            "fps": self.plan.fps,
+            "class_names": list(first.scheme.class_names),
+            "crops": dict(settings_of(first).crops),
+            "epochs": self.plan.epochs,
+            "data": {
+                name: {
+                    "data_set": data.name,
+                    "labels": data.options.labels,
+                    "classes": {key: list(labels) for key, labels in data.scheme.classes.items()},
+                    "fingerprint": data.manifest.fingerprint(),
+                    "split": data.split.to_dict(),
+                }
+                for name, data in self.data.items()
+            },
+            "extractors": {
+                name: {
+                    "trained_on": self.plan.extractors[name].trained_on,
+                    "fingerprint": extractor.fingerprint(),
+                    "people": len(extractor.trained_on),
+                }
+                for name, extractor in self.extractors.items()
+            },
+            "heads": self.head_settings,
+        }
+
+    def extract(self, on_progress: OnProgress) -> None:
+        """Fill the stores that are not given."""
+        total = len(self.stores) + len(self.fits)
+        with _warnings_once(set(), quiet=False):
+            for done, ((extractor, name), path) in enumerate(self.stores.items()):
+                # The last file of a store that is whole; that it is the right one is checked when it is opened.
+                if name in self.plan.extractors[extractor].stores or (path / "run.json").is_file():
+                    continue
+                show = _clips_shown(on_progress, done, total, f"{extractor} on {name}")
+                extract_data_set(self.data[name], self.extractors[extractor], path, self.plan.extract, on_progress=show)
+
+    def fit(self, on_progress: OnProgress) -> None:
+        """Fit what is not fitted yet, and predict the test clips of each target."""
+        done, total = len(self.stores), len(self.stores) + len(self.fits)
+        # A fit that goes on from another comes after it; those of one extractor share the features in memory.
+        ordered = sorted(self.fits, key=lambda fit: (fit.extractor, fit.k is not None))
+        warned: set[str] = set()
+        for extractor, fits in groupby(ordered, key=lambda fit: fit.extractor):
+            read: dict[str, PainDataModule] = {}
+            for fit in fits:
+                with _warnings_once(warned, quiet=True):
+                    for name in (fit.on, *self.fits[fit]):
+                        if name not in read:
+                            read[name] = self._stored(name, self.stores[extractor, name])
+                    if not self.is_done(fit):
+                        self._fit(fit, read)
+                    for target in self.fits[fit]:
+                        self.predictions[fit, target] = self._read(fit, target)
+                done += 1
+                on_progress(done, total, f"fitted {fit.folder}")
+
+    def _fit(self, fit: TransferFit, read: Mapping[str, PainDataModule]) -> None:
+        data, out = read[fit.on], self.out / "fits" / fit.folder
+        start = [] if fit.start is None else [str(self.out / "fits" / fit.start.folder / "best.ckpt")]
+        experiment = self.heads[fit.head].changed({"model": {"start_from": start}})
+        options = dataclasses.replace(experiment.fit_options(), seed=fit.seed)
+        epochs = None if fit.k is None else self.plan.epochs
+        split = data.split if fit.k is None else self._drawn(fit, data)
+        model = fit_fold(experiment.classifier, data.with_split(split), out, options, epochs)
+        seen = {key: list(getattr(model.record, key)) for key in ("fitted_on", "extractor_trained_on", "started_from")}
+        record = self._predicted(fit, "fit").with_suffix(".json")
+        record.parent.mkdir(parents=True, exist_ok=True)
+        # Before the predictions: where these lie, the fit is done.
+        write_json(record, seen)
+        for target in self.fits[fit]:
+            predict_part(model, read[target], "test").write_csv(self._predicted(fit, target))
+        if fit.k is not None:
+            # Each holds the whole extractor, nobody goes on from it, and there may be hundreds.
+            for checkpoint in out.glob("*.ckpt"):
+                checkpoint.unlink()
+
+    def _drawn(self, fit: TransferFit, data: PainDataModule) -> Split:
+        """The split of k drawn training subjects; validation subjects only where training is stopped early on them."""
+        counts = {
+            subject: data.scheme.counts(tuple(clip for clip in data.clips("train") if clip.subject_id == subject))
+            for subject in data.split.train
+        }
+        train = tuple(sorted(drawn_order(counts, fit.seed, fit.draw)[: fit.k]))
+        validation = data.split.validation if self.plan.epochs is None else ()
+        protocol = f"{data.split.protocol}, {fit.k} training subjects, draw {fit.draw}"
+        return Split(protocol, train, validation, data.split.test)
+
+    def _predicted(self, fit: TransferFit, target: str) -> Path:
+        return self.out / "predictions" / fit.folder / f"{target}.csv"
+
+    def is_done(self, fit: TransferFit) -> bool:
+        """Whether the predictions on all its targets are written."""
+        return all(self._predicted(fit, target).is_file() for target in self.fits[fit])
+
+    def _read(self, fit: TransferFit, target: str) -> Predictions:
+        """Predictions of a target's test clips, with their truth."""
+        predictions = read_predictions(self._predicted(fit, target))
+        if target not in self.truths:
+            return predictions
+        kept, truth = in_classes(predictions, self.truths[target], self.data[target].scheme)
+        return kept.with_truth(truth)
+
+    def cells(self) -> list[CellResult]:
+        """Every cell, scored."""
+        found = []
+        for cell, runs in self.runs.items():
+            own = self.plan.within_cell(cell)
+            scored = {run: self.predictions[fit_of(cell, *run), cell.target] for run in runs}
+            if all(fit_of(cell, *run) == fit_of(own, *run) for run in runs):
+                found.append(cell_result(cell, scored, None, "this is it"))
+                continue
+            within = {run: self.predictions[fit_of(own, *run), cell.target] for run in self.runs[own]}
+            found.append(cell_result(cell, scored, within, self.plan.within_is(cell.target)))
+        return found
+
+
+def _settings(experiment: Experiment) -> Spec:
+    """A head's model, and how it is fitted but for the seed, in plain values."""
+    fit = dataclasses.asdict(dataclasses.replace(experiment.fit_options(), seed=0))
+    return {"model": _without_none(experiment.config["model"]), "fit": fit}
+
+
+def _without_none(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _common(facts: Mapping[str, object], others: Mapping[str, object]) -> Spec:
+    """The facts without the names that the others do not know."""
+    both = {kind: (value, others.get(kind)) for kind, value in facts.items()}
+    return {
+        kind: {name: ours[name] for name in ours if name in theirs}
+        if isinstance(ours, dict) and isinstance(theirs, dict)
+        else ours
+        for kind, (ours, theirs) in both.items()
+    }
+
+
+def _clips_shown(on_progress: OnProgress, done: int, total: int, store: str) -> Callable[[ExtractProgress], None]:
+    """Shows the clips of a store in the note of the progress over stores and fits."""
+
+    def show(now: ExtractProgress) -> None:
+        on_progress(done, total, f"{store}: {now.done} of {now.total} clips, {now.frames_per_s:.0f} frames a second")
+
+    return show
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Let an error say which part of the plan it is about."""
+    try:
+        yield
+    except PainseqError as error:
+        raise PainseqError(f"{what}: {error}") from error
+
+
+@contextmanager
+def _warnings_once(seen: set[str], quiet: bool) -> Iterator[None]:
+    """Log each of painseq's warnings once, as stores and fits have the same to say; if quiet, nothing else.
+
+    Args:
+        seen: warnings that were logged; is added to.
+    """
+
+    def once(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return not quiet
+        new = record.getMessage() not in seen
+        seen.add(record.getMessage())
+        return new
+
+    log.addFilter(once)
+    try:
+        yield
+    finally:
+        log.removeFilter(once)
