@@ -13,7 +13,7 @@ from painseq.faces import FaceCrops
 from painseq.features import ExtractOptions, ExtractProgress, ExtractSummary, FeatureStore, export_npz, extract
 from painseq.files import write_json
 from painseq.records import PARTS, Manifest, Part
-from painseq.runs import versions
+from painseq.runs import Process, versions
 from painseq.spec import difference
 
 log = logging.getLogger("painseq")
@@ -55,15 +55,11 @@ def extract_data_set(
     manifest = clips_of_parts(data, parts)
     _warn_of_other_crops(extractor, face)
     log.info(
-        "%s: %d clips of %d subjects; %s on %s; locator %s; into %s%s",
+        "%s: %s on %s, %s",
         data.name,
-        len(manifest),
-        len(manifest.subjects),
         type(extractor).__name__,
         options.device,
-        type(face.locator).__name__,
-        out,
-        f"; process {process.rank} of {process.count}" if process.count > 1 else "",
+        what_is_read(manifest, face, out, process),
     )
     summary = extract(manifest, face, extractor, data.options.fps, out, options, on_progress)
     if face.tracks is not None and face.locator.needs_pixels and summary.extracted and not summary.reused_tracks:
@@ -96,6 +92,13 @@ def clips_of_parts(data: PainDataModule, parts: Sequence[str]) -> Manifest:
     if not parts:
         return data.manifest
     return data.manifest.only(clip for part in PARTS if part in parts for clip in data.split.clips(data.manifest, part))
+
+
+def what_is_read(manifest: Manifest, face: FaceCrops, out: Path, process: Process) -> str:
+    """Which clips a process reads, and where the results go, for the log."""
+    share = f"; process {process.rank} of {process.count}" if process.count > 1 else ""
+    locator = type(face.locator).__name__
+    return f"{len(manifest)} clips of {len(manifest.subjects)} subjects; locator {locator}; into {out}{share}"
 
 
 def _warn_of_other_crops(extractor: Extractor, face: FaceCrops) -> None:

@@ -21,7 +21,7 @@ from painseq.files import write_csv, write_json
 from painseq.records import Clip, Manifest, Part
 from painseq.runs import Process, versions
 from painseq.spec import Spec
-from painseq.studies.extract import clips_of_parts
+from painseq.studies.extract import clips_of_parts, what_is_read
 
 COLUMNS = ("clip_id", "track", "frames", "faceless", "faceless_share", "faceless_spans_s", "reason")
 log = logging.getLogger("painseq")
@@ -140,15 +140,7 @@ def track_faces(
     manifest = clips_of_parts(data, parts)
     mine = manifest.only(manifest.clips[process.rank :: process.count])
     folder = TrackFolder(out, face.tracking())
-    log.info(
-        "%s: %d clips of %d subjects; locator %s; into %s%s",
-        data.name,
-        len(mine),
-        len(mine.subjects),
-        type(face.locator).__name__,
-        folder.path,
-        f"; process {process.rank} of {process.count}" if process.count > 1 else "",
-    )
+    log.info("%s: %s", data.name, what_is_read(mine, face, out, process))
     started = time.perf_counter()
     folder.begin()
     tracked = _track_all(mine, face, data.options.fps, folder, workers, on_progress or (lambda now: None))
