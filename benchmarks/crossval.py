@@ -30,15 +30,15 @@ import numpy as np
 import torch
 from results import RESULTS, write_between
 
-from painseq.cli.crossval import candidates_of, folds_of
-from painseq.cli.experiment import ExperimentCLI
 from painseq.cli.fit import fit
 from painseq.data.splits import Split
 from painseq.evaluation import read_predictions
 from painseq.extractors import VGG16
 from painseq.features import ClipFeatures, StoreWriter
 from painseq.model.checkpoint import load
-from painseq.studies.fold_fits import FoldFit, device_of, fold_fitter
+from painseq.studies.crossval import folds_of
+from painseq.studies.experiment import Experiment, read_experiment
+from painseq.studies.fold_fits import FoldFit, candidate_of, device_of, fold_fitter
 from painseq.studies.predict_part import predict_part
 
 LABELS = ("BL1", "PA1", "PA2", "PA3", "PA4")
@@ -69,43 +69,43 @@ def generate(root: Path, subjects: int, clips: int) -> None:
                     writer.add(clip_id, ClipFeatures(features.half(), present, times_s, None), "generated")
 
 
-def options(root: Path, gpu: bool) -> list[str]:
-    """What both ways are told."""
-    data: dict[str, object] = {"root": str(root), "name": "biovid_sized", "manifest": str(root / "clips.csv")}
-    data["classes"], data["options"] = (
-        list(LABELS),
-        {"labels": "native", "store": str(root / "store"), "split": {"protocol": "loso"}},
-    )
+def files(root: Path, gpu: bool) -> list[str]:
+    """The configuration of both ways."""
+    options = {"labels": "native", "store": str(root / "store"), "split": {"protocol": "loso"}}
+    data = {"root": str(root), "name": "biovid_sized", "manifest": str(root / "clips.csv"), "classes": list(LABELS)}
     config = {
-        "data": {"class_path": "painseq.data_modules.Folder", "init_args": data},
+        "data": {"class_path": "painseq.data_modules.Folder", "init_args": {**data, "options": options}},
         "trainer": {"accelerator": "gpu" if gpu else "cpu"},
     }
     (root / "data.yaml").write_text(json.dumps(config), encoding="utf-8")
-    return ["--config", "configs/head/lstm.yaml", "--config", str(root / "data.yaml")]
+    return ["configs/head/lstm.yaml", str(root / "data.yaml")]
 
 
-def plain(args: list[str], folds: int, out: Path) -> float:
+def plain(configs: list[str], epochs: int | None, folds: int, out: Path) -> float:
     """Fold by fold; seconds."""
     begin = time.perf_counter()
+    limit = [] if epochs is None else ["--trainer.max_epochs", str(epochs)]
     for fold in range(folds):
-        chosen = [*args, "--data.options.split.fold", str(fold)]
+        args = [f"--config={config}" for config in configs]
+        chosen = [*args, *limit, "--data.options.split.fold", str(fold)]
         run = fit([*chosen, *SILENT, "--out", str(out / f"fold-{fold:02d}")])
-        data = ExperimentCLI("evaluate", chosen).datamodule
+        data = read_experiment(*configs, {"data": {"init_args": {"options": {"split": {"fold": fold}}}}}).data()
         model = load(run / "best.ckpt")
         predict_part(model, data, "test").write_csv(run / "predictions.csv")
     return time.perf_counter() - begin
 
 
-def together(args: list[str], folds: int, out: Path, jobs: int, threads: int) -> tuple[float, float]:
+def limited(configs: list[str], epochs: int | None) -> Experiment:
+    return read_experiment(*configs, {} if epochs is None else {"trainer": {"max_epochs": epochs}})
+
+
+def together(experiment: Experiment, folds: int, out: Path, jobs: int, threads: int) -> tuple[float, float]:
     """With shared features; seconds until they are read and the processes are up, and seconds of the folds."""
     begin = time.perf_counter()
-    argv = [*args, "--out", str(out)]
-    cli = ExperimentCLI("crossval", argv)
-    candidates = candidates_of(argv, cli, [])
-    data, device = cli.datamodule, device_of(candidates[0].options)
+    data, candidate = experiment.data(), candidate_of(experiment)
     chosen = folds_of(data, out, 1)[:folds]
     data.everything()
-    with fold_fitter(candidates, data, jobs, threads, device) as run:
+    with fold_fitter([candidate], data, jobs, threads, device_of(candidate.options)) as run:
         if jobs > 1:
             # A fold that cannot be fitted needs no time, and comes back when its process is up.
             nothing = FoldFit(out / "nothing", Split("none", (), (), ()))
@@ -116,12 +116,12 @@ def together(args: list[str], folds: int, out: Path, jobs: int, threads: int) ->
     return ready - begin, time.perf_counter() - ready
 
 
-def check(args: list[str], out: Path, gpu: bool) -> str:
+def check(configs: list[str], out: Path, gpu: bool) -> str:
     """Both ways on two folds of one epoch, one thread each: how far apart their probabilities are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    short = [*args, "--trainer.max_epochs", "1"]
-    plain(short, 2, out / "plain")
+    plain(configs, 1, 2, out / "plain")
+    short = limited(configs, 1)
     torch.set_num_threads(threads)
     together(short, 2, out / "together", 1, 1)
     together(short, 2, out / "processes", 2, 1)
@@ -139,15 +139,23 @@ def check(args: list[str], out: Path, gpu: bool) -> str:
     return f"Same predictions in both ways, and in two processes: largest difference of a probability {apart:g}."
 
 
-def measure(args: list[str], out: Path, folds: int, all_folds: int, jobs: list[int], threads: list[int]) -> list[str]:
+def measure(
+    configs: list[str],
+    epochs: int | None,
+    out: Path,
+    folds: int,
+    all_folds: int,
+    jobs: list[int],
+    threads: list[int],
+) -> list[str]:
     """Rows of the table."""
     cores = torch.get_num_threads()
-    seconds = plain(args, folds, out / "plain")
+    seconds = plain(configs, epochs, folds, out / "plain")
     shutil.rmtree(out / "plain")
     whole = seconds / folds * all_folds
     rows = [f"| fold by fold, {cores} threads | – | {seconds / folds:.1f} | {whole / 60:.0f} | 1 |"]
     for number, each in zip(jobs, threads, strict=True):
-        ready, fitting = together(args, folds, out / f"together-{number}-{each}", number, each)
+        ready, fitting = together(limited(configs, epochs), folds, out / f"together-{number}-{each}", number, each)
         ours = ready + fitting / folds * all_folds
         rows.append(
             f"| crossval, {number} at a time, {each} thread(s) each | {ready:.1f} | {fitting / folds:.1f} "
@@ -184,11 +192,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         generate(root, options_given.subjects, options_given.clips)
-        args = options(root, gpu)
-        agreement = check(args, root / "check", gpu)
+        configs = files(root, gpu)
+        agreement = check(configs, root / "check", gpu)
         print(agreement, flush=True)
-        args += [] if options_given.whole else ["--trainer.max_epochs", str(options_given.epochs)]
-        rows = measure(args, root, folds, options_given.subjects, jobs, threads)
+        epochs = None if options_given.whole else options_given.epochs
+        rows = measure(configs, epochs, root, folds, options_given.subjects, jobs, threads)
     device = torch.cuda.get_device_name() if gpu else f"{cores} cores, {platform.machine()}"
     clips = options_given.subjects * len(LABELS) * options_given.clips
     timed = (

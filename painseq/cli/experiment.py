@@ -113,20 +113,6 @@ class ExperimentCLI(LightningCLI):
                 action="store_true",
                 help="A control: permute each subject's training and validation labels.",
             )
-        elif self.command == "crossval":
-            parser.add_argument("--out", type=Path, required=True, help="Run folder; run again, it goes on.")
-            parser.add_argument("--repeats", type=int, default=1, help="Draw the folds so many times.")
-            parser.add_argument(
-                "--inner-folds",
-                type=int | None,
-                default=None,
-                help="Choose the number of epochs, and the candidate, on so many folds inside each fold.",
-            )
-            parser.add_argument(
-                "--candidates", nargs="*", type=Path, default=[], help="YAML files to choose from, with --inner-folds."
-            )
-            parser.add_argument("--jobs", type=int | None, default=None, help=JOBS_HELP)
-            parser.add_argument("--threads", type=int, default=1, help="Threads a fold; they can change last digits.")
         elif self.command == "explain regions":
             parser.add_argument("--checkpoint", type=Path | None, default=None, help="best.ckpt of a run.")
             parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
@@ -244,11 +230,9 @@ def recipe_of(cli: ExperimentCLI, name: str | None = None) -> Recipe:
     return Recipe(name or head["class_path"].rpartition(".")[2], make, options)
 
 
-JOBS_HELP = "Processes that fit folds, which share the features; default: cores / threads, and 1 on a GPU."
 
 DESCRIPTIONS = {
     "fit": "Train a head on a data set. A YAML given here names classes and so is code: run only those you trust.",
-    "crossval": "Fit and score a head on every fold. Run again with the same --out, it goes on.",
     "explain --score": "Measure which explanation of a checkpoint to trust. Run again with the same --out, it goes on.",
     "explain regions": "Tell which regions of the face carry a checkpoint's scores, over many clips.",
 }

@@ -150,6 +150,20 @@ def run_fit(fit: FoldFit, candidates: Sequence[Candidate], data: PainDataModule)
     return FitResult(fit, left_out, once)
 
 
+def check_finished(fits: Sequence[FoldFit], candidates: Sequence[Candidate], data: PainDataModule) -> None:
+    """Check that what was finished before is of these candidates: the first finished fit of each is compared.
+
+    Raises:
+        PainseqError: it is of another model, or was fitted otherwise.
+    """
+    first = {fit.candidate: fit for fit in reversed(fits) if fit.finished and (fit.out / "run.json").is_file()}
+    with _warnings_kept():
+        for number, fit in first.items():
+            candidate = candidates[number]
+            # A finished fold is not fitted again: its checkpoint is read, and compared with the model.
+            fit_fold(candidate.make, data.with_split(fit.split), fit.out, candidate.options, fit.epochs)
+
+
 def _predict(model: PainModel, data: PainDataModule) -> Predictions | ValuePredictions:
     return predict_values(model, data, "test") if model.predicts_values else predict_part(model, data, "test")
 

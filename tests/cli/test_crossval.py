@@ -3,19 +3,14 @@
 import csv
 import html
 import json
-import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from painseq.cli.crossval import choose, crossval
-from painseq.cli.crossval_report import fold_scores, pooled, spread_of
-from painseq.data.splits import Split
-from painseq.evaluation import Predictions, read_predictions
-from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
-from painseq.studies.fold_fits import Candidate, FitResult, FoldFit, default_jobs, run_fit
+from painseq.cli.crossval import main
+from painseq.evaluation import read_predictions
+from painseq.evaluation.value_predictions import read_value_predictions
 
 HEAD = ["--config", "configs/head/lstm.yaml", "--trainer.max_epochs", "2"]
 LOSO = ["--data.options.split.protocol", "loso", "--data.options.split.validation_share", "0.25"]
@@ -29,7 +24,8 @@ def options(on_electrical: list[str], store: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def run(options: list[str], work: Path) -> Path:
     """Five folds, of a subject each; the two subjects of the hidden part are in none."""
-    return crossval([*options, *HEAD, "--out", str(work / "crossval"), "--jobs", "1"])
+    assert main([*options, *HEAD, "--out", str(work / "crossval"), "--jobs", "1"]) == 0
+    return work / "crossval"
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -98,9 +94,13 @@ def test_an_interrupted_run_goes_on_at_the_fold(run, options, painseq, tmp_path,
     result = painseq(*command)
     assert result.code == 130 and result.err.names("painseq crossval")
     assert not (tmp_path / "cut" / "metrics.json").exists()
-    monkeypatch.setattr(
-        module, "fit_fold", lambda make, data, out, *rest: fitted.append(out.name) or fit_fold(make, data, out, *rest)
-    )
+
+    def counted(make, data, out, *rest):
+        if not (out / "run.json").is_file():
+            fitted.append(out.name)
+        return fit_fold(make, data, out, *rest)
+
+    monkeypatch.setattr(module, "fit_fold", counted)
     assert painseq(*command).code == 0
     assert fitted == ["fold-00", "fold-01", "fold-02", "fold-03", "fold-04"]
     assert files(tmp_path / "cut") == files(run)
@@ -151,37 +151,6 @@ def test_what_is_chosen_inside_a_fold_never_sees_its_test_subjects(candidates, o
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["how"]["choice"]
     assert read_predictions(out / "predictions.csv").scored.sum() == 19
-
-
-def history(out: Path, losses: list[float], scores: list[float], name: str = "val_balanced_accuracy") -> Path:
-    out.mkdir(parents=True)
-    rows = [f"{epoch},{loss},{score}" for epoch, (loss, score) in enumerate(zip(losses, scores, strict=True))]
-    (out / "metrics.csv").write_text("\n".join([f"epoch,val_loss,{name}", *rows]) + "\n")
-    return out
-
-
-def done(out: Path, candidate: int, left_out: str | None = None) -> FitResult:
-    return FitResult(FoldFit(out, Split("inner", ("a",), ("b",), ()), candidate), left_out)
-
-
-def test_the_candidate_with_the_best_mean_score_at_its_best_epochs_is_chosen(tmp_path):
-    candidates = [Candidate(name, lambda: pytest.fail("not fitted")) for name in ("one", "two", "three")]
-    inner = [
-        done(history(tmp_path / "a0", [3, 1, 2], [0.9, 0.5, 0.9]), 0),
-        done(history(tmp_path / "a1", [2, 2, 1, 1], [0.9, 0.9, 0.7, 0.0]), 0),
-        done(history(tmp_path / "b0", [30, 40, 50], [0.6, 0.1, 0.1]), 1),
-        done(history(tmp_path / "b1", [30, 20], [0.1, 0.6]), 1),
-        done(tmp_path / "c0", 2, "no training clip of class high_pain"),
-    ]
-    chosen = choose(inner, candidates)
-    assert chosen is not None and (chosen.candidate, chosen.epochs, chosen.inner_epochs) == (0, 2, (2, 3))
-    assert chosen.score == pytest.approx(0.6)
-    with_a_tie = choose(inner[2:], candidates)
-    assert with_a_tie is not None and (with_a_tie.candidate, with_a_tie.epochs) == (1, 1)
-    assert choose(inner[4:], candidates) is None
-    errors = [done(history(tmp_path / f"e{n}", [1], [error], "val_mse"), n) for n, error in enumerate((2.0, 1.0))]
-    smaller = choose(errors, candidates)
-    assert smaller is not None and (smaller.candidate, smaller.score) == (1, -1.0)
 
 
 def test_repeats_draw_other_folds_and_are_scored_apart(options, painseq, tmp_path):
@@ -318,12 +287,12 @@ def test_an_extractor_that_saw_the_subjects_stops_all_folds(painseq, tmp_path):
     [
         (["--data.options.split.protocol", "official"], ("official", "subject_kfold", "loso")),
         (["--data.options.split.fold", "1"], ("split.fold", "split.fold_subject")),
-        (["--data.options.split.validation_share", "0"], ("--data.options.split.validation_share", "--inner-folds")),
+        (["--data.options.split.validation_share", "0"], ("split.validation_share", "inner_folds")),
         (["--candidates", "configs/head/lstm.yaml"], ("--candidates", "--inner-folds")),
         (["--candidates", "configs/head/lstm.yaml", "--inner-folds", "2"], ("head", "candidates")),
-        (["--inner-folds", "1"], ("--inner-folds", 1, 2)),
-        (["--repeats", "0"], ("--repeats", 0)),
-        (["--jobs", "0"], ("--jobs", 0)),
+        (["--inner-folds", "1"], ("inner_folds", 1, 2)),
+        (["--repeats", "0"], ("repeats", 0)),
+        (["--jobs", "0"], ("jobs", 0)),
         (["--trainer.accumulate_grad_batches", "2"], ("trainer.accumulate_grad_batches", "max_epochs")),
         (["--early_stopping.min_delta", "0.1"], ("early_stopping.min_delta", "max_epochs")),
     ],
@@ -332,75 +301,3 @@ def test_mistakes_are_told_before_anything_is_fitted(more, facts, options, pains
     result = painseq("crossval", *options, *HEAD, *more, "--out", tmp_path / "out")
     assert result.code == 1 and result.err.names(*facts)
     assert not list(tmp_path.rglob("run.json"))
-
-
-# ---- the pieces ----
-
-
-def predictions(clips: int, seed: int, frames_vote: bool = True) -> Predictions:
-    random = np.random.default_rng(seed)
-    shares = random.dirichlet([1.0, 1.0, 1.0], clips)
-    label = shares.argmax(1)
-    label[:1], shares[:1] = -1, math.nan
-    return Predictions(
-        class_names=("no", "low", "high"),
-        clip_ids=tuple(f"{seed}-{n}" for n in range(clips)),
-        subject_ids=tuple(f"s{seed}" for _ in range(clips)),
-        truth=random.integers(-1, 3, clips),
-        label=label,
-        probabilities=shares,
-        frames=np.full(clips, 3),
-        faceless=np.zeros(clips, np.int64),
-        votes=shares if frames_vote else None,
-    )
-
-
-@pytest.mark.parametrize("frames_vote", [True, False])
-def test_pooled_predictions_are_the_parts_one_behind_the_other(frames_vote, tmp_path):
-    parts = [predictions(clips, seed, frames_vote) for seed, clips in enumerate((4, 1, 3))]
-    together, first = pooled(parts), 0
-    for part in parts:
-        again = together.only(range(first, first + len(part)))
-        again.write_csv(tmp_path / "again.csv")
-        part.write_csv(tmp_path / "part.csv")
-        assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "part.csv").read_bytes()
-        first += len(part)
-    assert len(together) == first
-
-
-def test_folds_that_chose_heads_with_votes_and_without_are_pooled():
-    one, other = predictions(4, 0), replace(predictions(3, 1, frames_vote=False), clip_ids=("x", "y", "z"))
-    for parts in ((one, other), (other, one)):
-        together = pooled(parts)
-        assert len(together) == 7 and together.votes is None
-
-
-def test_the_spread_leaves_out_what_is_not_defined():
-    found = spread_of([{"a": 0.5, "b": None}, {"a": None, "b": None}, {"a": 1.0, "b": None}])
-    assert found == {
-        "a": {"mean": 0.75, "std": pytest.approx(np.std([0.5, 1], ddof=1)), "min": 0.5, "max": 1.0, "folds": 2}
-    }
-    assert spread_of([{"a": 0.5}])["a"]["std"] is None
-    nothing = replace(predictions(2, 0), truth=np.array([-1, -1]))
-    assert set(fold_scores(nothing).values()) == {None}
-    hidden = ValuePredictions(
-        "vas", ("x",), ("s",), np.array([math.nan]), np.array([1.0]), np.array([1]), np.array([0])
-    )
-    assert fold_scores(hidden) == {"mse": None, "mae": None}
-
-
-def test_a_finished_fold_tells_its_warnings_again(tmp_path):
-    fit = FoldFit(tmp_path, Split("subject_kfold", ("a",), ("b",), ("c",)))
-    fit.predictions.touch()
-    (tmp_path / "warnings.json").write_text('["the loss flatters"]')
-    assert run_fit(fit, [], None) == FitResult(fit, None, ("the loss flatters",))
-
-
-def test_as_many_processes_as_fill_the_cores(monkeypatch):
-    """Those that a batch system gave, not all of the machine's."""
-    import torch
-
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
-    cpu = torch.device("cpu")
-    assert [default_jobs(cpu, threads, fits) for threads, fits in ((1, 20), (3, 20), (1, 5), (16, 5))] == [8, 2, 5, 1]
-    assert default_jobs(torch.device("cuda", 0), 1, 20) == 1

@@ -1,4 +1,4 @@
-"""What a cross-validation tells: predictions of all folds together, scores, spread, a page."""
+"""What a cross-validation writes: predictions of all folds together, scores, spread, a page."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from rich.console import Console
 
-from painseq.cli.evaluate import show
 from painseq.data.splits import Split
 from painseq.errors import PainseqError
-from painseq.evaluation import Predictions, read_predictions, score
+from painseq.evaluation import Evaluation, Predictions, read_predictions, score
 from painseq.evaluation.metrics import confusion_matrix, scores_of
 from painseq.evaluation.people import people_of
 from painseq.evaluation.score import number
 from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
-from painseq.evaluation.value_scores import score_values, value_table
+from painseq.evaluation.value_scores import ValueEvaluation, score_values
 from painseq.files import write_json
 from painseq.report import Block, Report, write_figures, write_report
 from painseq.report.values import value_blocks
@@ -57,18 +55,41 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class End:
+class FoldResult:
     """What came of a fold.
 
     Args:
         fold: which.
-        recipe: the name of what was fitted.
+        candidate: the name of what was fitted.
         left_out: why nothing was; None if it was.
     """
 
     fold: Fold
-    recipe: str | None
+    candidate: str | None
     left_out: str | None
+
+
+@dataclass(frozen=True)
+class CrossValidationResult:
+    """What came of a cross-validation.
+
+    Args:
+        out: its folder.
+        evaluations: the scores of all folds together, by title; a title for each repeat. Empty for values on a scale.
+        value_evaluations: the same for values on a scale.
+        predictions: what was scored, by title.
+        folds: of each fold its test subjects, and its model, epochs and scores, or why it was left out.
+        spread: of each score over the folds: mean, std, min, max, folds.
+        warnings: what to know before believing the scores.
+    """
+
+    out: Path
+    evaluations: Mapping[str, Evaluation]
+    value_evaluations: Mapping[str, ValueEvaluation]
+    predictions: Mapping[str, Predictions | ValuePredictions]
+    folds: Sequence[Mapping[str, object]]
+    spread: Spread
+    warnings: Sequence[str]
 
 
 def pooled(parts: Sequence[AnyPredictions]) -> AnyPredictions:
@@ -118,85 +139,98 @@ def spread_of(scores: Sequence[Mapping[str, float | None]]) -> Spread:
 def write_results(
     out: Path,
     name: str,
-    ends: Sequence[End],
+    results: Sequence[FoldResult],
     data: PainDataModule,
     warnings: Sequence[str],
-    how: Mapping[str, object],
-) -> None:
-    """Write the predictions of all folds together, metrics.json, report.html and its figures, and show the scores.
+    settings: Mapping[str, object],
+) -> CrossValidationResult:
+    """Write the predictions of all folds together, metrics.json, report.html and its figures.
 
     Args:
         name: of the model in tables.
         warnings: of the fits; the same line may come from many.
-        how: what decided the run.
+        settings: what decided the run.
 
     Raises:
         PainseqError: no fold could be fitted.
     """
-    fitted = [end for end in ends if end.left_out is None]
+    fitted = [result for result in results if result.left_out is None]
     if not fitted:
-        raise PainseqError(f"No fold could be fitted: {ends[0].left_out}. {len(ends)} folds.")
-    said = {end: _read(end.fold.out / "predictions.csv", data) for end in fitted}
-    repeats = sorted({end.fold.repeat for end in ends})
+        raise PainseqError(f"No fold could be fitted: {results[0].left_out}. {len(results)} folds.")
+    predictions = {result: _read(result.fold.out / "predictions.csv", data) for result in fitted}
+    tables = _write_pooled(out, name, results, predictions)
+    people = people_of(data.manifest)
+    counted = dict(Counter(warnings))
+    lines = [f"In {count} fits: {line}" for line, count in counted.items()]
+    left_out = len(results) - len(fitted)
+    if left_out:
+        lines.append(f"{left_out} folds could not be fitted; their subjects are in no score.")
+    crossval = CrossValidationResult(
+        out,
+        {title: score(table, people) for title, table in tables.items() if isinstance(table, Predictions)},
+        {title: score_values(table) for title, table in tables.items() if isinstance(table, ValuePredictions)},
+        tables,
+        [_row(result, predictions.get(result)) for result in results],
+        spread_of([fold_scores(part) for part in predictions.values()]),
+        lines,
+    )
+    report = _report(crossval, name, data, settings)
+    write_report(out / "report.html", report)
+    write_figures(out / "figures", report)
+    scored: dict[str, Evaluation | ValueEvaluation] = {**crossval.evaluations, **crossval.value_evaluations}
+    # The last file: where it lies, the run is whole.
+    write_json(
+        out / "metrics.json",
+        {
+            "models": {title: evaluation.to_dict() for title, evaluation in scored.items()},
+            "folds": crossval.folds,
+            "folds_left_out": left_out,
+            "spread": {**crossval.spread, "remark": SPREAD},
+            "warnings": counted,
+            "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
+            "how": dict(settings),
+            "versions": versions(),
+        },
+    )
+    return crossval
+
+
+def _write_pooled(
+    out: Path,
+    name: str,
+    results: Sequence[FoldResult],
+    predictions: Mapping[FoldResult, Predictions | ValuePredictions],
+) -> dict[str, Predictions | ValuePredictions]:
+    """Write the predictions of each repeat as one table; title -> table."""
+    repeats = sorted({result.fold.repeat for result in results})
     tables = {}
     for repeat in repeats:
-        parts = [part for end, part in said.items() if end.fold.repeat == repeat]
+        parts = [part for result, part in predictions.items() if result.fold.repeat == repeat]
         if parts:
             title = name if len(repeats) == 1 else f"{name}, repeat {repeat}"
             tables[title] = _pool(parts)
             file = "predictions.csv" if len(repeats) == 1 else f"repeat-{repeat}/predictions.csv"
             tables[title].write_csv(out / file)
-    people = people_of(data.manifest)
-    classes = {title: table for title, table in tables.items() if isinstance(table, Predictions)}
-    values = {title: table for title, table in tables.items() if isinstance(table, ValuePredictions)}
-    evaluations = {title: score(table, people) for title, table in classes.items()}
-    of_values = {title: score_values(table) for title, table in values.items()}
-    rows = [_row(end, said.get(end)) for end in ends]
-    spread = spread_of([fold_scores(part) for part in said.values()])
-    told = {line: count for line, count in Counter(warnings).items()}
-    lines = [f"In {count} fits: {line}" for line, count in told.items()]
-    if len(fitted) < len(ends):
-        lines.append(f"{len(ends) - len(fitted)} folds could not be fitted; their subjects are in no score.")
+    return tables
 
+
+def _report(crossval: CrossValidationResult, name: str, data: PainDataModule, settings: Mapping[str, object]) -> Report:
     generated = is_generated(data.root)
-    report = Report(
+    classes = {title: table for title, table in crossval.predictions.items() if isinstance(table, Predictions)}
+    values = {title: table for title, table in crossval.predictions.items() if isinstance(table, ValuePredictions)}
+    folds = _block(crossval.folds, crossval.spread)
+    return Report(
         title="Cross-validation",
-        subtitle=f"{name} on {data.name}, {how['protocol']}" + (", generated faces: no people" if generated else ""),
+        subtitle=f"{name} on {data.name}, {settings['protocol']}"
+        + (", generated faces: no people" if generated else ""),
         dataset="generated faces" if generated else data.name,
         notes=("Each clip was scored by the fold in whose test part its subject is.",),
-        warnings=lines,
-        evaluations=evaluations,
+        warnings=crossval.warnings,
+        evaluations=crossval.evaluations,
         predictions=classes,
-        facts={**{key.replace("_", " "): str(value) for key, value in how.items() if value}, **versions()},
-        blocks=[*(value_blocks(of_values, values) if of_values else ()), _block(rows, spread)],
+        facts={**{key.replace("_", " "): str(value) for key, value in settings.items() if value}, **versions()},
+        blocks=[*(value_blocks(crossval.value_evaluations, values) if values else ()), folds],
     )
-    write_report(out / "report.html", report)
-    write_figures(out / "figures", report)
-    models = {title: evaluation.to_dict() for title, evaluation in evaluations.items()}
-    # The last file: where it lies, the run is whole.
-    write_json(
-        out / "metrics.json",
-        {
-            "models": {**models, **{title: evaluation.to_dict() for title, evaluation in of_values.items()}},
-            "folds": rows,
-            "folds_left_out": len(ends) - len(fitted),
-            "spread": {**spread, "remark": SPREAD},
-            "warnings": told,
-            "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
-            "how": dict(how),
-            "versions": versions(),
-        },
-    )
-
-    console = Console()
-    if evaluations:
-        show(evaluations)
-    if of_values:
-        console.print(value_table(of_values))
-    for line in (*_told(spread), SPREAD):
-        console.print(line, markup=False, soft_wrap=True)
-    for line in lines:
-        console.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
 def _read(path: Path, data: PainDataModule) -> Predictions | ValuePredictions:
@@ -210,17 +244,18 @@ def _pool(parts: Sequence[Predictions | ValuePredictions]) -> Predictions | Valu
     return pooled(classes) if classes else pooled([part for part in parts if isinstance(part, ValuePredictions)])
 
 
-def _row(end: End, predictions: Predictions | ValuePredictions | None) -> dict[str, object]:
-    fold = end.fold
+def _row(result: FoldResult, predictions: Predictions | ValuePredictions | None) -> dict[str, object]:
+    fold = result.fold
     row: dict[str, object] = {"repeat": fold.repeat, "fold": fold.number, "test": list(fold.split.test)}
     if predictions is None:
-        return {**row, "left_out": end.left_out}
+        return {**row, "left_out": result.left_out}
     run = json.loads((fold.out / "run.json").read_text(encoding="utf-8"))
     counts = {"clips": len(predictions), "scored": int(predictions.scored.sum())}
-    return {**row, "model": end.recipe, "epochs": run["best_epoch"], **counts, **fold_scores(predictions)}
+    return {**row, "model": result.candidate, "epochs": run["best_epoch"], **counts, **fold_scores(predictions)}
 
 
-def _told(spread: Spread) -> list[str]:
+def spread_sentences(spread: Spread) -> list[str]:
+    """A line a score."""
     return [
         f"{name.replace('_', ' ')} of a fold: {number(found['min'])} to {number(found['max'])}, mean "
         f"{number(found['mean'])}, standard deviation {number(found['std'])}, {found['folds']} folds"
@@ -232,7 +267,7 @@ def _block(rows: Sequence[Mapping[str, object]], spread: Spread) -> Block:
     columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("repeat", "fold")))
     table = [[f"{row['repeat']} / {row['fold']}", *(_cell(row.get(name, "")) for name in columns)] for row in rows]
     heads = ["Repeat / fold", *(name.replace("_", " ") for name in columns)]
-    return Block("Folds", "\n\n".join((SPREAD, *_told(spread))), heads, table)
+    return Block("Folds", "\n\n".join((SPREAD, *spread_sentences(spread))), heads, table)
 
 
 def _cell(value: object) -> str:
