@@ -62,7 +62,7 @@ def _audit_model(argv: Sequence[str]) -> None:
 
     args, parsed = cli.config, cli.experiment
     options = AuditOptions(args.folds, args.epochs, args.frames_per_clip)
-    data, candidate = parsed.data(), candidate_of(parsed)
+    data, candidate = cli.data(), candidate_of(parsed)
     with progress_bar("audit", "folds") as on_progress:
         audit = audit_model(candidate, data, args.out, options, parsed.config, on_progress)
     show(audit)

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
             "Candidates are chosen on folds inside each fold, never on its test subjects. Add --inner-folds 3, or "
             "leave --candidates out."
         )
-    data, candidates = parsed.data(), _candidates(parsed, args.candidates, argv)
+    data, candidates = cli.data(), _candidates(parsed, args.candidates, argv)
     options = CrossValidation(args.repeats, args.inner_folds, args.jobs, args.threads)
     with progress_bar("crossval", "fits") as on_progress:
         result = cross_validate(candidates, data, args.out, options, parsed.config, on_progress)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +18,7 @@ from painseq.errors import PainseqError
 from painseq.extractors import Extractor
 from painseq.studies.experiment import Experiment, experiment_of, shipped_config, shortened
 from painseq.training.classifier import PainClassifier
-from painseq.training.fitting import FitOptions, quiet_lightning
+from painseq.training.fitting import quiet_lightning
 
 
 class ExperimentCLI(LightningCLI):
@@ -163,72 +162,6 @@ class ExperimentCLI(LightningCLI):
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A model, and how it is fitted, as a command line says.
-
-    Args:
-        name: what it is called in tables.
-        make: makes a new classifier with each call.
-        options: of each fit.
-    """
-
-    name: str
-    make: Callable[[], PainClassifier]
-    options: FitOptions
-
-
-HEEDED = {"max_epochs", "precision", "accelerator", "gradient_clip_val"}
-IDLE = {"enable_progress_bar", "enable_model_summary"}
-"""What `FitOptions` take of the trainer's settings, and what makes no difference to a fold."""
-
-
-def recipe_of(cli: ExperimentCLI, name: str | None = None) -> Recipe:
-    """The model and the fit that a command line describes, for `fit_fold`.
-
-    Args:
-        name: of the recipe; None takes the head's class.
-
-    Raises:
-        PainseqError: no head; a setting of the trainer, or of early stopping, that a fold does not heed.
-    """
-    head = cli.config["model"]["head"]
-    if head is None:
-        raise PainseqError("No head to fit. Add one, e.g. --config configs/head/lstm.yaml.")
-    trainer, stopping, usual = cli.config["trainer"], cli.config["early_stopping"], cli.parser.get_defaults()
-    unheeded = [
-        f"trainer.{key}" for key in sorted(set(vars(trainer)) - HEEDED - IDLE) if trainer[key] != usual["trainer"][key]
-    ]
-    unheeded += [
-        f"early_stopping.{key}"
-        for key in sorted(set(vars(stopping)) - {"patience"})
-        if stopping[key] != usual["early_stopping"][key]
-    ]
-    if unheeded:
-        raise PainseqError(
-            f"Folds do not heed {', '.join(unheeded)}. They take {', '.join(sorted(HEEDED))} of the trainer, and "
-            "patience of early stopping. Leave the rest out, or fit each fold by itself: painseq fit "
-            "--data.options.split.fold NUMBER."
-        )
-
-    def make() -> PainClassifier:
-        model = cli.parser.instantiate_classes(cli.config)["model"]
-        assert isinstance(model, PainClassifier)
-        return model
-
-    options = FitOptions(
-        # Lightning's own, where nothing is said.
-        max_epochs=trainer["max_epochs"] or 1000,
-        patience=stopping["patience"],
-        seed=int(cli.config["seed_everything"] or 0),
-        precision=trainer["precision"] or "32-true",
-        accelerator=trainer["accelerator"],
-        gradient_clip_val=trainer["gradient_clip_val"],
-    )
-    return Recipe(name or head["class_path"].rpartition(".")[2], make, options)
-
 
 
 DESCRIPTIONS = {
