@@ -79,11 +79,10 @@ def add_model(parser: Parser) -> None:
     parser.add_argument(
         "--checkpoint",
         type=str,
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
         metavar="PATH",
-        help="best.ckpt of a run; several, or the option repeated, are shown side by side",
+        help="best.ckpt of a run; repeat the option to show several models side by side",
     )
     parser.add_argument("--average", action="store_true", help="average the probabilities of several checkpoints")
     parser.add_argument(
