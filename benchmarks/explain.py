@@ -40,7 +40,6 @@ def model_of(extractor: Extractor) -> PainModel:
         face=None,
         fps=25.0,
         streams=("cnn",),
-        action_units=(),
         baseline_clips=0,
         train_prior=(1 / 3, 1 / 3, 1 / 3),
         data=DataRecord("none", "three", "", nobody, {}, None),

@@ -44,7 +44,7 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.resident import Resident, ResidentClips
-from painseq.data.streams import Stream
+from painseq.data.streams import CnnStream, LandmarkStream, Stream
 from painseq.data_modules import BioVid
 from painseq.evaluation import Evaluation
 from painseq.heads import Head
@@ -77,7 +77,7 @@ class RandomClips(PainDataModule):
     name, facts = "biovid", BioVid.facts
 
     def __init__(self, in_shape: tuple[int, ...], frames: int, clips: int = CLIPS) -> None:
-        streams: tuple[Stream, ...] = ("cnn", "landmarks") if in_shape[0] > WIDTH else ("cnn",)
+        streams = ("cnn", "landmarks") if in_shape[0] > WIDTH else ("cnn",)
         split = SplitOptions("official")
         super().__init__(Path(), DataOptions(batch_size=BATCH, seed=SEED, split=split, streams=streams))
         self.shape = in_shape
@@ -112,8 +112,8 @@ class RandomClips(PainDataModule):
         return self.shape
 
     @property
-    def extra_width(self) -> int:
-        return 2 * LANDMARKS if len(self.options.streams) > 1 else 0
+    def streams(self) -> tuple[Stream, ...]:
+        return (CnnStream(), LandmarkStream(LANDMARKS))[: len(self.options.streams)]
 
     def dataset(self, part: str) -> ResidentClips:
         return self.resident

@@ -80,7 +80,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def make_record() -> Callable[..., "ModelRecord"]:
     """Makes a record of a model that was fitted on nobody, but for the fields that are given."""
-    from painseq.model.record import DataRecord, ModelRecord, SplitRecord
+    from painseq.model.record import DataRecord, ModelRecord, SplitRecord, StreamRecord
 
     def make(**fields: object) -> ModelRecord:
         known = {
@@ -92,8 +92,7 @@ def make_record() -> Callable[..., "ModelRecord"]:
             "extractor": None,
             "face": None,
             "fps": 5.0,
-            "streams": ("cnn",),
-            "action_units": (),
+            "streams": (StreamRecord("cnn", {}),),
             "baseline_clips": 0,
             "train_prior": (1 / 3, 1 / 3, 1 / 3),
             "data": DataRecord("biovid", "three", "0" * 16, SplitRecord("official", (), (), ()), {}, None),

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from painseq.data.labels import label_scheme
 from painseq.data.resident import resident_clips
+from painseq.data.streams import CnnStream
 from painseq.data_modules.biovid import BioVid
 from painseq.extractors import VGG16, Extractor, TimmBackbone
 from painseq.faces import FaceCrops, Sidecar
@@ -140,7 +141,7 @@ def label_agreement(bench: Bench) -> tuple[str, list[str]]:
                 store,
                 options=ExtractOptions(precision=kind),
             )
-            clips = resident_clips(manifest.clips, scheme, FeatureStore(store), ("cnn",))
+            clips = resident_clips(manifest.clips, scheme, FeatureStore(store), (CnnStream(),), manifest.root)
             batches[kind] = clips.batch(range(len(clips)))
     half = set(manifest.subjects[::2])
     train = torch.tensor([clip.subject_id in half for clip in manifest])

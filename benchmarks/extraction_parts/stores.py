@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from painseq.data.labels import label_scheme
 from painseq.data.resident import resident_clips
+from painseq.data.streams import CnnStream
 from painseq.data_modules import BioVid
 from painseq.extractors import Pixels
 from painseq.faces import FaceCrops, Sidecar
@@ -97,7 +98,7 @@ def store(bench: Bench) -> str:
                 writer.add(clip.clip_id, ClipFeatures(features, present, times_s), "source")
                 np.save(folder / f"{clip.clip_id}.npy", features.numpy())
                 safetensors.torch.save_file({"features": features}, folder / f"{clip.clip_id}.safetensors")
-        held = resident_clips(clips, scheme, FeatureStore(folder / "store"), ("cnn",))
+        held = resident_clips(clips, scheme, FeatureStore(folder / "store"), (CnnStream(),), folder)
         everything = held.resident.frames
 
         def npy(chosen: Sequence[int]) -> Tensor:
@@ -139,7 +140,7 @@ def store(bench: Bench) -> str:
             seconds |= in_turns(
                 {
                     "the whole store, into memory": lambda: resident_clips(
-                        clips, scheme, FeatureStore(folder / "store"), ("cnn",)
+                        clips, scheme, FeatureStore(folder / "store"), (CnnStream(),), folder
                     ),
                     "all .npy files, into memory": whole_npy,
                 },

@@ -120,10 +120,10 @@ def frames_of_clip(model: PainModel, data: PainDataModule, clip: Clip) -> Frames
 
 def table_of_clip(data: PainDataModule, clip: Clip) -> Path | None:
     """OpenFace's table of a clip, where a folder of tables is named; None: beside the video, if at all."""
-    from painseq.data.action_units import OpenFaceTables
+    from painseq.data.streams import ActionUnitStream
 
     folder = data.options.action_units
-    return None if folder is None else OpenFaceTables(data.manifest, folder).path(clip)
+    return None if folder is None else ActionUnitStream(folder).path(clip, data.manifest.root)
 
 
 def seen_in_training(model: PainModel, data: PainDataModule, clips: Sequence[Clip]) -> dict[str, int]:

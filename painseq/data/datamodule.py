@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 
-from painseq.data.action_units import COLUMNS, OpenFaceTables
 from painseq.data.augment import Augment
 from painseq.data.datasets import Drawn, SingleCrops, StoredCrops, VideoClips, split_readable, target_of
 from painseq.data.facts import DataSetFacts
@@ -22,6 +21,7 @@ from painseq.data.loading import BatchOrder, CropLoader, Draw, ResidentLoader, i
 from painseq.data.options import DataOptions
 from painseq.data.resident import ResidentClips, resident_clips, single_frames
 from painseq.data.splits import Split, make_split, qualified, split_of_items
+from painseq.data.streams import Stream, as_streams, beside_cnn
 from painseq.errors import PainseqError
 from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.records import UNKNOWN, Clip, Manifest, Part
@@ -54,6 +54,7 @@ class PainDataModule(pl.LightningDataModule):
         self._manifest: Manifest | None = None
         self._split: Split | None = None
         self._store: FeatureStore | NpzFolder | None = None
+        self._streams: tuple[Stream, ...] | None = None
         self._datasets: dict[Part, Clips] = {}
         self._resident: ResidentClips | None = None
         self.shuffled_labels: int | None = None
@@ -128,6 +129,18 @@ class PainDataModule(pl.LightningDataModule):
             store.check_same({**store.spec, **asked})
 
     @property
+    def streams(self) -> tuple[Stream, ...]:
+        """What a head is given of each frame, side by side.
+
+        Raises:
+            PainseqError: landmarks are asked for, and the store has none.
+        """
+        if self._streams is None:
+            asked = as_streams(self.options.streams, self.options.action_units)
+            self._streams = tuple(stream.seen(self.store) for stream in asked)
+        return self._streams
+
+    @property
     def pipeline(self) -> dict[str, object]:
         """How the frames were made: {"face": ..., "sampling": ..., "extractor": ...}; a checkpoint records it."""
         if isinstance(self.store, FeatureStore):
@@ -144,12 +157,13 @@ class PainDataModule(pl.LightningDataModule):
                 "No feature store. Run `painseq extract` first and give its folder to --data.options.store, or set "
                 "--data.options.view pixels to read the videos."
             )
-        if "cnn" not in self.options.streams:
+        names = [stream.name for stream in self.streams]
+        if "cnn" not in names:
             width = self.extra_width
             if self.store is None:
                 raise PainseqError(
-                    f"streams is {list(self.options.streams)}: without cnn, the store tells which frames have a face, "
-                    "and none is given. Run `painseq extract`, and give its folder to --data.options.store."
+                    f"streams is {names}: without cnn, the store tells which frames have a face, and none is given. "
+                    "Run `painseq extract`, and give its folder to --data.options.store."
                 )
             return (width,)
         if self.store is not None:
@@ -158,8 +172,7 @@ class PainDataModule(pl.LightningDataModule):
                 return shape
             if len(shape) != 1:
                 raise PainseqError(
-                    f"{', '.join(self.options.streams[1:])} stand beside vectors, but the store's frames have the "
-                    f"shape {shape}."
+                    f"{', '.join(names[1:])} stand beside vectors, but the store's frames have the shape {shape}."
                 )
             return (shape[0] + self.extra_width,)
         if self.options.face is None:
@@ -175,21 +188,15 @@ class PainDataModule(pl.LightningDataModule):
         Raises:
             PainseqError: landmarks are asked for, and there is no store, or it has none.
         """
-        units = len(COLUMNS) if "action_units" in self.options.streams else 0
-        if "landmarks" not in self.options.streams:
-            return units
-        if self.store is None or not self.store.landmarks:
-            where = "videos are read here" if self.store is None else f"{self.options.store} has none"
-            raise PainseqError(
-                f"The stream of landmarks comes from a store, but {where}. Run `painseq extract` into a new "
-                "folder, with a locator that finds them (FaceAlignment, Sidecar), and give it to --data.options.store."
-            )
-        return 2 * self.store.landmarks + units
+        return sum(stream.width for stream in beside_cnn(self.streams))
 
     @property
     def extractor_trained_on(self) -> tuple[str, ...]:
-        """Whom the store's extractor was fitted on, as "data set/subject"."""
-        return tuple(self.store.trained_on) if self.store is not None else ()
+        """Whom the store's extractor, or what any stream comes from, was fitted on, as "data set/subject"."""
+        people = dict.fromkeys(() if self.store is None else self.store.trained_on)
+        for stream in self.streams:
+            people.update(dict.fromkeys(stream.trained_on))
+        return tuple(people)
 
     def train_on_validation_too(self) -> None:
         """Add the validation subjects to those trained on: what is done last, with the number of epochs fixed."""
@@ -206,7 +213,8 @@ class PainDataModule(pl.LightningDataModule):
 
     def clips(self, part: Part) -> tuple[Clip, ...]:
         """The clips of a part that are trained on or scored, in the manifest's order."""
-        aside = {clip_id for subject in self.split.subjects(part) for clip_id in self._baseline().get(subject, ())}
+        baseline = self._baseline()
+        aside = {clip.clip_id for subject in self.split.subjects(part) for clip in baseline.get(subject, ())}
         clips = tuple(clip for clip in self.split.clips(self.manifest, part) if clip.clip_id not in aside)
         if self.shuffled_labels is None or part == "test":
             return clips
@@ -219,9 +227,9 @@ class PainDataModule(pl.LightningDataModule):
         drawn = {clip.clip_id: labels[clip.subject_id].pop() for clip in sorted(clips, key=lambda clip: clip.clip_id)}
         return tuple(replace(clip, label=drawn[clip.clip_id]) for clip in clips)
 
-    def _baseline(self) -> dict[str, list[str]]:
+    def _baseline(self) -> dict[str, list[Clip]]:
         """Subject -> the clips without pain that are set aside, the first by name."""
-        baseline: dict[str, list[str]] = {}
+        baseline: dict[str, list[Clip]] = {}
         if self.options.baseline_clips:
             if not self.scheme.ordered:
                 raise PainseqError(
@@ -231,10 +239,10 @@ class PainDataModule(pl.LightningDataModule):
             for clip in sorted(self.manifest, key=lambda clip: clip.clip_id):
                 kept = baseline.setdefault(clip.subject_id, [])
                 if target_of(clip, self.scheme) == 0 and len(kept) < self.options.baseline_clips:
-                    kept.append(clip.clip_id)
+                    kept.append(clip)
         return baseline
 
-    def _baseline_of(self, part: Part) -> dict[str, list[str]] | None:
+    def _baseline_of(self, part: Part) -> dict[str, list[Clip]] | None:
         if not self.options.baseline_clips:
             return None
         baseline = self._baseline()
@@ -278,7 +286,7 @@ class PainDataModule(pl.LightningDataModule):
         if self._resident is None:
             assert self.in_shape and self.store is not None
             baseline = self._baseline()
-            aside = {clip_id for clip_ids in baseline.values() for clip_id in clip_ids}
+            aside = {clip.clip_id for kept in baseline.values() for clip in kept}
             lacking = {subject for subject, kept in baseline.items() if len(kept) < self.options.baseline_clips}
             failed = self.store.failed
             clips = tuple(
@@ -288,9 +296,9 @@ class PainDataModule(pl.LightningDataModule):
                 and clip.subject_id not in lacking
                 and (clip.clip_id in self.store or clip.clip_id in failed)
             )
-            tables, streams = self._tables(clips), self.options.streams
+            self._check_streams(clips)
             normalised = baseline if self.options.baseline_clips else None
-            held = resident_clips(clips, self.scheme, self.store, streams, normalised, tables)
+            held = resident_clips(clips, self.scheme, self.store, self.streams, self.manifest.root, normalised)
             self._tell_left_out(held, "all parts")
             self._resident = held if self.options.frames is None else single_frames(held, self.options.frames)
         return self._resident
@@ -348,14 +356,14 @@ class PainDataModule(pl.LightningDataModule):
         return self._resident.of_clips(clips)
 
     def _read(self, clips: tuple[Clip, ...], part: Part) -> Clips:
-        shape, window, streams = self.in_shape, self.options.frames, self.options.streams
-        extra = tuple(stream for stream in streams if stream != "cnn")
-        tables = self._tables(clips)
-        if self.store is not None and (self.options.view == "features" or "cnn" not in streams):
-            held = resident_clips(clips, self.scheme, self.store, streams, self._baseline_of(part), tables)
+        shape, window, root = self.in_shape, self.options.frames, self.manifest.root
+        extra = beside_cnn(self.streams)
+        self._check_streams(clips)
+        if self.store is not None and (self.options.view == "features" or extra == self.streams):
+            held = resident_clips(clips, self.scheme, self.store, self.streams, root, self._baseline_of(part))
             return held if window is None else single_frames(held, window)
         if self.store is not None:
-            crops = StoredCrops(clips, self.scheme, self.store, extra, tables)
+            crops = StoredCrops(clips, self.scheme, self.store, extra, root)
             return crops if window is None else SingleCrops(crops, window)
         if window is not None:
             raise PainseqError(
@@ -363,15 +371,13 @@ class PainDataModule(pl.LightningDataModule):
                 "`painseq extract` with configs/extractor/pixels.yaml and give its folder to --data.options.store."
             )
         assert self.options.face is not None and shape
-        return VideoClips(self.manifest.only(clips), self.scheme, self.options.face, self.options.fps, extra, tables)
+        return VideoClips(self.manifest.only(clips), self.scheme, self.options.face, self.options.fps, extra)
 
-    def _tables(self, clips: tuple[Clip, ...]) -> OpenFaceTables | None:
-        if "action_units" not in self.options.streams:
-            return None
-        tables = OpenFaceTables(self.manifest, self.options.action_units)
-        unread = () if self.store is None else self.store.failed
-        tables.check(clip for clip in clips if clip.clip_id not in unread)
-        return tables
+    def _check_streams(self, clips: tuple[Clip, ...]) -> None:
+        """Raise a PainseqError unless each stream has the rows of those of these clips that are readable."""
+        readable = clips if self.store is None else split_readable(clips, self.store)[0]
+        for stream in self.streams:
+            stream.check(readable, self.manifest.root, self.store)
 
     def train_counts(self) -> dict[str, int]:
         """Training clips a class, in the scheme's order."""

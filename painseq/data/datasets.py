@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from painseq.batch import Sample
-from painseq.data.action_units import OpenFaceTables
 from painseq.data.augment import Augment
 from painseq.data.labels import LabelScheme
-from painseq.data.streams import assemble, mirror
+from painseq.data.streams import Stream, mirrored, rows_of
 from painseq.errors import PainseqError
 from painseq.extractors import Pixels
 from painseq.faces import FaceCrops
@@ -40,7 +39,7 @@ class StoredCrops(Dataset[Sample]):
 
     Args:
         extra: streams beside the crops.
-        tables: where the action units are, if they are among these.
+        root: folder that the clips' videos lie in.
     """
 
     def __init__(
@@ -48,21 +47,21 @@ class StoredCrops(Dataset[Sample]):
         clips: Sequence[Clip],
         scheme: LabelScheme,
         store: FeatureStore | NpzFolder,
-        extra: Sequence[str] = (),
-        tables: OpenFaceTables | None = None,
+        extra: Sequence[Stream] = (),
+        root: Path = Path(),
     ) -> None:
         self.clips, self.left_out = split_readable(clips, store)
         self.scheme = scheme
         self.store = store
         self.extra = tuple(extra)
-        self.tables = tables
+        self.root = root
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
-        return crops_of(clip, self.scheme, self.store[clip.clip_id], self.extra, self.tables)
+        return crops_of(clip, self.scheme, self.store[clip.clip_id], self.extra, self.root)
 
 
 class VideoClips(Dataset[Sample]):
@@ -74,8 +73,7 @@ class VideoClips(Dataset[Sample]):
         scheme: LabelScheme,
         face: FaceCrops,
         fps: float | None,
-        extra: Sequence[str] = (),
-        tables: OpenFaceTables | None = None,
+        extra: Sequence[Stream] = (),
     ) -> None:
         self.clips = manifest.clips
         self.manifest = manifest
@@ -83,7 +81,6 @@ class VideoClips(Dataset[Sample]):
         self.face = face
         self.fps = fps
         self.extra = tuple(extra)
-        self.tables = tables
         self.left_out: list[str] = []
 
     def __len__(self) -> int:
@@ -101,7 +98,7 @@ class VideoClips(Dataset[Sample]):
             "cpu",
             image_fps=clip.fps,
         )
-        return crops_of(clip, self.scheme, crops, self.extra, self.tables)
+        return crops_of(clip, self.scheme, crops, self.extra, self.manifest.root)
 
 
 class SingleCrops(Dataset[Sample]):
@@ -131,7 +128,7 @@ class SingleCrops(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         clip, frame = self.items[index]
         one = self.source.store.frames(clip.clip_id, frame, frame + 1)
-        sample = crops_of(clip, self.scheme, one, self.extra, self.source.tables)
+        sample = crops_of(clip, self.scheme, one, self.extra, self.source.root)
         return replace(sample, clip_id=frame_name(clip, float(one.times_s[0])))
 
 
@@ -162,7 +159,7 @@ class Drawn(Dataset[Sample]):
             return sample
         random = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         video, flipped = self.augment(sample.video, torch.Generator().manual_seed(random))
-        extra = mirror(sample.extra, self.crops.extra) if flipped and sample.extra is not None else sample.extra
+        extra = mirrored(self.crops.extra, sample.extra) if flipped and sample.extra is not None else sample.extra
         return replace(sample, video=video, extra=extra)
 
 
@@ -193,10 +190,14 @@ def crops_of(
     clip: Clip,
     scheme: LabelScheme,
     stored: ClipFeatures,
-    extra: Sequence[str] = (),
-    tables: OpenFaceTables | None = None,
+    extra: Sequence[Stream] = (),
+    root: Path = Path(),
 ) -> Sample:
-    """Crops of a clip and its target."""
+    """Crops of a clip and its target, with the rows of the streams beside them.
+
+    Args:
+        root: folder that the clip's video lies in.
+    """
     return Sample(
         clip_id=clip.clip_id,
         subject_id=clip.subject_id,
@@ -204,13 +205,8 @@ def crops_of(
         present=stored.present,
         times_s=stored.times_s,
         video=stored.features,
-        extra=assemble(stored, extra, action_units_of(tables, clip.clip_id, stored)) if extra else None,
+        extra=rows_of(extra, stored, clip, root) if extra else None,
     )
-
-
-def action_units_of(tables: OpenFaceTables | None, clip_id: str, stored: ClipFeatures) -> Tensor | None:
-    """(T, 36) action units at the frames of a clip, or None without tables."""
-    return None if tables is None else tables.of(clip_id, stored.times_s)
 
 
 def frame_name(clip: Clip, moment_s: float) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 from painseq.data.augment import Augment
 from painseq.data.datasets import FrameWindow
 from painseq.data.protocols import SplitOptions
-from painseq.data.streams import Stream, check_streams
+from painseq.data.streams import Stream, as_streams
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops
 
@@ -29,8 +29,9 @@ class DataOptions:
         fps: frames a second to sample, where videos are read; unset is every frame. With a store, a value
             given here must be the store's.
         streams: what a head is given of each frame, side by side in this order: "cnn" (the extractor's features),
-            "landmarks" (of the face track, normalised) and "action_units" (of OpenFace's tables). Landmarks need a
-            locator that finds them.
+            "landmarks" (of the face track, normalised), "action_units" (of OpenFace's tables), or a stream with
+            arguments, such as `painseq.data.streams.StoreStream` (of a second store). Landmarks need a locator that
+            finds them.
         action_units: folder of OpenFace's tables, `<video's path without suffix>.csv` below it; unset: each table lies
             beside its video. For the stream of that name.
         baseline_clips: set aside this many clips without pain of each subject, and subtract their mean frame from all
@@ -49,7 +50,7 @@ class DataOptions:
     store: Path | None = None
     face: FaceCrops | None = None
     fps: float | None = None
-    streams: tuple[Stream, ...] = ("cnn",)
+    streams: tuple[str | Stream, ...] = ("cnn",)
     action_units: Path | None = None
     baseline_clips: int = 0
     frames: FrameWindow | None = None
@@ -60,11 +61,17 @@ class DataOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_streams(self.streams)
+        streams = as_streams(self.streams, self.action_units)
         if self.action_units is not None and "action_units" not in self.streams:
             raise PainseqError(
-                f"action_units names a folder ({self.action_units}), but streams is {list(self.streams)}. Add "
-                "action_units to streams, or leave the folder out."
+                f"action_units names a folder ({self.action_units}), but streams is {[s.name for s in streams]}. Add "
+                "action_units to streams by its short name, or leave the folder out."
+            )
+        fixed = [stream.name for stream in streams if not stream.can_mirror]
+        if fixed and self.augment is not None and self.augment.flip:
+            raise PainseqError(
+                f"augment.flip is {self.augment.flip}, but the stream {fixed[0]!r} does not tell what mirrored crops "
+                "give. Set flip to 0, or leave the stream out."
             )
         if self.baseline_clips < 0:
             raise PainseqError(f"baseline_clips is {self.baseline_clips}; it must be 0 or more.")

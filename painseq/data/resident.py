@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from painseq.batch import Batch, Sample
-from painseq.data.action_units import OpenFaceTables
-from painseq.data.datasets import FrameWindow, action_units_of, frame_name, nothing_in, split_readable, target_of
+from painseq.data.datasets import FrameWindow, frame_name, nothing_in, split_readable, target_of
 from painseq.data.labels import LabelScheme
-from painseq.data.streams import assemble
+from painseq.data.streams import Stream, rows_of
 from painseq.errors import PainseqError
 from painseq.features import FeatureStore, NpzFolder
 from painseq.records import UNKNOWN, Clip
@@ -153,17 +153,17 @@ def resident_clips(
     clips: Sequence[Clip],
     scheme: LabelScheme,
     store: FeatureStore | NpzFolder,
-    streams: Sequence[str],
-    baseline: Mapping[str, Sequence[str]] | None = None,
-    tables: OpenFaceTables | None = None,
+    streams: Sequence[Stream],
+    root: Path,
+    baseline: Mapping[str, Sequence[Clip]] | None = None,
 ) -> ResidentClips:
     """Read the features of clips into memory.
 
     Args:
-        streams: see `painseq.data.streams.assemble`.
+        streams: what stands in each row, side by side.
+        root: folder that the clips' videos lie in.
         baseline: subject -> clips of that subject without pain, whose mean frame is subtracted from the subject's
             frames; None: features as they are.
-        tables: where the action units are, if they are among the streams.
 
     Raises:
         PainseqError: clips that the store lacks; a subject's baseline without a frame with a face.
@@ -173,13 +173,13 @@ def resident_clips(
     ends = np.cumsum(counts, dtype=np.int64)
     total = int(ends[-1]) if readable else 0
     subjects = {clip.subject_id for clip in readable}
-    neutral = {} if baseline is None else _neutral(subjects, store, streams, baseline, tables)
+    neutral = {} if baseline is None else _neutral(subjects, store, streams, root, baseline)
     frames: Tensor | None = None
     present, times_s = torch.zeros(total + 1, dtype=torch.bool), torch.zeros(total + 1, dtype=torch.float64)
     items = []
     for clip, count, end in zip(readable, counts, ends.tolist(), strict=True):
         stored = store[clip.clip_id]
-        x = assemble(stored, streams, action_units_of(tables, clip.clip_id, stored))
+        x = rows_of(streams, stored, clip, root)
         if baseline is not None:
             x = torch.where(stored.present[:, None], x.float() - neutral[clip.subject_id], 0.0)
         if frames is None:
@@ -213,20 +213,18 @@ def single_frames(clips: ResidentClips, window: FrameWindow) -> ResidentClips:
 def _neutral(
     subjects: set[str],
     store: FeatureStore | NpzFolder,
-    streams: Sequence[str],
-    baseline: Mapping[str, Sequence[str]],
-    tables: OpenFaceTables | None,
+    streams: Sequence[Stream],
+    root: Path,
+    baseline: Mapping[str, Sequence[Clip]],
 ) -> dict[str, Tensor]:
     neutral = {}
     for subject in sorted(subjects):
-        stored = {clip_id: store[clip_id] for clip_id in baseline[subject] if clip_id in store}
-        frames = [
-            assemble(clip, streams, action_units_of(tables, clip_id, clip)).float()[clip.present]
-            for clip_id, clip in stored.items()
-        ]
+        calm = [(clip, store[clip.clip_id]) for clip in baseline[subject] if clip.clip_id in store]
+        frames = [rows_of(streams, stored, clip, root).float()[stored.present] for clip, stored in calm]
         if not sum(len(part) for part in frames):
+            names = [clip.clip_id for clip in baseline[subject]]
             raise PainseqError(
-                f"Subject {subject} has no frame with a face in its baseline ({', '.join(baseline[subject])}), so its "
+                f"Subject {subject} has no frame with a face in its baseline ({', '.join(names)}), so its "
                 "features cannot be normalised. Leave the subject out, or set baseline_clips to another number."
             )
         neutral[subject] = torch.cat(frames).mean(dim=0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from painseq.batch import Sample
-from painseq.data.streams import assemble
+from painseq.data.streams import beside_cnn, rows_of_video, video_streams
 from painseq.errors import PainseqError
 from painseq.faces import Locator
 from painseq.faces.crops import CropChunk
@@ -67,25 +67,30 @@ def frames_of_sample(sample: Sample) -> Frames:
     return Frames(sample.x, sample.present, sample.times_s, sample.extra)
 
 
-def frames_of_store(model: PainModel, clip: ClipFeatures, action_units: Tensor | None = None) -> Frames:
+def frames_of_store(
+    model: PainModel, clip: ClipFeatures, action_units: Path | None = None, start_s: float = 0.0
+) -> Frames:
     """A clip of a store, its streams put together as the model takes them.
 
     Args:
-        action_units: (T, columns), for a model that takes them (`painseq.data.action_units`).
+        action_units: OpenFace's table of the clip's video, for a model that takes action units.
+        start_s: where the clip starts in that video, in seconds.
 
     Raises:
-        PainseqError: the model takes landmarks or action units, and there are none; or it was fitted on features
-            relative to each subject's own.
+        PainseqError: the model takes landmarks, action units or features of a second store, and there are none; or it
+            was fitted on features relative to each subject's own.
     """
     if model.record.baseline_clips:
         raise PainseqError(
             "This model takes features relative to each subject's own, which a single clip of a store does not tell. "
             "Take the clip from a data module (frames_of_sample)."
         )
+    video = Path("video")  # Only its table would be looked for beside it.
+    streams = video_streams(model.streams, video, action_units)
     if clip.features.ndim == 2:
-        return Frames(assemble(clip, model.streams, action_units), clip.present, clip.times_s)
-    beside = [stream for stream in model.streams if stream != "cnn"]
-    extra = assemble(clip, beside, action_units) if beside else None
+        return Frames(rows_of_video(streams, clip, video, start_s), clip.present, clip.times_s)
+    beside = beside_cnn(streams)
+    extra = rows_of_video(beside, clip, video, start_s) if beside else None
     return Frames(clip.features, clip.present, clip.times_s, extra)
 
 
@@ -113,6 +118,7 @@ def frames_of_video(
             "store that `painseq extract` wrote, or explain features (Frames)."
         )
     video = Path(video)
+    beside = beside_cnn(video_streams(model.streams, video, action_units))
     face = model.face if locator is None else model.face.with_locator(locator)
     chunks = list(face.clip(video, start_s, end_s, model.fps, image_fps=image_fps))
     if not chunks:
@@ -122,11 +128,9 @@ def frames_of_video(
     times_s = torch.from_numpy(np.concatenate([chunk.times_s for chunk in chunks]))
     boxes = torch.from_numpy(np.concatenate([chunk.boxes for chunk in chunks]))
     landmarks = _landmarks(chunks)
-    beside = [stream for stream in model.streams if stream != "cnn"]
     extra = None
     if beside and bool(present.any()):
-        units = model.openface(video, times_s, start_s, image_fps, action_units)
-        extra = assemble(ClipFeatures(crops, present, times_s, landmarks), beside, units)
+        extra = rows_of_video(beside, ClipFeatures(crops, present, times_s, landmarks), video, start_s, image_fps)
     return Frames(
         crops,
         present,

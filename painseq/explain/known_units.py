@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.data.action_units import PRESENCES, read_action_units, table_of
+from painseq.data.streams.action_units import PRESENCES, read_action_units, table_of
 from painseq.errors import PainseqError
 from painseq.faces.openface import nearest_rows
 from painseq.video.generated import truth_of

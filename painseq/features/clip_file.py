@@ -280,8 +280,23 @@ def read_frames(path: Path, clip_id: str, row: Row, first: int, stop: int) -> Cl
     """Frames `first` to `stop` of a file, which lie within the clip.
 
     Raises:
+        PainseqError: see `read_times`.
+    """
+    names = ("features", "present", "times_s", *(["landmarks"] if row.landmarks else []))
+    features, present, times_s, *landmarks = _read(path, clip_id, row, slice(first, stop), names)
+    return ClipFeatures(features, present, times_s, landmarks[0] if landmarks else None)
+
+
+def read_times(path: Path, clip_id: str, row: Row) -> Tensor:
+    """(T,) float64 moments of the clip's frames, seconds from its start; nothing else is read.
+
+    Raises:
         PainseqError: the file is missing or damaged, or does not hold the clip where `row` says.
     """
+    return _read(path, clip_id, row, slice(row.first, row.first + row.frames), ("times_s",))[0]
+
+
+def _read(path: Path, clip_id: str, row: Row, rows: slice, names: Sequence[str]) -> list[Tensor]:
     try:
         with safe_open(path, "pt") as file:
             table = json.loads((file.metadata() or {})["clips"])
@@ -291,8 +306,7 @@ def read_frames(path: Path, clip_id: str, row: Row, first: int, stop: int) -> Cl
                     f"file. {AGAIN}"
                 )
             # A slice keeps the whole shard mapped; a copy holds its own frames alone.
-            names = ("features", "present", "times_s", *(["landmarks"] if row.landmarks else []))
-            return ClipFeatures(*(file.get_slice(name)[first:stop].clone() for name in names))
+            return [file.get_slice(name)[rows].clone() for name in names]
     except FileNotFoundError:
         raise PainseqError(
             f"{path} is missing, and with it clip {clip_id!r}: it was deleted, or a run that is still writing closed a "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from painseq.errors import PainseqError
 from painseq.features.store import ClipFeatures, Dtype, FeatureStore
@@ -188,6 +189,14 @@ class NpzFolder:
                 f"{self._file(clip_id)}: {count} landmarks a frame, where the first file has {self.landmarks}."
             )
         return None if given is None else np.where(present[:, None, None], given, np.nan).astype(np.float32)
+
+    def times_s(self, clip_id: str) -> Tensor:
+        """(T,) float64 moments of the clip's frames, seconds from its start.
+
+        Raises:
+            PainseqError: no such clip, or a file that does not hold them.
+        """
+        return torch.from_numpy(self._arrays(clip_id, ["times_s"])["times_s"].astype(np.float64))
 
     def num_frames(self, clip_id: str) -> int:
         """Frames of the clip."""

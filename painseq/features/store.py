@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, read_weights, rebuild
@@ -35,6 +36,7 @@ from painseq.features.clip_file import (
     Row,
     UnfitFeatures,
     read_frames,
+    read_times,
     rows_in,
     to_dtype,
 )
@@ -152,6 +154,15 @@ class FeatureStore:
         if self.landmarks and clip.landmarks is None:
             return replace(clip, landmarks=torch.full((len(clip), self.landmarks, 2), torch.nan))
         return clip
+
+    def times_s(self, clip_id: str) -> Tensor:
+        """(T,) float64 moments of the clip's frames, seconds from its start; the features are not read.
+
+        Raises:
+            PainseqError: the clip is not in the store, or the store is damaged.
+        """
+        name, row = self._row(clip_id)
+        return read_times(self.path / name, clip_id, row)
 
     def num_frames(self, clip_id: str) -> int:
         """Sampled frames of the clip."""

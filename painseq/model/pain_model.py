@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from painseq.batch import Batch
-from painseq.data.action_units import COLUMNS, read_action_units, table_of
-from painseq.data.streams import assemble
+from painseq.data.streams import beside_cnn, check_recorded, rows_of_video, video_streams
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
 from painseq.extractors.frames import frame_features
@@ -101,13 +100,9 @@ class PainModel(nn.Module):
         self.head = head
         self.extractor = extractor
         self.face = face
-        if "action_units" in record.streams and record.action_units != COLUMNS:
-            raise PainseqError(
-                f"This model was fitted with other columns of action units ({list(record.action_units)}) than this "
-                f"painseq gives ({list(COLUMNS)}). Fit it anew."
-            )
+        check_recorded({stream.name: stream.identity for stream in record.streams})
         self.class_names = record.class_names
-        self.streams = record.streams
+        self.streams = tuple(stream.name for stream in record.streams)
         self.scale = record.scale
         self.objective = record.objective
         self.fps = record.fps
@@ -205,53 +200,20 @@ class PainModel(nn.Module):
 
         Args:
             image_fps: images a second, where the video is a folder of them.
-            action_units: see `openface`.
+            action_units: OpenFace's table of the video, for a model fitted with action units; None: the CSV beside the
+                video.
 
         Raises:
-            PainseqError: the file cannot be read, or the model cannot read videos; see `openface` too.
+            PainseqError: the file cannot be read, or the model cannot read videos; the model needs a table and there is
+                none, or needs none and is given one; the table cannot be read, or tells of another time.
         """
         extractor, face = self._eyes(locator)
+        streams = video_streams(self.streams, video, action_units)
         clip = clip_features(extractor, face, video, start_s, end_s, self.fps, self.device, image_fps=image_fps)
-        units = self.openface(video, clip.times_s, start_s, image_fps, action_units)
-        if not clip.present.any() and "landmarks" in self.streams:
+        if beside_cnn(streams) and not clip.present.any():
+            # Where no face was found, nothing tells how many landmarks there would be; all frames are masked anyway.
             return replace(clip, features=torch.zeros((len(clip), *self.record.in_shape)))
-        return replace(clip, features=assemble(clip, self.streams, units))
-
-    def openface(
-        self,
-        video: Path,
-        times_s: Tensor,
-        start_s: float = 0.0,
-        image_fps: float | None = None,
-        action_units: Path | None = None,
-    ) -> Tensor | None:
-        """The action units of a video's frames, (T, len(COLUMNS)); None for a model that takes none.
-
-        Args:
-            times_s: (T,) seconds since `start_s`.
-            image_fps: images a second, where the video is a folder of them.
-            action_units: OpenFace's table of the video; None: `<video without suffix>.csv` beside it.
-
-        Raises:
-            PainseqError: the model needs a table and there is none, or needs none and is given one; the table cannot
-                be read, or tells of another time.
-        """
-        if "action_units" not in self.streams:
-            if action_units is not None:
-                raise PainseqError(
-                    f"This model was fitted without action units (its streams: {', '.join(self.streams)}). Leave the "
-                    "OpenFace table out."
-                )
-            return None
-        table = table_of(video) if action_units is None else action_units
-        if not table.is_file():
-            raise PainseqError(
-                f"This model was fitted with action units, so it needs OpenFace's table of {video}: there is none at "
-                f"{table}. Run OpenFace's FeatureExtraction on the video, and put its CSV there or name it "
-                "(--action-units FILE, or --data.options.action_units FOLDER for a data set)."
-            )
-        units = read_action_units(table, image_fps if video.is_dir() else None)
-        return units.at(start_s + times_s.numpy()).stream()
+        return replace(clip, features=rows_of_video(streams, clip, video, start_s, image_fps))
 
     def crops(
         self,
@@ -305,7 +267,7 @@ class PainModel(nn.Module):
 
         Raises:
             PainseqError: the file cannot be read, no frame lies in the span, a baseline is missing or in vain; see
-                `openface` too.
+                `read` too.
         """
         clip = self.read(Path(video), start_s, end_s, locator, image_fps, action_units)
         clip = self._relative(clip, baseline, locator, image_fps)

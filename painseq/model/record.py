@@ -37,6 +37,19 @@ class SplitRecord:
 
 
 @dataclass(frozen=True)
+class StreamRecord:
+    """One of the streams that a head takes of each frame.
+
+    Args:
+        name: see `painseq.data.streams`.
+        identity: what its rows mean, as plain data; empty where the name and the rest of the record tell.
+    """
+
+    name: str
+    identity: Spec
+
+
+@dataclass(frozen=True)
 class DataRecord:
     """What a model was fitted on.
 
@@ -78,7 +91,6 @@ class ModelRecord:
         face: specification and identity of the face crop; None likewise.
         fps: sampled frames a second; None is every frame.
         streams: what the head takes of each frame, side by side.
-        action_units: the columns of that stream; empty without it.
         baseline_clips: how many clips without pain of each subject the features are relative to; 0: they are not.
         train_prior: share of each class in training, as the loss saw it; empty for a model of a scale.
         data: what it was fitted on.
@@ -98,8 +110,7 @@ class ModelRecord:
     extractor: Spec | None
     face: Spec | None
     fps: float | None
-    streams: tuple[str, ...]
-    action_units: tuple[str, ...]
+    streams: tuple[StreamRecord, ...]
     baseline_clips: int
     train_prior: tuple[float, ...]
     data: DataRecord

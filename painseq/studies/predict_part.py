@@ -37,7 +37,7 @@ def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
     scored = qualified(data.name, data.split.subjects(part))
     # The extractor first: that a head has seen somebody is the plainer case, and its message would hide this one.
     check_no_leak(model.extractor_trained_on, scored, "The model's extractor")
-    check_no_leak(data.extractor_trained_on, scored, "The store's extractor")
+    check_no_leak(data.extractor_trained_on, scored, "The extractor of a store")
     check_no_leak(model.fitted_on, scored)
     check_fits(model, data)
 
@@ -70,13 +70,21 @@ def check_fits(model: PainModel, data: PainDataModule) -> None:
                 + "\nwhere the second value is that of the data to be scored. Give --data.options the model's."
             )
     for name, fitted, here in (
-        ("streams", list(record.streams), list(data.options.streams)),
+        ("streams", list(model.streams), [stream.name for stream in data.streams]),
         ("baseline_clips", record.baseline_clips, data.options.baseline_clips),
     ):
         if fitted != here:
             raise PainseqError(
                 f"The model was fitted with {name} {fitted}, the data to be scored have {here}. Give "
                 f"--data.options.{name} the model's."
+            )
+    for stream, recorded in zip(data.streams, record.streams, strict=True):
+        lines = difference(recorded.identity, stream.identity)
+        if lines:
+            raise PainseqError(
+                f"The stream {stream.name!r} is not the one that the model was fitted with. It was\n  "
+                + "\n  ".join(lines)
+                + "\nwhere the second value is that of the data to be scored. Give them the model's."
             )
     if data.options.view == "features" and data.in_shape != record.in_shape:
         raise PainseqError(

@@ -51,6 +51,9 @@ def check_plan(
         _check_trained_on(name, extractor, stated, data[stated].name if stated in data else None)
         for target, people in tested.items():
             check_no_leak(extractor.trained_on, people, f"The extractor {name}, to be scored on {target},")
+    for name in {*plan.sources, *plan.targets}:
+        for target, people in tested.items():
+            check_no_leak(data[name].extractor_trained_on, people, f"A stream of {name}, to be scored on {target},")
     for source in plan.sources:
         for target, people in tested.items():
             check_no_leak(data[source].subjects_seen(), people, f"A model of {source}, to be scored on {target},")
@@ -73,7 +76,11 @@ def settings_of(data: PainDataModule) -> Given:
         class_names=data.scheme.class_names,
         fps=options.fps,
         crops=identity({"face": options.face.record()}),
-        frames={"streams": list(options.streams), "baseline_clips": options.baseline_clips},
+        frames={
+            "streams": [stream.name for stream in data.streams],
+            **{f"stream {stream.name}": stream.identity for stream in data.streams if stream.identity},
+            "baseline_clips": options.baseline_clips,
+        },
     )
 
 

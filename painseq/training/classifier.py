@@ -14,10 +14,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from painseq.batch import Batch
-from painseq.data.action_units import COLUMNS
 from painseq.data.datamodule import PainDataModule
 from painseq.data.labels import Scale, check_same_targets
 from painseq.data.splits import check_no_leak, qualified
+from painseq.data.streams import beside_cnn
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
 from painseq.extractors.frames import frame_features
@@ -25,7 +25,7 @@ from painseq.features import FeatureStore
 from painseq.heads import Head
 from painseq.model.checkpoint import contents, put_extractor_back
 from painseq.model.objective import Objective, kind_of, objective_of
-from painseq.model.record import DataRecord, Loss, ModelRecord, SplitRecord
+from painseq.model.record import DataRecord, Loss, ModelRecord, SplitRecord, StreamRecord
 from painseq.model.start import start_head
 from painseq.records import UNKNOWN
 from painseq.spec import plain, spec_of, with_public_paths
@@ -210,8 +210,7 @@ class PainClassifier(pl.LightningModule):
             extractor=None if self.extractor is None else self.extractor.record(),
             face=with_public_paths(face) if isinstance(face, Mapping) else None,
             fps=float(fps) if isinstance(fps, int | float) else None,
-            streams=tuple(data.options.streams),
-            action_units=COLUMNS if "action_units" in data.options.streams else (),
+            streams=tuple(StreamRecord(stream.name, stream.identity) for stream in data.streams),
             baseline_clips=data.options.baseline_clips,
             train_prior=tuple(self.train_prior.tolist()),
             data=DataRecord(
@@ -230,7 +229,8 @@ class PainClassifier(pl.LightningModule):
         )
 
     def _in_shape(self, data: PainDataModule) -> tuple[int, ...]:
-        if data.options.view == "features" or "cnn" not in data.options.streams:
+        beside = beside_cnn(data.streams)
+        if data.options.view == "features" or beside == data.streams:
             return data.in_shape
         assert self.extractor is not None
         shape = tuple(self.extractor.out_shape)
@@ -238,8 +238,9 @@ class PainClassifier(pl.LightningModule):
             return shape
         if len(shape) != 1:
             raise PainseqError(
-                f"{', '.join(data.options.streams[1:])} stand beside vectors, but {type(self.extractor).__name__} "
-                f"gives {shape} a frame. Leave them out of streams, or choose an extractor that pools."
+                f"{', '.join(stream.name for stream in beside)} stand beside vectors, but "
+                f"{type(self.extractor).__name__} gives {shape} a frame. Leave them out of streams, or choose "
+                "an extractor that pools."
             )
         return (shape[0] + data.extra_width,)
 
@@ -249,18 +250,20 @@ class PainClassifier(pl.LightningModule):
         wanted = self.head.streams
         if wanted is None:
             return
-        given = data.options.streams
-        if tuple(wanted) != tuple(given):
+        given = [stream.name for stream in data.streams]
+        if list(wanted) != given:
             raise PainseqError(
                 f"{type(self.head).__name__} takes the streams {', '.join(wanted)}, and the data give "
                 f"{', '.join(given)}. Set --data.options.streams '[{', '.join(wanted)}]'."
             )
-        width = wanted.get("landmarks")
-        if width is not None and width != data.extra_width:
-            raise PainseqError(
-                f"{type(self.head).__name__} expects {width // 2} landmarks; the store has {data.extra_width // 2}. "
-                f"Set --model.head.init_args.landmarks {data.extra_width // 2}."
-            )
+        for stream in data.streams:
+            width = wanted[stream.name]
+            if width is not None and width != stream.width:
+                raise PainseqError(
+                    f"{type(self.head).__name__} expects {width} columns of the stream {stream.name}, and the data "
+                    f"give {stream.width} ({stream.columns[0]} to {stream.columns[-1]}). Change the head's arguments "
+                    "(--model.head.init_args) to these."
+                )
 
     def _check_length(self, data: PainDataModule) -> None:
         assert self.head is not None

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from painseq import load
 from painseq.cli.explained_video import explanation
-from painseq.data.action_units import INTENSITIES, PRESENCES
+from painseq.data.streams.action_units import INTENSITIES, PRESENCES
 from painseq.explain import REGIONS
 
 

@@ -15,30 +15,33 @@ from safetensors import safe_open
 import painseq as ps
 from painseq.cli import main
 from painseq.cli.fit import fit
-from painseq.data.action_units import (
+from painseq.data.datasets import FrameWindow
+from painseq.data.options import DataOptions
+from painseq.data.protocols import SplitOptions
+from painseq.data.streams.action_units import (
     COLUMNS,
     INTENSITIES,
     PRESENCES,
     ActionUnits,
-    OpenFaceTables,
+    ActionUnitStream,
     read_action_units,
 )
-from painseq.data.datasets import FrameWindow
-from painseq.data.options import DataOptions
-from painseq.data.protocols import SplitOptions
 from painseq.data_modules import AI4Pain
 from painseq.errors import PainseqError
 from painseq.extractors import TimmBackbone
 from painseq.faces import FaceCrops, Sidecar
 from painseq.faces.pspi import pspi
+from painseq.features import ClipFeatures
 from painseq.heads import FrameANN
-from painseq.records import Clip, Manifest
+from painseq.model.record import StreamRecord
+from painseq.records import Clip
 from painseq.studies.predict_part import predict_part
 from painseq.synthetic.expression import AUS, draw_course, draw_temper
 from painseq.training.classifier import PainClassifier
 
 INNER = SplitOptions(protocol="official_inner")
 STREAMS = ("cnn", "action_units")
+UNITS = StreamRecord("action_units", {"columns": list(COLUMNS)})
 HEADER = ["frame", "timestamp", "confidence", "success"]
 HEADER += [f"AU{unit:02d}_r" for unit in INTENSITIES] + [f"AU{unit:02d}_c" for unit in PRESENCES]
 
@@ -191,14 +194,19 @@ def test_tables_lie_beside_the_videos_or_in_a_folder_of_their_own(tmp_path):
         write_table(tmp_path / folder / "x" / "a.csv", units, 4.0)
         # Images have no clock: they are numbered at the manifest's 4 frames a second.
         write_table(tmp_path / folder / "x" / "b.csv", units, 1000.0)
-        tables = OpenFaceTables(Manifest("own", tmp_path, clips), tmp_path / folder if folder else None)
-        tables.check(clips[:2])
+        stream = ActionUnitStream(tmp_path / folder if folder else None)
+        stream.check(clips[:2], tmp_path, None)
         with pytest.raises(PainseqError, match=r"\b1\b.*\b3\b.*c\.csv"):
-            tables.check(clips)
-        assert (tables.of("a", torch.tensor([0.0, 0.5]))[:, 0] * 5).tolist() == [2, 3]
-        assert (tables.of("b", torch.tensor([0.0, 0.5]))[:, 0] * 5).tolist() == [0, 1]
+            stream.check(clips, tmp_path, None)
+        assert (stream.of(at(0.0, 0.5), clips[0], tmp_path)[:, 0] * 5).tolist() == [2, 3]
+        assert (stream.of(at(0.0, 0.5), clips[1], tmp_path)[:, 0] * 5).tolist() == [0, 1]
     with pytest.raises(PainseqError, match=r"a\.csv.*\b6\.0*\D.*\b7\.0*\D"):
-        tables.of("a", torch.tensor([5.0, 6.0]))
+        stream.of(at(5.0, 6.0), clips[0], tmp_path)
+
+
+def at(*times_s: float) -> ClipFeatures:
+    """Frames at these moments."""
+    return ClipFeatures(torch.zeros(len(times_s), 1), torch.ones(len(times_s), dtype=torch.bool), torch.tensor(times_s))
 
 
 # ---- on generated videos ----
@@ -273,7 +281,7 @@ def test_crops_and_videos_carry_what_features_do(electrical, store, tables, on_e
     assert torch.equal(single.dataset("validation")[3].extra[0], stored.dataset("validation")[0].extra[3])
     classifier = PainClassifier(head=FrameANN, extractor=TimmBackbone("test_resnet", input_size_px=32))
     classifier.bind(stored)
-    assert classifier.head.in_shape == cached.in_shape and classifier.record.action_units == COLUMNS
+    assert classifier.head.in_shape == cached.in_shape and classifier.record.streams[1] == UNITS
     classifier.eval()
     a, b, c = (next(iter(data.loader("validation"))) for data in (cached, stored, live))
     assert a.clip_ids == b.clip_ids == c.clip_ids
@@ -288,7 +296,7 @@ def test_single_frames_and_baselines_have_theirs(electrical, store, tables):
     assert torch.equal(one[3].features[0], first.features[3])
     relative = AI4Pain(electrical, options_of(store, tables, baseline_clips=1))
     calm, *_ = relative._baseline()[first.subject_id]
-    neutral = next(sample for sample in whole if sample.clip_id == calm).features.mean(dim=0)
+    neutral = next(sample for sample in whole if sample.clip_id == calm.clip_id).features.mean(dim=0)
     sample = relative.dataset("validation")[0]
     plain = next(other for other in whole if other.clip_id == sample.clip_id)
     torch.testing.assert_close(sample.features, plain.features - neutral)
@@ -310,7 +318,7 @@ def test_what_is_missing_or_too_much_is_told(electrical, store, tables, options,
 
 def test_a_fitted_model_reads_a_video_and_its_table_as_it_read_the_store(fitted, electrical, store, tables, video):
     model = ps.load(fitted)
-    assert model.streams == STREAMS and model.record.action_units == COLUMNS
+    assert model.streams == STREAMS and model.record.streams[1] == UNITS
     data = AI4Pain(electrical, options_of(store, tables))
     stored = predict_part(model, data, "test")
     clip = next(clip for clip in data.clips("test") if clip.video.endswith("S06_1.mp4"))
@@ -349,7 +357,7 @@ def test_the_command_predicts_and_explains_with_a_table(fitted, lstm, tables, vi
 
 def test_a_model_of_other_columns_is_refused(fitted, tmp_path):
     content = torch.load(fitted, weights_only=True)
-    content["painseq"]["action_units"] = [*COLUMNS[1:], COLUMNS[0]]
+    content["painseq"]["streams"][1]["identity"] = {"columns": [*COLUMNS[1:], COLUMNS[0]]}
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(PainseqError, match=f"{COLUMNS[-1]}.*{COLUMNS[0]}"):
         ps.load(tmp_path / "other.ckpt")

@@ -24,7 +24,7 @@ from painseq.heads import (
 )
 from painseq.heads.masked_norm import MaskedBatchNorm
 from painseq.model.pain_model import PainModel
-from painseq.model.record import ModelRecord
+from painseq.model.record import ModelRecord, StreamRecord
 
 SIDE, FRAMES = 32, 9
 PRESENT = torch.tensor([1, 1, 0, 1, 1, 1, 1, 0, 1]).bool()
@@ -76,7 +76,8 @@ def make_model(make_record: Callable[..., ModelRecord]) -> Callable[..., PainMod
     def make(
         extractor: Extractor | None, head: Head, streams: tuple[str, ...] = ("cnn",), **fields: object
     ) -> PainModel:
-        return PainModel(make_record(streams=streams, **fields), head, extractor, None)
+        recorded = tuple(StreamRecord(name, {}) for name in streams)
+        return PainModel(make_record(streams=recorded, **fields), head, extractor, None)
 
     return make
 

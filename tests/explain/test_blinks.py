@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from painseq.data.action_units import INTENSITIES, PRESENCES
 from painseq.data.labels import Scale
+from painseq.data.streams.action_units import INTENSITIES, PRESENCES
 from painseq.errors import PainseqError
 from painseq.explain import Scorer, blink_check, blink_frames, check_blinks, explain, known_units
 from painseq.explain.blinks import BlinkClip, blinks_from_landmarks, eye_aspect_ratio, without_eyes

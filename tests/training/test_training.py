@@ -455,7 +455,7 @@ def test_clips_longer_than_the_head_takes_are_refused_before_training(electrical
     [
         (("cnn",), {}, r"\bTwoStream\b.*\bcnn, landmarks\b[^.]*\bcnn\b[^,]"),
         (("cnn", "landmarks"), {"only": "cnn"}, r"\bTwoStream\b[^.]*\bcnn\b[^.]*\bcnn, landmarks\b"),
-        (("cnn", "landmarks"), {"landmarks": 30}, r"\bTwoStream\b.*\b30\b.*\b68\b"),
+        (("cnn", "landmarks"), {"landmarks": 30}, r"\bTwoStream\b.*\b60\b.*\b136\b"),
     ],
 )
 def test_a_head_of_streams_is_given_just_those(streams, options, pattern, electrical, store):

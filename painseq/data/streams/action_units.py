@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from painseq.data.streams.stream import Stream
 from painseq.errors import PainseqError
 from painseq.faces.openface import nearest_rows, read_openface
 from painseq.faces.pspi import pspi
-from painseq.records import Clip, Manifest
+from painseq.features import ClipFeatures, FeatureStore, NpzFolder
+from painseq.records import Clip
+from painseq.spec import Spec
 from painseq.video import bare_name
 
 INTENSITIES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
@@ -27,7 +30,7 @@ COLUMNS = (
     *(f"AU{unit:02d}_c" for unit in PRESENCES),
     "seen",
 )
-"""What the stream holds, in order; a checkpoint records it. `seen` is 1 where OpenFace found the face."""
+"""What the stream holds, in order. `seen` is 1 where OpenFace found the face."""
 # Tables are found whose clock runs at a millisecond a frame, which no video of a face does.
 _SHORTEST_INTERVAL_S = 1 / 500
 
@@ -139,50 +142,62 @@ def table_of(video: Path) -> Path:
     return video.with_name(f"{bare_name(video)}.csv")
 
 
-class OpenFaceTables:
-    """The tables of a data set's videos; each is read once, when it is first asked for.
+class ActionUnitStream(Stream):
+    """Action units of OpenFace's tables; each table is read once, when it is first asked for.
 
     Args:
-        manifest: clips by their ids.
         folder: holds `<video's path without suffix>.csv`; None: each table lies beside its video.
+        table: the one table, for a single video.
     """
 
-    def __init__(self, manifest: Manifest, folder: Path | None) -> None:
-        self.root = manifest.root
+    name = "action_units"
+
+    def __init__(self, folder: Path | None = None, table: Path | None = None) -> None:
         self.folder = folder
-        self.clips = {clip.clip_id: clip for clip in manifest}
+        self.table = table
         self._read: dict[Path, ActionUnits] = {}
 
-    def path(self, clip: Clip) -> Path:
-        """Where the table of a clip's video should lie."""
-        return table_of((self.root if self.folder is None else self.folder) / PurePosixPath(clip.video))
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """`COLUMNS`."""
+        return COLUMNS
 
-    def check(self, clips: Iterable[Clip]) -> None:
+    @property
+    def identity(self) -> Spec:
+        """The columns, by name."""
+        return {"columns": list(COLUMNS)}
+
+    def path(self, clip: Clip, root: Path) -> Path:
+        """Where the table of a clip's video should lie."""
+        if self.table is not None:
+            return self.table
+        return table_of((root if self.folder is None else self.folder) / PurePosixPath(clip.video))
+
+    def check(self, clips: Sequence[Clip], root: Path, store: FeatureStore | NpzFolder | None) -> None:
         """Raise a PainseqError unless each of these clips has a table."""
-        places = {clip.video: self.path(clip) for clip in clips}
-        absent = [place for place in places.values() if not place.is_file()]
+        places = {clip.video: self.path(clip, root) for clip in clips}
+        absent = [(video, place) for video, place in places.items() if not place.is_file()]
         if absent:
+            video, place = absent[0]
             raise PainseqError(
-                f"{len(absent)} of {len(places)} videos have no OpenFace table, such as {absent[0]}. Run OpenFace's "
-                "FeatureExtraction on each video, and give the folder of its tables to --data.options.action_units "
-                "(docs/action_units.md), or leave action_units out of streams."
+                f"{len(absent)} of {len(places)} videos have no OpenFace table; that of {video} should be {place}. Run "
+                "OpenFace's FeatureExtraction on each video, and put its CSV there or name it (--action-units FILE; of "
+                "a data set --data.options.action_units FOLDER, see docs/action_units.md), or leave action_units out "
+                "of streams."
             )
 
-    def of(self, clip_id: str, times_s: Tensor) -> Tensor:
-        """The stream of action units of a clip's frames.
-
-        Args:
-            times_s: (T,) seconds since the clip's start.
-
-        Returns:
-            (T, len(COLUMNS)) float32; see `ActionUnits.stream`.
+    def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
+        """(T, len(COLUMNS)) float32; see `ActionUnits.stream`.
 
         Raises:
             PainseqError: no table, one that cannot be read, or one that tells of another time.
         """
-        clip = self.clips[clip_id]
-        path = self.path(clip)
+        path = self.path(clip, root)
         if path not in self._read:
-            images = (self.root / clip.video).is_dir()
+            images = (root / clip.video).is_dir()
             self._read[path] = read_action_units(path, clip.fps if images else None)
-        return self._read[path].at(clip.start_s + times_s.numpy()).stream()
+        return self._read[path].at(clip.start_s + stored.times_s.numpy()).stream()
+
+    def mirror(self, rows: Tensor) -> Tensor:
+        """The same: OpenFace does not tell left from right."""
+        return rows
