@@ -256,7 +256,7 @@ def test_several_checkpoints_are_scored_side_by_side(painseq, on_electrical, sto
         for file in ("predictions.csv", "subjects.csv"):
             assert (tmp_path / "both" / name / file).read_bytes() == (tmp_path / name / file).read_bytes()
         assert (tmp_path / "both" / name / "report.html").is_file()
-    averaged = painseq(*args, "--average", "--checkpoint", lstm, ann, "--out", tmp_path / "averaged")
+    averaged = painseq(*args, "--average", "--checkpoint", lstm, "--checkpoint", ann, "--out", tmp_path / "averaged")
     assert averaged.code == 1 and averaged.err.names("level")
 
 
