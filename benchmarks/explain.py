@@ -16,6 +16,7 @@ import torch
 from results import RESULTS, machine, write_between
 from torch import Tensor, nn
 
+from painseq.batch import Batch, Sample, collate
 from painseq.explain import Frames, default_layer, explain, list_layers
 from painseq.extractors import VGG16, Extractor, TimmBackbone
 from painseq.heads import LSTM
@@ -57,6 +58,11 @@ def clip_of(frames: int, side: int) -> Frames:
     return Frames(crops.to(torch.uint8), torch.arange(frames) % 10 != 9, torch.arange(frames) / 25)
 
 
+def batch_of(clip: Frames, x: Tensor) -> Batch:
+    """Crops in place of a clip's own, as a batch of one."""
+    return collate([Sample("clip", "subject", 0, clip.present, clip.times_s, video=x)])
+
+
 def plain_grad_cam(model: PainModel, clip: Frames, layer: nn.Module) -> Tensor:
     """Grad-CAM in one graph over all frames."""
     seen: list[Tensor] = []
@@ -66,7 +72,7 @@ def plain_grad_cam(model: PainModel, clip: Frames, layer: nn.Module) -> Tensor:
         return out.clone()
 
     handle = layer.register_forward_hook(keep)
-    logits = model(clip.x[None].float().requires_grad_(), clip.present[None])
+    logits = model(batch_of(clip, clip.x.float().requires_grad_()))
     handle.remove()
     (gradient,) = torch.autograd.grad(logits[0, 0], seen)
     cam = (gradient.mean(dim=(2, 3), keepdim=True) * seen[0].detach()).sum(dim=1, keepdim=True).relu()
@@ -77,9 +83,9 @@ def plain_grad_cam(model: PainModel, clip: Frames, layer: nn.Module) -> Tensor:
 
 
 def plain_saliency(model: PainModel, clip: Frames) -> Tensor:
-    x = clip.x[None].float().requires_grad_()
-    (gradient,) = torch.autograd.grad(model(x, clip.present[None])[0, 0], x)
-    return gradient[0].abs()
+    x = clip.x.float().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(batch_of(clip, x))[0, 0], x)
+    return gradient.abs()
 
 
 def check(extractor: Extractor, frames: int) -> float:

@@ -87,7 +87,7 @@ def frames_of_store(
         )
     video = Path("video")  # Only its table would be looked for beside it.
     streams = video_streams(model.streams, video, action_units)
-    if clip.features.ndim == 2:
+    if not clip.are_crops:
         return Frames(rows_of_video(streams, clip, video, start_s), clip.present, clip.times_s)
     beside = beside_cnn(streams)
     extra = rows_of_video(beside, clip, video, start_s) if beside else None

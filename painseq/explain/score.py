@@ -81,7 +81,7 @@ class Scorer:
     def __init__(self, model: PainModel, clip: Frames, target: int | str | None = None) -> None:
         self.model = model
         self.clip = clip
-        self.pixels_through = clip.are_pixels and tuple(clip.x.shape[1:]) != tuple(model.head.in_shape)
+        self.pixels_through = clip.are_pixels and not model.takes_crops
         if clip.are_pixels and "cnn" not in model.streams:
             raise PainseqError(
                 f"This model is not given the face's picture (its streams: {', '.join(model.streams)}), so there is no "
@@ -94,9 +94,9 @@ class Scorer:
                 "This model takes features relative to each subject's own, so explaining crops needs those of the same "
                 "person without pain (`baseline`)."
             )
-        if not clip.are_pixels and tuple(clip.x.shape[1:]) != tuple(model.head.in_shape):
+        if not self.pixels_through and tuple(clip.x.shape[1:]) != tuple(model.head.in_shape):
             raise PainseqError(
-                f"This clip has {clip.x.shape[1]} features a frame; this model takes "
+                f"This clip has {' x '.join(map(str, clip.x.shape[1:]))} values a frame; this model takes "
                 f"{' x '.join(map(str, model.head.in_shape))} (its streams: {', '.join(model.streams)})."
             )
         self.mask = clip.present[None].to(model.device)

@@ -62,6 +62,11 @@ class ClipFeatures:
         if len(lengths) != 1:
             raise ValueError(f"The tensors of a clip have {lengths} frames; they must have the same.")
 
+    @property
+    def are_crops(self) -> bool:
+        """Whether `features` are crops that no network has seen."""
+        return self.features.dtype == torch.uint8
+
     def __len__(self) -> int:
         return len(self.present)
 

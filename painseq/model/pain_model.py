@@ -15,7 +15,7 @@ from painseq.batch import Batch
 from painseq.data.streams import beside_cnn, check_recorded, rows_of_video, video_streams
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
-from painseq.extractors.frames import frame_features
+from painseq.extractors.frames import batch_features
 from painseq.faces import FaceCrops, Locator
 from painseq.features import ClipFeatures, clip_features
 from painseq.heads import Head
@@ -129,18 +129,21 @@ class PainModel(nn.Module):
         """Whom the extractor had seen before this fit, as "data set/subject"."""
         return frozenset(self.record.extractor_trained_on)
 
-    def forward(self, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
+    @property
+    def takes_crops(self) -> bool:
+        """Whether the head looks at the crops themselves, not at what an extractor makes of them."""
+        return len(self.head.in_shape) == 3
+
+    def forward(self, batch: Batch) -> Tensor:
         """Class logits of a batch, whatever loss the head was fitted with; numbers on the scale, if the model has one.
 
         Args:
-            x: (B, T, 3, H, W) crops or (B, T, *F) features.
-            mask: (B, T) bool.
-            extra: (B, T, E) streams beside crops.
+            batch: crops, or features, on the device of the model.
 
         Returns:
             (B, T, K) for a frame head, (B, K) for a video head; K is 1 with a scale.
         """
-        return self.classify(frame_features(self.extractor, x, mask, extra), mask)
+        return self.classify(batch_features(self.extractor, batch), batch.mask)
 
     def classify(self, features: Tensor, mask: Tensor) -> Tensor:
         """Class logits, or numbers on the scale, from features, (B, T, *F); see `forward`."""
@@ -176,13 +179,13 @@ class PainModel(nn.Module):
     def decide(self, batch: Batch) -> Decision:
         """Labels and probabilities of a batch; for a model of classes."""
         batch = batch.to(self.device)
-        return self._decide(self(batch.x, batch.mask, batch.extra), batch.mask)
+        return self._decide(self(batch), batch.mask)
 
     @torch.inference_mode()
     def estimate(self, batch: Batch) -> Tensor:
         """(B,) numbers on the scale, held within its ends; NaN for a clip without a real frame."""
         batch = batch.to(self.device)
-        return self.objective.answer(self.head.level, self(batch.x, batch.mask, batch.extra), batch.mask)
+        return self.objective.answer(self.head.level, self(batch), batch.mask)
 
     def _decide(self, logits: Tensor, mask: Tensor) -> Decision:
         return decide(self.head.level, logits, mask, self.objective.rule)
@@ -283,10 +286,10 @@ class PainModel(nn.Module):
             video: where it comes from.
             locator: which found the face instead of the model's own.
         """
-        x, mask = clip.features[None].to(self.device), clip.present[None].to(self.device)
+        x, mask = clip.features[None].to(self.device).float(), clip.present[None].to(self.device)
         label, probabilities, value = NO_PREDICTION, torch.zeros(0), None
         with torch.inference_mode():
-            said = self(x, mask)
+            said = self.classify(x, mask)
             if not self.predicts_values:
                 decision = self._decide(said, mask)
                 label, probabilities = int(decision.label[0]), decision.probabilities[0]
@@ -333,7 +336,7 @@ class PainModel(nn.Module):
         """Moments, and rows of probabilities (or of one number) at each of them."""
         moments = mask[0].nonzero()[:, 0]
         if self.head.level == "frame":
-            return moments, self.objective.shown(self(x, mask)[0, moments])
+            return moments, self.objective.shown(self.classify(x, mask)[0, moments])
         if len(moments) > MOST_PREFIXES:
             chosen = torch.linspace(0, len(moments) - 1, MOST_PREFIXES, device=moments.device).round().long()
             moments = moments[chosen]
@@ -345,6 +348,6 @@ class PainModel(nn.Module):
             until = moments[first : first + together, None]
             end = int(until.max()) + 1
             prefix = (steps[:end] <= until) & mask[:, :end]
-            said = self(x[:, :end].expand(len(until), end, *x.shape[2:]), prefix)
+            said = self.classify(x[:, :end].expand(len(until), end, *x.shape[2:]), prefix)
             rows[first : first + together] = self.objective.shown(said).cpu()
         return moments, rows

@@ -20,7 +20,7 @@ from painseq.data.splits import check_no_leak, qualified
 from painseq.data.streams import beside_cnn
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
-from painseq.extractors.frames import frame_features
+from painseq.extractors.frames import batch_features
 from painseq.features import FeatureStore
 from painseq.heads import Head
 from painseq.model.checkpoint import contents, put_extractor_back
@@ -347,19 +347,14 @@ class PainClassifier(pl.LightningModule):
         store.check_same({**store.spec, "extractor": self.extractor.record()})
         return self.extractor
 
-    def forward(self, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
-        """The head's outputs for a batch, from crops or from features.
-
-        Args:
-            x: (B, T, 3, H, W) crops, uint8 or float 0..255, or (B, T, *F) features.
-            mask: (B, T) bool.
-            extra: (B, T, E) streams beside the crops.
+    def forward(self, batch: Batch) -> Tensor:
+        """The head's outputs for a batch of crops or of features.
 
         Returns:
             (B, T, K) for a frame head, (B, K) for a video head; K - 1 under the loss "corn", 1 under "mse".
         """
         assert self.head is not None, "the head is built in setup() or by painseq.load()"
-        outputs: Tensor = self.head(frame_features(self.extractor, x, mask, extra), mask)
+        outputs: Tensor = self.head(batch_features(self.extractor, batch), batch.mask)
         return outputs
 
     def loss(self, outputs: Tensor, batch: Batch, smooth: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -385,7 +380,7 @@ class PainClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch."""
-        outputs = self(batch.x, batch.mask, batch.extra)
+        outputs = self(batch)
         total, weight = self.loss(outputs, batch, self.smooth if self.label_smoothing else None)
         self.train_loss.update(total, weight)
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, batch_size=len(batch))
@@ -400,7 +395,7 @@ class PainClassifier(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss, and balanced accuracy or squared error, of the clips of early stopping."""
         assert self.head is not None
-        outputs = self(batch.x, batch.mask, batch.extra)
+        outputs = self(batch)
         total, weight = self.loss(outputs, batch)
         self.val_loss.update(total, weight)
         answer = self.objective.answer(self.head.level, self.objective.predictions(outputs), batch.mask)

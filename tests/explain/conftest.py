@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from painseq.batch import Batch, Sample, collate
 from painseq.explain import Frames
 from painseq.extractors import VGG16, Extractor, Pixels, TimmBackbone
 from painseq.heads import (
@@ -44,6 +45,18 @@ HEADS: dict[str, Callable[[tuple[int, ...], int], Head]] = {
     "vivit_mean": lambda f, k: ViViT(f, k, **VIVIT, pool="mean"),
     "vivit_factorised": lambda f, k: ViViT(f, k, **VIVIT, encoder="factorised", temporal_depth=1),
 }
+
+
+def one_clip(clip: Frames, x: torch.Tensor | None = None) -> Batch:
+    """A clip, or `x` in place of its frames, as a batch of one."""
+    x = clip.x.float() if x is None else x
+    crops, features = (x, None) if clip.are_pixels else (None, x)
+    return collate([Sample("clip", "s", 0, clip.present, clip.times_s, crops, features, clip.extra)])
+
+
+@pytest.fixture(scope="session")
+def batch_of():
+    return one_clip
 
 
 def trained(head: Head) -> Head:

@@ -259,23 +259,23 @@ def test_covering_what_nobody_looks_at_changes_nothing(made):
     assert values[..., columns].abs().max() < 1e-6 and values[..., ~columns].abs().max() > 1e-4
 
 
-def test_occlusion_equals_scores_computed_by_hand(made):
+def test_occlusion_equals_scores_computed_by_hand(made, batch_of):
     model, clip = made("lstm")
     found = explain(model, clip, "occlusion", 2, patch_px=16, frames_together=3).maps
     scorer = Scorer(model, clip, 2)
     covered = clip.x.float().clone()
     colour = clip.x[clip.present].float().mean(dim=(0, 2, 3))
     covered[3:6, :, 16:, :16] = colour[:, None, None]
-    logits = model(covered[None], clip.present[None]).detach()
+    logits = model(batch_of(clip, covered)).detach()
     torch.testing.assert_close(
         found[3:6, 16:, :16], torch.full((3, 16, 16), scorer.score - float(logits[0, 2])), atol=1e-5, rtol=1e-4
     )
 
 
-def test_the_score_is_the_logit_or_the_mean_log_probability(made):
+def test_the_score_is_the_logit_or_the_mean_log_probability(made, batch_of):
     for name in ("lstm", "frame_ann"):
         model, clip = made(name)
-        logits = model(clip.x[None].float(), clip.present[None])[0].detach()
+        logits = model(batch_of(clip))[0].detach()
         for target in range(3):
             if name == "lstm":
                 expected = logits[target]
@@ -294,7 +294,7 @@ def test_the_predicted_class_is_explained_unless_another_is_named(made):
         assert explain(model, clip, "saliency", 2).class_name == "high_pain"
 
 
-def test_corn_and_a_scale_are_explained_too(made):
+def test_corn_and_a_scale_are_explained_too(made, batch_of):
     corn, crops = made("lstm", outputs=2, loss="corn")
     found = explain(corn, features_of(corn, crops), "integrated_gradients", 2)
     assert found.completeness_error < TOLERANCE and found.score < 0
@@ -303,7 +303,7 @@ def test_corn_and_a_scale_are_explained_too(made):
         model, crops = made(name, outputs=1, loss="mse", class_names=(), scale=scale)
         found = explain(model, features_of(model, crops), "integrated_gradients")
         assert found.class_name == "pspi" and found.completeness_error < TOLERANCE
-        outputs = model(crops.x[None].float(), crops.present[None])[0].detach()
+        outputs = model(batch_of(crops))[0].detach()
         expected = outputs[0] if name == "lstm" else outputs[crops.present].mean()
         assert found.score == pytest.approx(float(expected), rel=1e-5)
         assert explain(model, crops, "gradcam").values.shape == (9, 32, 32)
@@ -311,7 +311,7 @@ def test_corn_and_a_scale_are_explained_too(made):
             explain(model, crops, "saliency", 1)
 
 
-def test_averaged_models_and_stated_mixes(made):
+def test_averaged_models_and_stated_mixes(made, batch_of):
     first, crops = made("lstm")
     torch.manual_seed(9)
     second = made("lstm")[0]
@@ -321,9 +321,7 @@ def test_averaged_models_and_stated_mixes(made):
     both = AveragedModel([first, second])
     found = explain(both, crops, "gradcam", 1)
     assert found.values.any() and both.extractor is first.extractor
-    expected = torch.stack(
-        [model(crops.x[None].float(), crops.present[None]).detach().softmax(-1) for model in (first, second)]
-    )
+    expected = torch.stack([model(batch_of(crops)).detach().softmax(-1) for model in (first, second)])
     assert found.score == pytest.approx(float(expected.mean(0)[0, 1].log()), abs=1e-5)
     moved = first.with_prior({"no_pain": 0.8, "low_pain": 0.1, "high_pain": 0.1})
     shift = np.log(0.1) - np.log(0.25)

@@ -46,7 +46,7 @@ def module_of(extractor: VGG16 | TimmBackbone, layer: str) -> nn.Module:
     return extractor.features[last_relus[layer]] if isinstance(extractor, VGG16) else getattr(extractor.backbone, layer)
 
 
-def by_hooks(model: PainModel, layer: nn.Module, frames: Frames, target: int) -> Tensor:
+def by_hooks(model: PainModel, batch_of, layer: nn.Module, frames: Frames, target: int) -> Tensor:
     """Grad-CAM as its paper writes it, from the activations and gradients at a layer of the whole model."""
     seen: dict[str, Tensor] = {}
 
@@ -58,7 +58,7 @@ def by_hooks(model: PainModel, layer: nn.Module, frames: Frames, target: int) ->
 
     handle = layer.register_forward_hook(keep)
     present = frames.present
-    logits = model(frames.x[None].float().requires_grad_(), present[None])
+    logits = model(batch_of(frames, frames.x.float().requires_grad_()))
     handle.remove()
     if model.head.level == "frame":
         score = torch.log(logits[0, present].softmax(dim=1)[:, target]).sum() / present.sum()
@@ -77,12 +77,12 @@ def by_hooks(model: PainModel, layer: nn.Module, frames: Frames, target: int) ->
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", LAYERS)
-def test_equals_the_computation_with_hooks_at_each_layer(extractors, model_with, name, head):
+def test_equals_the_computation_with_hooks_at_each_layer(extractors, model_with, name, head, batch_of):
     model, frames = model_with(name, head), clip(extractors[name].input_size_px)
     some = 0
     for layer in LAYERS[name]:
         for target in range(3):
-            expected = by_hooks(model, module_of(extractors[name], layer), frames, target)
+            expected = by_hooks(model, batch_of, module_of(extractors[name], layer), frames, target)
             found = explain(model, frames, "gradcam", target, layer=layer)
             assert found.layer == layer
             scale = float(expected.max())
@@ -97,18 +97,18 @@ def test_equals_the_computation_with_hooks_at_each_layer(extractors, model_with,
 class Whole(nn.Module):
     """A clip's frames as the images of a batch, to the clip's score, (1, 1)."""
 
-    def __init__(self, model: PainModel, target: int) -> None:
+    def __init__(self, model: PainModel, batch_of, target: int) -> None:
         super().__init__()
-        self.model, self.target = model, target
+        self.model, self.batch_of, self.target = model, batch_of, target
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.model(x[None], torch.ones(1, len(x), dtype=torch.bool))[0]
+        logits = self.model(self.batch_of(Frames(x, torch.ones(len(x), dtype=torch.bool), torch.arange(len(x))), x))[0]
         return (logits.log_softmax(-1).mean(0) if self.model.head.level == "frame" else logits)[None, [self.target]]
 
 
 @pytest.mark.parametrize("head", [LinearFrames, LSTM])
 @pytest.mark.parametrize(("name", "layer"), [("vgg16", "block4"), ("vgg16", "block5"), ("timm", "layer3")])
-def test_equals_the_package_grad_cam(extractors, model_with, name, layer, head):
+def test_equals_the_package_grad_cam(extractors, model_with, name, layer, head, batch_of):
     package = pytest.importorskip("pytorch_grad_cam")
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -117,7 +117,7 @@ def test_equals_the_package_grad_cam(extractors, model_with, name, layer, head):
     some = 0
     for target in range(3):
         found = explain(model, real, "gradcam", target, layer=layer).values.numpy()
-        with package.GradCAM(Whole(model, target), [module_of(extractors[name], layer)]) as cam:
+        with package.GradCAM(Whole(model, batch_of, target), [module_of(extractors[name], layer)]) as cam:
             expected = cam(real.x.float().requires_grad_(), [ClassifierOutputTarget(0)])
         for ours, theirs in zip(found, expected, strict=True):
             # The package puts each frame on a scale of its own, from its lowest to its highest place before resizing.

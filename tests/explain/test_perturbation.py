@@ -15,9 +15,9 @@ from painseq.explain.perturbation import perturbation_curves, what_is_said
 SCALE = {"scale": Scale("pspi", 0.0, 16.0), "class_names": (), "loss": "mse"}
 
 
-def probability(model, clip, target):
+def probability(model, batch_of, clip, target):
     """As the model itself says it of a batch of one."""
-    outputs = model(clip.x[None].float(), clip.present[None], None if clip.extra is None else clip.extra[None])
+    outputs = model(batch_of(clip))
     if model.scale is not None:
         return float(outputs.squeeze() if model.head.level == "video" else outputs[0, clip.present].mean())
     if model.head.level == "frame":
@@ -25,7 +25,7 @@ def probability(model, clip, target):
     return float(outputs[0].softmax(dim=-1)[target])
 
 
-def one_by_one(model, clip, maps, target, steps):
+def one_by_one(model, batch_of, clip, maps, target, steps):
     """The curves, with a list of cells and a loop over them."""
     side = clip.x.shape[-1]
     cell = -(-side // 16)
@@ -45,7 +45,7 @@ def one_by_one(model, clip, maps, target, steps):
             for _, (t, rows, columns) in cells[:number] if of_deletion else cells[number:]:
                 x[t, :, rows, columns] = colour[:, None, None]
             with torch.no_grad():
-                curve.append(probability(model, dataclasses.replace(clip, x=x), target))
+                curve.append(probability(model, batch_of, dataclasses.replace(clip, x=x), target))
         curves.append(curve)
     return curves
 
@@ -54,12 +54,12 @@ def one_by_one(model, clip, maps, target, steps):
     ("head", "record"),
     [("frame_ann", {}), ("lstm", {}), ("two_stream", {}), ("vivit", {}), ("frame_ann", SCALE)],
 )
-def test_curves_are_those_of_a_loop_over_cells(made, head, record):
+def test_curves_are_those_of_a_loop_over_cells(made, head, record, batch_of):
     model, clip = made(head, 1 if record else 3, **record)
     target = 0 if record else 2
     maps = torch.randn(clip.x[:, 0].shape, generator=torch.Generator().manual_seed(0))
     found = perturbation_curves(Scorer(model, clip, target), maps, steps=5)
-    deletion, insertion = one_by_one(model, clip, maps, target, 5)
+    deletion, insertion = one_by_one(model, batch_of, clip, maps, target, 5)
     np.testing.assert_allclose(found.deletion, deletion, atol=2e-5)
     np.testing.assert_allclose(found.insertion, insertion, atol=2e-5)
     np.testing.assert_allclose(found.shares, np.linspace(0, 1, 6), atol=1e-3)

@@ -41,7 +41,7 @@ def pictures(count, generator):
 
 
 @pytest.fixture(scope="module")
-def fitted(make_record):
+def fitted(make_record, batch_of):
     """A small network that tells discs from rings, and clips that it has not seen."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -64,7 +64,7 @@ def fitted(make_record):
     present = torch.tensor([True, True, False, True])
     clips = [Frames(one, present, torch.arange(FRAMES) / 5) for one in new]
     with torch.no_grad():
-        labels = torch.stack([model(clip.x[None], clip.present[None])[0].argmax() for clip in clips])
+        labels = torch.stack([model(batch_of(clip))[0].argmax() for clip in clips])
     assert (labels == truth).all()
     return model, clips
 

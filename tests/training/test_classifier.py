@@ -249,13 +249,13 @@ def test_the_loss_takes_real_frames_with_known_labels_alone(head, electrical, st
 
     a, b = sample("a", 2), sample("b", 0)
     batch, more = collate([a, b]), collate([a, b, sample("hidden", -1), sample("faceless", 1, torch.zeros(4).bool())])
-    total, weight = classifier.loss(classifier(batch.x, batch.mask), batch)
-    again, weight_again = classifier.loss(classifier(more.x, more.mask), more)
+    total, weight = classifier.loss(classifier(batch), batch)
+    again, weight_again = classifier.loss(classifier(more), more)
     # One row a clip, or three real frames: of classes 2 and 0.
     assert weight.item() == weight_again.item() == pytest.approx((1 if head is LSTM else 3) * (4 / 3 + 2 / 3))
     assert again.item() == pytest.approx(total.item(), rel=1e-5)
     nothing = collate([sample("hidden", -1)])
-    assert [value.item() for value in classifier.loss(classifier(nothing.x, nothing.mask), nothing)] == [0, 0]
+    assert [value.item() for value in classifier.loss(classifier(nothing), nothing)] == [0, 0]
 
 
 def test_a_classifier_says_what_it_lacks(electrical, store, heat, heat_crops):
