@@ -286,7 +286,7 @@ def test_crops_and_videos_carry_what_features_do(electrical, store, tables, on_e
     a, b, c = (next(iter(data.loader("validation"))) for data in (cached, stored, live))
     assert a.clip_ids == b.clip_ids == c.clip_ids
     assert torch.equal(a.features[..., 96:], b.extra) and torch.equal(b.extra, c.extra)
-    torch.testing.assert_close(classifier(a.x, a.mask), classifier(b.x, b.mask, b.extra), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(classifier(a), classifier(b), atol=1e-4, rtol=1e-4)
 
 
 def test_single_frames_and_baselines_have_theirs(electrical, store, tables):

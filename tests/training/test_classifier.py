@@ -22,7 +22,7 @@ from painseq.data_modules import AI4Pain, BioVid
 from painseq.errors import LeakError, PainseqError
 from painseq.extractors import TimmBackbone
 from painseq.faces import FaceCrops, Sidecar
-from painseq.features import FeatureStore
+from painseq.features import ExtractOptions, FeatureStore
 from painseq.features import extract as fill_store
 from painseq.heads import LSTM, FrameANN, LinearFrames
 from painseq.model.objective import CrossEntropy
@@ -159,7 +159,14 @@ def test_nobody_whom_the_extractor_has_seen_is_scored(heat, heat_run, on_heat, t
     holdout = SplitOptions(test_share=0.4, validation_share=0.3, seed=1)
     data = BioVid(heat, DataOptions(labels="binary", split=holdout))
     assert qualified("biovid", data.split.test) & {*extractor.trained_on}
-    fill_store(data.manifest, FaceCrops(Sidecar(), size_px=32), extractor, 3.0, tmp_path / "store", "float32")
+    fill_store(
+        data.manifest,
+        FaceCrops(Sidecar(), size_px=32),
+        extractor,
+        3.0,
+        tmp_path / "store",
+        ExtractOptions(dtype="float32"),
+    )
     assert {*FeatureStore(tmp_path / "store").trained_on} == {*extractor.trained_on}
     seen = DataOptions(labels="binary", split=holdout, store=tmp_path / "store")
     with pytest.raises(LeakError, match=r"extractor.*\b1\b.*\(biovid/"):
@@ -198,7 +205,9 @@ def test_a_store_of_another_extractor_is_refused_at_fit_and_at_evaluate(
     with pytest.raises(PainseqError, match=rf"extractor\.fingerprint\W+'\w+'.*'{other.fingerprint()}'"):
         PainClassifier(head=LSTM, extractor=other).bind(data)
     tested = data.manifest.only(data.split.clips(data.manifest, "test"))
-    fill_store(tested, FaceCrops(Sidecar(), size_px=32), other, 3.0, tmp_path / "other", "float32")
+    fill_store(
+        tested, FaceCrops(Sidecar(), size_px=32), other, 3.0, tmp_path / "other", ExtractOptions(dtype="float32")
+    )
     model = painseq.load(lstm)
     with pytest.raises(PainseqError, match=rf"extractor\.fingerprint: '{other.fingerprint()}'"):
         predict_part(model, AI4Pain(electrical, DataOptions(split=INNER, store=tmp_path / "other")), "test")

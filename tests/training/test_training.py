@@ -547,7 +547,7 @@ def test_cached_features_and_pixels_give_the_same_logits(head, electrical, store
     classifier.eval()
     a, b = next(iter(cached.loader("train"))), next(iter(pixels.loader("train")))
     assert a.clip_ids == b.clip_ids and b.video is not None and (b.extra is None) == (streams == ("cnn",))
-    x, y = classifier(a), classifier(b.x, b.mask, b.extra)
+    x, y = classifier(a), classifier(b)
     if classifier.head.level == "frame":
         x, y = x[a.mask], y[b.mask]
     torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-4)
