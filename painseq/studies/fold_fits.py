@@ -114,7 +114,7 @@ class FitResult:
 RunFits = Callable[[Sequence[FoldFit]], Iterator[FitResult]]
 
 
-def why_not(data: PainDataModule) -> str | None:
+def reason_to_leave_out(data: PainDataModule) -> str | None:
     """Why nothing can be learned or scored with this split, if so."""
     missing = [name for name, clips in data.train_counts().items() if not clips]
     if missing:
@@ -135,7 +135,7 @@ def run_fit(fit: FoldFit, candidates: Sequence[Candidate], data: PainDataModule)
         return FitResult(fit, None, tuple(json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else ()))
     with _warnings_kept() as warnings:
         fold = data.with_split(fit.split)
-        left_out = why_not(fold)
+        left_out = reason_to_leave_out(fold)
         if left_out is None:
             candidate = candidates[fit.candidate]
             model = fit_fold(candidate.make, fold, fit.out, candidate.options, fit.epochs)
