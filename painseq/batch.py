@@ -1,4 +1,4 @@
-"""Clips as tensors: `Sample`, `Batch`, and reductions that see real frames only."""
+"""Clips as tensors: `Sample`, `Batch`, and reductions over real frames only."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Sample:
 
     Args:
         present: (T,) bool, false for a frame without a face.
-        target: class index, or number on a scale; `UNKNOWN` where the label is hidden.
+        target: class index, or number on a scale; `UNKNOWN` if the label is hidden.
         video: (T, C, H, W) uint8 crops; exactly one of `video` and `features` is given.
         features: (T, *F) float.
         times_s: (T,) float64, seconds from the clip's start.
-        extra: (T, E) float, streams beside the crops, such as landmarks, which go behind what the extractor makes of
-            the crops; features hold theirs already.
+        extra: (T, E) float, streams that accompany crops, such as landmarks; they are appended to the extracted
+            features. `features` already contain theirs.
     """
 
     clip_id: str
@@ -36,13 +36,13 @@ class Sample:
         if (self.video is None) == (self.features is None):
             raise ValueError(f"Clip {self.clip_id}: a sample holds either video or features.")
         if self.extra is not None and self.video is None:
-            raise ValueError(f"Clip {self.clip_id}: `extra` goes with video; features hold every stream.")
+            raise ValueError(f"Clip {self.clip_id}: `extra` goes with video; features already contain every stream.")
         if len(self.x) != len(self.present):
             raise ValueError(f"Clip {self.clip_id}: {len(self.x)} frames but {len(self.present)} in `present`.")
 
     @property
     def x(self) -> Tensor:
-        """The frames, whichever view they are in."""
+        """The frames: `video` or `features`, whichever is set."""
         frames = self.video if self.features is None else self.features
         assert frames is not None
         return frames
@@ -57,9 +57,9 @@ class Batch:
         target: (B,) int64 class indices, or float32 numbers on a scale.
         video: (B, T, C, H, W) uint8, or None.
         features: (B, T, *F) float, or None.
-        lengths: (B,) int64 frames of each clip, those without a face included, padding not.
+        lengths: (B,) int64 frames of each clip, including those without a face, excluding padding.
         times_s: (B, T) float64.
-        extra: (B, T, E) float, beside video, or None.
+        extra: (B, T, E) float, only with `video`, or None.
     """
 
     clip_ids: tuple[str, ...]
@@ -77,13 +77,13 @@ class Batch:
 
     @property
     def x(self) -> Tensor:
-        """The frames, whichever view they are in."""
+        """The frames: `video` or `features`, whichever is set."""
         frames = self.video if self.features is None else self.features
         assert frames is not None
         return frames
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
 
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
@@ -101,7 +101,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack clips of any lengths; shorter ones are padded with zeros and masked."""
+    """Stack clips of different lengths; shorter ones are zero-padded and masked."""
 
     def pad(tensors: list[Tensor]) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
@@ -124,16 +124,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over time of (B, T, ...) where `mask` (B, T) is true; 0 for a clip without a real frame."""
+    """Average (B, T, ...) over time where `mask` (B, T) is true; 0 for a clip without a real frame."""
     weights = mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
     total = torch.where(weights, x, torch.zeros((), dtype=x.dtype, device=x.device)).sum(dim=1)
     return total / weights.sum(dim=1).clamp(min=1)
 
 
 def real_frames_first(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the real frames of each clip together at its start, in order; the rest becomes zero.
+    """Move the real frames of each clip to its start, in order; the rest becomes zero.
 
-    Recurrent heads read a clip this way, so that a gap without a face costs them nothing.
+    Recurrent heads read clips this way, so that gaps without a face are skipped.
 
     Returns:
         x (B, T, ...) reordered, and the number of real frames, (B,) int64.

@@ -1,4 +1,4 @@
-"""The one exception that a person is meant to read.
+"""Exceptions whose text is written for the user.
 
 The command line prints its text and exits with 1, without a traceback. Its text says what was wrong, the
 value, and what to do.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 
 class PainseqError(Exception):
-    """Something the user can mend: a path, a file, a label, a configuration."""
+    """Something the user can fix: a path, a file, a label, a configuration."""
 
 
 class LocatorUnavailable(PainseqError):
-    """What finds the faces is not on this machine: its package, or its model. So it fails for every clip alike."""
+    """The face locator's package or model is missing on this machine, so locating fails for every clip."""
 
 
 class LeakError(PainseqError):
-    """A subject stands on both sides: a model would be scored on somebody it was trained on."""
+    """A subject is on both sides of a split: the model would be scored on a person it was trained on."""

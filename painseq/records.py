@@ -1,4 +1,4 @@
-"""Clips and manifests: what is where, of whom, with which label."""
+"""Clips and manifests: the videos of a data set with their subjects and labels."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 UNKNOWN = -1
-"""Stands for a hidden label (as target and as `truth`), for no prediction, and for an unknown count of frames."""
+"""Marks a hidden label (as target and as `truth`), a missing prediction, and an unknown number of frames."""
 
 SEXES = {"f": "f", "female": "f", "m": "m", "male": "m"}
-"""How a file may write them."""
+"""Accepted spellings in files."""
 
-OLDEST = 120
-"""Years. More is a mistake, or a code such as 999 for an age that is not known."""
+MAX_AGE = 120
+"""In years. A higher value is a mistake, or a code such as 999 for an unknown age."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Clip:
 
     Args:
         clip_id: unique within the data set; the key of the feature store and of predictions.
-        subject_id: who is seen; every split is by subject.
+        subject_id: the person shown; every split is by subject.
         video: path relative to the manifest's root, with forward slashes.
-        label: the data set's native label; None where it is hidden.
-        start_s: first moment of the clip, in seconds from the first frame shown.
+        label: the data set's native label; None if it is hidden.
+        start_s: start of the clip, in seconds from the first frame shown.
         end_s: end of the clip, exclusive; None is the end of the video.
-        fps: native frame rate where the layout tells it; sampling goes by timestamps, not by this.
+        fps: native frame rate if the layout specifies it; sampling uses timestamps instead.
         stimulus: "heat", "electrical", "clinical", ...
         sex: "f" or "m".
         age: in years.
-        part: the official part this clip belongs to, where the data set has an official split.
-        au_truth: path, relative to the root, of known action units a frame.
+        part: the official part the clip belongs to, if the data set has an official split.
+        au_truth: path, relative to the root, of the true action units of each frame.
     """
 
     clip_id: str
@@ -76,15 +76,15 @@ class Clip:
 
 
 def check_person(sex: str | None, age: int | None) -> None:
-    """Refuse what scores by sex and age would pass over, or count in a wrong group.
+    """Reject values that scores by sex and age would ignore or put into the wrong group.
 
     Raises:
-        PainseqError: another sex than f or m, an age that nobody has.
+        PainseqError: a sex other than f or m, or an implausible age.
     """
     if sex not in (None, *SEXES.values()):
-        raise PainseqError(f"sex is {sex!r}; write f, m or nothing.")
-    if age is not None and not 0 <= age <= OLDEST:
-        raise PainseqError(f"age is {age}; write whole years up to {OLDEST}, or nothing where it is not known.")
+        raise PainseqError(f"sex is {sex!r}; use f, m or leave it empty.")
+    if age is not None and not 0 <= age <= MAX_AGE:
+        raise PainseqError(f"age is {age}; use whole years up to {MAX_AGE}, or leave it empty if it is unknown.")
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class Manifest:
     """The clips of one data set, in a fixed order.
 
     Args:
-        name: the data set, e.g. "biovid"; subjects of different data sets never count as the same.
+        name: the data set, e.g. "biovid"; subjects of different data sets are never the same person.
         root: folder that the clips' paths are relative to.
-        clips: unique by `clip_id`.
+        clips: clips with unique `clip_id`.
     """
 
     name: str
@@ -102,17 +102,19 @@ class Manifest:
     clips: tuple[Clip, ...]
 
     def __post_init__(self) -> None:
-        twice = [clip_id for clip_id, n in Counter(clip.clip_id for clip in self.clips).items() if n > 1]
-        if twice:
-            raise PainseqError(f"{self.name}: clip id {twice[0]!r} stands for more than one clip ({len(twice)} such).")
+        duplicates = [clip_id for clip_id, n in Counter(clip.clip_id for clip in self.clips).items() if n > 1]
+        if duplicates:
+            raise PainseqError(
+                f"{self.name}: clip_id {duplicates[0]!r} is used for more than one clip ({len(duplicates)} such ids)."
+            )
         spelling: dict[str, str] = {}
         for subject in self.subjects:
-            same = spelling.setdefault(plain_name(subject), subject)
-            if same != subject:
+            first = spelling.setdefault(plain_name(subject), subject)
+            if first != subject:
                 raise PainseqError(
-                    f"{self.name}: subjects {same!r} and {subject!r} differ in capitals, blanks or the encoding of a "
-                    "letter alone. If they are one person, a split would put that person on both sides: write the name "
-                    "in one way. If they are two, give one of them another name."
+                    f"{self.name}: subjects {first!r} and {subject!r} differ only in capitals, spaces or character "
+                    "encoding. If they are one person, a split could put that person on both sides: use one spelling. "
+                    "If they are two people, rename one of them."
                 )
 
     def __len__(self) -> int:
@@ -127,54 +129,53 @@ class Manifest:
         return tuple(sorted({clip.subject_id for clip in self.clips}))
 
     def path(self, clip: Clip) -> Path:
-        """Where the clip's video lies."""
+        """Path of the clip's video."""
         return self.root / clip.video
 
     def only(self, clips: Iterable[Clip]) -> Manifest:
-        """The same data set with these clips alone."""
+        """Return the same data set restricted to these clips."""
         return dataclasses.replace(self, clips=tuple(clips))
 
     def fingerprint(self) -> str:
-        """Digest of names, labels and spans (not of the videos' contents), whatever the order of the clips."""
+        """Digest of names, labels and spans (not of the videos' contents), independent of the order of the clips."""
         rows = sorted(dataclasses.astuple(clip) for clip in self.clips)
         return digest([self.name, [list(row) for row in rows]])
 
     def write_csv(self, path: Path) -> None:
-        """One row a clip; empty cells are unknown values. Paths are relative to the root."""
+        """Write one row per clip; unknown values become empty cells. Paths are relative to the root."""
         names = [field.name for field in fields(Clip)]
         write_csv(path, [names, *(dataclasses.astuple(clip) for clip in self.clips)])
 
 
 def plain_name(subject: str) -> str:
-    """A name without what does not tell people apart: capitals, blanks beyond one, the encoding of a letter."""
+    """Normalise a subject's name: ignore capitals, repeated spaces and character encoding."""
     return " ".join(unicodedata.normalize("NFC", subject).casefold().split())
 
 
 def some_subjects(subjects: Sequence[str], most: int = 5) -> str:
-    """How a message names subjects: how many, and the first few of them."""
-    named = ", ".join(subjects[:most])
+    """Describe subjects in a message: their number and the first few names."""
+    names = ", ".join(subjects[:most])
     more = f" and {len(subjects) - most} more" if len(subjects) > most else ""
-    return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({named}{more})"
+    return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({names}{more})"
 
 
 def csv_text(path: Path) -> io.StringIO:
-    """The text of a table that somebody made, for the readers of `csv`.
+    """Read the text of a user's table, for the readers of `csv`.
 
     Raises:
-        PainseqError: it is not in UTF-8; spreadsheets often save tables in other encodings.
+        PainseqError: it is not encoded in UTF-8; spreadsheets often use other encodings.
     """
     try:
         return io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
-        raise PainseqError(f'{path} is not in UTF-8 ({error}). Save it again as "CSV UTF-8".') from error
+        raise PainseqError(f'{path} is not encoded in UTF-8 ({error}). Save it again as "CSV UTF-8".') from error
 
 
 def read_manifest(path: Path, root: Path, name: str) -> Manifest:
-    """Read a manifest CSV: columns as `Clip`'s fields, of which clip_id, subject_id and video are required.
+    """Read a manifest CSV. Its columns are the fields of `Clip`; clip_id, subject_id and video are required.
 
     Raises:
-        PainseqError: no such file, one that is not in UTF-8, a missing or unknown column, or a value that does not
-            fit, with its line.
+        PainseqError: no such file, not in UTF-8, a missing or unknown column, or an invalid value, with its line.
     """
     if not path.is_file():
         raise PainseqError(f"No manifest at {path}.")
@@ -186,13 +187,13 @@ def read_manifest(path: Path, root: Path, name: str) -> Manifest:
     if missing or unknown:
         raise PainseqError(
             f"{path}: missing columns: {', '.join(sorted(missing)) or 'none'}; unknown columns: "
-            f"{', '.join(sorted(unknown)) or 'none'}. Columns known: {', '.join(sorted(known))}. They are parted by "
+            f"{', '.join(sorted(unknown)) or 'none'}. Known columns: {', '.join(sorted(known))}. Separate columns by "
             "commas."
         )
     clips = []
     try:
         for row in reader:
-            # Spreadsheets leave rows of nothing but commas behind.
+            # Spreadsheets leave rows that consist of commas only.
             if any(str(cell or "").strip() for cell in row.values()):
                 clips.append(_clip_of(row))
     except (ValueError, csv.Error, PainseqError) as error:
@@ -206,7 +207,7 @@ def _clip_of(row: Mapping[str | None, str]) -> Clip:
     cells = {key: value.strip() or None for key, value in row.items() if value is not None}
     video = cells.get("video") or ""
     if PurePosixPath(video).is_absolute() or ".." in PurePosixPath(video).parts or re.match(r"[A-Za-z]:|.*\\", video):
-        raise PainseqError(f"the video is {video!r}. Give its path below the data set's root, with forward slashes.")
+        raise PainseqError(f"video is {video!r}; give its path relative to the data set's root, with forward slashes.")
 
     def number(key: str) -> float | None:
         cell = cells.get(key)

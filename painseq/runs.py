@@ -1,4 +1,4 @@
-"""What every run folder holds (configuration, versions, seed, data, split), and which process of a launch this is."""
+"""Run folders (configuration, versions, history), the compute device, and the rank of this process in a launch."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from painseq.spec import difference
 
 
 class OnProgress(Protocol):
-    """What long work calls as it goes on; the command line draws a bar with it."""
+    """Callback that reports the progress of long work; the command line draws a progress bar with it."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Take note that `done` of `total` are done; `note` says more, such as a rate."""
+        """Report that `done` of `total` steps are done; `note` adds details, such as a rate."""
 
 
 def no_progress(done: int, total: int, note: str = "") -> None:
-    """The default: show nothing."""
+    """Ignore progress; the default callback."""
 
 
-LONGEST_LINE = 200
-"""Letters of a difference that is shown with its values."""
+MAX_LINE_LENGTH = 200
+"""Differences longer than this many characters are shown without their values."""
 
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "jsonargparse", "timm", "torchmetrics", "safetensors", "scikit-learn",
@@ -40,34 +40,36 @@ PACKAGES = (
 
 
 def make_run_folder(path: Path) -> Path:
-    """Make a new folder for a run; nothing is ever overwritten.
+    """Create a new folder for a run; nothing is ever overwritten.
 
     Raises:
-        PainseqError: the folder holds something already, or cannot be made.
+        PainseqError: the folder is not empty, or cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
-            raise PainseqError(f"{path} holds a run already, and nothing is overwritten. Give --out another folder.")
+            raise PainseqError(
+                f"{path} already holds a run, which is never overwritten. Choose another folder for --out."
+            )
     except OSError as error:
-        raise PainseqError(f"The run folder {path} cannot be made: {error}.") from error
+        raise PainseqError(f"The run folder {path} cannot be created: {error}.") from error
     return path
 
 
 @contextmanager
 def new_run_folder(path: Path) -> Iterator[Path]:
-    """`make_run_folder`, for work that writes at its end: where it fails before, no empty folder stays behind."""
-    there = path.exists()
+    """`make_run_folder` for work that writes at its end: remove the folder again if it failed and wrote nothing."""
+    existed = path.exists()
     make_run_folder(path)
     try:
         yield path
     finally:
-        if not there and not any(path.iterdir()):
+        if not existed and not any(path.iterdir()):
             path.rmdir()
 
 
 def versions() -> dict[str, str]:
-    """painseq, Python, platform, and the packages that figures depend on."""
+    """Return the versions of painseq, Python, the platform, and the packages that results depend on."""
     found = {"painseq": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
@@ -78,10 +80,10 @@ def versions() -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What `painseq.files.write_json` wrote; None where there is no such file.
+    """Read a file written by `painseq.files.write_json`; None if it does not exist.
 
     Raises:
-        PainseqError: a file that cannot be read so.
+        PainseqError: the file cannot be read or is not a JSON object.
     """
     if not path.is_file():
         return None
@@ -90,33 +92,33 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise PainseqError(f"{path} cannot be read: {error}. Was it written by painseq?") from error
     if not isinstance(content, dict):
-        raise PainseqError(f"{path} is not what painseq writes: it holds no table of keys.")
+        raise PainseqError(f"{path} was not written by painseq: it is not a JSON object.")
     return content
 
 
-def check_same_run(folder: Path, then: Mapping[str, object], now: Mapping[str, object]) -> None:
-    """Check that what a folder holds was begun with the same settings, so that it can be gone on with.
+def check_same_run(folder: Path, recorded: Mapping[str, object], requested: Mapping[str, object]) -> None:
+    """Check that a run folder was started with the same settings, so that the run can be resumed.
 
     Args:
         folder: of the run.
-        then: the settings that were written down in it.
-        now: those that are asked for, in plain values.
+        recorded: the settings recorded in the folder.
+        requested: the settings requested now, in plain values.
 
     Raises:
-        PainseqError: they differ; names the keys, and the values where these are short.
+        PainseqError: they differ; lists the keys, with their values where these are short.
     """
-    lines = difference(*(json.loads(json.dumps(settings)) for settings in (then, now)))
+    lines = difference(*(json.loads(json.dumps(settings)) for settings in (recorded, requested)))
     if lines:
-        shown = (line if len(line) <= LONGEST_LINE else f"{line.partition(':')[0]}: differs" for line in lines)
+        shown = (line if len(line) <= MAX_LINE_LENGTH else f"{line.partition(':')[0]}: differs" for line in lines)
         raise PainseqError(
-            f"{folder} holds another run. What differs:\n  "
+            f"{folder} holds a run with other settings. They differ in:\n  "
             + "\n  ".join(shown)
-            + "\nwhere the second value is the one asked for. Choose another folder, or the settings of that run."
+            + "\nwhere the second value is the requested one. Choose another folder, or the settings of that run."
         )
 
 
 def read_history(run: Path) -> list[Mapping[str, float]]:
-    """The figures of each epoch of a fit, those from before it was resumed included."""
+    """Read the metrics of each epoch of a fit, including those logged before it was resumed."""
     rows: dict[int, dict[str, float]] = {}
     older = sorted(run.glob("metrics_before_*.csv"), key=lambda path: int(path.stem.rpartition("_")[2]))
     for path in (*older, run / "metrics.csv"):
@@ -130,41 +132,42 @@ def read_history(run: Path) -> list[Mapping[str, float]]:
 
 
 def pick_device(name: str, process: Process | None = None) -> str:
-    """ "auto" is "cuda" if there is a GPU, else the CPU; of several processes, "cuda" is for each its own; anything
-    else is taken as it is.
+    """Resolve a device name: "auto" is "cuda" if there is a GPU, otherwise "cpu"; other names are kept.
+
+    With several processes, "cuda" becomes a separate GPU for each.
 
     Raises:
-        PainseqError: a GPU is asked for and there is none, or no device has this name.
+        PainseqError: a GPU is requested but not available, or no device has this name.
     """
     import torch
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise PainseqError(f"--device {name}: no GPU can be used here. Use --device cpu.")
+        raise PainseqError(f"--device {name}: no usable GPU on this machine. Use --device cpu.")
     if name == "cuda" and process is not None and process.count > 1:
-        # Some launchers show each process a GPU of its own, and no other.
+        # Some launchers make only one GPU visible to each process.
         name = f"cuda:{process.local_rank % torch.cuda.device_count()}"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, ImportError) as error:
-        why = str(error).partition("\n")[0].partition(". ")[0]
-        raise PainseqError(f"--device {name}: no such device here ({why}). Use auto, cpu, cuda, cuda:0, ...") from error
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise PainseqError(f"--device {name}: no such device ({reason}). Use auto, cpu, cuda, cuda:0, ...") from error
     return name
 
 
 @dataclass(frozen=True)
 class Process:
-    """One of the processes that share a piece of work, each doing its part without waiting for the others.
+    """One of several processes that share work; each does its share without waiting for the others.
 
     Args:
-        rank: of this process, from 0.
-        count: of processes, on all machines together.
-        local_rank: of this process among those of its machine; which of its GPUs to take.
-        run: names the launch: the same for all its processes, another one for every other launch.
+        rank: rank of this process, from 0.
+        count: number of processes on all machines.
+        local_rank: rank among the processes on this machine; selects the GPU.
+        run: identifier of the launch: the same for all its processes, different for every other launch.
 
     Raises:
-        PainseqError: a rank that is not below the count.
+        PainseqError: `rank` is not below `count`.
     """
 
     rank: int = 0
@@ -175,24 +178,24 @@ class Process:
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.count or self.local_rank < 0:
             raise PainseqError(
-                f"Process {self.rank} of {self.count}, number {self.local_rank} on its machine: processes are counted "
-                "from 0, and each rank must be below their number."
+                f"rank is {self.rank}, count {self.count}, local_rank {self.local_rank}: ranks start at 0, and rank "
+                "must be below count."
             )
 
 
 def this_process(environment: Mapping[str, str] = os.environ) -> Process:
-    """What the launcher says in the environment's variables; a process on its own where none does.
+    """Read rank and process count from the launcher's environment variables; a single process if there are none.
 
-    Understood are torchrun, and whatever else sets RANK and WORLD_SIZE as torch.distributed expects; srun; and
-    Lightning's own launcher, which starts the command again for each further device.
+    Supports torchrun and any launcher that sets RANK and WORLD_SIZE for torch.distributed; srun; and Lightning's own
+    launcher, which starts the command again for each additional device.
 
     Raises:
-        PainseqError: variables that contradict each other or do not tell the rank.
+        PainseqError: the variables contradict each other or do not determine the rank.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         return _torch_distributed(environment)
-    # Not SLURM_NTASKS, which sbatch sets too, in a script that runs once. A shell on a pseudo terminal is one process
-    # of its step, whatever the number of the others.
+    # Not SLURM_NTASKS, which sbatch also sets for a script that runs once. A shell on a pseudo terminal is a single
+    # process, however many tasks its step has.
     if "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment and "SLURM_PTY_PORT" not in environment:
         return _slurm(environment)
     if "LOCAL_RANK" in environment and "WORLD_SIZE" in environment:
@@ -204,7 +207,7 @@ def _torch_distributed(environment: Mapping[str, str]) -> Process:
     count = _number(environment, "WORLD_SIZE")
     if count == 1:
         return Process(local_rank=_number(environment, "LOCAL_RANK", 0))
-    # torchrun's own id is "none" unless it was given one; the address is what tells launches apart then.
+    # torchrun's run id is "none" by default; the address then distinguishes launches.
     run = f"torch {environment.get('TORCHELASTIC_RUN_ID', '')} {_address(environment)} {count}"
     return Process(_number(environment, "RANK"), count, _number(environment, "LOCAL_RANK", 0), run)
 
@@ -225,8 +228,8 @@ def _lightning(environment: Mapping[str, str]) -> Process:
         return Process(local_rank=local_rank)
     if _number(environment, "NODE_RANK", 0):
         raise PainseqError(
-            "NODE_RANK, LOCAL_RANK and WORLD_SIZE do not tell which process of all this one is, as the number of "
-            "processes a machine is not among them. Start with torchrun or srun, or set RANK too."
+            "NODE_RANK, LOCAL_RANK and WORLD_SIZE do not determine the rank of this process: the number of processes "
+            "per machine is missing. Start with torchrun or srun, or also set RANK."
         )
     return Process(local_rank, count, local_rank, f"lightning {_address(environment)} {count}")
 
@@ -243,6 +246,6 @@ def _number(environment: Mapping[str, str], key: str, default: int | None = None
         return int(value or "")
     except ValueError:
         raise PainseqError(
-            f"The environment's variable {key} is {value!r}, not a number. It is set by the launcher of several "
-            "processes; unset it to run one."
+            f"The environment variable {key} is {value!r}, not a number. Launchers of several processes set it; unset "
+            "it to run a single process."
         ) from None

@@ -1,9 +1,9 @@
-"""Plain-dict specifications of heads, extractors and locators: what a checkpoint and a store record.
+"""Specifications of heads, extractors and locators as plain dicts, as checkpoints and stores record them.
 
-The convention is scikit-learn's: an argument `hidden` of `__init__` is kept as `self.hidden`. So an object can
-tell how it was built, in plain values that need no pickle, and be built again elsewhere.
+The convention is scikit-learn's: an argument `hidden` of `__init__` is kept as `self.hidden`. An object can therefore
+be described in plain values, without pickle, and rebuilt elsewhere.
 
-A class is named by its public path (`painseq.heads.LSTM`), so that files can move.
+Classes are named by their public path (`painseq.heads.LSTM`), so that files can move.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ HASHED_NAMES = {
     "painseq.faces.Sidecar": "painseq.faces.sidecar.Sidecar",
     "painseq.faces.YuNet": "painseq.faces.yunet.YuNet",
 }
-"""Public path of a class -> the name that digests count it by, which never changes.
+"""Public path of a class -> the name that digests use for it, which never changes.
 
-Stores, tracks and weights written before paths were public hold these names, and fingerprints were made of them. A
-class that is not here counts by its public path.
+Stores, tracks and weights written before paths were public contain these names, and their fingerprints depend on them.
+For a class that is not listed, digests use its public path.
 """
 _PUBLIC_NAMES = {hashed: public for public, hashed in HASHED_NAMES.items()}
 
 
 def plain(value: object) -> object:
-    """Plain data for JSON: paths as text, sequences as lists, objects that keep their arguments as `spec_of`."""
+    """Convert to plain data for JSON: paths to text, sequences to lists, other objects to their `spec_of`."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):
@@ -54,15 +54,15 @@ def plain(value: object) -> object:
 
 
 def public_path(cls: type) -> str:
-    """The name that users import a class by: `painseq.<room>.<Name>` where the room exports it, else its module's."""
-    room = ".".join(cls.__module__.split(".")[:2])
-    if room.startswith("painseq.") and getattr(sys.modules.get(room), cls.__qualname__, None) is cls:
-        return f"{room}.{cls.__qualname__}"
+    """Return the path that users import a class by: `painseq.<package>.<Name>` if exported there, else its module's."""
+    package = ".".join(cls.__module__.split(".")[:2])
+    if package.startswith("painseq.") and getattr(sys.modules.get(package), cls.__qualname__, None) is cls:
+        return f"{package}.{cls.__qualname__}"
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def with_public_paths(spec: Mapping[str, object]) -> Spec:
-    """A specification read from a file, its classes named by their public paths, however deep they stand in it."""
+    """Rename the classes in a specification, at any depth, to their public paths."""
     renamed = _renamed(spec, _PUBLIC_NAMES)
     assert isinstance(renamed, dict)
     return renamed
@@ -78,7 +78,7 @@ def _renamed(value: object, names: Mapping[str, str]) -> object:
 
 
 def spec_of(obj: object) -> Spec:
-    """`{"class_path": ..., "init_args": {...}}` of an object that keeps its arguments under their names.
+    """Describe an object as `{"class_path": ..., "init_args": {...}}`.
 
     Raises:
         PainseqError: an argument of `__init__` is not kept as an attribute of the same name.
@@ -100,11 +100,11 @@ def spec_of(obj: object) -> Spec:
 def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = ()) -> T:
     """Build the object that `spec` describes, if it is an `expected` of painseq or of a package in `trust`.
 
-    Importing a module runs its code, so a specification that came from elsewhere may only name classes of
-    painseq itself, unless the caller names the other package.
+    Importing a module runs its code. A specification from elsewhere may therefore name classes of painseq only,
+    unless the caller trusts another package.
 
     Raises:
-        PainseqError: a class outside the trusted packages, one that cannot be found, or not an `expected`.
+        PainseqError: the class is outside the trusted packages, cannot be found, or is not an `expected`.
     """
     class_path, init_args = spec.get("class_path"), spec.get("init_args", {})
     if not isinstance(class_path, str) or "." not in class_path or not isinstance(init_args, Mapping):
@@ -115,7 +115,7 @@ def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = 
     if package not in ("painseq", *trust):
         raise PainseqError(
             f"The file names {class_path}, which is not part of painseq; building it would run that package's "
-            f"code. If you trust it, say so: trust=[{package!r}] (command line: --trust {package})."
+            f"code. If you trust the package, set trust=[{package!r}] (command line: --trust {package})."
         )
     try:
         cls = getattr(importlib.import_module(module_name), name)
@@ -126,19 +126,19 @@ def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = 
     try:
         return cls(**init_args)
     except TypeError as error:
-        raise PainseqError(f"{class_path} does not take these arguments: {error}.") from error
+        raise PainseqError(f"{class_path} does not accept these arguments: {error}.") from error
 
 
 def digest(value: object) -> str:
-    """A short stable digest of plain data (16 hex digits of sha256 over sorted JSON); classes by `HASHED_NAMES`."""
+    """Return a short stable digest of plain data: 16 hex digits of sha256 over sorted JSON, see `HASHED_NAMES`."""
     text = json.dumps(_renamed(value, HASHED_NAMES), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def difference(a: Mapping[str, object], b: Mapping[str, object], prefix: str = "") -> list[str]:
-    """The keys at which two specifications differ, as `key: value of a, not value of b` lines.
+    """List the keys at which two specifications differ, as `key: value of a, not value of b` lines.
 
-    The names that a class had before paths were public are no difference.
+    Old and public paths of the same class count as equal.
     """
     a, b = with_public_paths(a), with_public_paths(b)
     lines: list[str] = []

@@ -20,12 +20,12 @@ from painseq.evaluation.metrics import (
 )
 from painseq.evaluation.people import Person
 from painseq.evaluation.predictions import Predictions
-from painseq.records import OLDEST
+from painseq.records import MAX_AGE
 
 FEWEST = 5
 """A group of fewer subjects has no interval."""
 
-OLDEST_OF_BAND = {"under 36": 35, "36 to 50": 50, "over 50": OLDEST}
+OLDEST_OF_BAND = {"under 36": 35, "36 to 50": 50, "over 50": MAX_AGE}
 """The ages at which BioVid's groups (20 to 35, 36 to 50, 51 to 65) meet, open at both ends."""
 
 UNKNOWN_GROUP = "not known"

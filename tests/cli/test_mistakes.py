@@ -54,7 +54,7 @@ FIRST_MESSAGES = [
     ),
     (
         "fit {electrical} {lstm} --out {fitted}",
-        "painseq fit: {fitted} holds a run already, and nothing is overwritten. Give --out another folder.",
+        "painseq fit: {fitted} already holds a run, which is never overwritten. Choose another folder for --out.",
     ),
     ("fit {electrical} {lstm} {out} --resume true", "painseq fit: Nothing to resume: no last.ckpt in {run}."),
     (
