@@ -1,4 +1,4 @@
-"""Video files and folders of images: frames by their timestamps, whatever decodes them."""
+"""Read video files and folders of images, by timestamps and independent of the decoder; write videos."""
 
 from painseq.video.container import Timeline, bare_name, probe_duration_s, read_timeline, video_digest
 from painseq.video.reading import open_video, read_chunks

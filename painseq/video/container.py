@@ -1,4 +1,4 @@
-"""What a video says of itself, a file or a folder of images: which frames it shows, how long it lasts, which it is."""
+"""Metadata of videos, files and folders of images: the frames shown, the duration, a digest of the content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-_ONE_FRAME_A_PACKET = ("h264", "hevc", "mpeg4", "vp9", "av1", "mjpeg")
+_ONE_FRAME_PER_PACKET = ("h264", "hevc", "mpeg4", "vp9", "av1", "mjpeg")
 _TRUSTED_CONTAINERS = ("mov", "matroska")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 _MIB = 1 << 20
@@ -31,14 +31,14 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 
 @dataclass(frozen=True)
 class Timeline:
-    """The frames of a video's first video stream that a player shows, in order.
+    """The frames of a file's first video stream that a player shows, in order.
 
     Args:
-        pts: (N,) int64, the container's time stamps, increasing.
-        key_pts: (K,) int64, time stamps of the key frames, at which decoding can start; increasing.
-        time_base: seconds of one unit of `pts`.
-        end_pts: where the last frame ends.
-        hidden: frames stored in the file that its edit list hides.
+        pts: (N,) int64, the container's timestamps, increasing.
+        key_pts: (K,) int64, timestamps of the key frames, at which decoding can start; increasing.
+        time_base: seconds per unit of `pts`.
+        end_pts: end of the last frame.
+        hidden: number of stored frames that the file's edit list hides.
         picture_bytes: size of one decoded picture (yuv420p).
         container: FFmpeg's name of the format, e.g. "mov,mp4,m4a,3gp,3g2,mj2".
     """
@@ -59,12 +59,12 @@ class Timeline:
 
     @property
     def duration_s(self) -> float:
-        """From the first frame's start to the last one's end."""
+        """Seconds from the start of the first frame to the end of the last."""
         return float((self.end_pts - int(self.pts[0])) * self.time_base)
 
 
 def unreadable(path: Path, backend: str, reason: object) -> PainseqError:
-    """The error for a file that cannot be read; names file, backend and reason."""
+    """Return the error for an unreadable file; it names file, backend and reason."""
     return PainseqError(
         f"{path} cannot be read as a video by {backend}: {reason}. Is the file complete? Copy or convert it again."
     )
@@ -72,7 +72,7 @@ def unreadable(path: Path, backend: str, reason: object) -> PainseqError:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first video stream, for PyAV; decoding errors inside become a `PainseqError`."""
+    """Open the container and its first video stream with PyAV; decoding errors inside become a `PainseqError`."""
     import av
 
     if not path.is_file():
@@ -89,28 +89,28 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def read_timeline(path: Path) -> Timeline:
-    """Find the frames shown, without decoding where the format gives one frame a packet.
+    """Find the frames shown, without decoding if the format stores one frame per packet.
 
     Raises:
         PainseqError: missing, empty, truncated, or not a video.
     """
     with opened(path) as (container, stream):
-        size, promised = path.stat().st_size, _promised_bytes(path, container.format.name)
-        if promised > size:
-            raise unreadable(path, "pyav", f"it is cut off; {size} of {promised} bytes are there")
+        size, expected_size = path.stat().st_size, _expected_bytes(path, container.format.name)
+        if expected_size > size:
+            raise unreadable(path, "pyav", f"it is truncated: {size} of {expected_size} bytes")
         name, codec, time_base = container.format.name, stream.codec.name, stream.time_base
         width, height = stream.width, stream.height
         pts: list[int] = []
         keys: list[int] = []
         hidden, end = 0, 0
-        packets_tell = codec in _ONE_FRAME_A_PACKET and name.startswith(_TRUSTED_CONTAINERS)
+        one_frame_per_packet = codec in _ONE_FRAME_PER_PACKET and name.startswith(_TRUSTED_CONTAINERS)
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
             if packet.is_corrupt:
-                raise unreadable(path, "pyav", f"it is cut off; packet {len(pts) + hidden} is incomplete")
+                raise unreadable(path, "pyav", f"it is truncated: packet {len(pts) + hidden} is incomplete")
             if packet.pts is None:
-                packets_tell = False
+                one_frame_per_packet = False
                 continue
             if packet.is_keyframe:
                 keys.append(packet.pts)
@@ -119,7 +119,7 @@ def read_timeline(path: Path) -> Timeline:
             else:
                 pts.append(packet.pts)
                 end = max(end, packet.pts + (packet.duration or 0))
-    if not packets_tell:
+    if not one_frame_per_packet:
         pts, end = _decoded_pts(path)
         keys, hidden = [], 0
     if not pts or time_base is None:
@@ -137,10 +137,10 @@ def read_timeline(path: Path) -> Timeline:
     )
 
 
-def _promised_bytes(path: Path, container: str) -> int:
-    """How large the file must be by its own headers; 0 where they do not tell.
+def _expected_bytes(path: Path, container: str) -> int:
+    """Return the file size that its headers imply; 0 if they do not specify it.
 
-    Needed because FFmpeg takes a file that ends between two packets for a shorter video.
+    FFmpeg reads a file that ends between two packets as a shorter video, without an error.
     """
     with path.open("rb") as file:
         if container == "avi":
@@ -160,7 +160,7 @@ def _promised_bytes(path: Path, container: str) -> int:
             size = int.from_bytes(header[:4], "big")
             if size == 1:
                 size = int.from_bytes(header[8:], "big")
-            if size < 8:  # 0 is a box that goes on to the end of the file; less than 8 is padding
+            if size < 8:  # 0 is a box that extends to the end of the file; less than 8 is padding
                 return 0
             start += size
         return start
@@ -179,21 +179,21 @@ def _decoded_pts(path: Path) -> tuple[list[int], int]:
     with opened(path) as (container, stream):
         for frame in container.decode(stream):
             if frame.pts is None:
-                raise unreadable(path, "pyav", f"frame {len(pts)} has no time stamp")
+                raise unreadable(path, "pyav", f"frame {len(pts)} has no timestamp")
             if pts and frame.pts <= pts[-1]:
-                raise unreadable(path, "pyav", f"the time stamps go backwards at frame {len(pts)}")
+                raise unreadable(path, "pyav", f"the timestamps go backwards at frame {len(pts)}")
             pts.append(frame.pts)
             end = max(end, frame.pts + (frame.duration or 0))
     return pts, end
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images of a folder in the natural order of their names: img2 before img10.
+    """List the images of a folder in the natural order of their names: img2 before img10.
 
-    Hidden files, folders, and files without the suffix of an image are left alone.
+    Hidden files, folders, and files without an image suffix are ignored.
 
     Raises:
-        PainseqError: no image in it.
+        PainseqError: the folder holds no image.
     """
     with os.scandir(folder) as entries:
         names = [
@@ -207,42 +207,42 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:
-    # Text and numbers take turns, so that like is compared with like.
+    # Text and numbers alternate, so that text is compared with text and numbers with numbers.
     parts = re.split(r"(\d+)", name.casefold())
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def image_times_s(folder: Path, count: int, image_fps: float | None) -> NDArray[np.float64]:
-    """(count + 1,) when each image of a folder is shown, in seconds, and when the last one ends.
+    """Return (count + 1,) seconds: the start of each image of a folder, and the end of the last one.
 
     Raises:
-        PainseqError: `image_fps` is not known, or not more than 0.
+        PainseqError: `image_fps` is None, or not above 0.
     """
     if image_fps is None:
         raise PainseqError(
-            f"{folder} is a folder of images, which do not tell how many there are a second. Say so: in the column fps "
-            "of a manifest, with --data.fps, or with painseq predict --image-fps."
+            f"{folder} is a folder of images, which has no frame rate. Set image_fps: in the column fps of a manifest, "
+            "with --data.fps, or with painseq predict --image-fps."
         )
     if not (math.isfinite(image_fps) and image_fps > 0):
-        raise PainseqError(f"{folder}: {image_fps} images a second; it must be more than 0.")
+        raise PainseqError(f"{folder}: image_fps is {image_fps}; it must be more than 0.")
     times_s: NDArray[np.float64] = np.arange(count + 1) / image_fps
     return times_s
 
 
 def probe_duration_s(path: Path, image_fps: float | None = None) -> float:
-    """How long the video lasts by its container's own word, in seconds: cheap, and right to about a frame.
+    """Return the duration that the container states, in seconds: fast, and accurate to about one frame.
 
     Args:
         path: the file, or a folder of images.
-        image_fps: images a second; a folder needs it.
+        image_fps: images per second; required for a folder.
 
     Raises:
-        PainseqError: missing, unreadable, or a container that does not tell; a folder without images or `image_fps`.
+        PainseqError: the video is missing or unreadable; a folder without images or `image_fps`.
     """
     if path.is_dir():
         return float(image_times_s(path, len(image_files(path)), image_fps)[-1])
     with opened(path) as (container, stream):
-        # The container's figure honours an edit list; the stream's counts what the list hides.
+        # The container's duration respects an edit list; the stream's includes hidden frames.
         if container.duration is not None:
             return container.duration / 1_000_000
         if stream.duration is not None and stream.time_base is not None:
@@ -251,11 +251,11 @@ def probe_duration_s(path: Path, image_fps: float | None = None) -> float:
 
 
 def video_digest(path: Path, image_fps: float | None = None) -> str:
-    """Quick identity of a file's content: sha256 (hex) over its size and its first and last MiB.
+    """Return a quick digest of a video's content: sha256 (hex) over its size and its first and last MiB.
 
-    A change that leaves the size and both ends alone goes unseen; in a video file that takes a deliberate hand. Of a
-    folder of images, names and sizes count, the content of the first and the last one, and `image_fps`, which decides
-    what is shown when; not the folder's own name.
+    A change that keeps the size and both ends is not detected; in a video file this does not happen by accident. For a
+    folder of images the digest covers names, sizes, the content of the first and the last image, and `image_fps`, which
+    sets their times, but not the folder's name.
     """
     if path.is_dir():
         files = image_files(path)
@@ -276,5 +276,5 @@ def video_digest(path: Path, image_fps: float | None = None) -> str:
 
 
 def bare_name(video: Path) -> str:
-    """A video's name without its suffix; a folder of images has none, whatever dots are in its name."""
+    """Return a video's name without its suffix; the name of a folder of images is kept, including its dots."""
     return video.stem if video.suffix.lower() in VIDEO_SUFFIXES or video.is_file() else video.name

@@ -1,4 +1,4 @@
-"""The mark of generated data: which videos painseq drew itself, and where their truth lies."""
+"""Recognise generated data: which videos painseq drew itself, and where their truth is stored."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ MARKER = "painseq_synthetic.json"
 
 
 def truth_folder(root: Path) -> Path:
-    """Where the truth of a generated data set lies: beside its root, so that no scan of the root finds it."""
+    """Return the folder of a generated data set's truth: next to its root, so that scans of the root skip it."""
     return root.parent / f"{root.name}_truth"
 
 
 def is_generated(path: Path) -> bool:
-    """Whether a data set's root is marked as generated, or a video is the very one that was generated in its place.
+    """Whether a data set's root is marked as generated, or a video is the one that was generated at this path.
 
-    A video is known by its truth, which holds its digest: a folder above it may be marked, and yet somebody has put the
-    videos of people below it. Where the truth is not to be found, no video counts as generated.
+    A video is recognised by the digest in its truth file: videos of real people may have been copied below a marked
+    folder. Without a truth file, a video does not count as generated.
     """
     path = path.resolve()
     if (path / MARKER).is_file():
@@ -34,12 +34,12 @@ def is_generated(path: Path) -> bool:
             recorded = (file.metadata() or {}).get("video")
         return recorded == video_digest(path)
     except (PainseqError, SafetensorError):
-        # Whatever cannot be proved to be generated may be a person's.
+        # A video that is not provably generated may show a real person.
         return False
 
 
 def truth_of(video: Path) -> Path | None:
-    """Where the truth of a generated video lies; None for any other video."""
+    """Return the truth file of a generated video; None for any other video."""
     video = video.resolve()
     root = next((folder for folder in video.parents if (folder / MARKER).is_file()), None)
     if root is None:

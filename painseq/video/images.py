@@ -1,4 +1,4 @@
-"""A folder of images, read as a video."""
+"""Folders of images, read as videos."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from painseq.errors import PainseqError
 from painseq.video.container import image_files, image_times_s
 from painseq.video.video import Backend, Video
 
-# What Pillow raises for damaged files of these formats, beside its own errors, which are among them.
+# Pillow raises these for damaged files, besides its own errors, which are subclasses of them.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
 class ImageSequence(Video):
-    """The images of a folder (png, jpg, jpeg, bmp) in the natural order of their names, at equal distances in time.
+    """The images of a folder (png, jpg, jpeg, bmp) in the natural order of their names, equally spaced in time.
 
-    Image k, counted from 0 whatever number its name carries, is shown at k / `image_fps` seconds.
+    Image k is shown at k / `image_fps` seconds; k counts from 0, independent of the numbers in the names.
 
     Args:
-        path: the folder; hidden files and files that are no images are left alone.
-        image_fps: images a second.
+        path: the folder; hidden files and files that are not images are ignored.
+        image_fps: images per second.
 
     Raises:
         PainseqError: no image, no `image_fps`, or a first image that cannot be read.
@@ -42,7 +42,7 @@ class ImageSequence(Video):
         self._last = (0, first)
 
     def close(self) -> None:
-        """Nothing to free: each image is opened and closed when it is read."""
+        """Do nothing: each image is opened and closed when it is read."""
 
     def _decode(self, indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         for index in indices:
@@ -50,17 +50,17 @@ class ImageSequence(Video):
             height, width = image.shape[:2]
             if (width, height) != self.size:
                 raise PainseqError(
-                    f"{self._files[index]} is {width} x {height} pixels, but the first image of its folder "
-                    f"{self.size[0]} x {self.size[1]}. Images of one sequence have one size; scale them, or move "
-                    "those of another kind away."
+                    f"{self._files[index]} is {width} x {height} pixels, but the first image of its folder is "
+                    f"{self.size[0]} x {self.size[1]}. All images of a sequence must have the same size; resize them, "
+                    "or move other images out of the folder."
                 )
             yield image
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image as (H, W, 3) RGB uint8, upright as its EXIF says.
+    """Read an image as (H, W, 3) RGB uint8, rotated upright by its EXIF orientation.
 
-    Grey becomes RGB, transparency is dropped, and of 16 bits a channel the upper eight are kept.
+    Grey becomes RGB, transparency is dropped, and of 16 bits per channel the upper eight are kept.
 
     Raises:
         PainseqError: empty, truncated, or not an image.

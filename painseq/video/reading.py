@@ -1,11 +1,10 @@
-"""Opening a video: a file, through decord or PyAV, or a folder of images.
+"""Open videos: files, through decord or PyAV, or folders of images.
 
-Both decoders give the same frames at the same times: the times come from one pass over the container, whichever library
-then decodes. A reader is opened where it is used and closed there, since a decord reader that is carried over
-a fork deadlocks.
+Both decoders give the same frames at the same times: the times come from one pass over the container, independent of
+the library that decodes. Open and close a reader in the same process: a decord reader deadlocks after a fork.
 
-decord decodes ahead in the background for as long as its caller is busy elsewhere, without limit, so a long video
-would end up in memory as a whole. It is therefore the choice for short ones; elsewhere PyAV is, which is as fast.
+decord decodes ahead in the background, without limit, so a long video would end up in memory as a whole. It is
+therefore used for short videos, and PyAV, which is as fast, for others.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ _AHEAD_BYTES = 64 << 20
 
 
 class _CodedVideo(Video, ABC):
-    """A video file, whose container tells when each frame is shown."""
+    """A video file, with frame times from its container."""
 
     def __init__(self, path: Path, timeline: Timeline, backend_note: str = "") -> None:
         super().__init__(path, timeline.times_s, timeline.duration_s, backend_note)
         self._timeline = timeline
 
-    def _first(self, image: NDArray[np.uint8] | None) -> None:
+    def _keep_first(self, image: NDArray[np.uint8] | None) -> None:
         if image is None:
             raise unreadable(self.path, self.backend, "no frame can be decoded")
-        if image.shape[2] != 3:  # decord takes a very narrow turned picture's padding for a fourth channel
-            raise unreadable(self.path, self.backend, "its pictures come garbled; backend 'pyav' may read it")
+        if image.shape[2] != 3:  # decord reads the padding of a very narrow rotated picture as a fourth channel
+            raise unreadable(self.path, self.backend, "its frames are garbled; backend 'pyav' may read it")
         self.size = (image.shape[1], image.shape[0])
         self._last = (0, image)
 
@@ -58,7 +57,7 @@ class _PyAVVideo(_CodedVideo):
         self._converter = VideoReformatter()
         self._files = ExitStack()
         self._restart()
-        self._first(next(self._decode(np.zeros(1, np.int64)), None))
+        self._keep_first(next(self._decode(np.zeros(1, np.int64)), None))
 
     def close(self) -> None:
         self._pictures: Iterator[Any] = iter(())
@@ -81,10 +80,10 @@ class _PyAVVideo(_CodedVideo):
 
         pts, keys = self._timeline.pts, self._timeline.key_pts
         for index in indices:
-            here = pts[min(self._position, len(pts) - 1)]
-            behind = index < self._position
-            key_between = np.searchsorted(keys, pts[index], "right") > np.searchsorted(keys, here, "right")
-            if behind or (key_between and index > self._position):
+            position_pts = pts[min(self._position, len(pts) - 1)]
+            is_earlier = index < self._position
+            key_between = np.searchsorted(keys, pts[index], "right") > np.searchsorted(keys, position_pts, "right")
+            if is_earlier or (key_between and index > self._position):
                 self._restart(int(index))
             try:
                 for picture in self._pictures:
@@ -100,7 +99,7 @@ class _PyAVVideo(_CodedVideo):
             yield self._upright(picture)
 
     def _upright(self, picture: Any) -> NDArray[np.uint8]:
-        # A converter of its own for each frame, as `to_ndarray(format=...)` makes, takes twice as long.
+        # `to_ndarray(format=...)` would create a converter for each frame, which takes twice as long.
         converted = self._converter.reformat(picture, format="rgb24", threads=1)
         image: NDArray[np.uint8] = np.asarray(converted.to_ndarray(), dtype=np.uint8)
         turns = round(picture.rotation / 90) % 4
@@ -121,10 +120,10 @@ class _DecordVideo(_CodedVideo):
             raise unreadable(
                 path,
                 self.backend,
-                f"it counts {len(self._reader)} frames where the container holds "
+                f"it counts {len(self._reader)} frames, but the container holds "
                 f"{len(timeline.pts) + timeline.hidden}; backend 'pyav' may read it",
             )
-        self._first(self._next())
+        self._keep_first(self._next())
         self._long = len(timeline.pts) * timeline.picture_bytes > _AHEAD_BYTES
 
     def close(self) -> None:
@@ -155,10 +154,10 @@ class _DecordVideo(_CodedVideo):
                 except self._errors as error:
                     raise unreadable(self.path, self.backend, error) from error
             if self._long:
-                self._reader.seek(0)  # drops what was decoded ahead
+                self._reader.seek(0)  # discards the frames decoded ahead
             return
-        # Frames hidden by an edit list count in decord's indices after it has sought, and do not before. Reading
-        # on from the start is right: it gives the shown frames in their order.
+        # decord's indices include frames hidden by an edit list after a seek, but not before. Reading from the start
+        # is correct: it gives the shown frames in order.
         for index in indices:
             if index < self._position:
                 self._restart()
@@ -168,56 +167,59 @@ class _DecordVideo(_CodedVideo):
 
 
 def open_video(path: Path, backend: str = "auto", image_fps: float | None = None) -> Video:
-    """Open a video file, or a folder of images as if it were one.
+    """Open a video file, or a folder of images as a video.
 
     Args:
         path: the file, or the folder.
-        backend: "decord", "pyav", "images", or "auto": images for a folder; for a file decord where it is installed
-            and reads the file rightly within 64 MiB, else PyAV. `Video.backend` tells which it is, and
-            `Video.backend_note` why it is not decord. decord's frame numbers are wrong in containers other than MP4,
-            MOV, MKV and WebM, and it can read a video whose edit list hides frames from the start only.
-        image_fps: images a second; a folder needs it, a file tells its own times.
+        backend: "decord", "pyav", "images", or "auto": images for a folder; for a file decord if it is installed and
+            reads the file correctly within 64 MiB, otherwise PyAV. `Video.backend` is the choice, and
+            `Video.backend_note` the reason if it is not decord. decord's frame numbers are wrong in containers other
+            than MP4, MOV, MKV and WebM, and it reads a video whose edit list hides frames from the start only.
+        image_fps: images per second; required for a folder. A file has its own timestamps.
 
     Raises:
-        PainseqError: missing, empty, truncated or not a video; a folder without images, or without `image_fps`; an
-            unknown backend, one that does not read this, or one that is not installed.
+        PainseqError: the file is missing, empty, truncated or not a video; a folder without images or `image_fps`; the
+            backend is unknown, not installed, or does not read this kind of video.
     """
     if backend not in ("auto", "decord", "pyav", "images"):
-        raise PainseqError(f"Video backend {backend!r} is not known; it is auto, decord, pyav or images.")
+        raise PainseqError(f"Unknown video backend {backend!r}; use auto, decord, pyav or images.")
     if path.is_dir():
         if backend in ("decord", "pyav"):
-            raise PainseqError(f"{path} is a folder, which {backend} does not read. Choose backend images, or auto.")
+            raise PainseqError(f"{path} is a folder, which {backend} cannot read. Use backend images or auto.")
         return ImageSequence(path, image_fps)
     if backend == "images" and path.exists():
-        raise PainseqError(f"{path} is a file, not a folder of images. Choose backend auto, decord or pyav.")
+        raise PainseqError(f"{path} is a file, not a folder of images. Use backend auto, decord or pyav.")
     installed = importlib.util.find_spec("decord") is not None
     if backend == "decord" and not installed:
-        raise PainseqError("Video backend decord is not installed here; choose pyav, or auto.")
+        raise PainseqError("Video backend decord is not installed; use pyav or auto.")
     timeline = read_timeline(path)
     if backend == "pyav" or not installed:
         return _PyAVVideo(path, timeline)
-    why_not = ""
+    why_not_decord = ""
     if not timeline.container.startswith(_DECORD_CONTAINERS):
-        why_not = f"decord's frame numbers are wrong in {timeline.container} files"
+        why_not_decord = f"decord's frame numbers are wrong in {timeline.container} files"
         if backend == "decord":
-            raise PainseqError(f"{path}: {why_not}. Choose pyav, or auto.")
+            raise PainseqError(f"{path}: {why_not_decord}. Use backend pyav or auto.")
     elif timeline.hidden:
-        why_not = f"decord's frame numbers are unsure where an edit list hides frames ({timeline.hidden} here)"
+        why_not_decord = f"decord's frame numbers are unreliable if an edit list hides frames ({timeline.hidden} here)"
     elif len(timeline.pts) * timeline.picture_bytes > _AHEAD_BYTES:
-        why_not = "decord decodes ahead without limit, and this video is large"
-    if why_not and backend == "auto":
-        return _PyAVVideo(path, timeline, why_not)
+        why_not_decord = "decord decodes ahead without limit, and this video is large"
+    if why_not_decord and backend == "auto":
+        return _PyAVVideo(path, timeline, why_not_decord)
     return _DecordVideo(path, timeline)
 
 
 def read_chunks(
     video: Video, start_s: float = 0.0, end_s: float | None = None, fps: float | None = None, chunk_frames: int = 64
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float64]]]:
-    """Frames of [start_s, end_s) a few at a time, so that memory does not grow with the video's length.
+    """Read the frames of [start_s, end_s) in chunks, so that memory does not grow with the video's length.
 
     Args:
-        video: open; frames are chosen as by `frame_indices`.
-        chunk_frames: the most frames in a chunk; large pictures come in fewer, at most 64 MiB.
+        video: an open video.
+        start_s: start of the span, in seconds; see `frame_indices`.
+        end_s: end of the span, exclusive; None is the end of the video.
+        fps: samples per second; None takes every frame.
+        chunk_frames: maximum frames per chunk; chunks of large frames are smaller, at most 64 MiB.
 
     Yields:
         (n, H, W, 3) RGB uint8 and the (n,) sample times in seconds since `start_s`.

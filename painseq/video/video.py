@@ -1,4 +1,4 @@
-"""What is common to all that shows frames in time, whoever decodes them."""
+"""The common interface of all video readers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Video(ABC):
 
     Attributes:
         path: the file, or the folder of images.
-        backend: what decodes: "decord", "pyav" or "images".
-        backend_note: why "auto" did not take decord although it is installed; empty where that is not so.
-        times_s: (N,) float64, seconds of each frame shown since the first one shown.
-        duration_s: from the first frame's start to the last one's end.
+        backend: the decoder: "decord", "pyav" or "images".
+        backend_note: why "auto" did not choose decord although it is installed; otherwise empty.
+        times_s: (N,) float64, time of each frame shown, in seconds since the first one.
+        duration_s: seconds from the start of the first frame to the end of the last.
         size: (width, height) in pixels, upright.
     """
 
@@ -61,17 +61,17 @@ class Video(ABC):
         """Decode frames.
 
         Args:
-            indices: (n,) into `times_s`, not decreasing; cheapest when each call goes on where the last one ended.
+            indices: (n,) into `times_s`, non-decreasing; fastest if each call continues where the last one ended.
 
         Returns:
             (n, H, W, 3) RGB uint8.
 
         Raises:
-            PainseqError: a frame that the file promises cannot be decoded.
+            PainseqError: a frame that the container lists cannot be decoded.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if len(wanted) and (np.any(np.diff(wanted) < 0) or wanted[0] < 0 or wanted[-1] >= len(self)):
-            raise ValueError(f"Indices must not decrease and lie in 0..{len(self) - 1}.")
+            raise ValueError(f"indices must be non-decreasing and lie in 0..{len(self) - 1}.")
         width, height = self.size
         images = np.empty((len(wanted), height, width, 3), np.uint8)
         if not len(wanted):
@@ -85,11 +85,11 @@ class Video(ABC):
         done = 0
         for image, start, n in zip(self._decode(todo), place, repeats, strict=False):
             if image.shape != images.shape[1:]:
-                raise unreadable(self.path, self.backend, f"the picture's size changes to {image.shape[1::-1]}")
+                raise unreadable(self.path, self.backend, f"the frame size changes to {image.shape[1::-1]}")
             images[start : start + n] = image
             done += 1
         if done < len(todo):
-            moment = self.times_s[todo[done]]
-            raise unreadable(self.path, self.backend, f"frame {todo[done]} ({moment:.3f} s) is missing")
+            time_s = self.times_s[todo[done]]
+            raise unreadable(self.path, self.backend, f"frame {todo[done]} ({time_s:.3f} s) is missing")
         self._last = (int(unique[-1]), images[-1].copy())
         return images
