@@ -127,7 +127,7 @@ def test_tracks_are_found_and_are_those_of_today(crops, manifest):
         recorded = VALUES["tracks"][clip.clip_id]
         place = folder.place(manifest.path(clip), clip.start_s, clip.end_s, 1.0)
         assert place.name == recorded["file"] and sha256(place.read_bytes()) == recorded["sha256"]
-        old, new = folder.read(place), crops.sight(manifest.path(clip), clip.start_s, clip.end_s, 1.0)
+        old, new = folder.read(place), crops.find_track(manifest.path(clip), clip.start_s, clip.end_s, 1.0)
         assert old.located == new.located
         for name, value in vars(new.face).items():
             np.testing.assert_array_equal(getattr(old.face, name), value)

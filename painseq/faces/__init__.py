@@ -1,4 +1,4 @@
-"""From a video to crops of one face: locators, tracks, crops."""
+"""Crop one face out of a video: locators, tracks, crops."""
 
 from painseq.faces.crops import CropChunk, FaceCrops
 from painseq.faces.face_alignment import FaceAlignment

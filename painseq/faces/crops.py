@@ -1,4 +1,4 @@
-"""Crops of one face, from a video."""
+"""Crop one face out of a video."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from painseq.faces.tracks import StoredTrack, TrackFolder
 from painseq.spec import Spec, build, digest, spec_of
 from painseq.video import Video, frame_indices, open_video, read_chunks
 
-# Few, as a frame that waits for its box keeps the whole block in memory.
+# Small: a frame that waits for its box keeps its whole block in memory.
 _BLOCK_FRAMES = 16
 
 
@@ -33,13 +33,15 @@ class CropChunk:
     """Consecutive frames of a clip.
 
     Args:
-        crops: (n, 3, S, S) uint8 RGB; zero where the face is not present. Its memory is channels-last.
+        crops: (n, 3, S, S) uint8 RGB, channels-last in memory; zero where the face is not present.
         times_s: (n,) float64, seconds since the clip's start.
         present: (n,) bool.
-        boxes: (n, 4) float32, the area cropped, in pixels of the frame; NaN where not present.
-        backend: which library decoded the video.
+        boxes: (n, 4) float32, the cropped area, in pixels of the frame; NaN where not present.
+        backend: the library that decoded the video.
         landmarks: (n, L, 2) float32, x and y in pixels of the frame, not of the crop, and not smoothed; NaN where not
-            present. None where the locator gives none, as for a clip without any face.
+            present. None if the locator gives none, or the clip has no face.
+        seconds: time spent per stage ("decode", "locate", "crop").
+        reused_track: whether the face track came from disk.
     """
 
     crops: NDArray[np.uint8]
@@ -56,24 +58,27 @@ class CropChunk:
 
 
 class FaceCrops:
-    """Locates one face, follows it, and cuts it out of each frame.
+    """Locate one face, follow it, and crop it out of each frame.
 
     Args:
-        locator: where the faces are.
-        kind: "square": around the smoothed box, its longer side times 1 + margin. "landmark_box": the bounding box
-            of that frame's landmarks, as in the papers: no margin, no smoothing, no aspect ratio kept.
+        locator: finds the faces.
+        kind: "square": a square around the smoothed box, with its longer side times 1 + margin. "landmark_box": the
+            bounding box of the frame's landmarks, without margin or smoothing; the aspect ratio is not kept.
         size_px: side of the crops, S.
-        margin: added to the side of a square crop, as a share of it.
-        smooth_s: width of the moving average over the box, in seconds.
-        max_gap_s: longest time without a face that is bridged by interpolation.
+        margin: added to the side of a square crop, as a fraction of it.
+        smooth_s: width of the moving average over the boxes, in seconds.
+        max_gap_s: longest gap without a face that is bridged by interpolation, in seconds.
         backend: "auto", "decord", "pyav" or "images" (`painseq.video.open_video`).
-        every_s: a locator that looks at pixels does so at most this far apart (`painseq.faces.sightings`); 0 is on
-            every frame. At the default, YuNet's crops of 224 pixels lie within 5 pixels of those of every frame.
-        tracks: folder of tracks, as `painseq faces` writes it. A clip whose track lies there is not searched again;
-            the others are.
+        every_s: largest time between two frames that a locator of pixels looks at, in seconds
+            (`painseq.faces.sightings`); 0 is every frame. At the default, YuNet's crops of 224 pixels are within 5
+            pixels of those located on every frame.
+        tracks: folder of tracks, as written by `painseq faces`. Faces are located only in clips without a track there.
 
-    What lies outside the picture is black; a box that lies outside altogether, or is smaller than a pixel, is no
+    Areas outside the frame are black; a box that lies completely outside, or is smaller than a pixel, counts as no
     face. Crops are resampled with an antialiased triangle filter.
+
+    Raises:
+        PainseqError: an unknown `kind`, a number out of range, or `tracks` with a locator that needs no pixels.
     """
 
     def __init__(
@@ -89,18 +94,18 @@ class FaceCrops:
         tracks: str | Path | None = None,
     ) -> None:
         if kind not in ("square", "landmark_box"):
-            raise PainseqError(f"Face crops: kind is {kind!r}; it is square or landmark_box.")
+            raise PainseqError(f"FaceCrops: kind is {kind!r}; use square or landmark_box.")
         if size_px < 1:
-            raise PainseqError(f"Face crops: size_px is {size_px}; it must be 1 or more.")
+            raise PainseqError(f"FaceCrops: size_px is {size_px}; it must be 1 or more.")
         amounts = {"margin": margin, "smooth_s": smooth_s, "max_gap_s": max_gap_s, "every_s": every_s}
         for name, value in amounts.items():
             if not (math.isfinite(value) and value >= 0):
-                raise PainseqError(f"Face crops: {name} is {value}; it must be 0 or more.")
+                raise PainseqError(f"FaceCrops: {name} is {value}; it must be 0 or more.")
         if tracks is not None and not locator.needs_pixels:
-            # A track would save nothing, and hide that the faces beside the videos were mended.
+            # A track would save no time, and would hide corrections of the stored faces.
             raise PainseqError(
-                f"{type(locator).__name__} needs no search in the pictures, so its crops use no tracks. Leave `tracks` "
-                "out of the face crop, or choose another locator."
+                f"{type(locator).__name__} does not search the frames, so its crops cannot use tracks. Leave out "
+                "`tracks`, or choose another locator."
             )
         self.locator = locator
         self.kind = kind
@@ -113,12 +118,12 @@ class FaceCrops:
         self.tracks = tracks
 
     def spec(self) -> Spec:
-        """How to build this again, in plain values; `from_spec` reads it."""
+        """Describe how to rebuild this object, in plain values; see `from_spec`."""
         return spec_of(self)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, object], trust: Sequence[str] = ()) -> FaceCrops:
-        """Build from `spec()`; the locator's class must be painseq's or of a package in `trust`."""
+        """Build from `spec()`; the locator's class must be from painseq or a package in `trust`."""
         init_args = spec.get("init_args")
         if not isinstance(init_args, Mapping) or not isinstance(init_args.get("locator"), Mapping):
             raise PainseqError(f"Not a specification of face crops: {dict(spec)!r}.")
@@ -126,28 +131,28 @@ class FaceCrops:
         return build({**spec, "init_args": {**init_args, "locator": locator}}, cls)
 
     def record(self) -> Spec:
-        """What a store or a checkpoint keeps: `spec()` to build it again, `identity()` to compare it.
+        """Return what a store or a checkpoint records: `spec()` to rebuild it, `identity()` to compare it.
 
-        Not where tracks lie: other videos have none there.
+        The folder of tracks is left out: it has no tracks of other videos.
         """
         bare = copy.copy(self)
         bare.tracks = None
         return {**bare.spec(), "identity": self.identity()}
 
     def with_locator(self, locator: Locator) -> FaceCrops:
-        """The same crops, of faces found by another locator, not of tracks on disk."""
-        again = copy.copy(self)
-        again.locator = locator
-        again.tracks = None
-        return again
+        """Return the same crops with another locator, and without tracks from disk."""
+        copied = copy.copy(self)
+        copied.locator = locator
+        copied.tracks = None
+        return copied
 
     def identity(self) -> Spec:
-        """What decides the crops' pixels: `spec()` without whereabouts, device and decoder, which do not."""
+        """Return the settings that decide the crops' pixels: `spec()` without paths, device and decoder."""
         names = ["kind", "size_px"] + (["margin", "smooth_s"] if self.kind == "square" else [])
         return {name: getattr(self, name) for name in names} | self.tracking()
 
     def tracking(self) -> Spec:
-        """The part of `identity()` that decides the track before it is smoothed."""
+        """Return the part of `identity()` that decides the track before smoothing."""
         names = ["max_gap_s"] + (["every_s"] if self.locator.needs_pixels else [])
         return {name: float(getattr(self, name)) for name in names} | {"locator": self.locator.identity()}
 
@@ -155,9 +160,9 @@ class FaceCrops:
         """Digest of `identity()`."""
         return digest(self.identity())
 
-    def beside(self, video: Path) -> tuple[Path, ...]:
-        """Files other than the video on which its crops depend."""
-        return self.locator.beside(video)
+    def extra_files(self, video: Path) -> tuple[Path, ...]:
+        """Return the files, other than the video, that its crops depend on."""
+        return self.locator.extra_files(video)
 
     def follow(
         self,
@@ -167,13 +172,13 @@ class FaceCrops:
         fps: float | None = None,
         image_fps: float | None = None,
     ) -> FaceTrack:
-        """The face's track through a span of a video, smoothed, at times relative to `start_s`; see `clip`."""
+        """Track the face through a span of a video, smoothed, at times relative to `start_s`; see `clip`."""
         with open_video(video, self.backend, image_fps) as opened:
             span = _Span(opened, start_s, end_s, fps, image_fps)
-            stored = self._stored(span) or self._sight(span)
+            stored = self._stored(span) or self._find_track(span)
         return smoothed(stored.face, self.smooth_s)
 
-    def sight(
+    def find_track(
         self,
         video: Path,
         start_s: float = 0.0,
@@ -181,9 +186,9 @@ class FaceCrops:
         fps: float | None = None,
         image_fps: float | None = None,
     ) -> StoredTrack:
-        """The track as it is kept on disk: found by the locator, whatever tracks there are, and not smoothed."""
+        """Track the face with the locator, ignoring tracks on disk, without smoothing; see `clip`."""
         with open_video(video, self.backend, image_fps) as opened:
-            return self._sight(_Span(opened, start_s, end_s, fps, image_fps))
+            return self._find_track(_Span(opened, start_s, end_s, fps, image_fps))
 
     def clip(
         self,
@@ -194,22 +199,22 @@ class FaceCrops:
         chunk_frames: int = 64,
         image_fps: float | None = None,
     ) -> Iterator[CropChunk]:
-        """Crops of a span of a video, a chunk at a time; the video is decoded once.
+        """Yield the crops of a span of a video in chunks; the video is decoded once.
 
-        A frame waits for its box: for the next look of the locator and for `smooth_s` / 2, in a gap for `max_gap_s`
-        more. Memory holds the pictures of this time and a chunk of crops, however long the video is.
+        A frame waits for its box: until the next located frame and for `smooth_s` / 2, in a gap for `max_gap_s` more.
+        Memory holds the frames of this time and a chunk of crops, independent of the video's length.
 
         Args:
             video: the file, or a folder of images.
-            start_s: first moment, in seconds since the first frame shown.
-            end_s: exclusive; None is the end of the video.
-            fps: samples a second by timestamps (`painseq.video.frame_indices`); None is every frame.
-            chunk_frames: frames in each chunk but the last.
-            image_fps: images a second, where the video is a folder of them.
+            start_s: start of the span, in seconds since the first frame shown.
+            end_s: end of the span, exclusive; None is the end of the video.
+            fps: samples per second by timestamps (`painseq.video.frame_indices`); None is every frame.
+            chunk_frames: frames per chunk, except the last.
+            image_fps: images per second, if the video is a folder of images.
 
         Raises:
-            PainseqError: the file cannot be read, the locator fails, or it gives no landmarks for "landmark_box", or
-                for some faces only; the folder of tracks is of another tracking, or the clip's track is damaged.
+            PainseqError: the file cannot be read; the locator fails, or gives landmarks for some faces only, or none
+                for "landmark_box"; the tracks were found with other settings, or the clip's track is damaged.
         """
         seconds = {"decode": 0.0, "locate": 0.0, "crop": 0.0}
         with _timed(seconds, "decode"):
@@ -218,32 +223,34 @@ class FaceCrops:
             span = _Span(opened, start_s, end_s, fps, image_fps)
             with _timed(seconds, "locate"):
                 stored = self._stored(span)
-                known = None if self.locator.needs_pixels and stored is None else (stored or self._sight(span)).face
-            to_come = len(span.times_s)
-            crops, filled = self._room(min(chunk_frames, to_come)), 0
+                known = (
+                    None if self.locator.needs_pixels and stored is None else (stored or self._find_track(span)).face
+                )
+            remaining = len(span.times_s)
+            crops, filled = self._empty_crops(min(chunk_frames, remaining)), 0
             parts: list[FaceTrack] = []
-            for images, face in self._settled(span, known, seconds):
+            for images, face in self._frames_with_boxes(span, known, seconds):
                 first = 0
                 while first < len(images):
                     end = min(len(images), first + len(crops) - filled)
                     with _timed(seconds, "crop"):
-                        part = self._placed(face[first:end], opened)
+                        part = self._with_crop_boxes(face[first:end], opened)
                         for frame in np.flatnonzero(part.present):
                             crops[filled + frame] = cut(images[first + frame], part.boxes[frame], self.size_px)
                     parts.append(part)
                     filled, first = filled + end - first, end
                     if filled == len(crops):
                         yield _chunk(crops, joined(parts), opened.backend, seconds, stored is not None)
-                        to_come -= filled
-                        crops, filled, parts = self._room(min(chunk_frames, to_come)), 0, []
+                        remaining -= filled
+                        crops, filled, parts = self._empty_crops(min(chunk_frames, remaining)), 0, []
 
-    def _room(self, frames: int) -> NDArray[np.uint8]:
+    def _empty_crops(self, frames: int) -> NDArray[np.uint8]:
         return np.zeros((frames, self.size_px, self.size_px, 3), np.uint8)
 
-    def _settled(
+    def _frames_with_boxes(
         self, span: _Span, known: FaceTrack | None, seconds: dict[str, float]
     ) -> Iterator[tuple[list[NDArray[np.uint8]], FaceTrack]]:
-        """Pictures whose box is settled, with their track, smoothed."""
+        """Yield the frames whose boxes are final, with their smoothed track."""
         search, smoother = self._search(span), Smoother(self.smooth_s)
         waiting: deque[NDArray[np.uint8]] = deque()
         read = 0
@@ -260,16 +267,16 @@ class FaceCrops:
         yield list(waiting), joined([smoother.add(search.finish()), smoother.finish()])
 
     def _search(self, span: _Span) -> _Search:
-        sightings = Sightings(self.locator, span.opened.path, span.moments_s, self.every_s)
+        sightings = Sightings(self.locator, span.opened.path, span.video_times_s, self.every_s)
         return _Search(sightings, Tracker(self.max_gap_s, span.opened.path), span.times_s)
 
-    def _sight(self, span: _Span) -> StoredTrack:
+    def _find_track(self, span: _Span) -> StoredTrack:
         if self.locator.needs_pixels:
             search = self._search(span)
             parts = [search.add(images) for images in span.blocks()]
             return StoredTrack(joined([*parts, search.finish()]), search.sightings.located)
         tracker = Tracker(self.max_gap_s, span.opened.path)
-        found = self.locator.locate(None, span.moments_s, span.opened.path)
+        found = self.locator.locate(None, span.video_times_s, span.opened.path)
         return StoredTrack(joined([tracker.add(span.times_s, found), tracker.finish()]), len(found))
 
     def _stored(self, span: _Span) -> StoredTrack | None:
@@ -280,8 +287,8 @@ class FaceCrops:
         place = folder.place(span.opened.path, span.start_s, span.end_s, span.fps, span.image_fps)
         return folder.read(place, span.times_s) if place.is_file() else None
 
-    def _placed(self, face: FaceTrack, opened: Video) -> FaceTrack:
-        """The track with the area to crop for a box, and without faces that cannot be cropped."""
+    def _with_crop_boxes(self, face: FaceTrack, opened: Video) -> FaceTrack:
+        """Return the track with cropped areas as boxes, without faces that cannot be cropped."""
         if self.kind == "square":
             centre = (face.boxes[:, :2] + face.boxes[:, 2:]) / 2
             side = (face.boxes[:, 2:] - face.boxes[:, :2]).max(axis=1, keepdims=True) * (1 + self.margin)
@@ -290,8 +297,8 @@ class FaceCrops:
             boxes = np.concatenate([face.landmarks.min(axis=1), face.landmarks.max(axis=1)], axis=1)
         elif face.present.any():
             raise PainseqError(
-                f"{opened.path}: {type(self.locator).__name__} finds no landmarks, so it cannot give crops of kind "
-                "landmark_box. Choose kind square, or the locator FaceAlignment or Sidecar."
+                f"{opened.path}: {type(self.locator).__name__} finds no landmarks, which crops of kind landmark_box "
+                "need. Use kind square, or the locator FaceAlignment or Sidecar."
             )
         else:
             boxes = face.boxes
@@ -305,7 +312,7 @@ class FaceCrops:
 
 
 class _Span:
-    """The frames asked for of an open video: (N,) times since `start_s`, (N,) moments since the video's first frame."""
+    """The requested frames of an open video: (N,) times since `start_s`, (N,) times since the video's first frame."""
 
     def __init__(
         self, opened: Video, start_s: float, end_s: float | None, fps: float | None, image_fps: float | None
@@ -316,24 +323,24 @@ class _Span:
         self.fps = fps
         self.image_fps = image_fps
         indices, self.times_s = frame_indices(opened.times_s, start_s, end_s, fps)
-        self.moments_s = opened.times_s[indices]
+        self.video_times_s = opened.times_s[indices]
 
     def blocks(self) -> Iterator[NDArray[np.uint8]]:
-        """The pictures, (n, H, W, 3), a few at a time."""
+        """Yield the frames, (n, H, W, 3), a few at a time."""
         return (images for images, _ in read_chunks(self.opened, self.start_s, self.end_s, self.fps, _BLOCK_FRAMES))
 
 
 class _Search:
-    """Pictures in, the track of those frames out that are settled by then; boxes not smoothed."""
+    """Takes frames, and returns the unsmoothed track of the frames that are final by then."""
 
     def __init__(self, sightings: Sightings, tracker: Tracker, times_s: NDArray[np.float64]) -> None:
         self.sightings = sightings
         self._tracker = tracker
-        self._to_come_s = times_s
+        self._remaining_s = times_s
 
     def add(self, images: NDArray[np.uint8]) -> FaceTrack:
         found = self.sightings.add(images)
-        times_s, self._to_come_s = self._to_come_s[: len(found)], self._to_come_s[len(found) :]
+        times_s, self._remaining_s = self._remaining_s[: len(found)], self._remaining_s[len(found) :]
         return self._tracker.add(times_s, found)
 
     def finish(self) -> FaceTrack:
@@ -343,7 +350,7 @@ class _Search:
 def _chunk(
     crops: NDArray[np.uint8], face: FaceTrack, backend: str, seconds: dict[str, float], reused_track: bool
 ) -> CropChunk:
-    """A full chunk; the time spent begins anew."""
+    """Return a full chunk, and reset the measured times."""
     spent = dict(seconds)
     seconds.update(dict.fromkeys(seconds, 0.0))
     channels_first = crops.transpose(0, 3, 1, 2)
@@ -354,20 +361,20 @@ def _chunk(
 
 @contextmanager
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    began = time.perf_counter()
+    start = time.perf_counter()
     yield
-    seconds[stage] += time.perf_counter() - began
+    seconds[stage] += time.perf_counter() - start
 
 
 def cut(image: NDArray[np.uint8], box: NDArray[np.float32], size_px: int) -> NDArray[np.uint8]:
-    """Resample the area `box` (left, top, right, bottom in pixels, may reach outside) to a square.
+    """Resample the area `box` (left, top, right, bottom in pixels, may extend outside) to a square.
 
     Returns:
         (size_px, size_px, 3) uint8, black outside the image.
     """
     height, width = image.shape[:2]
     left, top, right, bottom = (float(value) for value in box)
-    # Pillow gets no more of the frame than its filter reaches.
+    # Pass Pillow only the part of the frame that its filter reaches.
     reach_x = math.ceil(max(1.0, (right - left) / size_px)) + 1
     reach_y = math.ceil(max(1.0, (bottom - top) / size_px)) + 1
     x0, y0 = max(0, math.floor(left) - reach_x), max(0, math.floor(top) - reach_y)

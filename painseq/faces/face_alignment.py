@@ -1,4 +1,4 @@
-"""The 68 landmarks of the `face-alignment` package, as the papers use them."""
+"""The face locator of the `face-alignment` package, with 68 landmarks."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from painseq.spec import Spec
 
 
 class FaceAlignment(Locator):
-    """Boxes by a face detector and 68 landmarks by FAN; needs the extra `painseq[face-alignment]`.
+    """Detect face boxes and 68 landmarks (FAN); requires the extra `painseq[face-alignment]`.
 
-    The package fetches its weights at first use, into `$TORCH_HOME/hub/checkpoints`.
+    The package downloads its weights at first use, into `$TORCH_HOME/hub/checkpoints`.
 
     Args:
         device: "cpu", "cuda", ...
-        detector: "sfd", the package's own default, or "blazeface", much faster and for large faces only.
+        detector: "sfd", the package's default, or "blazeface", much faster, for large faces only.
     """
 
     needs_pixels: ClassVar[bool] = True
 
     def __init__(self, device: str = "cpu", detector: Literal["sfd", "blazeface"] = "sfd") -> None:
         if detector not in ("sfd", "blazeface"):
-            raise PainseqError(f"FaceAlignment's detector is {detector!r}; it is sfd or blazeface.")
+            raise PainseqError(f"FaceAlignment: detector is {detector!r}; use sfd or blazeface.")
         self.device = device
         self.detector = detector
         self._aligner: Any = None
@@ -42,11 +42,11 @@ class FaceAlignment(Locator):
         self._aligner, self._loading = None, threading.Lock()
 
     def identity(self) -> Spec:
-        """The device does not count."""
+        """Return the settings that decide which faces are found; the device is not one of them."""
         return {**super().identity(), "init_args": {"detector": self.detector}}
 
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
-        """Every face with its landmarks; the box and score are the detector's."""
+        """Find every face with its landmarks; box and score are the detector's."""
         if images is None:
             raise ValueError("FaceAlignment needs the images.")
         with self._loading:
@@ -55,7 +55,7 @@ class FaceAlignment(Locator):
         return [self._faces(image) for image in images]
 
     def _faces(self, image: NDArray[np.uint8]) -> list[Face]:
-        # Frame by frame: the package's batch calls give differently shaped answers when a frame has no face.
+        # Frame by frame: the package's batch calls return other shapes when a frame has no face.
         found = self._aligner.face_detector.detect_from_image(image.copy())
         if found is None or not len(found):
             return []
@@ -73,7 +73,7 @@ class FaceAlignment(Locator):
         except ImportError as error:
             raise LocatorUnavailable(
                 f"The locator FaceAlignment needs the package face-alignment: {error}. "
-                "Install it, in painseq's folder: pip install -e '.[face-alignment]'."
+                "Install it in painseq's folder: pip install -e '.[face-alignment]'."
             ) from error
         try:
             return face_alignment.FaceAlignment(
@@ -81,5 +81,5 @@ class FaceAlignment(Locator):
             )
         except OSError as error:
             raise LocatorUnavailable(
-                f"face-alignment cannot fetch its weights: {error}. Put them into $TORCH_HOME/hub/checkpoints by hand."
+                f"face-alignment cannot download its weights: {error}. Put them into $TORCH_HOME/hub/checkpoints."
             ) from error

@@ -13,14 +13,14 @@ from painseq.video import open_video
 
 
 class FullFrame(Locator):
-    """The whole picture is the face. A margin of 0 in `FaceCrops` then keeps it as it is."""
+    """Use the whole frame as the face. With a margin of 0, `FaceCrops` keeps the frame unchanged."""
 
     needs_pixels: ClassVar[bool] = False
 
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
-        """One face a frame, with score 1."""
+        """Return one face per frame, with score 1."""
         if images is None:
-            # Only the size is asked for, which is the same however fast a folder of images is shown.
+            # Only the size is needed, which does not depend on the frame rate of a folder of images.
             with open_video(video, image_fps=1.0) as opened:
                 width, height = opened.size
         else:

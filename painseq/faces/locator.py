@@ -1,4 +1,4 @@
-"""What every locator is."""
+"""The common interface of all face locators."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Face:
 
     Args:
         box: (4,) float32, left, top, right, bottom in pixels.
-        score: the locator's certainty, 0 to 1.
-        landmarks: (L, 2) float32, x and y in pixels; None where the locator finds none.
+        score: the locator's confidence, 0 to 1.
+        landmarks: (L, 2) float32, x and y in pixels; None if the locator does not provide them.
     """
 
     box: NDArray[np.float32]
@@ -28,7 +28,7 @@ class Face:
     landmarks: NDArray[np.float32] | None = None
 
     def towards(self, other: Face, share: float) -> Face:
-        """Where the face is after a share, 0 to 1, of a straight way to `other`."""
+        """Interpolate linearly between this face (share 0) and `other` (share 1)."""
         weight = np.float32(share)
         landmarks = None
         if self.landmarks is not None and other.landmarks is not None:
@@ -38,30 +38,29 @@ class Face:
 
 
 class Locator(ABC):
-    """Finds the faces in each frame of a video.
+    """Base class of face locators, which find the faces in each frame of a video.
 
-    Landmarks come with every face that it finds, always the same number, or with none. Each argument of `__init__` is
-    kept as an attribute of that name, so that a checkpoint can record it. Clips may be worked on in several threads,
-    which then share one locator.
+    Every face has the same number of landmarks, or none has any. Keep each argument of `__init__` as an attribute of
+    the same name, so that a checkpoint can record it. A locator must be thread-safe: several threads share it.
     """
 
     needs_pixels: ClassVar[bool]
-    """Whether `locate` looks at the images; without, it is asked once, for all frames of a clip."""
+    """Whether `locate` needs the images; otherwise it is called once, for all frames of a clip."""
 
     @abstractmethod
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
-        """All faces in each of N frames, in any order; the frames need not be consecutive.
+        """Find all faces in each of N frames, in any order; the frames need not be consecutive.
 
         Args:
-            images: (N, H, W, 3) RGB, or None where `needs_pixels` is false.
-            times_s: (N,) seconds of these frames since the video's first one.
-            video: the file they come from.
+            images: (N, H, W, 3) RGB uint8, or None if `needs_pixels` is false.
+            times_s: (N,) times of these frames, in seconds since the video's first frame.
+            video: path of the video.
         """
 
-    def beside(self, video: Path) -> tuple[Path, ...]:
-        """Files other than the video that tell where its faces are: with other contents, the crops are others."""
+    def extra_files(self, video: Path) -> tuple[Path, ...]:
+        """Return the files, other than the video, that locating depends on; if their content changes, so do crops."""
         return ()
 
     def identity(self) -> Spec:
-        """What decides which faces are found: `spec_of` without what only says where or on what it runs."""
+        """Return the settings that decide which faces are found: `spec_of` without paths and devices."""
         return spec_of(self)

@@ -1,4 +1,4 @@
-"""Tables that OpenFace 2 writes: one row a frame, with landmarks and action units."""
+"""Read the tables of OpenFace 2: one row per frame, with landmarks and action units."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from painseq.errors import PainseqError
 
 ROUNDING_S = 1e-3
-"""OpenFace rounds its time stamps to a millisecond."""
+"""OpenFace rounds its timestamps to a millisecond."""
 
 
 def read_openface(path: Path, names: Sequence[str]) -> NDArray[np.float64]:
-    """Columns of a table by their names; blanks around the names in its header do not count.
+    """Read columns of a table by their names; spaces around the names in its header are ignored.
 
     Returns:
         (rows, len(names)).
 
     Raises:
-        PainseqError: a column is missing, or a row holds something else than numbers, with its line.
+        PainseqError: a column is missing, or a cell is not a number, with its line.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
@@ -30,7 +30,7 @@ def read_openface(path: Path, names: Sequence[str]) -> NDArray[np.float64]:
         missing = [name for name in names if name not in header]
         if missing:
             raise PainseqError(
-                f"{path} is no OpenFace table: it has no column {missing[0]!r} ({len(missing)} missing)."
+                f"{path} is not an OpenFace table: it has no column {missing[0]!r} ({len(missing)} missing)."
             )
         columns = [header.index(name) for name in names]
         rows: list[list[float]] = []
@@ -43,22 +43,22 @@ def read_openface(path: Path, names: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _number(cell: str) -> float:
-    # Windows writes "-nan(ind)", which Python does not read.
+    # Windows writes "-nan(ind)", which Python cannot parse.
     return float("nan") if "nan" in cell else float(cell)
 
 
 def nearest_rows(
     known_s: NDArray[np.float64], times_s: NDArray[np.float64], interval_s: float | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """The row nearest in time to each moment, the earlier one where two are equally near.
+    """Find the row nearest in time to each requested time, the earlier one of two equally near.
 
     Args:
-        known_s: (N,) moments of the rows, increasing; at least one.
-        times_s: (T,) moments to look for.
-        interval_s: from row to row; None: the median of what is found.
+        known_s: (N,) times of the rows, in seconds, increasing; at least one.
+        times_s: (T,) requested times, in seconds.
+        interval_s: seconds between rows; None is the median of `known_s`.
 
     Returns:
-        (T,) rows, and (T,) whether the row lies within half an interval.
+        (T,) rows, and (T,) whether the row is within half an interval.
     """
     if interval_s is None:
         interval_s = float(np.median(np.diff(known_s))) if len(known_s) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""PSPI: pain intensity from the action units of a face."""
+"""PSPI: pain intensity from facial action units."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def pspi(au: Mapping[int, ArrayLike]) -> NDArray[np.float64]:
-    """Prkachin and Solomon's pain intensity: AU4 + max(AU6, AU7) + max(AU9, AU10) + AU43, 0 to 16.
+    """Compute the Prkachin and Solomon pain intensity: AU4 + max(AU6, AU7) + max(AU9, AU10) + AU43, 0 to 16.
 
     Args:
-        au: intensities by the number of the unit, all of one shape or numbers: 0 to 5, AU43 0 or 1. One that is not
-            there counts 0.
+        au: action unit number -> intensities, numbers or arrays of one shape: 0 to 5, AU43 0 or 1. A missing unit
+            counts as 0.
 
     Returns:
-        An array of that shape, NaN where a unit that counts is NaN.
+        An array of the same shape; NaN where any of these units is NaN.
     """
-    of = {unit: np.asarray(au.get(unit, 0.0), dtype=np.float64) for unit in (4, 6, 7, 9, 10, 43)}
-    score: NDArray[np.float64] = np.asarray(of[4] + np.maximum(of[6], of[7]) + np.maximum(of[9], of[10]) + of[43])
+    i = {unit: np.asarray(au.get(unit, 0.0), dtype=np.float64) for unit in (4, 6, 7, 9, 10, 43)}
+    score: NDArray[np.float64] = np.asarray(i[4] + np.maximum(i[6], i[7]) + np.maximum(i[9], i[10]) + i[43])
     return score

@@ -1,4 +1,4 @@
-"""Faces that lie stored beside the video."""
+"""Faces stored in files next to the videos."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _POINTS = 68
 
 
 class Sidecar(Locator):
-    """Faces read from `<stem>.faces.safetensors` or, where there is none, from OpenFace 2's `<stem>.csv`.
+    """Read faces from `<stem>.faces.safetensors` or, if there is none, from OpenFace 2's `<stem>.csv`.
 
-    The safetensors file holds `times_s` (N,), `boxes` (N, 4), `scores` (N,) and, if known, `landmarks` (N, 68, 2), a
-    row a face, in pixels and in seconds since the video's first frame. A row with a box that is not finite, and an
-    OpenFace row with success 0, is no face; OpenFace's box is the bounding box of its landmarks. A frame takes the
-    rows nearest in time within half the interval between the sidecar's times.
+    The safetensors file holds `times_s` (N,), `boxes` (N, 4), `scores` (N,) and, if known, `landmarks` (N, 68, 2): one
+    row per face, in pixels, and in seconds since the video's first frame. A row whose box is not finite, and an
+    OpenFace row with success 0, has no face; OpenFace's box is the bounding box of its landmarks. A frame uses the
+    rows nearest in time, within half the interval between the sidecar's times.
 
     Args:
-        directory: where the sidecars lie; None is beside each video.
+        directory: folder of the sidecars; None is the folder of each video.
     """
 
     needs_pixels: ClassVar[bool] = False
@@ -35,42 +35,42 @@ class Sidecar(Locator):
         self.directory = directory
 
     def identity(self) -> Spec:
-        """Where the sidecars lie does not count."""
+        """Return the settings that decide which faces are found; the folder is not one of them."""
         return {**super().identity(), "init_args": {}}
 
-    def beside(self, video: Path) -> tuple[Path, ...]:
-        """The sidecar, if there is one."""
-        return tuple(place for place in self._places(video) if place.is_file())[:1]
+    def extra_files(self, video: Path) -> tuple[Path, ...]:
+        """Return the sidecar, if there is one."""
+        return tuple(path for path in self._candidates(video) if path.is_file())[:1]
 
-    def _places(self, video: Path) -> tuple[Path, Path]:
+    def _candidates(self, video: Path) -> tuple[Path, Path]:
         folder = video.parent if self.directory is None else Path(self.directory)
         return folder / f"{bare_name(video)}.faces.safetensors", folder / f"{bare_name(video)}.csv"
 
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
-        """The stored faces.
+        """Read the stored faces.
 
         Raises:
-            PainseqError: no sidecar (it says where it looked), or one that cannot be understood.
+            PainseqError: no sidecar (it names the paths tried), or one that cannot be read.
         """
-        tensors, table = self._places(video)
+        tensors, table = self._candidates(video)
         if tensors.is_file():
-            moments, faces = _from_safetensors(tensors)
+            row_times_s, faces = _from_safetensors(tensors)
         elif table.is_file():
-            moments, faces = _from_openface(table)
+            row_times_s, faces = _from_openface(table)
         else:
             raise PainseqError(
-                f"No sidecar with the faces of {video}: looked for {tensors} and {table}. Put one there, or have faces "
-                "found in the pictures: locator YuNet instead of Sidecar (`--locator yunet` in predict and explain)."
+                f"No sidecar with the faces of {video}: looked for {tensors} and {table}. Add one, or detect faces in "
+                "the frames: locator YuNet instead of Sidecar (`--locator yunet` in predict and explain)."
             )
-        if not len(moments):
+        if not len(row_times_s):
             return [[] for _ in times_s]
-        known, row_of = np.unique(moments, return_inverse=True)
-        together: list[list[Face]] = [[] for _ in known]
+        known, row_of = np.unique(row_times_s, return_inverse=True)
+        faces_at: list[list[Face]] = [[] for _ in known]
         for row, face in zip(row_of, faces, strict=True):
             if face is not None:
-                together[row].append(face)
+                faces_at[row].append(face)
         nearest, near = nearest_rows(known, times_s)
-        return [together[row] if ok else [] for row, ok in zip(nearest, near, strict=True)]
+        return [faces_at[row] if ok else [] for row, ok in zip(nearest, near, strict=True)]
 
 
 def _from_safetensors(path: Path) -> tuple[NDArray[np.float64], list[Face | None]]:

@@ -1,4 +1,4 @@
-"""One face followed through a clip, as its frames come."""
+"""Follow one face through a clip, frame by frame."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from painseq.errors import PainseqError
 from painseq.faces.locator import Face
 
-_SAME_MOMENT_S = 1e-6
+_TIME_TOLERANCE_S = 1e-6
 
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """Where the followed face is in each of N frames; a slice of it is the track of these frames.
+    """The followed face in each of N frames; slicing gives the track of some of the frames.
 
     Args:
         times_s: (N,) float64.
         boxes: (N, 4) float32, left, top, right, bottom; NaN where not present.
-        present: (N,) bool, false where the frame counts as faceless.
+        present: (N,) bool, false for a frame without a face.
         scores: (N,) float32, interpolated in a bridged gap; 0 where not present.
-        landmarks: (N, L, 2) float32, not smoothed, NaN where not present; None if no face with landmarks is known.
+        landmarks: (N, L, 2) float32, not smoothed, NaN where not present; None if no face has landmarks.
     """
 
     times_s: NDArray[np.float64]
@@ -42,7 +42,7 @@ class FaceTrack:
         return FaceTrack(self.times_s[frames], self.boxes[frames], self.present[frames], self.scores[frames], landmarks)
 
     def spans_without_face(self) -> list[tuple[float, float]]:
-        """First and last moment, in seconds, of each unbroken run of faceless frames."""
+        """Return the first and last time, in seconds, of each run of frames without a face."""
         return [
             (float(self.times_s[first]), float(self.times_s[end - 1]))
             for first, end in _runs(self.present)
@@ -51,7 +51,7 @@ class FaceTrack:
 
 
 def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
-    """Consecutive parts of one track as one; a part that knows of no landmarks has NaN where another one has them."""
+    """Concatenate consecutive parts of a track; parts without landmarks get NaN if another part has them."""
     parts = [part for part in tracks if len(part)]
     if not parts:
         return _rows([], [], None)
@@ -74,17 +74,16 @@ def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
 
 
 class Tracker:
-    """Follows one face, given the faces in each frame, in order and any number of frames at a time.
+    """Follow one face, given all faces in each frame, in order and any number of frames at a time.
 
-    It is the largest one at first, then in each frame the one whose centre is nearest to the last box's, if it lies
-    within one longer side of that box; else the face is out of sight in that frame. Once it has been so for more
-    than `max_gap_s`, the largest face is taken anew. Between two sightings at most `max_gap_s` apart, box and
-    landmarks are interpolated; in a longer gap, before the first sighting and after the last, the frames are
-    faceless: nothing is extrapolated.
+    Start with the largest face. In each frame choose the face whose centre is nearest to that of the last box, if it is
+    no further away than the longer side of that box; otherwise the frame has no face. After a gap of more than
+    `max_gap_s`, choose the largest face again. In gaps of at most `max_gap_s`, box and landmarks are interpolated;
+    longer gaps, and the time before the first and after the last detection, have no face: nothing is extrapolated.
 
     Args:
-        max_gap_s: longest gap that is bridged; 0 bridges none.
-        video: the file, for errors.
+        max_gap_s: longest gap that is bridged, in seconds; 0 bridges none.
+        video: path of the video, for error messages.
     """
 
     def __init__(self, max_gap_s: float, video: Path | None = None) -> None:
@@ -97,39 +96,39 @@ class Tracker:
         self._points: tuple[int, ...] | None = None
 
     def add(self, times_s: NDArray[np.float64], detections: Sequence[Sequence[Face]]) -> FaceTrack:
-        """Take the next frames, at times that do not decrease; give those that are settled now, in order.
+        """Add the next frames, at non-decreasing times; return the track of the frames that are now final, in order.
 
-        A frame with the face in sight is settled at once, one without after `max_gap_s` at the latest.
+        A frame with the face is final at once, a frame without it after `max_gap_s` at the latest.
 
         Raises:
             PainseqError: faces with different numbers of landmarks.
         """
         times: list[float] = []
         faces: list[Face | None] = []
-        for moment, found in zip(times_s.tolist(), detections, strict=True):
-            bridged = self._last is not None and moment - self._last_s <= self.max_gap_s + _SAME_MOMENT_S
+        for time_s, found in zip(times_s.tolist(), detections, strict=True):
+            bridged = self._last is not None and time_s - self._last_s <= self.max_gap_s + _TIME_TOLERANCE_S
             face = self._choose(found, bridged)
             if face is None and bridged:
-                self._gap_s.append(moment)
+                self._gap_s.append(time_s)
                 continue
             if face is not None:
-                self._check_landmarks(face, moment)
+                self._check_landmarks(face, time_s)
             for missed_s in self._gap_s:
-                share = (missed_s - self._last_s) / max(moment - self._last_s, _SAME_MOMENT_S)
+                share = (missed_s - self._last_s) / max(time_s - self._last_s, _TIME_TOLERANCE_S)
                 between = self._last.towards(face, share) if face and self._last and bridged else None
                 times.append(missed_s)
                 faces.append(between)
             self._gap_s = []
-            times.append(moment)
+            times.append(time_s)
             faces.append(face)
             if face is not None:
-                self._last, self._last_s = face, moment
+                self._last, self._last_s = face, time_s
         return _rows(times, faces, self._points)
 
     def finish(self) -> FaceTrack:
-        """The frames that were not settled when the clip ended: they are faceless."""
-        rest, self._gap_s = self._gap_s, []
-        return _rows(rest, [None] * len(rest), self._points)
+        """Return the remaining frames at the end of the clip: they have no face."""
+        gap_s, self._gap_s = self._gap_s, []
+        return _rows(gap_s, [None] * len(gap_s), self._points)
 
     def _choose(self, found: Sequence[Face], bridged: bool) -> Face | None:
         followed, self._in_sight = self._in_sight, False
@@ -145,37 +144,37 @@ class Tracker:
         self._in_sight = True
         return chosen
 
-    def _check_landmarks(self, face: Face, moment: float) -> None:
+    def _check_landmarks(self, face: Face, time_s: float) -> None:
         points = None if face.landmarks is None else face.landmarks.shape
         if self._last is not None and points != self._points:
-            before, now = (shape[0] if shape else "no" for shape in (self._points, points))
+            before, current = (shape[0] if shape else "no" for shape in (self._points, points))
             raise PainseqError(
-                f"{self.video or 'The video'}: the face {moment:.3f} s into the clip has {now} landmarks, those before "
-                f"it have {before}. A locator gives all faces of a video the same number of landmarks, or none; mend "
-                "the locator, or the files that it reads."
+                f"{self.video or 'The video'}: the face {time_s:.3f} s into the clip has {current} landmarks, earlier "
+                f"ones have {before}. A locator must give all faces of a video the same number of landmarks, or none; "
+                "fix the locator, or the files that it reads."
             )
         self._points = points
 
 
 class Smoother:
-    """Centred moving average over the boxes of a track, whose frames come in order and any number at a time.
+    """Smooth the boxes of a track by a centred moving average; frames are added in order, any number at a time.
 
-    It goes over `smooth_s`, within each unbroken run of frames with the face, and shrinks symmetrically towards the
-    ends of the run, so that steady motion stays as it is.
+    The window of `smooth_s` stays within each run of frames with the face, and shrinks symmetrically towards the ends
+    of the run, so that steady motion is unchanged.
 
     Args:
-        smooth_s: width of the average; 0 does not smooth.
+        smooth_s: width of the window, in seconds; 0 does not smooth.
     """
 
     def __init__(self, smooth_s: float) -> None:
         self.smooth_s = smooth_s
-        # The present run, as far back as its next average reaches; its first `_given` frames are settled.
+        # The current run, as far back as its next average reaches; its first `_num_final` frames were returned already.
         self._run = _rows([], [], None)
-        self._given = 0
+        self._num_final = 0
         self._start_s = 0.0
 
     def add(self, track: FaceTrack) -> FaceTrack:
-        """Take the next frames; give those that are settled now: all but those of the last `smooth_s` / 2."""
+        """Add the next frames; return those that are now final: all but those of the last `smooth_s` / 2."""
         settled = []
         for first, end in _runs(track.present):
             part = track[first:end]
@@ -189,39 +188,41 @@ class Smoother:
         return joined(settled)
 
     def finish(self) -> FaceTrack:
-        """The frames that were not settled when the clip ended."""
+        """Return the remaining frames at the end of the clip."""
         settled = self._settle(ended=True)
-        self._run, self._given = _rows([], [], None), 0
+        self._run, self._num_final = _rows([], [], None), 0
         return settled
 
     def _settle(self, ended: bool) -> FaceTrack:
         run, times = self._run, self._run.times_s
         if not len(run):
             return run
-        reach_s = self.smooth_s / 2 + _SAME_MOMENT_S
+        reach_s = self.smooth_s / 2 + _TIME_TOLERANCE_S
         end = len(run) if ended else int(np.searchsorted(times + reach_s, times[-1]))
-        now = times[self._given : end]
-        half = np.minimum(self.smooth_s / 2, np.minimum(now - self._start_s, times[-1] - now)) + _SAME_MOMENT_S
-        low = np.searchsorted(times, now - half)
-        high = np.searchsorted(times, now + half, side="right")
-        # Each mean by itself: running sums would make a box depend on how the frames were handed over.
+        final_s = times[self._num_final : end]
+        half = (
+            np.minimum(self.smooth_s / 2, np.minimum(final_s - self._start_s, times[-1] - final_s)) + _TIME_TOLERANCE_S
+        )
+        low = np.searchsorted(times, final_s - half)
+        high = np.searchsorted(times, final_s + half, side="right")
+        # No running sums: they would make boxes depend on how the frames were split into calls.
         boxes = [run.boxes[a:b].astype(np.float64).mean(axis=0) for a, b in zip(low, high, strict=True)]
-        settled = replace(run[self._given : end], boxes=np.asarray(boxes, np.float32).reshape(-1, 4))
+        settled = replace(run[self._num_final : end], boxes=np.asarray(boxes, np.float32).reshape(-1, 4))
         keep = int(np.searchsorted(times, times[end] - reach_s)) if end < len(run) else len(run)
-        self._run, self._given = run[keep:], end - keep
+        self._run, self._num_final = run[keep:], end - keep
         return settled
 
 
 def track(
     detections: Sequence[Sequence[Face]], times_s: NDArray[np.float64], smooth_s: float, max_gap_s: float
 ) -> FaceTrack:
-    """Follow one face through a whole clip, as `Tracker` and `Smoother` do.
+    """Follow one face through a whole clip with `Tracker` and `Smoother`.
 
     Args:
         detections: the faces in each of N frames.
-        times_s: (N,) not decreasing.
-        smooth_s: width of the average over the boxes; 0 does not smooth.
-        max_gap_s: longest gap that is bridged; 0 bridges none.
+        times_s: (N,) times of the frames, in seconds, non-decreasing.
+        smooth_s: width of the moving average over the boxes, in seconds; 0 does not smooth.
+        max_gap_s: longest gap that is bridged, in seconds; 0 bridges none.
 
     Raises:
         PainseqError: faces with different numbers of landmarks.
@@ -232,7 +233,7 @@ def track(
 
 
 def smoothed(track: FaceTrack, smooth_s: float) -> FaceTrack:
-    """A whole track with its boxes smoothed."""
+    """Return a whole track with smoothed boxes."""
     smoother = Smoother(smooth_s)
     return joined([smoother.add(track), smoother.finish()])
 
@@ -255,7 +256,7 @@ def _rows(times_s: Sequence[float], faces: Sequence[Face | None], points: tuple[
 
 
 def _runs(present: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First frame and end of each run of frames that are all present or all not."""
+    """Return start and end (exclusive) of each run of frames that are all present or all absent."""
     if not len(present):
         return []
     edges = [0, *(np.flatnonzero(np.diff(present)) + 1).tolist(), len(present)]

@@ -1,4 +1,4 @@
-"""Tracks on disk: found once, used by every crop of the same faces."""
+"""Face tracks on disk: computed once, reused by all crops of the same faces."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from painseq.video import video_digest
 
 FORMAT = 1
 _INDEX = "tracks.json"
-_AGAIN = "Delete the file and run `painseq faces` again: it writes what is missing."
+_RERUN_HINT = "Delete the file and rerun `painseq faces`: it writes the missing tracks."
 
 
 @dataclass(frozen=True)
 class StoredTrack:
-    """A track as a file keeps it.
+    """A track as stored in a file.
 
     Args:
-        face: its boxes are not smoothed, so that crops of any smoothing use it.
-        located: frames at which the locator looked.
+        face: the track; its boxes are not smoothed, so that crops with any smoothing can use it.
+        located: number of frames on which the locator ran.
     """
 
     face: FaceTrack
@@ -36,14 +36,14 @@ class StoredTrack:
 
 
 class TrackFolder:
-    """A folder of tracks that were all found in one way: tracks.json says how, and each clip has a file.
+    """A folder of tracks found with the same settings: tracks.json records them, and each clip has a file.
 
-    A clip's file is named by the video's content, the span, the sampling and the tracking, and so is found again
-    wherever the videos lie. It appears whole or not at all; several processes may write into one folder.
+    A clip's file name is a digest of the video's content, the span, the sampling and the tracking, independent of the
+    video's path. Files are written atomically; several processes may write into one folder.
 
     Args:
         path: the folder.
-        tracking: what decides the tracks, `FaceCrops.tracking()`.
+        tracking: the settings that decide the tracks, `FaceCrops.tracking()`.
     """
 
     def __init__(self, path: Path, tracking: Spec) -> None:
@@ -52,10 +52,10 @@ class TrackFolder:
         self._digests: dict[tuple[Path, float | None], str] = {}
 
     def begin(self) -> None:
-        """Make the folder, or check that it is of this tracking.
+        """Create the folder, or check that it was written with the same tracking.
 
         Raises:
-            PainseqError: it holds tracks found otherwise.
+            PainseqError: its tracks were found with other settings.
         """
         if (self.path / _INDEX).is_file():
             self.check()
@@ -65,45 +65,50 @@ class TrackFolder:
         write_json(self.path / _INDEX, content)
 
     def check(self) -> None:
-        """Compare the folder's tracking with this one.
+        """Check that the folder was written with the same tracking.
 
         Raises:
-            PainseqError: no tracks there, or tracks found otherwise; it names what differs.
+            PainseqError: no tracks there, or tracks found with other settings; it names the differences.
         """
         index = self.path / _INDEX
         if not index.is_file():
             raise PainseqError(
-                f"No tracks at {self.path}: it has no {_INDEX}. Write some (painseq faces --out {self.path}), or give "
-                "FaceCrops no `tracks`."
+                f"No tracks at {self.path}: it has no {_INDEX}. Write them (painseq faces --out {self.path}), or leave "
+                "out the argument `tracks` of FaceCrops."
             )
         try:
             content = json.loads(index.read_text(encoding="utf-8"))
-            found, written = content["tracking"], content["format"]
+            found, format_number = content["tracking"], content["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise PainseqError(
-                f"{index} is damaged ({error!r}). Delete the folder and write the tracks anew."
+                f"{index} is damaged ({error!r}). Delete the folder and write the tracks again."
             ) from error
-        if written != FORMAT:
-            raise PainseqError(f"{index} has format {written!r}; this version reads {FORMAT}. Write the tracks anew.")
+        if format_number != FORMAT:
+            raise PainseqError(
+                f"{index} has format {format_number!r}; this version reads {FORMAT}. Write the tracks again."
+            )
         lines = difference(found, self.tracking)
         if lines:
             raise PainseqError(
-                f"The tracks in {self.path} were found otherwise:\n  "
+                f"The tracks in {self.path} were found with other settings:\n  "
                 + "\n  ".join(lines)
-                + "\nUse another folder, or "
-                "set the face crop as it was."
+                + "\nwhere the second value is the requested one. Use another folder, or the settings of these tracks."
             )
 
     def place(
         self, video: Path, start_s: float, end_s: float | None, fps: float | None, image_fps: float | None = None
     ) -> Path:
-        """Where the track of a span of a video lies, if it is there. A video is looked at once, however many its spans.
+        """Return the path of the track file of a span of a video. The video's digest is computed only once.
 
         Args:
-            image_fps: images a second, where the video is a folder of them.
+            video: path of the video.
+            start_s: start of the span, in seconds.
+            end_s: end of the span, exclusive; None is the end of the video.
+            fps: samples per second; None takes every frame.
+            image_fps: images per second, if the video is a folder of images.
 
         Raises:
-            PainseqError: no such video.
+            PainseqError: there is no such video.
         """
         span = [float(start_s), None if end_s is None else float(end_s), None if fps is None else float(fps)]
         source = video, image_fps
@@ -112,10 +117,10 @@ class TrackFolder:
         return self.path / f"{digest([self._digests[source], *span, self.tracking])}.safetensors"
 
     def write(self, place: Path, track: StoredTrack) -> None:
-        """Keep a track.
+        """Write a track, atomically.
 
         Raises:
-            OSError: the disk is full or the folder cannot be written; nothing is left behind then.
+            OSError: the disk is full or the folder cannot be written; no partial file remains.
         """
         face = track.face
         tensors = {"times_s": face.times_s, "boxes": face.boxes, "scores": face.scores, "present": face.present}
@@ -125,14 +130,14 @@ class TrackFolder:
         write_atomically(place, save(contiguous, {"format": str(FORMAT), "located": str(track.located)}))
 
     def read(self, place: Path, times_s: NDArray[np.float64] | None = None) -> StoredTrack:
-        """A track written before.
+        """Read a stored track.
 
         Args:
-            place: its file.
-            times_s: (N,) of the frames that it must be of, if they are known.
+            place: path of its file.
+            times_s: (N,) expected times of its frames, if known.
 
         Raises:
-            PainseqError: the file is damaged, or of other frames.
+            PainseqError: the file is damaged, or holds other frames.
         """
         try:
             with safe_open(place, "np") as file:
@@ -143,17 +148,17 @@ class TrackFolder:
                 tensors["times_s"], tensors["boxes"], tensors["present"], tensors["scores"], tensors.get("landmarks")
             )
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise PainseqError(f"The track {place} is damaged: {error}. {_AGAIN}") from error
+            raise PainseqError(f"The track {place} is damaged: {error}. {_RERUN_HINT}") from error
         shapes = {"times_s": (count,), "boxes": (count, 4), "present": (count,), "scores": (count,)}
         if face.landmarks is not None:
             shapes["landmarks"] = (count, *face.landmarks.shape[1:2], 2)
         for name, shape in shapes.items():
             if tensors[name].shape != shape:
                 raise PainseqError(
-                    f"The track {place} is damaged: {name} is {tensors[name].shape}, not {shape}. {_AGAIN}"
+                    f"The track {place} is damaged: {name} is {tensors[name].shape}, not {shape}. {_RERUN_HINT}"
                 )
         if times_s is not None and not (count == len(times_s) and np.allclose(times_s, face.times_s, atol=1e-6)):
             raise PainseqError(
-                f"The track {place} is of {count} frames, not of the video's {len(times_s)} at their times. {_AGAIN}"
+                f"The track {place} has {count} frames, which do not match the video's {len(times_s)}. {_RERUN_HINT}"
             )
         return StoredTrack(face, located)

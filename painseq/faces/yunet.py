@@ -1,4 +1,4 @@
-"""OpenCV's YuNet."""
+"""The face locator YuNet, through OpenCV."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
 
 class YuNet(Locator):
-    """Boxes and five points (eyes, nose, corners of the mouth; not used as landmarks) by YuNet, through OpenCV.
+    """Detect face boxes with YuNet, through OpenCV; its five points (eyes, nose, mouth corners) are not used.
 
     Args:
-        model: path of the ONNX file; None fetches the official one (233 kB) into the cache, once.
-        min_score: faces below it are dropped, 0 to 1.
-        max_side_px: larger pictures are reduced to this longer side before the search; the smallest face that
-            it finds is about 10 pixels wide then.
+        model: path of the ONNX file; None downloads the official one (233 kB) into the cache, once.
+        min_score: faces with a lower score are dropped, 0 to 1.
+        max_side_px: larger images are reduced to this longer side before detection; the smallest face found is then
+            about 10 pixels wide.
 
-    Whether there is a file at `model` shows when it is first needed, so that a checkpoint that names one can be loaded
-    elsewhere, and another locator used with it.
+    The file at `model` is not opened before it is needed, so that a checkpoint that names one can be loaded on another
+    machine and used with another locator.
     """
 
     needs_pixels: ClassVar[bool] = True
 
     def __init__(self, model: str | None = None, min_score: float = 0.6, max_side_px: int = 320) -> None:
         if not 0 < min_score < 1:
-            raise PainseqError(f"YuNet's min_score is {min_score}; it must lie between 0 and 1.")
+            raise PainseqError(f"YuNet: min_score is {min_score}; it must lie between 0 and 1.")
         if max_side_px < 32:
-            raise PainseqError(f"YuNet's max_side_px is {max_side_px}; it must be 32 or more.")
+            raise PainseqError(f"YuNet: max_side_px is {max_side_px}; it must be 32 or more.")
         self.model = model
         self.min_score = min_score
         self.max_side_px = max_side_px
-        self._own = threading.local()
+        self._thread_local = threading.local()
 
     def __getstate__(self) -> dict[str, object]:
-        # An OpenCV object can neither go to another process nor serve two threads at once; each makes its own.
-        return {name: value for name, value in self.__dict__.items() if name != "_own"}
+        # OpenCV's detector can neither be sent to another process nor shared by threads; each thread creates its own.
+        return {name: value for name, value in self.__dict__.items() if name != "_thread_local"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__ |= state
-        self._own = threading.local()
+        self._thread_local = threading.local()
 
     def identity(self) -> Spec:
-        """The model counts by its content, wherever its file lies."""
+        """Return the settings that decide which faces are found; the model by its content, not its path."""
         spec = super().identity()
         args = {"min_score": self.min_score, "max_side_px": self.max_side_px}
-        sha256 = SHA256 if self.model is None else sha256_of(self._given())
+        sha256 = SHA256 if self.model is None else sha256_of(self._model_file())
         return {**spec, "init_args": {**args, "model_sha256": sha256}}
 
-    def _given(self) -> Path:
+    def _model_file(self) -> Path:
         path = Path(str(self.model))
         if not path.is_file():
             raise PainseqError(
-                f"No YuNet model at {path}. Give the place of face_detection_yunet_2023mar.onnx (painseq predict: "
-                f"--locator yunet --yunet-model FILE), or none: then the official file is fetched from {URL}."
+                f"No YuNet model at {path}. Set model to the path of face_detection_yunet_2023mar.onnx (painseq "
+                f"predict: --locator yunet --yunet-model FILE), or to None to download the official file from {URL}."
             )
         return path
 
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
-        """Faces with a score of at least `min_score`."""
+        """Find faces with a score of at least `min_score`."""
         if images is None:
             raise ValueError("YuNet needs the images.")
         return [self._faces(image) for image in images]
@@ -81,10 +81,10 @@ class YuNet(Locator):
         if scale < 1:
             small = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
             image = np.asarray(small)
-        if not hasattr(self._own, "detector"):
-            self._own.detector = self._load()
-        self._own.detector.setInputSize(size)
-        _, rows = self._own.detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
+        if not hasattr(self._thread_local, "detector"):
+            self._thread_local.detector = self._load()
+        self._thread_local.detector.setInputSize(size)
+        _, rows = self._thread_local.detector.detect(np.ascontiguousarray(image[:, :, ::-1]))
         if rows is None:
             return []
         factors = np.array([width / size[0], height / size[1]] * 2, np.float32)
@@ -96,15 +96,15 @@ class YuNet(Locator):
             import cv2
         except ImportError as error:
             raise LocatorUnavailable(
-                f"OpenCV cannot be imported: {error}. Where a shared library such as libGL is missing, install it "
-                "(Debian: apt install libgl1 libglib2.0-0) or replace opencv-python by opencv-python-headless."
+                f"OpenCV cannot be imported: {error}. If a shared library such as libGL is missing, install it "
+                "(Debian: apt install libgl1 libglib2.0-0) or replace opencv-python with opencv-python-headless."
             ) from error
         try:
-            path = fetch(URL, SHA256) if self.model is None else self._given()
+            path = fetch(URL, SHA256) if self.model is None else self._model_file()
         except PainseqError as error:
             raise LocatorUnavailable(str(error)) from error
         level = cv2.utils.logging.getLogLevel()
-        # OpenCV 5 warns at each load that its new engine has no targets to choose from; nobody chose one.
+        # OpenCV 5 warns at each load that its new engine has no targets, although none was requested.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
             return cv2.FaceDetectorYN.create(str(path), "", (320, 320), self.min_score)

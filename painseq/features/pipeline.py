@@ -184,7 +184,7 @@ def read_clip(
     clip = job.clip
     frames = 0
     try:
-        job.source = digests.source(job.video, clip, faces.beside(job.video))
+        job.source = digests.source(job.video, clip, faces.extra_files(job.video))
         job.state = state(clip.clip_id, job.source)
         if job.state == "done":
             yield ClipEnd(job, "done")

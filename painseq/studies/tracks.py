@@ -220,7 +220,7 @@ def _track(manifest: Manifest, clip: Clip, face: FaceCrops, fps: float | None, f
     try:
         place = folder.place(video, clip.start_s, clip.end_s, fps, clip.fps)
         was_there = place.is_file()
-        track = folder.read(place) if was_there else face.sight(video, clip.start_s, clip.end_s, fps, clip.fps)
+        track = folder.read(place) if was_there else face.find_track(video, clip.start_s, clip.end_s, fps, clip.fps)
         if not len(track.face):
             end = "its end" if clip.end_s is None else f"{clip.end_s} s"
             raise PainseqError(f"{video} has no frame between {clip.start_s} s and {end}.")

@@ -125,14 +125,14 @@ def test_processes_share_the_clips(painseq, options, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_keeps_what_is_done(painseq, options, monkeypatch, tmp_path):
-    sight, calls = FaceCrops.sight, iter(range(99))
+    sight, calls = FaceCrops.find_track, iter(range(99))
 
     def interrupted(*args: object, **settings: object) -> object:
         if next(calls) == 5:
             os.kill(os.getpid(), signal.SIGINT)
         return sight(*args, **settings)
 
-    monkeypatch.setattr(FaceCrops, "sight", interrupted)
+    monkeypatch.setattr(FaceCrops, "find_track", interrupted)
     result = painseq("faces", *options)
     assert result.code == 130 and result.err.names("painseq faces")
     kept = len(list((tmp_path / "tracks").glob("*.safetensors")))

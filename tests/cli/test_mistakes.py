@@ -80,7 +80,7 @@ FIRST_MESSAGES = [
     (
         "predict {video} --checkpoint {fitted}/best.ckpt",
         "{video}: No sidecar with the faces of {video}: looked for {folder}/clip.faces.safetensors and "
-        "{folder}/clip.csv. Put one there, or have faces found in the pictures: locator YuNet instead of Sidecar "
+        "{folder}/clip.csv. Add one, or detect faces in the frames: locator YuNet instead of Sidecar "
         "(`--locator yunet` in predict and explain).",
     ),
     (

@@ -335,7 +335,7 @@ def test_a_track_of_images_is_used_at_their_rate_alone(derived, tmp_path):
     folder = data.manifest.path(data.manifest.clips[0])
     tracks = TrackFolder(tmp_path, face.tracking())
     tracks.begin()
-    tracks.write(tracks.place(folder, 0.0, None, 3.0, 4.0), face.sight(folder, fps=3.0, image_fps=4.0))
+    tracks.write(tracks.place(folder, 0.0, None, 3.0, 4.0), face.find_track(folder, fps=3.0, image_fps=4.0))
     for image_fps, reused in ((4.0, True), (8.0, False)):
         assert next(iter(face.clip(folder, fps=3.0, image_fps=image_fps))).reused_track == reused
     sample = data.dataset("train")[0]

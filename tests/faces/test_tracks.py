@@ -60,7 +60,7 @@ def written(out: Path, faces: FaceCrops, video: Path, fps: float | None = None) 
     folder = TrackFolder(out, faces.tracking())
     folder.begin()
     place = folder.place(video, 0, None, fps)
-    folder.write(place, faces.sight(video, fps=fps))
+    folder.write(place, faces.find_track(video, fps=fps))
     return place
 
 
@@ -133,7 +133,7 @@ def test_a_damaged_track_is_told_by_name(video: Path, tmp_path: Path):
         with pytest.raises(PainseqError, match=re.escape(place.name)):
             next(iter(faces.clip(video)))
     folder = TrackFolder(tmp_path, faces.tracking())
-    stored = faces.sight(video)
+    stored = faces.find_track(video)
     folder.write(place, StoredTrack(stored.face[:-1], 3))
     with pytest.raises(PainseqError, match=r"(?s)(?=.*\b44\b)(?=.*\b45\b)"):
         next(iter(faces.clip(video)))

@@ -34,7 +34,7 @@ class FakeFaces:
     def identity(self) -> dict[str, object]:
         return self.spec()
 
-    def beside(self, video: Path) -> tuple[Path, ...]:
+    def extra_files(self, video: Path) -> tuple[Path, ...]:
         return ()
 
     def clip(

@@ -23,7 +23,7 @@ def yunet(assets: Path) -> YuNet:
 @pytest.mark.parametrize("name", ["single_face.mp4", "WolfgangLanger_Pexels.mp4", "face_noface.mov", "no_face.mp4"])
 def test_crops_lie_within_five_pixels_of_those_of_every_frame(assets: Path, yunet: YuNet, name: str):
     video = assets / "videos" / name
-    stored = FaceCrops(yunet).sight(video)
+    stored = FaceCrops(yunet).find_track(video)
     few, every = smoothed(stored.face, 0.2), FaceCrops(yunet, every_s=0).follow(video)
     np.testing.assert_array_equal(few.present, every.present)
     assert stored.located < 0.4 * len(few)
@@ -42,7 +42,7 @@ def test_crops_of_a_stored_track_are_the_same(assets: Path, yunet: YuNet, tmp_pa
     faces = FaceCrops(yunet, size_px=64)
     folder = TrackFolder(tmp_path, faces.tracking())
     folder.begin()
-    folder.write(folder.place(video, 0, None, None), faces.sight(video))
+    folder.write(folder.place(video, 0, None, None), faces.find_track(video))
     (fresh,) = faces.clip(video, chunk_frames=72)
     (again,) = FaceCrops(yunet, size_px=64, tracks=tmp_path).clip(video, chunk_frames=72)
     assert again.reused_track and not fresh.reused_track
