@@ -17,7 +17,7 @@ from results import RESULTS, machine, write_between
 from torch import Tensor, nn
 
 from painseq.batch import Batch, Sample, collate
-from painseq.explain import Frames, default_layer, explain, list_layers
+from painseq.explain import Frames, MethodOptions, default_layer, explain, list_layers
 from painseq.extractors import VGG16, Extractor, TimmBackbone
 from painseq.heads import LSTM
 from painseq.model.pain_model import PainModel
@@ -99,7 +99,7 @@ def check(extractor: Extractor, frames: int) -> float:
     for layer in list_layers(extractor):
         expected = plain_grad_cam(model, clip, extractor.network.get_submodule(VGG16_BLOCKS.get(layer, layer)))
         maps += bool(expected.any())
-        found = explain(model, clip, "gradcam", 0, layer=layer).values
+        found = explain(model, clip, "gradcam", 0, MethodOptions(layer=layer)).values
         worst = max(worst, float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12)))
     expected = plain_saliency(model, clip)
     found = explain(model, clip, "saliency", 0).values
@@ -122,8 +122,8 @@ def row(name: str, extractor: Extractor, frames: int, rounds: int) -> str:
 
     kinds: dict[str, Callable[[], object]] = {
         "forward": forward,
-        "gradcam": lambda: explain(model, clip, "gradcam", 0, layer=layer),
-        "gradcam, first layer": lambda: explain(model, clip, "gradcam", 0, layer=layers[0]),
+        "gradcam": lambda: explain(model, clip, "gradcam", 0, MethodOptions(layer=layer)),
+        "gradcam, first layer": lambda: explain(model, clip, "gradcam", 0, MethodOptions(layer=layers[0])),
         "saliency": lambda: explain(model, clip, "saliency", 0),
     }
     best = dict.fromkeys(kinds, float("inf"))

@@ -32,6 +32,7 @@ from painseq.cli.fit import fit
 from painseq.explain import (
     Attribution,
     Frames,
+    MethodOptions,
     Scorer,
     default_layer,
     explain,
@@ -195,12 +196,12 @@ def in_crops(frames: Tensor, boxes: Tensor, side: int) -> Tensor:
 def maps_of(model: PainModel, clip: Frames, target: int) -> Iterator[tuple[str, Attribution]]:
     for method in space_methods(model):
         if method != "gradcam":
-            yield method, explain(model, clip, method, target, most_steps=MOST_STEPS)
+            yield method, explain(model, clip, method, target, MethodOptions(most_steps=MOST_STEPS))
             continue
         layers = list_layers(model.extractor)
         for layer, (_, height, width) in layers.items():
             named = f"gradcam, {layer} ({height} x {width}{', default' if layer == default_layer(layers) else ''})"
-            yield named, explain(model, clip, method, target, layer=layer)
+            yield named, explain(model, clip, method, target, MethodOptions(layer=layer))
 
 
 def summed(attribution: Attribution, mask: Tensor) -> dict[str, float]:
@@ -287,7 +288,9 @@ def one_seed(out: Path, seed: int) -> dict[str, Any]:
             features = features_of(model, clip)
             steps = MOST_STEPS if features.are_pixels else MOST_STEPS_OF_FEATURES
             for method in time_methods(model):
-                relevance = explain(model, features, method, target, most_steps=steps).over_time.clamp(min=0)
+                relevance = explain(model, features, method, target, MethodOptions(most_steps=steps)).over_time.clamp(
+                    min=0
+                )
                 share = float(relevance[shown].sum() / relevance.sum()) if relevance.any() else None
                 frames = float(shown.sum() / clip.present.sum())
                 times.append({"model": name, "method": method, **about, "relevance": share, "frames": frames})

@@ -39,7 +39,7 @@ GOING_ON = {
     "transfer": "What was finished is kept; to go on, run the same command again.",
     "audit": "Finished folds are kept; to go on, run the same command again.",
     "reproduce": "What was finished is kept; to go on, run the same command again.",
-    "explain": "With --score, finished clips are kept; to go on, run the same command again.",
+    "explain": "`explain score` keeps finished clips: rerun the same command to resume.",
     "fit": "What was finished is kept; to go on, add --resume true --out FOLDER (the run's).",
 }
 

@@ -302,9 +302,9 @@ class Demo:
         fit(self._command("fit", args))
 
     def _pictures(self) -> list[Figure]:
-        from painseq.cli.explained_video import explanation
         from painseq.model.checkpoint import load
         from painseq.report import Figure
+        from painseq.studies.explain_video import ExplainVideoOptions, explain_video
 
         model = load(self.out / "lstm" / "best.ckpt")
         predictions = self.predictions[SUBMITTED]
@@ -316,7 +316,7 @@ class Demo:
             row = max(rows, key=lambda row: float(predictions.probabilities[row, index]))
             clip_id = predictions.clip_ids[row]
             video = self.out / "electrical" / f"{clip_id}.mp4"
-            png = explanation(model, video, end_s=10.0, class_name="high_pain").picture()
+            png = explain_video(model, video, options=ExplainVideoOptions(end_s=10.0, class_name="high_pain")).picture()
             (self.out / f"gradcam_{name}.png").write_bytes(png)
             truth = predictions.class_names[predictions.truth[row]]
             figures.append(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import ArgumentError
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from painseq.cli.arguments import AddArguments
-from painseq.cli.chosen_model import AVERAGE_HELP, PRIOR_HELP
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
@@ -112,38 +110,6 @@ class ExperimentCLI(LightningCLI):
                 action="store_true",
                 help="A control: permute each subject's training and validation labels.",
             )
-        elif self.command == "explain regions":
-            parser.add_argument("--checkpoint", type=Path | None, default=None, help="best.ckpt of a run.")
-            parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
-            parser.add_argument("--prior", nargs="*", type=str, default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
-            parser.add_argument("--part", choices=["train", "validation", "test"], default="test")
-            parser.add_argument("--clips", type=int, default=20, help="How many, evenly by class and subject.")
-            parser.add_argument("--method", type=str | None, default=None, help="As of `painseq explain`.")
-            parser.add_argument("--layer", type=str | None, default=None, help="For gradcam.")
-            parser.add_argument("--class-name", type=str | None, default=None, help="Default: the predicted class.")
-            parser.add_argument(
-                "--landmarks",
-                type=Literal["sidecar", "face_alignment"] | None,
-                default=None,
-                help="Where landmarks come from, if the model's own locator finds none; its crops stay.",
-            )
-            parser.add_argument("--out", type=Path, required=True, help="Folder for tables and pictures.")
-            parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
-            parser.add_argument("--trust", nargs="*", default=[], help="Packages whose classes may be built.")
-        elif self.command == "explain --score":
-            parser.add_argument("--checkpoint", type=Path | None, default=None, help="best.ckpt of a run.")
-            parser.add_argument("--average-checkpoints", nargs="*", type=Path, default=[], help=AVERAGE_HELP)
-            parser.add_argument("--prior", nargs="*", type=str, default=[], metavar="CLASS=SHARE", help=PRIOR_HELP)
-            parser.add_argument("--part", choices=["train", "validation", "test"], default="test")
-            parser.add_argument("--clips", type=int, default=20, help="How many, evenly by class and subject.")
-            parser.add_argument("--methods", nargs="*", type=str, default=[], help="Default: all that fit the model.")
-            parser.add_argument("--class-name", type=str | None, default=None, help="Default: the predicted class.")
-            parser.add_argument(
-                "--most-steps", type=int, default=64, help="For integrated_gradients: gradients at most."
-            )
-            parser.add_argument("--out", type=Path, required=True, help="Folder to write. Run again, it goes on.")
-            parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...")
-            parser.add_argument("--trust", nargs="*", default=[], help="Packages whose classes may be built.")
 
     def instantiate_classes(self) -> None:
         """As Lightning does; the trainer only where something is fitted."""
@@ -166,8 +132,6 @@ class ExperimentCLI(LightningCLI):
 
 DESCRIPTIONS = {
     "fit": "Train a head on a data set. A YAML given here names classes and so is code: run only those you trust.",
-    "explain --score": "Measure which explanation of a checkpoint to trust. Run again with the same --out, it goes on.",
-    "explain regions": "Tell which regions of the face carry a checkpoint's scores, over many clips.",
 }
 
 

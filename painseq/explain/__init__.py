@@ -2,12 +2,13 @@ from painseq.explain.attribution import Attribution
 from painseq.explain.blinks import BlinkCheck, BlinkClip, blink_check, blink_frames, check_blinks
 from painseq.explain.drawing import film_strip, region_bars
 from painseq.explain.faithfulness import infidelity, sensitivity
-from painseq.explain.frames import Frames, frames_of_sample, frames_of_store, frames_of_video
+from painseq.explain.frames import Frames, VideoOptions, frames_of_sample, frames_of_store, frames_of_video
 from painseq.explain.gradcam import default_layer, list_layers
 from painseq.explain.known_units import KnownUnits, known_units
 from painseq.explain.methods import (
     METHODS,
     Method,
+    MethodOptions,
     default_method,
     explain,
     features_of,
@@ -16,7 +17,14 @@ from painseq.explain.methods import (
 )
 from painseq.explain.overlay_video import write_overlay_video
 from painseq.explain.perturbation import PerturbationCurves, perturbation_curves
-from painseq.explain.randomisation import RandomisationCheck, cascade, explainer_of, randomisation_check, randomised
+from painseq.explain.randomisation import (
+    RandomisationCheck,
+    RandomisationOptions,
+    cascade,
+    explainer_of,
+    randomisation_check,
+    randomised,
+)
 from painseq.explain.region_shares import RegionRow, RegionShares, region_shares, region_table
 from painseq.explain.regions import REGIONS, region_masks
 from painseq.explain.score import Scorer, class_number, score_of
@@ -31,12 +39,15 @@ __all__ = [
     "Frames",
     "KnownUnits",
     "Method",
+    "MethodOptions",
     "PerturbationCurves",
     "RandomisationCheck",
+    "RandomisationOptions",
     "RegionRow",
     "RegionShares",
     "Scorer",
     "TruthScores",
+    "VideoOptions",
     "blink_check",
     "blink_frames",
     "cascade",

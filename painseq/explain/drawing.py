@@ -9,11 +9,13 @@ from typing import Literal
 import matplotlib
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from painseq.explain.frames import Frames
 from painseq.explain.region_shares import RegionRow
 from painseq.explain.sketch import drawn_face, sketch
 
@@ -21,70 +23,71 @@ MAP = "inferno"
 """Perceptually ordered: brighter is more, in colour and in grey."""
 BLUE, GREY, INK = "#31487a", "#8b949b", "#23272b"
 PICTURE_PX = 160
+Curve = tuple[np.ndarray, np.ndarray, str]
+"""Moments (N,) in seconds, values (N,) in 0..1, or in -1..1 if any is negative, and what they are."""
 
 
 def film_strip(
-    crops: Tensor,
+    clip: Frames,
     heat: Tensor | None,
-    present: Tensor,
-    times_s: Tensor,
     title: str,
     show_faces: bool,
-    curves: Sequence[tuple[np.ndarray, np.ndarray, str]] = (),
+    curves: Sequence[Curve] = (),
     frames: int = 8,
-    landmarks: Tensor | None = None,
 ) -> bytes:
     """Heat maps of some frames of a clip, and curves over time below them.
 
     Args:
-        crops: (T, 3, S, S), uint8 or float 0..255; not looked at without heat.
+        clip: its crops are not looked at without heat. Where no face is shown, one is drawn over the map from its
+            landmarks, if it has any.
         heat: (T, S, S) in 0..1, a coarse one (`Attribution.heat`) where no face may be shown; None leaves the curves
             alone.
-        present: (T,) bool; frames without a face are not drawn.
-        times_s: (T,) seconds.
         show_faces: draw the crops under the maps and above them; without it no pixel of them is drawn, since faces of
             patients are not for reports.
-        curves: of each, moments (N,), values (N,) in 0..1, or in -1..1 if any is negative, and what they are.
         frames: how many frames to draw: of as many equal stretches of the clip the one whose map is strongest.
-        landmarks: (T, L, 2) in pixels of the crop; where no face is shown, one is drawn from them over the map.
 
     Returns:
         A PNG.
     """
-    real = np.flatnonzero(present.numpy())
+    real = np.flatnonzero(clip.present.numpy())
     stretches = np.array_split(real, min(frames, len(real)))
-    chosen = [] if heat is None else [part[int(heat[part].flatten(1).amax(dim=1).argmax())] for part in stretches]
     rows = 0 if heat is None else (2 if show_faces else 1)
     ratios = [1.0] * rows + [0.7] * len(curves)
     figure = Figure(figsize=(1.35 * len(stretches) + 0.6, 1.45 * sum(ratios) + 0.7), dpi=110, layout="constrained")
     grid = figure.add_gridspec(len(ratios), len(stretches), height_ratios=ratios)
-    for column, frame in enumerate(chosen):
+    for column, part in enumerate([] if heat is None else stretches):
         assert heat is not None
-        points = None if landmarks is None else landmarks[frame]
-        face = crops[frame].byte().permute(1, 2, 0).numpy() if show_faces else None
+        frame = part[int(heat[part].flatten(1).amax(dim=1).argmax())]
+        points = None if clip.landmarks is None else clip.landmarks[frame]
+        face = clip.x[frame].byte().permute(1, 2, 0).numpy() if show_faces else None
         picture = map_picture(heat[frame].numpy(), points, face, PICTURE_PX)
         for row, shown in enumerate([picture] if face is None else [face, picture]):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(shown)
             axes.set_axis_off()
             if row == 0:
-                axes.set_title(f"{float(times_s[frame]):.1f} s", fontsize=8)
-    for row, (moments, values, what) in enumerate(curves, start=rows):
+                axes.set_title(f"{float(clip.times_s[frame]):.1f} s", fontsize=8)
+    for row, curve in enumerate(curves, start=rows):
         axes = figure.add_subplot(grid[row, :])
-        # Dots as wide as the line: a frame between two without a face has no line.
-        axes.plot(moments, values, color=BLUE, linewidth=1.6, marker="o", markersize=1.6, markeredgewidth=0)
-        axes.set_ylim(-1 if np.nanmin(values) < 0 else 0, 1)
-        axes.set_xlim(0, max(float(times_s[-1]), 1e-3))
+        _draw_curve(axes, curve, float(clip.times_s[-1]))
         if row == len(ratios) - 1:
             axes.set_xlabel("seconds", fontsize=8)
-        # Above it, since along the axes long names of low panels run into each other.
-        axes.set_title(what, fontsize=8, loc="left")
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _draw_curve(axes: Axes, curve: Curve, end_s: float) -> None:
+    moments, values, name = curve
+    # Dots as wide as the line: a frame between two without a face has no line.
+    axes.plot(moments, values, color=BLUE, linewidth=1.6, marker="o", markersize=1.6, markeredgewidth=0)
+    axes.set_ylim(-1 if np.nanmin(values) < 0 else 0, 1)
+    axes.set_xlim(0, max(end_s, 1e-3))
+    # Above it, since along the axes long names of low panels run into each other.
+    axes.set_title(name, fontsize=8, loc="left")
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def map_picture(

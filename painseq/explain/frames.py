@@ -94,31 +94,52 @@ def frames_of_store(
     return Frames(clip.features, clip.present, clip.times_s, extra)
 
 
+@dataclass(frozen=True)
+class VideoOptions:
+    """How a video is read for `frames_of_video`, as by `PainModel.predict`.
+
+    Args:
+        locator: finds faces instead of the model's own; None: its own.
+        baseline: a video of the same person without pain, for a model that needs it.
+        image_fps: images a second, where the video is a folder of them.
+        action_units: OpenFace's table of the video, for a model that takes action units; None:
+            `<video without suffix>.csv` beside it.
+    """
+
+    locator: Locator | None = None
+    baseline: Path | None = None
+    image_fps: float | None = None
+    action_units: Path | None = None
+
+
+USUAL = VideoOptions()
+
+
 def frames_of_video(
     model: PainModel,
     video: str | Path,
     start_s: float = 0.0,
     end_s: float | None = None,
-    locator: Locator | None = None,
-    baseline: Path | None = None,
-    image_fps: float | None = None,
-    action_units: Path | None = None,
+    options: VideoOptions = USUAL,
 ) -> Frames:
     """The crops of a span of a video, as the model was fitted on them, with landmarks and the streams beside them.
 
-    The arguments are those of `PainModel.predict`.
+    Args:
+        start_s: seconds from the first frame shown.
+        end_s: exclusive; None is the end.
 
     Raises:
         PainseqError: the file cannot be read, no frame lies in the span, a baseline is missing or in vain, or the model
             cannot read videos.
     """
+    locator, image_fps = options.locator, options.image_fps
     if model.extractor is None or model.face is None:
         raise PainseqError(
             "This model was fitted on features whose extractor is not recorded, so it cannot read videos. Fit it on a "
             "store that `painseq extract` wrote, or explain features (Frames)."
         )
     video = Path(video)
-    beside = beside_cnn(video_streams(model.streams, video, action_units))
+    beside = beside_cnn(video_streams(model.streams, video, options.action_units))
     face = model.face if locator is None else model.face.with_locator(locator)
     chunks = list(face.clip(video, start_s, end_s, model.fps, image_fps=image_fps))
     if not chunks:
@@ -136,7 +157,7 @@ def frames_of_video(
         present,
         times_s,
         extra,
-        _neutral(model, baseline, locator, image_fps),
+        _neutral(model, options),
         boxes,
         None if landmarks is None else landmarks_in_crops(landmarks, boxes, crops.shape[-1]),
         chunks[0].backend,
@@ -161,9 +182,8 @@ def _landmarks(chunks: Sequence[CropChunk]) -> Tensor | None:
     return torch.from_numpy(np.concatenate(parts))
 
 
-def _neutral(
-    model: PainModel, baseline: Path | None, locator: Locator | None, image_fps: float | None
-) -> Tensor | None:
+def _neutral(model: PainModel, options: VideoOptions) -> Tensor | None:
+    baseline = options.baseline
     if not model.record.baseline_clips:
         if baseline is not None:
             raise PainseqError("This model was fitted on features as they are. Leave the baseline out.")
@@ -171,9 +191,9 @@ def _neutral(
     if baseline is None:
         raise PainseqError(
             "This model was fitted on features relative to each subject's own without pain, so it needs a video of "
-            "this person without pain (--baseline VIDEO)."
+            "this person without pain (`baseline`)."
         )
-    calm = model.read(baseline, locator=locator, image_fps=image_fps)
+    calm = model.read(baseline, locator=options.locator, image_fps=options.image_fps)
     if not calm.present.any():
         raise PainseqError(f"{baseline}: no face found in any frame, so it is no baseline.")
     return calm.features[calm.present].float().mean(dim=0)

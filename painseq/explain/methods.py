@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -42,6 +42,39 @@ MAPS: tuple[Method, ...] = ("gradcam", "rollout", "occlusion")
 """Of crops alone."""
 
 
+@dataclass(frozen=True, eq=False)
+class MethodOptions:
+    """How a method works; None is its usual way.
+
+    Args:
+        layer: for gradcam, see `list_layers`; None: `default_layer`.
+        baseline: what stands for nothing, of the clip's shape or one that expands to it, for integrated_gradients,
+            gradient_x_input and occlusion. None: the mean colour of the clip's crops; zeros for features.
+        patch_px: for occlusion, side of the patches; None: an eighth of the crop.
+        frames_together: for occlusion and frame_occlusion, how many consecutive frames are hidden together; None: an
+            eighth of the clip for occlusion, one for frame_occlusion.
+        most_steps: for integrated_gradients, gradients at most; fewer where they are complete before.
+
+    Raises:
+        PainseqError: a number below 1.
+    """
+
+    layer: str | None = None
+    baseline: Tensor | None = None
+    patch_px: int | None = None
+    frames_together: int | None = None
+    most_steps: int = MOST_STEPS
+
+    def __post_init__(self) -> None:
+        for name in ("patch_px", "frames_together", "most_steps"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise PainseqError(f"{name} is {count}; it must be 1 or more.")
+
+
+USUAL = MethodOptions()
+
+
 # Gradients on, though whoever calls may have turned them off. On a GPU no TensorFloat-32, cuDNN's default: what is
 # explained are small differences between scores, which its rounding would blur.
 @torch.inference_mode(False)
@@ -51,12 +84,7 @@ def explain(
     clip: Frames,
     method: Method | None = None,
     target: int | str | None = None,
-    *,
-    layer: str | None = None,
-    baseline: Tensor | None = None,
-    patch_px: int | None = None,
-    frames_together: int | None = None,
-    most_steps: int = MOST_STEPS,
+    options: MethodOptions = USUAL,
     on_progress: Progress | None = None,
 ) -> Attribution:
     """How much each part of a clip counts for the model's score (`painseq.explain.score.score_of`).
@@ -74,54 +102,57 @@ def explain(
             (`features_of`) in time.
         method: None: `default_method`.
         target: class, by number or name; None: the one that the model predicts. A model of a scale has only 0.
-        layer: for gradcam, see `list_layers`; None: `default_layer`.
-        baseline: what stands for nothing, of the clip's shape or one that expands to it, for integrated_gradients,
-            gradient_x_input and occlusion. None: the mean colour of the clip's crops; zeros for features.
-        patch_px: for occlusion, side of the patches; None: an eighth of the crop.
-        frames_together: for occlusion and frame_occlusion, how many consecutive frames are hidden together; None: an
-            eighth of the clip for occlusion, one for frame_occlusion.
-        most_steps: for integrated_gradients, gradients at most; fewer where they are complete before.
         on_progress: called with the share that is done.
 
     Raises:
         PainseqError: no frame has a face, the method does not fit model or input (says which do), or there is no such
             class or layer.
+
+    Example:
+        >>> clip = frames_of_video(model, "video.mp4")
+        >>> explain(model, clip, "integrated_gradients", "high_pain", MethodOptions(most_steps=64)).maps
     """
     method = default_method(model, clip) if method is None else method
     if method not in METHODS:
         raise PainseqError(f"No method {method!r}; there are {', '.join(METHODS)}.")
     if method in MAPS and not clip.are_pixels:
         raise PainseqError(f"{method} speaks of places in the face: it needs crops, not features.")
-    if layer is not None and method != "gradcam":
-        raise PainseqError(f"A layer ({layer!r}) goes with gradcam, not with {method}.")
-    counts = {"patch_px": patch_px, "frames_together": frames_together, "most_steps": most_steps}
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise PainseqError(f"{name} is {count}; it must be 1 or more.")
+    if options.layer is not None and method != "gradcam":
+        raise PainseqError(f"A layer ({options.layer!r}) goes with gradcam, not with {method}.")
     scorer = Scorer(model, clip, target)
-    nothing = baseline_of(scorer) if baseline is None else baseline.to(scorer.x).expand_as(scorer.x)
-    named, error, steps = None, None, None
+    layer, error, steps = None, None, None
     if method == "gradcam":
-        values, named = grad_cam(scorer, layer, on_progress)
-    elif method == "rollout":
-        values = rollout(scorer)
+        values, layer = grad_cam(scorer, options.layer, on_progress)
     elif method == "integrated_gradients":
-        values, error, steps = integrated_gradients(scorer, nothing, most_steps, on_progress)
-    elif method == "gradient_x_input":
-        values = gradient_x_input(scorer, nothing)
-    elif method == "saliency":
-        values = saliency(scorer)
-    elif method == "occlusion":
-        values = occlusion(scorer, nothing, patch_px, frames_together, on_progress)
-    elif method == "frame_occlusion":
-        values = frame_occlusion(scorer, frames_together, on_progress)
-    elif method == "attention":
-        values = attention(scorer)
+        baseline = _baseline(scorer, options)
+        values, error, steps = integrated_gradients(scorer, baseline, options.most_steps, on_progress)
     else:
-        values = votes(scorer)
+        values = _values(scorer, method, options, on_progress)
     there = clip.present.reshape(-1, *[1] * (values.ndim - 1))
     values = torch.where(there, values.detach().float().cpu(), 0.0)
-    return Attribution(values, clip, method, scorer.target, scorer.class_name, scorer.score, named, error, steps)
+    return Attribution(values, clip, method, scorer.target, scorer.class_name, scorer.score, layer, error, steps)
+
+
+def _values(scorer: Scorer, method: Method, options: MethodOptions, on_progress: Progress | None) -> Tensor:
+    """Those of a method that tells no more than them."""
+    if method == "rollout":
+        return rollout(scorer)
+    if method == "gradient_x_input":
+        return gradient_x_input(scorer, _baseline(scorer, options))
+    if method == "saliency":
+        return saliency(scorer)
+    if method == "occlusion":
+        baseline = _baseline(scorer, options)
+        return occlusion(scorer, baseline, options.patch_px, options.frames_together, on_progress)
+    if method == "frame_occlusion":
+        return frame_occlusion(scorer, options.frames_together, on_progress)
+    return attention(scorer) if method == "attention" else votes(scorer)
+
+
+def _baseline(scorer: Scorer, options: MethodOptions) -> Tensor:
+    if options.baseline is None:
+        return baseline_of(scorer)
+    return options.baseline.to(scorer.x).expand_as(scorer.x)
 
 
 def features_of(model: PainModel, clip: Frames) -> Frames:

@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from painseq.explain.attribution import Attribution
-from painseq.explain.drawing import BLUE, map_picture
+from painseq.explain.drawing import BLUE, Curve, map_picture
 from painseq.video.writing import write_video
 
 PANEL_PX = 288
 CURVES_PX = 432
 _CURSOR = (214, 90, 49)
-Curve = tuple[np.ndarray, np.ndarray, str]
-"""Moments (N,), values (N,) in 0..1 or -1..1, and what they are."""
 
 
 def write_overlay_video(

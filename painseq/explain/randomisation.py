@@ -21,7 +21,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from painseq.errors import PainseqError
 from painseq.explain.by_input import Progress
 from painseq.explain.frames import Frames
-from painseq.explain.methods import Method, explain
+from painseq.explain.methods import Method, MethodOptions, explain
 from painseq.explain.perturbation import cell_sums
 from painseq.explain.score import Scorer, heads_of
 from painseq.explain.subject_means import SubjectMean, subject_mean
@@ -87,15 +87,32 @@ class RandomisationCheck:
         }
 
 
+@dataclass(frozen=True)
+class RandomisationOptions:
+    """What is randomised, and what is explained then.
+
+    Args:
+        parts: what to randomise beside everything, see `randomised`; None: the head, and the extractor if its weights
+            play a part.
+        seed: of the first random model of a clip; the second has the next one.
+        target: class index; None: of each clip the one that the model predicts.
+    """
+
+    parts: Sequence[str] | None = None
+    seed: int = 0
+    target: int | None = None
+
+
+USUAL = RandomisationOptions()
+
+
 def randomisation_check(
     model: PainModel,
     clips: Sequence[Frames],
     explainer: Explainer,
     subject_ids: Sequence[str] | None = None,
-    parts: Sequence[str] | None = None,
-    seed: int = 0,
+    options: RandomisationOptions = USUAL,
     on_progress: Progress | None = None,
-    target: int | None = None,
 ) -> RandomisationCheck:
     """Explain clips again by the model with parts of it randomised.
 
@@ -105,18 +122,16 @@ def randomisation_check(
     Args:
         explainer: see `explainer_of`; or any function, such as one that is known to be wrong.
         subject_ids: of the clips; None: each is another person's.
-        parts: what to randomise beside everything, see `randomised`; None: the head, and the extractor if its weights
-            play a part.
-        seed: of the first random model of a clip; the second has the next one.
-        target: class index; None: of each clip the one that the model predicts.
+        on_progress: called with the share that is done.
     """
+    parts, seed = options.parts, options.seed
     if parts is None:
         parts = [HEAD, EXTRACTOR] if clips and clips[0].are_pixels and has_weights(model) else []
     found: dict[str, list[Similarity]] = {name: [] for name in (*parts, EVERYTHING)}
     between: list[Similarity] = []
     of_space = False
     for number, clip in enumerate(clips):
-        explained_class = Scorer(model, clip, target).target
+        explained_class = Scorer(model, clip, options.target).target
 
         def explained(model: PainModel, clip: Frames = clip, target: int = explained_class) -> Tensor:
             return explainer(model, clip, target)
@@ -143,7 +158,7 @@ def explainer_of(method: Method, kind: Kind, most_steps: int) -> Explainer:
     """A method of `explain`, as maps or as a curve over time."""
 
     def values(model: PainModel, clip: Frames, target: int) -> Tensor:
-        found = explain(model, clip, method, target, most_steps=most_steps)
+        found = explain(model, clip, method, target, MethodOptions(most_steps=most_steps))
         return found.maps if kind == "space" else found.over_time
 
     return values

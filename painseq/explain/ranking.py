@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from painseq.explain.attribution import Attribution
-from painseq.explain.by_input import Progress
+from painseq.explain.by_input import MOST_STEPS, Progress
 from painseq.explain.faithfulness import infidelity, sensitivity
 from painseq.explain.frames import Frames
 from painseq.explain.methods import Method
@@ -19,7 +19,6 @@ from painseq.explain.randomisation import Explainer, Kind, explainer_of
 from painseq.explain.score import Scorer
 from painseq.explain.subject_means import SubjectMean, subject_mean
 from painseq.explain.truth import truth_scores
-from painseq.model.pain_model import PainModel
 
 RANDOM = "random"
 NO_PAIN = "no_pain"
@@ -107,13 +106,11 @@ class Rank:
         }
 
 
-def score_methods(
-    model: PainModel,
-    clip: Frames,
+def method_scores(
+    scorer: Scorer,
     kind: Kind,
     methods: Sequence[Method],
-    target: int,
-    most_steps: int,
+    most_steps: int = MOST_STEPS,
     seed: int = 0,
     regions: Tensor | None = None,
     on_progress: Callable[[str, float], None] | None = None,
@@ -124,14 +121,14 @@ def score_methods(
     of the area.
 
     Args:
-        clip: crops for maps; features for curves over time, or crops where the head takes these itself.
+        scorer: of the model, the clip and the class; the clip as crops for maps, as features for curves over time, or
+            as crops where the head takes these itself.
         methods: of `space_methods`, or of `time_methods`.
-        target: class index.
         most_steps: for integrated_gradients, gradients at most, for each of the clip and its noisy copies.
         regions: of `pain_regions`, for maps.
         on_progress: called with what is being measured, and its share that is done.
     """
-    scorer = Scorer(model, clip, target)
+    model, clip, target = scorer.model, scorer.clip, scorer.target
     found = []
     for method in methods:
         explainer = explainer_of(method, kind, most_steps)
@@ -139,14 +136,14 @@ def score_methods(
         def values(clip: Frames, explainer: Explainer = explainer) -> Tensor:
             return explainer(model, clip, target)
 
-        def tell(share: float, name: str = method) -> None:
+        def show(share: float, name: str = method) -> None:
             if on_progress is not None:
                 on_progress(name, share)
 
-        tell(0.0)
+        show(0.0)
         usual = values(clip)
         changes = sensitivity(scorer, values, usual, seed)
-        found.append(_score(scorer, method, usual, changes, seed, regions, tell))
+        found.append(_score(scorer, method, usual, changes, seed, regions, show))
     noise = torch.rand(clip.x[:, 0].shape if kind == "space" else len(clip), generator=_generator(seed))
     there = clip.present.reshape(-1, *[1] * (noise.ndim - 1))
     found.append(_score(scorer, RANDOM, noise * there, math.nan, seed, regions, None))
@@ -189,7 +186,7 @@ def rank(
     """The methods, and the random explanation among them, by their mean gain; those that survive randomising last.
 
     Args:
-        clips: of each, what `score_methods` gave.
+        clips: of each, what `method_scores` gave.
         subject_ids: whose clips they are.
         survives: method -> whether it survives, see `randomisation_check`.
     """

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from painseq import load
-from painseq.cli.explained_video import explanation
 from painseq.data.streams.action_units import INTENSITIES, PRESENCES
 from painseq.explain import REGIONS
+from painseq.studies.explain_video import ExplainVideoOptions, explain_video
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_no_curve_is_drawn_over_a_stretch_without_a_face(lstm, ann, video):
     faces["boxes"][unseen] = np.nan
     save_file(faces, sidecar)
     for checkpoint in (lstm, ann):
-        explained = explanation(load(checkpoint), video, end_s=5.0)
+        explained = explain_video(load(checkpoint), video, options=ExplainVideoOptions(end_s=5.0))
         assert 0 < len(explained.prediction.faceless_times_s) < explained.prediction.frames
         for times_s, values, _ in explained.curves():
             assert (np.diff(times_s) > 0).all() and len(times_s) == explained.prediction.frames
@@ -99,18 +100,20 @@ def test_the_layer_is_told_and_can_be_chosen(painseq, lstm, video, tmp_path):
 
 def test_averaged_checkpoints_for_a_stated_mix(painseq, lstm, video, tmp_path):
     out = ["--out", tmp_path / "out", "--end-s", 2]
+    other = shutil.copy(lstm, tmp_path / "other.ckpt")
     mix = ["no_pain=0.1", "low_pain=0.45", "high_pain=0.45"]
-    result = painseq("explain", video, "--average-checkpoints", lstm, lstm, "--prior", *mix, *out)
-    assert result.code == 0 and result.log.names(2)
+    result = painseq("explain", video, "--checkpoint", lstm, "--checkpoint", other, "--average", "--prior", *mix, *out)
+    assert result.code == 0 and result.log.names(*mix)
+    assert json.loads((tmp_path / "out" / "explanation.json").read_text())["checkpoints"] == [str(lstm), str(other)]
 
 
 @pytest.mark.parametrize(
     ("change", "facts"),
     [
-        (["--method", "rollout"], ("--method", "rollout", "gradcam")),
-        (["--time-method", "votes"], ("--time-method", "votes", "integrated_gradients")),
+        (["--method", "rollout"], ("method", "rollout", "gradcam")),
+        (["--time-method", "votes"], ("time_method", "votes", "integrated_gradients")),
         (["--layer", "layer9"], ("layer9", "act1")),
-        (["--method", "saliency", "--layer", "layer1"], ("--layer", "gradcam", "saliency")),
+        (["--method", "saliency", "--layer", "layer1"], ("layer", "gradcam", "saliency")),
         (["--class-name", "joy"], ("joy", "no_pain", "low_pain", "high_pain")),
         (["--baseline", "x.mp4"], ("baseline",)),
     ],
@@ -157,18 +160,18 @@ def test_integrated_gradients_that_are_not_complete_are_warned_of(painseq, lstm,
     monkeypatch.setattr(by_input, "STEPS", 1)
     args = ["--out", tmp_path / "x.png", "--end-s", 2, "--method", "integrated_gradients", "--most-steps", 1]
     result = painseq("explain", video, "--checkpoint", lstm, *args)
-    assert result.code == 0 and result.log.names("Integrated Gradients", 1, "--most-steps")
+    assert result.code == 0 and result.log.names("Integrated Gradients", 1, "most_steps")
 
 
 def test_without_landmarks_the_map_stands_alone_and_the_way_out_is_told(painseq, lstm, video, tmp_path):
     args = ["explain", video, "--checkpoint", lstm, "--end-s", 2]
     result = painseq(*args, "--out", tmp_path / "lines")
-    assert result.log.names("--show-faces")
+    assert result.log.names("show_faces")
     lines = json.loads((tmp_path / "lines" / "explanation.json").read_text())
     shares = [region["share"] for region in lines["regions"]["regions"].values()]
     assert set(lines["regions"]["regions"]) == set(REGIONS) and sum(shares) == pytest.approx(1)
     result = painseq(*args, "--out", tmp_path / "alone", "--locator", "full_frame")
-    assert result.code == 0 and result.log.names("--locator", "face_alignment", "sidecar")
+    assert result.code == 0 and result.log.names("face_alignment", "sidecar")
     assert json.loads((tmp_path / "alone" / "explanation.json").read_text())["regions"] is None
     assert (tmp_path / "alone" / "overlay.mp4").is_file()
 
@@ -193,7 +196,7 @@ def test_the_documented_python_runs(lstm, video, monkeypatch):
     page = (Path(__file__).parents[2] / "docs" / "explanations.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     code = code.replace("runs/demo/lstm/best.ckpt", str(lstm)).replace("video.mp4", str(video))
-    assert "most_steps=64" in code
+    assert "MethodOptions(most_steps=64)" in code
     code = code.replace("most_steps=64", "most_steps=8")
     names: dict[str, object] = {}
     exec(code, names)

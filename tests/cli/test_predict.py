@@ -88,16 +88,16 @@ def test_a_prediction_that_cannot_be(painseq, lstm, video, change, facts):
 def test_explaining_a_generated_video_shows_the_generated_face(painseq, lstm, electrical, tmp_path):
     generated = electrical / "Test" / "S06" / "S06_1.mp4"
     result = painseq("explain", generated, "--checkpoint", lstm, "--out", tmp_path / "x.png")
-    assert result.code == 0 and not result.log.names("--show-faces")
+    assert result.code == 0 and not result.log.names("show_faces")
     assert Image.open(tmp_path / "x.png").format == "PNG"
 
 
 def test_no_other_face_is_drawn_without_the_users_word(painseq, ann, video, tmp_path):
     plain, shown = tmp_path / "plain.png", tmp_path / "shown.png"
     result = painseq("explain", video, "--checkpoint", ann, "--out", plain)
-    assert result.code == 0 and result.log.names("--show-faces")
+    assert result.code == 0 and result.log.names("show_faces")
     result = painseq("explain", video, "--checkpoint", ann, "--out", shown, "--show-faces", "--class-name", "low_pain")
-    assert result.code == 0 and not result.log.names("--show-faces")
+    assert result.code == 0 and not result.log.names("show_faces")
     # A row of faces more.
     assert Image.open(shown).height > Image.open(plain).height
 

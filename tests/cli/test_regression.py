@@ -103,11 +103,13 @@ def test_a_video_gets_a_number_and_so_does_the_mean_of_models(fitted, work):
 
 
 def test_the_curve_of_a_number_is_told_by_the_scale_not_by_its_own_maximum(fitted, work):
-    from painseq.cli.explained_video import explanation
+    from painseq.studies.explain_video import ExplainVideoOptions, explain_video
 
     folder = next(path for path in (work / "clinical" / "Images").glob("*/*") if path.is_dir())
     for target in ("frame", "window"):
-        explained = explanation(load(work / f"{target}_run" / "best.ckpt"), folder, image_fps=5)
+        explained = explain_video(
+            load(work / f"{target}_run" / "best.ckpt"), folder, options=ExplainVideoOptions(image_fps=5)
+        )
         _, numbers, label = explained.curves()[0]
         assert label.startswith("pspi / 16") and np.allclose(numbers, explained.prediction.frame_values / 16)
 

@@ -13,8 +13,18 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from painseq.explain import explain, explainer_of, features_of, randomisation_check, space_methods, time_methods
-from painseq.explain.ranking import score_methods
+from painseq.explain import (
+    MethodOptions,
+    RandomisationOptions,
+    Scorer,
+    explain,
+    explainer_of,
+    features_of,
+    randomisation_check,
+    space_methods,
+    time_methods,
+)
+from painseq.explain.ranking import method_scores
 from painseq.model.averaging import AveragedModel
 from painseq.model.pain_model import PainModel
 
@@ -129,7 +139,9 @@ def test_every_method_explains_a_model_on_another_device_as_on_the_cpu(made, dev
     torch.testing.assert_close(features_of(other, crops).x, features.x)
     for clip, methods in ((crops, space_methods(model)), (features, time_methods(model))):
         for method in methods:
-            here, there = (explain(one, clip, method, 1, most_steps=8, patch_px=16) for one in (model, other))
+            here, there = (
+                explain(one, clip, method, 1, MethodOptions(most_steps=8, patch_px=16)) for one in (model, other)
+            )
             assert type(there.values) is Tensor, method
             torch.testing.assert_close(there.values, here.values, rtol=1e-3, atol=1e-5)
 
@@ -137,11 +149,14 @@ def test_every_method_explains_a_model_on_another_device_as_on_the_cpu(made, dev
 def test_maps_are_measured_on_another_device_as_on_the_cpu(made, device):
     model, clip = made("lstm")
     other = moved_there(model)
-    here, there = (score_methods(one, clip, "space", ["saliency"], 1, most_steps=8)[0] for one in (model, other))
+    here, there = (method_scores(Scorer(one, clip, 1), "space", ["saliency"], 8)[0] for one in (model, other))
     for number in ("deletion", "insertion", "infidelity", "sensitivity"):
         assert getattr(there, number) == pytest.approx(getattr(here, number), rel=1e-3, abs=1e-4), number
     explainer = explainer_of("saliency", "space", 8)
-    first, second = (randomisation_check(one, [clip], explainer, parts=[]).survives for one in (model, other))
+    first, second = (
+        randomisation_check(one, [clip], explainer, options=RandomisationOptions(parts=[])).survives
+        for one in (model, other)
+    )
     assert first == second
 
 

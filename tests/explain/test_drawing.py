@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from painseq.explain import film_strip
+from painseq.explain import Frames, film_strip
 from painseq.explain.drawing import contact_sheet, overlay
 
 
@@ -17,7 +17,7 @@ def strip(show_faces: bool, frames: int = 10, **more: object) -> np.ndarray:
     crops[:, 1] = 255
     present = torch.arange(frames) % 3 != 1
     heat = more.pop("heat", torch.zeros(frames, 16, 16))
-    picture = film_strip(crops, heat, present, torch.arange(frames) / 5, "a title", show_faces, **more)
+    picture = film_strip(Frames(crops, present, torch.arange(frames) / 5), heat, "a title", show_faces, **more)
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
 
 

@@ -14,6 +14,7 @@ from painseq.data.labels import Scale
 from painseq.errors import PainseqError
 from painseq.explain import (
     Frames,
+    MethodOptions,
     Scorer,
     explain,
     features_of,
@@ -52,7 +53,7 @@ def test_every_method_says_nothing_of_masked_frames_and_something_of_others(made
     assert space_methods(model) and time_methods(model)
     for clip, methods in ((crops, space_methods(model)), (features_of(model, crops), time_methods(model))):
         for method in methods:
-            found = explain(model, clip, method, 1, most_steps=8, patch_px=16)
+            found = explain(model, clip, method, 1, MethodOptions(most_steps=8, patch_px=16))
             assert len(found.values) == len(clip) and found.values.isfinite().all(), method
             assert (found.values[~clip.present] == 0).all(), method
             # The vote may be for other classes throughout, and nothing may speak for this one.
@@ -120,7 +121,7 @@ def test_integrated_gradients_of_crops_are_complete(made, name):
 def test_steps_that_do_not_suffice_are_told(made):
     model, crops = made("temporal_conv_net")
     clip = features_of(model, crops)
-    found = explain(model, clip, "integrated_gradients", 0, most_steps=8)
+    found = explain(model, clip, "integrated_gradients", 0, MethodOptions(most_steps=8))
     assert found.steps == 8
     total = found.values.double().sum()
     scorer = Scorer(model, clip, 0)
@@ -161,7 +162,7 @@ def test_leaving_a_frame_out_of_a_mean(make_model):
         expected[frame] = each[present].mean() - each[others].mean()
     torch.testing.assert_close(explain(model, clip, "frame_occlusion", 1).values, expected, atol=1e-6, rtol=0)
     # With its neighbours: frame 3 goes with 2 and 4, and 0 with nobody, since 1 shows no face.
-    wide = explain(model, clip, "frame_occlusion", 1, frames_together=3).values
+    wide = explain(model, clip, "frame_occlusion", 1, MethodOptions(frames_together=3)).values
     torch.testing.assert_close(wide[3], each[present].mean() - each[0], atol=1e-6, rtol=0)
     torch.testing.assert_close(wide[0], expected[0], atol=1e-6, rtol=0)
 
@@ -171,7 +172,7 @@ def test_an_even_number_of_frames_can_be_left_out(make_model):
     x = torch.randn(5, D)
     model, clip = of_features(head, make_model, x)
     each = head(x[None], clip.present[None])[0].log_softmax(-1)[:, 1].detach()
-    found = explain(model, clip, "frame_occlusion", 1, frames_together=2).values
+    found = explain(model, clip, "frame_occlusion", 1, MethodOptions(frames_together=2)).values
     torch.testing.assert_close(found[1], each.mean() - each[[0, 3, 4]].mean(), atol=1e-6, rtol=0)
     torch.testing.assert_close(found[4], each.mean() - each[:4].mean(), atol=1e-6, rtol=0)
 
@@ -186,10 +187,10 @@ def test_a_clip_of_which_no_frame_would_be_left_is_refused(made):
                 with pytest.raises(PainseqError, match=r"(?s)\b1\b.*\b1\b"):
                     explain(model, clip, method)
             else:
-                found = explain(model, clip, method, most_steps=8).values
+                found = explain(model, clip, method, options=MethodOptions(most_steps=8)).values
                 assert found.isfinite().all() and not found[~one].any()
         with pytest.raises(PainseqError, match=r"(?s)\b99\b.*\b7\b"):
-            explain(model, features_of(model, crops), "frame_occlusion", frames_together=99)
+            explain(model, features_of(model, crops), "frame_occlusion", options=MethodOptions(frames_together=99))
 
 
 def test_a_class_goes_by_name_or_number(made):
@@ -254,14 +255,14 @@ def test_covering_what_nobody_looks_at_changes_nothing(made):
     with torch.no_grad():
         # Blind to the right half: tubelets of 8 x 8 pixels, whose kernel sees its left columns only.
         model.head.embed.weight[..., 4:] = 0
-    values = explain(model, clip, "occlusion", 0, patch_px=4, frames_together=2).maps
+    values = explain(model, clip, "occlusion", 0, MethodOptions(patch_px=4, frames_together=2)).maps
     columns = torch.arange(side) % 8 >= 4
     assert values[..., columns].abs().max() < 1e-6 and values[..., ~columns].abs().max() > 1e-4
 
 
 def test_occlusion_equals_scores_computed_by_hand(made, batch_of):
     model, clip = made("lstm")
-    found = explain(model, clip, "occlusion", 2, patch_px=16, frames_together=3).maps
+    found = explain(model, clip, "occlusion", 2, MethodOptions(patch_px=16, frames_together=3)).maps
     scorer = Scorer(model, clip, 2)
     covered = clip.x.float().clone()
     colour = clip.x[clip.present].float().mean(dim=(0, 2, 3))
@@ -334,12 +335,13 @@ def test_averaged_models_and_stated_mixes(made, batch_of):
 def test_frames_in_several_portions_give_the_same(made, monkeypatch):
     model, clip = made("lstm")
     whole = {
-        method: explain(model, clip, method, 0, most_steps=8, patch_px=16).values for method in space_methods(model)
+        method: explain(model, clip, method, 0, MethodOptions(most_steps=8, patch_px=16)).values
+        for method in space_methods(model)
     }
     monkeypatch.setattr("painseq.explain.score.FRAMES_AT_ONCE", 2)
     monkeypatch.setattr("painseq.explain.gradcam.FRAMES_AT_ONCE", 2)
     for method, values in whole.items():
-        again = explain(model, clip, method, 0, most_steps=8, patch_px=16).values
+        again = explain(model, clip, method, 0, MethodOptions(most_steps=8, patch_px=16)).values
         torch.testing.assert_close(again, values, rtol=1e-3, atol=1e-3 * float(values.abs().max()))
 
 
@@ -363,8 +365,8 @@ def test_clips_of_stores_and_data_modules(made):
     stored = frames_of_store(model, ClipFeatures(features.half(), crops.present, crops.times_s))
     sample = frames_of_sample(Sample("a", "s", 0, crops.present, crops.times_s, features=features))
     of_crops = frames_of_sample(Sample("a", "s", 0, crops.present, crops.times_s, video=crops.x))
-    expected = explain(model, crops, "integrated_gradients", 1, most_steps=8)
-    assert explain(model, of_crops, "integrated_gradients", 1, most_steps=8).score == expected.score
+    expected = explain(model, crops, "integrated_gradients", 1, MethodOptions(most_steps=8))
+    assert explain(model, of_crops, "integrated_gradients", 1, MethodOptions(most_steps=8)).score == expected.score
     for clip in (stored, sample):
         assert explain(model, clip, "saliency", 1).score == pytest.approx(expected.score, abs=2e-2)
     two, crops = made("two_stream")
@@ -397,9 +399,9 @@ def test_what_cannot_be_explained_is_said(made, make_model):
         explain(model, features, "gradcam")
     for name, wrong in {"frames_together": 0, "patch_px": -1, "most_steps": 0}.items():
         with pytest.raises(PainseqError, match=rf"(?s){name}.*{wrong}\b"):
-            explain(model, clip, "occlusion", **{name: wrong})
+            explain(model, clip, "occlusion", options=MethodOptions(**{name: wrong}))
     with pytest.raises(PainseqError, match=r"(?s)layer1.*gradcam.*saliency"):
-        explain(model, clip, "saliency", layer="layer1")
+        explain(model, clip, "saliency", options=MethodOptions(layer="layer1"))
     with pytest.raises(PainseqError, match=r"(?s)'lime'.*gradcam, rollout"):
         explain(model, features, "lime")
     with pytest.raises(PainseqError, match=r"(?s)LSTM.*AttentionMIL"):
@@ -427,14 +429,17 @@ def test_progress_ends_at_one(made):
     model, clip = made("lstm")
     for method in ("gradcam", "integrated_gradients", "occlusion", "frame_occlusion"):
         shares: list[float] = []
-        explain(model, clip, method, most_steps=32, on_progress=shares.append)
+        explain(model, clip, method, options=MethodOptions(most_steps=32), on_progress=shares.append)
         assert shares == sorted(shares) and shares[-1] == 1, method
 
 
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
 def test_gradients_are_on_where_the_caller_has_turned_them_off(made, off):
     model, clip = made("lstm")
-    expected = {method: explain(model, clip, method, 0, most_steps=8).values for method in ("gradcam", "saliency")}
+    expected = {
+        method: explain(model, clip, method, 0, MethodOptions(most_steps=8)).values
+        for method in ("gradcam", "saliency")
+    }
     with off():
         for method, values in expected.items():
             assert torch.equal(explain(model, clip, method, 0).values, values)
@@ -443,5 +448,5 @@ def test_gradients_are_on_where_the_caller_has_turned_them_off(made, off):
 def test_no_weight_gets_a_gradient(made):
     model, clip = made("lstm")
     for method in space_methods(model):
-        explain(model, clip, method, most_steps=8)
+        explain(model, clip, method, options=MethodOptions(most_steps=8))
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from painseq.errors import PainseqError
-from painseq.explain import Frames, default_layer, explain, list_layers, space_methods
+from painseq.explain import Frames, MethodOptions, default_layer, explain, list_layers, space_methods
 from painseq.extractors import VGG16, TimmBackbone
 from painseq.heads import LSTM, FrameANN, LinearFrames
 from painseq.model.pain_model import PainModel
@@ -83,7 +83,7 @@ def test_equals_the_computation_with_hooks_at_each_layer(extractors, model_with,
     for layer in LAYERS[name]:
         for target in range(3):
             expected = by_hooks(model, batch_of, module_of(extractors[name], layer), frames, target)
-            found = explain(model, frames, "gradcam", target, layer=layer)
+            found = explain(model, frames, "gradcam", target, MethodOptions(layer=layer))
             assert found.layer == layer
             scale = float(expected.max())
             np.testing.assert_allclose(found.values.numpy(), expected.numpy(), atol=1e-4 * max(scale, 1e-6))
@@ -116,7 +116,7 @@ def test_equals_the_package_grad_cam(extractors, model_with, name, layer, head, 
     real = Frames(frames.x[frames.present], torch.ones(5, dtype=torch.bool), torch.arange(5) / 5)
     some = 0
     for target in range(3):
-        found = explain(model, real, "gradcam", target, layer=layer).values.numpy()
+        found = explain(model, real, "gradcam", target, MethodOptions(layer=layer)).values.numpy()
         with package.GradCAM(Whole(model, batch_of, target), [module_of(extractors[name], layer)]) as cam:
             expected = cam(real.x.float().requires_grad_(), [ClassifierOutputTarget(0)])
         for ours, theirs in zip(found, expected, strict=True):
@@ -141,7 +141,7 @@ def test_a_class_that_looks_at_one_corner_is_explained_there(extractors, model_w
         return out * mask
 
     handle = extractors["vgg16"].features[29].register_forward_hook(corner)
-    heats = [explain(model, frames, "gradcam", target, layer="block5").heat() for target in range(3)]
+    heats = [explain(model, frames, "gradcam", target, MethodOptions(layer="block5")).heat() for target in range(3)]
     handle.remove()
     heat = max(heats, key=lambda heat: float(heat.sum()))
     # Two by two maps on 32 pixels: the centre of the first cell is pixel 8.
@@ -164,7 +164,7 @@ def test_layers_go_by_name_and_the_default_is_not_coarse(extractors, model_with)
     model, frames = model_with("timm", LSTM), clip(64)
     assert explain(model, frames, "gradcam", 0).layer == "layer2"
     # Any module that gives maps.
-    assert explain(model, frames, "gradcam", 0, layer="layer3.0.conv2").values.shape == (7, 64, 64)
+    assert explain(model, frames, "gradcam", 0, MethodOptions(layer="layer3.0.conv2")).values.shape == (7, 64, 64)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_layers_go_by_name_and_the_default_is_not_coarse(extractors, model_with)
 )
 def test_a_layer_that_cannot_be(model_with, layer, message):
     with pytest.raises(PainseqError, match=f"(?s){message}"):
-        explain(model_with("timm", LSTM), clip(64), "gradcam", 0, layer=layer)
+        explain(model_with("timm", LSTM), clip(64), "gradcam", 0, MethodOptions(layer=layer))
 
 
 def test_transformers_have_no_maps(make_model):
@@ -234,5 +234,5 @@ def test_layers_that_give_several_maps_are_left_out(make_model):
     branching.backbone.layer3 = nn.Sequential(branching.backbone.layer3, Branches(), Finest())
     model = make_model(branching, LSTM(branching.out_shape, 3).eval())
     with pytest.raises(PainseqError, match=r"'layer3\.1'"):
-        explain(model, clip(64), "gradcam", 0, layer="layer3.1")
-    assert explain(model, clip(64), "gradcam", 0, layer="layer3").layer == "layer3"
+        explain(model, clip(64), "gradcam", 0, MethodOptions(layer="layer3.1"))
+    assert explain(model, clip(64), "gradcam", 0, MethodOptions(layer="layer3")).layer == "layer3"

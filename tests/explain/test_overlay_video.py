@@ -79,10 +79,7 @@ def test_one_frame_is_a_video_too(explained, landmarks, tmp_path):
 
 
 def strip(attribution, show_faces):
-    clip = attribution.clip
-    return film_strip(
-        clip.x, attribution.heat(), clip.present, clip.times_s, "title", show_faces, landmarks=clip.landmarks
-    )
+    return film_strip(attribution.clip, attribution.heat(), "title", show_faces)
 
 
 def test_no_pixel_of_a_face_is_drawn_unless_it_may_be(explained):

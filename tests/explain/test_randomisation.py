@@ -8,7 +8,7 @@ import torch
 from scipy.stats import rankdata
 
 from painseq.errors import PainseqError
-from painseq.explain import Frames, features_of
+from painseq.explain import Frames, RandomisationOptions, features_of
 from painseq.explain.randomisation import (
     EVERYTHING,
     EXTRACTOR,
@@ -86,7 +86,7 @@ def test_an_edge_detector_is_flagged(fitted):
 @pytest.mark.parametrize("method", ["gradcam", "integrated_gradients"])
 def test_methods_that_read_the_model_are_not_flagged(fitted, method):
     model, clips = fitted
-    check = randomisation_check(model, clips, explainer_of(method, "space", 16), parts=())
+    check = randomisation_check(model, clips, explainer_of(method, "space", 16), options=RandomisationOptions(parts=()))
     means = check.similarity[EVERYTHING]
     assert check.survives is False
     assert max(means["signed"].value, means["absolute"].value) < SURVIVES
@@ -99,7 +99,7 @@ def test_a_sign_that_depends_on_the_model_does_not_save_an_edge_detector(fitted)
     def signed(model, clip, target):
         return edges(model, clip, target) * math.copysign(1, next(model.head.parameters()).flatten()[0].item())
 
-    assert randomisation_check(model, clips, signed, parts=()).survives is True
+    assert randomisation_check(model, clips, signed, options=RandomisationOptions(parts=())).survives is True
 
 
 def test_a_curve_that_is_the_same_everywhere_is_not_judged(fitted):
@@ -119,10 +119,10 @@ def test_the_class_is_the_one_asked_for_or_else_the_predicted_one(fitted):
         seen.append(target)
         return torch.arange(len(clip)).float()
 
-    randomisation_check(model, clips[:2], noted, parts=())
+    randomisation_check(model, clips[:2], noted, options=RandomisationOptions(parts=()))
     assert seen == [0, 0, 0, 1, 1, 1]
     seen.clear()
-    randomisation_check(model, clips[:2], noted, parts=(), target=1)
+    randomisation_check(model, clips[:2], noted, options=RandomisationOptions(parts=(), target=1))
     assert seen == [1] * 6
 
 

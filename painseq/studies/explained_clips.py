@@ -1,44 +1,37 @@
-"""Which model is explained, and which clips of a data set, for the commands that explain many."""
+"""Which clips of a data set are explained, for the studies that explain many."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from painseq.cli.chosen_model import chosen_model
+import yaml
+
+from painseq.data.datamodule import PainDataModule
+from painseq.data.datasets import target_of
+from painseq.data.labels import LabelScheme, check_same_targets
+from painseq.data.splits import qualified
+from painseq.data.streams import ActionUnitStream
 from painseq.errors import PainseqError
-from painseq.runs import pick_device
+from painseq.explain import Frames, VideoOptions, frames_of_video
+from painseq.files import write_atomically
+from painseq.model.pain_model import PainModel
+from painseq.records import UNKNOWN, Clip, Part
+from painseq.studies.experiment import Experiment
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
-
-    from painseq.cli.experiment import ExperimentCLI
-    from painseq.data.datamodule import PainDataModule
-    from painseq.data.labels import LabelScheme
-    from painseq.explain import Frames
-    from painseq.model.pain_model import PainModel
-    from painseq.records import Clip
+    from _typeshed import DataclassInstance
 
 
-def model_and_data(cli: ExperimentCLI) -> tuple[PainModel, PainDataModule, str]:
-    """What is explained and on which data, and the device; every check that they fit together.
+def check_explainable(model: PainModel, data: PainDataModule) -> None:
+    """Check that the clips of a data set can be explained.
 
     Raises:
-        PainseqError: no data set, other classes than the model's, or a model that only single videos can be explained
-            of.
+        PainseqError: other classes than the model's, or a model of which only single videos can be explained.
     """
-    from painseq.data.datamodule import PainDataModule
-    from painseq.data.labels import check_same_targets
-
-    config, data, command = cli.config, cli.datamodule, f"painseq {cli.command}"
-    if not isinstance(data, PainDataModule):
-        raise PainseqError(f"`{command}` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
-    if config["clips"] < 1:
-        raise PainseqError(f"--clips is {config['clips']}; it must be 1 or more.")
-    device = pick_device(config["device"])
-    model = chosen_model(config["checkpoint"], config["average_checkpoints"], config["prior"], config["trust"], device)
     check_same_targets(model.class_names, model.scale, data.scheme)
     if model.face is None:
         raise PainseqError(
@@ -46,21 +39,22 @@ def model_and_data(cli: ExperimentCLI) -> tuple[PainModel, PainDataModule, str]:
         )
     if model.record.baseline_clips:
         raise PainseqError(
-            f"This model takes features relative to each subject's own, which `{command}` does not read. Explain "
-            "single videos: painseq explain VIDEO --baseline VIDEO."
+            "This model takes features relative to each subject's own, which no clip of a data set is explained with. "
+            "Explain single videos, each with a `baseline`, as `painseq explain VIDEO --baseline VIDEO` does."
         )
-    return model, data, device
 
 
-def clips_of(data: PainDataModule, config: Namespace) -> list[Clip]:
-    """So many of the part as are asked for, chosen `evenly`.
+def chosen_clips(data: PainDataModule, part: Part, count: int) -> list[Clip]:
+    """So many clips of a part, chosen `evenly`.
 
     Raises:
-        PainseqError: the part has none.
+        PainseqError: the part has none, or `count` is below 1.
     """
-    clips = evenly(data.clips(config["part"]), data.scheme, config["clips"])
+    if count < 1:
+        raise PainseqError(f"clips is {count}; it must be 1 or more.")
+    clips = evenly(data.clips(part), data.scheme, count)
     if not clips:
-        raise PainseqError(f"The {config['part']} part of {data.name} has no clips.")
+        raise PainseqError(f"The {part} part of {data.name} has no clips.")
     return clips
 
 
@@ -96,9 +90,6 @@ def evenly(clips: Sequence[Clip], scheme: LabelScheme, count: int) -> list[Clip]
 
 def named_truth(clip: Clip, scheme: LabelScheme) -> str:
     """A clip's class, or number; empty where it is hidden."""
-    from painseq.data.datasets import target_of
-    from painseq.records import UNKNOWN
-
     target = target_of(clip, scheme)
     if target == UNKNOWN or target != target:
         return ""
@@ -111,25 +102,35 @@ def frames_of_clip(model: PainModel, data: PainDataModule, clip: Clip) -> Frames
     Raises:
         PainseqError: see `painseq.explain.frames_of_video`.
     """
-    from painseq.explain import frames_of_video
-
     table = table_of_clip(data, clip) if "action_units" in model.streams else None
     video = data.manifest.path(clip)
-    return frames_of_video(model, video, clip.start_s, clip.end_s, image_fps=clip.fps, action_units=table)
+    return frames_of_video(model, video, clip.start_s, clip.end_s, VideoOptions(image_fps=clip.fps, action_units=table))
 
 
 def table_of_clip(data: PainDataModule, clip: Clip) -> Path | None:
     """OpenFace's table of a clip, where a folder of tables is named; None: beside the video, if at all."""
-    from painseq.data.streams import ActionUnitStream
-
     folder = data.options.action_units
     return None if folder is None else ActionUnitStream(folder).path(clip, data.manifest.root)
 
 
 def seen_in_training(model: PainModel, data: PainDataModule, clips: Sequence[Clip]) -> dict[str, int]:
     """How many of the subjects head or extractor were fitted on: their clips may be explained better than new ones."""
-    from painseq.data.splits import qualified
-
     subjects = qualified(data.name, {clip.subject_id for clip in clips})
     seen = {*model.fitted_on, *model.extractor_trained_on}
     return {"subjects": len(subjects), "seen": len(subjects & seen)}
+
+
+def run_config(experiment: Experiment | None, study: str, options: DataclassInstance) -> dict[str, Any]:
+    """What a run's config.yaml holds, in plain values: the experiment, where there is one, and the study's options.
+
+    Where the model was read from stands in the results, not here.
+    """
+    own = {key: value for key, value in dataclasses.asdict(options).items() if key != "checkpoints"}
+    both = {**({} if experiment is None else experiment.config), study: own}
+    config: dict[str, Any] = yaml.safe_load(yaml.safe_dump(both))
+    return config
+
+
+def write_config(out: Path, config: Mapping[str, Any]) -> None:
+    """Write config.yaml of a run."""
+    write_atomically(out / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())

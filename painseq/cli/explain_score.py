@@ -1,0 +1,115 @@
+"""`painseq explain score`: which explanation of a checkpoint to trust, measured over many clips."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from painseq.cli.arguments import Parser, add_device, add_model, add_part, chosen_model, experiment
+from painseq.cli.explain_regions import add_clips
+
+if TYPE_CHECKING:
+    from painseq.explain.ranking import Rank
+    from painseq.studies.score_methods import MethodRanking
+
+DESCRIPTION = (
+    "Measure which explanation of a checkpoint to trust, over many clips of a data set. Rerun the same command to "
+    "resume."
+)
+log = logging.getLogger("painseq")
+
+SHOWN = {
+    "gain": "gain",
+    "infidelity": "infid.",
+    "sensitivity": "sens.",
+    "truth_mass": "mass",
+    "truth_area": "area",
+    "truth_pointing": "point.",
+}
+"""What fits on a terminal, and its heading there; the files have all."""
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the command's own arguments."""
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    add_model(parser)
+    add_part(parser)
+    add_clips(parser)
+    parser.add_argument(
+        "--methods", type=str, nargs="*", default=[], metavar="METHOD", help="default: all that fit the model"
+    )
+    parser.add_argument("--most-steps", type=int, default=64, help="gradients of integrated_gradients; default: 64")
+    add_device(parser)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command."""
+    cli = experiment("explain score", DESCRIPTION, add_arguments, argv)
+    from painseq.cli.progress import progress_bar
+    from painseq.runs import pick_device
+    from painseq.studies.score_methods import ScoringOptions, score_methods
+
+    args = cli.config
+    options = ScoringOptions(
+        part=args.part,
+        clips=args.clips,
+        methods=args.methods,
+        class_name=args.class_name,
+        most_steps=args.most_steps,
+        seed=int(args.seed_everything or 0),
+        checkpoints=tuple(map(Path, args.checkpoint)),
+    )
+    data, model = cli.data(), chosen_model(args, pick_device(args.device))
+    with progress_bar("explain score", "steps") as show:
+        ranking = score_methods(model, data, args.out, options, cli.experiment, show)
+    _show(ranking)
+    log.info("Written to %s.", args.out)
+    return 0
+
+
+def _show(ranking: MethodRanking) -> None:
+    """The tables, and which method to use."""
+    from painseq.studies.score_methods import TITLES
+
+    console, details = Console(), ranking.details
+    subjects = len({one.clip.subject_id for one in ranking.clips})
+    for kind, ranks in ranking.ranks.items():
+        names = [name for name in SHOWN if any(one.means[name].value is not None for one in ranks)]
+        title = f"{TITLES[kind].capitalize()}: {len(ranking.clips)} clips of {subjects} subjects"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
+        table.add_column("method", no_wrap=True)
+        for name in (*names, "shuffled"):
+            table.add_column(SHOWN.get(name, name), justify="right", no_wrap=True)
+        for one in ranks:
+            check = details["randomisation"][kind].get(one.method)
+            table.add_row(one.method, *(_cell(one, name) for name in names), _similarity(check))
+        console.print(table)
+        console.print(details["verdict"][kind], highlight=False)
+    for clip_id, reason in ranking.skipped.items():
+        log.warning("Skipped %s: %s", clip_id, reason)
+    if details["seen_in_training"]["seen"]:
+        log.warning("The model was fitted on %(seen)d of these %(subjects)d subjects.", details["seen_in_training"])
+
+
+def _cell(one: Rank, name: str) -> str:
+    mean = one.means[name]
+    if mean.value is None:
+        return "-"
+    low, high = mean.interval.low, mean.interval.high
+    ends = f"\n{low:.2f}..{high:.2f}" if name == "gain" and low is not None and high is not None else ""
+    return f"{mean.value:.2f}{ends}"
+
+
+def _similarity(check: Mapping[str, Any] | None) -> str:
+    """The mean rank correlations with the maps of random models, of the values and of their sizes."""
+    if check is None:
+        return ""
+    means = [check["similarity"]["everything"][key]["value"] for key in ("signed", "absolute")]
+    alike = "\n".join("-" if value is None else f"{value:.2f}" for value in means)
+    return f"{alike}\nFLAGGED" if check["survives"] else alike

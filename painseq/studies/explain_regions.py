@@ -1,0 +1,301 @@
+"""Which regions of the face carry a model's scores, over many clips of a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from painseq.data.datamodule import PainDataModule
+from painseq.errors import PainseqError
+from painseq.explain import (
+    REGIONS,
+    BlinkCheck,
+    BlinkClip,
+    Frames,
+    Method,
+    MethodOptions,
+    RegionRow,
+    RegionShares,
+    blink_check,
+    blink_frames,
+    check_blinks,
+    class_number,
+    explain,
+    known_units,
+    region_bars,
+    region_shares,
+    region_table,
+    space_methods,
+)
+from painseq.explain.frames import landmarks_in_crops
+from painseq.explain.regions import check_landmarks, has_regions
+from painseq.faces import FaceAlignment, Sidecar
+from painseq.files import write_csv, write_json
+from painseq.model.pain_model import PainModel
+from painseq.records import Clip, Part
+from painseq.runs import OnProgress, new_run_folder, no_progress, versions
+from painseq.studies.experiment import Experiment
+from painseq.studies.explained_clips import (
+    check_explainable,
+    chosen_clips,
+    frames_of_clip,
+    named_truth,
+    none_explained,
+    run_config,
+    seen_in_training,
+    table_of_clip,
+    write_config,
+)
+
+log = logging.getLogger("painseq")
+
+ALL = "all classes"
+LOCATORS = {"sidecar": Sidecar, "face_alignment": FaceAlignment}
+
+
+@dataclass(frozen=True)
+class RegionOptions:
+    """Which clips to explain, and how.
+
+    Args:
+        part: of the split.
+        clips: how many, chosen evenly by class and subject.
+        method: one of `space_methods`; None: the first of them.
+        layer: for gradcam, see `list_layers`.
+        class_name: None: of each clip the predicted class.
+        landmarks: where landmarks come from, if the model's own locator finds none; its crops stay.
+        checkpoints: where the model was read from, to be named in the results.
+    """
+
+    part: Part = "test"
+    clips: int = 20
+    method: str | None = None
+    layer: str | None = None
+    class_name: str | None = None
+    landmarks: Literal["sidecar", "face_alignment"] | None = None
+    checkpoints: tuple[Path, ...] = ()
+
+
+USUAL = RegionOptions()
+
+
+@dataclass(frozen=True)
+class ExplainedClip:
+    """What was found in one clip.
+
+    Args:
+        truth: its class, or number; empty where it is hidden.
+        explained: the class whose score is explained; the scale's name for a model of a scale.
+        score: of it, see `painseq.explain.score_of`.
+        layer: looked at, for gradcam.
+        blinks: None where the clip has no blink.
+    """
+
+    clip: Clip
+    truth: str
+    explained: str
+    score: float
+    layer: str | None
+    shares: RegionShares
+    blinks: BlinkClip | None
+
+
+@dataclass(frozen=True)
+class RegionsExplanation:
+    """What was found in many clips.
+
+    Args:
+        clips: those that could be explained.
+        skipped: clip -> why it could not be.
+        tables: explained class -> a row a region; `ALL` first, where there are several classes.
+        blinks: explained class -> its check.
+        details: what regions.json says beside the tables.
+    """
+
+    clips: Sequence[ExplainedClip]
+    skipped: Mapping[str, str]
+    tables: Mapping[str, Sequence[RegionRow]]
+    blinks: Mapping[str, BlinkCheck]
+    details: Mapping[str, Any]
+
+
+def explain_regions(
+    model: PainModel,
+    data: PainDataModule,
+    out: Path,
+    options: RegionOptions = USUAL,
+    experiment: Experiment | None = None,
+    on_progress: OnProgress = no_progress,
+) -> RegionsExplanation:
+    """Measure which regions of the face carry a model's scores, and whether blinks count for something.
+
+    A clip that cannot be read, or has no landmarks, is skipped and counted.
+
+    Args:
+        out: a new folder for config.yaml, regions.csv (a row for each clip and region), regions.json (means over
+            subjects), region_bars.svg and .png, and blink.json.
+        experiment: what `data` was built from, kept in config.yaml beside the options.
+
+    Raises:
+        PainseqError: no clip could be explained, model and data do not fit together, a method, layer or class that does
+            not fit the model, or the folder holds something.
+
+    Example:
+        >>> from painseq.studies.explain_regions import RegionOptions, explain_regions
+        >>> found = explain_regions(model, data, Path("regions"), RegionOptions(clips=40, class_name="high_pain"))
+        >>> {row.region: row.share.value for row in found.tables["high_pain"]}
+    """
+    check_explainable(model, data)
+    method = _method(model, options)
+    if options.class_name is not None:
+        class_number(model, options.class_name)
+    clips = chosen_clips(data, options.part, options.clips)
+    with new_run_folder(Path(out)):
+        done, skipped = _explain_clips(model, data, clips, method, options, on_progress)
+        write_config(out, run_config(experiment, "explain_regions", options))
+    tables, blinks = _over_subjects(model, done)
+    details = {
+        "part": options.part,
+        "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
+        "checkpoints": [str(path) for path in options.checkpoints],
+        "method": method,
+        "layer": done[0].layer,
+        "class": options.class_name,
+        "landmarks": options.landmarks or "of the model's own locator",
+        "clips": len(done),
+        "skipped": skipped,
+        "seen_in_training": seen_in_training(model, data, clips),
+        "device": str(model.device),
+        "versions": versions(),
+    }
+    found = RegionsExplanation(done, skipped, tables, blinks, details)
+    _write(found, out)
+    return found
+
+
+def _method(model: PainModel, options: RegionOptions) -> Method:
+    known = space_methods(model)
+    if not known:
+        raise PainseqError(
+            "This model does not see the face's picture from videos (its streams: "
+            f"{', '.join(model.streams)}), so it has no maps, and no regions of them."
+        )
+    method = options.method or known[0]
+    if method not in known:
+        raise PainseqError(f"method {method} does not fit this model; those that do: {', '.join(known)}.")
+    if options.layer is not None and method != "gradcam":
+        raise PainseqError(f"layer goes with method gradcam, not {method}.")
+    return method
+
+
+def _explain_clips(
+    model: PainModel,
+    data: PainDataModule,
+    clips: Sequence[Clip],
+    method: Method,
+    options: RegionOptions,
+    on_progress: OnProgress,
+) -> tuple[list[ExplainedClip], dict[str, str]]:
+    """The clips that could be explained, and why the others could not.
+
+    Raises:
+        PainseqError: none could; the first that has a face comes without 68 landmarks, as then all will.
+    """
+    done: list[ExplainedClip] = []
+    skipped: dict[str, str] = {}
+    for number, clip in enumerate(clips):
+        on_progress(number, len(clips), f"{method}, {len(skipped)} skipped")
+        try:
+            frames = _frames(model, data, clip, options.landmarks)
+        except PainseqError as error:
+            skipped[clip.clip_id] = str(error)
+            continue
+        if not done and frames.present.any():
+            check_landmarks(frames)
+        if not (frames.present.any() and has_regions(frames)):
+            missing = "not the 68 landmarks of iBUG" if frames.present.any() else "no face found in any frame"
+            skipped[clip.clip_id] = missing
+            continue
+        done.append(_explain_clip(model, data, clip, frames, method, options))
+    on_progress(len(clips), len(clips), f"{method}, {len(skipped)} skipped")
+    if not done:
+        raise none_explained(skipped)
+    return done, skipped
+
+
+def _explain_clip(
+    model: PainModel, data: PainDataModule, clip: Clip, frames: Frames, method: Method, options: RegionOptions
+) -> ExplainedClip:
+    found = explain(model, frames, method, options.class_name, MethodOptions(layer=options.layer))
+    video, table = data.manifest.path(clip), table_of_clip(data, clip)
+    known = known_units(video, frames.times_s.numpy(), clip.start_s, clip.fps, table)
+    return ExplainedClip(
+        clip=clip,
+        truth=named_truth(clip, data.scheme),
+        explained=found.class_name,
+        score=found.score,
+        layer=found.layer,
+        shares=region_shares(found),
+        blinks=check_blinks(model, found, *blink_frames(frames, known)),
+    )
+
+
+def _frames(model: PainModel, data: PainDataModule, clip: Clip, landmarks: str | None) -> Frames:
+    """The crops as the model was fitted on them, with the landmarks of the locator that is asked for."""
+    frames = frames_of_clip(model, data, clip)
+    if landmarks is None:
+        return frames
+    assert model.face is not None and frames.boxes is not None
+    face = model.face.with_locator(LOCATORS[landmarks]())
+    track = face.follow(data.manifest.path(clip), clip.start_s, clip.end_s, model.fps, clip.fps)
+    if track.landmarks is None:
+        return dataclasses.replace(frames, landmarks=None)
+    points = landmarks_in_crops(torch.from_numpy(track.landmarks), frames.boxes, frames.x.shape[-1])
+    return dataclasses.replace(frames, landmarks=points)
+
+
+def _over_subjects(
+    model: PainModel, done: Sequence[ExplainedClip]
+) -> tuple[dict[str, tuple[RegionRow, ...]], dict[str, BlinkCheck]]:
+    groups: dict[str, list[ExplainedClip]] = defaultdict(list)
+    for row in done:
+        groups[row.explained].append(row)
+    groups = {name: groups[name] for name in (*model.class_names, *groups) if name in groups}
+    together = {ALL: list(done), **groups} if len(groups) > 1 else groups
+    tables = {
+        name: region_table([row.shares for row in rows], [row.clip.subject_id for row in rows])
+        for name, rows in together.items()
+    }
+    # By class alone: a blink that counts for one class counts against another.
+    blinks = {
+        name: blink_check([row.blinks for row in rows], [row.clip.subject_id for row in rows])
+        for name, rows in groups.items()
+    }
+    return tables, blinks
+
+
+def _write(found: RegionsExplanation, out: Path) -> None:
+    rows: list[list[object]] = [
+        ["clip_id", "subject_id", "truth", "explained", "score", "region", "share", "area", "frames", "left_out"]
+    ]
+    for row in found.clips:
+        about = [row.clip.clip_id, row.clip.subject_id, row.truth, row.explained, f"{row.score:.6g}"]
+        counts = [row.shares.frames, row.shares.left_out]
+        for region, share, area in zip(REGIONS, row.shares.share, row.shares.area, strict=True):
+            # An empty map has no share.
+            rows.append([*about, region, "" if share != share else f"{share:.6f}", f"{area:.6f}", *counts])
+    write_csv(out / "regions.csv", rows, line_end="\n")
+    by_class = {name: [row.to_dict() for row in table] for name, table in found.tables.items()}
+    write_json(out / "regions.json", {**found.details, "regions": by_class})
+    checks = {name: check.to_dict() for name, check in found.blinks.items()}
+    write_json(out / "blink.json", {**found.details, "blinks": checks})
+    title = f"{found.details['method']}, {len(found.clips)} clips"
+    (out / "region_bars.svg").write_bytes(region_bars(found.tables, title, "svg"))
+    (out / "region_bars.png").write_bytes(region_bars(found.tables, title, "png"))

@@ -1,0 +1,61 @@
+"""Regions of many clips, from Python."""
+
+import json
+from collections import Counter
+
+import pytest
+import yaml
+
+import painseq
+from painseq.data.labels import label_scheme
+from painseq.data.options import DataOptions
+from painseq.data.protocols import SplitOptions
+from painseq.data_modules import AI4Pain
+from painseq.errors import PainseqError
+from painseq.explain import REGIONS
+from painseq.records import Clip
+from painseq.studies.explain_regions import RegionOptions, explain_regions
+from painseq.studies.explained_clips import evenly
+
+
+@pytest.fixture
+def data(electrical):
+    return AI4Pain(electrical, DataOptions(split=SplitOptions(protocol="official_inner")))
+
+
+def test_what_is_returned_is_what_is_written(lstm, data, tmp_path):
+    seen = []
+    options = RegionOptions(clips=2, method="saliency", class_name="low_pain", checkpoints=(lstm,))
+    found = explain_regions(
+        painseq.load(lstm), data, tmp_path / "out", options, on_progress=lambda *now: seen.append(now)
+    )
+    assert [now[:2] for now in seen] == [(0, 2), (1, 2), (2, 2)]
+    assert [row.explained for row in found.clips] == ["low_pain"] * 2 and not found.skipped
+    assert [row.region for row in found.tables["low_pain"]] == list(REGIONS) and set(found.blinks) == {"low_pain"}
+    facts = json.loads((tmp_path / "out" / "regions.json").read_text())
+    assert facts["regions"] == {"low_pain": [row.to_dict() for row in found.tables["low_pain"]]}
+    assert facts["checkpoints"] == [str(lstm)] and facts["method"] == found.details["method"] == "saliency"
+    config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert config == {
+        "explain_regions": {
+            "part": "test", "clips": 2, "method": "saliency", "layer": None, "class_name": "low_pain",
+            "landmarks": None,
+        }
+    }  # fmt: skip
+    with pytest.raises(PainseqError, match="out"):
+        explain_regions(painseq.load(lstm), data, tmp_path / "out", options)
+
+
+def test_clips_are_chosen_evenly_by_class_and_subject():
+    scheme = label_scheme("ai4pain", "three", AI4Pain.facts)
+    labels = ["No_Pain"] * 6 + ["Low_Pain"] * 2 + ["High_Pain"] * 3
+    clips = [
+        Clip(f"{subject}{number}", subject, "v.mp4", label) for subject in "abcd" for number, label in enumerate(labels)
+    ]
+    chosen = evenly(clips, scheme, 12)
+    assert Counter(clip.label for clip in chosen) == {"No_Pain": 4, "Low_Pain": 4, "High_Pain": 4}
+    assert Counter((clip.label, clip.subject_id) for clip in chosen).most_common(1)[0][1] == 1
+    assert Counter(clip.subject_id for clip in evenly(clips, scheme, 4)) == dict.fromkeys("abcd", 1)
+    assert len({clip.clip_id for clip in evenly(clips, scheme, 99)}) == len(clips)
+    hidden = [Clip(str(n), "ab"[n % 2], "v.mp4") for n in range(9)]
+    assert Counter(clip.subject_id for clip in evenly(hidden, scheme, 4)) == {"a": 2, "b": 2}
