@@ -13,7 +13,8 @@ import importlib
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -95,6 +96,33 @@ def spec_of(obj: object) -> Spec:
             )
         init_args[name] = plain(getattr(obj, name))
     return {"class_path": public_path(cls), "init_args": init_args}
+
+
+def spec_of_factory(factory: Callable[..., object]) -> Spec:
+    """A factory as `{"class_path": ..., "init_args": {...}}`, as far as it tells: a class, or a partial of one.
+
+    Of another function the name stands for all that it does.
+    """
+    init_args: Mapping[str, object] = {}
+    if isinstance(factory, partial):
+        init_args = factory.keywords
+        # jsonargparse's partials are of a function of its own, and have the class among their arguments.
+        found = next((item for item in (factory.func, *factory.args) if isinstance(item, type)), factory.func)
+        factory = found
+    if isinstance(factory, type):
+        return {"class_path": public_path(factory), "init_args": plain(init_args)}
+    name = getattr(factory, "__qualname__", type(factory).__qualname__)
+    return {"class_path": f"{factory.__module__}.{name}", "init_args": plain(init_args)}
+
+
+def is_default(factory: Callable[..., object], default: type) -> bool:
+    """Whether a factory makes what the class makes without arguments, these spelt out or not."""
+    spec = spec_of_factory(factory)
+    init_args, usual = spec["init_args"], inspect.signature(default).parameters
+    assert isinstance(init_args, dict)
+    return spec["class_path"] == public_path(default) and all(
+        name in usual and value == plain(usual[name].default) for name, value in init_args.items()
+    )
 
 
 def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = ()) -> T:

@@ -202,6 +202,7 @@ class PainDataModule(pl.LightningDataModule):
         """Add the validation subjects to those trained on: what is done last, with the number of epochs fixed."""
         whole = self.split
         self._split = replace(whole, train=tuple(sorted((*whole.train, *whole.validation))), validation=())
+        self._datasets = {}
 
     def shuffle_labels(self, seed: int) -> None:
         """A control: permute the labels of training and validation clips within each subject.

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from painseq.errors import PainseqError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a head learns from that is not fitted by gradients: all of a part, on the CPU.
+
+    Args:
+        x: float; of a frame head (N, *F), each row a real frame; of a video head (N, T, *F), each row a clip, shorter
+            ones padded with zeros.
+        mask: bool, true for real frames; (N,), all true, of a frame head, (N, T) of a video head.
+        target: (N,) int64 class indices; for the loss "mse" float shares of the scale, as the head's output is.
+        weights: (N,) how much each row counts.
+    """
+
+    x: Tensor
+    mask: Tensor
+    target: Tensor
+    weights: Tensor
 
 
 class Head(nn.Module):
@@ -21,6 +40,8 @@ class Head(nn.Module):
 
     level: ClassVar[Literal["frame", "video"]]
     """Whether `forward` gives a row of logits for each frame or one for the clip."""
+    fitted_by_gradients: ClassVar[bool] = True
+    """Whether an optimizer fits it; else `fit_rows` does, at once, and what it learns must be in the state dict."""
 
     in_shape: tuple[int, ...]
     num_classes: int
@@ -48,6 +69,15 @@ class Head(nn.Module):
                 "Put an extractor that pools before it."
             )
         return (self.in_shape[0],)
+
+    def fit_rows(self, train: Rows, validation: Rows | None) -> None:
+        """Learn from all rows at once; for heads that are not fitted by gradients.
+
+        Args:
+            train: with a label each.
+            validation: to choose by, not to learn from; None where there is none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is fitted by gradients.")
 
     def start(self, tensors: Mapping[str, Tensor]) -> list[str]:
         """Take over the weights of another network, before training.

@@ -6,6 +6,7 @@ under "head."; and `extractor`, the network's tensors, unless anybody can fetch 
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, rebuild
 from painseq.faces import FaceCrops
+from painseq.files import write_atomically
 from painseq.heads import Head
 from painseq.model.pain_model import PainModel
 from painseq.model.record import ModelRecord
@@ -73,6 +75,17 @@ def contents(record: ModelRecord, head: Head, extractor: Extractor | None) -> di
     if extractor is not None and not extractor.is_published():
         content["extractor"] = dict(extractor.network.state_dict())
     return content
+
+
+def write_checkpoint(path: Path, record: ModelRecord, head: Head, extractor: Extractor | None) -> None:
+    """Write `contents` alone: of a model that Lightning did not fit.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; nothing is left behind then.
+    """
+    buffer = io.BytesIO()
+    torch.save(contents(record, head, extractor), buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def put_extractor_back(content: dict[str, Any], extractor: Extractor) -> None:

@@ -78,6 +78,10 @@ class Objective(ABC):
             Two scalars. For CORN each row counts once for each question that it answers, as in the paper.
         """
 
+    def targets(self, target: Tensor) -> Tensor:
+        """(n,) labels in the terms of a head's outputs: class indices, or shares of the scale."""
+        return target
+
     @abstractmethod
     def row_weights(self, target: Tensor, by_class: Tensor) -> Tensor:
         """(n,) how much rows with these targets count, by the weights of the classes, (K,); all 1 for numbers."""
@@ -245,8 +249,11 @@ class SquaredError(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Of shares of the scale."""
         weight = weight.float()
-        share = (target - self.scale.low) / (self.scale.high - self.scale.low)
-        return ((outputs.float()[:, 0] - share) ** 2 * weight).sum(), weight.sum()
+        return ((outputs.float()[:, 0] - self.targets(target)) ** 2 * weight).sum(), weight.sum()
+
+    def targets(self, target: Tensor) -> Tensor:
+        """Shares of the scale."""
+        return (target - self.scale.low) / (self.scale.high - self.scale.low)
 
     def row_weights(self, target: Tensor, by_class: Tensor) -> Tensor:
         """All 1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,7 @@ class PainModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.head.parameters()).device
+        return next(chain(self.head.parameters(), self.head.buffers())).device
 
     @property
     def fitted_on(self) -> frozenset[str]:

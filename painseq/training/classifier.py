@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -16,21 +15,25 @@ from torchmetrics import Metric
 from painseq.batch import Batch
 from painseq.data.datamodule import PainDataModule
 from painseq.data.labels import Scale, check_same_targets
-from painseq.data.splits import check_no_leak, qualified
-from painseq.data.streams import beside_cnn
+from painseq.data.splits import qualified
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
 from painseq.extractors.frames import batch_features
-from painseq.features import FeatureStore
 from painseq.heads import Head
 from painseq.model.checkpoint import contents, put_extractor_back
 from painseq.model.objective import Objective, kind_of, objective_of
 from painseq.model.record import DataRecord, Loss, ModelRecord, SplitRecord, StreamRecord
-from painseq.model.start import start_head
 from painseq.records import UNKNOWN
-from painseq.spec import plain, spec_of, with_public_paths
-
-log = logging.getLogger("painseq")
+from painseq.spec import Spec, is_default, plain, spec_of, spec_of_factory, with_public_paths
+from painseq.training.binding import (
+    check_length,
+    check_seen,
+    check_streams,
+    extractor_for,
+    seen_by_extractor,
+    shape_for_head,
+    start_from,
+)
 
 HeadFactory = Callable[[tuple[int, ...], int], Head]
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
@@ -161,52 +164,41 @@ class PainClassifier(pl.LightningModule):
             return
         if self.head_factory is None:
             raise PainseqError("No head to fit. Add one, e.g. --config configs/head/lstm.yaml.")
-        self.extractor = self._extractor_for(data)
-        in_shape = self._in_shape(data)
+        self.extractor = extractor_for(data, self.extractor)
+        in_shape = shape_for_head(data, self.extractor)
         self.class_names, self.scale = data.scheme.class_names, data.scheme.scale
         self.objective = objective_of(self.loss_name, self.class_names, self.scale)
-        self.head = self.head_factory(in_shape, self.objective.num_outputs)
-        self._check_streams(data)
-        self._check_length(data)
-        known = {*data.extractor_trained_on, *(() if self.extractor is None else self.extractor.trained_on)}
-        tested = qualified(data.name, data.split.test)
-        check_no_leak(known, tested, "The extractor")
-        seen: set[str] = set()
-        for source in self.start_from:
-            seen |= start_head(self.head, source)
-        check_no_leak(seen, tested, "A model that the head starts from")
-        for what, people in (("The extractor", known), ("A model that the head starts from", seen)):
-            stopped_on = people & qualified(data.name, data.split.validation)
-            if stopped_on:
-                log.warning(
-                    "%s has seen %d of the %d subjects of early stopping, so the validation loss flatters.",
-                    what,
-                    len(stopped_on),
-                    len(data.split.validation),
-                )
-        self._set_weights(data)
+        head = self.head_factory(in_shape, self.objective.num_outputs)
+        check_streams(data, head)
+        check_length(data, head)
+        known = seen_by_extractor(data, self.extractor)
+        check_seen(data, known, "The extractor")
+        started = start_from(head, self.start_from)
+        check_seen(data, started, "A model that the head starts from")
+        self._weigh_classes(data)
         self.val_score = self.objective.metric()
-        self.record = self._make_record(data, in_shape, known, seen)
+        self.record = self._make_record(data, head, known, started)
+        # The last thing: a classifier that has a head is bound.
+        self.head = head
 
     def _make_record(
-        self, data: PainDataModule, in_shape: tuple[int, ...], known: set[str], seen: set[str]
+        self, data: PainDataModule, head: Head, known: frozenset[str], started: frozenset[str]
     ) -> ModelRecord:
         """What the checkpoints of this fit say.
 
         Args:
             known: whom the extractor has seen.
-            seen: whom the models have seen that the head started from.
+            started: whom the models have seen that the head started from.
         """
-        assert self.head is not None
         face, sampling = data.pipeline["face"], data.pipeline["sampling"]
         fps = sampling.get("fps") if isinstance(sampling, Mapping) else None
         validation = qualified(data.name, data.split.validation)
         return ModelRecord(
             class_names=self.class_names,
             scale=self.scale,
-            head=spec_of(self.head),
+            head=spec_of(head),
             loss=self.loss_name,
-            in_shape=in_shape,
+            in_shape=head.in_shape,
             extractor=None if self.extractor is None else self.extractor.record(),
             face=with_public_paths(face) if isinstance(face, Mapping) else None,
             fps=float(fps) if isinstance(fps, int | float) else None,
@@ -222,61 +214,14 @@ class PainClassifier(pl.LightningModule):
                 shuffled_labels=data.shuffled_labels,
             ),
             started_from=tuple(self.start_from),
-            fitted_on=tuple(sorted(data.subjects_seen() | seen)),
+            fitted_on=tuple(sorted(data.subjects_seen() | started)),
             extractor_trained_on=tuple(sorted(known)),
             validation_seen_by_extractor=tuple(sorted(known & validation)),
-            validation_seen_by_start=tuple(sorted(seen & validation)),
+            validation_seen_by_start=tuple(sorted(started & validation)),
         )
 
-    def _in_shape(self, data: PainDataModule) -> tuple[int, ...]:
-        beside = beside_cnn(data.streams)
-        if data.options.view == "features" or beside == data.streams:
-            return data.in_shape
-        assert self.extractor is not None
-        shape = tuple(self.extractor.out_shape)
-        if not data.extra_width:
-            return shape
-        if len(shape) != 1:
-            raise PainseqError(
-                f"{', '.join(stream.name for stream in beside)} stand beside vectors, but "
-                f"{type(self.extractor).__name__} gives {shape} a frame. Leave them out of streams, or choose "
-                "an extractor that pools."
-            )
-        return (shape[0] + data.extra_width,)
-
-    def _check_streams(self, data: PainDataModule) -> None:
-        """Columns do not tell what they are: a head that takes streams apart must be given just those."""
-        assert self.head is not None
-        wanted = self.head.streams
-        if wanted is None:
-            return
-        given = [stream.name for stream in data.streams]
-        if list(wanted) != given:
-            raise PainseqError(
-                f"{type(self.head).__name__} takes the streams {', '.join(wanted)}, and the data give "
-                f"{', '.join(given)}. Set --data.options.streams '[{', '.join(wanted)}]'."
-            )
-        for stream in data.streams:
-            width = wanted[stream.name]
-            if width is not None and width != stream.width:
-                raise PainseqError(
-                    f"{type(self.head).__name__} expects {width} columns of the stream {stream.name}, and the data "
-                    f"give {stream.width} ({stream.columns[0]} to {stream.columns[-1]}). Change the head's arguments "
-                    "(--model.head.init_args) to these."
-                )
-
-    def _check_length(self, data: PainDataModule) -> None:
-        assert self.head is not None
-        most = self.head.max_frames
-        for part in data.split.parts():
-            frames = data.most_frames(part)
-            if most is not None and frames is not None and frames > most:
-                raise PainseqError(
-                    f"{type(self.head).__name__} takes clips of at most {most} frames, and the longest of {part} has "
-                    f"{frames}. Extract with fewer frames a second (--data.options.fps), or build a longer head."
-                )
-
-    def _set_weights(self, data: PainDataModule) -> None:
+    def _weigh_classes(self, data: PainDataModule) -> None:
+        """What a row of each class counts in the loss, and the mix of classes that the loss sees."""
         if self.objective.predicts_values:
             self.train_prior = torch.zeros(0)
             self.register_buffer("loss_weights", torch.ones(1), persistent=False)
@@ -296,6 +241,32 @@ class PainClassifier(pl.LightningModule):
         # Buffers move to the device with the model; the checkpoint's record holds what prediction needs of them.
         self.register_buffer("loss_weights", weights, persistent=False)
         self.register_buffer("smooth", self.label_smoothing * self.train_prior, persistent=False)
+
+    def gradient_settings(self) -> list[str]:
+        """Names of its arguments that were given, of those that only mean something to a head fitted by gradients."""
+        given = {
+            "optimizer": not is_default(self.optimizer_factory, torch.optim.Adam),
+            "scheduler": self.scheduler_factory is not None,
+            "extractor_lr": self.extractor_lr is not None,
+            "label_smoothing": self.label_smoothing > 0,
+            "start_from": bool(self.start_from),
+            "extractor.trainable": self.extractor is not None and bool(self.extractor.trainable),
+        }
+        return [name for name, is_given in given.items() if is_given]
+
+    def config(self) -> Spec:
+        """Its arguments as far as they can be told, in plain values; of the head, once it is bound."""
+        return {
+            "head": self.record.head if self.head is not None else None,
+            "extractor": None if self.extractor is None else self.extractor.spec(),
+            "optimizer": spec_of_factory(self.optimizer_factory),
+            "scheduler": None if self.scheduler_factory is None else spec_of_factory(self.scheduler_factory),
+            "extractor_lr": self.extractor_lr,
+            "loss": self.loss_name,
+            "class_weights": self.class_weights,
+            "label_smoothing": self.label_smoothing,
+            "start_from": list(self.start_from),
+        }
 
     @property
     def fitted_on(self) -> tuple[str, ...]:
@@ -320,32 +291,6 @@ class PainClassifier(pl.LightningModule):
                 f"The run to be resumed was fitted with another {', '.join(differing)}. Resume it with its own "
                 "configuration (config.yaml in the run folder), or start a new run."
             )
-
-    def _extractor_for(self, data: PainDataModule) -> Extractor | None:
-        store = data.store
-        if data.options.view == "pixels":
-            if self.extractor is None:
-                raise PainseqError("Pixels need an extractor: add one, e.g. --config configs/extractor/vgg16.yaml.")
-            return self.extractor
-        if not isinstance(store, FeatureStore):
-            if store is not None and self.extractor is not None:
-                raise PainseqError(
-                    f"A folder of .npz does not tell which extractor made it ({data.options.store}), so none can be "
-                    "recorded with the model. Leave the extractor out, or give the store that `painseq extract` wrote."
-                )
-            return None
-        if self.extractor is None:
-            extractor = store.extractor()
-            extractor.trainable = ()
-            extractor.freeze()
-            return extractor
-        if self.extractor.trainable:
-            raise PainseqError(
-                "Features of a store are fixed, so an extractor cannot be trained on them. Leave `trainable` out, or "
-                "train on crops: --data.options.view pixels."
-            )
-        store.check_same({**store.spec, "extractor": self.extractor.record()})
-        return self.extractor
 
     def forward(self, batch: Batch) -> Tensor:
         """The head's outputs for a batch of crops or of features.

@@ -50,7 +50,8 @@ FIRST_MESSAGES = [
     (
         "fit {electrical} {lstm} {out} --data.options.split.validation_share 0",
         "painseq fit: No validation subjects, so nothing to stop early on or to choose the best epoch by. Set "
-        "--data.options.split.validation_share above 0, or fit for a fixed number of epochs: --refit EPOCHS.",
+        "--data.options.split.validation_share above 0, or fit for a fixed number of epochs: refit_epochs, or epochs "
+        "of a fold (command line: --refit EPOCHS).",
     ),
     (
         "fit {electrical} {lstm} --out {fitted}",

@@ -1,0 +1,137 @@
+"""The folder of a run: how it begins, and the files that a fit leaves in it beside Lightning's."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from pytorch_lightning import Trainer
+
+from painseq.data.datamodule import PainDataModule
+from painseq.errors import PainseqError
+from painseq.extractors import Extractor, save_weights
+from painseq.model.checkpoint import Checkpoint
+from painseq.report.charts import learning_curves
+from painseq.runs import make_run_folder, read_history, versions
+from painseq.spec import plain, spec_of
+from painseq.training.classifier import PainClassifier
+from painseq.training.extractor_card import card_page, extractor_card
+
+if TYPE_CHECKING:
+    from painseq.training.fitting import FitOptions
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+CONFIG = "config.yaml"
+
+
+def first_process() -> bool:
+    """Whether this is the only process of a fit, or the one that writes: the others are started after it."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def begin_run(out: Path, resume: bool) -> None:
+    """Make the folder of a new run, or see that there is one to resume.
+
+    Raises:
+        PainseqError: nothing to resume; a folder that holds a run, also one that was interrupted.
+    """
+    if resume:
+        if not (out / LAST).is_file():
+            raise PainseqError(f"Nothing to resume: no {LAST} in {out}.")
+    elif first_process():
+        if (out / LAST).is_file() and not (out / "run.json").is_file():
+            raise PainseqError(
+                f"{out} holds a run that was interrupted. Resume it (resume=True; command line: --resume true), or "
+                "choose another folder (--out)."
+            )
+        make_run_folder(out)
+
+
+def write_config(out: Path, model: PainClassifier, data: PainDataModule, options: FitOptions) -> None:
+    """Write config.yaml of a fit from Python: of factories and data what can be told in plain values."""
+    config = {
+        "seed_everything": options.seed,
+        "data": {"name": data.name, "root": str(data.root), "options": spec_of(data.options)["init_args"]},
+        "model": model.config(),
+        "options": asdict(options),
+    }
+    (out / CONFIG).write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+
+
+def keep_log(out: Path) -> None:
+    """Move metrics.csv out of the way of the logger, which would delete it."""
+    log_file = out / "metrics.csv"
+    if log_file.is_file():
+        log_file.rename(out / f"metrics_before_{len(list(out.glob('metrics_before_*.csv'))) + 1}.csv")
+
+
+def chosen_checkpoint(out: Path, fixed: bool) -> Path:
+    """The checkpoint of a run that predicts.
+
+    Args:
+        fixed: whether the number of epochs was fixed, so that none is better than another.
+
+    Raises:
+        PainseqError: there is none.
+    """
+    chosen = out / (LAST if fixed else BEST)
+    if not chosen.is_file():
+        raise PainseqError(
+            "No epoch had a validation loss, so there is no best checkpoint: no epoch ran, or no validation clip has "
+            "both a label and a frame with a face."
+        )
+    return chosen
+
+
+def best_epoch(out: Path) -> int:
+    """After how many epochs the validation loss of a run was smallest, the first of them if several.
+
+    Raises:
+        PainseqError: its head was not fitted in epochs.
+    """
+    losses = {int(row["epoch"]): row["val_loss"] for row in read_history(out) if "val_loss" in row}
+    if not losses:
+        raise PainseqError(f"{out} holds no validation loss of any epoch, so no number of epochs can be chosen by it.")
+    return min(losses, key=lambda epoch: (losses[epoch], epoch)) + 1
+
+
+def run_record(model: PainClassifier, data: PainDataModule, trainer: Trainer, content: Checkpoint) -> dict[str, object]:
+    """What run.json tells of every fit."""
+    assert model.head is not None
+    return {
+        "versions": versions(),
+        "device": str(trainer.strategy.root_device),
+        "precision": str(trainer.precision),
+        "processes": trainer.world_size,
+        "data": model.record.data.to_dict(),
+        "pipeline": data.pipeline,
+        "extractor": content.record.extractor,
+        "epochs": trainer.current_epoch if model.head.fitted_by_gradients else None,
+    }
+
+
+def write_learning_curves(out: Path, model: PainClassifier) -> None:
+    """Draw each figure of metrics.csv over the epochs; nothing where there were none."""
+    for title, picture in learning_curves(read_history(out), model.objective.chance):
+        name = f"learning_curve_{title.lower().replace(' ', '_')}.svg"
+        (out / name).write_bytes(base64.b64decode(picture))
+
+
+def write_extractor(
+    out: Path, model: PainClassifier, data: PainDataModule, content: Checkpoint, run: Mapping[str, object]
+) -> None:
+    """Write the network that was trained, as in the chosen checkpoint, with its card, and the card as a page."""
+    extractor = model.extractor
+    if not isinstance(extractor, Extractor) or not extractor.trainable:
+        return
+    extractor.network.load_state_dict(content.extractor or {})
+    settings = yaml.safe_load((out / CONFIG).read_text(encoding="utf-8"))["model"]
+    extractor.card = extractor_card(model, data, run, settings, read_history(out))
+    extractor.trained_on = tuple(sorted({*extractor.trained_on, *model.fitted_on}))
+    (out / "extractor_card.md").write_text(card_page(extractor.card), encoding="utf-8")
+    save_weights(extractor, out / "extractor.safetensors")
