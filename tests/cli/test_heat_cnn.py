@@ -131,7 +131,7 @@ def test_mixed_precision_resumes_to_the_same_weights(recipe, crops, tmp_path):
     go("parts", "--trainer.max_epochs=1")
     parts = go("parts", "--trainer.max_epochs=2", "--resume=true")
     one, other = (read_checkpoint(out / "last.ckpt") for out in (whole, parts))
-    assert all(torch.equal(value, other.state[key]) for key, value in one.state.items())
+    assert all(torch.equal(value, other.head[key]) for key, value in one.head.items())
     assert all(torch.equal(value, other.extractor[key]) for key, value in one.extractor.items())
     cards = [trained(out).card for out in (whole, parts)]
     assert cards[0] == cards[1] and cards[0]["epochs"] == 2
