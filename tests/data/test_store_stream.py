@@ -16,6 +16,7 @@ from painseq.data.protocols import SplitOptions
 from painseq.data.streams import StoreStream
 from painseq.data_modules import AI4Pain
 from painseq.errors import LeakError, PainseqError
+from painseq.faces import FaceCrops, Sidecar
 from painseq.features import FeatureStore
 from painseq.model.record import StreamRecord
 from painseq.studies.experiment import read_experiment
@@ -72,6 +73,14 @@ def test_rows_of_both_stores_stand_side_by_side(electrical, store, second):
     for sample in data.dataset("validation"):
         assert torch.equal(sample.features[:, :width], first[sample.clip_id].features)
         assert torch.equal(sample.features[:, width:], other[sample.clip_id].features.float())
+
+
+def test_crops_of_videos_carry_the_second_store_beside_them(electrical, second):
+    face = FaceCrops(Sidecar(), size_px=32)
+    streams = ("cnn", StoreStream(second))
+    options = DataOptions(split=INNER, view="pixels", face=face, fps=3.0, streams=streams)
+    sample = AI4Pain(electrical, options).dataset("validation")[0]
+    assert torch.equal(sample.extra, FeatureStore(second)[sample.clip_id].features.float())
 
 
 def test_a_list_with_a_class_path_is_read_from_yaml(electrical, store, second, tiny):

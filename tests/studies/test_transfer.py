@@ -7,6 +7,7 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -428,6 +429,22 @@ def test_a_store_that_the_plan_names_is_of_the_extractor_and_of_the_data_set(fil
         with pytest.raises(PainseqError, match=f"(?s){words}"):
             transfer(with_stores(**stores), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_whoever_a_second_store_was_trained_on_is_not_scored(planned, small, tmp_path):
+    tested = small["data"]["electrical"].experiment.data()
+    person = f"{tested.name}/{tested.split.test[0]}"
+    np.savez(tmp_path / "a.npz", features=np.zeros((1, 3)), present=np.ones(1, bool), times_s=np.zeros(1))
+    (tmp_path / "source.json").write_text(json.dumps({"trained_on": [person]}))
+    second = {"class_path": "painseq.data.streams.StoreStream", "init_args": {"folder": str(tmp_path)}}
+    options = data_keys(options={"streams": ["cnn", second]})
+    data = {
+        name: dataclasses.replace(each, experiment=each.experiment.changed(options))
+        for name, each in small["data"].items()
+    }
+    with pytest.raises(LeakError, match=rf"\bstream\b.*{person}"):
+        transfer(planned(data=data), tmp_path / "out")
 
 
 @pytest.mark.slow
