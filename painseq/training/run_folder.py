@@ -132,6 +132,7 @@ def write_extractor(
     extractor.network.load_state_dict(content.extractor or {})
     settings = yaml.safe_load((out / CONFIG).read_text(encoding="utf-8"))["model"]
     extractor.card = extractor_card(model, data, run, settings, read_history(out))
-    extractor.trained_on = tuple(sorted({*extractor.trained_on, *model.fitted_on}))
+    seen = {*extractor.trained_on, *model.fitted_on, *model.record.extractor_trained_on}
+    extractor.trained_on = tuple(sorted(seen))
     (out / "extractor_card.md").write_text(card_page(extractor.card), encoding="utf-8")
     save_weights(extractor, out / "extractor.safetensors")
