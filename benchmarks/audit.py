@@ -17,7 +17,7 @@ from pathlib import Path
 from results import RESULTS, machine, write_between
 
 from painseq.cli.extract import main as extract
-from painseq.evaluation.audit import Audit, Protocol, Unit
+from painseq.evaluation.audit import Audit, FoldProtocol, Unit
 from painseq.studies.audit import AuditOptions, audit_model
 from painseq.studies.experiment import read_experiment
 from painseq.studies.fold_fits import candidate_of
@@ -74,7 +74,7 @@ def row(seed: int, audit: Audit, unit: Unit) -> str:
     return f"| {seed} | {unit} | {' | '.join((*scores, *inflations))} |"
 
 
-def inflation(audit: Audit, protocol: Protocol, unit: Unit) -> str:
+def inflation(audit: Audit, protocol: FoldProtocol, unit: Unit) -> str:
     found = audit.inflation(protocol, unit, "balanced_accuracy")
     assert found is not None
     interval = found.difference.interval

@@ -31,8 +31,7 @@ from sklearn.metrics import roc_auc_score
 from painseq.evaluation import STATISTICS, intervals
 from painseq.evaluation.intervals import DRAWS, Interval, bootstrap_interval, confusion_intervals
 from painseq.evaluation.value_predictions import ValuePredictions
-from painseq.evaluation.value_scores import STATISTICS as VALUE_STATISTICS
-from painseq.evaluation.value_scores import sums_by_subject
+from painseq.evaluation.value_scores import VALUE_STATISTICS, sums_by_subject
 
 SUBJECTS = (6, 8, 12, 20, 40, 87)
 STUDIES = 1000

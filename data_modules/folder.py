@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from painseq.data.datamodule import PainDataModule
 from painseq.data.facts import DataSetFacts
-from painseq.data.labels import in_order
+from painseq.data.labels import ordered_labels
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, read_manifest
@@ -94,7 +94,7 @@ class Folder(PainDataModule):
                 "in its place in the order of pain, or take these clips out of the data."
             )
         if not self.classes:
-            found = ", ".join(in_order({clip.label for clip in manifest if clip.label is not None}))
+            found = ", ".join(ordered_labels({clip.label for clip in manifest if clip.label is not None}))
             log.info(
                 "%s: labels found: %s. --data.classes says which there may be, and in what order.", self.name, found
             )

@@ -77,7 +77,7 @@ def show(audit: Audit) -> None:
     from painseq.studies.audit_page import audit_cells, headlines
 
     console = Console()
-    for unit in audit.honest.evaluations:
+    for unit in audit.subject_folds.evaluations:
         table = Table(title=f"Balanced accuracy over {unit}", caption="95 % intervals over subjects")
         table.add_column("protocol", no_wrap=True)
         for column in ("score", "95 % interval", "inflation", "95 % interval"):

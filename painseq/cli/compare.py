@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from painseq.errors import PainseqError
-from painseq.evaluation.comparison import ERRORS, WORDS
+from painseq.evaluation.comparison import ERRORS, STATISTIC_NAMES
 from painseq.evaluation.leaky import LEAKY
 from painseq.evaluation.metrics import STATISTICS
-from painseq.evaluation.predictions import FILE, named
+from painseq.evaluation.predictions import PREDICTIONS_FILE, model_name
 from painseq.studies.compare import (
     COLUMNS,
     CompareOptions,
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         "corrected for all pairs, and a sentence each. No model is loaded.",
     )
     parser.add_argument(
-        "models", nargs="+", metavar="[NAME=]PATH", help=f"{FILE}, or a folder that holds one; two or more"
+        "models", nargs="+", metavar="[NAME=]PATH", help=f"{PREDICTIONS_FILE}, or a folder that holds one; two or more"
     )
     parser.add_argument(
         "--statistic",
@@ -62,7 +62,7 @@ def named_runs(texts: Sequence[str]) -> dict[str, Path]:
         name, equals, path = text.partition("=")
         if not equals or Path(text).exists():
             path = text
-            name = named(predictions_file(Path(path)))
+            name = model_name(predictions_file(Path(path)))
         if name in runs:
             raise PainseqError(f"Two models are called {name!r}. Name them: NAME={path}.")
         runs[name] = predictions_file(Path(path))
@@ -72,7 +72,7 @@ def named_runs(texts: Sequence[str]) -> dict[str, Path]:
 def show(comparison: Comparison) -> None:
     """Print the table, what is to be known of it, and a sentence for each pair."""
     console = Console()
-    title = WORDS[comparison.statistic]
+    title = STATISTIC_NAMES[comparison.statistic]
     table = Table(title=f"Difference in {title}, paired by subject", caption="p: after Holm's correction")
     table.add_column("", overflow="fold")
     for column in (*COLUMNS[3:7], "people"):

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from painseq.evaluation.score import number
-from painseq.evaluation.transfer import MEANING, QUESTIONS, Cell, CellResult
+from painseq.evaluation.transfer import MEANING, QUESTIONS, CellResult, TransferCell
 
 if TYPE_CHECKING:
     from painseq.studies.transfer import TransferResult, TransferWork
@@ -89,7 +89,7 @@ def _show(plan: TransferPlan, result: TransferResult) -> None:
     console.print(f"Report: {result.page}", soft_wrap=True, markup=False)
 
 
-def _table(plan: TransferPlan, results: Mapping[Cell, CellResult], chosen: Sequence[CellResult]) -> Table:
+def _table(plan: TransferPlan, results: Mapping[TransferCell, CellResult], chosen: Sequence[CellResult]) -> Table:
     """Of the cells of one question."""
     question = chosen[0].cell.question
     baselines = f"majority class {number(chosen[0].majority)}, chance {number(chosen[0].chance)}"

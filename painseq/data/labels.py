@@ -127,8 +127,8 @@ class LabelScheme:
                 claim; two classes whose labels differ in their spelling alone.
         """
         found = Counter(clip.label for clip in manifest if clip.label is not None)
-        listed = ", ".join(f"{label} ({found[label]} clips)" for label in in_order(found))
-        unknown = [label for label in in_order(found) if not self.knows(label)]
+        listed = ", ".join(f"{label} ({found[label]} clips)" for label in ordered_labels(found))
+        unknown = [label for label in ordered_labels(found) if not self.knows(label)]
         if unknown:
             first = next(clip.clip_id for clip in manifest if clip.label == unknown[0])
             raise PainseqError(
@@ -142,14 +142,14 @@ class LabelScheme:
                     f"{manifest.name}: label {label!r} belongs to {' and '.join(claiming)}; give it one."
                 )
         spelling: dict[str, str] = {}
-        for label in in_order(found):
+        for label in ordered_labels(found):
             same = spelling.setdefault(plain_name(label), label)
             if None not in (self.target(same), self.target(label)) and self.target(same) != self.target(label):
                 raise PainseqError(
                     f"{manifest.name}: labels {same!r} and {label!r} differ in capitals, blanks or the encoding of a "
                     f"letter alone, and are two classes. Write them in one way. Found: {listed}."
                 )
-        left_out = [label for label in in_order(found) if self.target(label) is None]
+        left_out = [label for label in ordered_labels(found) if self.target(label) is None]
         if left_out and (self.name == "own" or not self.known):
             log.warning("%s: no class for %s; found: %s.", manifest.name, ", ".join(left_out), listed)
         idle = [e for entries in self.classes.values() for e in entries if not any(_is_among(n, [e]) for n in found)]
@@ -245,7 +245,7 @@ def native_scheme(manifest: Manifest, order: Sequence[str] = ()) -> LabelScheme:
     """
     found = {clip.label for clip in manifest if clip.label is not None}
     known = tuple(order)
-    named = [label for label in in_order(found, known) if not known or _is_among(label, known)]
+    named = [label for label in ordered_labels(found, known) if not known or _is_among(label, known)]
     scheme = LabelScheme(manifest.name, "native", {label: (label,) for label in named}, known)
     if not scheme.ordered:
         log.warning(
@@ -257,7 +257,7 @@ def native_scheme(manifest: Manifest, order: Sequence[str] = ()) -> LabelScheme:
     return scheme
 
 
-def in_order(labels: Iterable[str], order: Sequence[str] = ()) -> list[str]:
+def ordered_labels(labels: Iterable[str], order: Sequence[str] = ()) -> list[str]:
     """Labels as `order` has them; what it has not, behind: numbers by size, then words by the alphabet."""
 
     def place(label: str) -> tuple[int, int, float, str]:

@@ -18,12 +18,12 @@ from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.score import Evaluation, score
 from painseq.records import UNKNOWN
 
-STATISTICS = ("balanced_accuracy", "accuracy")
+AUDIT_STATISTICS = ("balanced_accuracy", "accuracy")
 Unit = Literal["frames", "clips"]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class FoldProtocol:
     """A way to divide items into folds.
 
     Args:
@@ -44,18 +44,18 @@ class Protocol:
         return self.together != "subject"
 
 
-FRAME_FOLDS = Protocol("frame_kfold_LEAKY", "LEAKY frame folds", "frame", "frames of the same clips")
-CLIP_FOLDS = Protocol("clip_kfold_LEAKY", "LEAKY clip folds", "clip", "clips of the same people")
-SUBJECT_FOLDS = Protocol("subject_kfold", "subject folds", "subject", "")
+FRAME_FOLDS = FoldProtocol("frame_kfold_LEAKY", "LEAKY frame folds", "frame", "frames of the same clips")
+CLIP_FOLDS = FoldProtocol("clip_kfold_LEAKY", "LEAKY clip folds", "clip", "clips of the same people")
+SUBJECT_FOLDS = FoldProtocol("subject_kfold", "subject folds", "subject", "")
 
 
-def protocols_of(unit: Unit) -> tuple[Protocol, ...]:
+def protocols_of(unit: Unit) -> tuple[FoldProtocol, ...]:
     """The protocols that items can be divided by, subject folds last: a clip as an item is not divided into frames."""
     return (FRAME_FOLDS, CLIP_FOLDS, SUBJECT_FOLDS) if unit == "frames" else (CLIP_FOLDS, SUBJECT_FOLDS)
 
 
 @dataclass(frozen=True)
-class Result:
+class ProtocolResult:
     """One protocol's predictions, each item by the model that was not fitted on it, and their scores.
 
     Args:
@@ -63,7 +63,7 @@ class Result:
         evaluations: of these, by unit.
     """
 
-    protocol: Protocol
+    protocol: FoldProtocol
     predictions: Mapping[Unit, Predictions]
     evaluations: Mapping[Unit, Evaluation]
 
@@ -72,7 +72,7 @@ class Result:
 class Inflation:
     """A score under a leaky protocol minus that under subject folds, paired by subject."""
 
-    protocol: Protocol
+    protocol: FoldProtocol
     unit: Unit
     statistic: str
     difference: Difference
@@ -106,20 +106,20 @@ class Audit:
         inflations: of every leaky protocol, unit and statistic.
     """
 
-    results: tuple[Result, ...]
+    results: tuple[ProtocolResult, ...]
     inflations: tuple[Inflation, ...]
 
     @property
-    def honest(self) -> Result:
+    def subject_folds(self) -> ProtocolResult:
         """Subject folds."""
         return self.results[-1]
 
     @property
     def unit(self) -> Unit:
         """What the items are."""
-        return "frames" if "frames" in self.honest.predictions else "clips"
+        return "frames" if "frames" in self.subject_folds.predictions else "clips"
 
-    def inflation(self, protocol: Protocol, unit: Unit, statistic: str) -> Inflation | None:
+    def inflation(self, protocol: FoldProtocol, unit: Unit, statistic: str) -> Inflation | None:
         """None for subject folds."""
         for found in self.inflations:
             if (found.protocol, found.unit, found.statistic) == (protocol, unit, statistic):
@@ -149,7 +149,7 @@ class Audit:
         }
 
 
-def audit_of(predictions: Mapping[Protocol, Predictions], clips: Mapping[str, str] | None = None) -> Audit:
+def audit_of(predictions: Mapping[FoldProtocol, Predictions], clips: Mapping[str, str] | None = None) -> Audit:
     """Score predictions of the same items under each protocol, and compare.
 
     Args:
@@ -165,13 +165,13 @@ def audit_of(predictions: Mapping[Protocol, Predictions], clips: Mapping[str, st
         by_unit: dict[Unit, Predictions] = {"clips": of_items}
         if clips is not None:
             by_unit = {"frames": of_items, "clips": by_vote(of_items, clips)}
-        results.append(Result(protocol, by_unit, {unit: score(each) for unit, each in by_unit.items()}))
+        results.append(ProtocolResult(protocol, by_unit, {unit: score(each) for unit, each in by_unit.items()}))
     honest = results[-1]
     inflations = []
     for result in results[:-1]:
         for unit, leaky in result.predictions.items():
-            found = paired_difference(leaky, honest.predictions[unit], STATISTICS)
-            inflations += [Inflation(result.protocol, unit, name, found[name]) for name in STATISTICS]
+            found = paired_difference(leaky, honest.predictions[unit], AUDIT_STATISTICS)
+            inflations += [Inflation(result.protocol, unit, name, found[name]) for name in AUDIT_STATISTICS]
     return Audit(tuple(results), tuple(inflations))
 
 

@@ -42,7 +42,7 @@ LEVEL = 0.05
 ERRORS: Mapping[str, Callable[[Floats], Floats]] = {"mae": np.abs, "mse": np.square}
 """Statistics of predictions on a scale: what becomes of a clip's error before the mean over clips."""
 
-WORDS = {
+STATISTIC_NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
@@ -54,7 +54,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Tested:
+class SignificanceTest:
     """What a test of two models says.
 
     Args:
@@ -80,7 +80,7 @@ class Pair:
 
     Args:
         first, second: their names.
-        statistic: one of `WORDS`.
+        statistic: one of `STATISTIC_NAMES`.
         clips: that both have a prediction for, with a known truth; all figures are of these.
         left_out: why other clips do not count -> how many of them.
         difference: the statistic of the first minus that of the second, with its interval.
@@ -96,8 +96,8 @@ class Pair:
     left_out: Mapping[str, int]
     difference: Difference
     by_subject: Mapping[str, tuple[float, float]]
-    wilcoxon: Tested
-    permutation: Tested
+    wilcoxon: SignificanceTest
+    permutation: SignificanceTest
     pairs: int = 1
 
     @property
@@ -116,7 +116,7 @@ class Pair:
     @property
     def sentence(self) -> str:
         """What was found, in plain words."""
-        words, value, interval = WORDS[self.statistic], self.difference.value, self.difference.interval
+        words, value, interval = STATISTIC_NAMES[self.statistic], self.difference.value, self.difference.interval
         people = _people(len(self.by_subject))
         these = f"{'this' if len(self.by_subject) == 1 else 'these'} {people}"
         if value is None:
@@ -234,7 +234,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def wilcoxon_test(differences: Floats) -> Tested:
+def wilcoxon_test(differences: Floats) -> SignificanceTest:
     """Wilcoxon's signed rank test of (S,) differences of subjects; NaN is a subject without one."""
     method = "signed rank of subjects' values, two-sided, subjects without a difference left out (zero_method wilcox)"
     # Equal scores may differ in their last digit, and would then count as a difference or break a tie.
@@ -244,17 +244,17 @@ def wilcoxon_test(differences: Floats) -> Tested:
         len(unequal) < len(differences)
     )
     if not len(unequal):
-        return Tested(None, method, "no p: no subject has a difference")
+        return SignificanceTest(None, method, "no p: no subject has a difference")
     if len(unequal) < FEWEST_PAIRS:
-        return Tested(
+        return SignificanceTest(
             None, method, f"no p: only {_people(len(unequal))} with a difference, and it takes {FEWEST_PAIRS} or more"
         )
-    return Tested(float(wilcoxon(unequal).pvalue), method, note or None)
+    return SignificanceTest(float(wilcoxon(unequal).pvalue), method, note or None)
 
 
 def permutation_test(
     first: Floats, second: Floats, statistic: Callable[[Floats], Floats], seed: int = 0, most_exact: int = MOST_EXACT
-) -> Tested:
+) -> SignificanceTest:
     """Exchange the two models' predictions within subjects, and see how often the difference is as large.
 
     Args:
@@ -277,7 +277,7 @@ def permutation_test(
     both = first.sum(0) + second.sum(0)
     observed = float(statistic(first.sum(0)) - statistic(second.sum(0)))
     if np.isnan(observed):
-        return Tested(None, method, "no p: the statistic is not defined")
+        return SignificanceTest(None, method, "no p: the statistic is not defined")
     mixed = first.sum(0) + np.tensordot(exchanged.astype(np.float64), second - first, axes=1)
     one, other = statistic(mixed), statistic(both - mixed)
     # What rounding makes of equal differences; the observed exchange itself must count.
@@ -285,7 +285,7 @@ def permutation_test(
     differences = np.abs(one - other)
     as_large = int((np.isnan(differences) | (differences + slack >= abs(observed))).sum())
     p = as_large / len(exchanged) if exact else (as_large + 1) / (RANDOM_DRAWS + 1)
-    return Tested(p, method, _too_few(subjects, tests=1))
+    return SignificanceTest(p, method, _too_few(subjects, tests=1))
 
 
 def _compared(a: str, first: AnyPredictions, b: str, second: AnyPredictions, statistic: str, seed: int) -> Pair:
@@ -357,8 +357,8 @@ def _confusions(first: Predictions, second: Predictions, statistic: str) -> Summ
         )
     if statistic in NEEDS_ORDER and not (first.order_known and second.order_known):
         raise PainseqError(
-            f"the {WORDS[statistic]} needs the classes' order, which the files do not tell: columns prob_<class> do, "
-            "in order of pain."
+            f"the {STATISTIC_NAMES[statistic]} needs the order of the classes, which the files do not state; columns "
+            "prob_<class> in order of pain do."
         )
     if not np.array_equal(first.truth, second.truth):
         raise PainseqError(f"{_some_clip(first.clip_ids, first.truth != second.truth)} has another truth in each.")

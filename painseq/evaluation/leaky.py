@@ -8,14 +8,14 @@ from pathlib import Path
 from painseq.files import write_csv
 
 LEAKY = "LEAKY"
-COLUMN = "leaky"
+LEAKY_COLUMN = "leaky"
 
 
 def is_leaky(path: Path) -> bool:
     """Whether the word LEAKY stands in a file's path or in it, or a column is called leaky."""
     content = path.read_text(encoding="utf-8-sig", errors="replace")
     columns = next(csv.reader(content.splitlines()[:1]), [])
-    return LEAKY in str(path.resolve()) or LEAKY in content or COLUMN in columns
+    return LEAKY in str(path.resolve()) or LEAKY in content or LEAKY_COLUMN in columns
 
 
 def marked(name: str) -> str:
@@ -23,7 +23,7 @@ def marked(name: str) -> str:
     return name if LEAKY in name else f"{name} ({LEAKY})"
 
 
-def mark(path: Path, column: str = COLUMN, cell: str = LEAKY) -> None:
+def mark(path: Path, column: str = LEAKY_COLUMN, cell: str = LEAKY) -> None:
     """Give a CSV a last column with the same word in each row, so that no later command takes it for an honest one."""
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)

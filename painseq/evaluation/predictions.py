@@ -15,7 +15,7 @@ from painseq.evaluation.rows import check_ids, check_new, count_in, numbers_in, 
 from painseq.files import write_csv
 from painseq.records import UNKNOWN
 
-FILE = "predictions.csv"
+PREDICTIONS_FILE = "predictions.csv"
 """How painseq calls a file of predictions; its folder then tells which."""
 
 SUM_TOLERANCE = 0.02
@@ -191,9 +191,9 @@ def joined(several: Sequence[Predictions]) -> Predictions:
     )
 
 
-def named(path: Path) -> str:
+def model_name(path: Path) -> str:
     """What the predictions of a file are called in tables: by the file, but `predictions.csv` by its folder."""
-    return path.resolve().parent.name if path.name == FILE else path.stem
+    return path.resolve().parent.name if path.name == PREDICTIONS_FILE else path.stem
 
 
 def read_predictions(path: Path, class_names: Sequence[str] | None = None) -> Predictions:

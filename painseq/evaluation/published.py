@@ -46,7 +46,7 @@ class Published:
     @property
     def clips(self) -> Mapping[str, int]:
         """Class -> how many clips of it were scored, or numbers in that ratio; empty where it is not known."""
-        return SCORED.get((self.dataset, self.part, self.protocol), {})
+        return SCORED_CLIPS.get((self.dataset, self.part, self.protocol), {})
 
     @property
     def majority_accuracy(self) -> float | None:
@@ -90,7 +90,7 @@ _LEVELS = "five levels, leave one subject out (standard deviation 0.104)"
 AI4PAIN_VALIDATION: Mapping[str, int] = {"no pain": 12 * 1, "low pain": 12 * 12, "high pain": 12 * 12}
 """Clips of AI4Pain's validation part: 12 people with one no-pain recording, 12 low and 12 high pain clips each."""
 
-SCORED: Mapping[tuple[str, str, str], Mapping[str, int]] = {
+SCORED_CLIPS: Mapping[tuple[str, str, str], Mapping[str, int]] = {
     (AI4PAIN, "validation", _AI4PAIN): AI4PAIN_VALIDATION,
     # 87 people with 20 clips of each class; all clips are as long, so frames have the same shares.
     (BIOVID, "", _FRAMES): dict.fromkeys(("BL1", "PA1", "PA2", "PA3", "PA4"), 87 * 20),

@@ -54,7 +54,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Finding:
+class SplitFinding:
     """Something on both sides.
 
     Args:
@@ -76,7 +76,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Table:
+class ClipTable:
     """A file as it was read.
 
     Args:
@@ -90,10 +90,10 @@ class Table:
     kind: Literal["split", "table", "predictions", "parts unknown"]
     members: tuple[Member, ...]
     columns: Mapping[str, str]
-    marks: tuple[Finding, ...] = ()
+    marks: tuple[SplitFinding, ...] = ()
 
 
-def read_table(path: Path, subject_column: str | None = None, part_column: str | None = None) -> Table:
+def read_table(path: Path, subject_column: str | None = None, part_column: str | None = None) -> ClipTable:
     """Read a split file (JSON: part -> subjects; or `folds`, a list of such), or a CSV of clips with subjects.
 
     Rows with an empty part are in none. A CSV without parts but with labels or probabilities, and without videos, is
@@ -110,7 +110,7 @@ def read_table(path: Path, subject_column: str | None = None, part_column: str |
     if not path.is_file():
         raise PainseqError(f"No file at {path}.")
     if path.suffix.lower() == ".json":
-        return Table(path, "split", _read_split(path), {})
+        return ClipTable(path, "split", _read_split(path), {})
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -129,15 +129,15 @@ def read_table(path: Path, subject_column: str | None = None, part_column: str |
         if part or "part" not in columns:
             members.append(Member(part, **cells))
     if "part" in columns:
-        return Table(path, "table", tuple(members), columns)
+        return ClipTable(path, "table", tuple(members), columns)
     said = any(head == "label" or head.startswith("prob_") for head in heads)
     if said and "video" not in columns:
         scored = tuple(replace(member, part=SCORED) for member in members)
         marked = sum(any("LEAKY" in cell for cell in row.values() if isinstance(cell, str)) for row in rows)
         told = "people who were trained on are scored here, as the file itself says"
-        marks = _told("leak", told, [f"{marked} rows are marked LEAKY"] if marked else [])
-        return Table(path, "predictions", scored, columns, tuple(marks))
-    return Table(path, "parts unknown", tuple(members), columns)
+        marks = _findings("leak", told, [f"{marked} rows are marked LEAKY"] if marked else [])
+        return ClipTable(path, "predictions", scored, columns, tuple(marks))
+    return ClipTable(path, "parts unknown", tuple(members), columns)
 
 
 def _columns(path: Path, heads: Sequence[str], subject_column: str | None, part_column: str | None) -> dict[str, str]:
@@ -196,7 +196,7 @@ def _lists(path: Path, content: object) -> dict[str, list[str | int]]:
     return lists
 
 
-def joined(tables: Sequence[Table], split: Table | None = None) -> tuple[Member, ...]:
+def joined(tables: Sequence[ClipTable], split: ClipTable | None = None) -> tuple[Member, ...]:
     """Tables without parts as one division: by a split, or each table as a part that is called by its file's name.
 
     Subjects whom the split does not name are in no part.
@@ -228,7 +228,7 @@ def joined(tables: Sequence[Table], split: Table | None = None) -> tuple[Member,
 # ---- checking ----
 
 
-def check_seen(scored: Sequence[Member], seen: Sequence[str], who: str) -> list[Finding]:
+def check_seen(scored: Sequence[Member], seen: Sequence[str], who: str) -> list[SplitFinding]:
     """Subjects who are scored although a model had seen them, and those with almost the same name.
 
     Args:
@@ -238,25 +238,25 @@ def check_seen(scored: Sequence[Member], seen: Sequence[str], who: str) -> list[
     members = [*scored, *(Member("seen", subject) for subject in seen)]
     both = _in_several(members, lambda member: plain_name(member.subject), lambda member: member.subject)
     return [
-        *_told("leak", f"{who} subjects who are scored", [item.rpartition(" (")[0] for item in both]),
-        *_told("suspicious", f"{who} subjects with almost the name of one who is scored", _alike(members)),
+        *_findings("leak", f"{who} subjects who are scored", [item.rpartition(" (")[0] for item in both]),
+        *_findings("suspicious", f"{who} subjects with almost the name of one who is scored", _alike(members)),
     ]
 
 
-def check_members(members: Sequence[Member]) -> list[Finding]:
+def check_members(members: Sequence[Member]) -> list[SplitFinding]:
     """Subjects, clips and videos in more than one part, and subjects whose names are almost the same."""
     subjects = _in_several(members, lambda member: plain_name(member.subject), lambda member: member.subject)
     frames = [member for member in members if _FRAME.search(member.clip)]
     return [
-        *_told("leak", "subjects in several parts", subjects),
-        *_told("suspicious", "names of subjects in several parts that may be one person's", _alike(members)),
-        *_told("leak", "clips in several parts", _in_several(members, _plain_clip, lambda member: member.clip)),
-        *_told("leak", "clips with single frames in several parts", _in_several(frames, _clip_of, _clip_of)),
-        *_told("leak", "videos in several parts", _in_several(members, _plain_video, lambda member: member.video)),
+        *_findings("leak", "subjects in several parts", subjects),
+        *_findings("suspicious", "names of subjects in several parts that may be one person's", _alike(members)),
+        *_findings("leak", "clips in several parts", _in_several(members, _plain_clip, lambda member: member.clip)),
+        *_findings("leak", "clips with single frames in several parts", _in_several(frames, _clip_of, _clip_of)),
+        *_findings("leak", "videos in several parts", _in_several(members, _plain_video, lambda member: member.video)),
     ]
 
 
-def check_contents(members: Sequence[Member], root: Path, on_progress: OnProgress = no_progress) -> list[Finding]:
+def check_contents(members: Sequence[Member], root: Path, on_progress: OnProgress = no_progress) -> list[SplitFinding]:
     """The same video under several names: in several parts, or of several subjects.
 
     Args:
@@ -294,8 +294,8 @@ def check_contents(members: Sequence[Member], root: Path, on_progress: OnProgres
     )
     parted = _in_several(copied, lambda member: digests[member.video], shown)
     return [
-        *_told("leak", "videos with the same content in several parts", parted),
-        *_told("suspicious", "videos with the same content under several subjects", several),
+        *_findings("leak", "videos with the same content in several parts", parted),
+        *_findings("suspicious", "videos with the same content under several subjects", several),
     ]
 
 
@@ -352,5 +352,5 @@ def _clip_of(member: Member) -> str:
     return _FRAME.sub("", member.clip)
 
 
-def _told(severity: Literal["leak", "suspicious"], text: str, items: Sequence[str]) -> list[Finding]:
-    return [Finding(severity, text, tuple(items))] if items else []
+def _findings(severity: Literal["leak", "suspicious"], text: str, items: Sequence[str]) -> list[SplitFinding]:
+    return [SplitFinding(severity, text, tuple(items))] if items else []

@@ -49,7 +49,7 @@ Runs = Mapping[tuple[int, int], Predictions]
 
 
 @dataclass(frozen=True)
-class Cell:
+class TransferCell:
     """One place in the table.
 
     Args:
@@ -95,7 +95,7 @@ class CellResult:
         majority, chance: balanced accuracy of the baselines.
     """
 
-    cell: Cell
+    cell: TransferCell
     runs: tuple[tuple[int, int], ...]
     scores: Scores
     intervals: Mapping[str, Interval]
@@ -134,7 +134,7 @@ class CellResult:
         }
 
 
-def together(runs: Sequence[Predictions]) -> Predictions:
+def pooled_runs(runs: Sequence[Predictions]) -> Predictions:
     """Predictions of the same clips by several runs as one table, `<clip>@<number of the run>`.
 
     Every subject has all of its clips of every run, so what resamples subjects takes their mean over the runs.
@@ -167,7 +167,7 @@ def together(runs: Sequence[Predictions]) -> Predictions:
     )
 
 
-def cell_result(cell: Cell, runs: Runs, within: Runs | None, within_is: str) -> CellResult:
+def cell_result(cell: TransferCell, runs: Runs, within: Runs | None, within_is: str) -> CellResult:
     """Score a cell, and its gap to what a model of the target itself scores.
 
     Args:
@@ -181,7 +181,7 @@ def cell_result(cell: Cell, runs: Runs, within: Runs | None, within_is: str) -> 
         PainseqError: the runs were scored on other clips, or no clip has both a truth and a prediction.
     """
     keys = sorted(runs)
-    all_runs = together([runs[key] for key in keys])
+    all_runs = pooled_runs([runs[key] for key in keys])
     if not all_runs.scored.any():
         raise PainseqError(f"{cell.name}: no test clip has both a truth and a prediction, so nothing can be scored.")
     names = all_runs.class_names
@@ -189,7 +189,7 @@ def cell_result(cell: Cell, runs: Runs, within: Runs | None, within_is: str) -> 
     scores = scores_of(confusion.sum(0), names, all_runs.order_known)
     gap = None
     if within is not None:
-        own = together([within[seed, 0] for seed, _ in keys])
+        own = pooled_runs([within[seed, 0] for seed, _ in keys])
         gap = paired_difference(own, all_runs, (GAP,))[GAP]
     singles = [value for key in keys if (value := _balanced_accuracy(runs[key])) is not None]
     majority, chance = (baseline.scores.balanced_accuracy for baseline in baselines(all_runs))
@@ -243,7 +243,7 @@ def numbers_of_subjects(asked: Sequence[int], subjects: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Given:
+class DataSetSettings:
     """What data sets must share before a model can go from one to another.
 
     Args:
@@ -261,7 +261,7 @@ class Given:
     frames: Mapping[str, object]
 
 
-def check_harmonised(given: Mapping[str, Given], fps: float) -> None:
+def check_harmonised(given: Mapping[str, DataSetSettings], fps: float) -> None:
     """Refuse data sets between which a model cannot go, before anything is extracted or fitted.
 
     Args:

@@ -15,7 +15,7 @@ from painseq.evaluation.rows import check_ids, check_new, count_in, numbers_in, 
 from painseq.files import write_csv
 from painseq.records import UNKNOWN
 
-COLUMN = "value_"
+VALUE_COLUMN = "value_"
 """The column of the values is this and the scale's name: so a file tells what its numbers are."""
 
 
@@ -114,7 +114,7 @@ class ValuePredictions:
 
     def write_csv(self, path: Path) -> None:
         """One row a clip: clip_id, subject_id, truth, value_<scale>, frames, faceless; an empty cell is unknown."""
-        rows: list[list[object]] = [["clip_id", "subject_id", "truth", COLUMN + self.scale, "frames", "faceless"]]
+        rows: list[list[object]] = [["clip_id", "subject_id", "truth", VALUE_COLUMN + self.scale, "frames", "faceless"]]
         for row in range(len(self)):
             numbers = ("" if np.isnan(cell) else repr(float(cell)) for cell in (self.truth[row], self.value[row]))
             counts = ("" if cell == UNKNOWN else int(cell) for cell in (self.frames[row], self.faceless[row]))
@@ -131,7 +131,7 @@ def holds_values(path: Path) -> bool:
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
     _, columns = read_rows(path, set())
-    return any(name.startswith(COLUMN) for name in columns)
+    return any(name.startswith(VALUE_COLUMN) for name in columns)
 
 
 def read_value_predictions(path: Path) -> ValuePredictions:
@@ -146,10 +146,10 @@ def read_value_predictions(path: Path) -> ValuePredictions:
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
     rows, columns = read_rows(path, {"clip_id", "subject_id"})
-    of_values = [name for name in columns if name.startswith(COLUMN)]
+    of_values = [name for name in columns if name.startswith(VALUE_COLUMN)]
     if len(of_values) != 1:
         raise PainseqError(
-            f"{path}: one column {COLUMN}<scale> is needed, such as {COLUMN}pspi; found: "
+            f"{path}: one column {VALUE_COLUMN}<scale> is needed, such as {VALUE_COLUMN}pspi; found: "
             f"{', '.join(of_values) or 'none'}. Columns: {', '.join(columns)}."
         )
     n = len(rows)
@@ -164,7 +164,7 @@ def read_value_predictions(path: Path) -> ValuePredictions:
         except PainseqError as error:
             raise PainseqError(f"{path}, line {line}: {error}") from error
     return ValuePredictions(
-        scale=of_values[0].removeprefix(COLUMN),
+        scale=of_values[0].removeprefix(VALUE_COLUMN),
         clip_ids=tuple(row["clip_id"] for _, row in rows),
         subject_ids=tuple(row["subject_id"] for _, row in rows),
         truth=truth,

@@ -24,7 +24,7 @@ from painseq.evaluation.metrics import Floats
 from painseq.evaluation.score import no_better, number
 from painseq.evaluation.value_predictions import ValuePredictions
 
-TITLES = {
+VALUE_TITLES = {
     "mse": "Mean squared error",
     "mae": "Mean absolute error",
     "pearson": "Pearson correlation",
@@ -54,13 +54,13 @@ class ValueScores:
     undefined: dict[str, str] = field(default_factory=dict)
 
     def value(self, name: str) -> float | None:
-        """One of the `TITLES` by name."""
+        """One of the `VALUE_TITLES` by name."""
         values = {"mse": self.mse, "mae": self.mae, "pearson": self.pearson, "icc_3_1": self.icc_3_1}
         return values[name]
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
-        return {name: self.value(name) for name in TITLES} | {"undefined": dict(self.undefined)}
+        return {name: self.value(name) for name in VALUE_TITLES} | {"undefined": dict(self.undefined)}
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def score_values(predictions: ValuePredictions) -> ValueEvaluation:
     scored = predictions.only(predictions.scored)
     sums = sums_by_subject(scored)
     scores = _scores(sums.sum(0))
-    intervals = {name: _interval(name, sums) for name in TITLES if scores.value(name) is not None}
+    intervals = {name: _interval(name, sums) for name in VALUE_TITLES if scores.value(name) is not None}
     mean = float(scored.truth.mean()) if len(scored) else None
     always = dataclasses.replace(scored, value=np.full(len(scored), np.nan if mean is None else mean))
     baseline = _scores(sums_by_subject(always).sum(0))
@@ -170,17 +170,17 @@ def value_table(evaluations: Mapping[str, ValueEvaluation]) -> Table:
     """The scores for a terminal of 80 columns: a row a model with its intervals, then the baseline."""
     rules: dict[tuple[str, ...], str] = {}
     for model, evaluation in evaluations.items():
-        rules.setdefault(tuple(number(evaluation.baseline.value(name)) for name in TITLES), model)
+        rules.setdefault(tuple(number(evaluation.baseline.value(name)) for name in VALUE_TITLES), model)
     scales = ", ".join(sorted({evaluation.scale for evaluation in evaluations.values()}))
     result = Table(
         title=f"Scores on the scale {escape(scales)}, with 95 % intervals over subjects",
         caption=MEAN_RULE,
     )
     result.add_column("", overflow="fold")
-    for title in TITLES.values():
+    for title in VALUE_TITLES.values():
         result.add_column(title, justify="right")
     for model, evaluation in evaluations.items():
-        result.add_row(escape(model), *(_cell(evaluation, name) for name in TITLES))
+        result.add_row(escape(model), *(_cell(evaluation, name) for name in VALUE_TITLES))
     result.add_section()
     for cells, model in rules.items():
         result.add_row("always the mean" + (f" ({escape(model)})" if len(rules) > 1 else ""), *cells, style="dim")
@@ -228,7 +228,12 @@ def icc_3_1(sums: Floats) -> Floats:
     return np.clip(_ratio(2 * both, of_truth + of_value), -1, 1)
 
 
-STATISTICS: dict[str, Callable[[Floats], Floats]] = {"mse": mse, "mae": mae, "pearson": pearson, "icc_3_1": icc_3_1}
+VALUE_STATISTICS: dict[str, Callable[[Floats], Floats]] = {
+    "mse": mse,
+    "mae": mae,
+    "pearson": pearson,
+    "icc_3_1": icc_3_1,
+}
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
@@ -250,7 +255,7 @@ def _variances(sums: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _scores(sums: Floats) -> ValueScores:
-    found = {name: float(statistic(sums)) for name, statistic in STATISTICS.items()}
+    found = {name: float(statistic(sums)) for name, statistic in VALUE_STATISTICS.items()}
     of_truth, of_value, _ = _variances(sums)
     if not sums[0]:
         reason = "there is no clip to score"
@@ -266,7 +271,7 @@ def _scores(sums: Floats) -> ValueScores:
 
 
 def _interval(name: str, sums: Floats) -> Interval:
-    statistic, clips = STATISTICS[name], sums[:, 0]
+    statistic, clips = VALUE_STATISTICS[name], sums[:, 0]
     if name in ("mse", "mae") and (clips == clips[0]).all():
         return mean_interval(statistic(sums), (0, np.inf))
     return bootstrap_interval(lambda times: statistic(times @ sums), len(sums))
@@ -301,7 +306,7 @@ def _warnings(
 ) -> tuple[str, ...]:
     lines = of_missing_clips(counts)
     behind = [
-        f"{TITLES[name].lower()} {number(ours)} against {number(theirs)}"
+        f"{VALUE_TITLES[name].lower()} {number(ours)} against {number(theirs)}"
         for name in ("mse", "mae")
         if (ours := scores.value(name)) is not None
         and (theirs := baseline.value(name)) is not None
@@ -315,17 +320,17 @@ def _warnings(
         smallest = float(np.abs(scored.truth - median).mean())
         if no_better("mae", scores.mae, smallest):
             lines.append(
-                f"Always saying {median:g}, the median truth, is no further off: {TITLES['mae'].lower()} "
+                f"Always saying {median:g}, the median truth, is no further off: {VALUE_TITLES['mae'].lower()} "
                 f"{number(scores.mae)} against {number(smallest)}."
             )
     interval = intervals.get("icc_3_1")
     if interval is not None and interval.low is not None and interval.high is not None and interval.low <= 0:
-        span = f"the interval of the {TITLES['icc_3_1']}, from {number(interval.low)} to {number(interval.high)},"
+        span = f"the interval of the {VALUE_TITLES['icc_3_1']}, from {number(interval.low)} to {number(interval.high)},"
         if interval.high < 0:
             lines.append(f"The values fall where the truth rises: {span} is below 0.")
         else:
             lines.append(f"Not told apart from values that have nothing to do with the truth: {span} holds 0.")
     lines += of_few_subjects(counts)
     if counts.scored:
-        lines += [f"{TITLES[name]} is not defined: {reason}." for name, reason in scores.undefined.items()]
+        lines += [f"{VALUE_TITLES[name]} is not defined: {reason}." for name, reason in scores.undefined.items()]
     return tuple(lines)

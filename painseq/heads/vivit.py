@@ -37,7 +37,7 @@ OWN_NAMES = (
 """What to replace, in this order, in the names of transformers (in its files, and in its classes) and of timm."""
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """A pre-norm transformer block: attention, then two dense layers four times as wide, with tanh-GELU."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -80,7 +80,7 @@ class Encoder(nn.Module):
         self.cls = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.positions = nn.Parameter(0.02 * torch.randn(*grid, width))
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, NORM_EPSILON)
 
     def forward(self, tokens: Tensor, real: Tensor | None) -> Tensor:

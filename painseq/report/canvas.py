@@ -53,7 +53,7 @@ def readable(shade: ArrayLike) -> str:
     return "#000000" if luminance(shade) > 0.1791 else "#ffffff"
 
 
-def looks(number: int) -> tuple[str, str, str | tuple[int, tuple[float, ...]]]:
+def line_look(number: int) -> tuple[str, str, str | tuple[int, tuple[float, ...]]]:
     """Colour, marker and dashes of the n-th line."""
     return LINES[number % len(LINES)], MARKERS[number % len(MARKERS)], DASHES[number % len(DASHES)]
 

@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from painseq.report.canvas import BLUE, GREY, INK, legend, looks, new_canvas, readable, shades_of, style, svg, wrapped
+from painseq.report.canvas import (
+    BLUE,
+    GREY,
+    INK,
+    legend,
+    line_look,
+    new_canvas,
+    readable,
+    shades_of,
+    style,
+    svg,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -21,7 +33,7 @@ if TYPE_CHECKING:
 
     from painseq.report.content import Row
 
-LEARNING = {
+LEARNING_CURVES = {
     "Loss": (("train_loss", "training"), ("val_loss", "validation")),
     "Balanced accuracy": (("val_balanced_accuracy", "validation"),),
 }
@@ -86,7 +98,7 @@ def interval_curves(
         handles = []
         for number, (name, (x, y, low, high)) in enumerate(curves.items()):
             places, middles = np.asarray(x, np.float64), np.asarray(y, np.float64)
-            color, marker, dash, leaky = *looks(number), "LEAKY" in name
+            color, marker, dash, leaky = *line_look(number), "LEAKY" in name
             (line,) = axes.plot(
                 places,
                 middles,
@@ -149,7 +161,7 @@ def interval_rows(
 def learning_curves(history: Sequence[Row], chance: float | None) -> list[tuple[str, str]]:
     """Titles and base64 SVG pictures of loss and balanced accuracy by epoch; none without a finite value."""
     pictures = []
-    for title, lines in LEARNING.items():
+    for title, lines in LEARNING_CURVES.items():
         if not any(series(history, key)[0] for key, _ in lines):
             continue
         with style():

@@ -10,7 +10,7 @@ from painseq.evaluation.published import Published
 from painseq.evaluation.score import Evaluation
 
 Row = Mapping[str, float]
-Cell = str | float | None
+CellValue = str | float | None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Picture:
     alt: str
     svg: bytes
     columns: Sequence[str] = ()
-    rows: Sequence[Sequence[Cell]] = ()
+    rows: Sequence[Sequence[CellValue]] = ()
 
 
 @dataclass(frozen=True)

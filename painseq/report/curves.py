@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.probability import Reliability, rated
-from painseq.report.canvas import GREY, INK, legend, looks, new_canvas, style, svg, wrapped
+from painseq.report.canvas import GREY, INK, legend, line_look, new_canvas, style, svg, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +92,7 @@ def roc_chart(title: str, curves: Sequence[RankCurves]) -> bytes:
         axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
         handles = []
         for number, curve in enumerate(curves):
-            color, _, dash = looks(number)
+            color, _, dash = line_look(number)
             handles += axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=color, linestyle=dash)
         legend(axes, handles, [f"{curve.class_name} {curve.auroc:.3f}" for curve in curves], 8)
         return svg(canvas, tight=False)
@@ -104,7 +104,7 @@ def precision_recall_chart(title: str, curves: Sequence[RankCurves]) -> bytes:
         canvas, axes = _square(title, "recall", "precision")
         handles = []
         for number, curve in enumerate(curves):
-            color, _, dash = looks(number)
+            color, _, dash = line_look(number)
             axes.axhline(curve.share, color=color, linestyle=":", linewidth=1)
             # The precision at a threshold holds for the recall gained by it, as average precision counts it.
             handles += axes.step(curve.recall, curve.precision, where="post", color=color, linestyle=dash)
@@ -119,7 +119,7 @@ def reliability_chart(title: str, diagrams: Sequence[tuple[str, Reliability]]) -
         axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
         handles = []
         for number, (_, diagram) in enumerate(diagrams):
-            color, marker, dash = looks(number)
+            color, marker, dash = line_look(number)
             points = [
                 (confidence, accuracy, clips)
                 for confidence, accuracy, clips in zip(diagram.confidence, diagram.accuracy, diagram.clips, strict=True)

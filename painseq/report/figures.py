@@ -12,13 +12,13 @@ from pathlib import Path
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.score import shared_baselines
 from painseq.files import write_csv, write_json
-from painseq.report.charts import LEARNING
-from painseq.report.content import Block, Cell, Report
+from painseq.report.charts import LEARNING_CURVES
+from painseq.report.content import Block, CellValue, Report
 from painseq.report.page import blocks_of
 from painseq.report.probabilities import SCORES
 from painseq.report.tables import subject_scores
 
-TAKEN = (
+RESERVED_NAMES = (
     *("scores", "baselines", "by_class", "confusion", "by_subject", "subgroups", "counts"),
     *("learning_curves", "published", "figures"),
 )
@@ -39,7 +39,7 @@ class Numbers:
     name: str
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[CellValue]]
 
 
 def write_figures(folder: Path, report: Report) -> None:
@@ -94,7 +94,7 @@ def _named_blocks(report: Report) -> list[tuple[str, Block]]:
     for block in [*report.blocks, *blocks_of(report)]:
         title = re.sub(r"[^a-z0-9]+", "_", block.title.lower()).strip("_")[:60] or "block"
         names = chain([title], (f"{title}-{number}" for number in count(2)))
-        named[next(name for name in names if name not in named and name not in TAKEN)] = block
+        named[next(name for name in names if name not in named and name not in RESERVED_NAMES)] = block
     return list(named.items())
 
 
@@ -103,17 +103,17 @@ def _chart_name(block: str, number: int) -> str:
     return f"{block}-chart-{number}"
 
 
-def _plain(cell: Cell) -> Cell:
+def _plain(cell: CellValue) -> CellValue:
     """JSON has no NaN and no infinity."""
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
 def _scores(report: Report) -> Numbers:
-    rows: list[list[Cell]] = []
+    rows: list[list[CellValue]] = []
     for model, evaluation in report.evaluations.items():
         for name in (*STATISTICS, *SCORES):
             interval = evaluation.intervals.get(name)
-            known: list[Cell] = [None] * 5
+            known: list[CellValue] = [None] * 5
             if interval is not None:
                 known = [interval.low, interval.high, interval.subjects, interval.method, interval.note]
             rows.append([model, name, evaluation.value(name), *known])
@@ -131,7 +131,7 @@ def _baselines(report: Report) -> Numbers:
 
 
 def _by_class(report: Report) -> Numbers:
-    rows: list[list[Cell]] = []
+    rows: list[list[CellValue]] = []
     for model, evaluation in report.evaluations.items():
         s = evaluation.scores
         columns = (s.class_names, s.recall, s.precision, s.f1, s.support, s.predicted)
@@ -141,7 +141,7 @@ def _by_class(report: Report) -> Numbers:
 
 
 def _confusion(report: Report) -> Numbers:
-    rows: list[list[Cell]] = [
+    rows: list[list[CellValue]] = [
         [model, truth, label, count]
         for model, evaluation in report.evaluations.items()
         for truth, counts in zip(evaluation.scores.class_names, evaluation.scores.confusion, strict=True)
@@ -151,7 +151,7 @@ def _confusion(report: Report) -> Numbers:
 
 
 def _by_subject(report: Report) -> Numbers:
-    rows: list[list[Cell]] = [
+    rows: list[list[CellValue]] = [
         [model, subject, value]
         for model, predictions in report.predictions.items()
         for subject, value in subject_scores(predictions).items()
@@ -161,7 +161,7 @@ def _by_subject(report: Report) -> Numbers:
 
 
 def _subgroups(report: Report) -> Numbers:
-    rows: list[list[Cell]] = []
+    rows: list[list[CellValue]] = []
     for model, evaluation in report.evaluations.items():
         for group in evaluation.subgroups:
             for name in STATISTICS:
@@ -175,7 +175,7 @@ def _subgroups(report: Report) -> Numbers:
 
 def _counts(report: Report) -> Numbers:
     names = ("clips", "scored", "subjects", "without_prediction", "hidden", "frames", "faceless")
-    rows: list[list[Cell]] = [
+    rows: list[list[CellValue]] = [
         [model, *(getattr(evaluation.counts, name) for name in names)]
         for model, evaluation in report.evaluations.items()
     ]
@@ -183,8 +183,8 @@ def _counts(report: Report) -> Numbers:
 
 
 def _learning(report: Report) -> Numbers:
-    keys = [key for lines in LEARNING.values() for key, _ in lines]
-    rows: list[list[Cell]] = [
+    keys = [key for lines in LEARNING_CURVES.values() for key, _ in lines]
+    rows: list[list[CellValue]] = [
         [model, row.get("epoch"), *(row.get(key) for key in keys)]
         for model, history in report.histories.items()
         for row in history

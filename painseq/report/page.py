@@ -29,7 +29,7 @@ MARKUP_BYTES = 300
 
 
 @dataclass
-class Room:
+class PictureSpace:
     """Bytes that are left for pictures."""
 
     left: int
@@ -39,12 +39,12 @@ class Room:
         images = Images()
         for picture in pictures:
             title, texts, data = _parts(picture)
-            size = len((tables.words(texts) * 2 + tables.words(title)).encode()) + len(data) * 4 // 3 + MARKUP_BYTES
+            size = len((tables.html(texts) * 2 + tables.html(title)).encode()) + len(data) * 4 // 3 + MARKUP_BYTES
             if size <= self.left:
                 images.shown.append(picture)
             else:
                 images.left_out.append(title)
-                size = len(tables.words(title).encode()) + MARKUP_BYTES
+                size = len(tables.html(title).encode()) + MARKUP_BYTES
             self.left -= size
         return images
 
@@ -68,7 +68,7 @@ def page(report: Report) -> str:
     derived = blocks_of(report)
     content = _content(report)
 
-    def filled(room: Room) -> str:
+    def filled(room: PictureSpace) -> str:
         return template.render(
             content,
             own_blocks=[(block, room.fit(block.pictures)) for block in report.blocks],
@@ -76,7 +76,7 @@ def page(report: Report) -> str:
             figures=room.fit(report.figures),
         )
 
-    return filled(Room(MAX_BYTES - len(filled(Room(0)).encode())))
+    return filled(PictureSpace(MAX_BYTES - len(filled(PictureSpace(0)).encode())))
 
 
 def blocks_of(report: Report) -> list[Block]:
@@ -95,7 +95,7 @@ def _content(report: Report) -> dict[str, object]:
         "warnings": [*report.warnings, *_model_warnings(report.evaluations)],
         "baselines": baselines,
         "rules": list(dict.fromkeys(f"{baseline.name}: {baseline.rule}" for _, baseline in baselines)),
-        "subjects": tables.subject_rows(report.evaluations, report.predictions),
+        "subjects": tables.subject_score_rows(report.evaluations, report.predictions),
         "curves": {model: pictures for model, pictures in curves.items() if pictures},
     }
 
@@ -127,7 +127,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
-        "words": tables.words,
+        "html": tables.html,
         "number": number,
         "fmt": format,
         "span": tables.span,

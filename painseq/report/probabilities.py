@@ -12,7 +12,7 @@ from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.probability import Reliability
 from painseq.evaluation.score import TITLES, Evaluation, number
 from painseq.report.charts import interval_rows
-from painseq.report.content import Block, Cell, Picture
+from painseq.report.content import Block, CellValue, Picture
 from painseq.report.curves import precision_recall_chart, rank_curves, reliability_chart, roc_chart
 from painseq.report.tables import chance
 
@@ -107,12 +107,12 @@ def _rank_pictures(model: str, predictions: Predictions) -> list[Picture]:
     ]
 
 
-def _points(name: str, *columns: NDArray[np.float64]) -> list[list[Cell]]:
+def _points(name: str, *columns: NDArray[np.float64]) -> list[list[CellValue]]:
     return [[name, *values] for values in np.stack(columns, 1).tolist()]
 
 
 def _reliability_picture(model: str, diagrams: Sequence[tuple[str, Reliability]]) -> Picture:
-    rows: list[list[Cell]] = []
+    rows: list[list[CellValue]] = []
     for name, diagram in diagrams:
         edges = diagram.edges
         bins = zip(edges, edges[1:], diagram.confidence, diagram.accuracy, diagram.clips, strict=False)

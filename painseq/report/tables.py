@@ -15,7 +15,7 @@ from painseq.evaluation.score import Evaluation, number
 from painseq.report.canvas import readable
 
 
-def words(text: str) -> Markup:
+def html(text: str) -> Markup:
     """A text from outside as HTML; the word LEAKY stands in a frame, which is seen without colour too."""
     return escape(text).replace("LEAKY", Markup('<strong class="leaky">LEAKY</strong>'))
 
@@ -71,7 +71,7 @@ def as_printed(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class SubjectRow:
+class SubjectScores:
     """Balanced accuracy of a model's subjects.
 
     Args:
@@ -105,10 +105,12 @@ class SubjectRow:
         return 0 if self.chance is None else sum(value <= self.chance + 1e-9 for value in self.scores.values())
 
 
-def subject_rows(evaluations: Mapping[str, Evaluation], predictions: Mapping[str, Predictions]) -> list[SubjectRow]:
+def subject_score_rows(
+    evaluations: Mapping[str, Evaluation], predictions: Mapping[str, Predictions]
+) -> list[SubjectScores]:
     """A row a model that has a subject with a scored clip."""
     rows = [
-        SubjectRow(model, subject_scores(given), chance(evaluations[model]) if model in evaluations else None)
+        SubjectScores(model, subject_scores(given), chance(evaluations[model]) if model in evaluations else None)
         for model, given in predictions.items()
     ]
     return [row for row in rows if row.scores]

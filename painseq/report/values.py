@@ -8,7 +8,7 @@ import numpy as np
 
 from painseq.evaluation.score import number
 from painseq.evaluation.value_predictions import ValuePredictions
-from painseq.evaluation.value_scores import TITLES, ValueEvaluation
+from painseq.evaluation.value_scores import VALUE_TITLES, ValueEvaluation
 from painseq.report.canvas import BLUE, GREY, INK, legend, new_canvas, style, svg, wrapped
 from painseq.report.content import Block, Picture
 from painseq.report.probabilities import with_interval
@@ -29,12 +29,12 @@ def value_blocks(
             [
                 model,
                 evaluation.scale,
-                *(with_interval(evaluation.scores.value(name), intervals.get(name)) for name in TITLES),
+                *(with_interval(evaluation.scores.value(name), intervals.get(name)) for name in VALUE_TITLES),
                 f"{evaluation.counts.scored:,} of {evaluation.counts.clips:,}",
                 f"{evaluation.counts.subjects:,}",
             ]
         )
-        baseline = (number(evaluation.baseline.value(name)) for name in TITLES)
+        baseline = (number(evaluation.baseline.value(name)) for name in VALUE_TITLES)
         rows.append([f"always the mean (for {model})", evaluation.scale, *baseline, "", ""])
         people += [
             [
@@ -55,10 +55,18 @@ def value_blocks(
         "very clips would score; a model does not know it.\n\n"
         "In the pictures a dot is a clip, a square a subject's mean; on the dotted line prediction and truth agree."
     )
-    columns = ["", "Scale", *TITLES.values(), "Scored clips", "Subjects"]
+    columns = ["", "Scale", *VALUE_TITLES.values(), "Scored clips", "Subjects"]
     blocks = [Block("Values", f"{text}\n\n{warnings}", columns, rows, pictures)]
     if people:
-        heads = ["Subject", "Model", "Scored clips", "Mean truth", "Mean prediction", TITLES["mae"], TITLES["pearson"]]
+        heads = [
+            "Subject",
+            "Model",
+            "Scored clips",
+            "Mean truth",
+            "Mean prediction",
+            VALUE_TITLES["mae"],
+            VALUE_TITLES["pearson"],
+        ]
         blocks.append(Block("Values by subject", "", heads, people))
     return blocks
 

@@ -14,7 +14,7 @@ import yaml
 from painseq.data.datamodule import PainDataModule
 from painseq.data.resident import ResidentClips
 from painseq.errors import PainseqError
-from painseq.evaluation.audit import SUBJECT_FOLDS, Audit, Protocol, Unit, audit_of, protocols_of
+from painseq.evaluation.audit import SUBJECT_FOLDS, Audit, FoldProtocol, Unit, audit_of, protocols_of
 from painseq.evaluation.predictions import Predictions
 from painseq.runs import OnProgress, check_same_run, make_run_folder, no_progress, versions
 from painseq.studies.audit_folds import ProtocolFolds, audit_items, fit_protocol, folds_of, groups_of, overlap
@@ -120,7 +120,7 @@ def _unit(candidate: Candidate, data: PainDataModule) -> Unit:
 
 
 def _divided(
-    items: ResidentClips, protocol: Protocol, candidate: Candidate, data: PainDataModule, folds: int
+    items: ResidentClips, protocol: FoldProtocol, candidate: Candidate, data: PainDataModule, folds: int
 ) -> ProtocolFolds:
     share = data.options.split.validation_share
     groups = groups_of(items, protocol)
@@ -135,7 +135,7 @@ def _fit(
     out: Path,
     epochs: int | None,
     on_progress: OnProgress,
-) -> dict[Protocol, Predictions]:
+) -> dict[FoldProtocol, Predictions]:
     total, done = sum(len(divided.folds) for divided in divisions), 0
     predictions = {}
     for divided in divisions:

@@ -10,9 +10,9 @@ from painseq.data.splits import Split
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions
 from painseq.evaluation.split_check import (
-    Finding,
+    ClipTable,
     Member,
-    Table,
+    SplitFinding,
     check_contents,
     check_members,
     check_seen,
@@ -53,7 +53,7 @@ class SplitAudit:
         findings: what was checked -> what was found there.
     """
 
-    findings: Mapping[str, tuple[Finding, ...]]
+    findings: Mapping[str, tuple[SplitFinding, ...]]
 
     @property
     def leaks(self) -> int:
@@ -106,7 +106,7 @@ def audit_files(
     return SplitAudit({what: tuple(findings) for what, findings in found.items()})
 
 
-def audit_split(split: Split) -> tuple[Finding, ...]:
+def audit_split(split: Split) -> tuple[SplitFinding, ...]:
     """Subjects in more than one part of a split, and those whose names are almost the same.
 
     Example:
@@ -119,7 +119,7 @@ def audit_split(split: Split) -> tuple[Finding, ...]:
 
 def audit_predictions(
     predictions: Predictions | ValuePredictions, checkpoint: Path, dataset: str | None = None
-) -> tuple[Finding, ...]:
+) -> tuple[SplitFinding, ...]:
     """Subjects who are scored although the model, or its extractor, has seen them.
 
     Args:
@@ -135,12 +135,12 @@ def audit_predictions(
     )
 
 
-def _named(table: Table) -> str:
+def _named(table: ClipTable) -> str:
     read = ", ".join(f"{what} in {column!r}" for what, column in table.columns.items())
     return f"{table.path} ({table.kind}{f'; {read}' if read else ''})"
 
 
-def _check_predictions(table: Table, split: Table | None, options: CheckOptions) -> list[Finding]:
+def _check_predictions(table: ClipTable, split: ClipTable | None, options: CheckOptions) -> list[SplitFinding]:
     """Whether the model has seen anybody who is scored."""
     found = list(table.marks)
     if split is not None:

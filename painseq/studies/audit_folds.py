@@ -14,7 +14,7 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.datasets import FrameWindow
 from painseq.data.resident import ResidentClips, single_frames
 from painseq.errors import PainseqError
-from painseq.evaluation.audit import Protocol, Unit
+from painseq.evaluation.audit import FoldProtocol, Unit
 from painseq.evaluation.predictions import Predictions, joined
 from painseq.records import Part
 from painseq.studies.fold_fits import Candidate
@@ -165,11 +165,11 @@ def _spread(numbers: Sequence[int], most: int) -> list[int]:
 class ProtocolFolds:
     """Items dealt out under a protocol."""
 
-    protocol: Protocol
+    protocol: FoldProtocol
     folds: tuple[Fold, ...]
 
 
-def groups_of(items: ResidentClips, protocol: Protocol) -> list[str] | None:
+def groups_of(items: ResidentClips, protocol: FoldProtocol) -> list[str] | None:
     """What each item stays with under a protocol; None: each is on its own."""
     if protocol.together == "frame":
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from painseq.evaluation.audit import STATISTICS, Audit, Inflation, Protocol
+from painseq.evaluation.audit import AUDIT_STATISTICS, Audit, FoldProtocol, Inflation
 from painseq.evaluation.leaky import mark
 from painseq.files import write_csv, write_json
 from painseq.report import Block, Picture, Report, write_figures, write_report
@@ -27,7 +27,7 @@ QUESTIONS = (
 )
 
 
-def write_audit(out: Path, audit: Audit, overlaps: Mapping[Protocol, Overlap], facts: Mapping[str, str]) -> None:
+def write_audit(out: Path, audit: Audit, overlaps: Mapping[FoldProtocol, Overlap], facts: Mapping[str, str]) -> None:
     """Write report.html with its figures, audit.csv, predictions_<protocol>.csv and, last of all, audit.json."""
     for result in audit.results:
         path = out / f"predictions_{result.protocol.name}.csv"
@@ -51,8 +51,8 @@ Row = tuple[str, str, str, float | None, float | None, float | None, float | Non
 def _rows(audit: Audit) -> list[Row]:
     """Title, unit, statistic, score, low, high, inflation, its low, its high, subjects."""
     rows: list[Row] = []
-    for name in STATISTICS:
-        for unit in audit.honest.evaluations:
+    for name in AUDIT_STATISTICS:
+        for unit in audit.subject_folds.evaluations:
             for result in audit.results:
                 found, own = result.evaluations[unit], result.evaluations[unit].intervals[name]
                 more = audit.inflation(result.protocol, unit, name)
@@ -103,8 +103,8 @@ def headlines(audit: Audit) -> list[Inflation]:
     return [found for found in audit.inflations if found.statistic == "balanced_accuracy"]
 
 
-def _report(audit: Audit, overlaps: Mapping[Protocol, Overlap], facts: Mapping[str, str]) -> Report:
-    honest = audit.honest
+def _report(audit: Audit, overlaps: Mapping[FoldProtocol, Overlap], facts: Mapping[str, str]) -> Report:
+    honest = audit.subject_folds
     divided = [
         [protocol.title, protocol.together, f"{shared.clips:.0%}", f"{shared.subjects:.0%}"]
         for protocol, shared in overlaps.items()
@@ -144,6 +144,6 @@ def _chart(audit: Audit, unit: str) -> Picture:
         if of == unit and name == "balanced_accuracy"
     ]
     scores = "; ".join(f"{title} {value:.3f}" for title, value, _, _ in rows if value is not None)
-    chance = 1 / len(audit.honest.predictions["clips"].class_names)
+    chance = 1 / len(audit.subject_folds.predictions["clips"].class_names)
     drawn = interval_rows(rows, chance, f"balanced accuracy over {unit}")
     return Picture(f"Balanced accuracy over {unit}: {scores}", drawn, ("protocol", "score", "low", "high"), rows)

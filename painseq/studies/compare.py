@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from painseq.errors import PainseqError
-from painseq.evaluation.comparison import ERRORS, WORDS, AnyPredictions, Pair, Tested, compare
+from painseq.evaluation.comparison import ERRORS, STATISTIC_NAMES, AnyPredictions, Pair, SignificanceTest, compare
 from painseq.evaluation.leaky import LEAKY, is_leaky, marked
-from painseq.evaluation.predictions import FILE, Predictions, read_predictions
+from painseq.evaluation.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from painseq.evaluation.value_predictions import holds_values, read_value_predictions
 from painseq.files import write_csv, write_json
 from painseq.report import Block, Report, write_report
@@ -100,9 +100,9 @@ def predictions_file(path: Path) -> Path:
     Raises:
         PainseqError: there is none.
     """
-    file = path / FILE if path.is_dir() else path
+    file = path / PREDICTIONS_FILE if path.is_dir() else path
     if not file.is_file():
-        inside = f" (`painseq evaluate` writes {FILE} into its --out folder)" if path.is_dir() else ""
+        inside = f" (`painseq evaluate` writes {PREDICTIONS_FILE} into its --out folder)" if path.is_dir() else ""
         raise PainseqError(f"No predictions at {file}{inside}.")
     return file
 
@@ -177,14 +177,14 @@ def _number(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"
 
 
-def _p(tested: Tested) -> str:
+def _p(tested: SignificanceTest) -> str:
     if tested.corrected is None:
         return "none"
     return "< 0.001" if tested.corrected < 0.001 else f"{tested.corrected:.3f}"
 
 
 def _write(out: Path, comparison: Comparison) -> None:
-    pairs, title = comparison.pairs, WORDS[comparison.statistic]
+    pairs, title = comparison.pairs, STATISTIC_NAMES[comparison.statistic]
     files = {name: str(path) for name, path in comparison.files.items()}
     write_json(
         out / "comparison.json",
@@ -244,7 +244,7 @@ def _methods(pair: Pair) -> str:
 
 def _blocks(pairs: Sequence[Pair]) -> list[Block]:
     """The sections of the report's page: the pairs with their tests, what was left out, and people one by one."""
-    words = WORDS[pairs[0].statistic]
+    words = STATISTIC_NAMES[pairs[0].statistic]
     by_subject = [
         Block(
             title=f"{pair.first} and {pair.second}, subject by subject",

@@ -10,7 +10,7 @@ from pathlib import Path
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import Calibration, Person, Predictions, calibrate, read_predictions
 from painseq.evaluation.leaky import is_leaky, mark, marked
-from painseq.evaluation.predictions import FILE, named
+from painseq.evaluation.predictions import PREDICTIONS_FILE, model_name
 from painseq.evaluation.value_predictions import ValuePredictions, holds_values, read_value_predictions
 from painseq.runs import make_run_folder, versions
 from painseq.studies.evaluation_files import (
@@ -91,7 +91,7 @@ def evaluate_predictions(
     if out is not None:
         make_run_folder(out)
     leaky = file is not None and is_leaky(file)
-    name = name or ("predictions" if file is None else named(file))
+    name = name or ("predictions" if file is None else model_name(file))
     if leaky:
         name = marked(name)
         log.warning("%s is marked LEAKY: it scores people who were trained on, and says nothing of new ones.", file)
@@ -99,7 +99,7 @@ def evaluate_predictions(
     if out is not None:
         _write(out, result, file, options)
         if leaky:
-            mark(out / FILE)
+            mark(out / PREDICTIONS_FILE)
             mark(out / "subjects.csv")
     return result
 

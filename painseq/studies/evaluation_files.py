@@ -10,7 +10,7 @@ from pathlib import Path
 from painseq.evaluation import Evaluation, Predictions, published_rows, score
 from painseq.evaluation.calibration import Calibration
 from painseq.evaluation.people import Person, write_subjects
-from painseq.evaluation.predictions import FILE
+from painseq.evaluation.predictions import PREDICTIONS_FILE
 from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.evaluation.value_scores import ValueEvaluation, score_values
 from painseq.files import write_json
@@ -75,7 +75,7 @@ def write_evaluation(out: Path, result: EvaluationResult, details: Mapping[str, 
         out: the run folder.
         details: what else metrics.json holds.
     """
-    result.predictions.write_csv(out / FILE)
+    result.predictions.write_csv(out / PREDICTIONS_FILE)
     models = {}
     if result.evaluation is not None:
         rows = [row.to_dict() for row in result.evaluation.by_subject]

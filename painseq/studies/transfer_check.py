@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import check_no_leak, qualified
 from painseq.errors import PainseqError
-from painseq.evaluation.transfer import Given, check_harmonised
+from painseq.evaluation.transfer import DataSetSettings, check_harmonised
 from painseq.extractors import Extractor
 from painseq.features.index import identity
 from painseq.studies.transfer_plan import TransferPlan
@@ -59,7 +59,7 @@ def check_plan(
             check_no_leak(data[source].subjects_seen(), people, f"A model of {source}, to be scored on {target},")
 
 
-def settings_of(data: PainDataModule) -> Given:
+def settings_of(data: PainDataModule) -> DataSetSettings:
     """What a data set shares with the others of its plan.
 
     Raises:
@@ -71,7 +71,7 @@ def settings_of(data: PainDataModule) -> Given:
             f"{data.name}: the options of a data set to transfer between have a `face` crop, the view features and no "
             "store; stores are named under the extractors."
         )
-    return Given(
+    return DataSetSettings(
         labels=str(options.labels),
         class_names=data.scheme.class_names,
         fps=options.fps,

@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from painseq.errors import PainseqError
-from painseq.evaluation.transfer import Cell, numbers_of_subjects
+from painseq.evaluation.transfer import TransferCell, numbers_of_subjects
 from painseq.features import ExtractOptions
 from painseq.runs import pick_device
 from painseq.studies.experiment import Experiment, read_experiment, shipped_config
@@ -167,42 +167,44 @@ class TransferPlan:
         what = "the same training subjects" if on == target else on
         return f"head on {target}'s training subjects, extractor {extractor} trained on {what}"
 
-    def within_cell(self, cell: Cell) -> Cell:
+    def within_cell(self, cell: TransferCell) -> TransferCell:
         """The target's own model that a cell is compared with."""
         extractor = self.within_extractor(cell.target)
-        return Cell("features", self.extractors[extractor].trained_on, cell.target, extractor, cell.head)
+        return TransferCell("features", self.extractors[extractor].trained_on, cell.target, extractor, cell.head)
 
-    def controls_of(self, cell: Cell) -> tuple[Cell, ...]:
+    def controls_of(self, cell: TransferCell) -> tuple[TransferCell, ...]:
         """The same cell with each control in place of the extractor; for k subjects, the head on all of them."""
         if cell.question == "model":
-            return tuple(Cell("model", cell.source, cell.target, name, cell.head) for name in self.controls)
+            return tuple(TransferCell("model", cell.source, cell.target, name, cell.head) for name in self.controls)
         on = {name: self.extractors[name].trained_on for name in self.controls}
-        return tuple(Cell("features", on[name], cell.target, name, cell.head) for name in self.controls)
+        return tuple(TransferCell("features", on[name], cell.target, name, cell.head) for name in self.controls)
 
-    def cells(self, training_subjects: Mapping[str, int]) -> list[Cell]:
+    def cells(self, training_subjects: Mapping[str, int]) -> list[TransferCell]:
         """The whole table.
 
         Args:
             training_subjects: target -> how many; decides which k there are.
         """
-        found: list[Cell] = []
+        found: list[TransferCell] = []
         for head in self.heads:
             for source in self.sources:
                 for name in (*self.trained(source), *self.controls):
-                    found += [Cell("model", source, target, name, head) for target in self.targets]
+                    found += [TransferCell("model", source, target, name, head) for target in self.targets]
             for name, extractor in self.extractors.items():
-                found += [Cell("features", extractor.trained_on, target, name, head) for target in self.targets]
+                found += [TransferCell("features", extractor.trained_on, target, name, head) for target in self.targets]
             for source in self.sources:
                 for target in self.targets:
                     if source == target or not self.k:
                         continue
                     ks = (0, *numbers_of_subjects(self.k, training_subjects[target]))
                     found += [
-                        Cell("subjects", source, target, name, head, k) for name in self.trained(source) for k in ks
+                        TransferCell("subjects", source, target, name, head, k)
+                        for name in self.trained(source)
+                        for k in ks
                     ]
         return found
 
-    def runs(self, cell: Cell, training_subjects: Mapping[str, int]) -> list[tuple[int, int]]:
+    def runs(self, cell: TransferCell, training_subjects: Mapping[str, int]) -> list[tuple[int, int]]:
         """(seed, draw) of a cell's runs: other subjects are drawn where that makes a difference."""
         drawn = cell.k is not None and 0 < cell.k < training_subjects[cell.target]
         return [(seed, draw) for seed in self.seeds for draw in range(self.draws if drawn else 1)]
@@ -241,7 +243,7 @@ class TransferFit:
         return None if self.source is None else TransferFit(self.extractor, self.source, self.head, self.seed)
 
 
-def fit_of(cell: Cell, seed: int, draw: int) -> TransferFit:
+def fit_of(cell: TransferCell, seed: int, draw: int) -> TransferFit:
     """The fit that a run of a cell scores."""
     if cell.question == "features":
         return TransferFit(cell.extractor, cell.target, cell.head, seed)

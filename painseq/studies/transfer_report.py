@@ -10,7 +10,7 @@ from pathlib import Path
 from painseq.evaluation import Predictions
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.score import number
-from painseq.evaluation.transfer import MEANING, QUESTIONS, Cell, CellResult, Question, cell_result
+from painseq.evaluation.transfer import MEANING, QUESTIONS, CellResult, Question, TransferCell, cell_result
 from painseq.files import write_json
 from painseq.report import Block, Picture, Report, write_figures, write_report
 from painseq.report.charts import heat_map, interval_curves
@@ -30,7 +30,7 @@ HOW = (
     "The gap is the score of the target's own model minus that of the cell, paired by subject: above 0, something is "
     "lost by coming from elsewhere.",
 )
-Results = Mapping[Cell, CellResult]
+Results = Mapping[TransferCell, CellResult]
 
 
 def write_results(
@@ -118,7 +118,7 @@ def note_on_generated(names: Sequence[str]) -> list[str]:
     return [f"The faces of {', '.join(names)} are generated: no people, and no score to be cited."]
 
 
-def _beside(plan: TransferPlan, results: Results, cell: Cell) -> dict[str, object]:
+def _beside(plan: TransferPlan, results: Results, cell: TransferCell) -> dict[str, object]:
     """What a cell is read beside: name -> balanced accuracy on the same subjects."""
     own = {"within": results[plan.within_cell(cell)].value}
     controls = {control.extractor: results[control].value for control in plan.controls_of(cell)}

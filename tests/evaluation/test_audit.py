@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, score
-from painseq.evaluation.audit import CLIP_FOLDS, FRAME_FOLDS, STATISTICS, SUBJECT_FOLDS, audit_of, by_vote
+from painseq.evaluation.audit import AUDIT_STATISTICS, CLIP_FOLDS, FRAME_FOLDS, SUBJECT_FOLDS, audit_of, by_vote
 from painseq.studies.audit_folds import folds_of, overlap
 
 PROTOCOLS = (FRAME_FOLDS, CLIP_FOLDS, SUBJECT_FOLDS)
@@ -161,7 +161,7 @@ def test_a_model_that_memorises_faces_is_inflated_by_frame_folds(of_faces):
         assert found.difference.interval.low > 0.4
         assert found.sentence().startswith("LEAKY")
         assert all(f"{value:.3f}" in found.sentence() for value in (found.difference.first, found.difference.value))
-    assert audit.honest.protocol is SUBJECT_FOLDS
+    assert audit.subject_folds.protocol is SUBJECT_FOLDS
     assert audit.inflation(SUBJECT_FOLDS, "clips", "accuracy") is None
 
 
@@ -175,7 +175,7 @@ def test_inflation_is_the_difference_of_the_scores_of_each_protocol(of_faces):
         )
         expected = score(first).scores.value(found.statistic) - score(second).scores.value(found.statistic)
         assert found.difference.value == pytest.approx(expected)
-    assert len(audit.inflations) == 2 * 2 * len(STATISTICS)
+    assert len(audit.inflations) == 2 * 2 * len(AUDIT_STATISTICS)
 
 
 def test_a_model_that_ignores_who_is_seen_is_not_inflated(of_faces):

@@ -321,10 +321,10 @@ def test_many_comparisons_make_a_difference_harder_to_claim():
 
 def paired(p, low, high):
     # Imported above, it would be taken for a class of tests.
-    from painseq.evaluation.comparison import Tested
+    from painseq.evaluation.comparison import SignificanceTest
 
     def make(corrected):
-        tested = Tested(p, "", None, corrected)
+        tested = SignificanceTest(p, "", None, corrected)
         difference = Difference(0.5, 0.4, 0.1, Interval(low, high, 20))
         return Pair("a", "b", "accuracy", 40, {}, difference, {"p": (0.5, 0.4)}, tested, tested, 3)
 

@@ -6,7 +6,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from painseq.data_modules import FACTS, AI4Pain, BioVid
 from painseq.evaluation import PUBLISHED, published_rows
-from painseq.evaluation.published import AI4PAIN, AI4PAIN_VALIDATION, BIOVID, MINTPAIN, REMARKS, SCORED
+from painseq.evaluation.published import AI4PAIN, AI4PAIN_VALIDATION, BIOVID, MINTPAIN, REMARKS, SCORED_CLIPS
 
 RECALLS = {"ANN + vote": (0.17, 0.67, 0.55), "LSTM": (0.42, 0.74, 0.49)}
 """Of no, low and high pain on the validation part: Prajod et al. 2024."""
@@ -49,7 +49,7 @@ def test_the_counts_turn_the_papers_recalls_into_its_accuracies(name, accuracy):
     assert row(name, AI4PAIN, "validation").value == pytest.approx(accuracy, abs=0.0075)
 
 
-@pytest.mark.parametrize("clips", SCORED.values(), ids=[key[0] for key in SCORED])
+@pytest.mark.parametrize("clips", SCORED_CLIPS.values(), ids=[key[0] for key in SCORED_CLIPS])
 def test_the_majority_class_scores_what_scikit_learn_says(clips):
     known = next(r for r in PUBLISHED if r.clips is clips)
     truth, answer = constant_answer(clips)

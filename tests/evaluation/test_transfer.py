@@ -10,17 +10,17 @@ from sklearn.metrics import balanced_accuracy_score
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions
 from painseq.evaluation.transfer import (
-    Cell,
-    Given,
+    DataSetSettings,
+    TransferCell,
     cell_result,
     check_harmonised,
     drawn_order,
     numbers_of_subjects,
-    together,
+    pooled_runs,
 )
 
 NAMES = ("no_pain", "high_pain")
-CELL = Cell("subjects", "heat", "electrical", "cnn", "lstm", 2)
+CELL = TransferCell("subjects", "heat", "electrical", "cnn", "lstm", 2)
 
 
 def table(truth, label, subjects):
@@ -127,11 +127,11 @@ def test_one_class_in_the_truth_is_scored_by_its_recall():
 def test_runs_on_other_clips_have_no_mean():
     run = random_table(0)
     with pytest.raises(PainseqError, match=r"(?s)\b2\b.*\b1\b.*'"):
-        together([run, run.only(range(1, len(run)))])
+        pooled_runs([run, run.only(range(1, len(run)))])
     with pytest.raises(PainseqError, match=r"(?s)\b2\b.*truth"):
-        together([run, replace(run, truth=1 - run.truth)])
+        pooled_runs([run, replace(run, truth=1 - run.truth)])
     with pytest.raises(PainseqError, match=r"(?s)\b2\b.*classes"):
-        together([run, replace(run, class_names=("low", "high"))])
+        pooled_runs([run, replace(run, class_names=("low", "high"))])
 
 
 def counts(**clips):
@@ -158,7 +158,7 @@ def test_a_curve_ends_with_everybody():
     assert numbers_of_subjects((1, 2), 1) == (1,)
 
 
-HEAT = Given("binary", NAMES, 8.0, {"face": {"kind": "square", "size_px": 80}}, {"streams": ["cnn"]})
+HEAT = DataSetSettings("binary", NAMES, 8.0, {"face": {"kind": "square", "size_px": 80}}, {"streams": ["cnn"]})
 
 
 @pytest.mark.parametrize(

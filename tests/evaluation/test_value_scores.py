@@ -9,7 +9,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error
 
 from painseq.evaluation.intervals import BOOTSTRAP, STUDENT_T
 from painseq.evaluation.value_predictions import ValuePredictions
-from painseq.evaluation.value_scores import MEAN_RULE, TITLES, score_values, value_table
+from painseq.evaluation.value_scores import MEAN_RULE, VALUE_TITLES, score_values, value_table
 
 
 def values(truth, value, subjects=None, faceless=0) -> ValuePredictions:
@@ -98,7 +98,7 @@ def test_constant_predictions_have_no_pearson_and_say_why(constant):
     assert evaluation.scores.icc_3_1 == 0
     assert "pearson" not in evaluation.intervals
     assert warned(evaluation, MEAN_RULE, f"{evaluation.baseline.mse:.3f}")
-    assert warned(evaluation, TITLES["pearson"], evaluation.scores.undefined["pearson"])
+    assert warned(evaluation, VALUE_TITLES["pearson"], evaluation.scores.undefined["pearson"])
 
 
 def test_where_most_clips_have_0_always_0_is_the_error_to_beat():
@@ -143,7 +143,7 @@ def test_hidden_truths_and_missing_predictions_are_left_out_and_counted():
 def test_nothing_to_score():
     for p in (values([], []), values([np.nan, 1], [1, np.nan])):
         evaluation = score_values(p)
-        assert all(evaluation.scores.value(name) is None for name in TITLES)
+        assert all(evaluation.scores.value(name) is None for name in VALUE_TITLES)
         assert evaluation.mean is None
         assert evaluation.intervals == {}
         assert evaluation.counts.scored == 0 and warned(evaluation, "truth", "prediction")
@@ -165,11 +165,11 @@ def test_errors_of_balanced_clips_have_students_t_and_all_else_draws_subjects():
     by_subject = ((value - truth) ** 2).reshape(24, 4).mean(1)
     expected = stats.t.interval(0.95, 23, by_subject.mean(), stats.sem(by_subject))
     assert (even["mse"].low, even["mse"].high) == pytest.approx(expected)
-    assert [even[name].method for name in TITLES] == [STUDENT_T, STUDENT_T, BOOTSTRAP, BOOTSTRAP]
+    assert [even[name].method for name in VALUE_TITLES] == [STUDENT_T, STUDENT_T, BOOTSTRAP, BOOTSTRAP]
     assert {interval.method for interval in uneven.values()} == {BOOTSTRAP}
     # Two ways of the same thing.
     assert uneven["mse"].low == pytest.approx(even["mse"].low, abs=0.2)
-    assert all(even[name].low < score_values(p).scores.value(name) < even[name].high for name in TITLES)
+    assert all(even[name].low < score_values(p).scores.value(name) < even[name].high for name in VALUE_TITLES)
 
 
 def test_drawn_pearson_is_that_of_the_drawn_clips():
@@ -214,7 +214,7 @@ def test_values_that_have_nothing_to_do_with_the_truth_are_told():
 def test_the_order_of_the_clips_does_not_matter():
     p = random_values(90, 9)
     mixed = p.only(np.random.default_rng(0).permutation(90))
-    for name in TITLES:
+    for name in VALUE_TITLES:
         assert score_values(mixed).scores.value(name) == pytest.approx(score_values(p).scores.value(name))
     assert [row.subject_id for row in score_values(mixed).by_subject] == sorted(set(p.subject_ids))
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from painseq.evaluation.probability import probability_scores
-from painseq.report.canvas import DASHES, LINES, MARKERS, looks, luminance, readable, shades_of
+from painseq.report.canvas import DASHES, LINES, MARKERS, line_look, luminance, readable, shades_of
 from painseq.report.charts import heat_map, interval_curves, interval_rows
 from painseq.report.curves import rank_curves
 
@@ -68,8 +68,8 @@ def test_shades_grow_lighter_with_the_value_and_keep_their_text_readable():
 def test_lines_differ_without_their_colour():
     assert len(LINES) == len(DASHES) == len(MARKERS)
     for first, second in combinations(range(len(LINES)), 2):
-        assert looks(first)[0] != looks(second)[0]
-        assert looks(first)[1] != looks(second)[1]
+        assert line_look(first)[0] != line_look(second)[0]
+        assert line_look(first)[1] != line_look(second)[1]
 
 
 def test_a_heat_map_prints_each_number_and_a_dash_for_none():

@@ -13,7 +13,7 @@ import yaml
 
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import Predictions, read_predictions, score
-from painseq.evaluation.transfer import Cell
+from painseq.evaluation.transfer import TransferCell
 from painseq.extractors import TimmBackbone, save_weights
 from painseq.studies.experiment import Experiment, read_experiment
 from painseq.studies.transfer import _warnings_once, transfer, transfer_work
@@ -80,18 +80,23 @@ def test_the_table_has_every_pair_and_its_controls():
 
 def test_what_is_asked_in_two_cells_is_fitted_once():
     asked = plan(seeds=(0, 1))
-    assert fit_of(Cell("model", "heat", "heat", "cnn", "lstm"), 1, 0) == TransferFit("cnn", "heat", "lstm", 1)
-    assert fit_of(Cell("features", "heat", "heat", "cnn", "lstm"), 1, 0) == TransferFit("cnn", "heat", "lstm", 1)
-    assert fit_of(Cell("subjects", "heat", "electrical", "cnn", "lstm", 0), 1, 0) == TransferFit(
+    assert fit_of(TransferCell("model", "heat", "heat", "cnn", "lstm"), 1, 0) == TransferFit("cnn", "heat", "lstm", 1)
+    assert fit_of(TransferCell("features", "heat", "heat", "cnn", "lstm"), 1, 0) == TransferFit(
         "cnn", "heat", "lstm", 1
     )
-    few = fit_of(Cell("subjects", "heat", "electrical", "cnn", "lstm", 2), 1, 2)
+    assert fit_of(TransferCell("subjects", "heat", "electrical", "cnn", "lstm", 0), 1, 0) == TransferFit(
+        "cnn", "heat", "lstm", 1
+    )
+    few = fit_of(TransferCell("subjects", "heat", "electrical", "cnn", "lstm", 2), 1, 2)
     assert few.on == "electrical" and few.start == TransferFit("cnn", "heat", "lstm", 1)
-    assert asked.runs(Cell("subjects", "heat", "electrical", "cnn", "lstm", 2), TRAINING) == [
+    assert asked.runs(TransferCell("subjects", "heat", "electrical", "cnn", "lstm", 2), TRAINING) == [
         (seed, draw) for seed in (0, 1) for draw in (0, 1, 2)
     ]
     for k in (0, 3):
-        assert asked.runs(Cell("subjects", "heat", "electrical", "cnn", "lstm", k), TRAINING) == [(0, 0), (1, 0)]
+        assert asked.runs(TransferCell("subjects", "heat", "electrical", "cnn", "lstm", k), TRAINING) == [
+            (0, 0),
+            (1, 0),
+        ]
     fits = [fit_of(cell, *run) for cell in asked.cells(TRAINING) for run in asked.runs(cell, TRAINING)]
     assert len({fit.folder for fit in fits}) == len(set(fits))
 
@@ -101,7 +106,7 @@ def test_a_target_without_an_extractor_of_its_own_is_compared_with_the_control()
     assert lacking.within_extractor("electrical") == "untrained"
     assert re.search(r"\belectrical\b.*\buntrained\b.*\bnothing\b", lacking.within_is("electrical"))
     named = plan(within={"electrical": "cnn"})
-    assert named.within_cell(Cell("model", "electrical", "electrical", "shocks", "lstm")).extractor == "cnn"
+    assert named.within_cell(TransferCell("model", "electrical", "electrical", "shocks", "lstm")).extractor == "cnn"
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from typing import TypeVar
 import numpy as np
 
 from painseq.data.check.published import SAME_RATE, compared
-from painseq.data.check.report import Comparison, DataCheck, Finding, LabelSummary, spread_of, told
+from painseq.data.check.report import Comparison, DataCheck, Finding, LabelSummary, findings_of, spread_of
 from painseq.data.check.videos import VideoFacts, available_s, below, read_videos
 from painseq.data.datamodule import PainDataModule
-from painseq.data.labels import LabelScheme, in_order
+from painseq.data.labels import LabelScheme, ordered_labels
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
 from painseq.video.generated import is_generated
@@ -121,7 +121,7 @@ def read_faceless(tracks: Path) -> dict[str, tuple[int, int] | str]:
 
 def _published_findings(comparisons: Sequence[Comparison]) -> list[Finding]:
     different = [f"{row.what}: {row.found}, published: {row.published}" for row in comparisons if not row.same]
-    return told("published", [("warning", "figures that are not those of the published data set", different)])
+    return findings_of("published", [("warning", "figures that are not those of the published data set", different)])
 
 
 # ---- files ----
@@ -129,7 +129,7 @@ def _published_findings(comparisons: Sequence[Comparison]) -> list[Finding]:
 
 def _unreadable(videos: Iterable[VideoFacts]) -> list[Finding]:
     broken = [f"{facts.video}: {facts.problem}" for facts in videos if facts.problem]
-    return told("files", [("error", "videos that cannot be read", broken)])
+    return findings_of("files", [("error", "videos that cannot be read", broken)])
 
 
 def _duplicates(by_video: Mapping[str, Sequence[Clip]], videos: Iterable[VideoFacts]) -> list[Finding]:
@@ -152,7 +152,7 @@ def _duplicates(by_video: Mapping[str, Sequence[Clip]], videos: Iterable[VideoFa
             labels.append(f"{names} (labels {' and '.join(of_labels)})")
         elif len(group) > 1:
             harmless.append(names)
-    return told(
+    return findings_of(
         "files",
         [
             ("error", "the same video for several subjects, so one of them may be learned and scored", subjects),
@@ -190,7 +190,7 @@ def _length_findings(
     other = [
         f"{video}: {fps:.4g} fps" for video, fps in rates.items() if not math.isclose(fps, usual, rel_tol=SAME_RATE)
     ]
-    return told(
+    return findings_of(
         "lengths",
         [
             ("error", "clips that begin after the end of their video", empty),
@@ -238,7 +238,7 @@ def _by_pain(labels: Collection[str | None], scheme: LabelScheme) -> list[str | 
         return math.inf if target is None else target
 
     known = [label for label in labels if label is not None]
-    return [*sorted(in_order(known), key=place), *([None] if None in labels else [])]
+    return [*sorted(ordered_labels(known), key=place), *([None] if None in labels else [])]
 
 
 # ---- labels and classes ----
@@ -246,7 +246,7 @@ def _by_pain(labels: Collection[str | None], scheme: LabelScheme) -> list[str | 
 
 def _disagreeing(root: Path, problems: Sequence[str]) -> list[Finding]:
     relative = [below(root, problem) for problem in problems]
-    return told("labels", [("error", "labels that are missing or disagree", relative)])
+    return findings_of("labels", [("error", "labels that are missing or disagree", relative)])
 
 
 def _unknown_labels(scheme: LabelScheme, manifest: Manifest) -> list[Finding]:
@@ -302,7 +302,7 @@ def _class_findings(manifest: Manifest, scheme: LabelScheme, promised: Sequence[
         names = [name for name in scheme.groups if name in present and name not in groups]
         if names:
             lacking.append(f"{subject}: no {', '.join(names)}")
-    return [*findings, *told("classes", [("warning", "subjects without clips of every class", lacking)])]
+    return [*findings, *findings_of("classes", [("warning", "subjects without clips of every class", lacking)])]
 
 
 # ---- faces ----
@@ -331,7 +331,7 @@ def _face_findings(
     ]
     subjects = _shares(manifest, faceless, lambda clip: clip.subject_id)
     many = [f"{subject}: {share:.1%}" for subject, share in subjects.items() if share > FACELESS_SUBJECT]
-    return told(
+    return findings_of(
         "faces",
         [
             ("warning", "clips without a row in faces.csv; run `painseq faces` again", absent),

@@ -113,6 +113,6 @@ def spread_of(values: Iterable[float]) -> Spread | None:
     return Spread(min(known), float(np.median(known)), max(known)) if known else None
 
 
-def told(topic: Topic, found: Iterable[tuple[Severity, str, Sequence[str]]]) -> list[Finding]:
+def findings_of(topic: Topic, found: Iterable[tuple[Severity, str, Sequence[str]]]) -> list[Finding]:
     """A finding for each (severity, text, items) that has items."""
     return [Finding(topic, severity, text, tuple(items)) for severity, text, items in found if items]
