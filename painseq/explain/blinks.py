@@ -238,12 +238,12 @@ class BlinkCheck:
         if not self.clips:
             return ""
 
-        def said(form: str, *means: SubjectMean) -> list[str]:
+        def formatted(form: str, *means: SubjectMean) -> list[str]:
             return ["none" if mean.value is None else format(mean.value, form) for mean in means]
 
-        blink, other, area = said(".2f", self.share_blink, self.share_other, self.area)
-        in_blinks, elsewhere, everywhere = said("+z.3f", self.change_blink, self.change_other, self.change_all)
-        (labels,) = said(".0%", self.label_changes)
+        blink, other, area = formatted(".2f", self.share_blink, self.share_other, self.area)
+        in_blinks, elsewhere, everywhere = formatted("+z.3f", self.change_blink, self.change_other, self.change_all)
+        (labels,) = formatted(".0%", self.label_changes)
         label = "" if labels == "none" else f", and the label in {labels} of the clips"
         return (
             f"The eyes have {blink} of the attribution in blinks and {other} elsewhere, on {area} of the area. With "

@@ -57,9 +57,9 @@ def overlay_frames(
         points = clip.landmarks[frame] if present and clip.landmarks is not None else None
         face = clip.x[frame].byte().permute(1, 2, 0).numpy() if show_faces and present else None
         panel = Image.fromarray((map_picture(heat[frame], points, face, PANEL_PX) * 255).round().astype(np.uint8))
-        said = f"{moment:.1f} s" if present else f"{moment:.1f} s, no face"
+        caption = f"{moment:.1f} s" if present else f"{moment:.1f} s, no face"
         # Dark below, since the face may be light.
-        ImageDraw.Draw(panel).text((8, PANEL_PX - 24), said, "white", font, stroke_width=2, stroke_fill="black")
+        ImageDraw.Draw(panel).text((8, PANEL_PX - 24), caption, "white", font, stroke_width=2, stroke_fill="black")
         picture = np.asarray(panel)
         yield picture if drawn is None else np.concatenate([picture, drawn.at(float(moment))], axis=1)
 

@@ -75,8 +75,8 @@ def perturbation_curves(
     count = int(ranks.max()) + 1
     changed = np.unique(np.linspace(0, count, min(steps, count) + 1).round().astype(int))
     baseline = baseline_of(scorer)
-    said: dict[str, list[Tensor]] = {"deletion": [], "insertion": []}
-    for name, found in said.items():
+    outputs: dict[str, list[Tensor]] = {"deletion": [], "insertion": []}
+    for name, found in outputs.items():
         for some in np.array_split(changed, -(-len(changed) // scorer.copies_at_once())):
             first = ranks < torch.from_numpy(some).to(ranks.device).reshape(-1, *[1] * ranks.ndim)
             hidden = _over_input(first if name == "deletion" else ~first, cell_px, scorer.x)
@@ -84,8 +84,8 @@ def perturbation_curves(
             with torch.no_grad():
                 found.append(what_is_said(scorer, torch.where(hidden, baseline, scorer.x)))
             if on_progress is not None:
-                on_progress(sum(len(part) for both in said.values() for part in both) / (2 * len(changed)))
-    deletion, insertion = (torch.cat(parts).double().cpu().numpy() for parts in said.values())
+                on_progress(sum(len(part) for both in outputs.values() for part in both) / (2 * len(changed)))
+    deletion, insertion = (torch.cat(parts).double().cpu().numpy() for parts in outputs.values())
     return PerturbationCurves(changed / count, deletion, insertion)
 
 

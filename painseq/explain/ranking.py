@@ -214,15 +214,15 @@ def verdict(ranks: Sequence[Rank]) -> str:
     methods = [one for one in ranks if one.method != RANDOM]
     trusted = [one for one in methods if one.survives is not True]
     flagged = [one.method for one in methods if one.survives is True]
-    said = ""
+    warning = ""
     if flagged:
-        said = f" Not to be trusted, as they hardly change when the weights are randomised: {', '.join(flagged)}."
+        warning = f" Not to be trusted, as they hardly change when the weights are randomised: {', '.join(flagged)}."
     if methods and all(one.above_random is None or one.above_random.interval.low is None for one in methods):
-        return f"One person has no interval, so no method can be told from a random explanation.{said}"
+        return f"One person has no interval, so no method can be told from a random explanation.{warning}"
     good = [one for one in trusted if one.beats_random]
     if not good:
         whose = " that changes with the weights" if flagged else ""
-        return f"No method{whose} is told from a random explanation of this model on these clips: trust none.{said}"
+        return f"No method{whose} is told from a random explanation of this model on these clips: trust none.{warning}"
     best, others = good[0], [one.method for one in good[1:]]
     assert best.above_random is not None and best.above_random.value is not None
     low, high = best.above_random.interval.low, best.above_random.interval.high
@@ -233,7 +233,7 @@ def verdict(ranks: Sequence[Rank]) -> str:
     )
     return (
         f"Use {best.method}: it beats a random explanation by a gain of {best.above_random.value:.3g} "
-        f"({low:.3g} to {high:.3g}, 95 % over people).{beside}{said}"
+        f"({low:.3g} to {high:.3g}, 95 % over people).{beside}{warning}"
     )
 
 

@@ -35,11 +35,11 @@ class RegionShares:
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON; None in place of NaN."""
         pairs = zip(REGIONS, self.share.tolist(), self.area.tolist(), strict=True)
-        said = {
+        regions = {
             name: {"share": None if math.isnan(share) else share, "area": None if math.isnan(area) else area}
             for name, share, area in pairs
         }
-        return {"frames": self.frames, "left_out": self.left_out, "regions": said}
+        return {"frames": self.frames, "left_out": self.left_out, "regions": regions}
 
 
 def region_shares(attribution: Attribution, among: Tensor | None = None) -> RegionShares:
