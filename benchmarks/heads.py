@@ -526,8 +526,8 @@ def small_crops() -> list[str]:
 
 def prepare(out: Path, quick: bool) -> None:
     """The demo's electrical videos; features of them through its heat-pain CNN, and crops."""
-    from painseq.cli.demo import Demo, Size
     from painseq.cli.extract import main as extract
+    from painseq.studies.demo import Demo, Size
 
     few = Size(heat_subjects=5, heat_trials=1, train=5, validation=1, test=3, trials=1, baseline_s=20.0)
     demo = Demo(out, seed=0, workers=os.cpu_count() or 1, size=few if quick else Size())

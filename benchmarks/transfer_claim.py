@@ -16,8 +16,8 @@ from pathlib import Path
 
 from results import RESULTS, machine, write_between
 
-from painseq.cli.demo import demo
 from painseq.evaluation import Difference, always_majority, paired_difference, read_predictions, score
+from painseq.studies.demo import demo
 
 SEEDS = (1, 2, 3)
 

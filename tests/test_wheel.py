@@ -102,7 +102,7 @@ def test_a_folder_of_the_users_own_called_configs_hides_nothing(run, installed, 
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not ours')\n")
     code = "from painseq.files import shipped_configs; print(shipped_configs())"
     assert run("-c", code).strip() == str(installed / "painseq" / "configs")
-    recipes = run("-c", "from painseq.cli.recipe import shipped_recipes; print(*shipped_recipes())").split()
+    recipes = run("-c", "from painseq.studies.recipe import shipped_recipes; print(*shipped_recipes())").split()
     assert "prajod2024_lstm" in recipes
 
 
@@ -110,7 +110,7 @@ def test_without_the_shipped_files_the_error_says_so(wheel, tmp_path):
     lacking = tmp_path / "site"
     with zipfile.ZipFile(wheel) as content:
         content.extractall(lacking, [name for name in content.namelist() if not name.startswith("painseq/configs/")])
-    code = "from painseq.cli.recipe import shipped_recipes; shipped_recipes()"
+    code = "from painseq.studies.recipe import shipped_recipes; shipped_recipes()"
     env = {**os.environ, "PYTHONPATH": str(lacking), "PYTHONNOUSERSITE": "1"}
     # The clone is installed in this environment, and would lend its own.
     code = f"import sys; sys.meta_path = [f for f in sys.meta_path if 'painseq' not in repr(f)]; {code}"

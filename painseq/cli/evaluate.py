@@ -57,7 +57,7 @@ def evaluate_checkpoints(argv: Sequence[str]) -> dict[str, EvaluationResult]:
     from painseq.runs import make_run_folder, pick_device
     from painseq.studies.evaluate import EvaluateOptions, evaluate
 
-    args, data = cli.config, cli.experiment.data()
+    args, data = cli.config, cli.data()
     models = chosen_models(args, pick_device(args.device))
     paths = [Path(path) for path in args.checkpoint]
     truth = None if args.truth is None else read_truth(args.truth)

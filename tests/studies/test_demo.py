@@ -7,8 +7,8 @@ import shutil
 import pytest
 import yaml
 
-from painseq.cli.demo import MODELS, Size, demo
 from painseq.errors import PainseqError
+from painseq.studies.demo import MODELS, Size, demo
 
 pytestmark = pytest.mark.slow
 

@@ -40,18 +40,18 @@ def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in (shipped_configs() / "reproduce").glob("*.yaml"))
 
 
-def read_recipe(name: str) -> Recipe:
+def read_recipe(name: str | Path) -> Recipe:
     """A shipped recipe by name, or any by path.
 
     Raises:
         PainseqError: there is none.
     """
     path = Path(name)
-    if name in shipped_recipes():
+    if str(name) in shipped_recipes():
         path = shipped_configs() / "reproduce" / f"{name}.yaml"
     elif not path.is_file():
         raise PainseqError(
-            f"No recipe {name!r}. There are: {', '.join(shipped_recipes())}; or give the path of a YAML."
+            f"No recipe {str(name)!r}. There are: {', '.join(shipped_recipes())}; or give the path of a YAML."
         )
     title, notes = parse_comment(path.read_text(encoding="utf-8"))
     return Recipe(path.stem, path, title, notes)

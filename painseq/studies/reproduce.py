@@ -1,0 +1,266 @@
+"""A paper's recipe on your copy of its data: features, fits and scores, beside the published ones."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from painseq.data.datamodule import PainDataModule
+from painseq.data.splits import every_fold
+from painseq.errors import PainseqError
+from painseq.evaluation import Evaluation, read_predictions, score
+from painseq.evaluation.predictions import FILE, joined
+from painseq.evaluation.published import Published, published_rows
+from painseq.extractors import Extractor, Pixels
+from painseq.features import ExtractOptions
+from painseq.files import write_json
+from painseq.model.checkpoint import load
+from painseq.records import Part
+from painseq.runs import check_same_run, make_run_folder, pick_device, read_json, this_process, versions
+from painseq.spec import difference
+from painseq.studies.evaluate import EvaluateOptions, evaluate
+from painseq.studies.experiment import Experiment, read_experiment
+from painseq.studies.extract import extract_data_set
+from painseq.studies.recipe import Recipe, read_recipe
+from painseq.studies.resumed_fit import fit_unless_done
+from painseq.training.fitting import BEST
+from painseq.video.generated import is_generated
+
+log = logging.getLogger("painseq")
+
+FIRST_PHASE: dict[str, dict[str, Mapping[str, Any]]] = {
+    "elghaish2025": {
+        name: {
+            "data": {"init_args": {"options": {"streams": [name]}}},
+            "model": {"head": {"init_args": {"only": name}}},
+        }
+        for name in ("cnn", "landmarks")
+    }
+}
+"""Recipe -> fits that come first, whose best checkpoints the last fit starts from: folder -> what changes for it."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of a recipe.
+
+    Args:
+        recipe: with its notes: what the paper states, what was chosen, what deviates.
+        evaluations: of each part that was scored, all folds together.
+        published: of each such part, what was published.
+        published_as: the data set's name among the published rows.
+        generated: whether the data are generated, so that nothing is comparable.
+        changes: settings of this run that are not the recipe's, a line each.
+    """
+
+    recipe: Recipe
+    evaluations: Mapping[Part, Evaluation]
+    published: Mapping[Part, Sequence[Published]]
+    published_as: str
+    generated: bool
+    changes: tuple[str, ...]
+
+
+def reproduce(
+    recipe: str | Path,
+    root: Path,
+    out: Path,
+    changes: Sequence[str | Path | Mapping[str, Any]] = (),
+    truth: Mapping[str, str] | None = None,
+) -> Reproduction:
+    """Run a recipe, or resume it; steps that are finished are not done again.
+
+    The part that is scored is the official Validation where the recipe stops early on people taken out of Train, and
+    else the test part of its split; of folds, the predictions of all of them together.
+
+    Args:
+        recipe: name of a shipped one, or path of a YAML.
+        root: the data set's folder.
+        out: `store/`, a folder for each fit and each part scored (of folds, below `fold0/`, `fold1/`, ...),
+            `predictions_<part>.csv`, `reproduction.json` (scores, published rows, notes).
+        changes: YAML files or mappings on top of the recipe; see `read_experiment`.
+        truth: clip id -> label of an official Test part, which is then scored too.
+
+    Raises:
+        PainseqError: no such recipe; `out` holds another reproduction; no clip in `root`; weights that are missing; a
+            setting that `fit` does not take; hidden labels without `truth`.
+
+    Example:
+        >>> from painseq.studies.reproduce import reproduce
+        >>> result = reproduce("prajod2024_lstm", Path("data/AI4Pain"), Path("runs/prajod2024_lstm"))
+        >>> result.evaluations["validation"].scores.balanced_accuracy
+    """
+    chosen = read_recipe(recipe)
+    at_root = {"data": {"init_args": {"root": str(root)}}}
+    stated = read_experiment(chosen.path, at_root)
+    experiment = read_experiment(stated.config, *changes, at_root)
+    data = experiment.data()
+    log.info("%s: %d clips of %d subjects.", data.name, len(data.manifest), len(data.manifest.subjects))
+    different = tuple(difference(experiment.config, stated.config))
+    # Whatever is missing or cannot be is named here, before the folder is claimed for these settings.
+    experiment.classifier()
+    experiment.fit_options()
+    _claim(out, chosen, root, different)
+    job = Job(chosen, experiment, out)
+    parts = job.run(data, truth)
+    result = Reproduction(
+        recipe=chosen,
+        evaluations={part: job.scored(part) for part in parts},
+        published={part: published_beside(data.facts.published_as, part) for part in parts},
+        published_as=data.facts.published_as,
+        generated=is_generated(root),
+        changes=different,
+    )
+    _write(out, result, root)
+    return result
+
+
+def published_beside(published_as: str, part: Part) -> list[Published]:
+    """Published rows of a data set and part; rows that name no part are of splits of their own."""
+    return [row for row in published_rows(published_as) if row.part in (part, "")]
+
+
+def _claim(out: Path, recipe: Recipe, root: Path, changes: Sequence[str]) -> None:
+    """Make the folder, or check that it holds this very reproduction."""
+    settings = {
+        "recipe": recipe.name,
+        "sha256": hashlib.sha256(recipe.path.read_bytes()).hexdigest(),
+        "root": str(root.resolve()),
+        "options": list(changes),
+    }
+    begun = read_json(out / "recipe.json")
+    if begun is None:
+        write_json(make_run_folder(out) / "recipe.json", settings)
+    else:
+        check_same_run(out, begun, settings)
+
+
+def _write(out: Path, result: Reproduction, root: Path) -> None:
+    write_json(
+        out / "reproduction.json",
+        {
+            "recipe": result.recipe.name,
+            "title": result.recipe.title,
+            "root": str(root),
+            "generated": result.generated,
+            "options": list(result.changes),
+            "parts": {part: evaluation.to_dict() for part, evaluation in result.evaluations.items()},
+            "published": {part: [_plain(row) for row in rows] for part, rows in result.published.items()},
+            "notes": [vars(note) for note in result.recipe.notes],
+            "versions": versions(),
+        },
+    )
+
+
+def _plain(row: Published) -> dict[str, object]:
+    return {
+        **vars(row),
+        "clips": dict(row.clips),
+        "majority_accuracy": row.majority_accuracy,
+        "constant_balanced_accuracy": row.constant_balanced_accuracy,
+        "against_majority": row.against_majority,
+    }
+
+
+@dataclass(frozen=True)
+class Job:
+    """The steps of a reproduction, in their order; each is left out if what it makes is there."""
+
+    recipe: Recipe
+    experiment: Experiment
+    out: Path
+
+    @property
+    def store(self) -> Path:
+        """The folder of the features, or of the crops."""
+        return self.out / "store"
+
+    def run(self, data: PainDataModule, truth: Mapping[str, str] | None) -> list[Part]:
+        """Extract, fit and evaluate; returns the parts that were scored."""
+        self._extract(data)
+        stored = self.experiment.changed(_of_options({"store": str(self.store)}))
+        split = data.options.split
+        if split.protocol in ("subject_kfold", "loso"):
+            folds = len(every_fold(data.manifest, split, data.scheme))
+            for fold in range(folds):
+                log.info("Fold %d of %d.", fold + 1, folds)
+                folder = self.out / f"fold{fold}"
+                of_fold = stored.changed(_of_options({"split": {"fold": fold}}))
+                checkpoint = self._fit(of_fold, folder)
+                self._evaluate(of_fold, folder / "test", checkpoint, "test")
+            return ["test"]
+        checkpoint, parts = self._fit(stored, self.out), list[Part]()
+        if split.protocol == "official_inner":
+            official = stored.changed(_of_options({"split": {"protocol": "official"}}))
+            self._evaluate(official, self.out / "validation", checkpoint, "validation")
+            parts.append("validation")
+        if truth is not None or not parts:
+            self._evaluate(stored, self.out / "test", checkpoint, "test", truth)
+            parts.append("test")
+        return parts
+
+    def scored(self, part: Part) -> Evaluation:
+        """Score what was predicted of a part, of all folds together.
+
+        Raises:
+            PainseqError: the truth is hidden.
+        """
+        folds = sorted(self.out.glob("fold*"), key=lambda folder: int(folder.name.removeprefix("fold")))
+        predictions = joined([read_predictions(folder / part / FILE) for folder in folds or [self.out]])
+        if not predictions.scored.any():
+            raise PainseqError(
+                f"The labels of {part} are hidden, so there is no score: predictions are in {self.out / part}. Give "
+                "the truth (--truth FILE), or submit the predictions (painseq submit)."
+            )
+        predictions.write_csv(self.out / f"predictions_{part}.csv")
+        return score(predictions)
+
+    def _extract(self, data: PainDataModule) -> None:
+        extractor: Extractor
+        if data.options.view == "pixels" and data.options.face is not None:
+            # The network is trained afterwards, on crops.
+            extractor = Pixels(data.options.face.size_px)
+        else:
+            extractor = self.experiment.extractor()
+        process = this_process()
+        options = ExtractOptions(device=pick_device("auto", process), process=process)
+        extract_data_set(data, extractor, self.store, options)
+
+    def _fit(self, experiment: Experiment, folder: Path) -> Path:
+        """The best checkpoint of the last fit; those of the first phase come before, where the recipe has one."""
+        first = FIRST_PHASE.get(self.recipe.name, {})
+        sources = [str(self._fit_once(experiment.changed(own), folder / name)) for name, own in first.items()]
+        started = experiment.changed({"model": {"start_from": sources}}) if sources else experiment
+        return self._fit_once(started, folder / "fit")
+
+    def _fit_once(self, experiment: Experiment, run: Path) -> Path:
+        fit_unless_done(experiment, run)
+        return run / BEST
+
+    def _evaluate(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        checkpoint: Path,
+        part: Part,
+        truth: Mapping[str, str] | None = None,
+    ) -> None:
+        metrics = read_json(folder / "metrics.json")
+        # What was predicted while the labels were hidden is scored once they are given.
+        if metrics is not None and (metrics["models"] or truth is None):
+            log.info("%s is there already.", folder)
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        log.info("Scoring %s on the %s part.", checkpoint, part)
+        model = load(checkpoint, device=pick_device("auto"))
+        options = EvaluateOptions(part=part, truth=truth, checkpoints=(checkpoint,))
+        evaluate(model, experiment.data(), folder, options, experiment)
+
+
+def _of_options(changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"data": {"init_args": {"options": changes}}}

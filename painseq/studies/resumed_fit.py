@@ -1,0 +1,24 @@
+"""A fit that a study does once: kept where it is finished, resumed where it was interrupted."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from painseq.studies.experiment import Experiment
+from painseq.training.fitting import LAST, fit
+
+log = logging.getLogger("painseq")
+
+
+def fit_unless_done(experiment: Experiment, run: Path) -> None:
+    """Fit the model of an experiment into a run folder; one that is finished is kept, one that was begun is resumed."""
+    if (run / "run.json").is_file():
+        log.info("%s is there already.", run)
+        return
+    resume = (run / LAST).is_file()
+    if run.exists() and not resume:
+        shutil.rmtree(run)  # Interrupted before its first epoch was over.
+    log.info("%s %s into %s.", "Resuming the fit of" if resume else "Fitting", experiment.head_name, run)
+    fit(experiment.classifier(), experiment.data(), run, experiment.fit_options(), resume=resume)
