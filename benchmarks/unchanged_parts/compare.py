@@ -108,7 +108,8 @@ class Reader:
         # Words may have changed: a heading that is not there any more is the one at the same place among headings.
         headings = [value for key, value in new.items() if _is_words(key)]
         for key, value in old.items():
-            if key in IGNORED_KEYS:
+            # Options as they were typed are flags; what they change is in the settings.
+            if key in IGNORED_KEYS or (key == "options" and isinstance(value, list)):
                 continue
             known = self._bare(RENAMED.get(key, key))
             at = f"{place}.{key}".lstrip(".")
