@@ -14,7 +14,7 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import every_fold
 from painseq.errors import PainseqError
 from painseq.evaluation import Evaluation, read_predictions, score
-from painseq.evaluation.predictions import FILE, joined
+from painseq.evaluation.predictions import PREDICTIONS_FILE, joined
 from painseq.evaluation.published import Published, published_rows
 from painseq.extractors import Extractor, Pixels
 from painseq.features import ExtractOptions
@@ -211,7 +211,7 @@ class Job:
             PainseqError: the truth is hidden.
         """
         folds = sorted(self.out.glob("fold*"), key=lambda folder: int(folder.name.removeprefix("fold")))
-        predictions = joined([read_predictions(folder / part / FILE) for folder in folds or [self.out]])
+        predictions = joined([read_predictions(folder / part / PREDICTIONS_FILE) for folder in folds or [self.out]])
         if not predictions.scored.any():
             raise PainseqError(
                 f"The labels of {part} are hidden, so there is no score: predictions are in {self.out / part}. Give "
