@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from painseq.cli import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 
 ROOMS = (
@@ -103,3 +105,19 @@ def test_every_folder_is_a_room():
 def test_these_need_no_torch(module):
     code = f"import {module}, sys; sys.exit('torch' in sys.modules or 'pytorch_lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
+
+
+SUBCOMMANDS = {"data": ("check", "show"), "audit": ("model", "check"), "explain": ("", "regions", "score")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_needs_no_torch_and_lists_the_commands_own_options(command):
+    for subcommand in SUBCOMMANDS.get(command, ("",)):
+        words = [command, *([subcommand] if subcommand else []), "--help"]
+        code = (
+            f"import sys\nfrom painseq.cli import main\ntry:\n    code = main({words})\n"
+            "except SystemExit as end:\n    code = end.code\nsys.exit(code or 3 * ('torch' in sys.modules))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, (words, done.stderr)
+        assert f"usage: painseq {command}" in done.stdout and len(done.stdout.splitlines()) < 80
