@@ -75,7 +75,7 @@ def train_network(out: Path, name: str, seed: int) -> None:
             "--early_stopping.patience=3",
             f"--seed_everything={seed}",
             f"--out={run}",
-            *(["--resume=true"] if run.exists() else []),
+            *(["--resume"] if run.exists() else []),
         ]
     )
 

@@ -40,7 +40,7 @@ GOING_ON = {
     "audit": "Finished folds are kept; to go on, run the same command again.",
     "reproduce": "What was finished is kept; to go on, run the same command again.",
     "explain": "`explain score` keeps finished clips: rerun the same command to resume.",
-    "fit": "What was finished is kept; to go on, add --resume true --out FOLDER (the run's).",
+    "fit": "What was finished is kept; to go on, add --resume --out FOLDER (the run's).",
 }
 
 ERRORS_OF_OTHERS = {

@@ -48,15 +48,12 @@ The data set, model and trainer are given as YAML, in one file or several, the l
 """
 
 
-def experiment(command: str, description: str, add_arguments: AddArguments, argv: Sequence[str]) -> ExperimentCLI:
-    """Parse a command that takes Lightning's configuration; `--help` prints its own arguments and exits.
+def print_help_if_asked(command: str, description: str, add_arguments: AddArguments, argv: Sequence[str]) -> None:
+    """Print a command's own arguments and exit, if `--help` is among them.
 
     Args:
         command: as typed after `painseq`, such as "evaluate" or "data check".
         add_arguments: adds the command's own arguments to a parser.
-
-    Raises:
-        PainseqError: an unknown option or key, a value that does not fit, YAML that cannot be parsed.
     """
     if {"-h", "--help"} & set(argv):
         parser = argparse.ArgumentParser(
@@ -68,6 +65,15 @@ def experiment(command: str, description: str, add_arguments: AddArguments, argv
         add_arguments(parser)
         parser.print_help(sys.stdout)
         raise SystemExit(0)
+
+
+def experiment(command: str, description: str, add_arguments: AddArguments, argv: Sequence[str]) -> ExperimentCLI:
+    """Parse a command that takes Lightning's configuration; see `print_help_if_asked`.
+
+    Raises:
+        PainseqError: an unknown option or key, a value that does not fit, YAML that cannot be parsed.
+    """
+    print_help_if_asked(command, description, add_arguments, argv)
     from painseq.cli.experiment import ExperimentCLI
 
     args = ["--help" if arg == "--help-all" else arg for arg in argv]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from jsonargparse import ArgumentError
 from pytorch_lightning.callbacks import EarlyStopping
@@ -21,6 +21,9 @@ from painseq.training.fitting import quiet_lightning
 
 class ExperimentCLI(LightningCLI):
     """Lightning's command line with a pain data set, a classifier, and early stopping."""
+
+    fits: ClassVar[bool] = False
+    """Whether a trainer is made too."""
 
     def __init__(
         self, command: str, args: Sequence[str], description: str = "", add_arguments: AddArguments | None = None
@@ -40,7 +43,7 @@ class ExperimentCLI(LightningCLI):
             args=with_shipped_configs(args),
             parser_kwargs={
                 "prog": f"painseq {command}",
-                "description": description or DESCRIPTIONS.get(command, ""),
+                "description": description,
                 "exit_on_error": False,
             },
         )
@@ -88,28 +91,11 @@ class ExperimentCLI(LightningCLI):
         return experiment_of(self.parser, self.config)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Early stopping, and what the command asks for itself."""
+        """Add early stopping, and the command's own arguments."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults({"early_stopping.monitor": "val_loss", "early_stopping.patience": 5})
         if self.add_own_arguments is not None:
             self.add_own_arguments(parser)
-            return
-        dated = Path("runs") / f"{self.command}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if self.command == "fit":
-            parser.add_argument("--out", type=Path, default=dated, help="Run folder to make; it must not exist yet.")
-            parser.add_argument("--resume", type=bool, default=False, help="Go on from last.ckpt in the run folder.")
-            parser.add_argument(
-                "--refit",
-                type=int | None,
-                default=None,
-                metavar="EPOCHS",
-                help="Train on Train + Validation for this many epochs, without early stopping; gives last.ckpt.",
-            )
-            parser.add_argument(
-                "--shuffle-labels",
-                action="store_true",
-                help="A control: permute each subject's training and validation labels.",
-            )
 
     def instantiate_classes(self) -> None:
         """As Lightning does; the trainer only where something is fitted."""
@@ -122,17 +108,12 @@ class ExperimentCLI(LightningCLI):
             raise
 
     def _instantiate(self) -> None:
-        if self.command == "fit":
+        if self.fits:
             super().instantiate_classes()
             return
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
-
-
-DESCRIPTIONS = {
-    "fit": "Train a head on a data set. A YAML given here names classes and so is code: run only those you trust.",
-}
 
 
 def with_shipped_configs(args: Sequence[str]) -> list[str]:

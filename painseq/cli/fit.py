@@ -2,82 +2,33 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import CSVLogger
+from painseq.cli.arguments import Parser, print_help_if_asked
 
-from painseq.cli.experiment import ExperimentCLI
-from painseq.data.datamodule import PainDataModule
-from painseq.errors import PainseqError
-from painseq.training.callbacks import EpochLines
-from painseq.training.classifier import PainClassifier
-from painseq.training.fitting import RunPlan, run_callbacks, run_fit, settings_refused
-from painseq.training.run_folder import CONFIG, begin_run
-
-NOT_OF_GRADIENTS = {
-    "accelerator", "default_root_dir", "devices", "enable_model_summary", "enable_progress_bar", "logger",
-    "use_distributed_sampler",
-}  # fmt: skip
-"""Settings of the trainer that also mean something to a head that is not fitted by gradients."""
+DESCRIPTION = (
+    "Train a head, or an extractor, on a data set. A YAML file names classes and so is code: use only those you trust."
+)
 
 
-class FitCLI(ExperimentCLI):
-    """Adds the run folder, its checkpoints, a CSV log and a progress bar to whatever the YAML says."""
-
-    def __init__(self, args: Sequence[str]) -> None:
-        super().__init__("fit", args)
-
-    def before_instantiate_classes(self) -> None:
-        """Everything a run writes goes to its own folder."""
-        self.out = Path(self.config["out"])
-        trainer = self.config["trainer"]
-        self.plan = RunPlan(
-            self.config["seed_everything"],
-            self.save_config,
-            self._given(),
-            self.config["resume"],
-            self.config["refit"],
-            trainer["sync_batchnorm"],
-        )
-        begin_run(self.out, self.plan.resume)
-        trainer["default_root_dir"] = str(self.out)
-        # The data modules share batches out among processes themselves.
-        trainer["use_distributed_sampler"] = False
-        if self.plan.refit_epochs is not None:
-            trainer["max_epochs"] = self.plan.refit_epochs
-
-    def _given(self) -> list[str]:
-        """Settings of training in epochs that are not as they are where nothing is said."""
-        usual = self.parser.get_defaults()
-        return [
-            f"{group}.{key}"
-            for group in ("trainer", "early_stopping")
-            for key, value in vars(self.config[group]).items()
-            if key not in NOT_OF_GRADIENTS and value != usual[group][key]
-        ]
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Lightning's trainer; a logger or callbacks of the YAML stand beside or before ours."""
-        ours: list[Callback] = run_callbacks(self.out, self.plan.refit_epochs)
-        asked = self._get(self.config_init, "trainer")
-        if asked.get("enable_progress_bar") is not False:
-            in_terminal = sys.stdout.isatty()
-            ours.append(RichProgressBar() if in_terminal else EpochLines())
-            kwargs["enable_progress_bar"] = in_terminal
-        self.trainer_defaults["callbacks"] = ours
-        if asked.get("logger") in (None, True):
-            kwargs["logger"] = CSVLogger(self.out, name="", version="")
-        return super().instantiate_trainer(**kwargs)
-
-    def save_config(self) -> None:
-        """Write config.yaml, a configuration to begin with: it can be given to another run."""
-        self.config["resume"] = False
-        self.parser.save(self.config, self.out / CONFIG, overwrite=True, skip_validation=True)
+def add_arguments(parser: Parser) -> None:
+    """Declare the command's own arguments."""
+    dated = Path("runs") / f"fit-{time.strftime('%Y%m%d-%H%M%S')}"
+    parser.add_argument("--out", type=Path, default=dated, help="new run folder; default: runs/fit-<time>")
+    parser.add_argument("--resume", action="store_true", help="resume the interrupted run in --out from last.ckpt")
+    parser.add_argument(
+        "--refit",
+        type=int,
+        metavar="EPOCHS",
+        help="train on the training and validation parts for this many epochs, without early stopping; gives last.ckpt",
+    )
+    parser.add_argument(
+        "--shuffle-labels",
+        action="store_true",
+        help="as a control, permute each subject's training and validation labels",
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -92,12 +43,15 @@ def fit(argv: Sequence[str]) -> Path:
     Returns:
         The run folder.
     """
+    print_help_if_asked("fit", DESCRIPTION, add_arguments, argv)
+    from painseq.cli.fit_trainer import FitCLI
+    from painseq.training.fitting import run_fit, settings_refused
+
+    args = ["--help" if arg == "--help-all" else arg for arg in argv]
     with settings_refused():
-        cli = FitCLI(argv)
-        model, data = cli.model, cli.datamodule
-        if not (isinstance(model, PainClassifier) and isinstance(data, PainDataModule)):
-            raise PainseqError("`painseq fit` needs a data set: --config configs/data/ai4pain.yaml, or --data BioVid.")
+        cli = FitCLI("fit", args, DESCRIPTION, add_arguments)
+        data = cli.data()
         if cli.config["shuffle_labels"]:
             data.shuffle_labels(int(cli.config["seed_everything"] or 0))
-        run_fit(cli.trainer, model, data, cli.out, cli.plan)
+        run_fit(cli.trainer, cli.model, data, cli.out, cli.plan)
     return cli.out

@@ -46,7 +46,7 @@ def begin_run(out: Path, resume: bool) -> None:
     elif first_process():
         if (out / LAST).is_file() and not (out / "run.json").is_file():
             raise PainseqError(
-                f"{out} holds a run that was interrupted. Resume it (resume=True; command line: --resume true), or "
+                f"{out} holds a run that was interrupted. Resume it (resume=True; command line: --resume), or "
                 "choose another folder (--out)."
             )
         make_run_folder(out)

@@ -129,7 +129,7 @@ def test_mixed_precision_resumes_to_the_same_weights(recipe, crops, tmp_path):
 
     whole = go("whole", "--trainer.max_epochs=2")
     go("parts", "--trainer.max_epochs=1")
-    parts = go("parts", "--trainer.max_epochs=2", "--resume=true")
+    parts = go("parts", "--trainer.max_epochs=2", "--resume")
     one, other = (read_checkpoint(out / "last.ckpt") for out in (whole, parts))
     assert all(torch.equal(value, other.head[key]) for key, value in one.head.items())
     assert all(torch.equal(value, other.extractor[key]) for key, value in one.extractor.items())

@@ -57,7 +57,7 @@ FIRST_MESSAGES = [
         "fit {electrical} {lstm} --out {fitted}",
         "painseq fit: {fitted} already holds a run, which is never overwritten. Choose another folder for --out.",
     ),
-    ("fit {electrical} {lstm} {out} --resume true", "painseq fit: Nothing to resume: no last.ckpt in {run}."),
+    ("fit {electrical} {lstm} {out} --resume", "painseq fit: Nothing to resume: no last.ckpt in {run}."),
     (
         "extract {electrical} {out} --data.root nowhere",
         "painseq extract: No AI4Pain data at nowhere: --data.root is the folder that holds Train.",
@@ -161,7 +161,7 @@ def test_a_mistyped_configuration(painseq, on_electrical, tmp_path, command, yam
         (["--data.options.split.validation_share", "0"], ("--data.options.split.validation_share", "--refit")),
         (["--model.extractor.init_args.seed", "7"], ("extractor.fingerprint",)),
         (["--trainer.devices", "0"], ("Lightning", "devices='0'")),
-        (["--resume", "true"], ("last.ckpt",)),
+        (["--resume"], ("last.ckpt",)),
     ],
 )
 def test_a_fit_that_cannot_be(painseq, on_electrical, store, tmp_path, change, facts):
@@ -259,10 +259,10 @@ def test_an_interrupted_fit_tells_how_to_go_on(painseq, on_electrical, store, tm
     with monkeypatch.context() as patch:
         patch.setattr(PainClassifier, "training_step", interrupted)
         result = painseq("fit", *args)
-    assert result.code == 130 and result.err.names("--resume true")
+    assert result.code == 130 and result.err.names("--resume")
     again = painseq("fit", *args)
-    assert again.code == 1 and again.err.names(tmp_path / "run", "--resume true")
-    assert painseq("fit", *args, "--resume", "true").code == 0
+    assert again.code == 1 and again.err.names(tmp_path / "run", "--resume")
+    assert painseq("fit", *args, "--resume").code == 0
     assert (tmp_path / "run" / "run.json").is_file()
 
 

@@ -64,7 +64,7 @@ def test_a_run_folder_tells_everything_about_the_run(lstm):
 
 def test_resuming_goes_on_where_it_stopped(fit_lstm, tmp_path):
     fit_lstm("run")
-    fit_lstm("run", "--resume", "true", "--trainer.max_epochs", "4")
+    fit_lstm("run", "--resume", "--trainer.max_epochs", "4")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["epochs"] == 4
     rows = [(tmp_path / "run" / name).read_text().splitlines()[1:] for name in ("metrics_before_1.csv", "metrics.csv")]
     assert [[row.partition(",")[0] for row in part] for part in rows] == [list("0011"), list("2233")]
@@ -72,7 +72,7 @@ def test_resuming_goes_on_where_it_stopped(fit_lstm, tmp_path):
 
 def test_there_is_nothing_to_resume_in_a_new_folder(fit_lstm):
     with pytest.raises(PainseqError, match=r"last\.ckpt.*run"):
-        fit_lstm("run", "--resume", "true")
+        fit_lstm("run", "--resume")
 
 
 def test_a_run_is_not_overwritten_but_a_failed_start_leaves_the_folder_free(fit_lstm, tmp_path):
@@ -280,7 +280,7 @@ def test_a_run_is_resumed_as_it_was_begun_or_not_at_all(fit_lstm, tmp_path):
     fit_lstm("run", "--data.options.split.validation_share", "0.3")
     before = (tmp_path / "run" / "config.yaml").read_text()
     with pytest.raises(PainseqError, match=r"\bdata\b"):
-        fit_lstm("run", "--resume", "true", "--data.options.split.validation_share", "0.5")
+        fit_lstm("run", "--resume", "--data.options.split.validation_share", "0.5")
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 

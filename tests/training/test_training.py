@@ -61,7 +61,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(run, head):
     ]
     whole = run("whole", *cosine, head=head)
     run("parts", *cosine, "--trainer.max_epochs", "2", head=head)
-    parts = run("parts", *cosine, "--resume", "true", head=head)
+    parts = run("parts", *cosine, "--resume", head=head)
     for name in ("last.ckpt", "best.ckpt"):
         expected, found = weights(whole / name), weights(parts / name)
         assert expected.keys() == found.keys()
@@ -86,7 +86,7 @@ def test_a_resumed_run_on_pixels_ends_so_too(heat, heat_crops, on_heat, tmp_path
 
     whole = go("whole", "--trainer.max_epochs=2")
     go("parts", "--trainer.max_epochs=1")
-    parts = go("parts", "--trainer.max_epochs=2", "--resume=true")
+    parts = go("parts", "--trainer.max_epochs=2", "--resume")
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
 
 
@@ -108,7 +108,7 @@ def test_the_last_checkpoint_is_of_the_last_epoch_and_the_best_one_of_the_best(r
 
 def test_a_run_folder_that_was_moved_keeps_its_best_checkpoint(run, tmp_path):
     run("run", *WORSENING, "--trainer.max_epochs=3", head="frame_ann").rename(tmp_path / "moved")
-    out = run("moved", *WORSENING, "--trainer.max_epochs=6", "--resume=true", head="frame_ann")
+    out = run("moved", *WORSENING, "--trainer.max_epochs=6", "--resume", head="frame_ann")
     history = read_history(out)
     best = min(row["val_loss"] for row in history)
     assert len(history) == 6
@@ -119,7 +119,7 @@ def test_a_run_folder_that_was_moved_keeps_its_best_checkpoint(run, tmp_path):
 
 def test_the_configuration_of_a_run_serves_another(run, tmp_path):
     out = run("run", "--trainer.max_epochs=1")
-    run("run", "--resume=true", "--trainer.max_epochs=2")
+    run("run", "--resume", "--trainer.max_epochs=2")
     again = fit(["--config", str(out / "config.yaml"), "--out", str(tmp_path / "again")])
     for key, value in weights(out / "last.ckpt").items():
         assert torch.equal(weights(again / "last.ckpt")[key], value)
@@ -244,7 +244,7 @@ def test_the_extractors_blocks_have_a_learning_rate_of_their_own(heat, heat_crop
 
 def test_refitting_takes_the_validation_subjects_in_for_a_fixed_number_of_epochs(run, electrical, store):
     run("refit", "--refit", "2")
-    out = run("refit", "--refit", "3", "--resume", "true")
+    out = run("refit", "--refit", "3", "--resume")
     whole = run("whole", "--refit", "3")
     assert all(torch.equal(value, weights(whole / "last.ckpt")[k]) for k, value in weights(out / "last.ckpt").items())
     assert not (out / "best.ckpt").exists()
