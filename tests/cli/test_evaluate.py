@@ -100,7 +100,7 @@ def test_a_clip_without_a_prediction_needs_a_word_of_the_user(painseq, tmp_path)
     assert result.code == 1 and result.err.names(1, "b", "--fill")
     assert not (tmp_path / "s.csv").exists()
     result = painseq(*args, "--fill", "some_pain")
-    assert result.code == 1 and result.err.names("--fill", "some_pain", "no_pain", "low_pain", "high_pain")
+    assert result.code == 1 and result.err.names("fill", "some_pain", "no_pain", "low_pain", "high_pain")
     assert painseq(*args, "--fill", "no_pain").code == 0
     assert (tmp_path / "s.csv").read_text().split() == ["item,label", "a,Low_Pain", "b,No_Pain"]
 
