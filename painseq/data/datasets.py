@@ -17,7 +17,7 @@ from painseq.data.streams import Stream, mirrored, rows_of
 from painseq.errors import PainseqError
 from painseq.extractors import Pixels
 from painseq.faces import FaceCrops
-from painseq.features import ClipFeatures, FeatureStore, NpzFolder, clip_features
+from painseq.features import ClipFeatures, FeatureStore, NpzFolder, VideoSpan, clip_features
 from painseq.records import UNKNOWN, Clip, Manifest
 
 
@@ -88,16 +88,8 @@ class VideoClips(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
-        crops = clip_features(
-            Pixels(self.face.size_px),
-            self.face,
-            self.manifest.path(clip),
-            clip.start_s,
-            clip.end_s,
-            self.fps,
-            "cpu",
-            image_fps=clip.fps,
-        )
+        span = VideoSpan(self.manifest.path(clip), clip.start_s, clip.end_s, self.fps, clip.fps)
+        crops = clip_features(Pixels(self.face.size_px), self.face, span, "cpu")
         return crops_of(clip, self.scheme, crops, self.extra, self.manifest.root)
 
 

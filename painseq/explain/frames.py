@@ -16,7 +16,7 @@ from painseq.errors import PainseqError
 from painseq.faces import Locator
 from painseq.faces.crops import CropChunk
 from painseq.features import ClipFeatures
-from painseq.features.pipeline import no_frame
+from painseq.features.pipeline import no_frames_error
 from painseq.model.pain_model import PainModel
 
 
@@ -143,7 +143,7 @@ def frames_of_video(
     face = model.face if locator is None else model.face.with_locator(locator)
     chunks = list(face.clip(video, start_s, end_s, model.fps, image_fps=image_fps))
     if not chunks:
-        raise no_frame(video, start_s, end_s)
+        raise no_frames_error(video, start_s, end_s)
     crops = torch.from_numpy(np.concatenate([chunk.crops for chunk in chunks]))
     present = torch.from_numpy(np.concatenate([chunk.present for chunk in chunks]))
     times_s = torch.from_numpy(np.concatenate([chunk.times_s for chunk in chunks]))

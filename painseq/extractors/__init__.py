@@ -1,4 +1,4 @@
-"""Extractors: from face crops to features. See `Extractor` for what all of them do."""
+"""Extractors, which map face crops to features. See `Extractor` for their interface."""
 
 from painseq.extractors.extractor import Extractor
 from painseq.extractors.pixels import Pixels

@@ -1,4 +1,4 @@
-"""Crops of a batch of clips through an extractor."""
+"""Run an extractor on a batch of clips."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from painseq.extractors.pixels import Pixels
 
 
 def batch_features(extractor: Extractor | None, batch: Batch) -> Tensor:
-    """(B, T, *F) float: the features of a batch, or what `frame_features` makes of its crops."""
+    """Return (B, T, *F) float: the features of a batch, or `frame_features` of its crops."""
     if batch.features is not None:
         return batch.features.float()
     assert batch.video is not None
@@ -19,19 +19,19 @@ def batch_features(extractor: Extractor | None, batch: Batch) -> Tensor:
 
 
 def frame_features(extractor: Extractor | None, x: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
-    """What an extractor makes of the crops of a batch of clips.
+    """Run an extractor on the crops of a batch of clips.
 
     Args:
-        extractor: None, or `Pixels`, where the head takes the crops themselves.
+        extractor: None, or `Pixels`, if the head takes the crops themselves.
         x: (B, T, 3, H, W) crops, uint8 or float 0..255.
-        mask: (B, T) bool; only real frames go through the network.
-        extra: (B, T, E) streams beside the crops, put behind the features.
+        mask: (B, T) bool; only real frames are passed to the network.
+        extra: (B, T, E) streams that accompany the crops, appended to the features.
 
     Returns:
         (B, T, *F) float, zero in masked frames unless they are the crops.
 
     Raises:
-        PainseqError: crops of another size than the extractor takes.
+        PainseqError: the crops do not have the extractor's input size.
     """
     if extractor is None:
         return x.float()
@@ -39,8 +39,8 @@ def frame_features(extractor: Extractor | None, x: Tensor, mask: Tensor, extra: 
         extractor.check_crops(x.flatten(0, 1))
         return x.float()
     crops = x[mask]
-    if extractor.training and len(crops) == 1 and not _counts_over_processes(extractor):
-        # A single frame has no variance for batch norm: it is normalised as in prediction.
+    if extractor.training and len(crops) == 1 and not _syncs_batch_norm(extractor):
+        # A single frame has no variance for batch norm: normalise it with the running statistics.
         extractor.eval()
         real: Tensor = extractor(crops)
         extractor.train()
@@ -51,6 +51,6 @@ def frame_features(extractor: Extractor | None, x: Tensor, mask: Tensor, extra: 
     return out if extra is None else torch.cat([out, extra.to(out.dtype)], dim=-1)
 
 
-def _counts_over_processes(extractor: Extractor) -> bool:
-    """Whether batch norm counts the frames of all processes together, so that each must come to it with its own."""
+def _syncs_batch_norm(extractor: Extractor) -> bool:
+    """Whether batch norm is synchronised across processes, so that every process must take part."""
     return any(isinstance(module, nn.SyncBatchNorm) for module in extractor.modules())

@@ -1,4 +1,4 @@
-"""Weights of a Keras VGG16, such as a heat-pain network trained there, under this project's names."""
+"""Import the weights of a Keras VGG16, such as a heat-pain network trained in Keras."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from painseq.errors import PainseqError
 if TYPE_CHECKING:
     import h5py
 
-# The 13 convolutions by torchvision's index in `features`, with their channels in and out.
+# The 13 convolutions: torchvision's index in `features`, input channels, output channels.
 _CONVOLUTIONS = (
     (0, 3, 64),
     (2, 64, 64),
@@ -36,24 +36,25 @@ _CONVOLUTIONS = (
 
 
 def read_keras(path: Path) -> dict[str, Tensor]:
-    """The tensors of a Keras VGG16, named for `painseq.extractors.VGG16`.
+    """Read the tensors of a Keras VGG16, named as in `painseq.extractors.VGG16`.
 
-    The 13 convolutions, in the order of their names' numbers, become `features.N`; the dense layer from 512 to
-    1024 becomes `fc_1024`; every other dense layer (the classes) becomes `classifier.N`, which VGG16 leaves out.
-    The network must pool behind block5_conv3, without block5_pool, to give the same features as `VGG16`; a file
-    of weights cannot tell.
+    The 13 convolutions, ordered by the numbers in their names, become `features.N`; the dense layer from 512 to 1024
+    becomes `fc_1024`; every other dense layer (the classes) becomes `classifier.N`, which VGG16 ignores. The network
+    must pool directly after block5_conv3, without block5_pool, to give the same features as `VGG16`; this cannot be
+    checked from the weights.
 
     Args:
-        path: a .h5 (Keras 2 or 3, whole model or weights) or .keras file; the VGG16 may lie in it as a submodel.
+        path: a .h5 (Keras 2 or 3, whole model or weights) or .keras file; the VGG16 may be a submodel.
 
     Raises:
-        PainseqError: h5py is not installed, the file is not Keras's, or it does not hold a VGG16.
+        PainseqError: h5py is not installed, the file is not a Keras file, or it does not hold a VGG16.
     """
     try:
         import h5py
     except ImportError as error:
         raise PainseqError(
-            f"Reading {path} needs h5py, which is not installed. In painseq's folder: pip install -e '.[keras-import]'."
+            f"Reading {path} needs h5py, which is not installed. In painseq's folder run: pip install -e "
+            "'.[keras-import]'."
         ) from error
     try:
         if path.suffix == ".keras":
@@ -65,12 +66,12 @@ def read_keras(path: Path) -> dict[str, Tensor]:
             with h5py.File(path, "r") as file:
                 layers = _layers(file)
     except (OSError, zipfile.BadZipFile, KeyError, RuntimeError) as error:
-        raise PainseqError(f"{path} is not a Keras file that can be read: {error}.") from error
-    return _named(layers, path)
+        raise PainseqError(f"{path} is not a readable Keras file: {error}.") from error
+    return _renamed(layers, path)
 
 
 def _layers(file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
-    """Kernel and bias of each layer, by the layer's path in the file."""
+    """Read kernel and bias of each layer, by the layer's path in the file."""
     import h5py
 
     root = file.get("model_weights", file)
@@ -87,8 +88,8 @@ def _layers(file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
     return layers
 
 
-def _number(layer: str) -> tuple[int, ...]:
-    """Place of a layer in the network, by its name: block3_conv2 is (3, 2), conv2d is (0,), conv2d_7 is (7,)."""
+def _layer_number(layer: str) -> tuple[int, ...]:
+    """Return the sort key of a layer, from its name: block3_conv2 is (3, 2), conv2d is (0,), conv2d_7 is (7,)."""
     name = layer.rpartition("/")[2]
     if match := re.fullmatch(r"block(\d+)_conv(\d+)(?:_\d+)?", name):
         return int(match.group(1)), int(match.group(2))
@@ -96,28 +97,28 @@ def _number(layer: str) -> tuple[int, ...]:
     return (int(match.group(1)) if match else 0,)
 
 
-def _named(layers: dict[str, dict[str, np.ndarray]], path: Path) -> dict[str, Tensor]:
+def _renamed(layers: dict[str, dict[str, np.ndarray]], path: Path) -> dict[str, Tensor]:
     convolutions = [name for name, layer in layers.items() if "kernel" in layer and layer["kernel"].ndim == 4]
     dense = [name for name, layer in layers.items() if "kernel" in layer and layer["kernel"].ndim == 2]
     others = sorted(layers.keys() - set(convolutions) - set(dense))
     if len(convolutions) != len(_CONVOLUTIONS) or others:
         raise PainseqError(
-            f"{path} does not hold a VGG16: {len(convolutions)} convolutions where VGG16 has "
+            f"{path} does not hold a VGG16: it has {len(convolutions)} convolutions, VGG16 has "
             f"{len(_CONVOLUTIONS)}; other layers with weights: {', '.join(others[:3]) or 'none'}."
         )
     tensors: dict[str, Tensor] = {}
-    for name, (index, inputs, outputs) in zip(sorted(convolutions, key=_number), _CONVOLUTIONS, strict=True):
+    for name, (index, inputs, outputs) in zip(sorted(convolutions, key=_layer_number), _CONVOLUTIONS, strict=True):
         kernel, bias = layers[name]["kernel"], layers[name].get("bias")
         if kernel.shape != (3, 3, inputs, outputs) or bias is None or bias.shape != (outputs,):
             raise PainseqError(
-                f"{path}: layer {name} stands where VGG16 has a 3 x 3 convolution from {inputs} to {outputs} "
-                f"channels with bias; its kernel is {kernel.shape}, its bias {None if bias is None else bias.shape}."
+                f"{path}: layer {name} should be VGG16's 3 x 3 convolution from {inputs} to {outputs} channels with "
+                f"bias, but its kernel is {kernel.shape}, its bias {None if bias is None else bias.shape}."
             )
         tensors[f"features.{index}.weight"] = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
         tensors[f"features.{index}.bias"] = torch.from_numpy(bias)
-    for place, name in enumerate(sorted(dense, key=_number)):
+    for number, name in enumerate(sorted(dense, key=_layer_number)):
         kernel, bias = layers[name]["kernel"], layers[name].get("bias")
-        target = "fc_1024" if kernel.shape == (512, 1024) else f"classifier.{place}"
+        target = "fc_1024" if kernel.shape == (512, 1024) else f"classifier.{number}"
         if f"{target}.weight" in tensors:
             raise PainseqError(f"{path} has more than one dense layer from 512 to 1024.")
         tensors[f"{target}.weight"] = torch.from_numpy(np.ascontiguousarray(kernel.T))

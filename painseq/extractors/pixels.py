@@ -1,4 +1,4 @@
-"""`Pixels`: the crops themselves as features."""
+"""`Pixels`: use the crops themselves as features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from painseq.extractors.extractor import Extractor
 
 
 class Pixels(Extractor):
-    """Passes frames on unchanged, for heads that look at pixels themselves.
+    """Return crops unchanged, for heads that take pixels.
 
     Args:
         input_size_px: side of the crops; `out_shape` is (3, input_size_px, input_size_px).
@@ -26,7 +26,7 @@ class Pixels(Extractor):
         self.freeze()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, S, S) of any type, unchanged.
+        """Return (N, 3, S, S) crops of any type, unchanged.
 
         Raises:
             PainseqError: crops of another size.

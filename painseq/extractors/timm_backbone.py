@@ -1,4 +1,4 @@
-"""Any network of timm as an extractor."""
+"""Use any timm network as an extractor."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from painseq.spec import Spec
 
 
 class TimmBackbone(Extractor):
-    """A timm network without its classifier, with its own normalisation: (N, D) pooled features.
+    """A timm network without its classifier, with its own normalisation; gives (N, D) pooled features.
 
     Args:
         model: timm's name, e.g. "resnet18" or "mobilenetv3_small_050.lamb_in1k".
-        weights: "hub" downloads timm's own pretrained weights; else a path or address for `read_weights`, with
+        weights: "hub" downloads timm's pretrained weights; otherwise a path or address for `read_weights`, with
             timm's parameter names; None starts from random weights.
-        input_size_px: side of the crops. A network of fixed size (ViT) is built for this size.
-        seed: of random weights.
-        trainable: blocks that train, by timm's module names ("layer4", "blocks.3"), or all. The others are frozen.
-        new: blocks that start from random weights although `weights` are given.
+        input_size_px: side of the crops. A network of fixed input size (ViT) is built for this size.
+        seed: seed of random weights.
+        trainable: blocks that are trained, by timm's module names ("layer4", "blocks.3"), or "all". The others are
+            frozen.
+        new: blocks that start from random weights even if `weights` are given.
 
     Raises:
-        PainseqError: an unknown model or block, weights that do not fit or cannot be had, a size that the network
-            does not take.
+        PainseqError: an unknown model or block, weights that do not fit or cannot be loaded, an input size that the
+            network does not support.
     """
 
     mean: Tensor
     std: Tensor
-    backbone: Any  # A timm model: nn.Module does not tell its pretrained_cfg, forward_features, forward_head.
+    backbone: Any  # A timm model: nn.Module does not declare pretrained_cfg, forward_features, forward_head.
 
     def __init__(
         self,
@@ -60,10 +61,10 @@ class TimmBackbone(Extractor):
         self.register_buffer("std", 255 * torch.tensor(config["std"]).reshape(3, 1, 1), persistent=False)
         if weights is None:
             self.check_blocks(self.new)
-            self.loaded = f"Random weights (seed {seed}): not trained on anything."
+            self.loaded = f"Random weights (seed {seed}), not trained."
         elif weights == "hub":
             if self.new:
-                raise PainseqError("TimmBackbone: `new` goes with a weights file; weights='hub' loads every block.")
+                raise PainseqError("TimmBackbone: `new` needs a weights file; weights='hub' loads every block.")
             self.loaded = f"Loaded timm's pretrained weights {config.get('architecture')}.{config.get('tag')}."
         else:
             classifier = config["classifier"]
@@ -74,26 +75,26 @@ class TimmBackbone(Extractor):
         self.freeze()
 
     def _find_out_shape(self) -> tuple[int, ...]:
-        # `num_features` is not it: several networks widen behind it, and only a run tells.
+        # `num_features` can be wrong: several networks have wider layers after it. A forward pass gives the width.
         self.eval()
         size_px = self.input_size_px
         try:
             with torch.inference_mode():
                 out = self(torch.zeros(1, 3, size_px, size_px))
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise PainseqError(f"{self.model} does not take crops of {size_px} pixels: {error}") from error
+            raise PainseqError(f"{self.model} does not accept crops of {size_px} pixels: {error}") from error
         if out.ndim != 2:
-            raise PainseqError(f"{self.model} gives {tuple(out.shape[1:])} a frame; one pooled vector is needed.")
+            raise PainseqError(f"{self.model} gives {tuple(out.shape[1:])} per frame; a single vector is required.")
         return (int(out.shape[1]),)
 
     @property
     def network(self) -> nn.Module:
-        """timm's own module: weights files have its parameter names."""
+        """The timm module: weights files use its parameter names."""
         backbone: nn.Module = self.backbone
         return backbone
 
     def block_names(self) -> list[str]:
-        """The network's modules of the first level, and those inside the ones that merely hold a sequence."""
+        """List the network's top-level modules, and the members of those that are sequences."""
         names = []
         for name, child in self.backbone.named_children():
             names.append(name)
@@ -102,12 +103,12 @@ class TimmBackbone(Extractor):
         return names
 
     def preprocessing_spec(self) -> Spec:
-        """timm's mean and standard deviation for this network, in 0..1."""
+        """Return timm's mean and standard deviation for this network, for values in 0..1."""
         config = self.backbone.pretrained_cfg
         return {"mean": list(config["mean"]), "std": list(config["std"])}
 
     def maps(self, x: Tensor) -> Tensor:
-        """The network's features before pooling: (N, C, h, w) for a CNN; in timm's own layout for others.
+        """Compute the features before pooling: (N, C, h, w) for a CNN; in timm's own layout for others.
 
         Raises:
             PainseqError: crops of another size.
@@ -117,12 +118,12 @@ class TimmBackbone(Extractor):
         return maps
 
     def pool(self, maps: Tensor) -> Tensor:
-        """From `maps` to features, (N, D)."""
+        """Pool `maps` to features, (N, D)."""
         features: Tensor = self.backbone.forward_head(maps)
         return features
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, S, S) uint8 or float 0..255 to (N, D).
+        """Map (N, 3, S, S) crops, uint8 or float 0..255, to (N, D) features.
 
         Raises:
             PainseqError: crops of another size.
@@ -134,7 +135,7 @@ def _create(model: str, pretrained: bool, input_size_px: int) -> nn.Module:
     if not timm.is_model(model):
         close = difflib.get_close_matches(model, timm.list_models(), n=3, cutoff=0.4)
         raise PainseqError(
-            f"timm {timm.__version__} has no model {model!r}. Close: {', '.join(close) or 'none'}. "
+            f"timm {timm.__version__} has no model {model!r}. Similar names: {', '.join(close) or 'none'}. "
             "timm.list_models() lists all."
         )
     try:
@@ -146,8 +147,8 @@ def _create(model: str, pretrained: bool, input_size_px: int) -> nn.Module:
     except (OSError, RuntimeError, AssertionError, TypeError, ValueError) as error:
         if pretrained:
             raise PainseqError(
-                f"timm's pretrained weights of {model} could not be had: {error}. Without a network, give the path of "
-                "a .safetensors or .pth file as weights, or leave weights out for random ones."
+                f"timm's pretrained weights of {model} cannot be loaded: {error}. Without internet access, set weights "
+                "to the path of a .safetensors or .pth file, or omit weights to start from random ones."
             ) from error
         raise PainseqError(f"timm cannot build {model} for crops of {input_size_px} pixels: {error}.") from error
     return network

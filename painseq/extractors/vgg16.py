@@ -1,4 +1,4 @@
-"""VGG16 with global average pooling, as the heat-pain network of Prajod et al. (2024) uses it."""
+"""VGG16 with global average pooling, as in the heat-pain network of Prajod et al. (2024)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from painseq.extractors.weights import load_weights
 
 Preprocessing = Literal["torchvision", "caffe", "unit"]
 
-# torchvision's index of each layer in `features`: the max pooling between two blocks belongs to the first.
+# torchvision's indices of the layers in `features`; the max pooling between two blocks belongs to the first.
 _LAYERS = {
     "block1": range(0, 5),
     "block2": range(5, 10),
@@ -45,21 +45,21 @@ def _convolutions() -> nn.Sequential:
 
 
 class VGG16(Extractor):
-    """The 13 convolutions of VGG16, averaged over space behind the last one: 512 features a frame.
+    """The 13 convolutions of VGG16, averaged over space after the last one: 512 features per frame.
 
-    The mean takes the place of the fifth max pooling, as Prajod et al. state. With `fc`, a dense layer of 1024
-    units with ReLU follows, the heat-pain network's: 1024 features. Parameters are named as in torchvision
-    (`features.N.weight`), so its weights files load; their `classifier.*` is left out, and `loaded` says so.
+    The average replaces the fifth max pooling, as in Prajod et al. With `fc`, the heat-pain network's dense layer of
+    1024 units with ReLU follows: 1024 features. Parameters are named as in torchvision (`features.N.weight`), so its
+    weights files can be loaded; their `classifier.*` is ignored, and `loaded` reports it.
 
     Args:
         weights: path or address for `read_weights`; None starts from random weights.
-        fc: whether the dense layer of 1024 units follows.
+        fc: whether to add the dense layer of 1024 units.
         input_size_px: side of the crops.
-        preprocessing: what the weights were trained with. "torchvision": RGB in 0..1, ImageNet mean and standard
+        preprocessing: as used to train the weights. "torchvision": RGB in 0..1, ImageNet mean and standard
             deviation; "caffe" (Keras's VGG16): BGR in 0..255 minus the ImageNet mean; "unit": RGB in 0..1.
-        seed: of random weights.
-        trainable: blocks that train: block1 .. block5, fc, or all. The others are frozen.
-        new: blocks that start from random weights although `weights` are given, e.g. ["fc"].
+        seed: seed of random weights.
+        trainable: blocks that are trained: block1 .. block5, fc, or "all". The others are frozen.
+        new: blocks that start from random weights even if `weights` are given, e.g. ["fc"].
 
     Raises:
         PainseqError: weights that do not fit, an unknown block or preprocessing.
@@ -81,10 +81,10 @@ class VGG16(Extractor):
         super().__init__()
         if preprocessing not in get_args(Preprocessing):
             raise PainseqError(
-                f"VGG16: preprocessing is {preprocessing!r}; it is one of {', '.join(get_args(Preprocessing))}."
+                f"VGG16: preprocessing is {preprocessing!r}; use one of {', '.join(get_args(Preprocessing))}."
             )
         if input_size_px < 16:
-            raise PainseqError(f"VGG16 halves its input four times: input_size_px is {input_size_px}, below 16.")
+            raise PainseqError(f"VGG16: input_size_px is {input_size_px}; it must be 16 or more.")
         self.weights = weights
         self.fc = fc
         self.input_size_px = input_size_px
@@ -105,18 +105,18 @@ class VGG16(Extractor):
         self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1), persistent=False)
         if weights is None:
             self.check_blocks(self.new)
-            self.loaded = f"Random weights (seed {seed}): not trained on anything."
+            self.loaded = f"Random weights (seed {seed}), not trained."
         else:
-            # A file of the heat-pain network also serves for its pooled features, without the dense layer.
+            # Weights of the heat-pain network can also be used without its dense layer.
             load_weights(self, weights, self.new, drop=("classifier",) if fc else ("classifier", "fc_1024"))
         self.freeze()
 
     def block_names(self) -> list[str]:
-        """block1 .. block5 (the convolutions between two poolings), and fc where there is one."""
+        """Return block1 .. block5 (the convolutions between two poolings), and fc if there is one."""
         return [*_LAYERS, *(["fc"] if self.fc else [])]
 
     def in_block(self, name: str, block: str) -> bool:
-        """Whether a parameter, by torchvision's name, belongs to the block."""
+        """Whether a parameter, named as in torchvision, belongs to the block."""
         if block == "fc":
             return super().in_block(name, "fc_1024")
         if block not in _LAYERS:
@@ -125,7 +125,7 @@ class VGG16(Extractor):
         return part == "features" and index != "" and int(index.partition(".")[0]) in _LAYERS[block]
 
     def maps(self, x: Tensor) -> Tensor:
-        """The last convolution's output behind its ReLU, (N, 512, S // 16, S // 16): what Grad-CAM looks at.
+        """Compute the last convolution's output after its ReLU, (N, 512, S // 16, S // 16), for Grad-CAM.
 
         Raises:
             PainseqError: crops of another size.
@@ -138,12 +138,12 @@ class VGG16(Extractor):
         return maps
 
     def pool(self, maps: Tensor) -> Tensor:
-        """From `maps` to features, (N, 512) or (N, 1024)."""
+        """Pool `maps` to features, (N, 512) or (N, 1024)."""
         pooled = maps.mean(dim=(2, 3))
         return pooled if self.fc_1024 is None else torch.relu(self.fc_1024(pooled))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, S, S) uint8 or float 0..255 to (N, 512), or (N, 1024) with `fc`.
+        """Map (N, 3, S, S) crops, uint8 or float 0..255, to (N, 512) features, or (N, 1024) with `fc`.
 
         Raises:
             PainseqError: crops of another size.

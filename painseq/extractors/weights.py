@@ -1,4 +1,4 @@
-"""Reading weights strictly, from wherever they are, and writing them."""
+"""Read weights from files and addresses, with strict checks, and write them."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ log = logging.getLogger("painseq")
 
 
 def _address(source: str) -> tuple[str, str] | None:
-    """(url, sha256) of a "https://...#sha256=..." source; None for a path."""
+    """Split a "https://...#sha256=..." source into (url, sha256); None for a path."""
     if "://" not in source:
         return None
     url, _, fragment = source.partition("#")
     match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if not url.startswith("https://") or match is None:
         raise PainseqError(
-            f"Weights {source!r}: an address must be https and carry the digest of the file, so that it is "
-            "known what is loaded: add '#sha256=' and the 64 hex digits of its sha256 (sha256sum FILE)."
+            f"Weights {source!r}: an address must be https and include the digest of the file: append '#sha256=' and "
+            "the 64 hex digits of its sha256 (sha256sum FILE)."
         )
     return url, match.group(1).lower()
 
 
 def is_public(source: str) -> bool:
-    """Whether the source is an https address with sha256, which anybody can fetch again unchanged."""
+    """Whether the source is an https address with sha256, from which the same file can be downloaded again."""
     return source.startswith("https://") and _address(source) is not None
 
 
 def read_weights(source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, and the file's own metadata.
+    """Read weights: the tensors by name, and the file's metadata.
 
     Args:
         source: path of a .safetensors, .pth or .pt (plain tensors only: nothing in the file is executed) or
-            Keras .h5 or .keras file; or "https://...#sha256=<64 hex digits>", fetched once into the cache.
+            Keras .h5 or .keras file; or "https://...#sha256=<64 hex digits>", downloaded once into the cache.
 
     Raises:
-        PainseqError: no such file, an address without sha256, a file that cannot be read or would run code.
+        PainseqError: no such file, an address without sha256, or a file that is unreadable or would run code.
     """
     address = _address(source)
     if address is None:
         path, name = Path(source).expanduser(), source
         if not path.is_file():
             raise PainseqError(
-                f"No weights file at {path}. Put it there, or name another (an extractor's: "
-                "--model.extractor.init_args.weights FILE). README.md tells how to have ImageNet's of VGG16."
+                f"No weights file at {path}. Put it there, or name another one (for an extractor: "
+                "--model.extractor.init_args.weights FILE). README.md explains how to get VGG16's ImageNet weights."
             )
     else:
         from painseq.download import fetch
@@ -83,7 +83,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise PainseqError(f"{path} is not a safetensors file that can be read: {error}.") from error
+        raise PainseqError(f"{path} is not a readable safetensors file: {error}.") from error
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -91,48 +91,50 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise PainseqError(
-            f"{path} holds more than tensors, or is no PyTorch file; reading it would run code from it, which "
-            "painseq does not do. Save the state_dict alone, best as .safetensors."
+            f"{path} holds more than tensors, or is not a PyTorch file; reading it would run its code, which painseq "
+            "refuses. Save only the state_dict, preferably as .safetensors."
         ) from error
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise PainseqError(f"{path} is not a PyTorch file that can be read: {error}.") from error
+        raise PainseqError(f"{path} is not a readable PyTorch file: {error}.") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):
-        raise PainseqError(f"{path} does not hold a state_dict (names to tensors), nor one under 'state_dict'.")
+        raise PainseqError(f"{path} holds no state_dict (names to tensors), neither directly nor under 'state_dict'.")
     return dict(content)
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], new: Sequence[str], drop: Sequence[str]) -> str:
-    """Copy tensors into a module, every one and no other.
+    """Copy tensors into a module; names and shapes must match exactly.
 
     Args:
-        new: prefixes of the module's own names that keep their random start.
-        drop: prefixes of tensors without a place in the module (a classifier) that may be left out.
+        module: the module to load into.
+        tensors: the weights, by name.
+        new: prefixes of the module's names that keep their random weights.
+        drop: prefixes of tensors that the module does not have (a classifier) and that may be ignored.
 
     Returns:
-        What was loaded, as a sentence's middle: "26 tensors (float16 converted to float32); left out: ...".
+        A summary such as "26 tensors (float16 converted to float32); left out: ...".
 
     Raises:
-        PainseqError: a tensor is missing, has no place, or has another shape.
+        PainseqError: a tensor is missing, unexpected, or has another shape.
     """
 
-    def under(name: str, prefixes: Sequence[str]) -> bool:
+    def has_prefix(name: str, prefixes: Sequence[str]) -> bool:
         return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
     own = module.state_dict()
-    wanted = {name for name in own if not under(name, new)}
-    dropped = sorted(name for name in tensors if name not in own and under(name, drop))
-    # A file may hold tensors of a block that is to start anew: they are left out like a classifier, and told.
+    wanted = {name for name in own if not has_prefix(name, new)}
+    dropped = sorted(name for name in tensors if name not in own and has_prefix(name, drop))
+    # A file may contain tensors of a block that starts from random weights: ignore and report them like a classifier.
     dropped += sorted(name for name in tensors if name in own and name not in wanted)
     missing = sorted(wanted - tensors.keys())
     unexpected = sorted(tensors.keys() - wanted - set(dropped))
     if missing or unexpected:
         raise PainseqError(
             f"The weights do not fit {type(module).__name__}. Missing: {_some(missing)}. Unexpected: "
-            f"{_some(unexpected)}. Blocks that shall start from random weights must be named: new=[...]."
+            f"{_some(unexpected)}. Name blocks that should start from random weights: new=[...]."
         )
     for name in sorted(wanted):
         if own[name].shape != tensors[name].shape:
@@ -148,9 +150,9 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], new: Sequence[st
         - {f"{_dtype(own[name])} converted to {_dtype(own[name])}" for name in wanted}
     )
     text = f"{len(wanted)} tensors" + (f" ({', '.join(converted)})" if converted else "")
-    fresh = sorted(own.keys() - wanted)
-    if fresh:
-        text += f"; new, from random: {_some(fresh)}"
+    new_names = sorted(own.keys() - wanted)
+    if new_names:
+        text += f"; new, from random weights: {_some(new_names)}"
     if dropped:
         text += f"; left out: {_some(dropped)}"
     return text
@@ -167,13 +169,15 @@ def _some(names: Sequence[str]) -> str:
 
 
 def load_weights(extractor: Extractor, source: str, new: Sequence[str] = (), drop: Sequence[str] = ()) -> None:
-    """Read `source` into the extractor's network and note in the extractor what was loaded, whom on, and its card.
+    """Read `source` into the extractor's network, and record what was loaded, its subjects, and its card.
 
-    Only safetensors files can tell whom they were fitted on; `loaded` says so of any that does not.
+    Only safetensors files can list the subjects they were trained on; `loaded` reports when this is missing.
 
     Args:
-        new: blocks (`extractor.block_names()`) that keep their random start.
-        drop: prefixes of names in the file that may be left out, which is said.
+        extractor: the extractor to load into.
+        source: path or address, see `read_weights`.
+        new: blocks (`extractor.block_names()`) that keep their random weights.
+        drop: prefixes of names in the file that may be ignored; `loaded` reports them.
 
     Raises:
         PainseqError: see `read_weights` and `load_into`; an unknown block in `new`.
@@ -181,17 +185,17 @@ def load_weights(extractor: Extractor, source: str, new: Sequence[str] = (), dro
     extractor.check_blocks(new)
     tensors, metadata = read_weights(source)
     own = extractor.network.state_dict()
-    fresh = [name for name in own if any(extractor.in_block(name, block) for block in new)]
+    new_names = [name for name in own if any(extractor.in_block(name, block) for block in new)]
     try:
-        text = load_into(extractor.network, tensors, fresh, drop)
+        text = load_into(extractor.network, tensors, new_names, drop)
     except PainseqError as error:
         raise PainseqError(f"{source}: {error}") from error
     _check_preprocessing(extractor, metadata, source)
     extractor.trained_on = trained_on_of(metadata, source)
     extractor.card = card_of(metadata, source)
-    silent = "" if "trained_on" in metadata else " The file does not tell whom it was fitted on."
-    extractor.loaded = f"Loaded {text}; from {source}.{silent}"
-    extractor.published_as = extractor.fingerprint() if is_public(source) and not fresh else None
+    trained_on_note = "" if "trained_on" in metadata else " The file does not list the subjects it was trained on."
+    extractor.loaded = f"Loaded {text}; from {source}.{trained_on_note}"
+    extractor.published_as = extractor.fingerprint() if is_public(source) and not new_names else None
     log.info("%s: %s", type(extractor).__name__, extractor.loaded)
 
 
@@ -201,17 +205,17 @@ def _check_preprocessing(extractor: Extractor, metadata: Mapping[str, str], sour
     except json.JSONDecodeError as error:
         raise PainseqError(f"{source}: its metadata 'spec' is not JSON: {error}.") from error
     init_args = recorded.get("init_args", {}) if isinstance(recorded, dict) else {}
-    trained = init_args.get("preprocessing") if isinstance(init_args, dict) else None
-    asked = getattr(extractor, "preprocessing", None)
-    if trained is not None and trained != asked:
+    trained_with = init_args.get("preprocessing") if isinstance(init_args, dict) else None
+    configured = getattr(extractor, "preprocessing", None)
+    if trained_with is not None and trained_with != configured:
         raise PainseqError(
-            f"{source} was trained with preprocessing {trained!r}, and here it is {asked!r}: the network would see "
-            f"other numbers than it knows. Set preprocessing: {trained}."
+            f"{source} was trained with preprocessing {trained_with!r}, but the extractor has {configured!r}. Set "
+            f"preprocessing: {trained_with}."
         )
 
 
 def trained_on_of(metadata: Mapping[str, str], source: str) -> tuple[str, ...]:
-    """Whom weights were fitted on, as "data set/subject", by the metadata of their file; empty where it does not say.
+    """Read the subjects that weights were trained on, as "data set/subject", from metadata; empty if not recorded.
 
     Raises:
         PainseqError: the metadata are damaged.
@@ -226,7 +230,7 @@ def trained_on_of(metadata: Mapping[str, str], source: str) -> tuple[str, ...]:
 
 
 def card_of(metadata: Mapping[str, str], source: str) -> Spec | None:
-    """The card of an extractor, by the metadata of its weights file; None where there is none.
+    """Read the card of an extractor from the metadata of its weights file; None if there is none.
 
     Raises:
         PainseqError: the metadata are damaged.
@@ -238,15 +242,15 @@ def card_of(metadata: Mapping[str, str], source: str) -> Spec | None:
     except json.JSONDecodeError as error:
         raise PainseqError(f"{source}: its metadata 'card' is not JSON: {error}.") from error
     if not isinstance(card, dict):
-        raise PainseqError(f"{source}: its metadata 'card' is not a table of entries: {card!r}.")
+        raise PainseqError(f"{source}: its metadata 'card' is not a JSON object: {card!r}.")
     return card
 
 
 def save_weights(extractor: Extractor, path: Path) -> None:
-    """Write the network's tensors as safetensors, under the names of its own kind (torchvision's, timm's).
+    """Write the network's tensors as safetensors, under the network's own names (torchvision's, timm's).
 
-    Metadata: `trained_on` (JSON list), `spec` (JSON), `fingerprint`, and `card` (JSON) where the extractor has one. The
-    file appears whole or not at all.
+    Metadata: `trained_on` (JSON list), `spec` (JSON), `fingerprint`, and `card` (JSON) if the extractor has one. The
+    file is written atomically.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -269,15 +273,15 @@ def rebuild(
     trust: Sequence[str] = (),
     card: Spec | None = None,
 ) -> Extractor:
-    """An extractor from its recorded specification, in eval mode.
+    """Rebuild an extractor from its recorded specification, in eval mode.
 
     Args:
-        spec: as `Extractor.spec()` gave it.
-        tensors: its weights, named as `save_weights` names them. None: read them again from where the
-            specification says (a public address, or random weights by seed).
-        trained_on: whom the weights were fitted on.
+        spec: as returned by `Extractor.spec()`.
+        tensors: its weights, named as by `save_weights`. None reads them again from the source in the specification
+            (a public address, or random weights by seed).
+        trained_on: subjects that the weights were trained on.
         trust: packages besides painseq whose classes may be built.
-        card: how the weights were made, where that is known; see `Extractor.card`.
+        card: how the weights were trained, if known; see `Extractor.card`.
 
     Raises:
         PainseqError: the specification cannot be built, or the tensors do not fit.
@@ -287,7 +291,7 @@ def rebuild(
     else:
         init_args = spec.get("init_args")
         recorded = dict(init_args) if isinstance(init_args, Mapping) else {}
-        # The first source may be gone; the tensors at hand replace it. Its name stays as a record.
+        # The original source may no longer exist; `tensors` replace it. Its name is kept as a record.
         unloaded = recorded | {key: value for key, value in (("weights", None), ("new", [])) if key in recorded}
         extractor = build({**spec, "init_args": unloaded}, Extractor, trust)
         extractor.loaded = f"Restored {load_into(extractor.network, tensors, new=(), drop=())}."
@@ -299,10 +303,10 @@ def rebuild(
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file that appears whole or not at all.
+    """Write a safetensors file atomically.
 
     Raises:
-        OSError: as Python's own, so that a full disk can be told from other trouble.
+        OSError: unchanged from Python, so that callers can recognise a full disk.
     """
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     write_atomically(path, safetensors.torch.save(contiguous, dict(metadata)))

@@ -1,9 +1,10 @@
-"""Features of clips on disk: the store, the engine that fills it, and exchange with other tools."""
+"""Features of clips on disk: the feature store, extraction, and exchange with other tools."""
 
 from painseq.features.engine import (
     ExtractOptions,
     ExtractProgress,
     ExtractSummary,
+    VideoSpan,
     clip_features,
     extract,
     pipeline_spec,
@@ -19,6 +20,7 @@ __all__ = [
     "FeatureStore",
     "NpzFolder",
     "StoreWriter",
+    "VideoSpan",
     "clip_features",
     "export_npz",
     "extract",

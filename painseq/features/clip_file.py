@@ -1,9 +1,9 @@
-"""The files that hold frames: a pending file of one clip, a shard of several, one behind the other.
+"""The files that hold frames: a pending file of one clip, and a shard of several concatenated clips.
 
 Both are safetensors files with the tensors features (N, *F), times_s (N,), landmarks (N, L, 2) if any are known, and
-present (N,); their metadata "clips" says in JSON where each clip lies. They are read by the safetensors library and
-written here, since the library wants all of a file in memory. Features come first, so that they can be written while
-the length of the clip is not known; `padding` then puts the numbers of eight bytes where they can be mapped.
+present (N,); their metadata "clips" holds the position of each clip as JSON. The safetensors library reads them, but
+they are written here, since the library needs the whole file in memory. Features come first, so that they can be
+written before the length of the clip is known; `padding` then aligns the eight-byte numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 from painseq.errors import PainseqError
 
 COPY_BYTES = 16 * 2**20
-AGAIN = "Run `painseq extract` again with the same arguments: it completes the store."
+RERUN_HINT = "Rerun the same `painseq extract` command to complete the store."
 
 Dtype = Literal["float16", "float32", "uint8"]
 TORCH_DTYPES: dict[Dtype, torch.dtype] = {"float16": torch.float16, "float32": torch.float32, "uint8": torch.uint8}
@@ -34,20 +34,20 @@ _SAFETENSORS_NAMES: dict[Dtype, str] = {"float16": "F16", "float32": "F32", "uin
 
 
 class UnfitFeatures(PainseqError):
-    """The features of one clip cannot be kept; others may."""
+    """The features of one clip cannot be stored; this does not affect other clips."""
 
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """One clip's frames.
+    """The frames of one clip.
 
     Args:
         features: (T, *F) float16, float32, or uint8 (crops); zero in frames without a face.
         present: (T,) bool, false for a frame without a face.
         times_s: (T,) float64, seconds from the clip's start.
         landmarks: (T, L, 2) float32, x and y in pixels of the video's frame; NaN in frames without a face. None where
-            they are not known.
-        backend: which library decoded the video; "" where the clip comes from a store.
+            unknown.
+        backend: the library that decoded the video; "" if the clip comes from a store.
     """
 
     features: Tensor
@@ -60,7 +60,7 @@ class ClipFeatures:
         tensors = (self.features, self.present, self.times_s, self.landmarks)
         lengths = {len(tensor) for tensor in tensors if tensor is not None}
         if len(lengths) != 1:
-            raise ValueError(f"The tensors of a clip have {lengths} frames; they must have the same.")
+            raise ValueError(f"The tensors of a clip have {lengths} frames; the numbers must be equal.")
 
     @property
     def are_crops(self) -> bool:
@@ -73,8 +73,15 @@ class ClipFeatures:
 
 @dataclass(frozen=True)
 class Row:
-    """Where a clip lies in its file: `frames` frames from `first` on, of `landmarks` points each (0: none are known).
-    `source` digests what it was read from."""
+    """Position of a clip in its file.
+
+    Args:
+        first: first frame.
+        frames: number of frames.
+        faceless: number of frames without a face.
+        source: digest of the video and span.
+        landmarks: landmarks per frame; 0 if unknown.
+    """
 
     first: int
     frames: int
@@ -85,12 +92,12 @@ class Row:
     def __post_init__(self) -> None:
         numbers = (self.first, self.frames, self.faceless, self.landmarks)
         if not all(type(number) is int and number >= 0 for number in numbers) or type(self.source) is not str:
-            raise ValueError(f"no place of a clip: {self}")
+            raise ValueError(f"not the position of a clip: {self}")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A closed shard, as the index records it."""
+    """A closed shard, as recorded in the index."""
 
     bytes: int
     sha256: str
@@ -98,13 +105,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Layout:
-    """The bytes of a file of `frames` frames.
+    """The byte layout of a file of `frames` frames.
 
     Args:
-        dtype: of the features.
-        out_shape: F, the features of one frame.
-        frames: N, of all clips in the file.
-        landmarks: L, points a frame; 0 leaves the tensor out.
+        dtype: type of the features.
+        out_shape: F, shape of one frame's features.
+        frames: N, number of frames of all clips in the file.
+        landmarks: L, landmarks per frame; 0 omits the tensor.
     """
 
     dtype: Dtype
@@ -114,12 +121,12 @@ class Layout:
 
     @property
     def frame_bytes(self) -> int:
-        """Features of one frame."""
+        """Bytes of one frame's features."""
         return TORCH_DTYPES[self.dtype].itemsize * prod(self.out_shape)
 
     @property
     def padding_bytes(self) -> int:
-        """Behind the features, up to a multiple of eight."""
+        """Bytes of padding after the features, up to a multiple of eight."""
         return -self.frames * self.frame_bytes % 8
 
     @property
@@ -132,12 +139,12 @@ class Layout:
         return {**sizes, "present": self.frames}
 
     def start_of(self, tensor: str) -> int:
-        """The tensor's first byte, counted from the end of the header."""
+        """Return the offset of a tensor from the end of the header."""
         names = list(self.sizes)
         return sum(self.sizes[name] for name in names[: names.index(tensor)])
 
     def header(self, rows: Mapping[str, Row], size_bytes: int = 0) -> bytes:
-        """The file's beginning, filled up with spaces to at least `size_bytes`, and to a multiple of eight."""
+        """Return the file's header, padded with spaces to at least `size_bytes`, and to a multiple of eight."""
         shapes = {
             "features": (_SAFETENSORS_NAMES[self.dtype], [self.frames, *self.out_shape]),
             "padding": ("U8", [self.padding_bytes]),
@@ -160,10 +167,10 @@ class Layout:
 
 
 def to_dtype(features: Tensor, dtype: Dtype) -> Tensor:
-    """Features as they are kept on disk: on the CPU, one frame behind the other.
+    """Convert features to their type on disk: on the CPU, contiguous.
 
     Raises:
-        UnfitFeatures: a value that is not a number, or beyond float16.
+        UnfitFeatures: a value is not finite, or exceeds the range of float16.
     """
     features = features.detach().cpu()
     converted = features.to(TORCH_DTYPES[dtype]).contiguous()
@@ -171,13 +178,13 @@ def to_dtype(features: Tensor, dtype: Dtype) -> Tensor:
         largest = float(features.abs().max())
         raise UnfitFeatures(
             f"a feature is not finite in {dtype} (largest magnitude: {largest:g})"
-            + (". float16 ends at 65504: extract with dtype float32" if dtype == "float16" else "")
+            + (". The maximum of float16 is 65504: extract with dtype float32" if dtype == "float16" else "")
         )
     return converted
 
 
 def small_tensors(layout: Layout, present: Tensor, times_s: Tensor, landmarks: Tensor | None) -> bytes:
-    """What stands behind the features of a clip."""
+    """Return the bytes that follow the features of a clip."""
     parts = [b"\0" * layout.padding_bytes, times_s.cpu().to(torch.float64).numpy().tobytes()]
     if landmarks is not None and layout.landmarks:
         parts.append(landmarks.cpu().to(torch.float32).numpy().tobytes())
@@ -188,23 +195,23 @@ def small_tensors(layout: Layout, present: Tensor, times_s: Tensor, landmarks: T
 def write_shard(
     path: Path, clips: Sequence[tuple[Path, str, Row]], dtype: Dtype, out_shape: tuple[int, ...]
 ) -> tuple[dict[str, Row], Shard]:
-    """Copy pending files (file, clip id, row) into one shard, which appears whole or not at all.
+    """Copy pending files (file, clip id, row) into one shard, atomically.
 
     Returns:
-        Where each clip lies in it, and its digest.
+        The position of each clip, and the shard's size and digest.
 
     Raises:
-        OSError: as Python's own; nothing is left behind then.
-        PainseqError: a pending file is shorter than it says, or holds another clip.
+        OSError: unchanged from Python; no partial file remains.
+        PainseqError: a pending file is truncated, or holds another clip.
     """
     rows, frames = {}, 0
     for pending, clip_id, row in clips:
         if rows_in(pending) != {clip_id: row}:
-            raise PainseqError(f"{pending} does not hold clip {clip_id!r} as it was written. Delete it. {AGAIN}")
+            raise PainseqError(f"{pending} does not hold clip {clip_id!r} as written. Delete it. {RERUN_HINT}")
         rows[clip_id] = replace(row, first=frames)
         frames += row.frames
     if len({row.landmarks for row in rows.values()} - {0}) > 1:
-        raise ValueError("Clips with different numbers of landmarks do not go into one shard.")
+        raise ValueError("Clips with different numbers of landmarks cannot share a shard.")
     layout = Layout(dtype, out_shape, frames, max(row.landmarks for row in rows.values()))
     partial = path.with_name(f".{path.name}.partial")
     sha256, size = hashlib.sha256(), 0
@@ -230,23 +237,23 @@ def _shard_blocks(layout: Layout, rows: Mapping[str, Row], clips: Iterable[tuple
             yield b"\0" * layout.padding_bytes
             continue
         for file, _, row in clips:
-            own = Layout(layout.dtype, layout.out_shape, row.frames, row.landmarks)
-            if name in own.sizes:
-                yield from _blocks_of(file, own, name)
+            clip_layout = Layout(layout.dtype, layout.out_shape, row.frames, row.landmarks)
+            if name in clip_layout.sizes:
+                yield from _blocks_of(file, clip_layout, name)
             else:
                 yield from _nan_blocks(row.frames * layout.landmarks * 2)
 
 
 def _blocks_of(path: Path, layout: Layout, name: str) -> Iterator[bytes]:
-    left = layout.sizes[name]
+    remaining = layout.sizes[name]
     with path.open("rb") as file:
         (header_bytes,) = struct.unpack("<Q", file.read(8))
         file.seek(8 + header_bytes + layout.start_of(name))
-        while left:
-            block = file.read(min(left, COPY_BYTES))
+        while remaining:
+            block = file.read(min(remaining, COPY_BYTES))
             if not block:
-                raise PainseqError(f"{path} is damaged: it ends too early. Delete it. {AGAIN}")
-            left -= len(block)
+                raise PainseqError(f"{path} is damaged: it is truncated. Delete it. {RERUN_HINT}")
+            remaining -= len(block)
             yield block
 
 
@@ -257,14 +264,14 @@ def _nan_blocks(count: int) -> Iterator[bytes]:
 
 
 def rows_in(path: Path) -> dict[str, Row]:
-    """The clips that a file says it holds.
+    """Read the table of clips from a file's header.
 
     Raises:
-        OSError: as Python's own: it is not there, or the disk cannot be read.
+        OSError: unchanged from Python: the file does not exist, or the disk cannot be read.
         PainseqError: it is damaged.
     """
     try:
-        # Not through the library, which would map the whole file: shards are copied where memory is short.
+        # Not with the library, which would map the whole file: memory may be short while shards are copied.
         with path.open("rb") as file:
             (header_bytes,) = struct.unpack("<Q", file.read(8))
             size_bytes = path.stat().st_size
@@ -273,16 +280,16 @@ def rows_in(path: Path) -> dict[str, Row]:
             header = json.loads(file.read(header_bytes))
         table = json.loads(header.pop("__metadata__")["clips"])
         if 8 + header_bytes + max(entry["data_offsets"][1] for entry in header.values()) != size_bytes:
-            raise ValueError(f"{size_bytes} bytes are not the number that its header tells")
+            raise ValueError(f"its size of {size_bytes} bytes does not match its header")
         return {clip_id: Row(**row) for clip_id, row in table.items()}
     except OSError:
         raise
     except (struct.error, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PainseqError(f"{path} is damaged: {error}. Delete it. {AGAIN}") from error
+        raise PainseqError(f"{path} is damaged: {error}. Delete it. {RERUN_HINT}") from error
 
 
 def read_frames(path: Path, clip_id: str, row: Row, first: int, stop: int) -> ClipFeatures:
-    """Frames `first` to `stop` of a file, which lie within the clip.
+    """Read frames `first` to `stop` (exclusive) of a file, which must lie within the clip.
 
     Raises:
         PainseqError: see `read_times`.
@@ -296,7 +303,7 @@ def read_times(path: Path, clip_id: str, row: Row) -> Tensor:
     """(T,) float64 moments of the clip's frames, seconds from its start; nothing else is read.
 
     Raises:
-        PainseqError: the file is missing or damaged, or does not hold the clip where `row` says.
+        PainseqError: the file is missing or damaged, or does not hold the clip at `row`.
     """
     return _read(path, clip_id, row, slice(row.first, row.first + row.frames), ("times_s",))[0]
 
@@ -308,17 +315,17 @@ def _read(path: Path, clip_id: str, row: Row, rows: slice, names: Sequence[str])
             if clip_id not in table or Row(**table[clip_id]) != row:
                 raise PainseqError(
                     f"{path} does not hold clip {clip_id!r} where the index says. The store is damaged: delete this "
-                    f"file. {AGAIN}"
+                    f"file. {RERUN_HINT}"
                 )
-            # A slice keeps the whole shard mapped; a copy holds its own frames alone.
+            # A slice would keep the whole shard mapped.
             return [file.get_slice(name)[rows].clone() for name in names]
     except FileNotFoundError:
         raise PainseqError(
-            f"{path} is missing, and with it clip {clip_id!r}: it was deleted, or a run that is still writing closed a "
-            f"shard since this store was opened; then open it again. Otherwise: {AGAIN}"
+            f"{path} with clip {clip_id!r} is missing. If an extraction is running, it closed a shard since this store "
+            f"was opened: open the store again. Otherwise the file was deleted: {RERUN_HINT}"
         ) from None
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise PainseqError(
-            f"{path} cannot be read ({error}): it is damaged, and `painseq store check` looks for more; or a run that "
-            "is still writing closed a shard since this store was opened; then open it again."
+            f"{path} cannot be read ({error}). If an extraction is running, it closed a shard since this store was "
+            "opened: open the store again. Otherwise the file is damaged: run `painseq store check`."
         ) from error

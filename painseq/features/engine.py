@@ -1,4 +1,4 @@
-"""The engine: videos through face crops and an extractor into a feature store."""
+"""Extract the features of videos into a feature store: face crops, extractor, store."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ import torch
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
 from painseq.faces import CropChunk, FaceCrops
-from painseq.features.index import Head, Precision
-from painseq.features.network import AskedPrecision, Network, choose_precision
+from painseq.features.index import Precision, StoreHeader
+from painseq.features.network import Network, RequestedPrecision, choose_precision
 from painseq.features.pipeline import (
     CHUNK_FRAMES,
     Batches,
     ClipEnd,
+    ClipResult,
     Digests,
-    Ended,
     Job,
     SmallTensors,
     Writing,
-    no_frame,
+    no_frames_error,
     read_ahead,
     read_clip,
 )
@@ -38,7 +38,7 @@ from painseq.records import Manifest
 from painseq.runs import Process
 from painseq.spec import Spec
 
-# On a CPU 8 frames fill the cores and stay in the cache; larger batches are slower (benchmarks/RESULTS.md).
+# On a CPU 8 frames use all cores and stay in the cache; larger batches are slower (benchmarks/RESULTS.md).
 CPU_BATCH_FRAMES = 8
 GPU_BATCH_FRAMES = 128
 GPU_WORKERS = 8
@@ -52,16 +52,17 @@ Outcome = Literal["extracted", "redone", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class ExtractProgress:
-    """Where an extraction stands: after a clip, or in the middle of one.
+    """The progress of an extraction, after a clip or during one.
 
     Args:
-        done: clips dealt with so far, of `total`: extracted, failed, or in the store already.
-        clip_id: the last of them; empty in the middle of a clip.
-        outcome: what became of it; None in the middle of a clip.
+        done: clips that are finished: extracted, failed, or already in the store.
+        total: all clips.
+        clip_id: the last finished clip; empty during a clip.
+        outcome: its outcome; None during a clip.
         frames: frames extracted in this run.
-        faceless: those without a face, of finished clips.
+        faceless: frames without a face, of clips finished in this run.
         failed: clips that failed in this run.
-        frames_per_s: frames extracted a second in this run.
+        frames_per_s: frames extracted per second in this run.
     """
 
     done: int
@@ -76,23 +77,23 @@ class ExtractProgress:
 
 @dataclass(frozen=True)
 class ExtractSummary:
-    """What an extraction did.
+    """The result of an extraction.
 
     Args:
-        clips: clips asked for; with several processes, of this one.
-        extracted: clips extracted in this run; `redone` of them because their video or span had changed.
-        redone: see `extracted`.
-        skipped: clips that were done before.
-        failed: clip id -> reason; these are tried again in the next run.
-        frames: frames of all these clips in the store, those done before included.
+        clips: requested clips; with several processes, those of this process.
+        extracted: clips extracted in this run, including `redone`.
+        redone: clips extracted again because their video or span had changed.
+        skipped: clips that were already in the store.
+        failed: clip id -> reason; the next run tries them again.
+        frames: frames of all these clips in the store, including skipped clips.
         faceless: frames among them without a face.
         clips_without_face: clips without any face.
         reused_tracks: clips extracted in this run whose face track came from disk.
-        seconds: this run took.
-        frames_per_s: frames extracted a second in this run.
-        stages: seconds spent in "decode", "locate" (tracking included), "crop", "network", "write", which overlap (the
-            first three are summed over reading threads), and in "waiting for frames": the network had none.
-        precision: of the network, "fp32" or "bf16".
+        seconds: duration of this run.
+        frames_per_s: frames extracted per second in this run.
+        stages: seconds spent in "decode", "locate" (including tracking), "crop", "network" and "write", which overlap
+            (the first three are summed over reader threads), and in "waiting for frames": the network was idle.
+        precision: precision of the network, "fp32" or "bf16".
         backends: video reader, locator, device.
     """
 
@@ -112,29 +113,29 @@ class ExtractSummary:
     backends: Mapping[str, str]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
         text = (
-            f"{self.clips} clips: {self.extracted} extracted ({self.redone} of them redone, their video had changed), "
+            f"{self.clips} clips: {self.extracted} extracted ({self.redone} of them again, their video had changed), "
             f"{self.skipped} done before, {len(self.failed)} failed; {self.frames} frames, {self.faceless} of them "
-            f"without a face, {self.clips_without_face} clips without any; {self.seconds:.1f} s, "
+            f"without a face, {self.clips_without_face} clips without any face; {self.seconds:.1f} s, "
             f"{self.frames_per_s:.1f} frames/s in {self.precision}"
         )
         lines = [text]
         if self.extracted:
             shares = ", ".join(f"{name} {seconds / self.seconds:.0%}" for name, seconds in self.stages.items())
-            lines.append(f"time, of stages that overlap: {shares}")
+            lines.append(f"time per stage (stages overlap): {shares}")
         if self.reused_tracks:
             lines.append(
-                f"face tracks: {self.reused_tracks} clips from disk, {self.extracted - self.reused_tracks} made"
+                f"face tracks: {self.reused_tracks} clips from disk, {self.extracted - self.reused_tracks} computed"
             )
         return "\n  ".join([*lines, *(f"failed: {clip_id}: {reason}" for clip_id, reason in self.failed.items())])
 
 
 def pipeline_spec(extractor: Extractor, faces: FaceCrops, fps: float | None) -> Spec:
-    """What a store records of how its features are made.
+    """Describe the pipeline of a store's features.
 
     Returns:
         {"extractor": {class_path, init_args, fingerprint}, "face": {class_path, init_args, identity},
@@ -147,34 +148,50 @@ def pipeline_spec(extractor: Extractor, faces: FaceCrops, fps: float | None) -> 
     }
 
 
+@dataclass(frozen=True)
+class VideoSpan:
+    """A span of a video, and how its frames are sampled.
+
+    Args:
+        video: a video file, or a folder of images.
+        start_s: start of the span, in seconds since the first frame shown.
+        end_s: end of the span, exclusive; None is the end of the video.
+        fps: samples per second; None takes every frame.
+        image_fps: images per second, if the video is a folder of images.
+    """
+
+    video: Path
+    start_s: float = 0.0
+    end_s: float | None = None
+    fps: float | None = None
+    image_fps: float | None = None
+
+
 def clip_features(
     extractor: Extractor,
     faces: FaceCrops,
-    video: Path,
-    start_s: float,
-    end_s: float | None,
-    fps: float | None,
+    span: VideoSpan,
     device: torch.device | str,
     batch_frames: int = CPU_BATCH_FRAMES,
-    image_fps: float | None = None,
 ) -> ClipFeatures:
-    """Features of a span of a video: float32, or uint8 crops for `Pixels`; on the CPU, with the face's landmarks.
+    """Extract a span of a video: float32 features, or uint8 crops for `Pixels`; on the CPU, with landmarks.
 
-    Only frames with a face go through the network; the others are zero. Frames pass in batches, so that memory
-    does not grow with the clip's length but for the features themselves. The extractor is put into eval mode and
-    on `device`.
+    Only frames with a face are passed to the network; the others are zero. Frames are processed in batches, so that
+    only the features grow with the clip's length. The extractor is put into eval mode and moved to `device`.
 
     Args:
-        fps: sampled frames a second; None takes every frame.
-        batch_frames: frames at once.
-        image_fps: images a second, where the video is a folder of them.
+        extractor: computes the features.
+        faces: crops the face.
+        span: the video and the span.
+        device: device of the network.
+        batch_frames: frames per batch.
 
     Raises:
-        PainseqError: the video cannot be read, or no frame lies in the span.
+        PainseqError: the video cannot be read, or the span has no frames.
     """
     network = Network(extractor, device, "fp32")
     features, small, backend = [], SmallTensors(), ""
-    for chunk in faces.clip(video, start_s, end_s, fps, batch_frames, image_fps):
+    for chunk in faces.clip(span.video, span.start_s, span.end_s, span.fps, batch_frames, span.image_fps):
         found = torch.from_numpy(chunk.present)
         out = torch.zeros((len(found), *extractor.out_shape), dtype=network.dtype)
         if bool(found.any()):
@@ -183,31 +200,31 @@ def clip_features(
         small.add(chunk.present, chunk.times_s, chunk.landmarks)
         backend = chunk.backend
     if not features:
-        raise no_frame(video, start_s, end_s)
+        raise no_frames_error(span.video, span.start_s, span.end_s)
     return ClipFeatures(torch.cat(features), *small.tensors(), backend)
 
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """How an extraction runs.
+    """Settings of an extraction.
 
     Args:
-        dtype: of the features kept; `Pixels` keeps uint8 crops whatever it says.
-        device: of the network.
-        precision: of the network; "auto" is that of the store if there is one, else bf16 where the device has it
-            natively.
-        batch_frames: frames the network takes at once; None: 8 on a CPU, 128 on a GPU.
-        workers: threads that read videos; 0 reads in the calling one. None: 1 for a CPU, up to 8 for a GPU.
-        strict: end at the first clip that fails.
-        process: which share of the clips is this process's.
+        dtype: type of the stored features; `Pixels` always stores uint8 crops.
+        device: device of the network.
+        precision: precision of the network; "auto" is that of an existing store, otherwise bf16 if the device supports
+            it natively.
+        batch_frames: frames per batch; None: 8 on a CPU, 128 on a GPU.
+        workers: threads that read videos; 0 reads in the calling thread. None: 1 for a CPU, up to 8 for a GPU.
+        strict: stop at the first clip that fails.
+        process: rank of this process, which selects its share of the clips.
 
     Raises:
-        PainseqError: a number that cannot be.
+        PainseqError: a number is out of range.
     """
 
     dtype: Literal["float16", "float32"] = "float16"
     device: str = "cpu"
-    precision: AskedPrecision = "auto"
+    precision: RequestedPrecision = "auto"
     batch_frames: int | None = None
     workers: int | None = None
     strict: bool = False
@@ -216,7 +233,7 @@ class ExtractOptions:
     def __post_init__(self) -> None:
         if (self.batch_frames is not None and self.batch_frames < 1) or (self.workers is not None and self.workers < 0):
             raise PainseqError(
-                f"batch_frames is {self.batch_frames} and workers {self.workers}; they must be 1 and 0 or more."
+                f"batch_frames is {self.batch_frames}, workers is {self.workers}; they must be at least 1 and 0."
             )
 
     @property
@@ -226,12 +243,12 @@ class ExtractOptions:
 
     @property
     def frames_a_batch(self) -> int:
-        """`batch_frames`, or what suits the device."""
+        """`batch_frames`, or the default for the device."""
         return self.batch_frames or (GPU_BATCH_FRAMES if self.on_gpu else CPU_BATCH_FRAMES)
 
     @property
     def readers(self) -> int:
-        """`workers`, or what suits the device."""
+        """`workers`, or the default for the device."""
         if self.workers is not None:
             return self.workers
         return min(GPU_WORKERS, os.cpu_count() or 1) if self.on_gpu else 1
@@ -246,33 +263,31 @@ def extract(
     options: ExtractOptions | None = None,
     on_progress: Callable[[ExtractProgress], None] | None = None,
 ) -> ExtractSummary:
-    """Extract every clip of a manifest into the store at `out`, which is made or completed.
+    """Extract every clip of a manifest into the store at `out`, which is created or completed.
 
-    Clips that are in the store are skipped, unless their video or span has changed since. A clip that cannot be
-    read is counted with its reason and does not stop the others. Killed or interrupted, the next call
-    resumes behind the last finished clip.
+    Clips in the store are skipped, unless their video or span has changed. A clip that cannot be read is recorded with
+    its reason and does not stop the others. After an interruption, the same call resumes after the last finished clip.
 
-    Reading, the network and writing work at the same time. Batches cross the borders of clips, and memory does not
-    depend on the length of a video.
+    Reading, the network and writing run concurrently. Batches span several clips, and memory does not depend on the
+    length of a video.
 
     Raises:
-        PainseqError: the store there is of another pipeline; crop and extractor differ in size; the disk is full; a
-            clip failed and `strict`; the locator's package or model is not there; at the end: not one clip could be
-            read, or no face was found in any frame (the store is kept; of several processes, which have a share each,
-            only a warning comes of it).
+        PainseqError: the existing store has another pipeline; crop and extractor differ in size; the disk is full; a
+            clip failed and `strict` is set; the locator's package or model is missing; at the end: no clip could be
+            read, or no face was found in any frame (the store is kept; with several processes this is only a warning).
     """
     if faces.size_px != extractor.input_size_px:
         raise PainseqError(
             f"The face crop has size_px {faces.size_px} and the extractor input_size_px {extractor.input_size_px}; "
-            "they must be the same."
+            "they must be equal."
         )
     options = options or ExtractOptions()
-    kept: Dtype = "uint8" if isinstance(extractor, Pixels) else options.dtype
+    stored_dtype: Dtype = "uint8" if isinstance(extractor, Pixels) else options.dtype
     precision = _precision(options.precision, out, extractor, options.device)
     process = options.process
     clips = manifest.clips[process.rank :: process.count]
     run = _Run(len(clips), options.strict, on_progress)
-    with StoreWriter(out, pipeline_spec(extractor, faces, fps), kept, extractor, precision, process) as writer:
+    with StoreWriter(out, pipeline_spec(extractor, faces, fps), stored_dtype, extractor, precision, process) as writer:
         digests = Digests()
         jobs = (Job(clip, manifest.path(clip)) for clip in clips)
         writing = Writing(writer)
@@ -295,36 +310,36 @@ def extract(
         run.stages["write"] += writing.seconds["write"]
         run.report(writing, batches.frames)
     summary = run.summary(precision, type(faces.locator).__name__, options.device)
-    _check_worth(summary, manifest.name, process)
+    _check_useful(summary, manifest.name, process)
     return summary
 
 
-def _check_worth(summary: ExtractSummary, dataset: str, process: Process) -> None:
-    """Refuse a run of which nothing came; where it is one process's share alone, tell it."""
+def _check_useful(summary: ExtractSummary, dataset: str, process: Process) -> None:
+    """Raise if no clip or no face could be extracted; with several processes, only warn."""
     if summary.failed and len(summary.failed) == summary.clips:
         first = next(iter(summary.failed.items()))
-        what = f"Not one of {summary.clips} clips could be extracted. The first, {first[0]}: {first[1]}"
+        message = f"None of {summary.clips} clips could be extracted. The first, {first[0]}: {first[1]}"
     elif summary.frames and summary.frames == summary.faceless:
-        what = (
+        message = (
             f"{dataset}: no face found in any frame ({summary.frames} frames of {summary.clips_without_face} clips, "
-            f"locator {summary.backends['locator']}). Look at a video: is a face in it, upright and large enough? "
-            "Another locator or a lower min_score may find it."
+            f"locator {summary.backends['locator']}). Check in a video that a face is visible, upright and large "
+            "enough. Another locator or a lower min_score may find it."
         )
     else:
         return
     if process.count == 1:
-        raise PainseqError(what)
-    log.warning("%s", what)
+        raise PainseqError(message)
+    log.warning("%s", message)
 
 
-def _precision(asked: AskedPrecision, out: Path, extractor: Extractor, device: torch.device | str) -> Precision:
-    if asked == "auto" and (out / "store.json").is_file():
-        return Head.read(out).precision
-    return choose_precision(asked, extractor, device)
+def _precision(requested: RequestedPrecision, out: Path, extractor: Extractor, device: torch.device | str) -> Precision:
+    if requested == "auto" and (out / "store.json").is_file():
+        return StoreHeader.read(out).precision
+    return choose_precision(requested, extractor, device)
 
 
 class _Run:
-    """Counts what happens."""
+    """Collects the counts and times of a run."""
 
     def __init__(self, total: int, strict: bool, on_progress: Callable[[ExtractProgress], None] | None) -> None:
         self.total = total
@@ -335,11 +350,11 @@ class _Run:
         self.outcomes: Counter[Outcome] = Counter()
         self.failed: dict[str, str] = {}
         self.frames = self.faceless = self.clips_without_face = 0
-        self.fresh_frames = self.fresh_faceless = self.reused_tracks = 0
+        self.new_frames = self.new_faceless = self.reused_tracks = 0
         self.readers: set[str] = set()
 
     def timed(self, items: Iterator[tuple[Job, CropChunk] | ClipEnd]) -> Iterator[tuple[Job, CropChunk] | ClipEnd]:
-        """The items, with the time that it took to wait for them, and what they took to make."""
+        """Yield the items, and record the time spent waiting for them and producing them."""
         while True:
             start = time.perf_counter()
             item = next(items, None)
@@ -352,27 +367,25 @@ class _Run:
             yield item
 
     def report(self, writing: Writing, frames: int) -> None:
-        """Count the clips that have ended, and tell."""
-        self.fresh_frames = frames
+        """Count the finished clips, and report the progress."""
+        self.new_frames = frames
         while writing.ended:
             ended = writing.ended.popleft()
             self._count(ended)
             clip_id = ended.job.clip.clip_id
-            self._tell(clip_id, self._outcome(ended))
+            self._notify(clip_id, self._outcome(ended))
             if self.strict and ended.outcome == "failed":
-                raise PainseqError(
-                    f"Clip {clip_id} failed, and the run is strict. {ended.reason} What is done is kept."
-                )
-        self._tell("", None)
+                raise PainseqError(f"Clip {clip_id} failed, and strict is set. {ended.reason} Finished clips are kept.")
+        self._notify("", None)
 
-    def _outcome(self, ended: Ended) -> Outcome:
+    def _outcome(self, ended: ClipResult) -> Outcome:
         if ended.outcome == "failed":
             return "failed"
         if ended.outcome == "done":
             return "skipped"
         return "redone" if ended.job.state == "changed" else "extracted"
 
-    def _count(self, ended: Ended) -> None:
+    def _count(self, ended: ClipResult) -> None:
         job = ended.job
         self.outcomes[self._outcome(ended)] += 1
         if ended.outcome == "failed":
@@ -382,11 +395,11 @@ class _Run:
         self.faceless += ended.faceless
         self.clips_without_face += ended.frames == ended.faceless
         if ended.outcome == "written":
-            self.fresh_faceless += ended.faceless
+            self.new_faceless += ended.faceless
             self.reused_tracks += job.reused_track
             self.readers.add(job.backend)
 
-    def _tell(self, clip_id: str, outcome: Outcome | None) -> None:
+    def _notify(self, clip_id: str, outcome: Outcome | None) -> None:
         if self.on_progress is not None:
             self.on_progress(
                 ExtractProgress(
@@ -394,18 +407,18 @@ class _Run:
                     total=self.total,
                     clip_id=clip_id,
                     outcome=outcome,
-                    frames=self.fresh_frames,
-                    faceless=self.fresh_faceless,
+                    frames=self.new_frames,
+                    faceless=self.new_faceless,
                     failed=len(self.failed),
                     frames_per_s=self._rate(),
                 )
             )
 
     def _rate(self) -> float:
-        return self.fresh_frames / max(time.perf_counter() - self.started, 1e-9)
+        return self.new_frames / max(time.perf_counter() - self.started, 1e-9)
 
     def summary(self, precision: Precision, locator: str, device: str) -> ExtractSummary:
-        """What was done."""
+        """Summarise the run."""
         return ExtractSummary(
             clips=self.total,
             extracted=self.outcomes["extracted"] + self.outcomes["redone"],

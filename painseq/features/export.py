@@ -1,4 +1,4 @@
-"""Features for other tools and from them: a folder of .npz files."""
+"""Exchange features with other tools as a folder of .npz files."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ log = logging.getLogger("painseq")
 
 
 def file_name(clip_id: str) -> str:
-    """A file name for a clip, safe everywhere and another one for each clip.
+    """Return a unique, portable file name for a clip.
 
-    Ids of plain letters, digits, "_" and "-" keep their name; others are shortened and carry a digest.
+    Ids of ASCII letters, digits, "_" and "-" are kept; others are shortened and get a digest.
     """
     safe = re.sub(r"[^A-Za-z0-9_-]", "_", clip_id)[:100]
     return f"{safe}.npz" if safe == clip_id else f"{safe}.{digest(clip_id)}.npz"
 
 
 def export_npz(store: FeatureStore, directory: Path) -> None:
-    """Write one .npz a clip (features, present, times_s, and landmarks where the store has any), index.csv (clip_id,
-    file), and source.json: how they were made, and whom their extractor was trained on.
+    """Write one .npz per clip (features, present, times_s, and landmarks if the store has any), index.csv (clip_id,
+    file), and source.json: the pipeline, and the subjects its extractor was trained on.
 
     Raises:
-        PainseqError: the folder holds other files already, or cannot be written.
+        PainseqError: the folder is not empty, or cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
-            raise PainseqError(f"{directory} is not empty. Give --export a new folder.")
+            raise PainseqError(f"{directory} is not empty. Choose a new folder for --export.")
         with (directory / "index.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["clip_id", "file"])
@@ -62,17 +62,17 @@ def export_npz(store: FeatureStore, directory: Path) -> None:
 
 
 class NpzFolder:
-    """Features from another tool: read as `FeatureStore` is, but who made them is not known.
+    """Features from another tool, with the interface of `FeatureStore`; their pipeline is unknown.
 
     Each .npz holds `features` (T, *F) of any float type or uint8, `present` (T,) bool and `times_s` (T,) seconds from
-    the clip's start; and, in every file or in none, `landmarks` (T, L, 2), x and y in pixels of the video's frame, of
-    which those in frames without a face do not count. index.csv (clip_id, file) names the clips; without it a file's
-    name without .npz is its clip id.
+    the clip's start; and, in all files or none, `landmarks` (T, L, 2), x and y in pixels of the video's frame, ignored
+    in frames without a face. index.csv (clip_id, file) names the clips; without it, the clip id is the file's name
+    without .npz.
 
-    Two folders of features of the same shape count as the same pipeline, since nothing in them tells otherwise.
+    Two folders of features of the same shape count as the same pipeline, since the files do not record it.
 
     Raises:
-        PainseqError: no such folder, no .npz in it, or a file that does not fit.
+        PainseqError: no such folder, no .npz in it, or an invalid file.
     """
 
     trained_on: tuple[str, ...]
@@ -84,7 +84,7 @@ class NpzFolder:
         self.trained_on = self._trained_on()
         self._files = self._find()
         if not self._files:
-            raise PainseqError(f"{self.path} holds no .npz file of a clip.")
+            raise PainseqError(f"{self.path} holds no .npz file.")
         first = self[next(iter(self._files))]
         self.out_shape: tuple[int, ...] = tuple(first.features.shape[1:])
         self.landmarks = 0 if first.landmarks is None else first.landmarks.shape[1]
@@ -97,7 +97,8 @@ class NpzFolder:
         source = self.path / SOURCE
         if not source.is_file():
             log.warning(
-                "%s has no %s: whom the extractor was trained on is not known, so a leak through it cannot be told.",
+                "%s has no %s: the subjects that the extractor was trained on are unknown, so a leak through it cannot "
+                "be detected.",
                 self.path,
                 SOURCE,
             )
@@ -117,12 +118,12 @@ class NpzFolder:
             raise PainseqError(f"{index} must have the columns clip_id and file.")
         outside = [row["file"] for row in rows if Path(row["file"]).name != row["file"]]
         if outside:
-            raise PainseqError(f"{index} names {outside[0]!r}; files must lie in {self.path} itself.")
+            raise PainseqError(f"{index} names {outside[0]!r}; files must be in {self.path} itself.")
         return {row["clip_id"]: self.path / row["file"] for row in rows}
 
     @property
     def clip_ids(self) -> tuple[str, ...]:
-        """Clips with features."""
+        """Ids of the clips with features."""
         return tuple(self._files)
 
     def __len__(self) -> int:
@@ -135,18 +136,18 @@ class NpzFolder:
         return iter(self._files)
 
     def __getitem__(self, clip_id: str) -> ClipFeatures:
-        """All frames of a clip; doubles become float32.
+        """Return all frames of a clip; float64 becomes float32.
 
         Raises:
-            PainseqError: no such clip, or a file that does not hold the three arrays.
+            PainseqError: no such clip, or an invalid file.
         """
         return self.frames(clip_id)
 
     def frames(self, clip_id: str, first: int = 0, last: int | None = None) -> ClipFeatures:
-        """The clip's frames from `first` up to, not including, `last`.
+        """Return the clip's frames from `first` to `last` (exclusive).
 
         Raises:
-            PainseqError: no such clip, or a file that does not hold the three arrays.
+            PainseqError: no such clip, or an invalid file.
         """
         arrays = self._arrays(clip_id, (*_ARRAYS, _LANDMARKS))
         features, present, times_s = (arrays[name] for name in _ARRAYS)
@@ -164,7 +165,7 @@ class NpzFolder:
         shape = getattr(self, "out_shape", features.shape[1:])
         if features.shape[1:] != shape:
             raise PainseqError(
-                f"{self._file(clip_id)}: {features.shape[1:]} a frame, where the first file has {shape}."
+                f"{self._file(clip_id)}: {features.shape[1:]} per frame, but the first file has {shape}."
             )
         present = present.astype(bool)
         landmarks = self._landmarks(clip_id, arrays.get(_LANDMARKS), present)
@@ -186,7 +187,7 @@ class NpzFolder:
             count = given.shape[1]
         if count != getattr(self, "landmarks", count):
             raise PainseqError(
-                f"{self._file(clip_id)}: {count} landmarks a frame, where the first file has {self.landmarks}."
+                f"{self._file(clip_id)}: {count} landmarks per frame, but the first file has {self.landmarks}."
             )
         return None if given is None else np.where(present[:, None, None], given, np.nan).astype(np.float32)
 
@@ -199,11 +200,11 @@ class NpzFolder:
         return torch.from_numpy(self._arrays(clip_id, ["times_s"])["times_s"].astype(np.float64))
 
     def num_frames(self, clip_id: str) -> int:
-        """Frames of the clip."""
+        """Return the number of frames of the clip."""
         return len(self._arrays(clip_id, ["present"])["present"])
 
     def num_faceless(self, clip_id: str) -> int:
-        """Frames of the clip without a face."""
+        """Return the number of frames of the clip without a face."""
         return int((~self._arrays(clip_id, ["present"])["present"].astype(bool)).sum())
 
     def _file(self, clip_id: str) -> Path:
@@ -214,21 +215,21 @@ class NpzFolder:
         return self._files[clip_id]
 
     def _arrays(self, clip_id: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """These arrays of a clip's file; the landmarks only if it has them."""
+        """Read arrays of a clip's file; landmarks only if it has them."""
         file = self._file(clip_id)
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                absent = [name for name in names if name not in arrays]
-                for name in absent:
+                missing = [name for name in names if name not in arrays]
+                for name in missing:
                     if name != _LANDMARKS:
                         raise PainseqError(f"{file} has no array {name!r}; it needs {', '.join(_ARRAYS)}.")
-                return {name: arrays[name] for name in names if name not in absent}
+                return {name: arrays[name] for name in names if name not in missing}
         except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise PainseqError(f"{file} is not an .npz file of plain arrays that can be read: {error}.") from error
+            raise PainseqError(f"{file} is not a readable .npz file of plain arrays: {error}.") from error
 
 
 def open_features(path: Path) -> FeatureStore | NpzFolder:
-    """A feature store, or a folder of .npz.
+    """Open a feature store, or a folder of .npz files.
 
     Raises:
         PainseqError: it is neither.
@@ -239,6 +240,6 @@ def open_features(path: Path) -> FeatureStore | NpzFolder:
     if any(path.glob("*.npz")):
         return NpzFolder(path)
     raise PainseqError(
-        f"{path} is neither a feature store (it has no store.json) nor a folder of .npz files. `painseq extract` "
-        "makes a store."
+        f"{path} is neither a feature store (it has no store.json) nor a folder of .npz files. Create a store with "
+        "`painseq extract`."
     )

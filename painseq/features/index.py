@@ -1,4 +1,4 @@
-"""What a store says of itself in JSON: store.json, and the indexes of its clips."""
+"""The JSON files of a store: store.json, and the indexes of its clips."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Precision = Literal["fp32", "bf16"]
 
 
 def identity(spec: Mapping[str, object]) -> Spec:
-    """The part of a pipeline's specification that decides what the features are.
+    """Return the part of a pipeline's specification that decides the features.
 
-    Where weights came from and what trains is left out: the extractor's fingerprint stands for its weights. So is
-    where a locator's files lie and which library decodes.
+    The source of the weights and the trained blocks are left out: the extractor's fingerprint covers the weights. So
+    are paths of a locator's files, and the library that decodes.
     """
     plain: Spec = json.loads(json.dumps(spec))
     extractor = plain.get("extractor")
@@ -38,28 +38,28 @@ def identity(spec: Mapping[str, object]) -> Spec:
     return plain
 
 
-def check_same_pipeline(path: Path, there: Mapping[str, object], asked: Mapping[str, object]) -> None:
-    """Raise a PainseqError naming the differences unless both specifications have the same identity."""
-    lines = difference(identity(there), identity(asked))
+def check_same_pipeline(path: Path, recorded: Mapping[str, object], requested: Mapping[str, object]) -> None:
+    """Raise a PainseqError that lists the differences, unless both specifications have the same identity."""
+    lines = difference(identity(recorded), identity(requested))
     if lines:
         raise PainseqError(
-            f"{path} holds features of another pipeline, and the two never mix. The store has\n  "
+            f"{path} holds features of another pipeline; one store cannot hold both. The store has\n  "
             + "\n  ".join(lines)
-            + "\nwhere the second value is the one asked for. Give another folder, or the settings of the store."
+            + "\nwhere the second value is the requested one. Choose another folder, or the settings of the store."
         )
 
 
 @dataclass(frozen=True)
-class Head:
-    """store.json: what made the features.
+class StoreHeader:
+    """The content of store.json: the pipeline of the features.
 
     Args:
-        spec: of the whole pipeline.
+        spec: specification of the pipeline.
         fingerprint: digest of its identity.
-        dtype: of the features on disk.
-        precision: in which the network computed; no part of the identity.
-        out_shape: of one frame's features.
-        trained_on: whom the extractor was fitted on, as "data set/subject".
+        dtype: type of the features on disk.
+        precision: precision of the network; not part of the identity.
+        out_shape: shape of one frame's features.
+        trained_on: subjects that the extractor was trained on, as "data set/subject".
     """
 
     spec: Spec
@@ -73,52 +73,56 @@ class Head:
     def of(
         cls, spec: Spec, dtype: Dtype, precision: Precision, out_shape: tuple[int, ...], trained_on: tuple[str, ...]
     ) -> Self:
-        """With the fingerprint of `spec`."""
+        """Create a header with the fingerprint of `spec`."""
         return cls(spec, digest(identity(spec)), dtype, precision, out_shape, trained_on)
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The one of the store at `path`.
+        """Read the header of the store at `path`.
 
         Raises:
-            PainseqError: no store there, a damaged one, or one of another format.
+            PainseqError: no store there, or it is damaged or of another format.
         """
         try:
-            head = _read_json(path / "store.json")
+            header = _read_json(path / "store.json")
         except FileNotFoundError as error:
             raise PainseqError(
-                f"{path} is no feature store: it has no store.json. `painseq extract` makes one."
+                f"{path} is not a feature store: it has no store.json. Create one with `painseq extract`."
             ) from error
-        if head.get("format") != FORMAT:
+        if header.get("format") != FORMAT:
             raise PainseqError(
-                f"{path}: a store of format {head.get('format')!r}; this painseq reads {FORMAT}. Extract anew into "
-                "another folder."
+                f"{path}: the store has format {header.get('format')!r}; this version reads {FORMAT}. Extract again "
+                "into another folder."
             )
         try:
-            if head["dtype"] not in get_args(Dtype) or head["precision"] not in get_args(Precision):
-                raise ValueError(f"features of type {head['dtype']!r}, computed in {head['precision']!r}")
+            if header["dtype"] not in get_args(Dtype) or header["precision"] not in get_args(Precision):
+                raise ValueError(f"features of type {header['dtype']!r}, computed in {header['precision']!r}")
             return cls(
-                with_public_paths(dict(head["spec"])),
-                str(head["fingerprint"]),
-                head["dtype"],
-                head["precision"],
-                tuple(head["out_shape"]),
-                tuple(head["trained_on"]),
+                with_public_paths(dict(header["spec"])),
+                str(header["fingerprint"]),
+                header["dtype"],
+                header["precision"],
+                tuple(header["out_shape"]),
+                tuple(header["trained_on"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PainseqError(f"{path / 'store.json'} is damaged: {error!r}.") from error
 
     def write(self, path: Path) -> None:
-        """Into the store at `path`; an OSError as Python's own."""
+        """Write store.json into the store at `path`.
+
+        Raises:
+            OSError: unchanged from Python.
+        """
         write_json(path / "store.json", {"format": FORMAT, **asdict(self)})
 
 
 @dataclass
 class Index:
-    """index.json, or the part of it that one process of a run has written so far.
+    """The content of index.json, or the part of it that one process has written.
 
     Args:
-        rows: clip id -> shard, and where in it.
+        rows: clip id -> shard, and position in it.
         failed: clip id -> reason.
         shards: name -> size and digest.
     """
@@ -129,39 +133,43 @@ class Index:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """An index file.
+        """Read an index file.
 
         Raises:
-            FileNotFoundError: it is not there.
+            FileNotFoundError: it does not exist.
             PainseqError: it is damaged.
         """
         content = _read_json(path)
         try:
-            rows = {clip_id: _place(entry) for clip_id, entry in content["clips"].items()}
+            rows = {clip_id: _shard_and_row(entry) for clip_id, entry in content["clips"].items()}
             failed = {str(key): str(value) for key, value in content["failed"].items()}
-            shards = {_in_store(name): Shard(**entry) for name, entry in content["shards"].items()}
+            shards = {_checked_shard_name(name): Shard(**entry) for name, entry in content["shards"].items()}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PainseqError(f"{path} is damaged: {error!r}.") from error
         return cls(rows, failed, shards)
 
     def write(self, path: Path) -> None:
-        """Replace the file at `path`; an OSError as Python's own."""
+        """Replace the file at `path`.
+
+        Raises:
+            OSError: unchanged from Python.
+        """
         clips = {clip_id: {"shard": name, **asdict(row)} for clip_id, (name, row) in self.rows.items()}
         shards = {name: asdict(shard) for name, shard in self.shards.items()}
         write_json(path, {"clips": clips, "failed": self.failed, "shards": shards})
 
     def keep(self, clip_id: str, shard: str, row: Row) -> None:
-        """A clip that was extracted last."""
+        """Add or replace a clip."""
         self.forget(clip_id)
         self.rows[clip_id] = (shard, row)
 
     def forget(self, clip_id: str) -> None:
-        """Neither extracted nor failed."""
+        """Remove a clip."""
         self.rows.pop(clip_id, None)
         self.failed.pop(clip_id, None)
 
     def merge(self, part: Index) -> None:
-        """Take over what a process has written since: it is newer. Doing it twice changes nothing."""
+        """Merge the newer entries of one process into this index; idempotent."""
         for clip_id, (shard, row) in part.rows.items():
             self.keep(clip_id, shard, row)
         for clip_id, reason in part.failed.items():
@@ -171,37 +179,37 @@ class Index:
 
     @property
     def landmarks(self) -> int:
-        """Points of the face a frame; 0 where no clip has any."""
+        """Number of landmarks per frame; 0 if no clip has any."""
         return next((row.landmarks for _, row in self.rows.values() if row.landmarks), 0)
 
     def next_shard(self) -> int:
-        """The number behind the last shard's."""
+        """Return the number after the last shard's."""
         return max((shard_number(name) for name in self.shards), default=-1) + 1
 
 
 def shard_name(number: int) -> str:
-    """File name of a shard."""
+    """Return the file name of a shard."""
     return f"shard-{number:05d}.safetensors"
 
 
 def shard_number(name: str) -> int:
-    """The inverse of `shard_name`."""
+    """Return the number of a shard; the inverse of `shard_name`."""
     return int(name.removeprefix("shard-").removesuffix(".safetensors"))
 
 
 def part_name(rank: int) -> str:
-    """The index file of one process."""
+    """Return the name of the index file of one process."""
     return f"index-{rank:03d}.json"
 
 
 @dataclass
 class Contents:
-    """All clips of a store: index, the parts of processes that are or were running, and pending files.
+    """All clips of a store: index, the indexes of individual processes, and pending files.
 
     Args:
-        index: with the parts.
+        index: index.json, merged with the indexes of individual processes.
         pending: file -> clip id and row, oldest first; newer than the index.
-        damaged: pending file -> why it cannot be read; its clip counts as not extracted.
+        damaged: pending file -> why it is unreadable; its clip counts as not extracted.
     """
 
     index: Index
@@ -210,18 +218,18 @@ class Contents:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Of the store at `path`.
+        """Read the contents of the store at `path`.
 
         Raises:
             PainseqError: an index is missing or damaged.
         """
-        # A clip goes from its pending file to a process's part to the index, and so does this: what a run takes away
-        # meanwhile is found in the next place.
-        waiting: list[tuple[str, dict[str, Row]]] = []
+        # A running extraction moves clips from pending files to a process's index to index.json. Reading in the same
+        # order finds a clip that moves meanwhile in the next place.
+        pending_files: list[tuple[str, dict[str, Row]]] = []
         damaged: dict[str, str] = {}
         for file in sorted(path.glob("pending/*.safetensors")):
             try:
-                waiting.append((f"pending/{file.name}", rows_in(file)))
+                pending_files.append((f"pending/{file.name}", rows_in(file)))
             except FileNotFoundError:
                 pass
             except PainseqError as error:
@@ -240,10 +248,10 @@ class Contents:
             index.merge(part)
         pending: dict[str, tuple[str, Row]] = {}
         file_of: dict[str, str] = {}
-        for name, table in waiting:
+        for name, table in pending_files:
             for clip_id, row in table.items():
-                shard, there = index.rows.get(clip_id, ("", None))
-                same = there is not None and (there.source, there.frames) == (row.source, row.frames)
+                shard, recorded = index.rows.get(clip_id, ("", None))
+                same = recorded is not None and (recorded.source, recorded.frames) == (row.source, row.frames)
                 if same and (path / shard).exists():
                     continue  # The run was killed between writing its index and removing this file.
                 pending.pop(file_of.get(clip_id, ""), None)
@@ -251,22 +259,22 @@ class Contents:
                 file_of[clip_id] = name
         return cls(index, pending, damaged)
 
-    def together(self) -> Index:
-        """Every clip, the pending ones last."""
+    def combined(self) -> Index:
+        """Return one index of all clips, the pending ones last."""
         index = Index(dict(self.index.rows), dict(self.index.failed), dict(self.index.shards))
         for name, (clip_id, row) in self.pending.items():
             index.keep(clip_id, name, row)
         return index
 
 
-def _place(entry: Mapping[str, Any]) -> tuple[str, Row]:
+def _shard_and_row(entry: Mapping[str, Any]) -> tuple[str, Row]:
     values = dict(entry)
-    return _in_store(values.pop("shard")), Row(**values)
+    return _checked_shard_name(values.pop("shard")), Row(**values)
 
 
-def _in_store(shard: str) -> str:
+def _checked_shard_name(shard: str) -> str:
     if not re.fullmatch(r"shard-\d{5,}\.safetensors", shard):
-        raise ValueError(f"{shard!r} is no shard of the store, or lies outside of it")
+        raise ValueError(f"{shard!r} is not the name of a shard of the store")
     return shard
 
 

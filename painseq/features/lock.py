@@ -1,4 +1,4 @@
-"""Who may fill a store: one process, or the processes of one launch."""
+"""The lock of a store: only one process, or the processes of one launch, may fill it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from typing import IO
 from painseq.errors import PainseqError
 from painseq.runs import Process
 
-PATIENCE_S = 1.0
+WAIT_S = 1.0
 _PAUSE_S = 0.02
 log = logging.getLogger("painseq")
 
 
 class StoreLock:
-    """The file .lock in a store's folder.
+    """The lock file .lock in a store's folder.
 
-    The processes of a launch hold it together, shared; whoever happens to be alone holds it exclusively for a moment,
-    to tidy up. The file names the launch that held it last. Each process also holds a file of its own, .lock-000, so
-    that no rank is there twice. The system lets go of locks whichever way a process ends, so one that was killed is in
-    nobody's way.
+    The processes of a launch hold it shared; a process that is alone holds it exclusively for a moment, to tidy up. The
+    file names the launch that held it last. Each process also locks its own file .lock-000, so that each rank is used
+    only once. The system releases the locks when a process ends, even if it was killed.
 
     Args:
-        folder: of the store.
-        process: this one.
+        folder: folder of the store.
+        process: this process.
     """
 
     def __init__(self, folder: Path, process: Process) -> None:
@@ -37,51 +36,51 @@ class StoreLock:
         self._held: IO[bytes] | None = None
         self._own: IO[bytes] | None = None
 
-    def enter(self, alone: Callable[[], None], is_ready: Callable[[], bool]) -> None:
-        """Hold the lock until `leave`.
+    def enter(self, when_alone: Callable[[], None], is_ready: Callable[[], bool]) -> None:
+        """Acquire the lock until `leave`.
 
         Args:
-            alone: called first if no other process fills the store, while none can enter.
-            is_ready: whether the store is there; else this process waits until it can make it alone.
+            when_alone: called first, under the exclusive lock, if no other process fills the store.
+            is_ready: whether the store exists; if not, this process waits until it can create it alone.
 
         Raises:
-            PainseqError: another launch fills the store, or the file system cannot tell.
+            PainseqError: another launch fills the store, or the file system has no locks.
         """
-        give_up_s = time.monotonic() + PATIENCE_S
+        give_up_s = time.monotonic() + WAIT_S
         while True:
             file = self._path.open("a+b")
             try:
-                if self._entered(file, alone, is_ready):
+                if self._entered(file, when_alone, is_ready):
                     return
-                ours = self._process.count > 1 and self._is_ours(file)
+                same_launch = self._process.count > 1 and self._names_this_launch(file)
             except BaseException:
                 file.close()
                 raise
             file.close()
-            # One of this launch is tidying up, however long that takes; if it dies, its lock goes.
-            if not ours and time.monotonic() > give_up_s:
+            # A process of this launch is tidying up, without a time limit; if it dies, its lock is released.
+            if not same_launch and time.monotonic() > give_up_s:
                 raise PainseqError(
-                    f"Another extraction is filling {self._path.parent}. Wait until it ends, or give another folder."
+                    f"Another extraction is filling {self._path.parent}. Wait until it ends, or choose another folder."
                 )
             time.sleep(_PAUSE_S)
 
-    def _entered(self, file: IO[bytes], alone: Callable[[], None], is_ready: Callable[[], bool]) -> bool:
+    def _entered(self, file: IO[bytes], when_alone: Callable[[], None], is_ready: Callable[[], bool]) -> bool:
         try:
-            was_alone = self._lock(file, exclusive=True)
+            was_exclusive = self._lock(file, exclusive=True)
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
-            self._without_locks(error)
-            alone()
+            self._check_single_process(error)
+            when_alone()
             file.close()
             return True
-        if was_alone:
-            self._sign(file)
-            alone()
-        # The change from exclusive to shared is not one step: another launch may get in between. A single process
-        # shares with nobody.
-        may_share = was_alone or self._process.count > 1
-        if may_share and self._lock(file, exclusive=False) and self._is_ours(file) and is_ready():
+        if was_exclusive:
+            self._write_launch(file)
+            when_alone()
+        # Changing from exclusive to shared is not atomic: another launch may get in between. A single process never
+        # shares.
+        may_share = was_exclusive or self._process.count > 1
+        if may_share and self._lock(file, exclusive=False) and self._names_this_launch(file) and is_ready():
             self._hold_rank()
             self._held = file
             return True
@@ -92,37 +91,37 @@ class StoreLock:
         if not self._lock(own, exclusive=True):
             own.close()
             raise PainseqError(
-                f"Process {self._process.rank} of this launch is filling {self._path.parent} already. Does a process "
-                "of an earlier launch still live? Otherwise give each process a RANK of its own, and each launch a "
-                "MASTER_PORT of its own."
+                f"Process {self._process.rank} of this launch is already filling {self._path.parent}. Check whether a "
+                "process of an earlier launch is still running. Otherwise give each process a unique RANK, and each "
+                "launch a unique MASTER_PORT."
             )
         self._own = own
 
-    def leave(self, alone: Callable[[], None] | None) -> None:
-        """Let go of the lock.
+    def leave(self, when_alone: Callable[[], None] | None) -> None:
+        """Release the lock.
 
         Args:
-            alone: called afterwards if no other process fills the store, while none can enter.
+            when_alone: called afterwards, under the exclusive lock, if no other process fills the store.
         """
         if self._held is None:
-            if alone is not None:
-                alone()
+            if when_alone is not None:
+                when_alone()
             return
         import fcntl
 
-        # Closing alone would leave the lock to a forked child, which shares the open file.
+        # Closing the file is not enough: a forked child shares it and would keep the lock.
         for file in (self._own, self._held):
             if file is not None:
                 fcntl.flock(file, fcntl.LOCK_UN)
                 file.close()
-        if alone is not None:
+        if when_alone is not None:
             with self._path.open("a+b") as file:
                 if self._lock(file, exclusive=True):
-                    alone()
+                    when_alone()
                     fcntl.flock(file, fcntl.LOCK_UN)
 
     def _lock(self, file: IO[bytes], exclusive: bool) -> bool:
-        import fcntl  # POSIX only, and reading a store needs none of it.
+        import fcntl  # POSIX only, and not needed to read a store.
 
         try:
             fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -130,26 +129,26 @@ class StoreLock:
             return False
         return True
 
-    def _sign(self, file: IO[bytes]) -> None:
+    def _write_launch(self, file: IO[bytes]) -> None:
         file.seek(0)
         file.truncate()
         file.write(self._process.run.encode())
         file.flush()
-        # On a shared file system the others read it without a lock.
+        # On a shared file system other processes read it without a lock.
         os.fsync(file.fileno())
 
-    def _is_ours(self, file: IO[bytes]) -> bool:
+    def _names_this_launch(self, file: IO[bytes]) -> bool:
         file.seek(0)
         return file.read() == self._process.run.encode()
 
-    def _without_locks(self, error: OSError) -> None:
+    def _check_single_process(self, error: OSError) -> None:
         if self._process.count > 1:
             raise PainseqError(
-                f"The file system of {self._path.parent} has no file locks ({error.strerror}), by which several "
-                "processes share a store. Extract with one process, or into a folder on another disk."
+                f"The file system of {self._path.parent} has no file locks ({error.strerror}), which several "
+                "processes need to share a store. Extract with one process, or into a folder on another disk."
             ) from error
         log.warning(
-            "The file system of %s has no file locks (%s): take care that no other extraction fills this store.",
+            "The file system of %s has no file locks (%s): make sure that no other extraction fills this store.",
             self._path.parent,
             error.strerror,
         )

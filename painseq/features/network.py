@@ -1,4 +1,4 @@
-"""The extractor as extraction runs it: on a device, in a precision, channels last."""
+"""Run an extractor on a device, in a given precision, with channels-last tensors."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
 from painseq.features.index import Precision
 
-AskedPrecision = Literal["auto", "fp32", "bf16"]
+RequestedPrecision = Literal["auto", "fp32", "bf16"]
 
-_MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def has_bf16(device: torch.device | str) -> bool:
-    """Whether the device multiplies bfloat16 natively, and so faster than float32."""
+    """Whether the device multiplies bfloat16 natively, and therefore faster than float32."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    # Without these instructions bfloat16 is emulated on a CPU, slower than float32.
+    # Without these instructions a CPU emulates bfloat16, slower than float32.
     return kind == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def choose_precision(asked: AskedPrecision, extractor: Extractor, device: torch.device | str) -> Precision:
-    """The precision that "auto" stands for: bf16 where the device has it natively; fp32 for `Pixels`.
+def choose_precision(requested: RequestedPrecision, extractor: Extractor, device: torch.device | str) -> Precision:
+    """Resolve a requested precision; "auto" is bf16 if the device supports it natively. Always fp32 for `Pixels`.
 
     Raises:
-        PainseqError: no such precision.
+        PainseqError: an unknown precision.
     """
-    if asked not in get_args(AskedPrecision):
-        raise PainseqError(f"Precision {asked!r} is not known; it is one of {', '.join(get_args(AskedPrecision))}.")
+    if requested not in get_args(RequestedPrecision):
+        raise PainseqError(f"Unknown precision {requested!r}; use one of {', '.join(get_args(RequestedPrecision))}.")
     if isinstance(extractor, Pixels):
         return "fp32"
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     return "bf16" if has_bf16(device) else "fp32"
 
 
 class Network:
-    """Crops to features.
+    """Compute features from crops.
 
     Args:
-        extractor: put into eval mode and, for fp32, moved to `device`; for bf16 it is copied.
-        device: where to run.
-        precision: "fp32", convolutions without TensorFloat-32; or "bf16": convolutions and dense layers multiply
-            bfloat16 numbers and add in float32; crops are normalised in float32 before.
+        extractor: put into eval mode and, for fp32, moved to `device`; for bf16 a copy is used.
+        device: device to run on.
+        precision: "fp32": convolutions without TensorFloat-32; "bf16": convolutions and dense layers multiply in
+            bfloat16 and accumulate in float32; crops are normalised in float32.
     """
 
     def __init__(self, extractor: Extractor, device: torch.device | str, precision: Precision) -> None:
@@ -58,25 +58,25 @@ class Network:
         self.extractor = extractor.eval()
         if precision == "bf16":
             self.extractor = copy.deepcopy(extractor)
-            # Autocast alone would convert frozen weights anew in every batch.
+            # Autocast would convert frozen weights again for every batch.
             for module in self.extractor.modules():
-                if isinstance(module, _MATRICES):
+                if isinstance(module, _MATRIX_LAYERS):
                     module.to(torch.bfloat16)
         self.extractor.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the features: float32, or uint8 of `Pixels`."""
+        """Type of the features: float32, or uint8 for `Pixels`."""
         return torch.uint8 if isinstance(self.extractor, Pixels) else torch.float32
 
     def buffer(self, frames: int, size_px: int) -> Tensor:
-        """Room for (frames, 3, size_px, size_px) crops, from which the device copies fastest."""
+        """Allocate memory for (frames, 3, size_px, size_px) crops, pinned for fast copies to a GPU."""
         pinned = self.device.type == "cuda"
         return torch.empty((frames, size_px, size_px, 3), dtype=torch.uint8, pin_memory=pinned).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
     def __call__(self, crops: Tensor) -> Tensor:
-        """(n, 3, S, S) uint8 to (n, *F) float32 (uint8 of `Pixels`), on `device`; the host does not wait for it."""
+        """Map (n, 3, S, S) uint8 to (n, *F) float32 (uint8 for `Pixels`), on `device`, asynchronously."""
         with ExitStack() as settings:
             if self.precision == "bf16":
                 settings.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))

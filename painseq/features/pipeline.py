@@ -1,10 +1,10 @@
-"""The stages of an extraction, which work at the same time: readers, the network, a writer; bounded queues between.
+"""The concurrent stages of an extraction: readers, the network, a writer, connected by bounded queues.
 
-    readers (threads)   decode, locate, track, crop           -> Frames, ClipEnd
-    the caller's thread batches across the borders of clips   -> Batch, then the Frames and ClipEnds that it completes
-    writer (a thread)   features from the device to the store -> Ended
+    readers (threads)   decode, locate, track, crop           -> crops, ClipEnd
+    the caller's thread batches across clips                  -> FeatureBatch, then completed ClipFrames and ClipEnds
+    writer (a thread)   features from the device to the store -> ClipResult
 
-What a reader finds wrong with a clip travels on as a `ClipEnd`; any other error ends the run.
+A clip that cannot be read is passed on as a `ClipEnd`; any other error ends the run.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from painseq.video import video_digest
 
 CHUNK_FRAMES = 16
 WRITE_AHEAD = 16
-MOST_WAITING = 256
+MAX_WAITING = 256
 _POLL_S = 0.1
-_PATIENCE_S = 10.0
+_JOIN_TIMEOUT_S = 10.0
 
 State = Literal["new", "done", "changed"]
 T = TypeVar("T")
@@ -47,17 +47,18 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Job:
-    """A clip on its way to the store. Readers fill in the first group, the writer the second.
+    """A clip during extraction. Readers set `source` to `reused_track`, the writer sets the rest.
 
     Args:
-        clip: what is extracted.
+        clip: the clip.
         video: its file, or its folder of images.
         source: digest of video and span.
         state: whether the store has it.
-        backend: which library decoded it.
+        backend: the library that decoded it.
         reused_track: whether its face track came from disk.
-        file: where its features go.
-        broken: why they cannot be kept; empty while they can.
+        file: the file of its features.
+        unfit_reason: why its features cannot be stored; empty if they can.
+        small: its tensors other than the features.
     """
 
     clip: Clip
@@ -67,14 +68,14 @@ class Job:
     backend: str = ""
     reused_track: bool = False
     file: ClipFile | None = None
-    broken: str = ""
+    unfit_reason: str = ""
     small: SmallTensors = field(default_factory=lambda: SmallTensors())
 
 
 class SmallTensors:
-    """What is known of a clip's frames beside their features, gathered chunk by chunk.
+    """The tensors of a clip other than its features, collected in chunks.
 
-    In arrays that grow: a small tensor a chunk would keep the memory between the large ones from being used again.
+    They are kept in growing arrays: one small tensor per chunk would fragment the memory between the large ones.
     """
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ class SmallTensors:
     def add(
         self, present: NDArray[np.bool_], times_s: NDArray[np.float64], landmarks: NDArray[np.float32] | None
     ) -> None:
-        """The next frames; landmarks (n, L, 2), None where no face has been seen yet."""
+        """Append the next frames; landmarks (n, L, 2), None before the first face."""
         if landmarks is None:
             self._no_landmarks(len(present))
         else:
@@ -101,7 +102,7 @@ class SmallTensors:
         self._landmarks.extend([math.nan] * (frames * self._points * 2))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(T,) present, (T,) times_s float64, and (T, L, 2) landmarks, NaN where there is no face; None without any."""
+        """Return (T,) present, (T,) times_s float64, and (T, L, 2) landmarks, NaN without a face; None if unknown."""
         present = torch.from_numpy(np.frombuffer(bytes(self._present), np.bool_).copy())
         times_s = torch.from_numpy(np.array(self._times_s, np.float64))
         if not self._points:
@@ -111,12 +112,12 @@ class SmallTensors:
 
 
 @dataclass(eq=False)
-class Frames:
-    """Consecutive frames of a clip; `features` are complete once `unsent` is 0 and the batches before are through."""
+class ClipFrames:
+    """Consecutive frames of a clip; `features` are complete when `pending_rows` is 0 and earlier batches are done."""
 
     job: Job
     features: Tensor
-    unsent: int
+    pending_rows: int
     present: NDArray[np.bool_]
     times_s: NDArray[np.float64]
     landmarks: NDArray[np.float32] | None
@@ -124,7 +125,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class ClipEnd:
-    """No more frames of this clip: all were read, or it was done before, or it failed."""
+    """The end of a clip: it was read completely, was already in the store, or failed."""
 
     job: Job
     outcome: Literal["read", "done", "failed"]
@@ -132,25 +133,25 @@ class ClipEnd:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows of a batch, and the frames that they belong to."""
+class BatchSlice:
+    """Rows of a batch, and the frames they belong to."""
 
-    frames: Frames
+    frames: ClipFrames
     rows: Tensor
     first: int
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What the network made of a batch, still on its device."""
+class FeatureBatch:
+    """The features of a batch, still on the network's device."""
 
     features: Tensor
-    parts: list[Part]
+    parts: list[BatchSlice]
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A clip that is on disk, or has failed with a `reason`."""
+class ClipResult:
+    """A clip that is on disk, or failed with a `reason`."""
 
     job: Job
     outcome: Literal["written", "done", "failed"]
@@ -160,26 +161,26 @@ class Ended:
 
 
 class Digests:
-    """Digests of videos, of which several clips may be cut."""
+    """Digests of videos, computed once per video, which may contain several clips."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Path, float | None], str] = {}
+        self._digests: dict[tuple[Path, float | None], str] = {}
 
-    def source(self, video: Path, clip: Clip, beside: Sequence[Path]) -> str:
-        """Digest of a clip's video and span, and of the files beside it that tell where the face is."""
+    def source(self, video: Path, clip: Clip, extra_files: Sequence[Path]) -> str:
+        """Digest a clip's video and span, and the extra files that locating depends on."""
         key = video, clip.fps
-        if key not in self._known:
-            self._known[key] = video_digest(*key)
-        return digest([self._known[key], clip.start_s, clip.end_s, *map(video_digest, beside)])
+        if key not in self._digests:
+            self._digests[key] = video_digest(*key)
+        return digest([self._digests[key], clip.start_s, clip.end_s, *map(video_digest, extra_files)])
 
 
 def read_clip(
     job: Job, faces: FaceCrops, fps: float | None, digests: Digests, state: Callable[[str, str], State]
 ) -> Iterator[tuple[Job, CropChunk] | ClipEnd]:
-    """A clip's crops, if the store lacks it; always one `ClipEnd`.
+    """Yield a clip's crops, if it is not in the store, and then one `ClipEnd`.
 
     Raises:
-        LocatorUnavailable: nothing can find a face in this clip or in any other.
+        LocatorUnavailable: the locator cannot run, so every clip would fail.
     """
     clip = job.clip
     frames = 0
@@ -194,37 +195,41 @@ def read_clip(
             job.backend, job.reused_track = chunk.backend, chunk.reused_track
             yield job, chunk
         if not frames:
-            raise no_frame(job.video, clip.start_s, clip.end_s)
+            raise no_frames_error(job.video, clip.start_s, clip.end_s)
     except LocatorUnavailable:
-        raise  # No fault of the clip.
+        raise  # Not specific to this clip.
     except (PainseqError, OSError) as error:
-        # Stores are shared, and say nothing of where the data lie.
+        # Stores are shared, so they must not reveal the path of the data.
         root = str(job.video).removesuffix(clip.video)
         yield ClipEnd(job, "failed", str(error).replace(root, ""))
     else:
         yield ClipEnd(job, "read")
 
 
-def no_frame(video: Path, start_s: float, end_s: float | None) -> PainseqError:
-    """The error for a span without a frame."""
-    return PainseqError(f"{video} has no frame between {start_s} s and {'its end' if end_s is None else f'{end_s} s'}.")
+def no_frames_error(video: Path, start_s: float, end_s: float | None) -> PainseqError:
+    """Return the error for a span without frames."""
+    return PainseqError(
+        f"{video} has no frames between {start_s} s and {'its end' if end_s is None else f'{end_s} s'}."
+    )
 
 
 def read_ahead(
     jobs: Iterable[Job], read: Callable[[Job], Iterator[T]], workers: int, depth: int
 ) -> Generator[T, None, None]:
-    """What `read` gives of each job, read ahead by threads; with several, jobs come interleaved.
+    """Yield the items of `read` for each job, read ahead by threads; with several threads, jobs are interleaved.
 
-    Close the generator to end the threads early.
+    Close the generator to stop the threads early.
 
     Args:
-        workers: threads, 1 or more.
-        depth: the most items that wait.
+        jobs: the jobs to read.
+        read: yields the items of one job.
+        workers: number of threads, 1 or more.
+        depth: maximum number of waiting items.
     """
     waiting: Queue[T | BaseException | None] = Queue(depth)
-    stop, lock, todo = Event(), Lock(), iter(jobs)
+    stop, lock, remaining_jobs = Event(), Lock(), iter(jobs)
 
-    def hand_over(item: T | BaseException | None) -> bool:
+    def put(item: T | BaseException | None) -> bool:
         while not stop.is_set():
             try:
                 waiting.put(item, timeout=_POLL_S)
@@ -237,16 +242,16 @@ def read_ahead(
         try:
             while True:
                 with lock:
-                    job = next(todo, None)
+                    job = next(remaining_jobs, None)
                 if job is None:
                     break
                 for item in read(job):
-                    if not hand_over(item):
+                    if not put(item):
                         return
         except BaseException as error:
-            hand_over(error)
+            put(error)
         else:
-            hand_over(None)
+            put(None)
 
     threads = [Thread(target=work, name="reader", daemon=True) for _ in range(workers)]
     for thread in threads:
@@ -263,59 +268,59 @@ def read_ahead(
                 yield item
     finally:
         stop.set()
-        give_up_s = time.monotonic() + _PATIENCE_S
+        give_up_s = time.monotonic() + _JOIN_TIMEOUT_S
         for thread in threads:
             thread.join(max(0.0, give_up_s - time.monotonic()))
 
 
 class Batches:
-    """Fills batches from whatever clips come, runs the network on them, and passes everything on in its order.
+    """Collect frames of consecutive clips into batches, run the network on them, and pass everything on in order.
 
     Args:
-        network: crops to features.
-        batch_frames: frames in a batch.
-        pass_on: takes each `Batch`, and each `Frames` and `ClipEnd` behind the batches that it needs.
+        network: computes features from crops.
+        batch_frames: frames per batch.
+        pass_on: receives each `FeatureBatch`, and each `ClipFrames` and `ClipEnd` after the batches that it needs.
     """
 
     def __init__(
-        self, network: Network, batch_frames: int, pass_on: Callable[[Batch | Frames | ClipEnd], None]
+        self, network: Network, batch_frames: int, pass_on: Callable[[FeatureBatch | ClipFrames | ClipEnd], None]
     ) -> None:
         self.network = network
         self.batch_frames = batch_frames
         self.pass_on = pass_on
         self.frames = 0
-        """Frames that need no more of the network."""
+        """Frames that have passed the network."""
         self.seconds = 0.0
-        """Time in which this thread ran the network, or waited for the stage behind it."""
-        self._waiting: deque[Frames | ClipEnd] = deque()
-        self._parts: list[Part] = []
+        """Seconds in which this thread ran the network or waited for the next stage."""
+        self._waiting: deque[ClipFrames | ClipEnd] = deque()
+        self._parts: list[BatchSlice] = []
         self._filled = 0
         self._buffer: Tensor | None = None
 
     def add(self, item: tuple[Job, CropChunk] | ClipEnd) -> None:
-        """The next frames of a clip, or its end."""
+        """Add the next frames of a clip, or its end."""
         if isinstance(item, ClipEnd):
             self._waiting.append(item)
         else:
             self._fill(*item)
-        if self._filled and len(self._waiting) > MOST_WAITING:
-            # Frames without a face fill no batch, and would wait for those before them without end.
+        if self._filled and len(self._waiting) > MAX_WAITING:
+            # Frames without a face do not fill a batch, and would wait forever for the frames before them.
             self._run()
         self._forward()
 
     def flush(self) -> None:
-        """Run what has not filled a batch."""
+        """Run the network on the last, incomplete batch."""
         if self._filled:
             self._run()
         self._forward()
 
     def _fill(self, job: Job, chunk: CropChunk) -> None:
         crops = torch.from_numpy(chunk.crops)
-        passes_on = isinstance(self.network.extractor, Pixels)
-        rows = torch.from_numpy(np.flatnonzero([] if passes_on else chunk.present))
+        is_pixels = isinstance(self.network.extractor, Pixels)
+        rows = torch.from_numpy(np.flatnonzero([] if is_pixels else chunk.present))
         shape = (len(chunk), *self.network.extractor.out_shape)
-        features = crops if passes_on else torch.zeros(shape, dtype=self.network.dtype)
-        frames = Frames(job, features, len(rows), chunk.present, chunk.times_s, chunk.landmarks)
+        features = crops if is_pixels else torch.zeros(shape, dtype=self.network.dtype)
+        frames = ClipFrames(job, features, len(rows), chunk.present, chunk.times_s, chunk.landmarks)
         self._waiting.append(frames)
         while len(rows):
             fits = min(len(rows), self.batch_frames - self._filled)
@@ -323,74 +328,74 @@ class Batches:
             if self._buffer is None:
                 self._buffer = self.network.buffer(self.batch_frames, crops.shape[-1])
             self._buffer[self._filled : self._filled + fits] = crops if fits == len(chunk) else crops[part]
-            self._parts.append(Part(frames, part, self._filled))
+            self._parts.append(BatchSlice(frames, part, self._filled))
             self._filled += fits
             if self._filled == self.batch_frames:
                 self._run()
 
     def _run(self) -> None:
         assert self._buffer is not None
-        # A buffer of its own for each batch: the device may still be reading the last one.
+        # A new buffer for each batch: the device may still be reading the last one.
         crops, parts = self._buffer[: self._filled], self._parts
         self._buffer, self._parts, self._filled = None, [], 0
         start = time.perf_counter()
         features = self.network(crops)
         for part in parts:
-            part.frames.unsent -= len(part.rows)
-        self.pass_on(Batch(features, parts))
+            part.frames.pending_rows -= len(part.rows)
+        self.pass_on(FeatureBatch(features, parts))
         self.seconds += time.perf_counter() - start
 
     def _forward(self) -> None:
         while self._waiting:
             first = self._waiting[0]
-            if isinstance(first, Frames):
-                if first.unsent:
+            if isinstance(first, ClipFrames):
+                if first.pending_rows:
                     return
                 self.frames += len(first.present)
             self.pass_on(self._waiting.popleft())
 
 
 class Writing:
-    """Brings features into the store, in a thread of its own.
+    """Write features into the store, in a separate thread.
 
     Args:
         writer: the open store.
 
-    `ended` grows by an `Ended` for each clip, in order; `seconds` tells the time spent on the device's results
-    ("network") and on the store ("write").
+    `ended` receives a `ClipResult` for each clip, in order; `seconds` is the time spent on waiting for the device
+    ("network") and on writing ("write").
     """
 
     def __init__(self, writer: StoreWriter) -> None:
         self.writer = writer
-        self.ended: deque[Ended] = deque()
+        self.ended: deque[ClipResult] = deque()
         self.seconds = {"network": 0.0, "write": 0.0}
         self._error: BaseException | None = None
         self._open: set[Job] = set()
-        self._queue: Queue[Batch | Frames | ClipEnd | None] = Queue(WRITE_AHEAD)
+        self._queue: Queue[FeatureBatch | ClipFrames | ClipEnd | None] = Queue(WRITE_AHEAD)
         self._thread = Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
-    def put(self, item: Batch | Frames | ClipEnd) -> None:
-        """Hand over the next item.
+    def put(self, item: FeatureBatch | ClipFrames | ClipEnd) -> None:
+        """Queue the next item.
 
         Raises:
-            PainseqError: the store could not take an earlier one: the disk is full.
+            PainseqError: an earlier item could not be written: the disk is full.
         """
         self._queue.put(item)
         self.check()
 
     def check(self) -> None:
-        """Raise what went wrong in the thread."""
+        """Raise the error of the thread, if there is one."""
         if self._error is not None:
             raise self._error
 
     def close(self) -> None:
-        """Write what was handed over, and drop clips whose end was not."""
+        """Write all queued items, and discard unfinished clips."""
         try:
             self._queue.put(None)
             self._thread.join()
         except BaseException as error:
-            # Interrupted once more: what waits is given up, but nobody lets go of the store while the thread writes.
+            # Interrupted again: drop the queued items, but do not release the store while the thread writes.
             self._error = error
             self._queue.put(None)
             self._thread.join()
@@ -402,30 +407,30 @@ class Writing:
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
-            # After an error the queue is emptied still, so that nobody waits for a place in it.
+            # After an error keep emptying the queue, so that `put` does not block.
             if self._error is None:
                 try:
                     self._take(item)
                 except BaseException as error:
                     self._error = error
 
-    def _take(self, item: Batch | Frames | ClipEnd) -> None:
+    def _take(self, item: FeatureBatch | ClipFrames | ClipEnd) -> None:
         start = time.perf_counter()
-        if isinstance(item, Batch):
+        if isinstance(item, FeatureBatch):
             features = item.features.to("cpu")
             for part in item.parts:
                 part.frames.features[part.rows] = features[part.first : part.first + len(part.rows)]
             self.seconds["network"] += time.perf_counter() - start
             return
-        if isinstance(item, Frames):
+        if isinstance(item, ClipFrames):
             self._append(item)
         else:
             self.ended.append(self._end(item))
         self.seconds["write"] += time.perf_counter() - start
 
-    def _append(self, frames: Frames) -> None:
+    def _append(self, frames: ClipFrames) -> None:
         job = frames.job
-        if job.broken:
+        if job.unfit_reason:
             return
         if job.file is None:
             job.file = self.writer.begin(job.clip.clip_id, job.source)
@@ -433,12 +438,12 @@ class Writing:
         try:
             job.file.append(frames.features)
         except UnfitFeatures as error:
-            job.broken = str(error)
+            job.unfit_reason = str(error)
         job.small.add(frames.present, frames.times_s, frames.landmarks)
 
-    def _end(self, end: ClipEnd) -> Ended:
+    def _end(self, end: ClipEnd) -> ClipResult:
         job, clip_id = end.job, end.job.clip.clip_id
-        reason = end.reason or job.broken
+        reason = end.reason or job.unfit_reason
         if not reason and end.outcome == "read":
             assert job.file is not None
             try:
@@ -451,5 +456,5 @@ class Writing:
             self.writer.fail(clip_id, reason, changed=job.state == "changed")
         self._open.discard(job)
         if reason:
-            return Ended(job, "failed", 0, 0, reason)
-        return Ended(job, "written" if end.outcome == "read" else "done", *self.writer.counts(clip_id))
+            return ClipResult(job, "failed", 0, 0, reason)
+        return ClipResult(job, "written" if end.outcome == "read" else "done", *self.writer.counts(clip_id))

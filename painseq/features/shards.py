@@ -1,4 +1,4 @@
-"""From pending clips to shards, and what runs that ended early have left."""
+"""Combine pending clips into shards, and tidy up after interrupted runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SHARD_BYTES = 128 * 2**20
 log = logging.getLogger("painseq")
 
 PendingClip = tuple[str, str, Row]
-"""File in the store's folder, clip id, and where in the file."""
+"""File in the store's folder, clip id, and position in the file."""
 
 
 def is_full(rows: Sequence[Row], dtype: Dtype, out_shape: tuple[int, ...]) -> bool:
-    """Whether these clips are enough for a shard."""
+    """Whether these clips fill a shard."""
     size_bytes = sum(sum(Layout(dtype, out_shape, row.frames, row.landmarks).sizes.values()) for row in rows)
     return len(rows) >= CLIPS_PER_SHARD or size_bytes >= SHARD_BYTES
 
@@ -31,10 +31,10 @@ def close_shard(
     out_shape: tuple[int, ...],
     *indexes: Index,
 ) -> None:
-    """Copy pending clips into a shard and note it in `indexes`, which are not written yet.
+    """Copy pending clips into a shard and add it to `indexes`, without writing these.
 
     Raises:
-        OSError: as Python's own.
+        OSError: unchanged from Python.
     """
     name = shard_name(number)
     files = [(path / file, clip_id, row) for file, clip_id, row in clips]
@@ -46,13 +46,16 @@ def close_shard(
 
 
 def tidy(path: Path, dtype: Dtype, out_shape: tuple[int, ...], keep: str = "/") -> None:
-    """Put together what the processes of earlier runs have left; call it only while nobody fills the store.
+    """Merge the files that processes of earlier runs have left; call it only while no process fills the store.
 
     Args:
-        keep: how the names of those pending files begin that are to be continued.
+        path: folder of the store.
+        dtype: type of the features.
+        out_shape: shape of one frame's features.
+        keep: prefix of the names of pending files to keep as they are.
 
     Raises:
-        OSError: as Python's own. Nothing is lost then, and the next call goes on.
+        OSError: unchanged from Python. Nothing is lost, and the next call continues.
     """
     for partial in (*path.glob(".*.partial"), *path.glob("pending/.*.partial")):
         partial.unlink()
@@ -60,14 +63,14 @@ def tidy(path: Path, dtype: Dtype, out_shape: tuple[int, ...], keep: str = "/") 
     index = contents.index
     _drop_lost_shards(path, index)
     for name, reason in contents.damaged.items():
-        log.warning("%s cannot be read (%s); its clip counts as not extracted.", path / name, reason)
-    left_over = [(name, *clip) for name, clip in contents.pending.items() if not name.startswith(f"pending/{keep}")]
-    for group in groups(left_over, dtype, out_shape):
+        log.warning("%s is unreadable (%s); its clip counts as not extracted.", path / name, reason)
+    unfinished = [(name, *clip) for name, clip in contents.pending.items() if not name.startswith(f"pending/{keep}")]
+    for group in groups(unfinished, dtype, out_shape):
         close_shard(path, index.next_shard(), group, dtype, out_shape, index)
-    # The index comes before anything goes that it stands for.
+    # Write the index before deleting the files that it replaces.
     if index != Index.read(path / "index.json"):
         index.write(path / "index.json")
-    kept = contents.pending.keys() - {name for name, _, _ in left_over}
+    kept = contents.pending.keys() - {name for name, _, _ in unfinished}
     for file in (
         *path.glob("index-*.json"),
         *(file for file in path.glob("pending/*.safetensors") if f"pending/{file.name}" not in kept),
@@ -86,7 +89,7 @@ def _drop_lost_shards(path: Path, index: Index) -> None:
 
 
 def groups(clips: Iterable[PendingClip], dtype: Dtype, out_shape: tuple[int, ...]) -> Iterator[list[PendingClip]]:
-    """Clips by shard. Those of processes that found other landmarks go apart."""
+    """Group clips into shards, separated by their number of landmarks."""
     group: list[PendingClip] = []
     for clip in clips:
         points = {row.landmarks for _, _, row in (*group, clip)} - {0}

@@ -1,15 +1,15 @@
-"""The feature store: one folder of features of many clips, made by one pipeline.
+"""The feature store: a folder with the features of many clips, from one pipeline.
 
-    store.json              what made the features: specification, fingerprint, type, precision and shape
-    extractor.safetensors   the extractor's weights, unless they can be fetched again from a public address
-    shard-00000.safetensors clips one behind the other, up to 64 of them or 128 MiB: features, present, times_s and,
-                            where the locator gives them, landmarks
-    index.json              where each clip lies; which clips failed, and why; size and digest of each shard
-    index-000.json          the same, of what a process that is or was running has added
+    store.json              the pipeline of the features: specification, fingerprint, type, precision and shape
+    extractor.safetensors   the extractor's weights, unless they can be downloaded from a public address
+    shard-00000.safetensors concatenated clips, up to 64 of them or 128 MiB: features, present, times_s and, if the
+                            locator gives them, landmarks
+    index.json              position of each clip; failed clips, with reasons; size and digest of each shard
+    index-000.json          the same, for the clips added by one process
     pending/                clips finished since the last shard, one file each
-    .lock                   held by whoever fills the store
+    .lock                   held by the processes that fill the store
 
-Every file appears whole or not at all, so a killed run loses at most the clips in work. `StoreWriter` fills a store,
+Every file is written atomically, so a killed run loses at most the clips in progress. `StoreWriter` fills a store,
 `FeatureStore` reads it.
 """
 
@@ -28,8 +28,8 @@ from painseq.errors import PainseqError
 from painseq.extractors import Extractor, read_weights, rebuild
 from painseq.extractors.weights import card_of, is_public, trained_on_of
 from painseq.features.clip_file import (
-    AGAIN,
     COPY_BYTES,
+    RERUN_HINT,
     ClipFeatures,
     Dtype,
     Layout,
@@ -40,7 +40,7 @@ from painseq.features.clip_file import (
     rows_in,
     to_dtype,
 )
-from painseq.features.index import Contents, Head, Precision, check_same_pipeline, identity
+from painseq.features.index import Contents, Precision, StoreHeader, check_same_pipeline, identity
 from painseq.features.writer import ClipFile, StoreWriter
 from painseq.spec import Spec, digest
 
@@ -60,12 +60,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a store.
+    """A problem of a store.
 
     Args:
-        file: name in the store's folder.
-        what: is wrong.
-        repair: what to do.
+        file: name of the file in the store's folder.
+        what: the problem.
+        repair: how to repair it.
     """
 
     file: str
@@ -74,55 +74,55 @@ class Problem:
 
 
 class FeatureStore:
-    """Reads a store; clips are read from disk when asked for. One that is still being filled can be read too.
+    """Read a store, also while it is being filled. Clips are read from disk on access.
 
     Args:
         path: the store's folder.
 
     Raises:
-        PainseqError: no store there, or a damaged one.
+        PainseqError: no store there, or it is damaged.
 
-    `landmarks` is the number of points of the face in each frame, 0 where no clip has any. In a store with landmarks, a
-    clip without them reads as NaN: one without any face. `precision` is that in which the network computed; features of
-    either precision may be used together.
+    `landmarks` is the number of landmarks per frame, 0 if no clip has any. In a store with landmarks, a clip without
+    them (no face in any frame) gives NaN. `precision` is that of the network; features of both precisions may be
+    combined.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        head = Head.read(self.path)
-        self.spec: Spec = head.spec
-        self.fingerprint = head.fingerprint
-        self.dtype: Dtype = head.dtype
-        self.precision: Precision = head.precision
-        self.out_shape: tuple[int, ...] = head.out_shape
-        self.trained_on: tuple[str, ...] = head.trained_on
+        header = StoreHeader.read(self.path)
+        self.spec: Spec = header.spec
+        self.fingerprint = header.fingerprint
+        self.dtype: Dtype = header.dtype
+        self.precision: Precision = header.precision
+        self.out_shape: tuple[int, ...] = header.out_shape
+        self.trained_on: tuple[str, ...] = header.trained_on
         self._contents = Contents.read(self.path)
-        self._index = self._contents.together()
+        self._index = self._contents.combined()
         self.landmarks = self._index.landmarks
 
     @property
     def clip_ids(self) -> tuple[str, ...]:
-        """Clips with features, in the order in which they were finished."""
+        """Ids of the clips with features, in the order in which they were finished."""
         return tuple(self._index.rows)
 
     @property
     def failed(self) -> dict[str, str]:
-        """Clips that could not be extracted, with the reason."""
+        """Failed clips: clip id -> reason."""
         return dict(self._index.failed)
 
     @property
     def digests(self) -> dict[str, str]:
-        """sha256 of each closed shard, by its name."""
+        """sha256 of each closed shard, by name."""
         return {name: shard.sha256 for name, shard in self._index.shards.items()}
 
     @property
     def shard_bytes(self) -> int:
-        """Size of all closed shards."""
+        """Total size of the closed shards, in bytes."""
         return sum(shard.bytes for shard in self._index.shards.values())
 
     @property
     def pending(self) -> tuple[str, ...]:
-        """Clips that are in no shard yet, as a run is going on or was ended."""
+        """Ids of the clips that are not in a shard yet: a run is in progress or was interrupted."""
         return tuple(clip_id for clip_id, _ in self._contents.pending.values())
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ class FeatureStore:
         return iter(self._index.rows)
 
     def __getitem__(self, clip_id: str) -> ClipFeatures:
-        """All frames of a clip.
+        """Return all frames of a clip.
 
         Raises:
             PainseqError: the clip is not in the store, or the store is damaged.
@@ -143,7 +143,7 @@ class FeatureStore:
         return self.frames(clip_id)
 
     def frames(self, clip_id: str, first: int = 0, last: int | None = None) -> ClipFeatures:
-        """The clip's frames from `first` up to, not including, `last`; only these are read.
+        """Return the clip's frames from `first` to `last` (exclusive); only these are read.
 
         Raises:
             PainseqError: the clip is not in the store, or the store is damaged.
@@ -165,11 +165,11 @@ class FeatureStore:
         return read_times(self.path / name, clip_id, row)
 
     def num_frames(self, clip_id: str) -> int:
-        """Sampled frames of the clip."""
+        """Return the number of sampled frames of the clip."""
         return self._row(clip_id)[1].frames
 
     def num_faceless(self, clip_id: str) -> int:
-        """Frames of the clip without a face."""
+        """Return the number of frames of the clip without a face."""
         return self._row(clip_id)[1].faceless
 
     def _row(self, clip_id: str) -> tuple[str, Row]:
@@ -178,20 +178,20 @@ class FeatureStore:
         except KeyError:
             reason = self._index.failed.get(clip_id)
             why = f"its extraction failed: {reason}" if reason else "it was never extracted"
-            raise PainseqError(f"{self.path} has no clip {clip_id!r}: {why}. {AGAIN}") from None
+            raise PainseqError(f"{self.path} has no clip {clip_id!r}: {why}. {RERUN_HINT}") from None
 
     def check_same(self, spec: Mapping[str, object]) -> None:
-        """Raise a PainseqError naming the differences unless `spec` describes the pipeline of this store."""
+        """Raise a PainseqError that lists the differences, unless `spec` describes the pipeline of this store."""
         check_same_pipeline(self.path, self.spec, spec)
 
     def extractor(self, trust: Sequence[str] = ()) -> Extractor:
-        """The extractor that made the features, with its weights, in eval mode.
+        """Rebuild the extractor of the features, with its weights, in eval mode.
 
         Args:
             trust: packages besides painseq whose classes may be built.
 
         Raises:
-            PainseqError: it cannot be built, or its weights are not those that made the features.
+            PainseqError: it cannot be built, or its weights are not those used for the features.
         """
         recorded = self.spec["extractor"]
         assert isinstance(recorded, dict)
@@ -200,22 +200,22 @@ class FeatureStore:
         extractor = rebuild(recorded, tensors, self.trained_on, trust, card_of(metadata, str(weights)))
         if extractor.fingerprint() != recorded["fingerprint"]:
             raise PainseqError(
-                f"{self.path}: the extractor that can be rebuilt (fingerprint {extractor.fingerprint()}) is not the "
-                f"one that made the features ({recorded['fingerprint']}). {weights.name} was lost or exchanged, or the "
-                "network is defined differently in the version installed."
+                f"{self.path}: the rebuilt extractor (fingerprint {extractor.fingerprint()}) differs from the one used "
+                f"for the features ({recorded['fingerprint']}). {weights.name} was lost or replaced, or the installed "
+                "version defines the network differently."
             )
         return extractor
 
     def check(self, on_progress: Callable[[int, int], None] | None = None, trust: Sequence[str] = ()) -> list[Problem]:
-        """Read everything in the store, and compare it with what was recorded; nobody should fill it meanwhile.
+        """Read the whole store and verify it against its records; it must not be filled meanwhile.
 
         Args:
-            on_progress: called after each file with the bytes read so far, and those of all files.
+            on_progress: called after each file with the bytes read so far and the total bytes.
             trust: packages besides painseq whose classes may be built, for the extractor.
 
         Returns:
-            What is wrong: files that are missing, changed or cannot be read, features that are not finite, an
-            extractor that is not the recorded one.
+            The problems: files that are missing, changed or unreadable, features that are not finite, an extractor
+            that differs from the recorded one.
         """
         clips: dict[str, list[str]] = {name: [] for name in self._index.shards}
         for clip_id, (name, _) in self._index.rows.items():
@@ -227,28 +227,28 @@ class FeatureStore:
             if name in sizes:
                 problems += self._check_file(name, clip_ids)
             else:
-                problems.append(Problem(name, f"is missing, and with it {len(clip_ids)} clips", AGAIN))
+                problems.append(Problem(name, f"is missing, with {len(clip_ids)} clips", RERUN_HINT))
             done += sizes.get(name, 0)
             if on_progress is not None:
                 on_progress(done, sum(sizes.values()))
         problems += [
-            Problem(name, f"cannot be read: {why}", f"Delete it. {AGAIN}")
+            Problem(name, f"cannot be read: {why}", f"Delete it. {RERUN_HINT}")
             for name, why in self._contents.damaged.items()
         ]
-        return [*problems, *self._check_head(), *self._check_extractor(trust)]
+        return [*problems, *self._check_header(), *self._check_extractor(trust)]
 
     def _check_file(self, name: str, clip_ids: Sequence[str]) -> list[Problem]:
-        repair = f"Delete it. {AGAIN}"
+        repair = f"Delete it. {RERUN_HINT}"
         recorded = self._index.shards.get(name)
         if recorded is not None:
             size = (self.path / name).stat().st_size
             if size != recorded.bytes:
-                return [Problem(name, f"has {size} bytes, and was written with {recorded.bytes}", repair)]
+                return [Problem(name, f"has {size} bytes, but was written with {recorded.bytes}", repair)]
             with (self.path / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != recorded.sha256:
-                    return [Problem(name, "has changed since it was written: its sha256 is another", repair)]
+                    return [Problem(name, "has changed since it was written: its sha256 differs", repair)]
         elif not name.startswith("pending/"):
-            return [Problem(name, "is in no list of shards, so it cannot be told whether it has changed", repair)]
+            return [Problem(name, "is not in the list of shards, so changes cannot be detected", repair)]
         try:
             table = rows_in(self.path / name)
             wrong = [self._wrong_in(clip_id, table.get(clip_id)) for clip_id in clip_ids]
@@ -256,31 +256,31 @@ class FeatureStore:
             wrong = [str(error)]
         return [Problem(name, what, repair) for what in wrong if what]
 
-    def _wrong_in(self, clip_id: str, there: Row | None) -> str:
-        """What is wrong with a clip that lies in its file as `there`; empty if nothing."""
+    def _wrong_in(self, clip_id: str, found: Row | None) -> str:
+        """Describe the problem of a clip, whose file records it as `found`; empty if there is none."""
         _, row = self._row(clip_id)
-        if there != row:
+        if found != row:
             return f"does not hold clip {clip_id!r} where the index says"
         if row.landmarks not in (0, self.landmarks):
-            return f"clip {clip_id!r} has {row.landmarks} landmarks a frame, others {self.landmarks}"
+            return f"clip {clip_id!r} has {row.landmarks} landmarks per frame, others {self.landmarks}"
         step = max(1, COPY_BYTES // Layout(self.dtype, self.out_shape, 1, 0).frame_bytes)
         for first in range(0, row.frames, step):
             features = self.frames(clip_id, first, first + step).features
             if features.is_floating_point() and not bool(torch.isfinite(features).all()):
-                return f"clip {clip_id!r} has features that are not finite, in frames from {first} on"
+                return f"clip {clip_id!r} has features that are not finite, in or after frame {first}"
         return ""
 
-    def _check_head(self) -> list[Problem]:
-        repair = "Put back the file from a copy, or extract anew into another folder."
+    def _check_header(self) -> list[Problem]:
+        repair = "Restore the file from a copy, or extract again into another folder."
         problems = []
         if digest(identity(self.spec)) != self.fingerprint:
-            problems.append(Problem("store.json", "its specification is not the one of its fingerprint", repair))
+            problems.append(Problem("store.json", "its specification does not match its fingerprint", repair))
         weights = self.path / "extractor.safetensors"
         if weights.is_file():
-            with suppress(PainseqError):  # `_check_extractor` tells.
+            with suppress(PainseqError):  # Reported by `_check_extractor`.
                 known = trained_on_of(read_weights(str(weights))[1], str(weights))
                 if set(known) != set(self.trained_on):
-                    what = "names other subjects that the extractor was fitted on than extractor.safetensors"
+                    what = "lists other subjects as the extractor's training subjects than extractor.safetensors"
                     problems.append(Problem("store.json", what, repair))
         return problems
 
@@ -293,5 +293,5 @@ class FeatureStore:
             if (self.path / name).is_file() or not (isinstance(weights, str) and is_public(weights)):
                 self.extractor(trust)
         except PainseqError as error:
-            return [Problem(name, str(error), "Put back the file from a copy, or extract anew into another folder.")]
+            return [Problem(name, str(error), "Restore the file from a copy, or extract again into another folder.")]
         return []

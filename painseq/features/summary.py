@@ -1,4 +1,4 @@
-"""What a feature store holds and how it was made, in plain values."""
+"""Summarise the contents and the pipeline of a feature store."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from painseq.features.store import FeatureStore
 
 
 def summarise_store(store: FeatureStore) -> dict[str, object]:
-    """A store's contents and origin, in plain values.
+    """Summarise a store's contents and pipeline, in plain values.
 
     Raises:
-        PainseqError: the file of the extractor's weights is damaged.
+        PainseqError: the extractor's weights file is damaged.
     """
     frames = {clip_id: (store.num_frames(clip_id), store.num_faceless(clip_id)) for clip_id in store}
     total, faceless = (sum(counts) for counts in zip(*frames.values(), strict=True)) if frames else (0, 0)
@@ -25,7 +25,7 @@ def summarise_store(store: FeatureStore) -> dict[str, object]:
         "frames": total,
         "faceless_frames": faceless,
         "faceless_share": faceless / total if total else 0.0,
-        "clips_without_face": [clip_id for clip_id, (count, none) in frames.items() if count == none],
+        "clips_without_face": [clip_id for clip_id, (count, missing) in frames.items() if count == missing],
         "failed": store.failed,
         "pending_clips": len(store.pending),
         "shards": len(store.digests),

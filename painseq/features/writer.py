@@ -1,4 +1,4 @@
-"""Filling a store: one process or several, killed at any time, on a disk that may be full."""
+"""Fill a store, safely against kills, full disks and several processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, save_weights
 from painseq.features.clip_file import (
-    AGAIN,
+    RERUN_HINT,
     ClipFeatures,
     Dtype,
     Layout,
@@ -27,9 +27,9 @@ from painseq.features.clip_file import (
 )
 from painseq.features.index import (
     Contents,
-    Head,
     Index,
     Precision,
+    StoreHeader,
     check_same_pipeline,
     part_name,
 )
@@ -39,12 +39,12 @@ from painseq.runs import Process
 from painseq.spec import Spec
 
 _FIRST_FILES = {"pending", ".lock", "index.json", "extractor.safetensors"}
-# Room in the header of a file whose length is not known yet.
-_MANY_FRAMES = 10**15
+# Reserves space in the header of a file whose length is still unknown.
+_MAX_FRAMES = 10**15
 
 
 class ClipFile:
-    """A clip on its way into the store, of which only the small tensors are kept in memory until it is finished."""
+    """The file of a clip that is being written; only its small tensors are kept in memory until it is finished."""
 
     def __init__(self, writer: StoreWriter, clip_id: str, source: str, partial: Path) -> None:
         self.clip_id = clip_id
@@ -52,26 +52,26 @@ class ClipFile:
         self.frames = 0
         self._writer = writer
         self._partial = partial
-        row = Row(0, _MANY_FRAMES, _MANY_FRAMES, source, _MANY_FRAMES)
-        self._header_bytes = len(writer._layout(_MANY_FRAMES, _MANY_FRAMES).header({clip_id: row}))
+        row = Row(0, _MAX_FRAMES, _MAX_FRAMES, source, _MAX_FRAMES)
+        self._header_bytes = len(writer._layout(_MAX_FRAMES, _MAX_FRAMES).header({clip_id: row}))
         with writer._disk():
             self._file = partial.open("wb")
             self._file.write(b" " * self._header_bytes)
 
     def append(self, features: Tensor) -> None:
-        """The next frames.
+        """Append the next frames.
 
         Args:
             features: (n, *F) of any float type or uint8, zero in frames without a face.
 
         Raises:
-            UnfitFeatures: features of another shape than the store's, or with a value that is not finite.
+            UnfitFeatures: the shape is not that of the store, or a value is not finite.
             PainseqError: the disk is full.
         """
         out_shape = tuple(self._writer.extractor.out_shape)
         if tuple(features.shape[1:]) != out_shape:
             raise UnfitFeatures(
-                f"Clip {self.clip_id}: features of shape {tuple(features.shape)}; this store keeps "
+                f"Clip {self.clip_id}: features have shape {tuple(features.shape)}; this store requires "
                 f"(T, {', '.join(map(str, out_shape))}), T above 0."
             )
         kept = to_dtype(features, self._writer.dtype)
@@ -80,19 +80,21 @@ class ClipFile:
         self.frames += len(kept)
 
     def finish(self, present: Tensor, times_s: Tensor, landmarks: Tensor | None) -> None:
-        """The clip has no more frames: it is on disk when this returns, in place of an older one of the same id.
+        """Finish the clip: it is on disk when this returns, and replaces an older one with the same id.
 
         Args:
             present: (T,) bool, false for a frame without a face.
             times_s: (T,) seconds from the clip's start.
-            landmarks: (T, L, 2) pixels of the video's frame, NaN in frames without a face; None where not known.
+            landmarks: (T, L, 2) pixels of the video's frame, NaN in frames without a face; None if unknown.
 
         Raises:
-            UnfitFeatures: no frame, or another number of landmarks than the other clips have.
+            UnfitFeatures: there is no frame, or the number of landmarks differs from that of the other clips.
             PainseqError: the disk is full.
         """
         if len(present) != self.frames or len(times_s) != self.frames:
-            raise ValueError(f"{self.frames} frames of features, {len(present)} of present, {len(times_s)} times.")
+            raise ValueError(
+                f"features have {self.frames} frames, present has {len(present)}, times_s has {len(times_s)}."
+            )
         points = self._writer._points_of(self.clip_id, self.frames, landmarks)
         row = Row(0, self.frames, int((~present).sum()), self.source, points)
         layout = self._writer._layout(self.frames, points)
@@ -106,8 +108,8 @@ class ClipFile:
             self._writer._keep(self, self._partial, row)
 
     def discard(self) -> None:
-        """Nothing of the clip stays; after `finish`, nothing happens."""
-        # Closing writes what is left to write, on a disk that may be full.
+        """Remove the unfinished clip; does nothing after `finish`."""
+        # Closing flushes the buffer, which fails on a full disk.
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
@@ -116,23 +118,22 @@ class ClipFile:
 
 
 class StoreWriter:
-    """Fills a store; a context manager. Leaving it without an error closes the last shard.
+    """Fill a store; a context manager. Leaving it without an error closes the last shard.
 
-    Several processes of one launch may fill a store together, each with clips of its own; none waits for the others.
-    Each keeps an index of its own beside the store's, and whoever is alone, on entering or leaving, puts them
-    together.
+    Several processes of one launch may fill a store together, each with different clips, without waiting for each
+    other. Each writes its own index file; a process that is alone, on entering or leaving, merges them.
 
     Args:
-        path: the store's folder; made if it is not there, continued if it is a store of the same pipeline.
+        path: the store's folder; created if missing, continued if it is a store of the same pipeline.
         spec: {"extractor": {..., "fingerprint"}, "face": ..., "sampling": {"fps": ...}}.
-        dtype: of the features on disk.
-        extractor: whose weights go into the store unless they are published.
-        precision: in which the network computes.
-        process: which of the processes that fill the store this one is; None: the only one.
+        dtype: type of the features on disk.
+        extractor: its weights are stored unless they are published.
+        precision: precision of the network.
+        process: rank of this process; None is a single process.
 
     Raises:
-        PainseqError: on entering: the store there is of another pipeline, type or precision, or another launch fills
-            it. From every method: the disk is full (what is finished stays).
+        PainseqError: on entering: the existing store has another pipeline, type or precision, or another launch fills
+            it. From every method: the disk is full (finished clips are kept).
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class StoreWriter:
     ) -> None:
         for value, known in ((dtype, get_args(Dtype)), (precision, get_args(Precision))):
             if value not in known:
-                raise PainseqError(f"Features in {value!r}; a store keeps {', '.join(known)}.")
+                raise PainseqError(f"Features cannot be stored or computed in {value!r}; use {', '.join(known)}.")
         self.path = Path(path)
         self.spec: Spec = json.loads(json.dumps(spec))
         self.dtype: Dtype = dtype
@@ -155,8 +156,8 @@ class StoreWriter:
         self._out_shape = tuple(extractor.out_shape)
         self.process = process or Process()
         self._lock = StoreLock(self.path, self.process)
-        # What the store held on entering and what came since; of it, what came from this process, whose index is to be
-        # written anew where it is not `_saved`; and the files of its pending clips.
+        # `_all`: the clips in the store and those added since; `_own`: those added by this process, whose index file is
+        # current if `_saved`; `_pending`: files of its pending clips.
         self._all = Index()
         self._own = Index()
         self._saved = True
@@ -172,7 +173,8 @@ class StoreWriter:
             names = {file.name for file in self.path.iterdir() if not file.name.endswith(".partial")}
             if "store.json" not in names and names - _FIRST_FILES:
                 raise PainseqError(
-                    f"{self.path} holds other files ({min(names - _FIRST_FILES)}) and is no store. Give a new folder."
+                    f"{self.path} is not a store and holds other files ({min(names - _FIRST_FILES)}). Choose a new "
+                    "folder."
                 )
             (self.path / "pending").mkdir(exist_ok=True)
             self._lock.enter(self._prepare, (self.path / "store.json").exists)
@@ -207,12 +209,12 @@ class StoreWriter:
         return "done" if place[1].source == source else "changed"
 
     def counts(self, clip_id: str) -> tuple[int, int]:
-        """Frames, and frames without a face, of a clip in the store."""
+        """Return the number of frames, and of frames without a face, of a clip in the store."""
         row = self._all.rows[clip_id][1]
         return row.frames, row.faceless
 
     def begin(self, clip_id: str, source: str) -> ClipFile:
-        """A clip that is handed over piece by piece; several may be open."""
+        """Start a clip that is written in pieces; several may be open."""
         partial = self.path / "pending" / f".{self._prefix}{self._next_partial:08d}.partial"
         self._next_partial += 1
         clip_file = ClipFile(self, clip_id, source, partial)
@@ -220,7 +222,7 @@ class StoreWriter:
         return clip_file
 
     def add(self, clip_id: str, clip: ClipFeatures, source: str) -> None:
-        """Keep a whole clip: it is on disk when this returns. It replaces an older one of the same id.
+        """Write a whole clip: it is on disk when this returns, and replaces an older one with the same id.
 
         Raises:
             UnfitFeatures: as `ClipFile.append` and `ClipFile.finish`.
@@ -233,10 +235,10 @@ class StoreWriter:
             clip_file.discard()
 
     def fail(self, clip_id: str, reason: str, changed: bool = False) -> None:
-        """Count a clip as failed; kept when the next shard is closed, and tried again in the next run.
+        """Record a clip as failed, when the next shard is closed; the next run tries it again.
 
-        Features from before stay, since a video that cannot be read today (a drive that is not mounted) says nothing
-        against them; unless it has `changed`.
+        Existing features are kept unless the video has `changed`: it may only be temporarily unreadable, e.g. on a
+        drive that is not mounted.
         """
         if clip_id in self._all.rows and not changed:
             return
@@ -246,30 +248,30 @@ class StoreWriter:
         self._saved = False
 
     def _layout(self, frames: int, landmarks: int) -> Layout:
-        """How a file of this store looks."""
+        """Return the layout of a file of this store."""
         return Layout(self.dtype, self._out_shape, frames, landmarks)
 
     def _points_of(self, clip_id: str, frames: int, landmarks: Tensor | None) -> int:
-        """The number of a clip's landmarks, which must be that of the clips before it.
+        """Return the number of a clip's landmarks, which must be that of earlier clips.
 
         Raises:
-            UnfitFeatures: it is not; or the clip has no frame.
+            UnfitFeatures: it differs, or the clip has no frame.
         """
         if not frames:
-            raise UnfitFeatures(f"Clip {clip_id} has no frame.")
+            raise UnfitFeatures(f"Clip {clip_id} has no frames.")
         if landmarks is None:
             return 0
         points = self._all.landmarks or (landmarks.shape[1] if landmarks.ndim == 3 else 0)
         if tuple(landmarks.shape) != (frames, points, 2):
             raise UnfitFeatures(
-                f"Clip {clip_id}: landmarks of shape {tuple(landmarks.shape)}, not ({frames}, {points}, 2) as the "
-                "clips before it. A store keeps the same points for every clip: find the faces of all of them in one "
-                "way, or give a new folder."
+                f"Clip {clip_id}: landmarks have shape {tuple(landmarks.shape)}, not ({frames}, {points}, 2) as in "
+                "earlier clips. All clips of a store need the same landmarks: use one locator for all of them, or "
+                "choose a new folder."
             )
         return points
 
     def _keep(self, clip_file: ClipFile, partial: Path, row: Row) -> None:
-        """Called by a clip's file when it is complete."""
+        """Add a complete clip; called by its file."""
         name = f"pending/{self._prefix}{self._next_pending:08d}.safetensors"
         partial.replace(self.path / name)
         self._next_pending += 1
@@ -281,7 +283,7 @@ class StoreWriter:
             self._seal()
 
     def _drop(self, clip_file: ClipFile) -> None:
-        """Called by a clip's file that needs no more care."""
+        """Forget the file of a finished or discarded clip; called by the file."""
         if clip_file in self._open:
             self._open.remove(clip_file)
 
@@ -290,47 +292,47 @@ class StoreWriter:
         return f"{self.process.rank:03d}-"
 
     def _prepare(self) -> None:
-        """Make the store, or put in order what runs before left; nobody else fills it meanwhile."""
+        """Create the store, or tidy up after earlier runs; no other process fills it meanwhile."""
         if (self.path / "store.json").exists():
-            there = self._checked_head()
-            known = tuple(sorted({*there.trained_on, *self.extractor.trained_on}))
-            if known != tuple(sorted(there.trained_on)):
-                # The same weights, of which more is known now.
+            recorded = self._checked_header()
+            known = tuple(sorted({*recorded.trained_on, *self.extractor.trained_on}))
+            if known != tuple(sorted(recorded.trained_on)):
+                # The weights are the same, but more training subjects are known now.
                 self.extractor.trained_on = known
                 if (self.path / "extractor.safetensors").exists():
                     save_weights(self.extractor, self.path / "extractor.safetensors")
-                self._head(known).write(self.path)
-            # With other processes, or other clips than last time, this clip may be another's now.
+                self._header(known).write(self.path)
+            # With another number of processes, or other clips, a pending clip may belong to another process now.
             keep = self._prefix if self.process.count == 1 else "/"
             tidy(self.path, self.dtype, self._out_shape, keep)
             return
-        for left_over in self.path.glob(".*.partial"):
-            left_over.unlink()
-        # store.json comes last: a folder with it has everything that a store needs.
+        for partial in self.path.glob(".*.partial"):
+            partial.unlink()
+        # store.json is written last: a folder that has it is a complete store.
         if self.extractor.network.state_dict() and not self.extractor.is_published():
             save_weights(self.extractor, self.path / "extractor.safetensors")
         Index().write(self.path / "index.json")
-        self._head(tuple(self.extractor.trained_on)).write(self.path)
+        self._header(tuple(self.extractor.trained_on)).write(self.path)
 
-    def _head(self, trained_on: tuple[str, ...]) -> Head:
-        return Head.of(self.spec, self.dtype, self.precision, self._out_shape, trained_on)
+    def _header(self, trained_on: tuple[str, ...]) -> StoreHeader:
+        return StoreHeader.of(self.spec, self.dtype, self.precision, self._out_shape, trained_on)
 
-    def _checked_head(self) -> Head:
-        there = Head.read(self.path)
+    def _checked_header(self) -> StoreHeader:
+        recorded = StoreHeader.read(self.path)
         check_same_pipeline(
             self.path,
-            {**there.spec, "dtype": there.dtype, "precision": there.precision},
+            {**recorded.spec, "dtype": recorded.dtype, "precision": recorded.precision},
             {**self.spec, "dtype": self.dtype, "precision": self.precision},
         )
-        return there
+        return recorded
 
     def _load(self) -> None:
-        self._checked_head()
+        self._checked_header()
         contents = Contents.read(self.path)
-        self._all = contents.together()
+        self._all = contents.combined()
         part = self.path / part_name(self.process.rank)
         self._own = Index.read(part) if part.exists() else Index()
-        # Pending clips of other processes are theirs.
+        # Pending clips of other processes are left to them.
         own_files = f"pending/{self._prefix}"
         self._pending = {name: clip for name, clip in contents.pending.items() if name.startswith(own_files)}
         numbers = [int(file.stem.removeprefix(self._prefix)) for file in self.path.glob(f"{own_files}*.safetensors")]
@@ -338,7 +340,7 @@ class StoreWriter:
         self._next_shard = Index.read(self.path / "index.json").next_shard() + self.process.rank
         if self._own.shards:
             self._next_shard = self._own.next_shard() - 1 + self.process.count
-        # Killed between the last clip of a shard and the shard.
+        # The last run was killed between the last clip of a shard and the shard.
         if is_full([row for _, row in self._pending.values()], self.dtype, self._out_shape):
             self._seal()
 
@@ -350,8 +352,9 @@ class StoreWriter:
         self._own.forget(clip_id)
 
     def _seal(self) -> None:
-        """Pending clips become a shard: first the shard, then the index that names it, then the pending files go.
-        Killed in between, the next run writes the same shard again, or removes what the index has already."""
+        """Turn pending clips into a shard: write the shard, then the index, then delete the pending files.
+
+        After a kill in between, the next run writes the shard again, or deletes pending files that are in the index."""
         clips = [(name, clip_id, row) for name, (clip_id, row) in self._pending.items()]
         for group in groups(clips, self.dtype, self._out_shape):
             close_shard(self.path, self._next_shard, group, self.dtype, self._out_shape, self._own, self._all)
@@ -372,7 +375,7 @@ class StoreWriter:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
                 raise PainseqError(
-                    f"No room left for {self.path} ({error.strerror}). What is done stays. Make room, or move the "
-                    f"folder to a larger disk. {AGAIN}"
+                    f"No space left for {self.path} ({error.strerror}). Finished clips are kept. Free some space, or "
+                    f"move the folder to a larger disk. {RERUN_HINT}"
                 ) from error
             raise PainseqError(f"{self.path} cannot be written: {error}.") from error

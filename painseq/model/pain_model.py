@@ -18,7 +18,7 @@ from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
 from painseq.extractors.frames import batch_features
 from painseq.faces import FaceCrops, Locator
-from painseq.features import ClipFeatures, clip_features
+from painseq.features import ClipFeatures, VideoSpan, clip_features
 from painseq.heads import Head
 from painseq.model.decision import NO_PREDICTION, Decision, decide
 from painseq.model.record import ModelRecord
@@ -213,7 +213,8 @@ class PainModel(nn.Module):
         """
         extractor, face = self._eyes(locator)
         streams = video_streams(self.streams, video, action_units)
-        clip = clip_features(extractor, face, video, start_s, end_s, self.fps, self.device, image_fps=image_fps)
+        span = VideoSpan(video, start_s, end_s, self.fps, image_fps)
+        clip = clip_features(extractor, face, span, self.device)
         if beside_cnn(streams) and not clip.present.any():
             # Where no face was found, nothing tells how many landmarks there would be; all frames are masked anyway.
             return replace(clip, features=torch.zeros((len(clip), *self.record.in_shape)))
@@ -236,7 +237,8 @@ class PainModel(nn.Module):
             PainseqError: the file cannot be read, or the model cannot read videos.
         """
         _, face = self._eyes(locator)
-        return clip_features(Pixels(face.size_px), face, video, start_s, end_s, self.fps, "cpu", image_fps=image_fps)
+        span = VideoSpan(video, start_s, end_s, self.fps, image_fps)
+        return clip_features(Pixels(face.size_px), face, span, "cpu")
 
     def _eyes(self, locator: Locator | None) -> tuple[Extractor, FaceCrops]:
         if self.extractor is None or self.face is None:

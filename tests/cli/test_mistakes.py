@@ -39,13 +39,13 @@ FIRST_MESSAGES = [
     (
         "fit {electrical} {lstm} {out} --data.options.store nowhere",
         "painseq fit: nowhere is neither a feature store (it has no store.json) nor a folder of .npz files. "
-        "`painseq extract` makes a store.",
+        "Create a store with `painseq extract`.",
     ),
     (
         "fit {electrical} {lstm} {out} --data.options.fps 5",
-        "painseq fit: {store} holds features of another pipeline, and the two never mix. The store has\n  "
+        "painseq fit: {store} holds features of another pipeline; one store cannot hold both. The store has\n  "
         "sampling.fps: 3.0, not 5.0\n"
-        "where the second value is the one asked for. Give another folder, or the settings of the store.",
+        "where the second value is the requested one. Choose another folder, or the settings of the store.",
     ),
     (
         "fit {electrical} {lstm} {out} --data.options.split.validation_share 0",
@@ -90,8 +90,9 @@ FIRST_MESSAGES = [
     ),
     (
         "reproduce prajod2024_lstm --root {data} {out}",
-        "painseq reproduce: No weights file at weights/heat_vgg16.h5. Put it there, or name another (an "
-        "extractor's: --model.extractor.init_args.weights FILE). README.md tells how to have ImageNet's of VGG16.",
+        "painseq reproduce: No weights file at weights/heat_vgg16.h5. Put it there, or name another one "
+        "(for an extractor: --model.extractor.init_args.weights FILE). README.md explains how to get VGG16's ImageNet "
+        "weights.",
     ),
     (
         "submit --out s.csv",

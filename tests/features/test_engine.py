@@ -18,6 +18,7 @@ from painseq.features import (
     ExtractOptions,
     ExtractProgress,
     FeatureStore,
+    VideoSpan,
     clip_features,
     extract,
     pipeline,
@@ -36,8 +37,8 @@ def run(manifest, faces, extractor, out, precision="fp32", on_progress=None, **o
 
 def test_features_of_a_clip(faces, extractor, videos):
     video = videos("150 0 3 4 149").root / "v000.mp4"
-    clip = clip_features(extractor, faces, video, 0.0, None, 10.0, "cpu")
-    crops = clip_features(Pixels(32), faces, video, 0.0, None, 10.0, "cpu", batch_frames=7)
+    clip = clip_features(extractor, faces, VideoSpan(video, fps=10.0), "cpu")
+    crops = clip_features(Pixels(32), faces, VideoSpan(video, fps=10.0), "cpu", batch_frames=7)
     assert clip.features.shape == (150, *extractor.out_shape) and clip.features.dtype == torch.float32
     assert crops.features.shape == (150, 3, 32, 32) and crops.features.dtype == torch.uint8
     assert (~clip.present).nonzero()[:, 0].tolist() == [0, 3, 4, 149]
@@ -50,12 +51,12 @@ def test_features_of_a_clip(faces, extractor, videos):
 
 def test_landmarks_come_with_the_features(tracked, extractor, videos):
     manifest = videos("40 0 3 39", "2 0 1")
-    clip = clip_features(extractor, tracked, manifest.root / "v000.mp4", 0.0, None, 10.0, "cpu", batch_frames=7)
+    clip = clip_features(extractor, tracked, VideoSpan(manifest.root / "v000.mp4", fps=10.0), "cpu", batch_frames=7)
     assert clip.landmarks.shape == (40, 5, 2) and clip.landmarks.dtype == torch.float32
     assert torch.equal(clip.landmarks.isfinite().all(dim=2).all(dim=1), clip.present)
     (whole,) = tracked.clip(manifest.root / "v000.mp4", 0.0, None, 10.0, 64)
     np.testing.assert_array_equal(clip.landmarks, whole.landmarks)
-    assert clip_features(extractor, tracked, manifest.root / "v001.mp4", 0.0, None, 10.0, "cpu").landmarks is None
+    assert clip_features(extractor, tracked, VideoSpan(manifest.root / "v001.mp4", fps=10.0), "cpu").landmarks is None
 
 
 def test_landmarks_are_stored_and_those_of_a_clip_without_any_face_are_nan(tracked, extractor, videos, tmp_path):
@@ -79,7 +80,7 @@ def test_a_clip_with_other_landmarks_is_a_failed_clip(tracked, extractor, videos
 
 def test_a_clip_without_a_frame(faces, extractor, videos):
     with pytest.raises(PainseqError, match=r"(?s)(?=.*v000\.mp4)(?=.*\b3\b)(?=.*\b4\b)"):
-        clip_features(extractor, faces, videos("0").root / "v000.mp4", 3.0, 4.0, 10.0, "cpu")
+        clip_features(extractor, faces, VideoSpan(videos("0").root / "v000.mp4", 3.0, 4.0, 10.0), "cpu")
 
 
 def test_what_is_done_is_counted_and_not_done_again(faces, extractor, videos, tmp_path):
@@ -241,7 +242,9 @@ def by_the_clip(extractor):
 
     def make(manifest: Manifest, faces: object) -> dict[str, torch.Tensor]:
         return {
-            clip.clip_id: clip_features(extractor, faces, manifest.path(clip), 0.0, None, 10.0, "cpu", 1000).features
+            clip.clip_id: clip_features(
+                extractor, faces, VideoSpan(manifest.path(clip), fps=10.0), "cpu", 1000
+            ).features
             for clip in manifest
         }
 
@@ -349,7 +352,7 @@ import os, runpy, signal, sys
 from pathlib import Path
 import torch
 from painseq.extractors import TimmBackbone
-from painseq.features import extract
+from painseq.features import ExtractOptions, extract
 from painseq.records import Clip, Manifest
 torch.set_num_threads(1)
 conftest, root, out = sys.argv[1:4]
@@ -402,7 +405,7 @@ def test_a_share_of_which_nothing_comes_ends_no_launch(faces, extractor, videos,
 
 
 def test_faceless_frames_do_not_pile_up(faces, extractor, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "MOST_WAITING", 10)
+    monkeypatch.setattr(pipeline, "MAX_WAITING", 10)
     longest = []
     forward = pipeline.Batches._forward
 
@@ -420,7 +423,7 @@ def test_other_files_beside_a_video_make_another_clip(faces, extractor, videos, 
     manifest = videos("3", "4")
     beside = manifest.root / "v000.faces"
     beside.write_text("here")
-    monkeypatch.setattr(type(faces), "beside", lambda self, video: (beside,) if video.stem == "v000" else ())
+    monkeypatch.setattr(type(faces), "extra_files", lambda self, video: (beside,) if video.stem == "v000" else ())
     run(manifest, faces, extractor, tmp_path / "s")
     beside.write_text("there")
     summary = run(manifest, faces, extractor, tmp_path / "s")

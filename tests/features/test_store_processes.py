@@ -22,7 +22,7 @@ CLIPS = 12
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(shards, "CLIPS_PER_SHARD", 3)
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(lock, "WAIT_S", 0.05)
 
 
 def made(number: int) -> ClipFeatures:
