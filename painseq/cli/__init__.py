@@ -1,4 +1,4 @@
-"""The command `painseq`: one module a command, each imported only when it is called."""
+"""The command `painseq`: one module per command, imported when the command runs."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from painseq import __version__
 from painseq.errors import PainseqError
 
 COMMANDS = {
-    "demo": "Do the whole job on generated data, from videos to a report, in a few minutes.",
-    "synth": "Write generated pain videos in the layout of a real data set.",
-    "data": "Check a data set against what was published of it and against itself; draw some of it.",
-    "split": "Tell who is in which part of a data set, and write it as a file to be published.",
-    "faces": "Find and follow the face in a data set's videos, and keep the tracks.",
-    "extract": "Turn a data set's videos into a feature store; run again, it resumes.",
-    "store": "Tell what a feature store holds, or verify it.",
-    "fit": "Train a head (or an extractor) on a data set: Lightning's command line.",
-    "evaluate": "Score a checkpoint, or a predictions file, on people it has never seen.",
+    "demo": "Run the whole pipeline on generated data, from videos to a report, in a few minutes.",
+    "synth": "Generate pain videos in the layout of a real data set.",
+    "data": "Check a data set against published counts and for consistency, or draw a contact sheet.",
+    "split": "Show the subjects of each part of a data set, and write the split as a file to publish.",
+    "faces": "Detect and track the face in a data set's videos, and store the tracks.",
+    "extract": "Extract the features of a data set's videos into a feature store.",
+    "store": "Show what a feature store holds, or verify its files.",
+    "fit": "Train a head (or an extractor) on a data set, with Lightning's command line.",
+    "evaluate": "Evaluate a checkpoint, or a predictions file, on held-out subjects.",
     "compare": "Compare models on the same clips, paired by subject.",
-    "crossval": "Fit and score a head on every fold of a data set.",
-    "transfer": "Tell how well models, features and a few subjects carry over between data sets, as a table.",
-    "audit": "Show what leaky protocols would have scored, or check a split for leaks.",
-    "reproduce": "Run a paper's recipe on your copy of the data, beside what was published.",
-    "predict": "Say what a checkpoint makes of video files.",
-    "submit": "Write the predictions of a test set as a challenge CSV, or check such a file.",
-    "explain": "Show where in the face, and when, a checkpoint found its answer.",
+    "crossval": "Cross-validate a head: fit and score it on every fold of a data set.",
+    "transfer": "Measure how well models and features transfer between data sets.",
+    "audit": "Measure how much leaky protocols inflate scores, or check a split for leaks.",
+    "reproduce": "Run a paper's recipe on your copy of the data, and compare with the published scores.",
+    "predict": "Predict the pain in video files with a checkpoint.",
+    "submit": "Write test predictions as a challenge CSV, or check such a file.",
+    "explain": "Explain a checkpoint's prediction: where in the face, and when.",
 }
 
-GOING_ON = {
-    "demo": "What was finished is kept; to go on, run the same command again.",
-    "synth": "What was finished is kept; to go on, run the same command again.",
-    "faces": "What was finished is kept; to go on, run the same command again.",
-    "extract": "What was finished is kept; to go on, run the same command again.",
-    "crossval": "Finished folds are kept; to go on, run the same command again.",
-    "transfer": "What was finished is kept; to go on, run the same command again.",
-    "audit": "Finished folds are kept; to go on, run the same command again.",
-    "reproduce": "What was finished is kept; to go on, run the same command again.",
-    "explain": "`explain score` keeps finished clips: rerun the same command to resume.",
-    "fit": "What was finished is kept; to go on, add --resume --out FOLDER (the run's).",
+RESUME_HINTS = {
+    "demo": "Finished work is kept. Rerun the same command to resume.",
+    "synth": "Finished work is kept. Rerun the same command to resume.",
+    "faces": "Finished work is kept. Rerun the same command to resume.",
+    "extract": "Finished work is kept. Rerun the same command to resume.",
+    "crossval": "Finished folds are kept. Rerun the same command to resume.",
+    "transfer": "Finished work is kept. Rerun the same command to resume.",
+    "audit": "Finished folds are kept. Rerun the same command to resume.",
+    "reproduce": "Finished work is kept. Rerun the same command to resume.",
+    "explain": "`explain score` keeps finished clips. Rerun the same command to resume.",
+    "fit": "Finished epochs are kept. To resume, add --resume --out FOLDER, where FOLDER is the run folder.",
 }
 
-ERRORS_OF_OTHERS = {
-    "OutOfMemoryError": "The GPU's memory is full. Smaller batches need less of it (--data.options.batch_size, "
-    "--batch-frames); the CPU needs none (--device cpu, --trainer.accelerator cpu).",
-    "MisconfigurationException": "Lightning refuses these settings of the trainer.",
+LIBRARY_ERRORS = {
+    "OutOfMemoryError": "The GPU is out of memory. Use smaller batches (--data.options.batch_size, --batch-frames), "
+    "or the CPU (--device cpu, --trainer.accelerator cpu).",
+    "MisconfigurationException": "Lightning does not accept these trainer settings.",
 }
-"""What torch's and Lightning's mean here; by name, as neither is imported for the sake of its errors."""
+"""Errors of torch and Lightning, explained. They are matched by name, so that neither package has to be imported."""
 
 
 def usage() -> str:
@@ -56,13 +56,13 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:{width}}  {sentence}" for name, sentence in COMMANDS.items())
     return (
-        f"painseq {__version__} recognises pain, and its level, from face video. Research software, no medical "
-        f"device.\n\nusage: painseq COMMAND [options]\n\n{rows}\n\n`painseq COMMAND --help` tells its options."
+        f"painseq {__version__} recognises pain, and its level, from face video. Research software, not a medical "
+        f"device.\n\nusage: painseq COMMAND [options]\n\n{rows}\n\n`painseq COMMAND --help` lists its options."
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code. Errors meant for people are printed without a traceback."""
+    """Run a command and return the exit code. A `PainseqError` is printed without a traceback."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(usage() + "\n")
@@ -72,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, rest = args[0], args[1:]
     if name not in COMMANDS:
-        sys.stderr.write(f"painseq: no command {name!r}. Commands: {', '.join(COMMANDS)}.\n")
+        sys.stderr.write(f"painseq: unknown command {name!r}. Commands: {', '.join(COMMANDS)}.\n")
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("huggingface_hub").propagate = False  # It prints each line itself.
+    logging.getLogger("huggingface_hub").propagate = False  # It prints its messages itself.
     try:
         command = importlib.import_module(f"painseq.cli.{name}")
         return int(command.main(rest))
@@ -83,16 +83,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"painseq {name}: {error}\n")
         return 1
     except OSError as error:
-        # Of a file that is moved into its place, as Lightning does with checkpoints, the second name is the place.
+        # When a file is moved, as Lightning does with checkpoints, the second name is the destination.
         file = error.filename2 or error.filename or "no file named"
         sys.stderr.write(f"painseq {name}: {error.strerror or error}: {file}\n")
         return 1
     except Exception as error:
-        meaning = ERRORS_OF_OTHERS.get(type(error).__name__)
+        meaning = LIBRARY_ERRORS.get(type(error).__name__)
         if meaning is None:
             raise
-        sys.stderr.write(f"painseq {name}: {meaning} It said: {error}\n")
+        sys.stderr.write(f"painseq {name}: {meaning} The error was: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(f"painseq {name}: interrupted. {GOING_ON.get(name, '')}".rstrip() + "\n")
+        sys.stderr.write(f"painseq {name}: interrupted. {RESUME_HINTS.get(name, '')}".rstrip() + "\n")
         return 130

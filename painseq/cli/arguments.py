@@ -1,8 +1,8 @@
-"""Arguments that several commands share, and how a command that takes Lightning's configuration declares its own.
+"""Arguments that several commands share, and how commands declare their own.
 
-A command is a module with `main(argv)`. A light one makes an `argparse.ArgumentParser`, adds the groups below, and
-calls the library. One that takes `--config` (a data set, a model, a trainer) declares its arguments in a function, so
-that `--help` shows them without importing torch, and calls `experiment`.
+A command is a module with `main(argv)`. A command without `--config` creates an `argparse.ArgumentParser`, adds the
+groups below, and calls the library. A command with `--config` (data set, model, trainer) declares its arguments in a
+function, so that `--help` can show them without importing torch, and calls `experiment`.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ log = logging.getLogger("painseq")
 
 
 class Parser(Protocol):
-    """argparse's parser, or Lightning's: what a command's arguments are added to.
+    """The parser that a command adds its arguments to: argparse's or Lightning's.
 
-    Use what both understand: `type` is `str`, `int`, `float` or `Path`; an argument that may be left out has no
-    default, or a default of that type.
+    Use only what both understand: `type` is `str`, `int`, `float` or `Path`; an optional argument has no default, or a
+    default of that type.
     """
 
     def add_argument(self, *flags: str, **settings: Any) -> Any:
-        """As argparse."""
+        """Same as in argparse."""
 
 
 AddArguments = Callable[[Any], None]
 
 CONFIG_HELP = """
-The data set, model and trainer are given as YAML, in one file or several, the later ones winning:
-  --config FILE            configs/data/*.yaml, configs/extractor/*.yaml, configs/head/*.yaml, or files of your own
+Give the data set, model and trainer as one or more YAML files; later files override earlier ones:
+  --config FILE            configs/data/*.yaml, configs/extractor/*.yaml, configs/head/*.yaml, or your own files
   --data.root FOLDER, --data.options.store FOLDER, --trainer.max_epochs N, ...
                            set single keys
   --data.help BioVid       list the keys of a data set
@@ -81,14 +81,14 @@ def experiment(command: str, description: str, add_arguments: AddArguments, argv
 
 
 def add_model(parser: Parser) -> None:
-    """The models to use: `--checkpoint`, `--average`, `--prior`, `--trust`; read by `chosen_models`."""
+    """Add `--checkpoint`, `--average`, `--prior` and `--trust`, which `chosen_models` reads."""
     parser.add_argument(
         "--checkpoint",
         type=str,
         action="append",
         default=[],
         metavar="PATH",
-        help="best.ckpt of a run; repeat the option to show several models side by side",
+        help="load this checkpoint (best.ckpt of a run); repeat to show several models side by side",
     )
     parser.add_argument("--average", action="store_true", help="average the probabilities of several checkpoints")
     parser.add_argument(
@@ -97,97 +97,106 @@ def add_model(parser: Parser) -> None:
         nargs="*",
         default=[],
         metavar="CLASS=SHARE",
-        help="the mix of classes expected among the clips to predict, where it differs from training",
+        help="correct the probabilities for these class shares, where they differ from training",
     )
     add_trust(parser)
 
 
 def add_trust(parser: Parser) -> None:
-    """`--trust`."""
+    """Add `--trust`."""
     parser.add_argument(
         "--trust",
         type=str,
         nargs="*",
         default=[],
         metavar="PACKAGE",
-        help="packages, other than painseq, whose classes a checkpoint may build; this runs their code",
+        help="allow checkpoints to build classes of these packages besides painseq; this runs their code",
     )
 
 
 def add_device(parser: Parser) -> None:
-    """`--device`."""
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:0, ...; default: auto")
+    """Add `--device`."""
+    parser.add_argument(
+        "--device", type=str, default="auto", help="run on this device: auto, cpu, cuda, cuda:0, ...; default: auto"
+    )
 
 
 def add_part(parser: Parser) -> None:
-    """`--part`."""
-    parser.add_argument("--part", choices=PARTS, default="test", help="part of the split to use; default: test")
+    """Add `--part`."""
+    parser.add_argument("--part", choices=PARTS, default="test", help="use this part of the split; default: test")
 
 
 def add_parts(parser: Parser) -> None:
-    """`--parts`."""
+    """Add `--parts`."""
     parser.add_argument(
-        "--parts", type=str, nargs="*", default=[], help="only these parts: train, validation, test; default: all clips"
+        "--parts",
+        type=str,
+        nargs="*",
+        default=[],
+        help="use only these parts: train, validation, test; default: all clips",
     )
 
 
 def add_locator(parser: Parser) -> None:
-    """`--locator` and `--yunet-model`, which replace the locator a model was fitted with; read by `chosen_locator`."""
+    """Add `--locator` and `--yunet-model`, which `chosen_locator` reads. They replace the model's own locator."""
     parser.add_argument(
         "--locator",
         choices=["yunet", "sidecar", "full_frame", "face_alignment"],
-        help="find faces with this locator; default: the model's own",
+        help="detect faces with this locator; default: the model's own",
     )
-    parser.add_argument("--yunet-model", type=str, metavar="FILE", help="YuNet's .onnx file, instead of fetching it")
+    parser.add_argument(
+        "--yunet-model", type=str, metavar="FILE", help="read YuNet from this .onnx file instead of downloading it"
+    )
 
 
 def chosen_models(args: Any, device: str) -> dict[str, PainModel]:
     """Load the models that `add_model`'s arguments name.
 
     Returns:
-        Name -> model, in the order given: a checkpoint's path; with `--average` one model, the mean of all.
+        Name -> model, in the order given. The name is the checkpoint's path. With `--average` there is one model,
+        the mean of all.
 
     Raises:
-        PainseqError: no checkpoint, one to be averaged, the same one twice, models that cannot be averaged, a mix of
-            classes that does not fit.
+        PainseqError: no checkpoint, only one checkpoint to average, the same checkpoint twice, models that cannot be
+            averaged, class shares that do not fit the model.
     """
     from painseq.model.averaging import load_averaged
 
     paths = [Path(path) for path in args.checkpoint]
     if not paths:
-        raise PainseqError("No model is given. Add --checkpoint best.ckpt.")
+        raise PainseqError("No checkpoint is given. Add --checkpoint best.ckpt.")
     if len(set(paths)) < len(paths):
-        raise PainseqError(f"--checkpoint names a file twice: {', '.join(map(str, paths))}.")
+        raise PainseqError(f"--checkpoint names the same file twice: {', '.join(map(str, paths))}.")
     if args.average and len(paths) == 1:
-        raise PainseqError(f"--average needs several checkpoints, and only {paths[0]} is given.")
+        raise PainseqError(f"--average needs several checkpoints; only {paths[0]} is given. Repeat --checkpoint.")
     groups = {"average": paths} if args.average else {str(path): [path] for path in paths}
     models = {name: load_averaged(group, args.trust, device) for name, group in groups.items()}
     if args.prior:
         mix = parse_prior(args.prior)
         models = {name: model.with_prior(mix) for name, model in models.items()}
-        log.info("Probabilities are corrected for the stated mix of classes: %s.", ", ".join(args.prior))
+        log.info("Probabilities are corrected for these class shares: %s.", ", ".join(args.prior))
     return models
 
 
 def chosen_model(args: Any, device: str) -> PainModel:
-    """`chosen_models`, for a command that takes one model.
+    """Load the one model that the arguments name, for a command that takes one model.
 
     Raises:
         PainseqError: several checkpoints without `--average`; see `chosen_models`.
     """
     if len(args.checkpoint) > 1 and not args.average:
         raise PainseqError(
-            f"This command takes one model, and --checkpoint names {len(args.checkpoint)}. Give one, or add --average."
+            f"This command takes one model; --checkpoint names {len(args.checkpoint)}. Give one, or add --average."
         )
     (model,) = chosen_models(args, device).values()
     return model
 
 
 def parse_prior(pairs: Sequence[str]) -> Mapping[str, float]:
-    """`["no_pain=0.1", ...]` as class name -> share.
+    """Parse `["no_pain=0.1", ...]` into class name -> share.
 
     Raises:
-        PainseqError: not of this form.
+        PainseqError: a text that is not CLASS=SHARE.
     """
     mix: dict[str, float] = {}
     for pair in pairs:
@@ -202,15 +211,15 @@ def parse_prior(pairs: Sequence[str]) -> Mapping[str, float]:
 
 
 def chosen_locator(args: Any) -> Locator | None:
-    """The locator that `add_locator`'s arguments name; None keeps the model's own.
+    """Return the locator that `add_locator`'s arguments name; None keeps the model's own.
 
     Raises:
-        PainseqError: a YuNet file for another locator.
+        PainseqError: `--yunet-model` with another locator than yunet.
     """
     from painseq.faces import FaceAlignment, FullFrame, Sidecar, YuNet
 
     if args.yunet_model is not None and args.locator != "yunet":
-        raise PainseqError("--yunet-model goes with --locator yunet.")
+        raise PainseqError(f"--yunet-model {args.yunet_model} needs --locator yunet.")
     if args.locator is None:
         return None
     if args.locator == "yunet":

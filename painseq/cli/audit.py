@@ -1,4 +1,4 @@
-"""`painseq audit`: what leaky protocols would have claimed of a model, and who is on both sides of a split."""
+"""`painseq audit`: how much leaky protocols inflate a model's scores, and leaks in a split."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 USAGE = """usage: painseq audit model | check [options]
 
-  model  Fit one model under the leaky protocols of the literature and under subject folds, on the same items; tell how
-         much leakage inflates its scores.
-  check  Look for people, clips and copies on both sides of a split file, a table of clips or predictions; exit code 1
+  model  Fit one model under leaky protocols and under subject folds, on the same items, and report how much leakage
+         inflates its scores.
+  check  Check a split file, a table of clips or predictions for subjects, clips and copies on both sides; exit code 1
          if there are any.
 
-`painseq audit model --help` and `painseq audit check --help` tell their options.
+`painseq audit model --help` and `painseq audit check --help` list their options.
 """
 log = logging.getLogger("painseq")
 
@@ -38,21 +38,23 @@ def main(argv: Sequence[str]) -> int:
         from painseq.cli.audit_check import check
 
         return check(argv[1:])
-    raise PainseqError(f"`painseq audit {argv[0]}` is not known; it is `model` or `check`, followed by the options.")
+    raise PainseqError(
+        f"Unknown subcommand `painseq audit {argv[0]}`. Use `model` or `check`, followed by the options."
+    )
 
 
 def add_arguments(parser: Parser) -> None:
-    """What `painseq audit model` asks for itself."""
-    parser.add_argument("--out", type=Path, required=True, help="folder of the audit; run again, it goes on")
-    parser.add_argument("--folds", type=int, default=5, help="folds of each protocol; default: 5")
-    parser.add_argument("--epochs", type=int, help="train for so many, instead of stopping early")
-    parser.add_argument("--frames-per-clip", type=int, help="take so many frames of each clip; default: all")
+    """Declare the arguments of `audit model`."""
+    parser.add_argument("--out", type=Path, required=True, help="write the audit to this folder; rerun to resume")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds of each protocol; default: 5")
+    parser.add_argument("--epochs", type=int, help="train for this many epochs instead of stopping early")
+    parser.add_argument("--frames-per-clip", type=int, help="use this many frames of each clip; default: all")
 
 
 def _audit_model(argv: Sequence[str]) -> None:
     cli = experiment(
         "audit model",
-        "Fit one model under leaky protocols and under subject folds, and tell the inflation.",
+        "Fit one model under leaky protocols and under subject folds, and report the inflation of its scores.",
         add_arguments,
         argv,
     )
@@ -70,7 +72,7 @@ def _audit_model(argv: Sequence[str]) -> None:
 
 
 def show(audit: Audit) -> None:
-    """Print the balanced accuracies, their inflation, and what it means."""
+    """Print the balanced accuracies, their inflation, and a sentence for each."""
     from rich.console import Console
     from rich.table import Table
 
@@ -82,9 +84,9 @@ def show(audit: Audit) -> None:
         table.add_column("protocol", no_wrap=True)
         for column in ("score", "95 % interval", "inflation", "95 % interval"):
             table.add_column(column, justify="right")
-        for protocol, of, name, *figures, _ in audit_cells(audit):
-            if of == unit and name == "balanced accuracy":
+        for protocol, scored_unit, name, *figures, _ in audit_cells(audit):
+            if scored_unit == unit and name == "balanced accuracy":
                 table.add_row(protocol, *figures)
         console.print(table)
-    for found in headlines(audit):
-        console.print(found.sentence(), markup=False, highlight=False)
+    for inflation in headlines(audit):
+        console.print(inflation.sentence(), markup=False, highlight=False)

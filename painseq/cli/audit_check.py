@@ -1,4 +1,4 @@
-"""`painseq audit check`: who and what is on both sides of a split."""
+"""`painseq audit check`: subjects, clips and copies of videos on both sides of a split."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ ITEMS_SHOWN = 10
 
 
 def check(argv: Sequence[str]) -> int:
-    """Check files as the command line says; 1 if anything leaks."""
+    """Run the command; returns 1 if anything leaks."""
     parser = argparse.ArgumentParser(
         "painseq audit check",
-        description="Look for people, clips and copies of videos on both sides of a split. Exit code 0: nothing found; "
-        "1: a leak.",
+        description="Check a split for subjects, clips and copies of videos on both sides. Exit code 0: no leak; 1: "
+        "a leak.",
     )
     parser.add_argument(
         "files",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="a split or folds (JSON), a CSV of clips with a part or fold each, predictions, or several CSVs that are "
-        "a part each, such as train.csv and test.csv",
+        help="a split or folds (JSON), a CSV of clips with a column of parts or folds, predictions, or one CSV per "
+        "part, "
+        "such as train.csv and test.csv",
     )
-    parser.add_argument("--subject-column", help="column of subjects; default: guessed by its name")
-    parser.add_argument("--part-column", help="column of parts or folds; default: guessed by its name")
-    parser.add_argument("--split", type=Path, help="a split (JSON) that predictions or a CSV without parts belong to")
-    parser.add_argument("--checkpoint", type=Path, help="the model whose predictions are checked")
+    parser.add_argument("--subject-column", help="read subjects from this column; default: guessed by name")
+    parser.add_argument("--part-column", help="read parts or folds from this column; default: guessed by name")
+    parser.add_argument("--split", type=Path, help="split (JSON) that predictions, or a CSV without parts, belong to")
+    parser.add_argument("--checkpoint", type=Path, help="model that made the predictions")
     parser.add_argument(
         "--dataset",
-        help="whose people the predictions are of; default: the data set whose people the checkpoint has seen, if it "
-        "is one",
+        help="data set of the predictions' subjects; default: the data set that the checkpoint was trained on, if "
+        "there "
+        "is only one",
     )
-    parser.add_argument("--root", type=Path, help="folder of the videos, to find copies by their content")
-    parser.add_argument("--json", type=Path, help="write what was found here too")
+    parser.add_argument("--root", type=Path, help="folder of the videos; compares their content to find copies")
+    parser.add_argument("--json", type=Path, help="also write the findings to this file")
     args = parser.parse_args(argv)
 
     options = CheckOptions(args.subject_column, args.part_column, args.split, args.checkpoint, args.dataset, args.root)
@@ -53,14 +55,14 @@ def check(argv: Sequence[str]) -> int:
 
 
 def show(audit: SplitAudit) -> None:
-    """Print what was found in each file, and whether anything leaks."""
+    """Print the findings of each file, and the number of leaks."""
     console = Console(markup=False, highlight=False, soft_wrap=True)
-    for what, findings in audit.findings.items():
-        console.print(f"{what}: {'ok' if not findings else ''}".rstrip())
+    for checked, findings in audit.findings.items():
+        console.print(f"{checked}: {'ok' if not findings else ''}".rstrip())
         for finding in findings:
             lines = [f"  {finding.severity.upper()}: {finding.text} ({len(finding.items)}):"]
             lines += [f"    {item}" for item in finding.items[:ITEMS_SHOWN]]
             more = len(finding.items) - ITEMS_SHOWN
-            lines += [f"    and {more} more; --json FILE writes all"] if more > 0 else []
+            lines += [f"    and {more} more; --json FILE writes all of them"] if more > 0 else []
             console.print("\n".join(lines), style="bold red" if finding.severity == "leak" else "yellow")
     console.print(f"Leaks: {audit.leaks}." if audit.leaks else "No leak found.")

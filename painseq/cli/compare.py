@@ -1,4 +1,4 @@
-"""`painseq compare`: which of several predictions files is better on the same people."""
+"""`painseq compare`: models on the same clips, from their predictions files."""
 
 from __future__ import annotations
 
@@ -30,21 +30,24 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
         "painseq compare",
-        description="Compare models on the same clips, paired by subject: the difference with its interval, two tests "
-        "corrected for all pairs, and a sentence each. No model is loaded.",
+        description="Compare models on the same clips, paired by subject. Prints each difference with its interval "
+        "and two "
+        "tests, corrected for all pairs. No model is loaded.",
     )
     parser.add_argument(
-        "models", nargs="+", metavar="[NAME=]PATH", help=f"{PREDICTIONS_FILE}, or a folder that holds one; two or more"
+        "models", nargs="+", metavar="[NAME=]PATH", help=f"two or more {PREDICTIONS_FILE}, or folders that hold one"
     )
     parser.add_argument(
         "--statistic",
         choices=[*STATISTICS, *ERRORS],
-        help="what to compare by; default: balanced_accuracy, and mae of values on a scale",
+        help="compare by this statistic; default: balanced_accuracy, or mae for values on a scale",
     )
-    parser.add_argument("--against", metavar="NAME", help="compare all others with this one, not each with each")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws; default: %(default)s")
-    parser.add_argument("--allow-leaky", action="store_true", help=f"take files marked {LEAKY}, and say so everywhere")
-    parser.add_argument("--out", type=Path, help="folder for comparison.json, comparison.csv and report.html")
+    parser.add_argument(
+        "--against", metavar="NAME", help="compare all other models with this one, instead of all pairs"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws; default: %(default)s")
+    parser.add_argument("--allow-leaky", action="store_true", help=f"accept files marked {LEAKY}, and mark the results")
+    parser.add_argument("--out", type=Path, help="write comparison.json, comparison.csv and report.html to this folder")
     args = parser.parse_args(argv)
     options = CompareOptions(args.statistic, args.against, args.seed, args.allow_leaky)
     show(compare_runs(named_runs(args.models), args.out, options))
@@ -52,10 +55,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def named_runs(texts: Sequence[str]) -> dict[str, Path]:
-    """Files by name, from texts like `runs/lstm_test` or `LSTM=runs/lstm_test/predictions.csv`.
+    """Parse texts such as `runs/lstm_test` or `LSTM=runs/lstm_test/predictions.csv` into name -> file.
 
     Raises:
-        PainseqError: no such file, a name twice.
+        PainseqError: no such file, the same name twice.
     """
     runs: dict[str, Path] = {}
     for text in texts:
@@ -70,7 +73,7 @@ def named_runs(texts: Sequence[str]) -> dict[str, Path]:
 
 
 def show(comparison: Comparison) -> None:
-    """Print the table, what is to be known of it, and a sentence for each pair."""
+    """Print the table, and a sentence and cautions for each pair."""
     console = Console()
     title = STATISTIC_NAMES[comparison.statistic]
     table = Table(title=f"Difference in {title}, paired by subject", caption="p: after Holm's correction")

@@ -1,4 +1,4 @@
-"""`painseq crossval`: fit and score a head on every fold, with settings chosen inside the folds if wanted."""
+"""`painseq crossval`: fit and score a head on every fold, with nested selection of settings on request."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from painseq.studies.experiment import Experiment
     from painseq.studies.fold_fits import Candidate
 
-DESCRIPTION = "Fit and score a head on every fold. Run again with the same --out, it goes on."
+DESCRIPTION = "Cross-validate a head: fit and score it on every fold. Rerun the same command to resume."
 
 
 def add_arguments(parser: Parser) -> None:
-    """What the command asks for itself."""
-    parser.add_argument("--out", type=Path, required=True, help="run folder; run again, it goes on")
-    parser.add_argument("--repeats", type=int, default=1, help="draw the folds so many times; default: 1")
+    """Declare the command's own arguments."""
+    parser.add_argument("--out", type=Path, required=True, help="write to this run folder; rerun to resume")
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="repeat with newly drawn folds this many times; default: 1"
+    )
     parser.add_argument(
         "--inner-folds",
         type=int,
-        help="choose the number of epochs, and the candidate, on so many folds inside each fold",
+        help="select the number of epochs, and the candidate, on this many folds inside each fold",
     )
     parser.add_argument(
         "--candidates",
@@ -32,14 +34,16 @@ def add_arguments(parser: Parser) -> None:
         nargs="*",
         default=[],
         metavar="FILE",
-        help="YAML files to choose from, with --inner-folds",
+        help="select among these YAML files; needs --inner-folds",
     )
     parser.add_argument(
         "--jobs",
         type=int,
-        help="processes that fit folds, which share the features; default: cores / threads, and 1 on a GPU",
+        help="fit folds in this many processes; default: cores / threads, or 1 on a GPU",
     )
-    parser.add_argument("--threads", type=int, default=1, help="threads a fold; they can change last digits")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads per fold; more than 1 can change the last digits; default: 1"
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -51,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     args, parsed = cli.config, cli.experiment
     if args.candidates and args.inner_folds is None:
         raise PainseqError(
-            "Candidates are chosen on folds inside each fold, never on its test subjects. Add --inner-folds 3, or "
-            "leave --candidates out."
+            "--candidates are selected on folds inside each fold, never on its test subjects. Add --inner-folds 3, "
+            "or omit --candidates."
         )
     data, candidates = cli.data(), _candidates(parsed, args.candidates, argv)
     options = CrossValidation(args.repeats, args.inner_folds, args.jobs, args.threads)
@@ -63,24 +67,24 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _candidates(base: Experiment, files: Sequence[str], argv: Sequence[str]) -> list[Candidate]:
-    """The model of the command line; with files, one of each: what the command line says goes over all of them."""
+    """Return the model of the command line; with files, one model per file, each changed by the command line."""
     from painseq.studies.fold_fits import candidate_of
 
     if not files:
         return [candidate_of(base)]
     if base.config["model"]["head"] is not None:
-        raise PainseqError("A head is given, and candidates too. Leave it out, or make it a candidate.")
+        raise PainseqError("Both a head and --candidates are given. Omit the head, or make it a candidate.")
     candidates = []
     for path in files:
-        other = experiment("crossval", DESCRIPTION, add_arguments, ["--config", path, *argv]).experiment
-        if other.config["data"] != base.config["data"]:
-            raise PainseqError(f"{path} changes the data. Candidates differ in the model and its training alone.")
-        candidates.append(candidate_of(other, Path(path).stem))
+        candidate = experiment("crossval", DESCRIPTION, add_arguments, ["--config", path, *argv]).experiment
+        if candidate.config["data"] != base.config["data"]:
+            raise PainseqError(f"{path} changes the data. Candidates may only differ in the model and its training.")
+        candidates.append(candidate_of(candidate, Path(path).stem))
     return candidates
 
 
 def show(result: CrossValidationResult) -> None:
-    """Print the scores of all folds together, how far the folds lie apart, and what to be wary of."""
+    """Print the pooled scores of all folds, their spread over folds, and warnings."""
     from rich.console import Console
 
     from painseq.cli.evaluate import show as show_scores

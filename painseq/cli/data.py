@@ -1,4 +1,4 @@
-"""`painseq data`: whether a data set on disk can be trusted, and what it looks like."""
+"""`painseq data`: check a data set on disk, and draw a contact sheet of it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 USAGE = """usage: painseq data check | show [options]
 
-  check  Compare a data set with what was published of it and with itself; exit code 1 if anything must be fixed.
-  show   Draw a contact sheet: some subjects, one clip of each class.
+  check  Check a data set against published counts and for consistency; exit code 1 if anything must be fixed.
+  show   Draw a contact sheet: one clip of each class for some subjects.
 
-`painseq data check --help` and `painseq data show --help` tell their options.
+`painseq data check --help` and `painseq data show --help` list their options.
 """
 ITEMS_SHOWN = 10
 SUBJECTS_SHOWN = 10
@@ -38,21 +38,28 @@ def main(argv: Sequence[str]) -> int:
         return check(argv[1:])
     if argv[0] == "show":
         return show(argv[1:])
-    raise PainseqError(f"`painseq data {argv[0]}` is not known; it is `check` or `show`, followed by the options.")
+    raise PainseqError(f"Unknown subcommand `painseq data {argv[0]}`. Use `check` or `show`, followed by the options.")
 
 
 def add_check_arguments(parser: Parser) -> None:
     """Declare the arguments of `data check`."""
-    parser.add_argument("--tracks", type=Path, metavar="FOLDER", help="folder that `painseq faces` wrote")
-    parser.add_argument("--deep", action="store_true", help="decode every frame, not only the first and the last")
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="threads that read videos")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings here")
+    parser.add_argument(
+        "--tracks",
+        type=Path,
+        metavar="FOLDER",
+        help="also check the face tracks in this folder, which `painseq faces` wrote",
+    )
+    parser.add_argument("--deep", action="store_true", help="decode every frame instead of the first and the last only")
+    parser.add_argument(
+        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="read videos with this many threads"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings to this file")
 
 
 def check(argv: Sequence[str]) -> int:
-    """Check a data set; 1 if anything must be fixed."""
+    """Check a data set; returns 1 if anything must be fixed."""
     cli = experiment(
-        "data check", "Compare a data set with published counts and with itself.", add_check_arguments, argv
+        "data check", "Check a data set against published counts and for consistency.", add_check_arguments, argv
     )
     from painseq.cli.progress import progress_bar
     from painseq.data.check import check_data
@@ -61,8 +68,8 @@ def check(argv: Sequence[str]) -> int:
     args = cli.config
     with progress_bar("check", "videos") as bar:
         found = check_data(cli.data(), args.tracks, args.deep, args.workers, bar)
-    # Printed first: a file that cannot be written does not cost what took long to find.
-    _print(found, looked_at_faces=args.tracks is not None)
+    # Printed before writing, so that an unwritable file does not lose the findings.
+    _print(found, checked_faces=args.tracks is not None)
     if args.json is not None:
         write_json(args.json, found.to_dict())
     return 1 if found.errors else 0
@@ -70,9 +77,9 @@ def check(argv: Sequence[str]) -> int:
 
 def add_show_arguments(parser: Parser) -> None:
     """Declare the arguments of `data show`."""
-    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
-    parser.add_argument("--subjects", type=int, default=6, help="how many to show; default: 6")
-    parser.add_argument("--show-faces", action="store_true", help="draw faces though they may be patients'")
+    parser.add_argument("--out", type=Path, required=True, help="write the PNG to this file")
+    parser.add_argument("--subjects", type=int, default=6, help="number of subjects to show; default: 6")
+    parser.add_argument("--show-faces", action="store_true", help="draw faces even if they may be patients'")
 
 
 def show(argv: Sequence[str]) -> int:
@@ -86,7 +93,7 @@ def show(argv: Sequence[str]) -> int:
     return 0
 
 
-def _print(found: DataCheck, looked_at_faces: bool) -> None:
+def _print(found: DataCheck, checked_faces: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -102,10 +109,10 @@ def _print(found: DataCheck, looked_at_faces: bool) -> None:
         table = Table("", "found", "published", "")
         for row in found.comparisons:
             table.add_row(row.what, row.found, row.published, "" if row.same else "differs")
-        console.print("\nFound against published")
+        console.print("\nFound and published counts")
         console.print(table)
     if found.labels:
-        columns = ["label", "class", "clips", "subjects", "fps", "seconds", *(["faceless"] if looked_at_faces else [])]
+        columns = ["label", "class", "clips", "subjects", "fps", "seconds", *(["faceless"] if checked_faces else [])]
         table = Table(*columns)
         for summary in found.labels:
             share = "" if summary.faceless_share is None else f"{summary.faceless_share:.1%}"
@@ -116,20 +123,20 @@ def _print(found: DataCheck, looked_at_faces: bool) -> None:
                 str(summary.subjects),
                 _shown(summary.fps),
                 _shown(summary.duration_s),
-                *([share] if looked_at_faces else []),
+                *([share] if checked_faces else []),
             )
-        console.print("\nBy label; frames a second and seconds: least / median / most")
+        console.print("\nBy label; frames per second and seconds: minimum / median / maximum")
         console.print(table)
     if found.faceless_by_subject:
-        console.print("\nSubjects with most frames without a face")
+        console.print("\nSubjects with the most frames without a face")
         console.print(_faceless_table(found.faceless_by_subject))
     console.print()
     for topic in TOPICS:
         of_topic = [finding for finding in found.findings if finding.topic == topic]
         if not found.clips and not of_topic:
             continue
-        if topic == "faces" and not looked_at_faces:
-            console.print("faces: not looked at; give --tracks the folder that `painseq faces` wrote", soft_wrap=True)
+        if topic == "faces" and not checked_faces:
+            console.print("faces: not checked; give --tracks FOLDER, which `painseq faces` wrote", soft_wrap=True)
         elif topic == "published" and not found.comparisons:
             continue
         elif not of_topic:
@@ -145,11 +152,11 @@ def _lines(finding: Finding) -> list[str]:
     if not finding.items:
         return [head]
     if finding.topic == "published":
-        # The table above has them all.
+        # The table above shows all of them.
         return [f"{head} ({len(finding.items)})"]
     lines = [f"{head} ({len(finding.items)}):", *(f"  {item}" for item in finding.items[:ITEMS_SHOWN])]
     more = len(finding.items) - ITEMS_SHOWN
-    return [*lines, f"  and {more} more; --json FILE writes all"] if more > 0 else lines
+    return [*lines, f"  and {more} more; --json FILE writes all of them"] if more > 0 else lines
 
 
 def _shown(spread: Spread | None) -> str:

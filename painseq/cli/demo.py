@@ -1,4 +1,4 @@
-"""`painseq demo`: the whole job on generated data, from videos to a report."""
+"""`painseq demo`: the whole pipeline on generated data, from videos to a report."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
         "painseq demo",
-        description="Do the whole job on generated data: heat-pain CNN, features of electrical pain, heads, scores on "
-        "unseen people, Grad-CAM, report. Rerun the same command to resume.",
+        description="Run the whole pipeline on generated data: heat-pain CNN, features of electrical pain, heads, "
+        "scores "
+        "on held-out subjects, Grad-CAM, report. Rerun the same command to resume.",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to write; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of data, heads and order; default: %(default)s")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw faces")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="write to this folder; default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of data, heads and order; default: %(default)s")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="draw faces in this many processes; default: one per core",
+    )
     args = parser.parse_args(argv)
     from painseq.cli.evaluate import show
     from painseq.studies.demo import demo, in_words
@@ -45,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     console.rule()
     show(result.evaluations)
     console.print(in_words(result.difference))
-    console.print("Generated faces: these figures prove the machinery, and say nothing about patients.")
+    console.print("Generated faces: these scores show that the software works; they say nothing about patients.")
     console.print(f"{result.facts['time']}; {result.facts['peak memory']}.", style="dim")
     console.print(f"Report: {result.page}", soft_wrap=True)
     return 0

@@ -1,4 +1,4 @@
-"""The command line that `fit`, `faces`, `extract` and `evaluate` share: one set of YAML files serves all."""
+"""The command line of all commands that take `--config`: one set of YAML files serves them all."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ class ExperimentCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """As Lightning does; a mistake is one message, not the hundred lines of the usage before it.
+        """Parse as Lightning does, but report a mistake as one message instead of the whole usage.
 
         Raises:
-            PainseqError: an unknown option or key, a value that does not fit, YAML that is none.
+            PainseqError: an unknown option or key, an invalid value, YAML that cannot be parsed.
         """
         try:
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except (ArgumentError, UnicodeDecodeError) as error:
             raise PainseqError(
-                f"{shortened(error)}\n`painseq {self.command} --help` tells every option and key."
+                f"{shortened(error)}\n`painseq {self.command} --help` lists every option and key."
             ) from error
 
     def data(self) -> PainDataModule:
-        """The data set.
+        """Return the data set.
 
         Raises:
-            PainseqError: none is named.
+            PainseqError: no data set is given.
         """
         if not isinstance(self.datamodule, PainDataModule):
             raise PainseqError(
@@ -74,10 +74,10 @@ class ExperimentCLI(LightningCLI):
         return self.datamodule
 
     def extractor(self) -> Extractor:
-        """The extractor.
+        """Return the extractor.
 
         Raises:
-            PainseqError: none is named.
+            PainseqError: no extractor is given.
         """
         if not isinstance(self.model, PainClassifier) or self.model.extractor is None:
             raise PainseqError(
@@ -87,7 +87,7 @@ class ExperimentCLI(LightningCLI):
 
     @property
     def experiment(self) -> Experiment:
-        """What was parsed, as plain values, without the command's own arguments."""
+        """The parsed experiment as plain values, without the command's own arguments."""
         return experiment_of(self.parser, self.config)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -98,11 +98,11 @@ class ExperimentCLI(LightningCLI):
             self.add_own_arguments(parser)
 
     def instantiate_classes(self) -> None:
-        """As Lightning does; the trainer only where something is fitted."""
+        """Instantiate as Lightning does, but the trainer only for `fit`."""
         try:
             self._instantiate()
         except ValueError as error:
-            # jsonargparse wraps what a class says of its arguments.
+            # jsonargparse wraps the errors that a class raises about its arguments.
             if isinstance(error.__cause__, PainseqError):
                 raise error.__cause__ from None
             raise
@@ -117,20 +117,20 @@ class ExperimentCLI(LightningCLI):
 
 
 def with_shipped_configs(args: Sequence[str]) -> list[str]:
-    """`--config configs/...` finds the files shipped with the package where the folder has none of its own.
+    """Resolve `--config configs/...` to the files shipped with painseq where the working folder has none.
 
     Raises:
         PainseqError: no such file in either place.
     """
-    found: list[str] = []
+    resolved: list[str] = []
     expects_file = False
     for arg in args:
         flag, equals, value = arg.partition("=")
         if expects_file or (flag == "--config" and equals):
             path = shipped_config(Path(value if equals and not expects_file else arg))
-            found.append(f"--config={path}" if equals and not expects_file else str(path))
+            resolved.append(f"--config={path}" if equals and not expects_file else str(path))
             expects_file = False
             continue
         expects_file = arg == "--config"
-        found.append(arg)
-    return found
+        resolved.append(arg)
+    return resolved

@@ -1,4 +1,4 @@
-"""`painseq explain`: where in the face a checkpoint looked, and which frames decided."""
+"""`painseq explain`: which places in the face, and which frames, a checkpoint's score depends on."""
 
 from __future__ import annotations
 
@@ -47,48 +47,52 @@ def main(argv: Sequence[str]) -> int:
     with progress_bar("explain", "%") as show:
         explained = explain_video(model, args.video, args.out, options, show)
     log.info("Backends: %s.", ", ".join(f"{key} {value}" for key, value in explained.prediction.backends.items()))
-    log.info("Written to %s.", args.out)
+    log.info("Results written to %s.", args.out)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "painseq explain",
-        description="Draw where in the face a checkpoint looked, and which frames decided.",
-        epilog="`painseq explain regions --help`: shares of the face's regions over many clips. `painseq explain score "
-        "--help`: which method to trust, measured over many clips.",
+        description="Draw which places in the face, and which frames, a checkpoint's score depends on.",
+        epilog="`painseq explain regions --help`: measure the face's regions over many clips. `painseq explain score "
+        "--help`: measure which method to trust.",
     )
     parser.add_argument("video", type=Path, help="video file, or a folder of images")
     add_model(parser)
-    parser.add_argument("--out", type=Path, required=True, help="PNG to write, or a new folder for picture and numbers")
+    parser.add_argument("--out", type=Path, required=True, help="write a PNG, or picture and numbers to a new folder")
     parser.add_argument(
         "--method",
-        help="for the map: gradcam, rollout, integrated_gradients, gradient_x_input, saliency, occlusion; default: "
+        help="method of the map: gradcam, rollout, integrated_gradients, gradient_x_input, saliency, occlusion; "
+        "default: "
         "gradcam for a CNN, rollout for a transformer",
     )
     parser.add_argument(
         "--layer",
-        help="for gradcam, e.g. block4 of VGG16, layer3 of a ResNet; default: the last one whose maps are fine enough",
+        help="layer for gradcam, e.g. block4 of VGG16, layer3 of a ResNet; default: the last with fine enough maps",
     )
     parser.add_argument(
         "--time-method",
-        help="for the curve: integrated_gradients, gradient_x_input, saliency, frame_occlusion, attention, votes; "
+        help="method of the curve over time: integrated_gradients, gradient_x_input, saliency, frame_occlusion, "
+        "attention, votes; "
         "default: integrated_gradients on the features, attention for ViViT",
     )
-    parser.add_argument("--most-steps", type=int, help="for integrated_gradients: gradients at most; default: 1024")
-    parser.add_argument("--baseline", type=Path, help="video of this person without pain, if the model needs it")
+    parser.add_argument(
+        "--most-steps", type=int, help="compute at most this many gradients for integrated_gradients; default: 1024"
+    )
+    parser.add_argument("--baseline", type=Path, help="video of the same subject without pain, if the model needs one")
     parser.add_argument(
         "--action-units",
         type=Path,
         metavar="CSV",
-        help="OpenFace's table of the video, for PSPI below the curve, and for a model that needs it; default: the one "
-        "of the video's name beside it",
+        help="OpenFace's table of the video, for the PSPI curve and for a model that needs it; default: the CSV of the "
+        "same name next to the video",
     )
-    parser.add_argument("--image-fps", type=float, help="images a second, where VIDEO is a folder of images")
-    parser.add_argument("--class-name", help="class to explain; default: the predicted one")
-    parser.add_argument("--start-s", type=float, default=0.0, help="where to start, in seconds")
-    parser.add_argument("--end-s", type=float, help="where to end, in seconds; default: the end of the video")
-    parser.add_argument("--show-faces", action="store_true", help="draw the face too, though it may be a patient's")
+    parser.add_argument("--image-fps", type=float, help="images per second, if VIDEO is a folder of images")
+    parser.add_argument("--class-name", help="explain this class; default: the predicted class")
+    parser.add_argument("--start-s", type=float, default=0.0, help="start at this time, in seconds; default: 0")
+    parser.add_argument("--end-s", type=float, help="end at this time, in seconds; default: the end of the video")
+    parser.add_argument("--show-faces", action="store_true", help="draw the face even if it may be a patient's")
     add_device(parser)
     add_locator(parser)
     return parser

@@ -1,4 +1,4 @@
-"""`painseq explain regions`: which regions of the face carry a checkpoint's scores, over many clips."""
+"""`painseq explain regions`: how much each region of the face contributes to a checkpoint's scores."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ if TYPE_CHECKING:
     from painseq.explain import RegionRow
     from painseq.studies.explain_regions import RegionsExplanation
 
-DESCRIPTION = "Measure which regions of the face carry a checkpoint's scores, over many clips of a data set."
+DESCRIPTION = (
+    "Measure how much each region of the face contributes to a checkpoint's scores, over many clips of a data set."
+)
 log = logging.getLogger("painseq")
 
 
 def add_arguments(parser: Parser) -> None:
     """Declare the command's own arguments."""
-    parser.add_argument("--out", type=Path, required=True, help="folder for tables and pictures")
+    parser.add_argument("--out", type=Path, required=True, help="write tables and pictures to this folder")
     add_model(parser)
     add_part(parser)
     add_clips(parser)
-    parser.add_argument("--method", type=str, help="as for `painseq explain`")
-    parser.add_argument("--layer", type=str, help="for gradcam")
+    parser.add_argument("--method", type=str, help="method of the maps, as for `painseq explain`")
+    parser.add_argument("--layer", type=str, help="layer for gradcam")
     parser.add_argument(
         "--landmarks",
         choices=["sidecar", "face_alignment"],
-        help="where landmarks come from, if the model's own locator finds none; its crops stay",
+        help="read landmarks from this locator, if the model's own finds none; crops stay the model's",
     )
     add_device(parser)
 
 
 def add_clips(parser: Parser) -> None:
-    """`--clips` and `--class-name`."""
+    """Add `--clips` and `--class-name`."""
     parser.add_argument(
-        "--clips", type=int, default=20, help="how many clips, chosen evenly by class and subject; default: 20"
+        "--clips", type=int, default=20, help="number of clips, chosen evenly by class and subject; default: 20"
     )
-    parser.add_argument("--class-name", type=str, help="class to explain; default: the predicted one")
+    parser.add_argument("--class-name", type=str, help="explain this class; default: the predicted class")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,41 +65,44 @@ def main(argv: Sequence[str]) -> int:
     )
     data, model = cli.data(), chosen_model(args, pick_device(args.device))
     with progress_bar("explain regions", "clips") as show:
-        found = explain_regions(model, data, args.out, options, cli.experiment, show)
-    _show(found)
-    log.info("Written to %s.", args.out)
+        explanation = explain_regions(model, data, args.out, options, cli.experiment, show)
+    _show(explanation)
+    log.info("Results written to %s.", args.out)
     return 0
 
 
-def _show(found: RegionsExplanation) -> None:
+def _show(explanation: RegionsExplanation) -> None:
     from painseq.explain.regions import ACTION_UNITS
 
     table = Table(
-        caption="Shares of the attribution, in brackets of the area; below them 95 % intervals over subjects. Research "
-        "software, no medical device."
+        caption="Share of the attribution (share of the area), with 95 % intervals over subjects. Research "
+        "software, not "
+        "a medical device."
     )
     table.add_column("region,\naction units")
-    for name in found.tables:
-        # As wide as an interval, also on a narrow screen.
+    for name in explanation.tables:
+        # Wide enough for an interval on a narrow screen.
         table.add_column(name, justify="right", min_width=10)
-    for rows in zip(*found.tables.values(), strict=True):
+    for rows in zip(*explanation.tables.values(), strict=True):
         units = " ".join(unit.removeprefix("AU") for unit in ACTION_UNITS[rows[0].region])
         table.add_row(f"{rows[0].region}\n{units}", *map(_cell, rows))
     Console().print(table)
-    for name, check in found.blinks.items():
+    for name, check in explanation.blinks.items():
         Console().print(
             f"Blinks, {name} ({check.clips} clips of {check.area.interval.subjects} subjects): {check.verdict} "
             f"{check.figures}",
             highlight=False,
         )
-    layer = "" if found.details["layer"] is None else f", layer {found.details['layer']}"
-    subjects = {row.clip.subject_id for row in found.clips}
-    log.info("%s%s, %d clips of %d subjects.", found.details["method"], layer, len(found.clips), len(subjects))
-    for clip_id, reason in found.skipped.items():
+    layer = "" if explanation.details["layer"] is None else f", layer {explanation.details['layer']}"
+    subjects = {row.clip.subject_id for row in explanation.clips}
+    log.info(
+        "%s%s, %d clips of %d subjects.", explanation.details["method"], layer, len(explanation.clips), len(subjects)
+    )
+    for clip_id, reason in explanation.skipped.items():
         log.warning("Skipped %s: %s", clip_id, reason)
-    if found.details["seen_in_training"]["seen"]:
+    if explanation.details["seen_in_training"]["seen"]:
         log.warning(
-            "The model was fitted on %(seen)d of these %(subjects)d subjects.", found.details["seen_in_training"]
+            "The model was fitted on %(seen)d of these %(subjects)d subjects.", explanation.details["seen_in_training"]
         )
 
 

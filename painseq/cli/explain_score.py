@@ -1,4 +1,4 @@
-"""`painseq explain score`: which explanation of a checkpoint to trust, measured over many clips."""
+"""`painseq explain score`: which explanation method to trust for a checkpoint, measured over many clips."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from painseq.studies.score_methods import MethodRanking
 
 DESCRIPTION = (
-    "Measure which explanation of a checkpoint to trust, over many clips of a data set. Rerun the same command to "
-    "resume."
+    "Measure which explanation method to trust for a checkpoint, over many clips of a data set. Rerun the same command "
+    "to resume."
 )
 log = logging.getLogger("painseq")
 
-SHOWN = {
+HEADINGS = {
     "gain": "gain",
     "infidelity": "infid.",
     "sensitivity": "sens.",
@@ -32,19 +32,29 @@ SHOWN = {
     "truth_area": "area",
     "truth_pointing": "point.",
 }
-"""What fits on a terminal, and its heading there; the files have all."""
+"""The measures that fit on a terminal, and their headings; the files have all measures."""
 
 
 def add_arguments(parser: Parser) -> None:
     """Declare the command's own arguments."""
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--out", type=Path, required=True, help="write the results to this folder; rerun to resume")
     add_model(parser)
     add_part(parser)
     add_clips(parser)
     parser.add_argument(
-        "--methods", type=str, nargs="*", default=[], metavar="METHOD", help="default: all that fit the model"
+        "--methods",
+        type=str,
+        nargs="*",
+        default=[],
+        metavar="METHOD",
+        help="score these methods; default: all that fit the model",
     )
-    parser.add_argument("--most-steps", type=int, default=64, help="gradients of integrated_gradients; default: 64")
+    parser.add_argument(
+        "--most-steps",
+        type=int,
+        default=64,
+        help="compute at most this many gradients for integrated_gradients; default: 64",
+    )
     add_device(parser)
 
 
@@ -69,26 +79,26 @@ def main(argv: Sequence[str]) -> int:
     with progress_bar("explain score", "steps") as show:
         ranking = score_methods(model, data, args.out, options, cli.experiment, show)
     _show(ranking)
-    log.info("Written to %s.", args.out)
+    log.info("Results written to %s.", args.out)
     return 0
 
 
 def _show(ranking: MethodRanking) -> None:
-    """The tables, and which method to use."""
+    """Print the tables, and which method to use."""
     from painseq.studies.score_methods import TITLES
 
     console, details = Console(), ranking.details
-    subjects = len({one.clip.subject_id for one in ranking.clips})
+    subjects = len({scored.clip.subject_id for scored in ranking.clips})
     for kind, ranks in ranking.ranks.items():
-        names = [name for name in SHOWN if any(one.means[name].value is not None for one in ranks)]
+        names = [name for name in HEADINGS if any(ranked.means[name].value is not None for ranked in ranks)]
         title = f"{TITLES[kind].capitalize()}: {len(ranking.clips)} clips of {subjects} subjects"
         table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=0)
         table.add_column("method", no_wrap=True)
         for name in (*names, "shuffled"):
-            table.add_column(SHOWN.get(name, name), justify="right", no_wrap=True)
-        for one in ranks:
-            check = details["randomisation"][kind].get(one.method)
-            table.add_row(one.method, *(_cell(one, name) for name in names), _similarity(check))
+            table.add_column(HEADINGS.get(name, name), justify="right", no_wrap=True)
+        for ranked in ranks:
+            check = details["randomisation"][kind].get(ranked.method)
+            table.add_row(ranked.method, *(_cell(ranked, name) for name in names), _similarity(check))
         console.print(table)
         console.print(details["verdict"][kind], highlight=False)
     for clip_id, reason in ranking.skipped.items():
@@ -97,8 +107,8 @@ def _show(ranking: MethodRanking) -> None:
         log.warning("The model was fitted on %(seen)d of these %(subjects)d subjects.", details["seen_in_training"])
 
 
-def _cell(one: Rank, name: str) -> str:
-    mean = one.means[name]
+def _cell(ranked: Rank, name: str) -> str:
+    mean = ranked.means[name]
     if mean.value is None:
         return "-"
     low, high = mean.interval.low, mean.interval.high
@@ -107,9 +117,9 @@ def _cell(one: Rank, name: str) -> str:
 
 
 def _similarity(check: Mapping[str, Any] | None) -> str:
-    """The mean rank correlations with the maps of random models, of the values and of their sizes."""
+    """Return the mean rank correlations with the maps of randomised models, of values and of absolute values."""
     if check is None:
         return ""
     means = [check["similarity"]["everything"][key]["value"] for key in ("signed", "absolute")]
-    alike = "\n".join("-" if value is None else f"{value:.2f}" for value in means)
-    return f"{alike}\nFLAGGED" if check["survives"] else alike
+    correlations = "\n".join("-" if value is None else f"{value:.2f}" for value in means)
+    return f"{correlations}\nFLAGGED" if check["survives"] else correlations

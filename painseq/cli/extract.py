@@ -1,4 +1,4 @@
-"""`painseq extract`: videos into a feature store."""
+"""`painseq extract`: extract features of videos into a feature store."""
 
 from __future__ import annotations
 
@@ -16,20 +16,29 @@ log = logging.getLogger("painseq")
 
 def add_arguments(parser: Parser) -> None:
     """Declare the command's own arguments."""
-    parser.add_argument("--out", type=Path, required=True, help="folder of the feature store")
-    parser.add_argument("--dtype", choices=["float16", "float32"], default="float16", help="of the features kept")
+    parser.add_argument("--out", type=Path, required=True, help="write the feature store to this folder")
+    parser.add_argument(
+        "--dtype",
+        choices=["float16", "float32"],
+        default="float16",
+        help="data type of the stored features; default: float16",
+    )
     add_device(parser)
     parser.add_argument(
         "--precision",
         choices=["auto", "fp32", "bf16"],
         default="auto",
-        help="of the network; auto: bf16 where the device has it natively, or that of the store to complete",
+        help="precision of the network; default: auto, which is the precision of an existing store, else bf16 where "
+        "the "
+        "device supports it natively, else fp32",
     )
-    parser.add_argument("--batch-frames", type=int, help="frames the network takes at once; default: 8, on a GPU 128")
-    parser.add_argument("--workers", type=int, help="threads that read videos; default: 1, for a GPU up to 8")
-    parser.add_argument("--strict", action="store_true", help="end at the first clip that fails")
+    parser.add_argument("--batch-frames", type=int, help="frames per batch; default: 8, or 128 on a GPU")
+    parser.add_argument(
+        "--workers", type=int, help="read videos with this many threads; default: 1, or up to 8 for a GPU"
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first clip that fails")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.add_argument("--export", type=Path, metavar="FOLDER", help="also write one .npz a clip here")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="also write one .npz per clip to this folder")
     add_parts(parser)
 
 

@@ -1,4 +1,4 @@
-"""`painseq faces`: the tracks of a data set's faces, kept on disk."""
+"""`painseq faces`: detect and track faces, and store the tracks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 
 from painseq.cli.arguments import Parser, add_parts, experiment
 
-DESCRIPTION = "Find and follow the face in a data set's videos, and keep the tracks. Rerun the same command to resume."
+DESCRIPTION = (
+    "Detect and track the face in a data set's videos, and store the tracks. Rerun the same command to resume."
+)
 
 
 def add_arguments(parser: Parser) -> None:
     """Declare the command's own arguments."""
-    parser.add_argument("--out", type=Path, required=True, help="folder of the face tracks")
-    parser.add_argument("--workers", type=int, default=1, help="threads that read videos; default: 1")
+    parser.add_argument("--out", type=Path, required=True, help="write the face tracks to this folder")
+    parser.add_argument("--workers", type=int, default=1, help="read videos with this many threads; default: 1")
     add_parts(parser)
 
 

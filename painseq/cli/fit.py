@@ -1,4 +1,4 @@
-"""`painseq fit`: Lightning's command line for `painseq.training.fit`."""
+"""`painseq fit`: train a head with Lightning's command line, as `painseq.training.fit` does."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def fit(argv: Sequence[str]) -> Path:
-    """Fit as the command line says; see `painseq.training.fit`.
+    """Fit a model from command line arguments; see `painseq.training.fit`.
 
     Returns:
         The run folder.

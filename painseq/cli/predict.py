@@ -1,4 +1,4 @@
-"""`painseq predict`: what checkpoints predict for video files."""
+"""`painseq predict`: predict the pain in video files with checkpoints."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ if TYPE_CHECKING:
     from painseq.data.labels import Scale
     from painseq.model.pain_model import VideoPrediction
 
-CAPTION = "Research software, no medical device."
+CAPTION = "Research software, not a medical device."
 log = logging.getLogger("painseq")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; a video that cannot be read is reported and counted, and the rest go on."""
+    """Run the command. A video that cannot be read is reported, does not stop the others, and makes it return 1."""
     parser = argparse.ArgumentParser("painseq predict", description="Predict the pain in videos with a checkpoint.")
     parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of images")
     add_model(parser)
-    parser.add_argument("--baseline", type=Path, help="video of this person without pain, if the model needs it")
+    parser.add_argument("--baseline", type=Path, help="video of the same subject without pain, if the model needs one")
     parser.add_argument(
         "--action-units",
         type=Path,
         metavar="CSV",
-        help="OpenFace's table of the video, if the model needs it; default: the one of the video's name beside it",
+        help="OpenFace's table of the video, if the model needs one; default: the CSV of the same name next to the "
+        "video",
     )
-    parser.add_argument("--start-s", type=float, default=0.0, help="where to start, in seconds")
-    parser.add_argument("--end-s", type=float, help="where to end, in seconds; default: the end of the video")
-    parser.add_argument("--image-fps", type=float, help="images a second, where a video is a folder of images")
+    parser.add_argument("--start-s", type=float, default=0.0, help="start at this time, in seconds; default: 0")
+    parser.add_argument("--end-s", type=float, help="end at this time, in seconds; default: the end of the video")
+    parser.add_argument("--image-fps", type=float, help="images per second, if a video is a folder of images")
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print JSON, with the probabilities of each frame: a list, with several models a list a model",
+        help="print a JSON list with the probabilities of each frame; for several models, one list per model",
     )
     add_device(parser)
     add_locator(parser)
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
                 failed = True
                 sys.stderr.write(f"{result.video}: {result.problem}\n")
     if args.json:
-        plain = {name: [each.to_dict() for each in of_model] for name, of_model in predictions.items()}
+        plain = {name: [prediction.to_dict() for prediction in of_model] for name, of_model in predictions.items()}
         content = plain if len(plain) > 1 else next(iter(plain.values()))
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
     elif first := next(iter(predictions.values())):
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _table(predictions: Sequence[VideoPrediction], class_names: Sequence[str], scale: Scale | None) -> Table:
-    """A row a video, with each class's probability."""
+    """Return a table with one row per video, and the probability of each class."""
     table = Table(caption=CAPTION)
     table.add_column("video")
     for name in ("label", *class_names) if scale is None else (str(scale),):
@@ -102,17 +103,18 @@ def _cells(prediction: VideoPrediction, class_names: Sequence[str], scale: Scale
 
 
 def _side_by_side(predictions: Mapping[str, Sequence[VideoPrediction]]) -> Table:
-    """A row a video, a column a model: its label with the probability, or its number."""
-    from painseq.cli.evaluate import short_names
+    """Return a table with one row per video and one column per model."""
+    from painseq.studies.evaluation_files import short_names
 
     table = Table("video", *short_names([Path(name) for name in predictions]), caption=CAPTION)
-    found = {name: {each.video: each for each in of_model} for name, of_model in predictions.items()}
-    for video in dict.fromkeys(video for of_model in found.values() for video in of_model):
-        table.add_row(Path(video).name, *(_in_short(of_model.get(video)) for of_model in found.values()))
+    by_video = [{prediction.video: prediction for prediction in of_model} for of_model in predictions.values()]
+    for video in dict.fromkeys(video for of_model in by_video for video in of_model):
+        table.add_row(Path(video).name, *(_short_cell(of_model.get(video)) for of_model in by_video))
     return table
 
 
-def _in_short(prediction: VideoPrediction | None) -> str:
+def _short_cell(prediction: VideoPrediction | None) -> str:
+    """The label with its probability, or the value with its scale."""
     if prediction is None or (prediction.label is None and prediction.value is None):
         return "-"
     if prediction.label is None:

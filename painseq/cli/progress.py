@@ -1,4 +1,4 @@
-"""The one progress bar of the command line."""
+"""The progress bar of the command line."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
 log = logging.getLogger("painseq")
 
 LINE_EVERY_S = 10.0
-"""Where output is no terminal, a line at most this often."""
+"""If standard error is not a terminal, a line is logged at most this often."""
 
 
 @contextmanager
 def progress_bar(title: str, unit: str, shown: bool = True) -> Iterator[OnProgress]:
-    """A bar with count, rate, a note and the time left, on standard error; lines of a log where it is no terminal.
+    """Show a bar with count, rate, a note and the time left on standard error; without a terminal, log lines.
 
     Args:
-        unit: what is counted, in the plural: "clips", "fits".
-        shown: false for a process that is not the first, which shows nothing.
+        unit: what is counted, in the plural, such as "clips" or "fits".
+        shown: False shows nothing, for all processes but the first.
 
     Yields:
-        What the library calls with the number done, the number of all, and a note.
+        A function to call with the number done, the total and a note.
     """
-    console, begin = Console(stderr=True), time.perf_counter()
+    console, started = Console(stderr=True), time.perf_counter()
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit + " {task.fields[note]}"),
         TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    last = 0.0
+    last_line_s = 0.0
     with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task(title, total=None, note="")
 
         def show(done: int, total: int, note: str = "") -> None:
-            nonlocal last
+            nonlocal last_line_s
             bar.update(task, completed=done, total=total, note=note)
-            now = time.perf_counter() - begin
-            if shown and not console.is_terminal and now - last >= LINE_EVERY_S:
-                last = now
-                left = f"; about {now / done * (total - done):.0f} s left" if done else ""
+            elapsed_s = time.perf_counter() - started
+            if shown and not console.is_terminal and elapsed_s - last_line_s >= LINE_EVERY_S:
+                last_line_s = elapsed_s
+                left = f"; about {elapsed_s / done * (total - done):.0f} s left" if done else ""
                 log.info("%s: %d of %d %s%s%s", title, done, total, unit, f", {note}" if note else "", left)
 
         yield show
@@ -56,11 +56,11 @@ def progress_bar(title: str, unit: str, shown: bool = True) -> Iterator[OnProgre
 
 @contextmanager
 def extract_bar(title: str, shown: bool = True) -> Iterator[Callable[[ExtractProgress], None]]:
-    """A bar over clips, with frames a second and what went wrong."""
+    """Show a bar over clips, with frames per second, frames without a face and failed clips."""
     with progress_bar(title, "clips", shown) as bar:
 
-        def show(now: ExtractProgress) -> None:
-            note = f"{now.frames} frames, {now.frames_per_s:.0f} a second, {now.faceless} faceless, {now.failed} failed"
-            bar(now.done, now.total, note)
+        def show(progress: ExtractProgress) -> None:
+            frames = f"{progress.frames} frames, {progress.frames_per_s:.0f} per second"
+            bar(progress.done, progress.total, f"{frames}, {progress.faceless} faceless, {progress.failed} failed")
 
         yield show

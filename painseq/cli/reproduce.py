@@ -1,4 +1,4 @@
-"""`painseq reproduce`: a paper's recipe on your copy of the data, its scores beside the published ones."""
+"""`painseq reproduce`: run a paper's recipe on your copy of the data, and compare with the published scores."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from painseq.studies.reproduce import Reproduction
 
 GENERATED = (
-    "The faces are generated: these scores say that the recipe runs, and are not comparable with any published one."
+    "The faces are generated: these scores show that the recipe runs, and are not comparable with published scores."
 )
-COMPARABLE = "Two figures are comparable only where data set, part and protocol are the same."
+COMPARABLE = "Scores are comparable only if data set, part and protocol are the same."
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
         "painseq reproduce",
-        description="Run a recipe of configs/reproduce on your copy of the data: extract, fit, evaluate; then show its "
-        "scores beside the published ones, and where it deviates. Rerun the same command to resume.",
-        epilog="Options after -- change the recipe, as of `painseq fit`: -- --trainer.max_epochs 2 --config own.yaml",
+        description="Run a recipe of configs/reproduce on your copy of the data: extract, fit, evaluate. Shows its "
+        "scores next to the published ones, and its deviations. Rerun the same command to resume.",
+        epilog="Options of `painseq fit` after -- change the recipe: -- --trainer.max_epochs 2 --config own.yaml",
     )
-    parser.add_argument("recipe", help=f"{', '.join(shipped_recipes())}, or the path of a YAML like these")
+    parser.add_argument("recipe", help=f"{', '.join(shipped_recipes())}, or the path of a recipe in YAML")
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--out", type=Path, required=True, help="folder for everything that the recipe makes")
+    parser.add_argument("--out", type=Path, required=True, help="write all results to this folder")
     parser.add_argument(
-        "--truth", type=Path, help="CSV of clip_id,label: score an official Test part with hidden labels"
+        "--truth", type=Path, help="score an official test part with hidden labels by this CSV of clip_id,label"
     )
     arguments = list(argv)
     split = arguments.index("--") if "--" in arguments else len(arguments)
@@ -48,15 +48,15 @@ def main(argv: Sequence[str]) -> int:
     from painseq.cli.experiment import ExperimentCLI
     from painseq.studies.reproduce import reproduce
 
-    given = [f"--config={recipe.path}", *arguments[split + 1 :], f"--data.root={args.root}"]
-    changes = [ExperimentCLI("reproduce", given).experiment.config]
+    arguments_of_fit = [f"--config={recipe.path}", *arguments[split + 1 :], f"--data.root={args.root}"]
+    changes = [ExperimentCLI("reproduce", arguments_of_fit).experiment.config]
     truth = None if args.truth is None else read_truth(args.truth)
     show_reproduction(reproduce(args.recipe, args.root, args.out, changes, truth), console)
     return 0
 
 
 def show_reproduction(result: Reproduction, console: Console) -> None:
-    """Print the scores, the published rows beside them, and the recipe's notes."""
+    """Print the scores, the published rows, and the recipe's notes."""
     from painseq.cli.evaluate import show
 
     for part, evaluation in result.evaluations.items():
@@ -76,11 +76,11 @@ def show_reproduction(result: Reproduction, console: Console) -> None:
 
 
 def comparison_table(result: Reproduction, part: Part) -> Table:
-    """This run first, then the published rows, each beside what always predicting one class gives."""
+    """Return a table of this run and the published rows, each with the score of always predicting one class."""
     evaluation, rows = result.evaluations[part], result.published[part]
     protocols = {name: chr(ord("a") + place) for place, name in enumerate(dict.fromkeys(row.protocol for row in rows))}
     table = Table(
-        title=f"{result.recipe.name}: {part} part, beside what was published",
+        title=f"{result.recipe.name}: {part} part, and published scores",
         caption=escape("\n".join(f"{letter}: {protocol}" for protocol, letter in protocols.items())),
         caption_justify="left",
     )
@@ -90,7 +90,7 @@ def comparison_table(result: Reproduction, part: Part) -> Table:
     table.add_column("one class", justify="right")
     table.add_column("", overflow="fold")
     majority = {baseline.name: baseline.scores for baseline in evaluation.baselines}["majority class"]
-    people = evaluation.counts.subjects
+    subjects = evaluation.counts.subjects
     for name in ("accuracy", "balanced_accuracy"):
         interval = evaluation.intervals[name]
         span = "" if interval.low is None else f"\n{interval.low:.2f} to {interval.high:.2f}"
@@ -99,14 +99,14 @@ def comparison_table(result: Reproduction, part: Part) -> Table:
             name.replace("_", " "),
             _printed(evaluation.scores.value(name), 2) + span,
             _printed(majority.value(name), 2),
-            f"{evaluation.counts.scored} clips of {people} {'person' if people == 1 else 'people'}",
+            f"{evaluation.counts.scored} clips of {subjects} subject{'' if subjects == 1 else 's'}",
             style="bold",
         )
     table.add_section()
     for row in rows:
         table.add_row(*_cells(row, protocols[row.protocol]))
     if not rows:
-        table.add_row("painseq knows of nothing published of this data set and part", "", "", "", "")
+        table.add_row("No published score is known for this data set and part", "", "", "", "")
     return table
 
 
@@ -121,7 +121,7 @@ def _cells(row: Published, letter: str) -> list[str]:
 
 
 def _printed(value: float | None, places: int | None = None) -> str:
-    """Two decimals, or those that were published if these are more."""
+    """Format with two decimals, or with as many as published if these are more."""
     if value is None:
         return "–"
     return f"{value:.2f}" if places == 2 or round(value, 2) == value else f"{value:g}"

@@ -1,4 +1,4 @@
-"""`painseq store`: what a feature store holds, and whether it is whole."""
+"""`painseq store`: show what a feature store holds, or verify its files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ NAMES_SHOWN = 10
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; `check` returns 1 if anything is wrong."""
-    parser = argparse.ArgumentParser("painseq store", description="Show what a feature store holds, or verify it.")
+    parser = argparse.ArgumentParser(
+        "painseq store", description="Show what a feature store holds, or verify its files."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="info | check")
-    info = commands.add_parser("info", help="print contents, fingerprint, and how the features were made")
-    check = commands.add_parser("check", help="read every file and compare it with the recorded digests")
+    info = commands.add_parser("info", help="print contents, fingerprint and settings of the extraction")
+    check = commands.add_parser("check", help="compare every file with its recorded digest")
     for command in (info, check):
-        command.add_argument("path", type=Path, help="folder of the store")
+        command.add_argument("path", type=Path, help="folder of the feature store")
         command.add_argument("--json", action="store_true", help="print JSON")
     add_trust(check)
     args = parser.parse_args(argv)
@@ -58,13 +60,13 @@ def _print_info(summary: Mapping[str, object]) -> None:
         "frames": f"{summary['frames']}, {summary['faceless_share']:.1%} without a face",
         "clips without a face": f"{len(no_face)}{_some(no_face)}",
         "shards": f"{summary['shards']}, {summary['shard_bytes']} bytes",
-        "features": f"{shape} a frame, {summary['dtype']}, computed in {summary['precision']}",
-        "landmarks": f"{summary['landmarks']} a frame",
-        "frames a second": "all of the video's" if summary["fps"] is None else str(summary["fps"]),
+        "features": f"{shape} per frame, {summary['dtype']}, computed in {summary['precision']}",
+        "landmarks": f"{summary['landmarks']} per frame",
+        "frames per second": "those of the video" if summary["fps"] is None else str(summary["fps"]),
         "face": json.dumps(summary["face"]),
         "extractor": f"{extractor['class_path']}, fingerprint {extractor['fingerprint']}",
-        "its weights": f"{extractor['weights'] or 'no file named'}; {kept}",
-        "trained on": trained_on or "nobody that is known",
+        "weights": f"{extractor['weights'] or 'no file'}; {kept}",
+        "trained on": trained_on or "unknown subjects",
         "fingerprint": str(summary["fingerprint"]),
     }
     table = Table(title=str(summary["path"]), show_header=False)
@@ -78,11 +80,12 @@ def _print_info(summary: Mapping[str, object]) -> None:
         console.print(f"failed: {clip_id}: {reason}")
     if summary["pending_clips"]:
         console.print(
-            f"Clips in no shard yet: {summary['pending_clips']}. An extraction is going on, or was ended; the same "
-            "`painseq extract` completes the store."
+            f"Clips in no shard yet: {summary['pending_clips']}. An extraction is running, or was interrupted. "
+            "Rerun the "
+            "same `painseq extract` to complete the store."
         )
     if extractor["card"] is not None:
-        console.print("The extractor's card:")
+        console.print("Card of the extractor:")
         console.print_json(data=extractor["card"])
 
 
@@ -99,8 +102,10 @@ def _check(store: FeatureStore, trust: Sequence[str], as_json: bool) -> int:
     with progress_bar("check", "bytes") as show:
         problems = store.check(show, trust)
     if as_json:
-        found = [{"file": problem.file, "what": problem.what, "repair": problem.repair} for problem in problems]
-        sys.stdout.write(json.dumps({"path": str(store.path), "clips": len(store), "problems": found}, indent=2) + "\n")
+        content = [{"file": problem.file, "what": problem.what, "repair": problem.repair} for problem in problems]
+        sys.stdout.write(
+            json.dumps({"path": str(store.path), "clips": len(store), "problems": content}, indent=2) + "\n"
+        )
     else:
         for problem in problems:
             sys.stdout.write(f"{problem.file} {problem.what}. {problem.repair}\n")
@@ -108,6 +113,6 @@ def _check(store: FeatureStore, trust: Sequence[str], as_json: bool) -> int:
         shards = "1 shard" if len(store.digests) == 1 else f"{len(store.digests)} shards"
         sys.stdout.write(
             f"{store.path}: {len(store)} clips{pending}, {shards} of {store.shard_bytes} bytes: "
-            f"{f'problems: {len(problems)}' if problems else 'everything is as it was written'}.\n"
+            f"{f'problems: {len(problems)}' if problems else 'all files are unchanged'}.\n"
         )
     return 1 if problems else 0

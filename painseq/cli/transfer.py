@@ -1,4 +1,4 @@
-"""`painseq transfer`: does a model, or do its features, serve another data set, and how much of that is needed?"""
+"""`painseq transfer`: how well models and features transfer between data sets, and how many subjects they need."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ def main(argv: Sequence[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
         "painseq transfer",
-        description="Fill a table over sources, targets and heads: does the model transfer, do its features, and how "
-        "many people of the target are needed? Rerun the same command to resume.",
+        description="Measure how well models and features transfer between data sets, and how many subjects of the "
+        "target they need. Rerun the same command to resume.",
     )
-    parser.add_argument("plan", type=Path, metavar="PLAN", help="YAML, such as configs/demo/transfer.yaml; it is code")
-    parser.add_argument("--out", type=Path, default=Path("runs/transfer"), help="folder to write; default: %(default)s")
+    parser.add_argument(
+        "plan", type=Path, metavar="PLAN", help="plan in YAML, such as configs/demo/transfer.yaml; it runs as code"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/transfer"), help="write to this folder; default: %(default)s"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be extracted and fitted")
     args = parser.parse_args(argv)
     from painseq.cli.progress import progress_bar
@@ -46,27 +50,27 @@ def main(argv: Sequence[str]) -> int:
 
 def _show_work(work: TransferWork) -> None:
     console = Console()
-    table = Table("", "in all", "finished", title="What this plan takes")
-    for what, (total, done) in (
+    table = Table("", "total", "finished", title="Work of this plan")
+    for title, (total, done) in (
         ("feature stores (extractor and data set)", work.stores),
         ("fits on a data set's training subjects", work.fits),
-        ("fits that go on with k subjects of a target", work.continued_fits),
+        ("fits continued with k subjects of a target", work.continued_fits),
     ):
-        table.add_row(what, str(total), str(done))
+        table.add_row(title, str(total), str(done))
     table.add_row("cells of the table", str(work.cells), "")
     console.print(table)
     for name, data in work.data.items():
         split = data.split
         console.print(
-            f"{name}: {len(data.manifest)} clips; {len(split.train)} subjects to train on, {len(split.validation)} "
-            f"for early stopping, {len(split.test)} tested; classes {', '.join(data.scheme.class_names)}.",
+            f"{name}: {len(data.manifest)} clips; {len(split.train)} training subjects, {len(split.validation)} "
+            f"for early stopping, {len(split.test)} test subjects; classes {', '.join(data.scheme.class_names)}.",
             soft_wrap=True,
             markup=False,
         )
 
 
 def _show(plan: TransferPlan, result: TransferResult) -> None:
-    """Print a table for each question, and what to be wary of."""
+    """Print a table for each question, and warnings."""
     from painseq.studies.transfer_report import (
         curves_of,
         interval_notes,
@@ -90,7 +94,7 @@ def _show(plan: TransferPlan, result: TransferResult) -> None:
 
 
 def _table(plan: TransferPlan, results: Mapping[TransferCell, CellResult], chosen: Sequence[CellResult]) -> Table:
-    """Of the cells of one question."""
+    """Return a table of the cells of one question."""
     question = chosen[0].cell.question
     baselines = f"majority class {number(chosen[0].majority)}, chance {number(chosen[0].chance)}"
     caption = f"{MEANING[question]} Balanced accuracy; {baselines}. Gap: own minus score."
@@ -114,7 +118,7 @@ def _table(plan: TransferPlan, results: Mapping[TransferCell, CellResult], chose
 
 def _curve_table(curves: Mapping[tuple[str, str, str, str], Sequence[CellResult]]) -> Table:
     fewer = sorted({result.cell.k or 0 for curve in curves.values() for result in curve[:-1]})
-    caption = f"{MEANING['subjects']} Balanced accuracy by k; all: how many these are. The page has the intervals."
+    caption = f"{MEANING['subjects']} Balanced accuracy by k; all: their number. The report has the intervals."
     table = Table(title=QUESTIONS["subjects"], caption=escape(caption))
     table.add_column("From, to")
     table.add_column("Head")

@@ -1,10 +1,10 @@
-"""Score a model on one part of a data set."""
+"""Evaluate models on one part of a data set."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -24,6 +24,7 @@ from painseq.studies.evaluation_files import (
     calibration_facts,
     evaluated,
     in_one_line,
+    short_names,
     write_evaluation,
     write_page,
 )
@@ -37,16 +38,16 @@ log = logging.getLogger("painseq")
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How a model is scored.
+    """Options of an evaluation.
 
     Args:
-        part: of the split: train, validation or test.
-        truth: clip id -> class name, native label or number, where the data set hides its labels; see
+        part: part of the split: train, validation or test.
+        truth: clip id -> class name, native label or value, if the data set hides its labels; see
             `painseq.evaluation.read_truth`.
-        calibrate: fit a temperature on the validation part, and apply it.
-        prior: class -> its share among those to be scored, where another than in training; see `PainModel.with_prior`.
-        checkpoints: where the model was read from, for `metrics.json` and the page, which shows the learning curves
-            beside a single one.
+        calibrate: calibrate the probabilities with a temperature fitted on the validation part.
+        prior: class -> its share among the scored clips, if it differs from training; see `PainModel.with_prior`.
+        checkpoints: files that the model was loaded from, named in `metrics.json` and the report; the report of a
+            single checkpoint shows its learning curves.
     """
 
     part: Part = "test"
@@ -64,19 +65,19 @@ def evaluate(
     experiment: Experiment | None = None,
     on_progress: OnProgress = no_progress,
 ) -> EvaluationResult:
-    """Score a model on people it has never seen.
+    """Evaluate a model on held-out subjects.
 
     Args:
-        out: new folder for `predictions.csv`, `metrics.json` and, where a truth is known, `subjects.csv`, `report.html`
+        out: new folder for `predictions.csv`, `metrics.json` and, if a truth is known, `subjects.csv`, `report.html`
             and `figures/`.
-        experiment: what `data` was built from, kept as `config.yaml`; None writes none.
-        on_progress: called with (clips done, clips of the part, which part).
+        experiment: experiment that `data` was built from, written to `config.yaml`; None writes no file.
+        on_progress: called with (clips done, clips of the part, name of the part).
 
     Raises:
-        LeakError: the model has seen somebody of this part, or was trained on somebody of the validation part that a
-            temperature is to be fitted on.
-        PainseqError: see `painseq.studies.predict_part`; a validation part that is to be scored with a temperature
-            fitted on it; a truth or a prior of other classes; `out` holds something.
+        LeakError: the model has seen a subject of this part, or a temperature would be fitted on validation subjects
+            that it was trained on.
+        PainseqError: see `painseq.studies.predict_part`; `calibrate` for the validation part itself; a truth or a
+            prior of other classes; `out` is not empty.
 
     Example:
         >>> from painseq.model import load
@@ -86,8 +87,8 @@ def evaluate(
     """
     if options.calibrate and options.part == "validation":
         raise PainseqError(
-            "calibrate fits the temperature on the validation part, so that part cannot be scored with it. Score the "
-            "part test, or leave calibrate out."
+            "calibrate fits the temperature on the validation part, so part cannot be validation. Choose the part "
+            "test, or omit calibrate."
         )
     if options.prior is not None:
         model = model.with_prior(options.prior)
@@ -100,14 +101,46 @@ def evaluate(
     result = evaluated(model_name(model), predictions, people_of(data.clips(options.part)), calibration)
     write_evaluation(out, result, _details(model, data, options, calibration))
     if result.evaluation is None:
-        log.info("The labels of this part are hidden: predictions written to %s, no score.", out / "predictions.csv")
+        log.info(
+            "The labels of this part are hidden, so there are no scores. Predictions written to %s.",
+            out / "predictions.csv",
+        )
     else:
         write_page(out, result, _page(model, data, options, calibration))
     return result
 
 
+def evaluate_models(
+    models: Mapping[str, PainModel],
+    data: PainDataModule,
+    out: Path,
+    options: EvaluateOptions = EvaluateOptions(),
+    experiment: Experiment | None = None,
+    on_progress: OnProgress = no_progress,
+) -> dict[str, EvaluationResult]:
+    """Evaluate several models on the same part.
+
+    Args:
+        models: path of the checkpoint -> model.
+        out: new folder, in which each model gets a folder named after its run; see `evaluate`.
+        options: its `checkpoints` are ignored.
+
+    Returns:
+        Name of the folder -> result.
+
+    Raises:
+        LeakError, PainseqError: see `evaluate`.
+    """
+    make_run_folder(out)
+    results = {}
+    for name, (path, model) in zip(short_names(list(map(Path, models))), models.items(), strict=True):
+        of_model = replace(options, checkpoints=(Path(path),))
+        results[name] = evaluate(model, data, out / name, of_model, experiment, on_progress)
+    return results
+
+
 def model_name(model: PainModel) -> str:
-    """What a model is called in tables: its head, and whatever makes its score another than a plain one."""
+    """Name a model in tables: its head, and whether it is an average or was fitted with shuffled labels."""
     name = type(model.head).__name__
     if isinstance(model, AveragedModel):
         name += f", mean of {len(model.members)}"
@@ -119,7 +152,7 @@ def model_name(model: PainModel) -> str:
 def _predict(
     model: PainModel, data: PainDataModule, options: EvaluateOptions, on_progress: OnProgress
 ) -> tuple[Predictions | ValuePredictions, Calibration | None]:
-    """The predictions for a part, with truth and temperature as the options say."""
+    """Predict a part, and apply the truth and the temperature of the options."""
     part, truth = options.part, options.truth
 
     def on_part(done: int, total: int) -> None:
@@ -134,7 +167,7 @@ def _predict(
         return (values if truth is None else values.with_truth(truth)), None
     validation = None
     if options.calibrate:
-        # The smaller part first: it can turn out that no temperature may be fitted on it.
+        # The validation part first: it is smaller, and a leak check may refuse it.
         validation = predict_validation(model, data, lambda done, total: on_progress(done, total, "validation"))
     predictions = predict_part(model, data, part, on_part)
     if truth is not None:
@@ -168,7 +201,7 @@ def _page(
         "split": f"{split.protocol}: "
         + ", ".join(f"{part} {len(split.subjects(part))} subjects" for part in split.parts()),
         **({"checkpoint": ", ".join(_names(paths))} if paths else {}),
-        "fitted on": f"{len(model.fitted_on)} subjects, those of early stopping and of the extractor included",
+        "fitted on": f"{len(model.fitted_on)} subjects, including those of early stopping and of the extractor",
         **({"stated mix of classes": ", ".join(prior)} if prior else {}),
         **calibration_facts(calibration),
         "device": str(model.device),

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder, whether a model or a file of predictions was scored."""
+"""The files of an evaluation, of a model or of a predictions file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ log = logging.getLogger("painseq")
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """One scored model.
+    """The evaluation of one model.
 
     Args:
-        name: what the model is called in tables.
-        predictions: what it predicted, with the truth as far as it is known, and calibrated if that was asked for.
-        evaluation: its scores; None where no truth is known.
-        calibration: the temperature that was applied; None without.
+        name: name of the model in tables.
+        predictions: its predictions, with the truth where it is known, and calibrated on request.
+        evaluation: its scores; None if no truth is known.
+        calibration: the applied temperature; None if there is none.
     """
 
     name: str
@@ -37,13 +37,13 @@ class EvaluationResult:
 
 @dataclass(frozen=True)
 class PageText:
-    """What a page tells beside the scores.
+    """The text of a report besides the scores.
 
     Args:
-        subtitle: below the title.
-        dataset: what the published rows call the data set, or what else the reader knows it by.
+        subtitle: line below the title.
+        dataset: name of the data set, in the published rows if it has any.
         facts: name -> text.
-        history: a row an epoch of the fit, where it is known.
+        history: one row per epoch of the fit, if known.
     """
 
     subtitle: str
@@ -58,7 +58,7 @@ def evaluated(
     people: Mapping[str, Person],
     calibration: Calibration | None = None,
 ) -> EvaluationResult:
-    """Score predictions of classes or of values, as far as a truth is known."""
+    """Score predictions of classes or of values, if any truth is known."""
     evaluation: Evaluation | ValueEvaluation | None = None
     if predictions.scored.any():
         if isinstance(predictions, ValuePredictions):
@@ -69,11 +69,11 @@ def evaluated(
 
 
 def write_evaluation(out: Path, result: EvaluationResult, details: Mapping[str, object]) -> None:
-    """Write predictions.csv and metrics.json, and where there are scores subjects.csv, with a row a subject.
+    """Write predictions.csv and metrics.json; if there are scores, also subjects.csv with one row per subject.
 
     Args:
         out: the run folder.
-        details: what else metrics.json holds.
+        details: further content of metrics.json.
     """
     result.predictions.write_csv(out / PREDICTIONS_FILE)
     models = {}
@@ -85,8 +85,8 @@ def write_evaluation(out: Path, result: EvaluationResult, details: Mapping[str, 
 
 
 def write_page(out: Path, result: EvaluationResult, text: PageText) -> None:
-    """Write report.html, and figures/ with every number on it as CSV and JSON."""
-    # Drawing loads matplotlib, which only a page needs.
+    """Write report.html, and figures/ with its numbers as CSV and JSON."""
+    # The report loads matplotlib, which nothing else here needs.
     from painseq.report import Report, value_blocks, write_figures, write_report
 
     name, predictions, evaluation = result.name, result.predictions, result.evaluation
@@ -108,16 +108,25 @@ def write_page(out: Path, result: EvaluationResult, text: PageText) -> None:
     log.info("Report: %s", out / "report.html")
 
 
+def short_names(checkpoints: Sequence[Path]) -> list[str]:
+    """Name checkpoints by their run folders, with as many parent folders as needed to make the names unique."""
+    runs = [path.resolve().with_suffix("").parts[1:] for path in checkpoints]
+    if len({run[:-1] for run in runs}) == len(runs):
+        runs = [run[:-1] for run in runs]
+    depth = next(n for n in range(1, 1 + max(map(len, runs))) if len({run[-n:] for run in runs}) == len(runs))
+    return ["-".join(run[-depth:]) for run in runs]
+
+
 def calibration_facts(calibration: Calibration | None) -> dict[str, str]:
-    """The temperature, as a page tells it."""
+    """Describe the temperature for the report."""
     if calibration is None:
         return {}
     return {
         "temperature": f"{calibration.temperature:.3f}, fitted on {calibration.clips} clips of "
-        f"{len(calibration.fitted_on)} subjects who are not scored; predictions.csv holds the scaled probabilities"
+        f"{len(calibration.fitted_on)} other subjects; predictions.csv holds the scaled probabilities"
     }
 
 
 def in_one_line(versions: Mapping[str, str]) -> str:
-    """Names and versions, as a page tells them."""
+    """Format names and versions for the report."""
     return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from painseq.data.labels import label_scheme
 from painseq.errors import PainseqError
-from painseq.evaluation import Predictions
+from painseq.evaluation import Predictions, read_predictions
 from painseq.evaluation.predictions import SUM_TOLERANCE
+from painseq.evaluation.value_predictions import holds_values
 from painseq.files import write_csv
 
 log = logging.getLogger("painseq")
@@ -66,6 +67,17 @@ def native_labels(dataset: str, scheme: str) -> dict[str, str]:
             f"The labels {scheme!r} are numbers; a submission names classes. Choose a scheme of classes."
         )
     return {name: chosen.native(name) for name in chosen.class_names}
+
+
+def read_class_predictions(path: Path) -> Predictions:
+    """Read predictions of classes from a file.
+
+    Raises:
+        PainseqError: the file holds values on a scale; see `painseq.evaluation.read_predictions`.
+    """
+    if holds_values(path):
+        raise PainseqError(f"{path} holds values on a scale, but a submission needs classes.")
+    return read_predictions(path)
 
 
 def read_items(path: Path, id_column: str = "item") -> dict[str, str]:

@@ -10,22 +10,22 @@ LSTM = ["--config", "configs/head/lstm.yaml"]
 FIRST_MESSAGES = [
     (
         "trian",
-        "painseq: no command 'trian'. Commands: demo, synth, data, split, faces, extract, store, fit, evaluate, "
+        "painseq: unknown command 'trian'. Commands: demo, synth, data, split, faces, extract, store, fit, evaluate, "
         "compare, crossval, transfer, audit, reproduce, predict, submit, explain.",
     ),
     (
         "fit {lstm} {out}",
-        "painseq fit: the following arguments are required: data\n`painseq fit --help` tells every option and key.",
+        "painseq fit: the following arguments are required: data\n`painseq fit --help` lists every option and key.",
     ),
     ("fit {electrical} {out}", "painseq fit: No head to fit. Add one, e.g. --config configs/head/lstm.yaml."),
     (
         "fit {electrical} {lstm} {out} --bogus 1",
-        "painseq fit: unrecognized arguments: --bogus 1\n`painseq fit --help` tells every option and key.",
+        "painseq fit: unrecognized arguments: --bogus 1\n`painseq fit --help` lists every option and key.",
     ),
     (
         "fit {electrical} {lstm} {out} --trainer.max_epochs two",
         "painseq fit: Parser key \"trainer.max_epochs\":\n    - Expected a <class 'int'>\n  Given value: two\n"
-        "`painseq fit --help` tells every option and key.",
+        "`painseq fit --help` lists every option and key.",
     ),
     (
         "fit --config nope.yaml {out}",
@@ -96,7 +96,7 @@ FIRST_MESSAGES = [
     ),
     (
         "submit --out s.csv",
-        "painseq submit: --predictions FILE is needed to write a submission: predictions.csv of the test part.",
+        "painseq submit: A submission needs --predictions FILE, the predictions.csv of the test part.",
     ),
 ]
 """What those who begin are likely to meet, whole; elsewhere tests assert what a message names."""
