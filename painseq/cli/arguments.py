@@ -49,7 +49,7 @@ Give the data set, model and trainer as one or more YAML files; later files over
 
 
 def print_help_if_asked(command: str, description: str, add_arguments: AddArguments, argv: Sequence[str]) -> None:
-    """Print a command's own arguments and exit, if `--help` is among them.
+    """Print the help of a command and exit, if `--help` is among its arguments.
 
     Args:
         command: as typed after `painseq`, such as "evaluate" or "data check".
@@ -71,7 +71,7 @@ def experiment(command: str, description: str, add_arguments: AddArguments, argv
     """Parse a command that takes Lightning's configuration; see `print_help_if_asked`.
 
     Raises:
-        PainseqError: an unknown option or key, a value that does not fit, YAML that cannot be parsed.
+        PainseqError: an unknown option or key, an invalid value, YAML that cannot be parsed.
     """
     print_help_if_asked(command, description, add_arguments, argv)
     from painseq.cli.experiment import ExperimentCLI

@@ -23,7 +23,7 @@ class ExperimentCLI(LightningCLI):
     """Lightning's command line with a pain data set, a classifier, and early stopping."""
 
     fits: ClassVar[bool] = False
-    """Whether a trainer is made too."""
+    """Whether to instantiate a trainer."""
 
     def __init__(
         self, command: str, args: Sequence[str], description: str = "", add_arguments: AddArguments | None = None
@@ -98,7 +98,7 @@ class ExperimentCLI(LightningCLI):
             self.add_own_arguments(parser)
 
     def instantiate_classes(self) -> None:
-        """Instantiate as Lightning does, but the trainer only for `fit`."""
+        """Instantiate as Lightning does, but the trainer only if the command fits."""
         try:
             self._instantiate()
         except ValueError as error:

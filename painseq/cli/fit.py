@@ -9,7 +9,8 @@ from pathlib import Path
 from painseq.cli.arguments import Parser, print_help_if_asked
 
 DESCRIPTION = (
-    "Train a head, or an extractor, on a data set. A YAML file names classes and so is code: use only those you trust."
+    "Train a head, or an extractor, on a data set. A YAML file names classes to run, so it is code: use only files you "
+    "trust."
 )
 
 
@@ -22,7 +23,7 @@ def add_arguments(parser: Parser) -> None:
         "--refit",
         type=int,
         metavar="EPOCHS",
-        help="train on the training and validation parts for this many epochs, without early stopping; gives last.ckpt",
+        help="train on the training and validation parts for this many epochs, without early stopping; writes last.ckpt",
     )
     parser.add_argument(
         "--shuffle-labels",

@@ -1,4 +1,4 @@
-"""Lightning's command line as `painseq fit` uses it: the run folder, its checkpoints, log and progress bar."""
+"""Lightning's command line for `painseq fit`, with run folder, checkpoints, log and progress bar."""
 
 from __future__ import annotations
 
@@ -15,61 +15,61 @@ from painseq.training.callbacks import EpochLines
 from painseq.training.fitting import RunPlan, run_callbacks
 from painseq.training.run_folder import CONFIG, begin_run
 
-NOT_OF_GRADIENTS = {
+GENERAL_TRAINER_SETTINGS = {
     "accelerator", "default_root_dir", "devices", "enable_model_summary", "enable_progress_bar", "logger",
     "use_distributed_sampler",
 }  # fmt: skip
-"""Settings of the trainer that also mean something to a head that is not fitted by gradients."""
+"""Trainer settings that also apply to a head that is not fitted by gradients."""
 
 
 class FitCLI(ExperimentCLI):
-    """Adds the run folder, its checkpoints, a CSV log and a progress bar to whatever the YAML says."""
+    """Lightning's command line with a run folder, checkpoints, a CSV log and a progress bar."""
 
     fits = True
 
     def before_instantiate_classes(self) -> None:
-        """Everything a run writes goes to its own folder."""
+        """Prepare the run folder, and direct everything the run writes to it."""
         self.out = Path(self.config["out"])
         trainer = self.config["trainer"]
         self.plan = RunPlan(
             self.config["seed_everything"],
             self.save_config,
-            self._given(),
+            self._changed_settings(),
             self.config["resume"],
             self.config["refit"],
             trainer["sync_batchnorm"],
         )
         begin_run(self.out, self.plan.resume)
         trainer["default_root_dir"] = str(self.out)
-        # The data modules share batches out among processes themselves.
+        # The data modules distribute batches over processes themselves.
         trainer["use_distributed_sampler"] = False
         if self.plan.refit_epochs is not None:
             trainer["max_epochs"] = self.plan.refit_epochs
 
-    def _given(self) -> list[str]:
-        """Settings of training in epochs that are not as they are where nothing is said."""
-        usual = self.parser.get_defaults()
+    def _changed_settings(self) -> list[str]:
+        """Return the settings of gradient training that differ from their defaults."""
+        defaults = self.parser.get_defaults()
         return [
             f"{group}.{key}"
             for group in ("trainer", "early_stopping")
             for key, value in vars(self.config[group]).items()
-            if key not in NOT_OF_GRADIENTS and value != usual[group][key]
+            if key not in GENERAL_TRAINER_SETTINGS and value != defaults[group][key]
         ]
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Lightning's trainer; a logger or callbacks of the YAML stand beside or before ours."""
-        ours: list[Callback] = run_callbacks(self.out, self.plan.refit_epochs)
-        asked = self._get(self.config_init, "trainer")
-        if asked.get("enable_progress_bar") is not False:
+        """Create Lightning's trainer. A logger of the YAML replaces ours; its callbacks are added to ours."""
+        callbacks: list[Callback] = run_callbacks(self.out, self.plan.refit_epochs)
+        given = self._get(self.config_init, "trainer")
+        if given.get("enable_progress_bar") is not False:
             in_terminal = sys.stdout.isatty()
-            ours.append(RichProgressBar() if in_terminal else EpochLines())
+            callbacks.append(RichProgressBar() if in_terminal else EpochLines())
             kwargs["enable_progress_bar"] = in_terminal
-        self.trainer_defaults["callbacks"] = ours
-        if asked.get("logger") in (None, True):
+        self.trainer_defaults["callbacks"] = callbacks
+        if given.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(self.out, name="", version="")
         return super().instantiate_trainer(**kwargs)
 
     def save_config(self) -> None:
-        """Write config.yaml, a configuration to begin with: it can be given to another run."""
+        """Write config.yaml, which can be given to another run."""
         self.config["resume"] = False
         self.parser.save(self.config, self.out / CONFIG, overwrite=True, skip_validation=True)
