@@ -23,7 +23,7 @@ def add_arguments(parser: Parser) -> None:
         "--refit",
         type=int,
         metavar="EPOCHS",
-        help="train on the training and validation parts for this many epochs, without early stopping; writes last.ckpt",
+        help="train on the training and validation parts for this many epochs, not stopping early; writes last.ckpt",
     )
     parser.add_argument(
         "--shuffle-labels",
