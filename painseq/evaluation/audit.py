@@ -1,8 +1,8 @@
-"""How much leakage flatters: the same model on the same items, in the folds of the literature and in subject folds.
+"""How much leakage inflates scores: the same model on the same items, in leaky folds and in subject folds.
 
-Nothing differs but what is kept together. Frame folds put neighbouring frames of a clip on both sides, clip folds other
-clips of the same person; the part for early stopping is drawn in the same way. Whatever comes of such folds is named
-LEAKY: the word is in the protocol's name, and so in every table, file and key.
+The protocols differ only in what a fold keeps together. Frame folds put neighbouring frames of a clip on both sides,
+clip folds put clips of the same subject on both sides; validation items are drawn in the same way. All results of such
+folds are marked LEAKY: the word is in the protocol's name, and therefore in every table, file and key.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class FoldProtocol:
     """A way to divide items into folds.
 
     Args:
-        name: in files and keys; one that leaks ends in LEAKY.
-        title: in tables and on pages; one that leaks begins with LEAKY.
-        together: what is never divided.
-        shared: what both sides of a fold share; empty where they share nobody.
+        name: name in files and keys; a leaky protocol's ends in LEAKY.
+        title: name in tables and on pages; a leaky protocol's begins with LEAKY.
+        together: the unit that is never divided between folds.
+        shared: what training and test items of a fold share; empty if they share no subject.
     """
 
     name: str
@@ -40,7 +40,7 @@ class FoldProtocol:
 
     @property
     def leaky(self) -> bool:
-        """Whether people are on both sides."""
+        """Whether subjects are on both sides of a fold."""
         return self.together != "subject"
 
 
@@ -50,17 +50,18 @@ SUBJECT_FOLDS = FoldProtocol("subject_kfold", "subject folds", "subject", "")
 
 
 def protocols_of(unit: Unit) -> tuple[FoldProtocol, ...]:
-    """The protocols that items can be divided by, subject folds last: a clip as an item is not divided into frames."""
+    """Protocols for items of this unit, subject folds last; frame folds need frames as items."""
     return (FRAME_FOLDS, CLIP_FOLDS, SUBJECT_FOLDS) if unit == "frames" else (CLIP_FOLDS, SUBJECT_FOLDS)
 
 
 @dataclass(frozen=True)
 class ProtocolResult:
-    """One protocol's predictions, each item by the model that was not fitted on it, and their scores.
+    """Out-of-fold predictions under one protocol, and their scores.
 
     Args:
-        predictions: by unit: "frames" where items are frames, and "clips", by vote of their frames.
-        evaluations: of these, by unit.
+        protocol: how the items were divided.
+        predictions: by unit: "clips", and also "frames" if items are frames (clips are then votes of their frames).
+        evaluations: scores of these predictions, by unit.
     """
 
     protocol: FoldProtocol
@@ -70,7 +71,7 @@ class ProtocolResult:
 
 @dataclass(frozen=True)
 class Inflation:
-    """A score under a leaky protocol minus that under subject folds, paired by subject."""
+    """A score under a leaky protocol minus the score under subject folds, paired by subject."""
 
     protocol: FoldProtocol
     unit: Unit
@@ -78,23 +79,23 @@ class Inflation:
     difference: Difference
 
     def sentence(self) -> str:
-        """What it means, in plain words."""
-        found, name = self.difference, self.statistic.replace("_", " ")
-        if found.value is None:
+        """Describe the inflation in one or two sentences."""
+        difference, name = self.difference, self.statistic.replace("_", " ")
+        if difference.value is None:
             return f"{self.protocol.title}, {self.unit}: the {name} is not defined."
         claim = (
             f"{self.protocol.title}: with {self.protocol.shared} on both sides, the {name} over {self.unit} is "
-            f"{found.first:.3f}; on people the model has never seen it is {found.second:.3f}."
+            f"{difference.first:.3f}; on subjects the model has never seen it is {difference.second:.3f}."
         )
-        low, high = found.interval.low, found.interval.high
+        low, high = difference.interval.low, difference.interval.high
         if low is None or high is None:
-            return f"{claim} Inflation {found.value:+.3f}, {found.interval.note}."
-        interval = f"95 % interval {low:+.3f} to {high:+.3f}, {found.interval.subjects} subjects"
+            return f"{claim} Inflation {difference.value:+.3f}, {difference.interval.note}."
+        interval = f"95 % interval {low:+.3f} to {high:+.3f}, {difference.interval.subjects} subjects"
         if low > 0:
-            return f"{claim} Leakage inflates it by {found.value:.3f} ({interval})."
+            return f"{claim} Leakage inflates it by {difference.value:.3f} ({interval})."
         if high < 0:
-            return f"{claim} The leaky score is lower, by {-found.value:.3f} ({interval}): no inflation here."
-        return f"{claim} The difference is {found.value:+.3f} ({interval}), which shows no inflation here."
+            return f"{claim} The leaky score is lower by {-difference.value:.3f} ({interval}): no inflation."
+        return f"{claim} The difference is {difference.value:+.3f} ({interval}), which shows no inflation."
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class Audit:
     """The same model on the same items under several protocols.
 
     Args:
-        results: a protocol each, subject folds last.
-        inflations: of every leaky protocol, unit and statistic.
+        results: one for each protocol, subject folds last.
+        inflations: one for each leaky protocol, unit and statistic.
     """
 
     results: tuple[ProtocolResult, ...]
@@ -111,23 +112,23 @@ class Audit:
 
     @property
     def subject_folds(self) -> ProtocolResult:
-        """Subject folds."""
+        """The result under subject folds, which do not leak."""
         return self.results[-1]
 
     @property
     def unit(self) -> Unit:
-        """What the items are."""
+        """The unit of the items."""
         return "frames" if "frames" in self.subject_folds.predictions else "clips"
 
     def inflation(self, protocol: FoldProtocol, unit: Unit, statistic: str) -> Inflation | None:
-        """None for subject folds."""
-        for found in self.inflations:
-            if (found.protocol, found.unit, found.statistic) == (protocol, unit, statistic):
-                return found
+        """The inflation of a statistic under a leaky protocol; None for subject folds."""
+        for inflation in self.inflations:
+            if (inflation.protocol, inflation.unit, inflation.statistic) == (protocol, unit, statistic):
+                return inflation
         return None
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, ready for JSON; whatever is leaky lies below a key with that word."""
+        """Plain values, ready for JSON; leaky results are below a key that contains LEAKY."""
         return {
             "protocols": {
                 result.protocol.name: {
@@ -138,26 +139,26 @@ class Audit:
             },
             "inflation_LEAKY_minus_subject_folds": [
                 {
-                    "protocol": found.protocol.name,
-                    "unit": found.unit,
-                    "statistic": found.statistic,
-                    **found.difference.to_dict(),
-                    "sentence": found.sentence(),
+                    "protocol": inflation.protocol.name,
+                    "unit": inflation.unit,
+                    "statistic": inflation.statistic,
+                    **inflation.difference.to_dict(),
+                    "sentence": inflation.sentence(),
                 }
-                for found in self.inflations
+                for inflation in self.inflations
             ],
         }
 
 
 def audit_of(predictions: Mapping[FoldProtocol, Predictions], clips: Mapping[str, str] | None = None) -> Audit:
-    """Score predictions of the same items under each protocol, and compare.
+    """Score predictions of the same items under each protocol, and compare them with subject folds.
 
     Args:
-        predictions: subject folds among them; of frames or of clips.
-        clips: frame -> its clip, where the predictions are of frames.
+        predictions: protocol -> predictions of frames or of clips; must include subject folds.
+        clips: frame id -> clip id, if the predictions are of frames; None for clips.
 
     Raises:
-        PainseqError: other items, subjects or truths under one protocol than under another.
+        PainseqError: items, subjects or truths differ between protocols.
     """
     results = []
     for protocol in sorted(predictions, key=lambda protocol: not protocol.leaky):
@@ -165,22 +166,23 @@ def audit_of(predictions: Mapping[FoldProtocol, Predictions], clips: Mapping[str
         by_unit: dict[Unit, Predictions] = {"clips": of_items}
         if clips is not None:
             by_unit = {"frames": of_items, "clips": by_vote(of_items, clips)}
-        results.append(ProtocolResult(protocol, by_unit, {unit: score(each) for unit, each in by_unit.items()}))
-    honest = results[-1]
+        evaluations = {unit: score(predicted) for unit, predicted in by_unit.items()}
+        results.append(ProtocolResult(protocol, by_unit, evaluations))
+    subject_folds = results[-1]
     inflations = []
     for result in results[:-1]:
         for unit, leaky in result.predictions.items():
-            found = paired_difference(leaky, honest.predictions[unit], AUDIT_STATISTICS)
-            inflations += [Inflation(result.protocol, unit, name, found[name]) for name in AUDIT_STATISTICS]
+            differences = paired_difference(leaky, subject_folds.predictions[unit], AUDIT_STATISTICS)
+            inflations += [Inflation(result.protocol, unit, name, differences[name]) for name in AUDIT_STATISTICS]
     return Audit(tuple(results), tuple(inflations))
 
 
 def by_vote(frames: Predictions, clips: Mapping[str, str]) -> Predictions:
-    """Predictions of clips: the majority vote of their frames, ties settled by the mean of the frames' probabilities.
+    """Predict clips by majority vote of their frames; the mean probability of the frames breaks ties.
 
     Args:
-        frames: one row a frame.
-        clips: frame -> its clip.
+        frames: one row for each frame.
+        clips: frame id -> clip id.
     """
     names, first, clip = np.unique([clips[frame] for frame in frames.clip_ids], return_index=True, return_inverse=True)
     n, k = len(names), len(frames.class_names)

@@ -1,4 +1,4 @@
-"""What needs no model: always the same class, and guessing. A score is read beside these or not at all."""
+"""Baselines without a model: the majority class and guessing. Always compare a score with them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Baseline:
 
     Args:
         name: "majority class" or "chance".
-        rule: the rule in words, with the class and where its frequency was counted.
-        scores: of the same clips that the model is scored on.
+        rule: the rule in words, with the class and the clips in which its frequency was counted.
+        scores: scores on the clips that the model is scored on.
     """
 
     name: str
@@ -32,16 +32,16 @@ class Baseline:
 
 
 def majority_class(predictions: Predictions) -> int:
-    """Index of the most frequent class of the scored clips (the first of several).
+    """Index of the most frequent class of the scored clips; the first one in case of a tie.
 
-    Counted among the scored clips, not in the training part: where the two have other mixes, the training part's
-    most frequent class can be a rare one here, and easy to beat.
+    Classes are counted in the scored clips, not in the training clips: if class frequencies differ between the two,
+    the most frequent training class can be rare in the scored clips, and easy to beat.
     """
     return int(np.bincount(predictions.truth[predictions.scored], minlength=len(predictions.class_names)).argmax())
 
 
 def always_majority(predictions: Predictions) -> Predictions:
-    """The same clips, every clip with a prediction labelled with the majority class; for paired comparison."""
+    """Predict the majority class for every clip that has a prediction; for paired comparisons."""
     index = majority_class(predictions)
     label = np.where(predictions.label == UNKNOWN, UNKNOWN, index)
     probabilities = np.full(predictions.probabilities.shape, np.nan)
@@ -50,10 +50,10 @@ def always_majority(predictions: Predictions) -> Predictions:
 
 
 def baselines(predictions: Predictions) -> tuple[Baseline, ...]:
-    """Majority class and chance, scored on the clips that `predictions` are scored on.
+    """Score the majority class and chance on the scored clips of `predictions`.
 
     Chance is guessing each of the K classes equally often, in closed form: accuracy, balanced accuracy and each
-    recall are 1/K and kappa is 0 in expectation; its precision and F1 are those of the expected confusion matrix.
+    recall are 1/K and kappa is 0 in expectation; precision and F1 are those of the expected confusion matrix.
     """
     names, k = predictions.class_names, len(predictions.class_names)
     always = always_majority(predictions)

@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities that are as often right as they say, fitted on people who are not scored."""
+"""Temperature scaling: calibrate probabilities on subjects that are not scored."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from painseq.evaluation.probability import ProbabilityScores, probability_scores
 from painseq.records import plain_name
 
 LOWEST, HIGHEST = 0.05, 20.0
-"""Between which temperatures is searched: beyond, probabilities are 0 and 1, or all the same."""
+"""The range of temperatures searched; beyond it, probabilities are 0 and 1, or all equal."""
 
 SMALLEST = 1e-7
-"""A smaller probability counts as this: float32 holds no finer step below 1, and files round to 0."""
+"""Smaller probabilities are raised to this value: float32 has no finer step below 1, and files round to 0."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a temperature did to the probabilities of the scored clips.
+    """The effect of temperature scaling on the probabilities of the scored clips.
 
     Args:
-        temperature: above 1 the model was too sure of itself, below 1 not sure enough.
-        fitted_on: the subjects it was fitted on, sorted; none of them is scored.
-        clips: their clips that it was fitted to.
-        before: scores of the model's own probabilities.
-        after: of the scaled ones, which are those of the evaluation.
-        caution: what to be wary of, or None.
+        temperature: above 1 if the model was overconfident, below 1 if it was underconfident.
+        fitted_on: the subjects used to fit the temperature, sorted; none of them is scored.
+        clips: number of their clips used in the fit.
+        before: scores of the model's original probabilities.
+        after: scores of the scaled probabilities, which the evaluation uses.
+        caution: a warning about the fit, or None.
     """
 
     temperature: float
@@ -55,39 +55,44 @@ class Calibration:
 
 
 def calibrate(scored: Predictions, validation: Predictions) -> tuple[Predictions, Calibration]:
-    """Fit a temperature on validation subjects, and scale the probabilities of the clips to be scored by it.
+    """Fit a temperature on validation subjects, and scale the probabilities of the scored clips with it.
+
+    Args:
+        scored: predictions to be scored.
+        validation: predictions of other subjects, with a truth.
 
     Returns:
-        The predictions with scaled probabilities (labels and votes stay the model's), and what that did.
+        The predictions with scaled probabilities (labels and votes are unchanged), and the effect of the scaling.
 
     Raises:
         LeakError: a subject is in both.
-        PainseqError: other classes, no probabilities to scale, or no validation clip with truth and probabilities.
+        PainseqError: the classes differ, `scored` has no probabilities, or no validation clip has both a truth and
+            probabilities.
     """
-    fitted = {plain_name(subject) for subject in validation.subject_ids}
-    both = sorted({subject for subject in scored.subject_ids if plain_name(subject) in fitted})
+    validation_names = {plain_name(subject) for subject in validation.subject_ids}
+    both = sorted({subject for subject in scored.subject_ids if plain_name(subject) in validation_names})
     if both:
         raise LeakError(
-            f"{len(both)} of the subjects to be scored, such as {both[0]}, are among those that the temperature would "
-            "be fitted on. Fit it on other people."
+            f"{len(both)} of the subjects to be scored, such as {both[0]}, are also among the subjects that the "
+            "temperature would be fitted on. Fit it on other subjects."
         )
     if scored.class_names != validation.class_names:
         raise PainseqError(
-            f"The temperature would be fitted on the classes {', '.join(validation.class_names)}, and those scored are "
-            f"{', '.join(scored.class_names)}. Both need the same, in the same order."
+            f"The temperature would be fitted on the classes {', '.join(validation.class_names)}, but the scored "
+            f"classes are {', '.join(scored.class_names)}. Both need the same classes in the same order."
         )
     if np.isnan(scored.probabilities).all():
         raise PainseqError(
-            "The clips to be scored have labels but no probabilities, so there is nothing for a temperature to scale. "
-            "Leave calibration out."
+            "The clips to be scored have labels but no probabilities, so a temperature has nothing to scale. "
+            "Leave out the calibration."
         )
     temperature = fit_temperature(validation)
     scaled, clips = with_temperature(scored, temperature), rated(validation)
     caution = None
     if not LOWEST * 1.01 < temperature < HIGHEST / 1.01:
         caution = (
-            f"the temperature {temperature:g} is an end of the range searched: the validation clips are too few, all "
-            "right, or no better than chance"
+            f"the temperature {temperature:g} is at the limit of the range searched: the validation clips are too few, "
+            "all correct, or no better than chance"
         )
     return scaled, Calibration(
         temperature=temperature,
@@ -100,11 +105,11 @@ def calibrate(scored: Predictions, validation: Predictions) -> tuple[Predictions
 
 
 def fit_temperature(validation: Predictions) -> float:
-    """The temperature with the lowest log loss on these clips (Guo et al. 2017, "On calibration of modern neural
-    networks"), between `LOWEST` and `HIGHEST`.
+    """Find the temperature between `LOWEST` and `HIGHEST` with the lowest log loss on these clips.
 
-    They divide logits; here the logarithm of the clip's probabilities takes their place. For a video head that is
-    the same. For a head that votes over frames it is the logarithm of the mean of the frames' softmax.
+    Follows Guo et al. 2017, "On calibration of modern neural networks", who divide logits. Here the logarithm of the
+    clip's probabilities is divided instead. For a video head this is equivalent. For a head that votes over frames it
+    is the logarithm of the mean of the frames' softmax.
 
     Raises:
         PainseqError: no clip has both a truth and probabilities.
@@ -112,8 +117,8 @@ def fit_temperature(validation: Predictions) -> float:
     clips = rated(validation)
     if not len(clips.truth):
         raise PainseqError(
-            "No validation clip has both a truth and probabilities, so no temperature can be fitted. Fit it on other "
-            "clips, or leave calibration out."
+            "No validation clip has both a truth and probabilities, so no temperature can be fitted. Use other "
+            "validation clips, or leave out the calibration."
         )
     logits = _logits(clips.probabilities)
     rows = np.arange(len(logits))
@@ -127,9 +132,13 @@ def fit_temperature(validation: Predictions) -> float:
 
 
 def with_temperature(predictions: Predictions, temperature: float) -> Predictions:
-    """The same predictions with p^(1/T), scaled to sum to 1, for each probability p; labels and votes stay."""
+    """Replace each probability p by p^(1/T), scaled to sum to 1; labels and votes are unchanged.
+
+    Raises:
+        PainseqError: `temperature` is not above 0.
+    """
     if not temperature > 0:
-        raise PainseqError(f"The temperature is {temperature}; it must be more than 0.")
+        raise PainseqError(f"The temperature is {temperature}; it must be above 0.")
     scaled = _logits(predictions.probabilities) / temperature
     return dataclasses.replace(predictions, probabilities=np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True)))
 

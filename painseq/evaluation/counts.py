@@ -1,4 +1,4 @@
-"""What of a model's predictions was scored, and what was not."""
+"""Counts of scored and unscored clips, subjects and frames."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from painseq.records import UNKNOWN
 
 @dataclass(frozen=True)
 class Counts:
-    """What was and was not scored.
+    """Numbers of clips, subjects and frames in a set of predictions.
 
     Args:
         clips: all clips of the predictions.
-        scored: clips with a truth and a prediction; every score is of these.
+        scored: clips with a truth and a prediction; all scores are of these.
         without_prediction: clips without a prediction (no frame with a face), left out of every score.
-        hidden: clips with a prediction whose truth is not known.
+        hidden: clips with a prediction but no known truth.
         subjects: subjects with at least one scored clip.
-        frames: frames looked at, None where the file does not say.
-        faceless: frames without a face among them, None where the file does not say.
-        without_prediction_by_class: by the truth's name; clips of hidden truth are not in it. Empty on a scale.
-        without_prediction_by_subject: by subject id, those with at least one.
-        faceless_share_by_class: share of a class's frames without a face, None without any frame. Empty on a scale.
+        frames: frames read; None if the file does not state it.
+        faceless: frames without a face among them; None if the file does not state it.
+        without_prediction_by_class: class name of the truth -> clips; without clips of hidden truth. Empty for values
+            on a scale.
+        without_prediction_by_subject: subject id -> clips, for subjects with at least one.
+        faceless_share_by_class: class name -> share of frames without a face, None without any frame. Empty for values
+            on a scale.
     """
 
     clips: int
@@ -51,9 +53,9 @@ def counts_of(predictions: Predictions | ValuePredictions) -> Counts:
     missing = ~predictions.predicted
     known = (predictions.frames != UNKNOWN) & (predictions.faceless != UNKNOWN)
     ids = np.asarray(predictions.subject_ids, dtype=object)
-    of_class: dict[str, NDArray[np.bool_]] = {}
+    rows_of_class: dict[str, NDArray[np.bool_]] = {}
     if isinstance(predictions, Predictions):
-        of_class = {name: predictions.truth == index for index, name in enumerate(predictions.class_names)}
+        rows_of_class = {name: predictions.truth == index for index, name in enumerate(predictions.class_names)}
     return Counts(
         clips=len(predictions),
         scored=int(predictions.scored.sum()),
@@ -62,37 +64,39 @@ def counts_of(predictions: Predictions | ValuePredictions) -> Counts:
         subjects=len(set(ids[predictions.scored])),
         frames=int(predictions.frames.sum()) if known.all() else None,
         faceless=int(predictions.faceless.sum()) if known.all() else None,
-        without_prediction_by_class={name: int((missing & rows).sum()) for name, rows in of_class.items()},
+        without_prediction_by_class={name: int((missing & rows).sum()) for name, rows in rows_of_class.items()},
         without_prediction_by_subject={s: int((missing & (ids == s)).sum()) for s in sorted(set(ids[missing]))},
-        faceless_share_by_class={name: faceless_share(predictions, known & rows) for name, rows in of_class.items()},
+        faceless_share_by_class={
+            name: faceless_share(predictions, known & rows) for name, rows in rows_of_class.items()
+        },
     )
 
 
 def faceless_share(predictions: Predictions | ValuePredictions, rows: NDArray[np.bool_]) -> float | None:
-    """Share of the frames of some clips that have no face; None without any frame."""
+    """Share of frames without a face in the clips of `rows`; None without any frame."""
     frames = int(predictions.frames[rows].sum())
     return float(predictions.faceless[rows].sum() / frames) if frames else None
 
 
-def of_missing_clips(counts: Counts) -> list[str]:
-    """Warnings of the clips that are in no score."""
+def unscored_clip_warnings(counts: Counts) -> list[str]:
+    """Warnings about clips that are not scored."""
     lines = []
     if not counts.scored:
         lines.append("No clip has both a truth and a prediction: nothing was scored.")
     if counts.without_prediction:
         lines.append(
-            f"{counts.without_prediction} of {counts.clips} clips have no prediction, such as a video without a face; "
-            "they are left out of every score."
+            f"{counts.without_prediction} of {counts.clips} clips have no prediction, for example because no face was "
+            "found; they are left out of every score."
         )
     if counts.hidden:
         lines.append(f"{counts.hidden} of {counts.clips} clips have a hidden truth and are not scored.")
     return lines
 
 
-def of_few_subjects(counts: Counts) -> list[str]:
-    """A warning where there are too few subjects for intervals to be trusted."""
+def few_subjects_warnings(counts: Counts) -> list[str]:
+    """A warning if there are too few subjects for reliable intervals."""
     if not 0 < counts.subjects < FEW_SUBJECTS:
         return []
     if counts.subjects == 1:
-        return ["1 subject only: there is no interval."]
-    return [f"{counts.subjects} subjects only: the intervals are rough."]
+        return ["Only 1 subject: there is no interval."]
+    return [f"Only {counts.subjects} subjects: the intervals are rough."]

@@ -1,17 +1,17 @@
-"""95 % intervals over subjects, since clips of one person are not independent.
+"""95 % intervals over subjects, since clips of one subject are not independent.
 
-Two ways, and each interval says which one made it:
+There are two methods, and each interval names its own:
 
-- Student's t on the subjects' own values, where the score is exactly their mean: accuracy, balanced accuracy, mean
-  errors, if every subject has the same number of clips of each class. Cut off at the ends of the score's range.
-- Else subjects are drawn with replacement, all clips of one together, and the interval lies between two percentiles
-  of the draws: not the 2.5th and 97.5th, which are too close with few subjects, but those of Hesterberg 2015
-  ("What teachers should know about the bootstrap", The American Statistician 69(4), section 5.3), who widens them
-  by what Student's t would. Draws never leave the range of a score, so neither does the interval.
+- Student's t on the subjects' values, if the score is exactly their mean: accuracy, balanced accuracy and mean errors,
+  if every subject has the same number of clips of each class. Clipped to the range of the score.
+- Otherwise a bootstrap: subjects are drawn with replacement, with all their clips, and the interval is between two
+  percentiles of the draws. The 2.5th and 97.5th percentiles are too close with few subjects, so they are expanded as
+  Student's t would (Hesterberg 2015, "What teachers should know about the bootstrap", The American Statistician 69(4),
+  section 5.3). Draws never leave the range of a score, so the interval does not either.
 
-`benchmarks/coverage.py` measures how often either holds the true value; the way for unbalanced clips was chosen by it.
-Both are too narrow where the subjects' values lie far to one side, as with a model that fails few people, or with
-squared errors.
+`benchmarks/coverage.py` measures how often each method covers the true value; the method for unbalanced clips was
+chosen by it. Both are too narrow if the subjects' values are strongly skewed, as with a model that fails on few
+subjects, or with squared errors.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ BOOTSTRAP = "bootstrap over subjects, expanded percentiles"
 STUDENT_T = "Student's t on subject means"
 
 MEANS = ("accuracy", "balanced_accuracy", "mean_absolute_error")
-"""Scores that are the mean of the subjects' own, if every subject has the same number of clips of each class."""
+"""Scores that are the mean of the subjects' scores, if every subject has the same number of clips of each class."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval; `low` and `high` are None where there is none, and `note` says why.
+    """A 95 % interval; `low` and `high` are None if there is none, with the reason in `note`.
 
     Args:
-        low: its lower end.
-        high: its upper end.
-        subjects: how many it rests on.
+        low: lower limit.
+        high: upper limit.
+        subjects: number of subjects that it is based on.
         note: a caution about the interval, or why there is none.
-        method: how it was made, `BOOTSTRAP` or `STUDENT_T`.
+        method: `BOOTSTRAP` or `STUDENT_T`.
     """
 
     low: float | None
@@ -70,10 +70,10 @@ class Difference:
     """A statistic of one model minus that of another on the same clips.
 
     Args:
-        first: the statistic of the first model; None where it is not defined.
-        second: the statistic of the second.
+        first: the statistic of the first model; None if not defined.
+        second: the statistic of the second model; None if not defined.
         value: first minus second.
-        interval: of the value, from the subjects that both models share.
+        interval: interval of the value, over the subjects that both models share.
     """
 
     first: float | None
@@ -92,25 +92,25 @@ class Difference:
 
 
 def draw_subjects(subjects: int, draws: int, seed: int) -> NDArray[np.int64]:
-    """(draws, S) how often each subject is drawn when S are drawn with replacement; rows sum to S."""
+    """Draw S subjects with replacement: (draws, S) how often each subject is drawn; rows sum to S."""
     return np.random.default_rng(seed).multinomial(subjects, np.full(subjects, 1 / subjects), size=draws)
 
 
 def bootstrap_interval(
     statistic: Callable[[NDArray[np.int64]], Floats], subjects: int, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """Interval of any statistic by drawing subjects.
+    """Bootstrap interval of any statistic over subjects.
 
     Args:
-        statistic: of (draws, S) how often each subject is drawn, the (draws,) values; NaN where it is not defined.
-            It decides how a subject's clips count, so it serves paired differences too.
-        subjects: S.
-        draws: resamples.
-        seed: of the draws; the same seed draws the same subjects.
+        statistic: function of (draws, S), how often each subject is drawn, to (draws,) values; NaN if not defined.
+            Also works for paired differences.
+        subjects: number of subjects S.
+        draws: number of resamples.
+        seed: seed of the draws; the same seed draws the same subjects.
 
     Returns:
-        The interval. Undefined draws are left out, and told in the note; with more than half of them undefined, or
-        with fewer than 2 subjects, there is none.
+        The interval. Undefined draws are left out and counted in the note. There is no interval if more than half of
+        the draws are undefined, or with fewer than 2 subjects.
     """
     if subjects < 2:
         return _no_interval(subjects, BOOTSTRAP)
@@ -122,15 +122,15 @@ def bootstrap_interval(
     if len(defined) < draws / 2:
         return Interval(None, None, subjects, "; ".join(["no interval", *notes]))
     low, high = np.quantile(defined, _tails(subjects)).tolist()
-    return _noted(low, high, subjects, BOOTSTRAP, notes)
+    return _with_notes(low, high, subjects, BOOTSTRAP, notes)
 
 
 def mean_interval(by_subject: Floats, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
-    """Interval of the mean of one value a subject, by Student's t.
+    """Student's t interval of the mean of one value per subject.
 
     Args:
-        by_subject: (S,); the score must be their plain mean. NaN, a subject without a value, is left out and told.
-        bounds: least and greatest value of the score, where the interval is cut off.
+        by_subject: (S,) values whose plain mean is the score. NaN (no value) is left out and counted in the note.
+        bounds: least and greatest possible score, to which the interval is clipped.
     """
     known = by_subject[~np.isnan(by_subject)]
     subjects, left_out = len(known), len(by_subject) - len(known)
@@ -141,22 +141,22 @@ def mean_interval(by_subject: Floats, bounds: tuple[float, float] = (-np.inf, np
     if subjects < 2:
         return _no_interval(subjects, STUDENT_T)
     mean, deviation = known.mean(), known.std(ddof=1)
-    reach = stdtrit(subjects - 1, 0.975) * deviation / np.sqrt(subjects)
-    low, high = np.clip([mean - reach, mean + reach], *bounds).tolist()
-    return _noted(low, high, subjects, STUDENT_T, notes)
+    margin = stdtrit(subjects - 1, 0.975) * deviation / np.sqrt(subjects)
+    low, high = np.clip([mean - margin, mean + margin], *bounds).tolist()
+    return _with_notes(low, high, subjects, STUDENT_T, notes)
 
 
 def confusion_intervals(confusion: Floats, statistics: Sequence[str] = tuple(STATISTICS)) -> dict[str, Interval]:
-    """The interval of each statistic, by the way that fits it.
+    """Intervals of statistics of a confusion matrix.
 
     Args:
-        confusion: (S, K, K), one matrix a subject, each with at least one clip.
-        statistics: names out of `STATISTICS`.
+        confusion: (S, K, K), one matrix per subject, each with at least one clip.
+        statistics: keys of `STATISTICS`.
 
     Returns:
-        By name: Student's t for `MEANS` where every subject has the same number of clips of each class, the
-        bootstrap otherwise. With one subject or none there is no interval, only a note; under `FEW_SUBJECTS` a note
-        says that it is rough.
+        Name -> interval: Student's t for `MEANS` if every subject has the same number of clips of each class, the
+        bootstrap otherwise. With fewer than 2 subjects there is no interval, only a note; below `FEW_SUBJECTS` a note
+        calls it rough.
     """
     means = [name for name in statistics if name in MEANS and _balanced(confusion)]
     drawn = subject_bootstrap(confusion, [name for name in statistics if name not in means])
@@ -167,7 +167,7 @@ def confusion_intervals(confusion: Floats, statistics: Sequence[str] = tuple(STA
 def subject_bootstrap(
     confusion: Floats, statistics: Sequence[str] = tuple(STATISTICS), draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Interval]:
-    """`bootstrap_interval` of statistics of the summed confusion matrix; (S, K, K), one matrix a subject."""
+    """Bootstrap intervals of statistics of the summed confusion matrix; `confusion` is (S, K, K), one per subject."""
 
     def interval(statistic: Callable[[Floats], Floats]) -> Interval:
         return bootstrap_interval(lambda times: statistic(_resample(confusion, times)), len(confusion), draws, seed)
@@ -184,27 +184,28 @@ def paired_difference(
 ) -> dict[str, Difference]:
     """Statistics of `first` minus those of `second`, paired by subject.
 
-    Only clips for which both models have a prediction count, for both. `MEANS` have Student's t on the subjects'
-    differences where every subject has the same number of clips of each class; otherwise each draw of subjects
-    scores both models.
+    Only clips with a prediction of both models count. `MEANS` get Student's t on the subjects' differences if every
+    subject has the same number of clips of each class; otherwise each bootstrap draw scores both models on the same
+    subjects.
 
     Raises:
         PainseqError: the two differ in classes, clips, subjects or truth.
     """
-    position = {clip_id: row for row, clip_id in enumerate(second.clip_ids)}
+    row_of = {clip_id: row for row, clip_id in enumerate(second.clip_ids)}
     if first.class_names != second.class_names:
         raise PainseqError(
-            f"Two models of different classes cannot be compared: {', '.join(first.class_names)} and "
+            f"Models with different classes cannot be compared: {', '.join(first.class_names)} and "
             f"{', '.join(second.class_names)}."
         )
-    odd = set(first.clip_ids) ^ set(second.clip_ids)
-    if odd:
+    unshared = set(first.clip_ids) ^ set(second.clip_ids)
+    if unshared:
         raise PainseqError(
-            f"A paired comparison needs the same clips: {len(odd)} are in one of the two only, such as {min(odd)!r}."
+            f"A paired comparison needs the same clips; {len(unshared)} are in only one of the two, such as "
+            f"{min(unshared)!r}."
         )
-    second = second.only([position[clip_id] for clip_id in first.clip_ids])
+    second = second.only([row_of[clip_id] for clip_id in first.clip_ids])
     if first.subject_ids != second.subject_ids or not np.array_equal(first.truth, second.truth):
-        raise PainseqError("A paired comparison needs the same subject and truth for each clip; they differ.")
+        raise PainseqError("A paired comparison needs the same subject and truth for each clip, but they differ.")
 
     both = first.scored & second.scored
     first, second = first.only(both), second.only(both)
@@ -215,8 +216,8 @@ def paired_difference(
     def difference(name: str) -> Difference:
         statistic = STATISTICS[name]
         if name in MEANS and _balanced(a):
-            reach = _highest(name, a)
-            interval = mean_interval(statistic(a) - statistic(b), (-reach, reach))
+            limit = _highest(name, a)
+            interval = mean_interval(statistic(a) - statistic(b), (-limit, limit))
         else:
             interval = bootstrap_interval(
                 lambda times: statistic(_resample(a, times)) - statistic(_resample(b, times)),
@@ -224,14 +225,14 @@ def paired_difference(
                 draws,
                 seed,
             )
-        of_a, of_b = _number(statistic(a.sum(0))), _number(statistic(b.sum(0)))
-        return Difference(of_a, of_b, None if of_a is None or of_b is None else of_a - of_b, interval)
+        value_a, value_b = _number(statistic(a.sum(0))), _number(statistic(b.sum(0)))
+        return Difference(value_a, value_b, None if value_a is None or value_b is None else value_a - value_b, interval)
 
     return {name: difference(name) for name in statistics}
 
 
 def _tails(subjects: int) -> tuple[float, float]:
-    """The two percentiles, as shares: what Student's t and the divisor S - 1 add, on the scale of the normal."""
+    """The expanded percentiles as shares: normal quantiles widened by Student's t and the divisor S - 1."""
     low = float(ndtr(np.sqrt(subjects / (subjects - 1)) * stdtrit(subjects - 1, 0.025)))
     return low, 1 - low
 
@@ -243,12 +244,12 @@ def _balanced(confusion: Floats) -> bool:
 
 
 def _highest(name: str, confusion: Floats) -> float:
-    """The largest value that one of `MEANS` can take; the smallest is 0."""
+    """The largest possible value of one of `MEANS`; the smallest is 0."""
     return confusion.shape[-1] - 1 if name == "mean_absolute_error" else 1
 
 
 def _resample(confusion: Floats, times: NDArray[np.int64]) -> Floats:
-    """(draws, K, K) sums of the subjects' matrices, each as often as it was drawn."""
+    """(draws, K, K) sums of the subjects' matrices, weighted by how often each was drawn."""
     sums: Floats = np.tensordot(times.astype(np.float64), confusion, axes=1)
     return sums
 
@@ -258,16 +259,14 @@ def _number(value: Floats) -> float | None:
 
 
 def _no_interval(subjects: int, method: str) -> Interval:
-    there = "there is 1" if subjects else "there are none"
-    return Interval(None, None, subjects, f"no interval: it needs at least 2 subjects, and {there}", method)
+    found = "there is 1" if subjects else "there are none"
+    return Interval(None, None, subjects, f"no interval: it needs at least 2 subjects, and {found}", method)
 
 
-def _noted(low: float, high: float, subjects: int, method: str, notes: Sequence[str] = ()) -> Interval:
+def _with_notes(low: float, high: float, subjects: int, method: str, notes: Sequence[str] = ()) -> Interval:
     cautions = []
     if subjects < FEW_SUBJECTS:
-        cautions.append(f"{subjects} subjects only: the interval is rough")
+        cautions.append(f"only {subjects} subjects: the interval is rough")
     if low == high:
-        cautions.append(
-            "the subjects do not differ, so that the interval has no width: it does not say how sure one is"
-        )
+        cautions.append("the subjects do not differ, so the interval has no width and does not express uncertainty")
     return Interval(low, high, subjects, "; ".join([*cautions, *notes]) or None, method)

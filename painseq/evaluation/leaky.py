@@ -1,4 +1,4 @@
-"""Predictions of people who were trained on: how a file says so, and how it is passed on."""
+"""Marks on files with leaky predictions, which are of subjects that the model was trained on."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ LEAKY_COLUMN = "leaky"
 
 
 def is_leaky(path: Path) -> bool:
-    """Whether the word LEAKY stands in a file's path or in it, or a column is called leaky."""
+    """Whether a file's path or content contains the word LEAKY, or a column is called leaky."""
     content = path.read_text(encoding="utf-8-sig", errors="replace")
     columns = next(csv.reader(content.splitlines()[:1]), [])
     return LEAKY in str(path.resolve()) or LEAKY in content or LEAKY_COLUMN in columns
 
 
 def marked(name: str) -> str:
-    """The name of a model whose predictions are leaky, as it stands in every output."""
+    """Name of a model with leaky predictions, as shown in every output."""
     return name if LEAKY in name else f"{name} ({LEAKY})"
 
 
 def mark(path: Path, column: str = LEAKY_COLUMN, cell: str = LEAKY) -> None:
-    """Give a CSV a last column with the same word in each row, so that no later command takes it for an honest one."""
+    """Add a last column to a CSV with the same mark in each row, so that later commands recognise it as leaky."""
     with path.open(newline="", encoding="utf-8") as file:
-        head, *rows = csv.reader(file)
-    write_csv(path, [[*head, column], *([*row, cell] for row in rows)])
+        header, *rows = csv.reader(file)
+    write_csv(path, [[*header, column], *([*row, cell] for row in rows)])

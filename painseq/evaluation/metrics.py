@@ -1,15 +1,15 @@
 """Scores as functions of a confusion matrix.
 
-A confusion matrix counts clips, (..., K, K) with rows by truth and columns by label; any number of leading axes
-is scored at once, which is what makes resampling subjects cheap. What divides by nothing follows scikit-learn:
+A confusion matrix counts clips, (..., K, K) with rows by truth and columns by label. All leading axes are scored at
+once, which makes resampling subjects cheap. Divisions by zero follow scikit-learn:
 
-- precision, recall and F1 of a class without a denominator are 0 (its `zero_division=0`);
-- macro averages run over the classes that occur in the truth or among the labels (its default `labels`);
+- precision, recall and F1 of a class with a zero denominator are 0 (`zero_division=0`);
+- macro averages are over the classes that occur in the truth or among the labels (the default `labels`);
 - balanced accuracy is the mean recall of the classes that occur in the truth;
-- kappa when truth and labels are all of one class, and anything of no clips at all, is NaN here and, in
-  `Scores`, None with a reason. It is never a number.
+- kappa if truth and labels are all of one class, and any score of no clips, is NaN, and None with a reason in
+  `Scores`.
 
-The probabilities have scores of their own, in `painseq.evaluation.probability`.
+Probabilities are scored in `painseq.evaluation.probability`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 def confusion_matrix(truth: NDArray[np.int64], label: NDArray[np.int64], num_classes: int) -> Floats:
-    """(K, K) counts of the clips that have both a truth and a label (neither is -1); (n,) indices each."""
+    """Count clips with both a truth and a label (neither is -1), (K, K); `truth` and `label` are (n,) indices."""
     both = (truth >= 0) & (label >= 0)
     cells = truth[both] * num_classes + label[both]
     counts: Floats = np.bincount(cells, minlength=num_classes**2).astype(np.float64)
@@ -35,7 +35,7 @@ def confusion_matrix(truth: NDArray[np.int64], label: NDArray[np.int64], num_cla
 def confusion_by_subject(
     truth: NDArray[np.int64], label: NDArray[np.int64], subject_ids: Sequence[str], num_classes: int
 ) -> tuple[tuple[str, ...], Floats]:
-    """Subjects with at least one clip to score, sorted, and their (S, K, K) confusion matrices."""
+    """Sorted subjects with at least one scored clip, and their (S, K, K) confusion matrices."""
     ids = np.asarray(subject_ids, dtype=object)
     both = (truth >= 0) & (label >= 0)
     subjects = tuple(sorted(set(ids[both])))
@@ -44,7 +44,7 @@ def confusion_by_subject(
 
 
 def _ratio(numerator: Floats, denominator: Floats, otherwise: float) -> Floats:
-    """numerator / denominator, and `otherwise` where the denominator is 0."""
+    """Return numerator / denominator, with `otherwise` for a denominator of 0."""
     filled = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), otherwise)
     ratio: Floats = np.divide(numerator, denominator, out=filled, where=denominator != 0)
     return ratio
@@ -55,12 +55,12 @@ def _hits(confusion: Floats) -> Floats:
 
 
 def precision(confusion: Floats) -> Floats:
-    """(..., K) share of a class's labels that are right; 0 for a class never predicted."""
+    """(..., K) share of a class's labels that are correct; 0 for a class that is never predicted."""
     return _ratio(_hits(confusion), confusion.sum(-2), 0.0)
 
 
 def recall(confusion: Floats) -> Floats:
-    """(..., K) share of a class's clips that are found; 0 for a class that does not occur in the truth."""
+    """(..., K) share of a class's clips that are labelled correctly; 0 for a class that is not in the truth."""
     return _ratio(_hits(confusion), confusion.sum(-1), 0.0)
 
 
@@ -81,7 +81,7 @@ def macro_precision(confusion: Floats) -> Floats:
 
 
 def macro_recall(confusion: Floats) -> Floats:
-    """(...) mean recall of the classes that occur, a class that is only ever predicted counting 0."""
+    """(...) mean recall of the classes that occur; a class that is only predicted counts as 0."""
     return _macro(recall(confusion), confusion)
 
 
@@ -91,7 +91,7 @@ def macro_f1(confusion: Floats) -> Floats:
 
 
 def accuracy(confusion: Floats) -> Floats:
-    """(...) share of clips labelled right; NaN for no clips."""
+    """(...) share of clips labelled correctly; NaN for no clips."""
     return _ratio(_hits(confusion).sum(-1), confusion.sum((-2, -1)), np.nan)
 
 
@@ -102,10 +102,10 @@ def balanced_accuracy(confusion: Floats) -> Floats:
 
 
 def quadratic_weighted_kappa(confusion: Floats) -> Floats:
-    """(...) Cohen's kappa, disagreement weighted by the square of the distance between class indices.
+    """(...) Cohen's kappa with disagreement weighted by the squared distance between class indices.
 
-    1 is agreement, 0 what independent guessing with the same margins gives, below 0 is worse than that. NaN
-    where truth and labels are all of one class.
+    1 is perfect agreement, 0 is guessing with the same margins, below 0 is worse than guessing. NaN if truth and
+    labels are all of one class.
     """
     steps = np.arange(confusion.shape[-1], dtype=np.float64)
     weights = (steps[:, None] - steps[None, :]) ** 2
@@ -129,31 +129,31 @@ STATISTICS: dict[str, Callable[[Floats], Floats]] = {
     "quadratic_weighted_kappa": quadratic_weighted_kappa,
     "mean_absolute_error": mean_absolute_error,
 }
-"""The scores that get an interval and stand in the headline."""
+"""The scores with an interval, shown in the main table."""
 
 LOWER_IS_BETTER = frozenset({"mean_absolute_error", "brier", "ece", "mae", "mse"})
-"""Of all statistics, those of probabilities and of values too, the ones that are errors."""
+"""The statistics that are errors, among all of classes, probabilities and values."""
 
 NEEDS_ORDER = ("quadratic_weighted_kappa", "mean_absolute_error")
-"""Statistics that have no meaning unless the order of the classes is known."""
+"""Statistics that are only defined if the order of the classes is known."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of one confusion matrix of K classes; None where a score is not defined.
+    """All scores of one confusion matrix of K classes; None if a score is not defined.
 
     Args:
         class_names: K names, in order of pain.
-        accuracy: share of clips labelled right.
+        accuracy: share of clips labelled correctly.
         balanced_accuracy: mean recall of the classes in the truth.
-        macro_precision: mean over the classes that occur; so are `macro_recall` and `macro_f1`.
-        quadratic_weighted_kappa: agreement beyond chance, far misses weighing more.
-        mean_absolute_error: mean distance of label and truth, in levels (one class to the next); lower is better.
-        precision: a class each (K); so are `recall` and `f1`. 0 where nothing is divided by.
+        macro_precision, macro_recall, macro_f1: mean over the classes that occur.
+        quadratic_weighted_kappa: agreement beyond chance; distant errors weigh more.
+        mean_absolute_error: mean distance of label and truth, in levels (steps between classes); lower is better.
+        precision, recall, f1: one value per class (K); 0 if the denominator is 0.
         support: clips of each class in the truth (K).
         predicted: clips of each class among the labels (K).
-        confusion: K rows by truth of K columns by label.
-        undefined: why a score is None, by its name.
+        confusion: K rows by truth, K columns by label.
+        undefined: name of a score -> why it is None.
     """
 
     class_names: tuple[str, ...]
@@ -204,13 +204,14 @@ class Scores:
 
 
 def scores_of(confusion: Floats, class_names: Sequence[str], order_known: bool = True) -> Scores:
-    """All scores of a (K, K) confusion matrix; without a known order of the classes there is no kappa and no error."""
+    """Compute all scores of a (K, K) confusion matrix; kappa and mean error need a known order of the classes."""
     undefined: dict[str, str] = {}
 
     def number(name: str, value: Floats) -> float | None:
         if np.isnan(value):
-            only_one = "truth and labels are all of one class" if confusion.sum() else "there is no clip to score"
-            undefined[name] = only_one
+            undefined[name] = (
+                "truth and labels are all of one class" if confusion.sum() else "there is no clip to score"
+            )
             return None
         return float(value)
 
@@ -219,8 +220,8 @@ def scores_of(confusion: Floats, class_names: Sequence[str], order_known: bool =
         ordered = dict.fromkeys(NEEDS_ORDER)
         undefined.update(dict.fromkeys(NEEDS_ORDER, "the order of the classes is not stated"))
 
-    def row(values: Floats) -> tuple[float, ...]:
-        # Whole counts stay whole in the files; only the expected matrix of guessing has fractions.
+    def counts(values: Floats) -> tuple[float, ...]:
+        # Counts are written as integers; only the expected matrix of guessing has fractions.
         return tuple(int(value) if value == int(value) else float(value) for value in values)
 
     return Scores(
@@ -235,8 +236,8 @@ def scores_of(confusion: Floats, class_names: Sequence[str], order_known: bool =
         precision=tuple(precision(confusion).tolist()),
         recall=tuple(recall(confusion).tolist()),
         f1=tuple(f1(confusion).tolist()),
-        support=row(confusion.sum(1)),
-        predicted=row(confusion.sum(0)),
-        confusion=tuple(row(line) for line in confusion),
+        support=counts(confusion.sum(1)),
+        predicted=counts(confusion.sum(0)),
+        confusion=tuple(counts(row) for row in confusion),
         undefined=undefined,
     )

@@ -1,4 +1,4 @@
-"""Who the subjects are, as far as it is known, and how a model does on each of them."""
+"""Sex and age of subjects, and the scores of each subject."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from painseq.records import SEXES, UNKNOWN, Clip, check_person
 
 @dataclass(frozen=True)
 class Person:
-    """What is known of a subject.
+    """Sex and age of a subject.
 
     Args:
-        sex: "f" or "m"; None where it is not known.
-        age: in years; None likewise.
+        sex: "f" or "m"; None if not known.
+        age: in years; None if not known.
 
     Raises:
         PainseqError: see `check_person`.
@@ -38,18 +38,18 @@ class Person:
 
 @dataclass(frozen=True)
 class SubjectRow:
-    """One subject.
+    """Scores and counts of one subject.
 
     Args:
-        subject_id: who.
-        sex: "f" or "m"; None where it is not known.
-        age: in years; None likewise.
-        clips: all clips of this subject.
-        scored: those with a truth and a prediction.
-        without_prediction: those without a prediction.
+        subject_id: the subject's id.
+        sex: "f" or "m"; None if not known.
+        age: in years; None if not known.
+        clips: number of all clips of this subject.
+        scored: number of clips with a truth and a prediction.
+        without_prediction: number of clips without a prediction.
         accuracy: of the scored clips; None without any.
         balanced_accuracy: over the classes that this subject has; None without a scored clip.
-        faceless_share: share of the frames without a face; None where the file does not say.
+        faceless_share: share of frames without a face; None if the file does not state it.
     """
 
     subject_id: str
@@ -68,7 +68,7 @@ class SubjectRow:
 
 
 def people_of(clips: Iterable[Clip]) -> dict[str, Person]:
-    """By subject, the first sex and the first age that one of the clips tells."""
+    """Subject id -> the first known sex and the first known age among the subject's clips."""
     sexes: dict[str, str | None] = {}
     ages: dict[str, int | None] = {}
     for clip in clips:
@@ -79,23 +79,25 @@ def people_of(clips: Iterable[Clip]) -> dict[str, Person]:
 
 
 def read_people(path: Path) -> dict[str, Person]:
-    """Persons by subject id from a CSV with the columns subject_id, sex (f, m or empty) and age (years or empty).
+    """Read sex and age by subject id from a CSV.
+
+    Its columns are subject_id, sex (f, m or empty) and age (years or empty); one of sex and age may be missing.
 
     Raises:
-        PainseqError: no such file, a missing column, a subject twice or a bad value, with its line.
+        PainseqError: no such file, a missing column, a repeated subject or an invalid value, with its line.
     """
     if not path.is_file():
         raise PainseqError(f"No table of subjects at {path}.")
     rows, columns = read_rows(path, {"subject_id"})
     if not {"sex", "age"} & set(columns):
-        raise PainseqError(f"{path}: neither a column sex nor age. Columns found: {', '.join(columns)}.")
+        raise PainseqError(f"{path} has no column sex or age. Columns found: {', '.join(columns)}.")
     people: dict[str, Person] = {}
     for line, row in rows:
         subject, sex, age = row["subject_id"], row.get("sex", "").strip().lower(), row.get("age", "").strip()
         if not subject or subject in people:
-            raise PainseqError(f"{path}, line {line}: subject {subject!r} has no name or appears twice.")
+            raise PainseqError(f"{path}, line {line}: subject_id {subject!r} is empty or appears more than once.")
         if age and not age.isdecimal():
-            raise PainseqError(f"{path}, line {line}: age is {age!r}; write whole years or nothing.")
+            raise PainseqError(f"{path}, line {line}: age is {age!r}; write whole years, or leave the cell empty.")
         try:
             people[subject] = Person(SEXES.get(sex, sex) or None, int(age) if age else None)
         except PainseqError as error:
@@ -104,32 +106,32 @@ def read_people(path: Path) -> dict[str, Person]:
 
 
 def subject_rows(predictions: Predictions, people: Mapping[str, Person]) -> tuple[SubjectRow, ...]:
-    """A row a subject, sorted by name."""
+    """One row per subject, sorted by id."""
     ids = np.asarray(predictions.subject_ids, dtype=object)
     return tuple(
         _row(subject, predictions.only(ids == subject), people.get(subject, Person())) for subject in sorted(set(ids))
     )
 
 
-def _row(subject: str, own: Predictions, person: Person) -> SubjectRow:
-    confusion = confusion_matrix(own.truth, own.label, len(own.class_names))
-    counted = (own.frames != UNKNOWN) & (own.faceless != UNKNOWN)
-    scored = int(own.scored.sum())
+def _row(subject: str, predictions: Predictions, person: Person) -> SubjectRow:
+    confusion = confusion_matrix(predictions.truth, predictions.label, len(predictions.class_names))
+    counted = (predictions.frames != UNKNOWN) & (predictions.faceless != UNKNOWN)
+    scored = int(predictions.scored.sum())
     return SubjectRow(
         subject_id=subject,
         sex=person.sex,
         age=person.age,
-        clips=len(own),
+        clips=len(predictions),
         scored=scored,
-        without_prediction=int((~own.predicted).sum()),
+        without_prediction=int((~predictions.predicted).sum()),
         accuracy=float(accuracy(confusion)) if scored else None,
         balanced_accuracy=float(balanced_accuracy(confusion)) if scored else None,
-        faceless_share=faceless_share(own, counted),
+        faceless_share=faceless_share(predictions, counted),
     )
 
 
 def write_subjects(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """A CSV of rows with the same keys, such as those of `SubjectRow.to_dict`; None is an empty cell."""
+    """Write rows with equal keys, such as those of `SubjectRow.to_dict`, as CSV; None is an empty cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""What a model said about each clip, and the CSV file that keeps it."""
+"""Predictions of classes for clips, and their CSV file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
-from painseq.evaluation.rows import check_ids, check_new, count_in, numbers_in, read_rows
+from painseq.evaluation.rows import NumberedRow, check_ids, check_new, count_in, numbers_in, read_rows
 from painseq.files import write_csv
 from painseq.records import UNKNOWN
 
 PREDICTIONS_FILE = "predictions.csv"
-"""How painseq calls a file of predictions; its folder then tells which."""
+"""Name of painseq's predictions files; the folder's name then identifies the model."""
 
 SUM_TOLERANCE = 0.02
-"""How far a row of probabilities may be from 1: files rounded to two decimals still pass."""
+"""Largest difference of a row of probabilities from a sum of 1, so that files rounded to two decimals pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +28,20 @@ class Predictions:
 
     Args:
         class_names: the K classes in order of pain.
-        clip_ids: n names, each once.
-        subject_ids: n names; whom the clip shows.
-        truth: (n,) int64 class index, `UNKNOWN` where the label is hidden.
-        label: (n,) int64 class index, `UNKNOWN` where there is no prediction (no frame with a face).
-        probabilities: (n, K) float64 rows that sum to 1; a row of NaN where there is no prediction, or where
-            only the label is known.
-        frames: (n,) int64 frames looked at, those without a face included.
+        clip_ids: n unique ids.
+        subject_ids: n ids of the clips' subjects.
+        truth: (n,) int64 class index, `UNKNOWN` if the label is hidden.
+        label: (n,) int64 class index, `UNKNOWN` without a prediction (no frame with a face).
+        probabilities: (n, K) float64 rows that sum to 1; a row of NaN without a prediction, or if only the label is
+            known.
+        frames: (n,) int64 frames read, including those without a face.
         faceless: (n,) int64 frames without a face among them.
-        votes: (n, K) float64 shares of the frames' votes, NaN where there is none; None for video heads.
-        order_known: false where the classes' order was not stated but is alphabetical, so that nothing that
-            depends on it (quadratic-weighted kappa) can be told.
+        votes: (n, K) float64 shares of the frames' votes, NaN without a prediction; None for video heads.
+        order_known: false if the order of the classes is only alphabetical, so that scores that depend on it
+            (quadratic-weighted kappa) are not defined.
 
     Raises:
-        PainseqError: lengths that differ, an index out of range, a clip twice, probabilities that are none.
+        PainseqError: lengths that differ, an index out of range, a repeated clip, or invalid probabilities.
     """
 
     class_names: tuple[str, ...]
@@ -72,7 +72,7 @@ class Predictions:
                 raise PainseqError(f"Predictions: {name} has shape {found}; {n} clips and {k} classes need {expected}.")
         for name, indices in (("truth", self.truth), ("label", self.label)):
             if n and not (indices.min() >= UNKNOWN and indices.max() < k):
-                raise PainseqError(f"Predictions: {name} holds an index outside -1..{k - 1}: the classes are {k}.")
+                raise PainseqError(f"Predictions: {name} has an index outside -1..{k - 1}: there are {k} classes.")
         check_ids(self.clip_ids, self.subject_ids)
         for row, clip_id in enumerate(self.clip_ids):
             problem = _problem(int(self.label[row]), self.probabilities[row])
@@ -84,7 +84,7 @@ class Predictions:
 
     @property
     def hidden(self) -> NDArray[np.bool_]:
-        """(n,) bool: clips whose truth is not known."""
+        """(n,) bool: clips without a known truth."""
         hidden: NDArray[np.bool_] = self.truth == UNKNOWN
         return hidden
 
@@ -96,11 +96,11 @@ class Predictions:
 
     @property
     def scored(self) -> NDArray[np.bool_]:
-        """(n,) bool: clips with both a truth and a prediction; no other clip enters a score."""
+        """(n,) bool: clips with both a truth and a prediction; only these are scored."""
         return self.predicted & ~self.hidden
 
     def only(self, indices: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> Predictions:
-        """These clips alone, in this order; a (n,) bool mask is taken too."""
+        """Select clips by index, in this order, or by a (n,) bool mask."""
         chosen = np.arange(len(self))[np.asarray(indices)] if len(indices) else np.empty(0, np.int64)
         return dataclasses.replace(
             self,
@@ -115,18 +115,18 @@ class Predictions:
         )
 
     def with_truth(self, truth: Mapping[str, str]) -> Predictions:
-        """The same predictions with the truth filled in from class names by clip id.
+        """Fill in the truth.
 
-        Truth of further clips is passed over, since it often covers a whole data set.
+        Args:
+            truth: clip id -> class name. Other clips are ignored, as it often covers a whole data set.
 
         Raises:
-            PainseqError: a clip that `truth` does not hold, an unknown class, or a truth that contradicts the
-                one already here.
+            PainseqError: a clip is not in `truth`, an unknown class, or a truth that contradicts the existing one.
         """
         missing = [clip_id for clip_id in self.clip_ids if clip_id not in truth]
         if missing:
             raise PainseqError(
-                f"The truth lacks {len(missing)} of the {len(self)} predicted clips, the first is {missing[0]!r}. "
+                f"The truth lacks {len(missing)} of the {len(self)} predicted clips; the first is {missing[0]!r}. "
                 "Clip ids must be the same in both files."
             )
         filled = np.empty(len(self), np.int64)
@@ -135,18 +135,17 @@ class Predictions:
             filled[row] = _index(name, self.class_names, f"the truth of clip {clip_id!r}")
             if self.truth[row] not in (UNKNOWN, filled[row]):
                 raise PainseqError(
-                    f"Clip {clip_id!r}: the predictions give {self.class_names[self.truth[row]]!r} as its truth, the "
-                    f"truth file {name!r}. One of the two belongs to other data."
+                    f"Clip {clip_id!r}: its truth is {self.class_names[self.truth[row]]!r} in the predictions, but "
+                    f"{name!r} in the truth file. One of the two belongs to other data."
                 )
         return dataclasses.replace(self, truth=filled)
 
     def write_csv(self, path: Path) -> None:
-        """One row a clip: clip_id, subject_id, truth, label, prob_<class>, vote_<class>, frames, faceless.
+        """Write one row per clip: clip_id, subject_id, truth, label, prob_<class>, vote_<class>, frames, faceless.
 
-        Classes by name; an empty truth is a hidden one, an empty label no prediction. `read_predictions` gives
-        back the same values, to the last digit.
-
-        Labels alone, of classes without a known order, get no prob_<class>: their columns would state an order.
+        Classes are written by name. An empty truth is hidden; an empty label is no prediction. `read_predictions`
+        restores the same values exactly. Labels without probabilities, of classes without a known order, get no
+        prob_<class> columns, since these would state an order.
         """
         stated = self.order_known or not np.isnan(self.probabilities).all()
         vote_names = [f"vote_{name}" for name in self.class_names] if self.votes is not None else []
@@ -173,66 +172,47 @@ class Predictions:
         return "" if index == UNKNOWN else self.class_names[index]
 
 
-def joined(several: Sequence[Predictions]) -> Predictions:
-    """Predictions of folds, whose clips are all different, as one."""
-    first = several[0]
+def joined(folds: Sequence[Predictions]) -> Predictions:
+    """Concatenate the predictions of folds, whose clips are all different."""
+    first = folds[0]
     return dataclasses.replace(
         first,
-        clip_ids=tuple(clip_id for each in several for clip_id in each.clip_ids),
-        subject_ids=tuple(subject_id for each in several for subject_id in each.subject_ids),
-        truth=np.concatenate([each.truth for each in several]),
-        label=np.concatenate([each.label for each in several]),
-        probabilities=np.concatenate([each.probabilities for each in several]),
-        frames=np.concatenate([each.frames for each in several]),
-        faceless=np.concatenate([each.faceless for each in several]),
-        votes=None
-        if first.votes is None
-        else np.concatenate([each.votes for each in several if each.votes is not None]),
+        clip_ids=tuple(clip_id for fold in folds for clip_id in fold.clip_ids),
+        subject_ids=tuple(subject_id for fold in folds for subject_id in fold.subject_ids),
+        truth=np.concatenate([fold.truth for fold in folds]),
+        label=np.concatenate([fold.label for fold in folds]),
+        probabilities=np.concatenate([fold.probabilities for fold in folds]),
+        frames=np.concatenate([fold.frames for fold in folds]),
+        faceless=np.concatenate([fold.faceless for fold in folds]),
+        votes=None if first.votes is None else np.concatenate([fold.votes for fold in folds if fold.votes is not None]),
     )
 
 
 def model_name(path: Path) -> str:
-    """What the predictions of a file are called in tables: by the file, but `predictions.csv` by its folder."""
+    """Name of a predictions file in tables: the file's stem, or the folder's name for `predictions.csv`."""
     return path.resolve().parent.name if path.name == PREDICTIONS_FILE else path.stem
 
 
 def read_predictions(path: Path, class_names: Sequence[str] | None = None) -> Predictions:
-    """Read a predictions CSV, painseq's own or another's.
+    """Read a CSV of predictions, written by painseq or another program.
 
-    Required columns: clip_id, subject_id, label. A file without `truth` has every truth hidden; without
-    prob_<class> every probability is NaN; without frames or faceless these counts are unknown. Other columns are
-    passed over.
+    Required columns: clip_id, subject_id, label. Without `truth` every truth is hidden; without prob_<class> every
+    probability is NaN; without frames or faceless these counts are unknown. Other columns are ignored.
 
     Args:
         path: the file.
-        class_names: the classes in order of pain. Without it they are those of the prob_<class> columns, in
-            the columns' order, or else the labels and truths found: sorted as numbers if all are numbers, and
-            otherwise by the alphabet, with `order_known` false.
+        class_names: the classes in order of pain. None: those of the prob_<class> columns, in the order of the
+            columns, or else the labels and truths found, sorted as numbers if all are numbers, otherwise
+            alphabetically with `order_known` false.
 
     Raises:
-        PainseqError: no such file, a missing column, an unknown class, a clip twice or a bad value, with its line.
+        PainseqError: no such file, a missing column, an unknown class, a repeated clip or an invalid value, with its
+            line.
     """
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
     rows, columns = read_rows(path, {"clip_id", "subject_id", "label"})
-    in_columns = tuple(name.removeprefix("prob_") for name in columns if name.startswith("prob_"))
-    order_known = True
-    if class_names is not None:
-        names = tuple(class_names)
-        if in_columns and sorted(in_columns) != sorted(names):
-            raise PainseqError(
-                f"{path}: its probabilities are of {', '.join(in_columns)}; the classes given are {', '.join(names)}."
-            )
-    elif in_columns:
-        names = in_columns
-    else:
-        names, order_known = _names_found(rows)
-        if len(names) < 2:
-            raise PainseqError(
-                f"{path}: no prob_<class> columns, and the labels found are {', '.join(names) or 'none'}: the "
-                "classes cannot be told. Give the class names, in order of pain."
-            )
-    _check_names(names)
+    names, order_known = _class_names(path, rows, columns, class_names)
     with_votes = any(f"vote_{name}" in columns for name in names)
 
     n, k = len(rows), len(names)
@@ -267,31 +247,57 @@ def read_predictions(path: Path, class_names: Sequence[str] | None = None) -> Pr
 
 
 def read_truth(path: Path) -> dict[str, str]:
-    """Class names by clip id from a CSV with the columns clip_id and truth (or label, where there is no truth).
+    """Read class names by clip id from a CSV with the columns clip_id and truth (or label, if there is no truth).
 
-    A manifest with labels in the experiment's classes fits as it is.
+    A manifest with labels in the experiment's classes works too.
 
     Raises:
-        PainseqError: no such file, a missing column, a clip twice or an empty truth, with its line.
+        PainseqError: no such file, a missing column, a repeated clip or an empty truth, with its line.
     """
     if not path.is_file():
         raise PainseqError(f"No truth at {path}.")
     rows, columns = read_rows(path, {"clip_id"})
     column = "truth" if "truth" in columns else "label"
     if column not in columns:
-        raise PainseqError(f"{path}: neither a column truth nor label. Columns found: {', '.join(columns)}.")
+        raise PainseqError(f"{path} has no column truth or label. Columns found: {', '.join(columns)}.")
     truth: dict[str, str] = {}
     for line, row in rows:
         clip_id, name = row["clip_id"], row[column].strip()
         if clip_id in truth:
-            raise PainseqError(f"{path}, line {line}: clip {clip_id!r} appears twice.")
+            raise PainseqError(f"{path}, line {line}: clip {clip_id!r} appears more than once.")
         if not name:
             raise PainseqError(f"{path}, line {line}: clip {clip_id!r} has an empty {column}.")
         truth[clip_id] = name
     return truth
 
 
-def _names_found(rows: Sequence[tuple[int, Mapping[str, str]]]) -> tuple[tuple[str, ...], bool]:
+def _class_names(
+    path: Path, rows: Sequence[NumberedRow], columns: Sequence[str], given: Sequence[str] | None
+) -> tuple[tuple[str, ...], bool]:
+    """Names of the classes of a predictions file, and whether their order is known; see `read_predictions`."""
+    in_columns = tuple(name.removeprefix("prob_") for name in columns if name.startswith("prob_"))
+    order_known = True
+    if given is not None:
+        names = tuple(given)
+        if in_columns and sorted(in_columns) != sorted(names):
+            raise PainseqError(
+                f"{path} has probabilities of the classes {', '.join(in_columns)}, but class_names is "
+                f"{', '.join(names)}. Give the same classes."
+            )
+    elif in_columns:
+        names = in_columns
+    else:
+        names, order_known = _names_found(rows)
+        if len(names) < 2:
+            raise PainseqError(
+                f"{path} has no prob_<class> columns, and the labels found are {', '.join(names) or 'none'}, so the "
+                "classes are not known. Give the class names, in order of pain."
+            )
+    _check_names(names)
+    return names, order_known
+
+
+def _names_found(rows: Sequence[NumberedRow]) -> tuple[tuple[str, ...], bool]:
     """Class names among labels and truths, and whether their order is known."""
     found = {row[column].strip() for _, row in rows for column in ("truth", "label") if column in row} - {""}
     if all(name.isdecimal() for name in found):
@@ -301,30 +307,30 @@ def _names_found(rows: Sequence[tuple[int, Mapping[str, str]]]) -> tuple[tuple[s
 
 def _check_names(names: Sequence[str]) -> None:
     if not names or len(set(names)) != len(names):
-        raise PainseqError(f"Class names must be given, each once; they are: {', '.join(names) or 'none'}.")
+        raise PainseqError(f"Class names must be given and unique; they are: {', '.join(names) or 'none'}.")
     for name in names:
         if not name or name != name.strip():
             raise PainseqError(f"Class name {name!r} is empty or has blanks around it.")
 
 
-def _index(name: str, names: Sequence[str], what: str) -> int:
+def _index(name: str, names: Sequence[str], key: str) -> int:
     if name.strip() not in names:
-        raise PainseqError(f"{what} is {name.strip()!r}, which is none of the classes {', '.join(names)}.")
+        raise PainseqError(f"{key} is {name.strip()!r}, which is not one of the classes {', '.join(names)}.")
     return list(names).index(name.strip())
 
 
-def _optional_index(cell: str, names: Sequence[str], what: str) -> int:
-    return _index(cell, names, what) if cell.strip() else UNKNOWN
+def _optional_index(cell: str, names: Sequence[str], key: str) -> int:
+    return _index(cell, names, key) if cell.strip() else UNKNOWN
 
 
 def _problem(label: int, probabilities: NDArray[np.float64]) -> str | None:
-    """What is wrong with the prediction of one clip, if anything."""
+    """Describe what is wrong with the prediction of one clip; None if nothing is."""
     unknown = np.isnan(probabilities)
     if unknown.all():
         return None
     shown = ", ".join(f"{value:g}" for value in probabilities)
     if label == UNKNOWN:
-        return f"probabilities ({shown}) but no label. A clip without a prediction has neither."
+        return f"probabilities ({shown}) without a label. A clip without a prediction must have neither."
     if unknown.any():
         return f"a probability is missing or not a number: {shown}."
     # A mean of softmax rows in float32 can exceed 1 in its last digit.

@@ -1,15 +1,15 @@
-"""Scores of the probabilities, not of the labels alone: how well they rank clips, and whether they can be believed.
+"""Scores of probabilities: how well they rank clips, and how well they are calibrated.
 
-All are functions of how often each subject is drawn, so that 2,000 resamplings are a few array operations. They
-follow scikit-learn where it defines them:
+All scores are functions of how often each subject is drawn, so 2,000 resamples take a few array operations. They
+follow scikit-learn if it defines them:
 
-- AUROC and AUPRC (its `average_precision_score`) are of one class against the rest, and their means are over the
-  classes that have clips on both sides; ties count half in the one and share a threshold in the other;
-- the Brier score is the sum over classes of the squared error, averaged over clips: 0 is perfect, 2 is certain and
-  wrong in every clip (its `scale_by_half=False`; half of it is the usual figure of two classes);
-- the expected calibration error is that of Guo et al. 2017: clips go to 15 bins of equal width by the probability of
-  their most probable class, and it is the mean over clips of the distance between a bin's mean probability and its
-  share of clips whose most probable class is right. Where few clips fall into a bin it is too large by chance.
+- AUROC and AUPRC (`average_precision_score`) are of one class against the rest; their means are over the classes with
+  clips on both sides. Ties count half in AUROC and share a threshold in AUPRC.
+- The Brier score is the sum over classes of the squared error, averaged over clips: 0 is perfect, 2 is certain and
+  wrong for every clip (`scale_by_half=False`; half of it is the usual score of two classes).
+- The expected calibration error follows Guo et al. 2017: clips are sorted into 15 bins of equal width by the
+  probability of their most probable class. It is the mean over clips of the distance between a bin's mean probability
+  and its share of clips whose most probable class is correct. With few clips in a bin it is too large by chance.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Ints = NDArray[np.int64]
 
 BINS = 15
 CELLS_AT_ONCE = 4_000_000
-"""How many sums (draws x thresholds) are held at once: 32 MB."""
+"""Largest number of sums (draws x thresholds) in memory at once: 32 MB."""
 
-ECE_NOTE = "chance alone raises this error, and more so in the draws: the interval lies too high, and seldom reaches 0"
+ECE_NOTE = "chance raises this error, and more so in the draws: the interval is too high and seldom reaches 0"
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Clips by how sure the model is of its most probable class, in bins of equal width from 0 to 1.
+    """Clips in bins of equal width from 0 to 1, by the probability of the most probable class.
 
     Args:
-        confidence: mean probability of the most probable class, a bin each; None in an empty bin.
-        accuracy: share of clips whose most probable class is right; None in an empty bin.
-        clips: how many fall into the bin.
+        confidence: mean probability of the most probable class, by bin; None for an empty bin.
+        accuracy: share of clips whose most probable class is correct, by bin; None for an empty bin.
+        clips: number of clips, by bin.
     """
 
     confidence: tuple[float | None, ...]
@@ -51,7 +51,7 @@ class Reliability:
 
     @property
     def edges(self) -> tuple[float, ...]:
-        """Where the bins meet: one more than there are bins. A bin holds its upper edge, not its lower one."""
+        """Edges of the bins, one more than bins. A bin includes its upper edge but not its lower edge."""
         bins = len(self.clips)
         return tuple(edge / bins for edge in range(bins + 1))
 
@@ -67,20 +67,21 @@ class Reliability:
 
 @dataclass(frozen=True)
 class ProbabilityScores:
-    """Scores of the probabilities of K classes; None where a score is not defined.
+    """Scores of the probabilities of K classes; None if a score is not defined.
 
     Args:
         class_names: K names, in order of pain.
-        auroc: mean over the classes with clips on both sides; so is `auprc`.
-        auprc: area under precision and recall (average precision); its chance level is the class's share.
-        auroc_by_class: a class against the rest (K); None for a class that all clips have, or none.
-        auprc_by_class: the same of average precision.
+        auroc: area under the ROC curve; mean over the classes with clips on both sides.
+        auprc: area under the precision-recall curve (average precision); mean over the same classes. The chance level
+            is the class's share of the clips.
+        auroc_by_class: each class against the rest (K); None if all clips or no clips are of the class.
+        auprc_by_class: average precision of each class against the rest (K); None likewise.
         brier: sum over classes of the squared error, mean over clips; 0 to 2, lower is better.
         ece: expected calibration error of the most probable class; lower is better.
-        reliability: what `ece` is made of.
-        clips: scored clips that have probabilities; all scores here are of these.
-        left_out: scored clips without probabilities.
-        undefined: why a score is None, by its name.
+        reliability: the bins that `ece` is computed from.
+        clips: number of scored clips with probabilities; all scores here are of these.
+        left_out: number of scored clips without probabilities.
+        undefined: name of a score -> why it is None.
     """
 
     class_names: tuple[str, ...]
@@ -117,7 +118,7 @@ class ProbabilityScores:
 
 @dataclass(frozen=True)
 class Rated:
-    """The scored clips that have probabilities, by the number of their subject.
+    """The scored clips that have probabilities, and the index of their subject.
 
     Args:
         truth: (n,) class index.
@@ -133,7 +134,7 @@ class Rated:
 
 
 def rated(predictions: Predictions) -> Rated:
-    """The clips whose probabilities can be scored."""
+    """Select the clips whose probabilities can be scored."""
     rows = predictions.scored & ~np.isnan(predictions.probabilities).any(axis=1)
     ids = np.asarray(predictions.subject_ids, dtype=object)[rows]
     subjects = tuple(sorted(set(ids)))
@@ -147,7 +148,7 @@ def rated(predictions: Predictions) -> Rated:
 
 
 def probability_scores(predictions: Predictions) -> ProbabilityScores | None:
-    """The scores of the probabilities; None where no scored clip has any."""
+    """Score the probabilities; None if no scored clip has any."""
     clips = rated(predictions)
     n = len(clips.truth)
     if not n:
@@ -175,10 +176,10 @@ def probability_scores(predictions: Predictions) -> ProbabilityScores | None:
 
 
 def probability_intervals(predictions: Predictions) -> dict[str, Interval]:
-    """Intervals of the `PROBABILITY_STATISTICS` that are defined, over subjects.
+    """Intervals over subjects of the `PROBABILITY_STATISTICS` that are defined.
 
-    The Brier score has Student's t where every subject has the same number of clips, and so is the mean of the
-    subjects' scores. All else is drawn.
+    The Brier score gets Student's t if every subject has the same number of clips, since it is then the mean of the
+    subjects' scores. All others use the bootstrap.
     """
     clips, scores = rated(predictions), probability_scores(predictions)
     if scores is None:
@@ -198,60 +199,61 @@ def probability_intervals(predictions: Predictions) -> dict[str, Interval]:
 
 
 def overconfidence(predictions: Predictions) -> tuple[float, Interval] | None:
-    """How much surer the model is of its most probable class than it is right, as shares, with its interval.
+    """Mean probability of the most probable class minus its accuracy, as shares, with its interval.
 
-    Below 0 it is not sure enough. Unlike the expected calibration error this needs no bins, and errors cancel out.
+    Below 0 the model is underconfident. Unlike the expected calibration error it needs no bins, and errors cancel out.
+    None if no scored clip has probabilities.
     """
     clips = rated(predictions)
     if not len(clips.truth):
         return None
     confidence, hit = _confidence_and_hit(clips)
-    apart, count = _per_subject(clips, confidence - hit), np.bincount(clips.subject).astype(np.float64)
-    interval = bootstrap_interval(lambda times: (times @ apart) / (times @ count), len(count))
-    return float(apart.sum() / count.sum()), interval
+    excess, count = _per_subject(clips, confidence - hit), np.bincount(clips.subject).astype(np.float64)
+    interval = bootstrap_interval(lambda times: (times @ excess) / (times @ count), len(count))
+    return float(excess.sum() / count.sum()), interval
 
 
 def auroc(hits: Floats, misses: Floats, times: Floats) -> Floats:
-    """(draws,) area under the ROC curve: how often a clip of the class has the higher probability, ties counting half.
+    """(draws,) area under the ROC curve: how often a clip of the class has the higher probability; ties count half.
 
     Args:
         hits: (S, thresholds) clips of the class, by subject, at each probability that occurs, the highest first.
-        misses: (S, thresholds) clips of the others.
-        times: (draws, S) how often each subject counts.
+        misses: (S, thresholds) clips of the other classes.
+        times: (draws, S) how often each subject is drawn.
 
     Returns:
-        NaN where a draw has no clip of the class, or none of the others.
+        The areas; NaN if a draw has no clip of the class, or no clip of the others.
     """
     lower = misses.sum(1, keepdims=True) - misses.cumsum(1) + misses / 2
-    # Pairs of clips that the class wins, by the subject of one and of the other: so a draw costs no look at the clips.
+    # Correctly ranked pairs of clips, by the subjects of the two clips, so that draws need not revisit the clips.
     won = hits @ lower.T
     return _divided(((times @ won) * times).sum(1), (times @ hits.sum(1)) * (times @ misses.sum(1)))
 
 
 def average_precision(hits: Floats, misses: Floats, times: Floats) -> Floats:
-    """(draws,) mean over the clips of the class of the precision at the threshold that just finds it; as `auroc`."""
-    some = hits.any(axis=0)
-    hits_there, named_there = hits[:, some], (hits + misses).cumsum(1)[:, some]
+    """(draws,) average precision: mean precision at the thresholds of the clips of the class; arguments as `auroc`."""
+    with_hits = hits.any(axis=0)
+    found_at, predicted_at = hits[:, with_hits], (hits + misses).cumsum(1)[:, with_hits]
     sums = np.zeros(len(times))
-    step = max(1, CELLS_AT_ONCE // max(1, hits_there.shape[1]))
+    step = max(1, CELLS_AT_ONCE // max(1, found_at.shape[1]))
     for start in range(0, len(times), step):
         drawn = times[start : start + step]
-        found, named = drawn @ hits_there, drawn @ named_there
-        precision = np.divide(found.cumsum(1), named, out=np.zeros_like(found), where=named > 0)
+        found, predicted = drawn @ found_at, drawn @ predicted_at
+        precision = np.divide(found.cumsum(1), predicted, out=np.zeros_like(found), where=predicted > 0)
         sums[start : start + step] = (found * precision).sum(1)
     area = _divided(sums, times @ hits.sum(1))
     return np.where(times @ misses.sum(1) > 0, area, np.nan)
 
 
 def one_against_rest(clips: Rated, times: Floats, area: Callable[[Floats, Floats, Floats], Floats]) -> Floats:
-    """(draws, K) area of each class against the rest; NaN where a draw lacks one of the two sides."""
+    """(draws, K) area of each class against the rest; NaN if a draw lacks one of the two sides."""
     by_class = []
     for index, probability in enumerate(clips.probabilities.T):
-        levels, place = np.unique(-probability, return_inverse=True)
+        thresholds, threshold = np.unique(-probability, return_inverse=True)
         sides = []
         for side in (clips.truth == index, clips.truth != index):
-            counts = np.zeros((len(clips.subjects), len(levels)))
-            np.add.at(counts, (clips.subject[side], place[side]), 1)
+            counts = np.zeros((len(clips.subjects), len(thresholds)))
+            np.add.at(counts, (clips.subject[side], threshold[side]), 1)
             sides.append(counts)
         by_class.append(area(sides[0], sides[1], times.astype(np.float64)))
     return np.stack(by_class, axis=1)
@@ -271,12 +273,12 @@ def _brier(clips: Rated, times: Floats) -> Floats:
 def _calibration_error(clips: Rated, times: Floats) -> Floats:
     by_bin = np.stack([_per_subject_and_bin(clips, values) for values in _confidence_and_hit(clips)])
     confidence, hits = times @ by_bin
-    apart: Floats = np.abs(confidence - hits).sum(1)
-    return _divided(apart, times @ _per_subject(clips, np.ones(len(clips.truth))))
+    distance: Floats = np.abs(confidence - hits).sum(1)
+    return _divided(distance, times @ _per_subject(clips, np.ones(len(clips.truth))))
 
 
 def reliability(clips: Rated) -> Reliability:
-    """The table behind the expected calibration error and the reliability diagram."""
+    """Bins of the expected calibration error and of the reliability diagram."""
     confidence, hit = _confidence_and_hit(clips)
     count = _per_subject_and_bin(clips, np.ones(len(hit))).sum(0)
     means = [_divided(_per_subject_and_bin(clips, values).sum(0), count) for values in (confidence, hit)]
@@ -294,19 +296,19 @@ def _confidence_and_hit(clips: Rated) -> tuple[Floats, Floats]:
 
 
 def _bin(confidence: Floats) -> Ints:
-    """The bin (lower edge, upper edge] of a confidence, which rounding may have left outside 0..1."""
+    """Index of the bin (lower edge, upper edge] of a confidence, which may be outside 0..1 by rounding."""
     edges = np.arange(1, BINS) / BINS
-    place: Ints = np.searchsorted(edges, confidence, side="left").astype(np.int64)
-    return place
+    index: Ints = np.searchsorted(edges, confidence, side="left").astype(np.int64)
+    return index
 
 
 def _per_subject(clips: Rated, values: Floats) -> Floats:
-    """(S,) sums of a value a clip."""
+    """(S,) sums over clips of (n,) values."""
     return np.bincount(clips.subject, values, minlength=len(clips.subjects)).astype(np.float64)
 
 
 def _per_subject_and_bin(clips: Rated, values: Floats) -> Floats:
-    """(S, bins) sums of a value a clip."""
+    """(S, bins) sums over clips of (n,) values."""
     cell = clips.subject * BINS + _bin(clips.probabilities.max(1))
     sums = np.bincount(cell, values, minlength=len(clips.subjects) * BINS).astype(np.float64)
     return sums.reshape(len(clips.subjects), BINS)
@@ -318,7 +320,7 @@ PROBABILITY_STATISTICS: dict[str, Callable[[Rated, Floats], Floats]] = {
     "brier": _brier,
     "ece": _calibration_error,
 }
-"""By name: from the clips and how often each subject counts (draws, S) to a value a draw; NaN where undefined."""
+"""Name -> function of the clips and (draws, S), how often each subject is drawn, to (draws,); NaN if undefined."""
 
 
 def _divided(numerator: Floats, denominator: Floats) -> Floats:

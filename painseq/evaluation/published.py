@@ -1,10 +1,10 @@
-"""Published figures with their protocol: what others reported, on other data than a generated set.
+"""Published results with their protocol.
 
-A row is `verified` if the figure was read in the paper that `source` names first; the others are second hand. None
-is to be put beside a score of one's own without looking at data set, part and protocol.
+A row is `verified` if the figure was read in the paper that `source` names first; the others are second hand. Compare
+data set, part and protocol before comparing any figure with your own score.
 
-Where it is known how many clips of each class were scored, a row has the accuracy of always saying the most frequent
-class beside it, computed from these counts.
+If the number of scored clips of each class is known, a row also has the accuracy of always predicting the most frequent
+class, computed from these numbers.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class Published:
     """One published figure.
 
     Args:
-        name: the entry, as its authors or the challenge call it.
-        dataset: what it was measured on.
+        name: name of the entry, as its authors or the challenge use it.
+        dataset: the data set that it was measured on.
         modality: "video", "fNIRS", ...
-        part: the part of the data set scored, "validation", "test", or "" where the split has no such parts.
+        part: the scored part of the data set, "validation" or "test", or "" if the split has no such parts.
         metric: "accuracy", "F1", "AUC", ...
         value: the figure, as printed.
-        protocol: how the data was split and what was told apart, as far as it is known.
-        verified: whether it was read in the paper itself.
-        source: where it was read.
+        protocol: how the data was split and which classes were used, as far as known.
+        verified: whether the figure was read in the paper itself.
+        source: where the figure was read.
     """
 
     name: str
@@ -45,24 +45,24 @@ class Published:
 
     @property
     def clips(self) -> Mapping[str, int]:
-        """Class -> how many clips of it were scored, or numbers in that ratio; empty where it is not known."""
+        """Class -> number of scored clips, or numbers in that ratio; empty if not known."""
         return SCORED_CLIPS.get((self.dataset, self.part, self.protocol), {})
 
     @property
     def majority_accuracy(self) -> float | None:
-        """Accuracy of always saying the most frequent class; None where the clips are not known."""
+        """Accuracy of always predicting the most frequent class; None if the numbers of clips are not known."""
         return max(self.clips.values()) / sum(self.clips.values()) if self.clips else None
 
     @property
     def constant_balanced_accuracy(self) -> float | None:
-        """Balanced accuracy of always saying the same class, whichever; None where the clips are not known."""
+        """Balanced accuracy of always predicting the same class; None if the numbers of clips are not known."""
         return 1 / len(self.clips) if self.clips else None
 
     @property
     def against_majority(self) -> str:
         """ "below the majority class (0.48)", "above ..." or "no better than ...", compared as printed.
 
-        "" for other metrics than accuracy, and where the clips are not known.
+        "" for other metrics than accuracy, and if the numbers of clips are not known.
         """
         majority = self.majority_accuracy
         if majority is None or self.metric != "accuracy":
@@ -97,7 +97,7 @@ SCORED_CLIPS: Mapping[tuple[str, str, str], Mapping[str, int]] = {
     # Each sweep holds one stretch without pain and one stimulus, of any of four levels.
     (MINTPAIN, "", _LEVELS): {"level 0": 4, "level 1": 1, "level 2": 1, "level 3": 1, "level 4": 1},
 }
-"""(data set, part, protocol) -> clips of each class, or numbers in that ratio; what is not here is not known."""
+"""(data set, part, protocol) -> class -> scored clips, or numbers in that ratio; missing entries are not known."""
 
 PUBLISHED: tuple[Published, ...] = (
     Published("organisers' baseline", AI4PAIN, "video", "validation", "accuracy", 0.40, _AI4PAIN, True, _PRAJOD),
@@ -194,19 +194,19 @@ PUBLISHED: tuple[Published, ...] = (
         "second hand",
     ),
 )
-"""In the order of data set, part and year; no figure from memory."""
+"""Sorted by data set, part and year."""
 
 _MAJORITY = max(AI4PAIN_VALIDATION.values()) / sum(AI4PAIN_VALIDATION.values())
 
 REMARKS: dict[str, str] = {
-    AI4PAIN: f"The validation part holds {' / '.join(map(str, AI4PAIN_VALIDATION.values()))} clips of no, low and high "
-    f"pain: always saying “low” or always “high” scores an accuracy of {_MAJORITY:.2f} there (a balanced accuracy of "
-    f"{1 / len(AI4PAIN_VALIDATION):.2f}), above every baseline of the organisers. If the hidden test part has the same "
-    "mix, LSTM's 0.43 is below that, and the 0.49 of ANN + vote hardly above.",
+    AI4PAIN: f"The validation part has {' / '.join(map(str, AI4PAIN_VALIDATION.values()))} clips of no, low and high "
+    f"pain: always predicting “low” or always “high” scores an accuracy of {_MAJORITY:.2f} there (a balanced "
+    f"accuracy of {1 / len(AI4PAIN_VALIDATION):.2f}), above every baseline of the organisers. If the hidden test part "
+    "has the same class frequencies, LSTM's 0.43 is below that, and the 0.49 of ANN + vote is barely above.",
 }
-"""What to know before reading the rows of a data set."""
+"""Data set -> remark on how to read its rows."""
 
 
 def published_rows(dataset: str | None = None) -> tuple[Published, ...]:
-    """All rows, or those of one data set."""
+    """Select all rows, or those of one data set."""
     return tuple(row for row in PUBLISHED if dataset is None or row.dataset == dataset)

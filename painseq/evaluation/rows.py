@@ -1,4 +1,4 @@
-"""Rows of a CSV file, one a clip: what files of classes and of values on a scale have in common."""
+"""Rows of predictions CSV files, one per clip, for classes and for values on a scale."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ import numpy as np
 from painseq.errors import PainseqError
 from painseq.records import UNKNOWN
 
+NumberedRow = tuple[int, dict[str, str]]
+"""Line number, and column -> cell."""
 
-def read_rows(path: Path, required: set[str]) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    """Rows with their line numbers, and the columns in order; every row has a text in every column."""
+
+def read_rows(path: Path, required: set[str]) -> tuple[list[NumberedRow], list[str]]:
+    """Read a CSV file: rows with a cell in every column, and the columns in order.
+
+    Raises:
+        PainseqError: not a CSV file in UTF-8, a missing or repeated column, or a row with missing or extra cells.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -23,16 +30,16 @@ def read_rows(path: Path, required: set[str]) -> tuple[list[tuple[int, dict[str,
             if missing:
                 raise PainseqError(
                     f"{path}, line 1: missing columns: {', '.join(sorted(missing))}. Columns found: "
-                    f"{', '.join(columns) or 'none'}. Columns are parted by commas."
+                    f"{', '.join(columns) or 'none'}. Columns must be separated by commas."
                 )
-            doubled = [name for name, count in Counter(columns).items() if count > 1]
-            if doubled:
-                raise PainseqError(f"{path}, line 1: column {doubled[0]!r} appears more than once.")
+            repeated = [name for name, count in Counter(columns).items() if count > 1]
+            if repeated:
+                raise PainseqError(f"{path}, line 1: column {repeated[0]!r} appears more than once.")
             rows = []
             for row in reader:
                 if None in row or None in row.values():
                     raise PainseqError(
-                        f"{path}, line {reader.line_num}: not {len(columns)} cells, as in the first line."
+                        f"{path}, line {reader.line_num}: the row must have {len(columns)} cells, as the first line."
                     )
                 rows.append((reader.line_num, row))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -41,17 +48,25 @@ def read_rows(path: Path, required: set[str]) -> tuple[list[tuple[int, dict[str,
 
 
 def check_ids(clip_ids: Sequence[str], subject_ids: Sequence[str]) -> None:
-    """Refuse predictions of clips or subjects without a name, or of a clip twice; n names each."""
+    """Check that ids are not empty and clip ids are unique; n ids each.
+
+    Raises:
+        PainseqError: an empty id, or a repeated clip.
+    """
     for clip_id, subject_id in zip(clip_ids, subject_ids, strict=True):
         if not clip_id or not subject_id:
-            raise PainseqError(f"Predictions: clip {clip_id!r} of subject {subject_id!r} lacks a name.")
-    twice = [clip_id for clip_id, count in Counter(clip_ids).items() if count > 1]
-    if twice:
-        raise PainseqError(f"Predictions: clip {twice[0]!r} appears more than once.")
+            raise PainseqError(f"Predictions: clip_id {clip_id!r} or subject_id {subject_id!r} is empty.")
+    repeated = [clip_id for clip_id, count in Counter(clip_ids).items() if count > 1]
+    if repeated:
+        raise PainseqError(f"Predictions: clip {repeated[0]!r} appears more than once.")
 
 
 def check_new(row: Mapping[str, str], line: int, seen: dict[str, int]) -> None:
-    """Refuse a row whose clip or subject has no name, or whose clip was `seen` in another line; it is, after this."""
+    """Check that a row's ids are not empty and its clip is not in `seen` (clip id -> line), then add it to `seen`.
+
+    Raises:
+        PainseqError: an empty id, or a repeated clip.
+    """
     clip_id = row["clip_id"]
     if not clip_id or not row["subject_id"]:
         raise PainseqError("clip_id and subject_id must not be empty.")
@@ -61,10 +76,10 @@ def check_new(row: Mapping[str, str], line: int, seen: dict[str, int]) -> None:
 
 
 def numbers_in(row: Mapping[str, str], columns: Sequence[str]) -> list[float]:
-    """Cells as numbers, NaN for an empty or missing one.
+    """Parse cells as numbers, NaN for an empty or missing cell.
 
     Raises:
-        PainseqError: a cell that is no number.
+        PainseqError: a cell is not a number.
     """
     values = []
     for column in columns:
@@ -77,10 +92,10 @@ def numbers_in(row: Mapping[str, str], columns: Sequence[str]) -> list[float]:
 
 
 def count_in(row: Mapping[str, str], column: str) -> int:
-    """A cell as a number of frames, `UNKNOWN` for an empty or missing one.
+    """Parse a cell as a number of frames, `UNKNOWN` for an empty or missing cell.
 
     Raises:
-        PainseqError: a cell that is no whole number.
+        PainseqError: the cell is not a whole number.
     """
     cell = row.get(column, "").strip()
     if not cell:

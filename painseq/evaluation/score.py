@@ -1,4 +1,4 @@
-"""From predictions to an evaluation: scores, intervals, baselines, and what to be wary of."""
+"""Evaluation of predictions: scores, intervals, baselines and warnings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from painseq.evaluation.baselines import Baseline, baselines
 from painseq.evaluation.calibration import Calibration
-from painseq.evaluation.counts import Counts, counts_of, of_few_subjects, of_missing_clips
+from painseq.evaluation.counts import Counts, counts_of, few_subjects_warnings, unscored_clip_warnings
 from painseq.evaluation.intervals import Interval, confusion_intervals
 from painseq.evaluation.metrics import LOWER_IS_BETTER, STATISTICS, Scores, confusion_by_subject, scores_of
 from painseq.evaluation.people import Person, SubjectRow, subject_rows
@@ -34,30 +34,29 @@ TITLES = {
     "brier": "Brier score",
     "ece": "Calibration error",
 }
-"""How the statistics are called in tables: those of the headline, then those of the probabilities."""
+"""Names of the statistics in tables: those of labels, then those of probabilities."""
 
 MISCALIBRATED = 0.05
-"""A model this much surer (or less sure) than right, its interval clear of 0, is warned of."""
+"""A warning is issued if over- or underconfidence is at least this large and its interval excludes 0."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one model, and all that is needed to read them.
+    """Scores of one model with intervals, baselines, counts and warnings.
 
-    A clip without a prediction is left out of every score, and counted.
+    Clips without a prediction are left out of every score, and counted.
 
     Args:
-        scores: of the scored clips.
-        intervals: 95 %, by the name of the statistic, those of the probabilities too.
+        scores: scores of the labels of the scored clips.
+        intervals: name of a statistic -> its 95 % interval, including statistics of probabilities.
         baselines: majority class and chance, on the same clips.
-        counts: what was scored, and what was not.
-        warnings: in plain words; empty if there is nothing to be wary of.
-        probability: scores of the probabilities, the calibrated ones if there is a calibration; None where no scored
-            clip has any.
-        calibration: what temperature scaling did; None where none was asked for.
-        subgroups: by sex and age band, where these are known.
-        subgroup_differences: between each two groups of one attribute that are large enough.
-        by_subject: a row a subject, sorted by name.
+        counts: numbers of scored and unscored clips, subjects and frames.
+        warnings: one sentence or more each.
+        probability: scores of the probabilities, calibrated if there is a calibration; None if no scored clip has any.
+        calibration: effect of temperature scaling; None without calibration.
+        subgroups: scores by sex and age band, if known.
+        subgroup_differences: differences between each two sufficiently large groups of one attribute.
+        by_subject: one row per subject, sorted by id.
     """
 
     scores: Scores
@@ -72,7 +71,7 @@ class Evaluation:
     by_subject: tuple[SubjectRow, ...] = ()
 
     def value(self, name: str) -> float | None:
-        """A statistic by the name it has in `intervals`; None where it is not defined."""
+        """A statistic by its name in `intervals`; None if not defined."""
         if name in STATISTICS:
             return self.scores.value(name)
         return None if self.probability is None else self.probability.value(name)
@@ -98,12 +97,16 @@ class Evaluation:
 def score(
     predictions: Predictions, people: Mapping[str, Person] | None = None, calibration: Calibration | None = None
 ) -> Evaluation:
-    """Score predictions, which are of subjects that the model was not trained on.
+    """Score predictions of subjects that the model was not trained on.
 
     Args:
-        predictions: with scaled probabilities, if there is a calibration.
-        people: sex and age by subject id, for the subgroups; others are of unknown sex and age.
-        calibration: what `calibrate` said of these predictions.
+        predictions: predictions; with scaled probabilities if there is a calibration.
+        people: subject id -> sex and age, for the subgroups; missing subjects are of unknown sex and age.
+        calibration: result of `calibrate` for these predictions.
+
+    Example:
+        >>> score(read_predictions(Path("runs/lstm/predictions.csv"))).scores.balanced_accuracy  # doctest: +SKIP
+        0.42
     """
     names = predictions.class_names
     _, confusion = confusion_by_subject(predictions.truth, predictions.label, predictions.subject_ids, len(names))
@@ -122,37 +125,37 @@ def score(
         subgroup_differences=differences,
         by_subject=subject_rows(predictions, people or {}),
     )
-    lines = [
-        *of_missing_clips(evaluation.counts),
-        *_of_classes(evaluation),
-        *_of_baselines(evaluation),
-        *_of_probabilities(evaluation, predictions),
-        *of_few_subjects(evaluation.counts),
-        *_of_subgroups(evaluation),
-        *_of_undefined(evaluation),
+    warnings = [
+        *unscored_clip_warnings(evaluation.counts),
+        *_class_warnings(evaluation),
+        *_baseline_warnings(evaluation),
+        *_probability_warnings(evaluation, predictions),
+        *few_subjects_warnings(evaluation.counts),
+        *_subgroup_warnings(evaluation),
+        *_undefined_warnings(evaluation),
     ]
-    return dataclasses.replace(evaluation, warnings=tuple(lines))
+    return dataclasses.replace(evaluation, warnings=tuple(warnings))
 
 
 def number(value: float | None) -> str:
-    """Three decimals, or a dash where the score is not defined."""
+    """Format a score with three decimals, or as a dash if it is not defined."""
     # Adding 0 turns the -0.0 of rounding into 0.
     return "–" if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
-def no_better(name: str, ours: float, theirs: float) -> bool:
-    """Whether a statistic is at or below a baseline's, for errors at or above; but for its last digits."""
-    ahead = theirs - ours if name in LOWER_IS_BETTER else ours - theirs
-    return ahead <= 1e-9 * max(1.0, abs(theirs))
+def no_better(name: str, model: float, baseline: float) -> bool:
+    """Whether a model's statistic is no better than a baseline's, up to rounding."""
+    advantage = baseline - model if name in LOWER_IS_BETTER else model - baseline
+    return advantage <= 1e-9 * max(1.0, abs(baseline))
 
 
 def shared_baselines(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, Baseline]]:
-    """The baselines of several models, each once: a model that lacks other clips can have others."""
+    """The distinct baselines of several models with their names; models scored on other clips may have others."""
     rows: dict[str, list[tuple[str, Baseline]]] = {}
     for model, evaluation in evaluations.items():
         for baseline in evaluation.baselines:
             known = rows.setdefault(baseline.name, [])
-            if all(_shown(other) != _shown(baseline) for _, other in known):
+            if all(_cells(other) != _cells(baseline) for _, other in known):
                 known.append((model, baseline))
     return [
         (f"{name} ({model})" if len(known) > 1 else name, baseline)
@@ -161,47 +164,48 @@ def shared_baselines(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, B
     ]
 
 
-def _shown(baseline: Baseline) -> list[str]:
+def _cells(baseline: Baseline) -> list[str]:
     return [baseline.rule, *(number(baseline.scores.value(name)) for name in STATISTICS)]
 
 
-def _of_classes(evaluation: Evaluation) -> list[str]:
-    scores, lines = evaluation.scores, []
+def _class_warnings(evaluation: Evaluation) -> list[str]:
+    scores, warnings = evaluation.scores, []
     by_class = zip(scores.class_names, scores.support, scores.predicted, scores.recall, strict=True)
-    for name, support, predicted, found in by_class:
+    for name, support, predicted, recall in by_class:
         if evaluation.counts.scored and not support:
-            lines.append(f"“{name}” does not occur in the truth of the scored clips: nothing is known about it.")
-        elif support and found == 0:
-            why = " The class is never predicted." if not predicted else ""
-            lines.append(f"“{name}” has recall 0: none of its {support:g} clips was recognised.{why}")
-    return lines
+            warnings.append(f"“{name}” does not occur in the truth of the scored clips, so it cannot be evaluated.")
+        elif support and recall == 0:
+            reason = " The class is never predicted." if not predicted else ""
+            warnings.append(f"“{name}” has recall 0: none of its {support:g} clips was recognised.{reason}")
+    return warnings
 
 
-def _of_baselines(evaluation: Evaluation) -> list[str]:
-    scores, lines = evaluation.scores, []
-    for rule in evaluation.baselines:
-        behind = [
-            _against(key, ours, theirs)
+def _baseline_warnings(evaluation: Evaluation) -> list[str]:
+    scores, warnings = evaluation.scores, []
+    for baseline in evaluation.baselines:
+        no_better_in = [
+            _against(key, model_value, baseline_value)
             for key in STATISTICS
-            if (ours := scores.value(key)) is not None
-            and (theirs := rule.scores.value(key)) is not None
-            and no_better(key, ours, theirs)
+            if (model_value := scores.value(key)) is not None
+            and (baseline_value := baseline.scores.value(key)) is not None
+            and no_better(key, model_value, baseline_value)
         ]
-        if behind:
-            lines.append(f"No better than the baseline “{rule.name}” ({rule.rule}): {'; '.join(behind)}.")
+        if no_better_in:
+            comparisons = "; ".join(no_better_in)
+            warnings.append(f"No better than the baseline “{baseline.name}” ({baseline.rule}): {comparisons}.")
     if scores.mean_absolute_error is not None:
         index, smallest = _best_constant(scores.support)
         if no_better("mean_absolute_error", scores.mean_absolute_error, smallest):
-            lines.append(
-                f"Always saying “{scores.class_names[index]}” is no further off: "
+            warnings.append(
+                f"Always predicting “{scores.class_names[index]}” has no larger error: "
                 f"{_against('mean_absolute_error', scores.mean_absolute_error, smallest)}."
             )
     balanced = evaluation.intervals.get("balanced_accuracy")
-    constant, chance = (rule.scores.balanced_accuracy for rule in evaluation.baselines)
+    constant, chance = (baseline.scores.balanced_accuracy for baseline in evaluation.baselines)
     if balanced is None or balanced.low is None or constant is None or chance is None:
-        return lines
-    # Where a class is not in the truth, always naming one that is scores more than guessing among all.
-    without_model, hardest = "always naming one class", constant
+        return warnings
+    # If a class is missing from the truth, always predicting a present class scores more than guessing among all.
+    without_model, hardest = "always predicting one class", constant
     if no_better("balanced_accuracy", constant, chance):
         without_model, hardest = "guessing", chance
     if (
@@ -209,86 +213,90 @@ def _of_baselines(evaluation: Evaluation) -> list[str]:
         and balanced.low <= hardest
         and not no_better("balanced_accuracy", scores.balanced_accuracy, hardest)
     ):
-        lines.append(
-            f"Not told apart from {without_model}: the interval of the balanced accuracy, from {number(balanced.low)} "
-            f"to {number(balanced.high)}, holds {number(hardest)}."
+        warnings.append(
+            f"Not distinguishable from {without_model}: the interval of the balanced accuracy, "
+            f"{number(balanced.low)} to {number(balanced.high)}, includes {number(hardest)}."
         )
-    return lines
+    return warnings
 
 
 def _best_constant(support: Sequence[float]) -> tuple[int, float]:
-    """The class that is nearest to the truth if always said, and its mean error in levels."""
+    """Index of the constant prediction with the smallest mean error, and that error in levels."""
     steps = np.arange(len(support))
     errors = np.abs(steps[:, None] - steps) @ np.asarray(support) / sum(support)
     return int(errors.argmin()), float(errors.min())
 
 
-def _of_probabilities(evaluation: Evaluation, predictions: Predictions) -> list[str]:
-    probability, lines = evaluation.probability, []
+def _probability_warnings(evaluation: Evaluation, predictions: Predictions) -> list[str]:
+    probability, warnings = evaluation.probability, []
     if probability is None:
         if evaluation.counts.scored:
-            lines.append("There are no probabilities: nothing is told of ranking (AUROC, AUPRC) and of calibration.")
-        return lines
+            warnings.append("There are no probabilities, so ranking (AUROC, AUPRC) and calibration are not scored.")
+        return warnings
     if probability.left_out:
-        lines.append(
+        warnings.append(
             f"{probability.left_out} of {evaluation.counts.scored} scored clips have a label but no probabilities; "
-            "AUROC, AUPRC, Brier score and calibration error are without them."
+            "AUROC, AUPRC, Brier score and calibration error leave them out."
         )
     if probability.auroc is not None and no_better("auroc", probability.auroc, 0.5):
-        lines.append(
+        warnings.append(
             f"The probabilities rank clips no better than chance: {_against('auroc', probability.auroc, 0.5)}."
         )
     shares = np.asarray(evaluation.scores.support) / max(1, evaluation.counts.scored)
-    always = float(1 - (shares**2).sum())
-    if not probability.left_out and always > 0 and no_better("brier", probability.brier, always):
-        lines.append(
-            "The probabilities say no more than each class's share of the clips, stated for every clip: "
-            f"{_against('brier', probability.brier, always)}."
+    constant = float(1 - (shares**2).sum())
+    if not probability.left_out and constant > 0 and no_better("brier", probability.brier, constant):
+        warnings.append(
+            "The probabilities are no better than predicting each class's share of the clips for every clip: "
+            f"{_against('brier', probability.brier, constant)}."
         )
-    surer = overconfidence(predictions)
-    if surer is not None:
-        apart, interval = surer
-        clear = interval.low is not None and interval.high is not None and (interval.low > 0 or interval.high < 0)
-        if clear and abs(apart) >= MISCALIBRATED:
-            bins = probability.reliability
-            stated = sum(n * (mean or 0.0) for n, mean in zip(bins.clips, bins.confidence, strict=True)) / sum(
-                bins.clips
-            )
-            lines.append(
-                f"{'Too sure of itself' if apart > 0 else 'Not sure enough of itself'}: for its most probable class it "
-                f"states a probability of {number(stated)} on average, and is right in {number(stated - apart)} of the "
-                f"clips (interval of the difference {number(interval.low)} to {number(interval.high)})."
-            )
-    return lines + _of_calibration(evaluation.calibration)
+    return warnings + _confidence_warnings(probability, predictions) + _calibration_warnings(evaluation.calibration)
 
 
-def _of_calibration(calibration: Calibration | None) -> list[str]:
+def _confidence_warnings(probability: ProbabilityScores, predictions: Predictions) -> list[str]:
+    measured = overconfidence(predictions)
+    if measured is None:
+        return []
+    excess, interval = measured
+    excludes_0 = interval.low is not None and interval.high is not None and (interval.low > 0 or interval.high < 0)
+    if not excludes_0 or abs(excess) < MISCALIBRATED:
+        return []
+    bins = probability.reliability
+    confidence = sum(n * (mean or 0.0) for n, mean in zip(bins.clips, bins.confidence, strict=True)) / sum(bins.clips)
+    return [
+        f"{'Overconfident' if excess > 0 else 'Underconfident'}: the mean probability of the most probable class is "
+        f"{number(confidence)}, but it is correct for {number(confidence - excess)} of the clips (interval of the "
+        f"difference {number(interval.low)} to {number(interval.high)})."
+    ]
+
+
+def _calibration_warnings(calibration: Calibration | None) -> list[str]:
     if calibration is None:
         return []
-    lines = [] if calibration.caution is None else [f"Calibration: {calibration.caution}."]
+    warnings = [] if calibration.caution is None else [f"Calibration: {calibration.caution}."]
     before, after = calibration.before, calibration.after
     if before is not None and after is not None and after.brier > before.brier:
-        lines.append(
+        warnings.append(
             f"Calibration did not help: the Brier score is {number(after.brier)} after it and {number(before.brier)} "
-            f"before. Those it was fitted on, {len(calibration.fitted_on)} in number, are unlike those scored, or too "
-            "few."
+            f"before. The {len(calibration.fitted_on)} subjects that it was fitted on differ from the scored subjects, "
+            "or are too few."
         )
-    return lines
+    return warnings
 
 
-def _of_subgroups(evaluation: Evaluation) -> list[str]:
-    lines = []
-    for apart in evaluation.subgroup_differences:
-        low, high = apart.interval.low, apart.interval.high
+def _subgroup_warnings(evaluation: Evaluation) -> list[str]:
+    warnings = []
+    for difference in evaluation.subgroup_differences:
+        low, high = difference.interval.low, difference.interval.high
         if low is not None and high is not None and (low > 0 or high < 0):
-            lines.append(
-                f"By {apart.attribute}, “{apart.first}” and “{apart.second}” differ in balanced accuracy by "
-                f"{apart.value:+.3f} (interval {low:+.3f} to {high:+.3f}). Of many comparisons some differ by chance."
+            warnings.append(
+                f"By {difference.attribute}, “{difference.first}” and “{difference.second}” differ in balanced "
+                f"accuracy by {difference.value:+.3f} (interval {low:+.3f} to {high:+.3f}). Among many comparisons "
+                "some differ by chance."
             )
-    return lines
+    return warnings
 
 
-def _of_undefined(evaluation: Evaluation) -> list[str]:
+def _undefined_warnings(evaluation: Evaluation) -> list[str]:
     undefined = dict(evaluation.scores.undefined)
     if evaluation.probability is not None:
         undefined |= evaluation.probability.undefined
@@ -299,7 +307,7 @@ def _of_undefined(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _against(key: str, ours: float, theirs: float) -> str:
+def _against(key: str, model: float, baseline: float) -> str:
     title = TITLES[key].partition(",")[0]
     shown = title if key in ("auroc", "auprc", "brier") else title[:1].lower() + title[1:]
-    return f"{shown} {number(ours)} against {number(theirs)}"
+    return f"{shown} {number(model)} against {number(baseline)}"

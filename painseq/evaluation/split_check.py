@@ -1,6 +1,6 @@
-"""Who and what is on both sides of a split: of a split file, of any table of clips, of predictions.
+"""Leak check of split files, tables of clips and predictions: subjects, clips and videos in several parts.
 
-Whoever wrote the table: a CSV with a column of subjects and one of parts or folds is enough.
+Tables of other programs work too: a CSV with a column of subjects and a column of parts or folds is enough.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ PART_COLUMNS = ("part", "split", "partition", "subset", "set")
 FOLD_COLUMNS = ("fold", "fold_id", "cv_fold")
 CLIP_COLUMNS = ("clip_id", "clip", "item", "sample", "sample_id")
 VIDEO_COLUMNS = ("video", "video_path", "path", "filepath", "file_path", "file", "filename", "file_name")
-"""What columns are called, by capitals or without; the first that a table has is taken."""
+"""Known column names, in any case; the first one in a table is used."""
 
 SCORED = "scored"
-"""The part of a predictions file."""
+"""The part of all clips of a predictions file."""
 
 _FRAME = re.compile(r"@\d+(\.\d+)?$")
-"""The end of the name of a single frame of a clip, as `painseq` writes it."""
+"""Suffix of the id of a single frame of a clip, as painseq writes it."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """Somebody, or a clip of somebody, in a part of a split.
+    """A subject, or a clip of a subject, in a part of a split.
 
     Args:
         part: "train", "test", "3", ...
-        subject: as it is written.
-        clip: name of the clip, or of a single frame.
-        video: path of its video.
-        fold: parts of different folds are not compared; empty where there is one division only.
+        subject: subject id, as written in the file.
+        clip: id of the clip, or of a single frame; empty if not known.
+        video: path of its video; empty if not known.
+        fold: parts of different folds are not compared; empty without folds.
     """
 
     part: str
@@ -55,12 +55,12 @@ class Member:
 
 @dataclass(frozen=True)
 class SplitFinding:
-    """Something on both sides.
+    """Subjects, clips or videos that are in several parts.
 
     Args:
-        severity: a "leak", or "suspicious": to be looked at by a person.
-        text: what the cases have in common.
-        items: each case.
+        severity: "leak", or "suspicious" if a person must decide.
+        text: description of all cases.
+        items: the cases.
     """
 
     severity: Literal["leak", "suspicious"]
@@ -77,13 +77,15 @@ class SplitFinding:
 
 @dataclass(frozen=True)
 class ClipTable:
-    """A file as it was read.
+    """The content of a split file, a table of clips or a predictions file.
 
     Args:
-        kind: a "split" names subjects only; a "table" has parts; "predictions" have been scored; "parts unknown" is a
+        path: the file.
+        kind: "split" names subjects only; "table" has parts; "predictions" has scored clips; "parts unknown" is a
             table without parts.
-        columns: which of its columns were read, by what for.
-        marks: what it says of itself: that it is LEAKY.
+        members: subjects and clips with their parts.
+        columns: purpose ("subject", "part", ...) -> name of the column that was read.
+        marks: findings from LEAKY marks in the file.
     """
 
     path: Path
@@ -94,18 +96,19 @@ class ClipTable:
 
 
 def read_table(path: Path, subject_column: str | None = None, part_column: str | None = None) -> ClipTable:
-    """Read a split file (JSON: part -> subjects; or `folds`, a list of such), or a CSV of clips with subjects.
+    """Read a split file (JSON: part -> subjects, or `folds`, a list of these), or a CSV of clips with subjects.
 
-    Rows with an empty part are in none. A CSV without parts but with labels or probabilities, and without videos, is
-    taken for predictions.
+    Rows with an empty part are ignored. A CSV without parts and videos but with labels or probabilities is read as
+    predictions.
 
     Args:
-        subject_column: its column of subjects; None: the first of `SUBJECT_COLUMNS` that it has.
-        part_column: its column of parts; None: the first of `PART_COLUMNS`. Where it has one of `FOLD_COLUMNS` too,
-            parts are compared within a fold; where it has no other, each fold is a part.
+        path: the file.
+        subject_column: name of the column of subjects; None: the first of `SUBJECT_COLUMNS` in the file.
+        part_column: name of the column of parts; None: the first of `PART_COLUMNS` in the file. With one of
+            `FOLD_COLUMNS` too, parts are compared within a fold; without a column of parts, each fold is a part.
 
     Raises:
-        PainseqError: no such file; neither a split nor a table; a column that is not there; a row without a subject.
+        PainseqError: no such file, neither a split nor a table, a missing column, or a row without a subject.
     """
     if not path.is_file():
         raise PainseqError(f"No file at {path}.")
@@ -117,49 +120,53 @@ def read_table(path: Path, subject_column: str | None = None, part_column: str |
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PainseqError(f"{path} cannot be read as CSV: {error}.") from error
     if not rows:
-        raise PainseqError(f"{path} has no row below its heads, so there is nothing to check.")
-    heads = [str(head) for head in rows[0] if head is not None]
-    columns = _columns(path, heads, subject_column, part_column)
+        raise PainseqError(f"{path} has no rows below its header, so there is nothing to check.")
+    header = [str(name) for name in rows[0] if name is not None]
+    columns = _columns(path, header, subject_column, part_column)
     members = []
     for line, row in enumerate(rows, start=2):
-        cells = {what: (row.get(column) or "").strip() for what, column in columns.items()}
+        cells = {purpose: (row.get(column) or "").strip() for purpose, column in columns.items()}
         if not cells["subject"]:
-            raise PainseqError(f"{path}, row {line}: column {columns['subject']!r} is empty. Whose clip is it?")
+            raise PainseqError(f"{path}, row {line}: column {columns['subject']!r} is empty. Fill in the subject.")
         part = cells.pop("part", "").casefold()
         if part or "part" not in columns:
             members.append(Member(part, **cells))
     if "part" in columns:
         return ClipTable(path, "table", tuple(members), columns)
-    said = any(head == "label" or head.startswith("prob_") for head in heads)
-    if said and "video" not in columns:
+    has_predictions = any(name == "label" or name.startswith("prob_") for name in header)
+    if has_predictions and "video" not in columns:
         scored = tuple(replace(member, part=SCORED) for member in members)
         marked = sum(any("LEAKY" in cell for cell in row.values() if isinstance(cell, str)) for row in rows)
-        told = "people who were trained on are scored here, as the file itself says"
-        marks = _findings("leak", told, [f"{marked} rows are marked LEAKY"] if marked else [])
+        text = "training subjects are scored, according to marks in the file"
+        marks = _findings("leak", text, [f"{marked} rows are marked LEAKY"] if marked else [])
         return ClipTable(path, "predictions", scored, columns, tuple(marks))
     return ClipTable(path, "parts unknown", tuple(members), columns)
 
 
-def _columns(path: Path, heads: Sequence[str], subject_column: str | None, part_column: str | None) -> dict[str, str]:
+def _columns(path: Path, header: Sequence[str], subject_column: str | None, part_column: str | None) -> dict[str, str]:
     for option, given in (("subject_column", subject_column), ("part_column", part_column)):
-        if given is not None and given not in heads:
-            raise PainseqError(f"{path} has no column {given!r} ({option}). Its columns: {', '.join(heads)}.")
+        if given is not None and given not in header:
+            raise PainseqError(f"{path} has no column {given!r} ({option}). Its columns: {', '.join(header)}.")
 
     def guess(names: Sequence[str]) -> str | None:
-        by_name = {head.strip().casefold(): head for head in heads}
+        by_name = {column.strip().casefold(): column for column in header}
         return next((by_name[name] for name in names if name in by_name), None)
 
     subject, part = subject_column or guess(SUBJECT_COLUMNS), part_column or guess(PART_COLUMNS)
     if subject is None:
         raise PainseqError(
-            f"{path}: no column of subjects is known by its name. Name it: subject_column (command line: "
-            f"--subject-column). Its columns: {', '.join(heads)}."
+            f"{path}: no column has a known name for subjects. Name the column: subject_column (command line: "
+            f"--subject-column). Its columns: {', '.join(header)}."
         )
     fold = guess(FOLD_COLUMNS)
     if part is None:
         part, fold = fold, None
     found = {"subject": subject, "part": part, "fold": fold, "clip": guess(CLIP_COLUMNS), "video": guess(VIDEO_COLUMNS)}
-    return {what: column for what, column in found.items() if column is not None and (what == "part" or column != part)}
+    return {
+        purpose: column
+        for purpose, column in found.items()
+        if column is not None and (purpose == "part" or column != part)
+    }
 
 
 def _read_split(path: Path) -> tuple[Member, ...]:
@@ -169,7 +176,7 @@ def _read_split(path: Path) -> tuple[Member, ...]:
         raise PainseqError(f"{path} cannot be read as a split: {error}.") from error
     folds = content.get("folds") if isinstance(content, dict) else None
     if isinstance(folds, list) and folds and all(isinstance(fold, dict) for fold in folds):
-        # As `painseq crossval` writes who is in which part of which fold.
+        # The format of `painseq crossval`.
         numbered = [(str(number), _lists(path, fold)) for number, fold in enumerate(folds)]
     else:
         numbered = [("", _lists(path, content))]
@@ -182,7 +189,7 @@ def _read_split(path: Path) -> tuple[Member, ...]:
 
 
 def _lists(path: Path, content: object) -> dict[str, list[str | int]]:
-    """Part -> subjects; whatever else stands beside is passed over."""
+    """Part -> subjects; other entries are ignored."""
     lists = {
         part: names
         for part, names in (content.items() if isinstance(content, dict) else ())
@@ -190,23 +197,27 @@ def _lists(path: Path, content: object) -> dict[str, list[str | int]]:
     }
     if len(lists) < 2:
         raise PainseqError(
-            f"{path} is no split: it needs a list of subjects for each of two parts or more, such as "
+            f"{path} is not a split: it needs a list of subjects for each of two or more parts, such as "
             '{"train": ["S01"], "test": ["S02"]}.'
         )
     return lists
 
 
 def joined(tables: Sequence[ClipTable], split: ClipTable | None = None) -> tuple[Member, ...]:
-    """Tables without parts as one division: by a split, or each table as a part that is called by its file's name.
+    """Join tables without parts: assign parts by a split, or make each table a part named after its file.
 
-    Subjects whom the split does not name are in no part.
+    Subjects that are not in the split are left out.
+
+    Args:
+        tables: tables of kind "parts unknown".
+        split: a table of kind "split".
 
     Raises:
-        PainseqError: one table alone without a split; `split` is none.
+        PainseqError: a single table without a split, or `split` is not a split.
     """
     if split is not None:
         if split.kind != "split":
-            raise PainseqError(f"{split.path} is no split file (JSON: part -> subjects).")
+            raise PainseqError(f"{split.path} is not a split file (JSON: part -> subjects).")
         parts: dict[str, list[str]] = defaultdict(list)
         for member in split.members:
             parts[plain_name(member.subject)].append(member.part)
@@ -214,8 +225,8 @@ def joined(tables: Sequence[ClipTable], split: ClipTable | None = None) -> tuple
         return tuple(replace(member, part=part) for member in members for part in parts[plain_name(member.subject)])
     if len(tables) == 1:
         raise PainseqError(
-            f"{tables[0].path} has no column of parts or folds that is known by its name. Name it: part_column "
-            "(command line: --part-column); or give the split that it belongs to."
+            f"{tables[0].path}: no column has a known name for parts or folds. Name the column: part_column "
+            "(command line: --part-column), or give the split that the file belongs to."
         )
     names = [table.path.stem.casefold() for table in tables]
     if len(set(names)) < len(names):
@@ -229,27 +240,28 @@ def joined(tables: Sequence[ClipTable], split: ClipTable | None = None) -> tuple
 
 
 def check_seen(scored: Sequence[Member], seen: Sequence[str], who: str) -> list[SplitFinding]:
-    """Subjects who are scored although a model had seen them, and those with almost the same name.
+    """Find scored subjects that a model has seen, and scored subjects with almost the same id.
 
     Args:
-        seen: subjects.
-        who: has seen them, and how, as the beginning of a sentence: "best.ckpt was fitted on".
+        scored: clips or subjects that are scored.
+        seen: ids of the subjects that the model has seen.
+        who: beginning of the finding's text, such as "best.ckpt was fitted on".
     """
     members = [*scored, *(Member("seen", subject) for subject in seen)]
     both = _in_several(members, lambda member: plain_name(member.subject), lambda member: member.subject)
     return [
-        *_findings("leak", f"{who} subjects who are scored", [item.rpartition(" (")[0] for item in both]),
-        *_findings("suspicious", f"{who} subjects with almost the name of one who is scored", _alike(members)),
+        *_findings("leak", f"{who} subjects that are scored", [item.rpartition(" (")[0] for item in both]),
+        *_findings("suspicious", f"{who} subjects with almost the same id as a scored subject", _similar(members)),
     ]
 
 
 def check_members(members: Sequence[Member]) -> list[SplitFinding]:
-    """Subjects, clips and videos in more than one part, and subjects whose names are almost the same."""
+    """Find subjects, clips and videos that are in several parts, and subjects with almost the same id."""
     subjects = _in_several(members, lambda member: plain_name(member.subject), lambda member: member.subject)
     frames = [member for member in members if _FRAME.search(member.clip)]
     return [
         *_findings("leak", "subjects in several parts", subjects),
-        *_findings("suspicious", "names of subjects in several parts that may be one person's", _alike(members)),
+        *_findings("suspicious", "ids in several parts that may be of the same subject", _similar(members)),
         *_findings("leak", "clips in several parts", _in_several(members, _plain_clip, lambda member: member.clip)),
         *_findings("leak", "clips with single frames in several parts", _in_several(frames, _clip_of, _clip_of)),
         *_findings("leak", "videos in several parts", _in_several(members, _plain_video, lambda member: member.video)),
@@ -257,18 +269,19 @@ def check_members(members: Sequence[Member]) -> list[SplitFinding]:
 
 
 def check_contents(members: Sequence[Member], root: Path, on_progress: OnProgress = no_progress) -> list[SplitFinding]:
-    """The same video under several names: in several parts, or of several subjects.
+    """Find copies of the same video under several names, in several parts or of several subjects.
 
     Args:
-        root: what the paths of the videos are relative to.
-        on_progress: called with the number of videos read, and of all.
+        members: clips with paths of videos.
+        root: folder that the paths of the videos are relative to.
+        on_progress: called with the number of videos read, and the number of all videos.
 
     Raises:
-        PainseqError: no paths, or a video that is not there.
+        PainseqError: no paths, or a missing video.
     """
     videos = sorted({member.video for member in members if member.video})
     if not videos:
-        raise PainseqError("root is given to compare videos, but no file names any: a column video is needed.")
+        raise PainseqError("root is given to compare videos, but no file has a column of videos. Add a column video.")
     digests = {}
     for done, video in enumerate(videos):
         on_progress(done, len(videos))
@@ -278,7 +291,7 @@ def check_contents(members: Sequence[Member], root: Path, on_progress: OnProgres
     names = defaultdict(set)
     for member in with_video:
         names[digests[member.video]].add(member.video)
-    # One name in several parts is told by `check_members`.
+    # `check_members` reports a single name in several parts.
     copied = [member for member in with_video if len(names[digests[member.video]]) > 1]
 
     def shown(member: Member) -> str:
@@ -288,34 +301,34 @@ def check_contents(members: Sequence[Member], root: Path, on_progress: OnProgres
     for member in copied:
         owners[digests[member.video]].add(member.subject)
     several = sorted(
-        f"{' = '.join(sorted(names[digest]))} ({', '.join(sorted(who))})"
-        for digest, who in owners.items()
-        if len({plain_name(subject) for subject in who}) > 1
+        f"{' = '.join(sorted(names[digest]))} ({', '.join(sorted(subjects))})"
+        for digest, subjects in owners.items()
+        if len({plain_name(subject) for subject in subjects}) > 1
     )
-    parted = _in_several(copied, lambda member: digests[member.video], shown)
+    in_parts = _in_several(copied, lambda member: digests[member.video], shown)
     return [
-        *_findings("leak", "videos with the same content in several parts", parted),
+        *_findings("leak", "videos with the same content in several parts", in_parts),
         *_findings("suspicious", "videos with the same content under several subjects", several),
     ]
 
 
 def _in_several(members: Iterable[Member], key: Callable[[Member], str], shown: Callable[[Member], str]) -> list[str]:
-    """Whatever has the same key in several parts of one fold, with its spellings and parts."""
+    """Members with the same key in several parts of one fold, with their spellings and parts."""
     parts: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for member in members:
         if key(member):
             parts[member.fold, key(member)][shown(member)].add(member.part)
     found = []
     for (fold, _), spellings in sorted(parts.items()):
-        of_all = sorted(set().union(*spellings.values()))
-        if len(of_all) > 1:
-            where = ", ".join(of_all) + (f"; fold {fold}" if fold else "")
+        all_parts = sorted(set().union(*spellings.values()))
+        if len(all_parts) > 1:
+            where = ", ".join(all_parts) + (f"; fold {fold}" if fold else "")
             found.append(f"{' = '.join(sorted(spellings))} ({where})")
     return found
 
 
-def _alike(members: Iterable[Member]) -> list[str]:
-    """Subjects of different parts whose names differ in signs or idle zeros alone: S1 and s-01, 1 and 1.0."""
+def _similar(members: Iterable[Member]) -> list[str]:
+    """Subjects of different parts whose ids differ only in punctuation or leading zeros: S1 and s-01, 1 and 1.0."""
     by_key: dict[tuple[str, str], dict[str, Member]] = defaultdict(dict)
     parts: dict[tuple[str, str], set[str]] = defaultdict(set)
     for member in members:
@@ -324,20 +337,20 @@ def _alike(members: Iterable[Member]) -> list[str]:
         parts[member.fold, plain].add(member.part)
     found = []
     for (fold, _), names in sorted(by_key.items()):
-        for one, other in combinations(sorted(names), 2):
-            of_one, of_other = parts[fold, one], parts[fold, other]
-            if len(of_one | of_other) > 1:
-                where = f"{', '.join(sorted(of_one))} and {', '.join(sorted(of_other))}"
+        for first, second in combinations(sorted(names), 2):
+            first_parts, second_parts = parts[fold, first], parts[fold, second]
+            if len(first_parts | second_parts) > 1:
+                where = f"{', '.join(sorted(first_parts))} and {', '.join(sorted(second_parts))}"
                 found.append(
-                    f"{names[one].subject} and {names[other].subject} ({where}{f'; fold {fold}' if fold else ''})"
+                    f"{names[first].subject} and {names[second].subject} ({where}{f'; fold {fold}' if fold else ''})"
                 )
     return found
 
 
 def _loose(plain: str) -> str:
-    # A column of numbers with an empty cell makes 1.0 of 1 in many programs.
+    # Many programs write 1 as 1.0 if a column of numbers has an empty cell.
     plain = re.sub(r"^(\d+)\.0$", r"\1", plain)
-    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(sign for sign in plain if sign.isalnum()))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(letter for letter in plain if letter.isalnum()))
 
 
 def _plain_clip(member: Member) -> str:

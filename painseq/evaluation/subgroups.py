@@ -1,4 +1,4 @@
-"""Scores by sex and by age band, since a mean over all people can hide those it does not hold for."""
+"""Scores by sex and by age band, since a mean over all subjects can hide groups with other scores."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from painseq.evaluation.predictions import Predictions
 from painseq.records import MAX_AGE
 
 FEWEST = 5
-"""A group of fewer subjects has no interval."""
+"""Groups with fewer subjects have no interval."""
 
 OLDEST_OF_BAND = {"under 36": 35, "36 to 50": 50, "over 50": MAX_AGE}
-"""The ages at which BioVid's groups (20 to 35, 36 to 50, 51 to 65) meet, open at both ends."""
+"""Age band -> oldest age in years: BioVid's groups (20 to 35, 36 to 50, 51 to 65), open at both ends."""
 
 UNKNOWN_GROUP = "not known"
 
@@ -37,11 +37,11 @@ class Subgroup:
 
     Args:
         attribute: "sex" or "age".
-        name: of the group: "f", "m", "under 36", "36 to 50", "over 50" or "not known".
-        subjects: subjects with at least one scored clip.
-        clips: their scored clips.
-        scores: of these clips.
-        intervals: of each defined statistic, as of the whole; empty where `caution` says so.
+        name: name of the group: "f", "m", "under 36", "36 to 50", "over 50" or "not known".
+        subjects: number of subjects with at least one scored clip.
+        clips: number of their scored clips.
+        scores: scores of these clips.
+        intervals: name of each defined statistic -> interval; empty for small groups.
         caution: why there is no interval, or None.
     """
 
@@ -72,11 +72,11 @@ class GroupDifference:
 
     Args:
         attribute: "sex" or "age".
-        first: a group's name.
-        second: the other's.
+        first: name of the first group.
+        second: name of the second group.
         value: first minus second.
-        interval: of the value. The groups are different people and are drawn apart from each other; its number of
-            subjects, and its caution, are those of the smaller group.
+        interval: interval of the value. The groups have different subjects and are resampled independently; number of
+            subjects and note are those of the smaller group.
     """
 
     attribute: str
@@ -105,26 +105,31 @@ def age_band(age: int) -> str:
 def subgroups(
     predictions: Predictions, people: Mapping[str, Person]
 ) -> tuple[tuple[Subgroup, ...], tuple[GroupDifference, ...]]:
-    """Scores by sex and by age band, and how far each two groups are apart.
+    """Score groups by sex and by age band, and the differences between each two groups.
 
-    An attribute of which nothing is known gives no group. Groups of fewer than `FEWEST` subjects have no interval and
-    are compared with none.
+    An attribute that is known for no subject gives no groups. Groups with fewer than `FEWEST` subjects have no interval
+    and are not compared.
+
+    Args:
+        predictions: predictions of all subjects.
+        people: subject id -> sex and age; missing subjects are of unknown sex and age.
     """
     subjects, confusion = confusion_by_subject(
         predictions.truth, predictions.label, predictions.subject_ids, len(predictions.class_names)
     )
     persons = [people.get(subject, Person()) for subject in subjects]
-    of_sex = [person.sex or UNKNOWN_GROUP for person in persons]
-    of_age = [UNKNOWN_GROUP if person.age is None else age_band(person.age) for person in persons]
+    sexes = [person.sex or UNKNOWN_GROUP for person in persons]
+    age_bands = [UNKNOWN_GROUP if person.age is None else age_band(person.age) for person in persons]
     groups, differences = [], []
-    for attribute, belongs, order in (("sex", of_sex, ("f", "m")), ("age", of_age, tuple(OLDEST_OF_BAND))):
-        own = {name: confusion[np.array(belongs) == name] for name in (*order, UNKNOWN_GROUP) if name in belongs}
-        if set(own) <= {UNKNOWN_GROUP}:
+    for attribute, members, order in (("sex", sexes, ("f", "m")), ("age", age_bands, tuple(OLDEST_OF_BAND))):
+        by_group = {name: confusion[np.array(members) == name] for name in (*order, UNKNOWN_GROUP) if name in members}
+        if set(by_group) <= {UNKNOWN_GROUP}:
             continue
-        groups += [_subgroup(attribute, name, own[name], predictions) for name in own]
-        enough = [name for name in order if name in own and len(own[name]) >= FEWEST]
+        groups += [_subgroup(attribute, name, by_group[name], predictions) for name in by_group]
+        large = [name for name in order if name in by_group and len(by_group[name]) >= FEWEST]
         differences += [
-            _difference(attribute, first, second, own[first], own[second]) for first, second in combinations(enough, 2)
+            _difference(attribute, first, second, by_group[first], by_group[second])
+            for first, second in combinations(large, 2)
         ]
     return tuple(groups), tuple(differences)
 
@@ -141,12 +146,12 @@ def _subgroup(attribute: str, name: str, confusion: Floats, predictions: Predict
         clips=int(confusion.sum()),
         scores=scores,
         intervals={} if few else confusion_intervals(confusion, defined),
-        caution=f"{people} only: no interval, and nothing to conclude from" if few else None,
+        caution=f"only {people}: no interval, and no conclusion possible" if few else None,
     )
 
 
 def _difference(attribute: str, first: str, second: str, a: Floats, b: Floats) -> GroupDifference:
-    # The smaller group's number of subjects decides how far the percentiles are widened.
+    # The number of subjects of the smaller group decides how far the percentiles are expanded.
     smaller, larger, sign = (a, b, 1) if len(a) <= len(b) else (b, a, -1)
     others = balanced_accuracy(np.tensordot(draw_subjects(len(larger), DRAWS, seed=1).astype(float), larger, axes=1))
 

@@ -1,4 +1,4 @@
-"""Evaluations as tables for a terminal of 80 columns."""
+"""Tables of evaluations for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ SHOWN_OF_GROUPS = ("balanced_accuracy", "accuracy", "mean_absolute_error")
 
 
 def table(evaluations: Mapping[str, Evaluation]) -> Table:
-    """The headline: a row a model with its intervals, then the baselines."""
-    rules = shared_baselines(evaluations)
-    caption = "; ".join(f"{name}: {baseline.rule}" for name, baseline in rules)
+    """Main table: one row per model with its intervals, then the baselines."""
+    baselines = shared_baselines(evaluations)
+    caption = "; ".join(f"{name}: {baseline.rule}" for name, baseline in baselines)
     result = _table("Scores", escape(caption), STATISTICS)
     result.add_column("Lowest recall", justify="right")
     for model, evaluation in evaluations.items():
         cells = [_cell(evaluation.value(name), evaluation.intervals.get(name)) for name in STATISTICS]
         result.add_row(escape(model), *cells, escape(_lowest_recall(evaluation.scores)))
     result.add_section()
-    for name, baseline in rules:
+    for name, baseline in baselines:
         cells = [number(baseline.scores.value(key)) for key in STATISTICS]
         result.add_row(escape(name), *cells, "", style="dim")
     return result
 
 
 def probability_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
-    """Scores of the probabilities, before calibration too; None where no model gives any."""
+    """Scores of the probabilities, also before calibration; None if no model has any."""
     caption = "Chance: AUROC 0.5, AUPRC the mean of the classes' shares"
     result = _table("Probabilities", caption, PROBABILITY_STATISTICS)
     for model, evaluation in evaluations.items():
         calibration = evaluation.calibration
         if calibration is not None and calibration.before is not None:
             before = [number(calibration.before.value(name)) for name in PROBABILITY_STATISTICS]
-            result.add_row(escape(f"{model}, as it is"), *before, style="dim")
+            result.add_row(escape(f"{model}, uncalibrated"), *before, style="dim")
             model = f"{model}, temperature {calibration.temperature:.2f}"
         if evaluation.probability is not None:
             cells = [_cell(evaluation.value(name), evaluation.intervals.get(name)) for name in PROBABILITY_STATISTICS]
@@ -50,7 +50,7 @@ def probability_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
 
 
 def subgroup_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
-    """Scores by sex and age band; None where neither is known."""
+    """Scores by sex and age band; None if neither is known."""
     result = _table("By sex and age", _differences(evaluations), SHOWN_OF_GROUPS)
     result.add_column("Subjects", justify="right")
     result.add_column("Clips", justify="right")
@@ -69,16 +69,17 @@ def subgroup_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
 def _differences(evaluations: Mapping[str, Evaluation]) -> str:
     lines = []
     for model, evaluation in evaluations.items():
-        of = f"{model}: " if len(evaluations) > 1 else ""
-        for apart in evaluation.subgroup_differences:
-            low, high = apart.interval.low, apart.interval.high
+        prefix = f"{model}: " if len(evaluations) > 1 else ""
+        for difference in evaluation.subgroup_differences:
+            low, high = difference.interval.low, difference.interval.high
             span = "no interval" if low is None or high is None else f"{low:+.2f} to {high:+.2f}"
-            lines.append(f"{of}{apart.first} minus {apart.second}: balanced accuracy {apart.value:+.3f} ({span})")
+            groups = f"{difference.first} minus {difference.second}"
+            lines.append(f"{prefix}{groups}: balanced accuracy {difference.value:+.3f} ({span})")
     return escape("\n".join(lines))
 
 
 def _table(title: str, caption: str, statistics: Iterable[str]) -> Table:
-    """Narrow enough for 80 columns: no lines between columns, and no interval broken in two."""
+    """An empty table that fits 80 columns: no lines between columns, and no broken intervals."""
     result = Table(
         title=f"{title}, with {INTERVALS}", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )
@@ -96,13 +97,13 @@ def _cell(value: float | None, interval: Interval | None) -> str:
     if interval is None or interval.low is None or interval.high is None:
         return number(value)
     if interval.low == interval.high:
-        # Subjects without a difference tell nothing of how far others would lie apart.
+        # Subjects without differences do not show how much others would vary.
         return f"{number(value)}\nno width"
     return f"{number(value)}\n{interval.low:.2f}–{interval.high:.2f}"
 
 
 def _lowest_recall(scores: Scores) -> str:
-    """The class of the truth that is found least often, below its recall."""
+    """The lowest recall among the classes in the truth, and its class."""
     present = [(r, name) for r, name, n in zip(scores.recall, scores.class_names, scores.support, strict=True) if n]
     if not present:
         return "–"

@@ -1,17 +1,15 @@
-"""Transfer between data sets: the cells of its table, draws of target subjects, means over runs, and gaps.
+"""Transfer between data sets: cells of the transfer table, draws of target subjects, means over runs, and gaps.
 
-Three questions, all scored on the same test subjects of the target:
+There are three questions, all scored on the same test subjects of the target:
 
-- "model": does the model transfer? Fitted on the source alone; nothing of the target, not even a scaling.
-- "features": do the features transfer? The extractor of the source is frozen, and the head fitted on the target's
+- "model": does the model transfer? It is fitted on the source only; nothing is fitted on the target.
+- "features": do the features transfer? The extractor of the source is frozen, and the head is fitted on the target's
   training subjects (Prajod et al. 2024).
-- "subjects": how much of the target is needed? The source's model is fitted on, on k of the target's training
-  subjects.
+- "subjects": how much of the target is needed? The source's model is fine-tuned on k of the target's training subjects.
 
-The runs of a cell differ in seed and in the draw of the k subjects. A cell's score counts the clips of all of them, so
-that it is their mean for accuracy and balanced accuracy; and its interval resamples subjects, each with its mean over
-the runs. So it says what other subjects would change, and not what another seed would: the lowest and the highest run
-stand beside it.
+The runs of a cell differ in the seed and in the draw of the k subjects. A cell's score counts the clips of all runs, so
+accuracy and balanced accuracy are means over runs. Its interval resamples subjects, each with its mean over the runs:
+it covers variation between subjects, not between seeds, so the lowest and the highest run are reported too.
 """
 
 from __future__ import annotations
@@ -39,10 +37,10 @@ QUESTIONS: Mapping[Question, str] = {
 MEANING: Mapping[Question, str] = {
     "model": "Extractor and head of the source; nothing is fitted on the target.",
     "features": "The source's extractor, frozen; the head is fitted on the target's training subjects.",
-    "subjects": "The source's model is fitted on, on k of the target's training subjects.",
+    "subjects": "The source's model is fine-tuned on k of the target's training subjects.",
 }
 GAP = "balanced_accuracy"
-"""The score whose gap is told."""
+"""The score that gaps are computed for."""
 
 Runs = Mapping[tuple[int, int], Predictions]
 """(seed, draw) -> predictions."""
@@ -50,15 +48,15 @@ Runs = Mapping[tuple[int, int], Predictions]
 
 @dataclass(frozen=True)
 class TransferCell:
-    """One place in the table.
+    """One cell of the transfer table.
 
     Args:
-        question: see `QUESTIONS`.
-        source: the data set whose model, or whose extractor, it is; what else an extractor was trained on.
+        question: a key of `QUESTIONS`.
+        source: the data set that the model or the extractor was trained on, or another source of an extractor.
         target: the data set whose test subjects are scored.
         extractor: name in the plan.
         head: name in the plan.
-        k: training subjects of the target that were added; None but for "subjects".
+        k: number of the target's training subjects used for "subjects"; None for other questions.
     """
 
     question: Question
@@ -70,28 +68,28 @@ class TransferCell:
 
     @property
     def name(self) -> str:
-        """The cell in words."""
-        of = {
+        """Description of the cell."""
+        model = {
             "model": f"model of {self.source}",
             "features": f"features of {self.source}",
             "subjects": f"model of {self.source} and {self.k} subjects",
         }[self.question]
-        return f"{of} on {self.target}, {self.head} on {self.extractor}"
+        return f"{model} on {self.target}, {self.head} on {self.extractor}"
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a cell scored.
+    """Scores of one cell.
 
     Args:
-        cell: which.
-        runs: (seed, draw) of the runs that it is the mean of.
-        scores: of the clips of all runs.
-        intervals: 95 % over subjects, by the name of the statistic.
-        lowest, highest: balanced accuracy of single runs.
-        subjects: how many were scored.
-        within: what stands for the target itself; the gap is this minus the cell.
-        gap: paired by subject; None where there is nothing to compare with.
+        cell: the cell.
+        runs: (seed, draw) of the runs that are averaged.
+        scores: scores of the clips of all runs.
+        intervals: name of a statistic -> 95 % interval over subjects.
+        lowest, highest: lowest and highest balanced accuracy of a single run.
+        subjects: number of scored subjects.
+        within: description of the target's own model; the gap is its score minus the cell's.
+        gap: difference paired by subject; None without a model to compare with.
         majority, chance: balanced accuracy of the baselines.
     """
 
@@ -109,12 +107,12 @@ class CellResult:
 
     @property
     def value(self) -> float | None:
-        """Balanced accuracy."""
+        """Balanced accuracy; None if not defined."""
         return self.scores.balanced_accuracy
 
     @property
     def interval(self) -> Interval:
-        """Of the balanced accuracy."""
+        """Interval of the balanced accuracy."""
         return self.intervals[GAP]
 
     def to_dict(self) -> dict[str, object]:
@@ -135,24 +133,26 @@ class CellResult:
 
 
 def pooled_runs(runs: Sequence[Predictions]) -> Predictions:
-    """Predictions of the same clips by several runs as one table, `<clip>@<number of the run>`.
+    """Pool the predictions of several runs for the same clips, with clip ids `<clip>@<number of the run>`.
 
-    Every subject has all of its clips of every run, so what resamples subjects takes their mean over the runs.
+    Every subject keeps all of its clips of every run, so resampling subjects averages over runs.
 
     Raises:
-        PainseqError: other classes, clips, subjects or truth.
+        PainseqError: the runs differ in classes, clips, subjects or truth.
     """
     first = runs[0]
     ordered = [first]
     for number, run in enumerate(runs[1:], start=2):
-        place = {clip_id: row for row, clip_id in enumerate(run.clip_ids)}
-        odd = sorted(set(first.clip_ids) ^ set(place))
-        if odd or run.class_names != first.class_names:
-            what = f"clips ({len(odd)} are in one only, such as {odd[0]!r})" if odd else "classes"
-            raise PainseqError(f"The first and the {number}. run were scored on other {what}; a mean needs the same.")
-        run = run.only([place[clip_id] for clip_id in first.clip_ids])
+        row_of = {clip_id: row for row, clip_id in enumerate(run.clip_ids)}
+        unshared = sorted(set(first.clip_ids) ^ set(row_of))
+        if unshared or run.class_names != first.class_names:
+            aspect = (
+                f"clips ({len(unshared)} are in only one of them, such as {unshared[0]!r})" if unshared else "classes"
+            )
+            raise PainseqError(f"Run {number} and the first run have different {aspect}; a mean needs the same.")
+        run = run.only([row_of[clip_id] for clip_id in first.clip_ids])
         if run.subject_ids != first.subject_ids or not np.array_equal(run.truth, first.truth):
-            raise PainseqError(f"The first and the {number}. run have other subjects or truths of the same clips.")
+            raise PainseqError(f"Run {number} and the first run have different subjects or truth for the same clips.")
         ordered.append(run)
     return Predictions(
         class_names=first.class_names,
@@ -168,14 +168,14 @@ def pooled_runs(runs: Sequence[Predictions]) -> Predictions:
 
 
 def cell_result(cell: TransferCell, runs: Runs, within: Runs | None, within_is: str) -> CellResult:
-    """Score a cell, and its gap to what a model of the target itself scores.
+    """Score a cell, and its gap to a model of the target itself.
 
     Args:
-        cell: which.
-        runs: of the cell.
-        within: of the target's own model, a run for each seed (draw 0); None where there is none. Every run of the
-            cell is compared with the one of its seed.
-        within_is: that model in words, or why there is none.
+        cell: the cell.
+        runs: runs of the cell.
+        within: runs of the target's own model, one for each seed (draw 0); None without such a model. Every run of
+            the cell is compared with the run of the same seed.
+        within_is: description of that model, or why there is none.
 
     Raises:
         PainseqError: the runs were scored on other clips, or no clip has both a truth and a prediction.
@@ -189,17 +189,17 @@ def cell_result(cell: TransferCell, runs: Runs, within: Runs | None, within_is: 
     scores = scores_of(confusion.sum(0), names, all_runs.order_known)
     gap = None
     if within is not None:
-        own = pooled_runs([within[seed, 0] for seed, _ in keys])
-        gap = paired_difference(own, all_runs, (GAP,))[GAP]
-    singles = [value for key in keys if (value := _balanced_accuracy(runs[key])) is not None]
+        within_runs = pooled_runs([within[seed, 0] for seed, _ in keys])
+        gap = paired_difference(within_runs, all_runs, (GAP,))[GAP]
+    by_run = [value for key in keys if (value := _balanced_accuracy(runs[key])) is not None]
     majority, chance = (baseline.scores.balanced_accuracy for baseline in baselines(all_runs))
     return CellResult(
         cell=cell,
         runs=tuple(keys),
         scores=scores,
         intervals=confusion_intervals(confusion, [name for name in STATISTICS if scores.value(name) is not None]),
-        lowest=min(singles, default=None),
-        highest=max(singles, default=None),
+        lowest=min(by_run, default=None),
+        highest=max(by_run, default=None),
         subjects=len(subjects),
         within=within_is,
         gap=gap,
@@ -214,44 +214,44 @@ def _balanced_accuracy(run: Predictions) -> float | None:
 
 
 def drawn_order(counts: Mapping[str, Mapping[str, int]], seed: int, draw: int) -> tuple[str, ...]:
-    """The training subjects of a target in the order in which a draw takes them: its first k are those of k.
+    """Order the training subjects of a target for a draw: its first k subjects are used for k.
 
-    The order is random, but for this: whoever has clips of every class and comes first in it is taken first, since
-    one class alone cannot be learned from.
+    The order is random, except that the first subject with clips of every class is moved to the front, since a single
+    class cannot be learned from.
 
     Args:
-        counts: subject -> class -> clips with a known label.
-        seed, draw: decide the order.
+        counts: subject -> class -> number of clips with a known label.
+        seed, draw: determine the order.
 
     Raises:
-        PainseqError: nobody has clips of every class.
+        PainseqError: no subject has clips of every class.
     """
     subjects = sorted(counts)
-    order = [subjects[place] for place in np.random.default_rng([seed, draw]).permutation(len(subjects))]
-    whole = [subject for subject in order if all(counts[subject].values())]
-    if not whole:
+    order = [subjects[index] for index in np.random.default_rng([seed, draw]).permutation(len(subjects))]
+    complete = [subject for subject in order if all(counts[subject].values())]
+    if not complete:
         raise PainseqError(
-            f"None of the {len(subjects)} training subjects has clips of every class, so no k subjects can be drawn "
-            "from which to learn. Choose k: [], or a label scheme whose classes everybody has."
+            f"None of the {len(subjects)} training subjects has clips of every class, so k subjects cannot be drawn. "
+            "Set k: [], or choose a label scheme whose classes all subjects have."
         )
-    return (whole[0], *(subject for subject in order if subject != whole[0]))
+    return (complete[0], *(subject for subject in order if subject != complete[0]))
 
 
-def numbers_of_subjects(asked: Sequence[int], subjects: int) -> tuple[int, ...]:
-    """The k of a curve: those asked for that are fewer than all, and all."""
-    return (*sorted({k for k in asked if k < subjects}), subjects)
+def numbers_of_subjects(requested: Sequence[int], subjects: int) -> tuple[int, ...]:
+    """The k of a learning curve over subjects: those requested that are below `subjects`, and `subjects`."""
+    return (*sorted({k for k in requested if k < subjects}), subjects)
 
 
 @dataclass(frozen=True)
 class DataSetSettings:
-    """What data sets must share before a model can go from one to another.
+    """Settings that data sets must share before a model can be transferred between them.
 
     Args:
-        labels: how the classes were asked for.
-        class_names: in order of pain; empty for a regression.
-        fps: frames a second; None where every frame is taken.
-        crops: how faces are cropped, in plain values.
-        frames: streams and baseline clips.
+        labels: the label scheme.
+        class_names: names in order of pain; empty for regression.
+        fps: frames per second; None if every frame is used.
+        crops: how faces are cropped, as plain values.
+        frames: streams and baseline clips, as plain values.
     """
 
     labels: str
@@ -261,45 +261,44 @@ class DataSetSettings:
     frames: Mapping[str, object]
 
 
-def check_harmonised(given: Mapping[str, DataSetSettings], fps: float) -> None:
-    """Refuse data sets between which a model cannot go, before anything is extracted or fitted.
+def check_harmonised(settings: Mapping[str, DataSetSettings], fps: float) -> None:
+    """Check that a model can be transferred between data sets, before anything is extracted or fitted.
 
     Args:
-        given: name in the plan -> what its options say.
-        fps: the plan's.
+        settings: name of a data set in the plan -> its settings.
+        fps: frames per second of the plan.
 
     Raises:
-        PainseqError: other classes, frame rates, crops or streams; says how to make them the same.
+        PainseqError: different classes, frame rates, crops or streams; says how to harmonise them.
     """
-    if any(not here.class_names for here in given.values()):
-        raise PainseqError("A transfer table needs classes, and the labels here are a scale. Choose a label scheme.")
-    if len({here.class_names for here in given.values()}) > 1:
+    if any(not each.class_names for each in settings.values()):
+        raise PainseqError("A transfer table needs classes, but the labels are a scale. Choose a label scheme.")
+    if len({each.class_names for each in settings.values()}) > 1:
         listed = "\n  ".join(
-            f"{name}: labels {here.labels}: {', '.join(here.class_names)}" for name, here in given.items()
+            f"{name}: labels {each.labels}: {', '.join(each.class_names)}" for name, each in settings.items()
         )
         raise PainseqError(
-            f"The data sets have other classes:\n  {listed}\nGive each a label scheme with the same class names in the "
-            "same order, by `labels` of its data options: binary and three exist for most, and classes of your "
-            "own can be written out (labels: {no_pain: [...], high_pain: [...]})."
+            f"The data sets have different classes:\n  {listed}\nGive each a label scheme with the same class names in "
+            "the same order, with `labels` in its data options. Most have binary and three, and classes can also be "
+            "listed (labels: {no_pain: [...], high_pain: [...]})."
         )
-    wrong = [
-        f"{name}: {'every frame' if here.fps is None else f'{here.fps:g}'}"
-        for name, here in given.items()
-        if here.fps != fps
+    different = [
+        f"{name}: {'every frame' if each.fps is None else f'{each.fps:g}'}"
+        for name, each in settings.items()
+        if each.fps != fps
     ]
-    if wrong:
+    if different:
         raise PainseqError(
-            f"The plan's fps is {fps:g}, and the options of data sets say otherwise ({'; '.join(wrong)}). A model that "
-            "was fitted at one frame rate does not know another: add "
-            f"`fps: {fps:g}` to the data options of each."
+            f"The plan's fps is {fps:g}, but the options of data sets differ ({'; '.join(different)}). A model needs "
+            f"the frame rate that it was fitted at. Add `fps: {fps:g}` to the data options of each."
         )
-    first, *others = given
+    first, *others = settings
     for name in others:
-        for what in ("crops", "frames"):
-            lines = difference(getattr(given[first], what), getattr(given[name], what))
+        for aspect in ("crops", "frames"):
+            lines = difference(getattr(settings[first], aspect), getattr(settings[name], aspect))
             if lines:
                 raise PainseqError(
-                    f"{first} and {name} are not read alike:\n  "
+                    f"{first} and {name} are read with different settings:\n  "
                     + "\n  ".join(lines)
-                    + f"\nwhere the second value is that of {name}. Give both the same."
+                    + f"\nwhere the second value is that of {name}. Use the same settings for both."
                 )

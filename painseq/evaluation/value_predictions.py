@@ -1,4 +1,4 @@
-"""What a model of a scale, such as PSPI or VAS, said about each clip, and the CSV file that keeps it."""
+"""Predictions of values on a scale, such as PSPI or VAS, and their CSV file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from painseq.files import write_csv
 from painseq.records import UNKNOWN
 
 VALUE_COLUMN = "value_"
-"""The column of the values is this and the scale's name: so a file tells what its numbers are."""
+"""Prefix of the column of values, before the name of the scale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +24,16 @@ class ValuePredictions:
     """Predictions of one model for n clips, as numbers on a scale.
 
     Args:
-        scale: what the numbers are, e.g. "pspi".
-        clip_ids: n names, each once.
-        subject_ids: n names; whom the clip shows.
-        truth: (n,) float64, NaN where the label is hidden.
-        value: (n,) float64, NaN where there is no prediction (no frame with a face).
-        frames: (n,) int64 frames looked at, those without a face included; `UNKNOWN` where that is not told.
-        faceless: (n,) int64 frames without a face among them.
+        scale: name of the scale, e.g. "pspi".
+        clip_ids: n unique ids.
+        subject_ids: n ids of the clips' subjects.
+        truth: (n,) float64, NaN if the label is hidden.
+        value: (n,) float64, NaN without a prediction (no frame with a face).
+        frames: (n,) int64 frames read, including those without a face; `UNKNOWN` if not stated.
+        faceless: (n,) int64 frames without a face among them; `UNKNOWN` if not stated.
 
     Raises:
-        PainseqError: lengths that differ, a clip without a name or twice, a number that is infinite.
+        PainseqError: lengths that differ, an empty or repeated clip id, or an infinite number.
     """
 
     scale: str
@@ -54,7 +54,7 @@ class ValuePredictions:
                 raise PainseqError(f"Predictions: {name} has {found} entries; there are {n} clips.")
         for name in ("truth", "value"):
             if np.isinf(getattr(self, name)).any():
-                raise PainseqError(f"Predictions: {name} holds an infinite number.")
+                raise PainseqError(f"Predictions: {name} has an infinite number.")
         check_ids(self.clip_ids, self.subject_ids)
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class ValuePredictions:
 
     @property
     def hidden(self) -> NDArray[np.bool_]:
-        """(n,) bool: clips whose truth is not known."""
+        """(n,) bool: clips without a known truth."""
         hidden: NDArray[np.bool_] = np.isnan(self.truth)
         return hidden
 
@@ -74,11 +74,11 @@ class ValuePredictions:
 
     @property
     def scored(self) -> NDArray[np.bool_]:
-        """(n,) bool: clips with both a truth and a prediction; no other clip enters a score."""
+        """(n,) bool: clips with both a truth and a prediction; only these are scored."""
         return self.predicted & ~self.hidden
 
     def only(self, indices: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> ValuePredictions:
-        """These clips alone, in this order; a (n,) bool mask is taken too."""
+        """Select clips by index, in this order, or by a (n,) bool mask."""
         chosen = np.arange(len(self))[np.asarray(indices)] if len(indices) else np.empty(0, np.int64)
         return dataclasses.replace(
             self,
@@ -91,11 +91,13 @@ class ValuePredictions:
         )
 
     def with_truth(self, truth: Mapping[str, str]) -> ValuePredictions:
-        """The same values with the truth filled in from numbers by clip id.
+        """Fill in the truth.
+
+        Args:
+            truth: clip id -> number, as text; other clips are ignored.
 
         Raises:
-            PainseqError: a clip that `truth` does not hold, a text that is no number, or one that contradicts the
-                truth already here.
+            PainseqError: a clip is not in `truth`, a truth is not a number, or contradicts the existing one.
         """
         filled = self.truth.copy()
         for row, clip_id in enumerate(self.clip_ids):
@@ -107,13 +109,13 @@ class ValuePredictions:
                 raise PainseqError(f"The truth of {clip_id} is {truth[clip_id]!r}; it must be a number.") from error
             if not np.isnan(self.truth[row]) and self.truth[row] != filled[row]:
                 raise PainseqError(
-                    f"Clip {clip_id!r}: the predictions give {self.truth[row]:g} as its truth, the truth file "
-                    f"{filled[row]:g}. One of the two belongs to other data."
+                    f"Clip {clip_id!r}: its truth is {self.truth[row]:g} in the predictions, but {filled[row]:g} in "
+                    "the truth file. One of the two belongs to other data."
                 )
         return dataclasses.replace(self, truth=filled)
 
     def write_csv(self, path: Path) -> None:
-        """One row a clip: clip_id, subject_id, truth, value_<scale>, frames, faceless; an empty cell is unknown."""
+        """Write one row per clip: clip_id, subject_id, truth, value_<scale>, frames, faceless; empty if unknown."""
         rows: list[list[object]] = [["clip_id", "subject_id", "truth", VALUE_COLUMN + self.scale, "frames", "faceless"]]
         for row in range(len(self)):
             numbers = ("" if np.isnan(cell) else repr(float(cell)) for cell in (self.truth[row], self.value[row]))
@@ -123,10 +125,10 @@ class ValuePredictions:
 
 
 def holds_values(path: Path) -> bool:
-    """Whether a predictions file is of values on a scale: it has a column that begins with value_.
+    """Whether a predictions file has values on a scale, in a column that begins with value_.
 
     Raises:
-        PainseqError: no such file, or none of text.
+        PainseqError: no such file, or not a CSV file.
     """
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
@@ -135,22 +137,22 @@ def holds_values(path: Path) -> bool:
 
 
 def read_value_predictions(path: Path) -> ValuePredictions:
-    """Read what `ValuePredictions.write_csv` wrote, or a file of another maker with such columns.
+    """Read a CSV of values on a scale, written by `ValuePredictions.write_csv` or another program.
 
     Required columns: clip_id, subject_id, and one that begins with value_. Without `truth` every truth is hidden;
-    without frames or faceless these counts are unknown. Other columns are passed over.
+    without frames or faceless these counts are unknown. Other columns are ignored.
 
     Raises:
-        PainseqError: no such file, a missing column, a clip twice or a bad number, with its line.
+        PainseqError: no such file, a missing column, a repeated clip or an invalid number, with its line.
     """
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
     rows, columns = read_rows(path, {"clip_id", "subject_id"})
-    of_values = [name for name in columns if name.startswith(VALUE_COLUMN)]
-    if len(of_values) != 1:
+    value_columns = [name for name in columns if name.startswith(VALUE_COLUMN)]
+    if len(value_columns) != 1:
         raise PainseqError(
-            f"{path}: one column {VALUE_COLUMN}<scale> is needed, such as {VALUE_COLUMN}pspi; found: "
-            f"{', '.join(of_values) or 'none'}. Columns: {', '.join(columns)}."
+            f"{path} must have one column {VALUE_COLUMN}<scale>, such as {VALUE_COLUMN}pspi; found: "
+            f"{', '.join(value_columns) or 'none'}. Columns: {', '.join(columns)}."
         )
     n = len(rows)
     truth, value = np.full(n, np.nan), np.full(n, np.nan)
@@ -159,12 +161,12 @@ def read_value_predictions(path: Path) -> ValuePredictions:
     for i, (line, row) in enumerate(rows):
         try:
             check_new(row, line, seen)
-            truth[i], value[i] = numbers_in(row, ["truth", of_values[0]])
+            truth[i], value[i] = numbers_in(row, ["truth", value_columns[0]])
             frames[i], faceless[i] = count_in(row, "frames"), count_in(row, "faceless")
         except PainseqError as error:
             raise PainseqError(f"{path}, line {line}: {error}") from error
     return ValuePredictions(
-        scale=of_values[0].removeprefix(VALUE_COLUMN),
+        scale=value_columns[0].removeprefix(VALUE_COLUMN),
         clip_ids=tuple(row["clip_id"] for _, row in rows),
         subject_ids=tuple(row["subject_id"] for _, row in rows),
         truth=truth,

@@ -1,11 +1,11 @@
-"""Scores of values on a scale, such as PSPI or VAS: how far off they are, and whether they follow the truth.
+"""Scores of values on a scale, such as PSPI or VAS: errors and correlations.
 
-All come from sums over clips, a row a subject, so that drawing subjects is a matrix product.
+All scores are computed from sums over clips, one row per subject, so resampling subjects is a matrix product.
 
 The intraclass correlation is ICC(3,1) of Shrout and Fleiss 1979 ("Intraclass correlations: uses in assessing rater
-reliability", Psychological Bulletin 86(2)): truth and model are the two fixed raters, a single measure of either,
-consistency. With two raters it is twice their covariance over the sum of their variances. A constant offset does not
-lower it, another spread does; a constant prediction has 0.
+reliability", Psychological Bulletin 86(2)): consistency of single measures, with truth and model as the two fixed
+raters. With two raters it is twice their covariance over the sum of their variances. A constant offset does not lower
+it, a different spread does; it is 0 for a constant prediction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from painseq.evaluation.counts import Counts, counts_of, of_few_subjects, of_missing_clips
+from painseq.evaluation.counts import Counts, counts_of, few_subjects_warnings, unscored_clip_warnings
 from painseq.evaluation.intervals import Interval, bootstrap_interval, mean_interval
 from painseq.evaluation.metrics import Floats
 from painseq.evaluation.score import no_better, number
@@ -30,21 +30,21 @@ VALUE_TITLES = {
     "pearson": "Pearson correlation",
     "icc_3_1": "ICC(3,1)",
 }
-"""How the scores are called in tables; the errors are in units of the scale, squared for the first."""
+"""Names of the scores in tables; errors are in units of the scale, squared for the first."""
 
 MEAN_RULE = "always the mean truth of the scored clips, which a model does not know"
 
 
 @dataclass(frozen=True)
 class ValueScores:
-    """Scores of a set of clips; None where a score is not defined.
+    """Scores of a set of clips; None if a score is not defined.
 
     Args:
         mse: mean squared error, in squared units of the scale; lower is better.
         mae: mean absolute error, in units of the scale; lower is better.
         pearson: correlation of truth and value.
-        icc_3_1: intraclass correlation of truth and value, consistency; 1 is agreement but for an offset.
-        undefined: why a score is None, by its name.
+        icc_3_1: intraclass correlation of truth and value, consistency; 1 is agreement up to an offset.
+        undefined: name of a score -> why it is None.
     """
 
     mse: float | None
@@ -54,7 +54,7 @@ class ValueScores:
     undefined: dict[str, str] = field(default_factory=dict)
 
     def value(self, name: str) -> float | None:
-        """One of the `VALUE_TITLES` by name."""
+        """A score by its key in `VALUE_TITLES`."""
         values = {"mse": self.mse, "mae": self.mae, "pearson": self.pearson, "icc_3_1": self.icc_3_1}
         return values[name]
 
@@ -65,14 +65,14 @@ class ValueScores:
 
 @dataclass(frozen=True)
 class ValueSubject:
-    """One subject.
+    """Scores and counts of one subject.
 
     Args:
-        subject_id: who.
-        counts: this subject's clips.
+        subject_id: the subject's id.
+        counts: numbers of this subject's clips and frames.
         truth: mean truth of the scored clips; None without any.
         value: mean prediction of the scored clips; None without any.
-        scores: of the scored clips.
+        scores: scores of the scored clips.
     """
 
     subject_id: str
@@ -99,18 +99,18 @@ class ValueSubject:
 
 @dataclass(frozen=True)
 class ValueEvaluation:
-    """Scores of one model of a scale, and all that is needed to read them.
+    """Scores of one model of a scale with intervals, a baseline, counts and warnings.
 
     Args:
-        scale: what the numbers are, e.g. "pspi".
-        scores: of the scored clips.
-        intervals: 95 %, by the name of the score.
-        mean: the mean truth of the scored clips; None without any.
-        baseline: of always saying that mean. It is made with the truth, which a model does not have: its mean squared
-            error is the variance of the truth.
-        counts: what was scored, and what was not.
-        by_subject: a row a subject, sorted.
-        warnings: in plain words; empty if there is nothing to be wary of.
+        scale: name of the scale, e.g. "pspi".
+        scores: scores of the scored clips.
+        intervals: name of a score -> 95 % interval.
+        mean: mean truth of the scored clips; None without any.
+        baseline: scores of always predicting that mean. It uses the truth, which a model does not know: its mean
+            squared error is the variance of the truth.
+        counts: numbers of scored and unscored clips, subjects and frames.
+        by_subject: one row per subject, sorted by id.
+        warnings: one sentence or more each.
     """
 
     scale: str
@@ -144,7 +144,7 @@ class ValueEvaluation:
 
 
 def score_values(predictions: ValuePredictions) -> ValueEvaluation:
-    """Score values on a scale, predicted for subjects that the model was not trained on."""
+    """Score values on a scale for subjects that the model was not trained on."""
     scored = predictions.only(predictions.scored)
     sums = sums_by_subject(scored)
     scores = _scores(sums.sum(0))
@@ -167,10 +167,10 @@ def score_values(predictions: ValuePredictions) -> ValueEvaluation:
 
 
 def value_table(evaluations: Mapping[str, ValueEvaluation]) -> Table:
-    """The scores for a terminal of 80 columns: a row a model with its intervals, then the baseline."""
-    rules: dict[tuple[str, ...], str] = {}
+    """Table of scores for a terminal of 80 columns: one row per model with its intervals, then the baseline."""
+    baselines: dict[tuple[str, ...], str] = {}
     for model, evaluation in evaluations.items():
-        rules.setdefault(tuple(number(evaluation.baseline.value(name)) for name in VALUE_TITLES), model)
+        baselines.setdefault(tuple(number(evaluation.baseline.value(name)) for name in VALUE_TITLES), model)
     scales = ", ".join(sorted({evaluation.scale for evaluation in evaluations.values()}))
     result = Table(
         title=f"Scores on the scale {escape(scales)}, with 95 % intervals over subjects",
@@ -182,19 +182,19 @@ def value_table(evaluations: Mapping[str, ValueEvaluation]) -> Table:
     for model, evaluation in evaluations.items():
         result.add_row(escape(model), *(_cell(evaluation, name) for name in VALUE_TITLES))
     result.add_section()
-    for cells, model in rules.items():
-        result.add_row("always the mean" + (f" ({escape(model)})" if len(rules) > 1 else ""), *cells, style="dim")
+    for cells, model in baselines.items():
+        result.add_row("always the mean" + (f" ({escape(model)})" if len(baselines) > 1 else ""), *cells, style="dim")
     return result
 
 
-# ---- The scores, as functions of (..., 8) sums over clips; NaN where they are not defined ----
+# ---- Scores as functions of (..., 8) sums over clips; NaN if not defined ----
 
 
 def sums_by_subject(scored: ValuePredictions) -> Floats:
-    """(S, 8) for subjects, sorted: clips, and sums of t, v, t * t, v * v, t * v, absolute and squared error.
+    """(S, 8) for sorted subjects: clips, and sums of t, v, t * t, v * v, t * v, absolute and squared error.
 
-    t and v are truth and value less their medians: so that little is lost in the differences of the sums, and
-    nothing where all are equal.
+    t and v are truth and value minus their medians, to keep rounding errors in differences of sums small, and zero if
+    all are equal.
     """
     subjects, row = np.unique(np.asarray(scored.subject_ids, dtype=str), return_inverse=True)
     if not len(scored):
@@ -217,15 +217,15 @@ def mae(sums: Floats) -> Floats:
 
 
 def pearson(sums: Floats) -> Floats:
-    """(...) correlation; not defined where truth or value is constant."""
-    of_truth, of_value, both = _variances(sums)
-    return np.clip(_ratio(both, np.sqrt(of_truth * of_value)), -1, 1)
+    """(...) correlation; NaN if truth or value is constant."""
+    truth_variance, value_variance, covariance = _variances(sums)
+    return np.clip(_ratio(covariance, np.sqrt(truth_variance * value_variance)), -1, 1)
 
 
 def icc_3_1(sums: Floats) -> Floats:
-    """(...) ICC(3,1) of two raters; not defined where both are constant."""
-    of_truth, of_value, both = _variances(sums)
-    return np.clip(_ratio(2 * both, of_truth + of_value), -1, 1)
+    """(...) ICC(3,1) of two raters; NaN if both are constant."""
+    truth_variance, value_variance, covariance = _variances(sums)
+    return np.clip(_ratio(2 * covariance, truth_variance + value_variance), -1, 1)
 
 
 VALUE_STATISTICS: dict[str, Callable[[Floats], Floats]] = {
@@ -244,29 +244,30 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
 def _variances(sums: Floats) -> tuple[Floats, Floats, Floats]:
     """Variance of truth and of value, and their covariance."""
     t, v, tt, vv, tv = (_ratio(sums[..., column], sums[..., 0]) for column in range(1, 6))
-    # What rounding leaves of equal numbers is no variance.
-    of_truth, of_value = (
+    # Rounding errors of equal numbers are not variance.
+    truth_variance, value_variance = (
         np.where(square - mean**2 > 1e-12 * square, square - mean**2, 0) for mean, square in ((t, tt), (v, vv))
     )
-    return of_truth, of_value, np.where((of_truth > 0) & (of_value > 0), tv - t * v, 0)
+    return truth_variance, value_variance, np.where((truth_variance > 0) & (value_variance > 0), tv - t * v, 0)
 
 
-# ---- Putting them together ----
+# ---- Evaluation ----
 
 
 def _scores(sums: Floats) -> ValueScores:
-    found = {name: float(statistic(sums)) for name, statistic in VALUE_STATISTICS.items()}
-    of_truth, of_value, _ = _variances(sums)
+    values = {name: float(statistic(sums)) for name, statistic in VALUE_STATISTICS.items()}
+    truth_variance, value_variance, _ = _variances(sums)
     if not sums[0]:
         reason = "there is no clip to score"
     elif sums[0] == 1:
         reason = "there is a single clip"
     else:
-        same = [name for name, variance in (("truths", of_truth), ("predictions", of_value)) if not variance]
-        reason = f"the {' and the '.join(same)} are all the same"
+        variances = (("truths", truth_variance), ("predictions", value_variance))
+        constant = [name for name, variance in variances if not variance]
+        reason = f"the {' and the '.join(constant)} are all the same"
     return ValueScores(
-        **{name: None if np.isnan(value) else value for name, value in found.items()},
-        undefined={name: reason for name, value in found.items() if np.isnan(value)},
+        **{name: None if np.isnan(value) else value for name, value in values.items()},
+        undefined={name: reason for name, value in values.items() if np.isnan(value)},
     )
 
 
@@ -277,11 +278,11 @@ def _interval(name: str, sums: Floats) -> Interval:
     return bootstrap_interval(lambda times: statistic(times @ sums), len(sums))
 
 
-def _subject(own: ValuePredictions) -> ValueSubject:
-    scored = own.only(own.scored)
+def _subject(predictions: ValuePredictions) -> ValueSubject:
+    scored = predictions.only(predictions.scored)
     return ValueSubject(
-        subject_id=own.subject_ids[0],
-        counts=counts_of(own),
+        subject_id=predictions.subject_ids[0],
+        counts=counts_of(predictions),
         truth=float(scored.truth.mean()) if len(scored) else None,
         value=float(scored.value.mean()) if len(scored) else None,
         scores=_scores(sums_by_subject(scored).sum(0)),
@@ -304,33 +305,33 @@ def _warnings(
     baseline: ValueScores,
     counts: Counts,
 ) -> tuple[str, ...]:
-    lines = of_missing_clips(counts)
-    behind = [
-        f"{VALUE_TITLES[name].lower()} {number(ours)} against {number(theirs)}"
+    lines = unscored_clip_warnings(counts)
+    no_better_in = [
+        f"{VALUE_TITLES[name].lower()} {number(model_value)} against {number(baseline_value)}"
         for name in ("mse", "mae")
-        if (ours := scores.value(name)) is not None
-        and (theirs := baseline.value(name)) is not None
-        and no_better(name, ours, theirs)
+        if (model_value := scores.value(name)) is not None
+        and (baseline_value := baseline.value(name)) is not None
+        and no_better(name, model_value, baseline_value)
     ]
-    if behind:
-        lines.append(f"No better than {MEAN_RULE}: {'; '.join(behind)}.")
+    if no_better_in:
+        lines.append(f"No better than {MEAN_RULE}: {'; '.join(no_better_in)}.")
     if scores.mae is not None:
-        # No constant has a smaller absolute error than the median: on PSPI, where most clips have 0, always 0.
+        # The median is the constant with the smallest absolute error; on PSPI, where most clips are 0, it is 0.
         median = float(np.median(scored.truth))
         smallest = float(np.abs(scored.truth - median).mean())
         if no_better("mae", scores.mae, smallest):
             lines.append(
-                f"Always saying {median:g}, the median truth, is no further off: {VALUE_TITLES['mae'].lower()} "
+                f"Always predicting {median:g}, the median truth, has no larger error: {VALUE_TITLES['mae'].lower()} "
                 f"{number(scores.mae)} against {number(smallest)}."
             )
     interval = intervals.get("icc_3_1")
     if interval is not None and interval.low is not None and interval.high is not None and interval.low <= 0:
-        span = f"the interval of the {VALUE_TITLES['icc_3_1']}, from {number(interval.low)} to {number(interval.high)},"
+        span = f"the interval of the {VALUE_TITLES['icc_3_1']}, {number(interval.low)} to {number(interval.high)},"
         if interval.high < 0:
-            lines.append(f"The values fall where the truth rises: {span} is below 0.")
+            lines.append(f"The values decrease as the truth increases: {span} is below 0.")
         else:
-            lines.append(f"Not told apart from values that have nothing to do with the truth: {span} holds 0.")
-    lines += of_few_subjects(counts)
+            lines.append(f"Not distinguishable from values unrelated to the truth: {span} includes 0.")
+    lines += few_subjects_warnings(counts)
     if counts.scored:
         lines += [f"{VALUE_TITLES[name]} is not defined: {reason}." for name, reason in scores.undefined.items()]
     return tuple(lines)
