@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,9 @@ def test_help_needs_no_torch_and_lists_the_commands_own_options(command):
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, (words, done.stderr)
         assert f"usage: painseq {command}" in done.stdout and len(done.stdout.splitlines()) < 80
+
+
+def test_the_wheel_packs_every_package():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = {module_of(path) for path in python_files() if path.name == "__init__.py"}
+    assert set(settings["packages"]) - {"painseq.configs"} == packages
