@@ -1,4 +1,4 @@
-"""One file a data set: where its videos lie, whose they are, which labels they carry, and what is published of them."""
+"""One file per data set: its folder layout, subjects, labels, label schemes and published facts."""
 
 from painseq.data.facts import DataSetFacts
 from painseq.errors import PainseqError
@@ -13,15 +13,15 @@ from .xite import XITE
 __all__ = ["UNBC", "XITE", "AI4Pain", "BioVid", "Folder", "MIntPAIN"]
 
 FACTS: dict[str, DataSetFacts] = {module.name: module.facts for module in (UNBC, XITE, AI4Pain, BioVid, MIntPAIN)}
-"""What is known of a data set, by its name."""
+"""Known facts of each data set, by its name."""
 
 
 def facts_of(dataset: str) -> DataSetFacts:
-    """What is known of a data set, where only its name stands in a file or was typed.
+    """Return the known facts of a data set, by its name.
 
     Raises:
-        PainseqError: no data set of that name; lists those there are.
+        PainseqError: an unknown name; lists the known ones.
     """
     if dataset not in FACTS:
-        raise PainseqError(f"No data set {dataset!r} is known; there are: {', '.join(sorted(FACTS))}.")
+        raise PainseqError(f"Unknown data set {dataset!r}; known data sets: {', '.join(sorted(FACTS))}.")
     return FACTS[dataset]

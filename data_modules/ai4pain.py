@@ -1,4 +1,4 @@
-"""AI4Pain 2024 grand challenge: 65 participants, electrical pain in three levels, a hidden test set."""
+"""AI4Pain 2024 grand challenge: 65 subjects, electrical pain in three levels, a hidden test set."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ FACTS = DataSetFacts(
 class AI4Pain(PainDataModule):
     """`<root>/{Train,Validation,Test}/<subject>/<subject>_{No_Pain,Low_Pain,High_Pain}_<trial>.mp4`.
 
-    The protocol is that of Prajod et al. 2024: in training a long recording is cut into pieces of `segment_s`
-    seconds (an incomplete last piece is dropped); of every validation and test video the first `segment_s`
-    seconds are taken, 300 frames at 30 fps.
+    The protocol is that of Prajod et al. (2024): training recordings are cut into segments of `segment_s` seconds (an
+    incomplete last segment is dropped); of each validation and test video the first `segment_s` seconds are used, 300
+    frames at 30 fps.
 
-    The real file names are not public, so both patterns can be set.
+    The file names of the original data are not public, so both patterns can be set.
 
     Args:
         root: the folder that holds Train, Validation and Test.
         options: labels, split, view.
-        pattern: regular expression on a Train or Validation video's path below its part, with the named groups
-            `subject` and `label`.
-        test_pattern: the same for Test, with `subject` alone: a label is never read from a test file's name.
-        manifest: a CSV that lists the clips instead; the patterns are then not used.
+        pattern: regular expression for the path of a Train or Validation video, relative to that folder, with the
+            named groups `subject` and `label`.
+        test_pattern: the same for Test, with the group `subject` only: labels are never read from test file names.
+        manifest: a CSV that lists the clips; the patterns are then not used.
         segment_s: length of a clip, in seconds.
     """
 
@@ -75,16 +75,20 @@ class AI4Pain(PainDataModule):
         self.segment_s = segment_s
 
     def read_manifest(self) -> Manifest:
-        """Clips of `segment_s` seconds; test clips carry no label."""
+        """List clips of `segment_s` seconds; test clips have no label.
+
+        Raises:
+            PainseqError: no such folder, no videos in it, or a file name that does not match the pattern.
+        """
         if self.manifest_csv is not None:
             return read_manifest(self.manifest_csv, self.root, self.name)
         if not self.root.is_dir():
-            raise PainseqError(f"No AI4Pain data at {self.root}: --data.root is the folder that holds Train.")
+            raise PainseqError(f"No AI4Pain data at {self.root}: root (--data.root) must be the folder with Train.")
         clips = [clip for folder, part in PARTS.items() for clip in self._part(folder, part)]
         if not clips:
             raise PainseqError(
-                f"{self.root} holds no videos in {', '.join(PARTS)}. --data.root is the folder that holds these "
-                "three; if your copy is laid out otherwise, give --data.manifest a CSV of its clips."
+                f"{self.root} has no videos in {', '.join(PARTS)}. root (--data.root) must be the folder with these "
+                "three; for another layout, list the clips in a CSV: manifest (--data.manifest)."
             )
         return Manifest(self.name, self.root, tuple(clips))
 
@@ -92,17 +96,17 @@ class AI4Pain(PainDataModule):
         clips: list[Clip] = []
         pattern = self.test_pattern if part == "test" else self.pattern
         for path in mp4_files(self.root / folder, "**/*"):
-            below = path.relative_to(self.root / folder).as_posix()
-            match = pattern.fullmatch(below)
+            relative = path.relative_to(self.root / folder).as_posix()
+            match = pattern.fullmatch(relative)
             if match is None:
                 option = "test_pattern" if part == "test" else "pattern"
                 raise PainseqError(
-                    f"{folder}/{below} does not match --data.{option} {pattern.pattern!r}. Set the pattern to your "
-                    "copy's file names, or move other files away."
+                    f"{folder}/{relative} does not match {option} (--data.{option}) {pattern.pattern!r}. Adapt the "
+                    "pattern to your file names, or move other files out of the folder."
                 )
             label = None if part == "test" else match["label"]
-            item = path.relative_to(self.root).with_suffix("").as_posix()
-            for clip_id, start_s in self._pieces(path, item, part):
+            video_id = path.relative_to(self.root).with_suffix("").as_posix()
+            for clip_id, start_s in self._segments(path, video_id, part):
                 clips.append(
                     Clip(
                         clip_id=clip_id,
@@ -117,15 +121,15 @@ class AI4Pain(PainDataModule):
                 )
         return clips
 
-    def _pieces(self, path: Path, item: str, part: Part) -> list[tuple[str, float]]:
+    def _segments(self, path: Path, video_id: str, part: Part) -> list[tuple[str, float]]:
         if part != "train":
-            return [(item, 0.0)]
-        # Containers round their duration; a piece that lacks less than a twentieth of a second is whole.
+            return [(video_id, 0.0)]
+        # Containers round their duration: a segment may be up to 0.05 s short.
         try:
-            whole = int((probe_duration_s(path) + 0.05) // self.segment_s)
+            num_segments = int((probe_duration_s(path) + 0.05) // self.segment_s)
         except PainseqError:
-            # One clip that cannot be read, which `extract` counts and names, rather than the end of every command.
-            whole = 0
-        if whole <= 1:
-            return [(item, 0.0)]
-        return [(f"{item}#{piece}", piece * self.segment_s) for piece in range(whole)]
+            # `extract` reports unreadable clips; they should not stop every other command.
+            num_segments = 0
+        if num_segments <= 1:
+            return [(video_id, 0.0)]
+        return [(f"{video_id}#{segment}", segment * self.segment_s) for segment in range(num_segments)]

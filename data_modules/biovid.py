@@ -33,14 +33,14 @@ LOW_EXPRESSIVE = _names("""
     092014_m_56 092509_w_51 092714_m_64 100514_w_51 100914_m_39 101114_w_37 101209_w_61 101809_m_59 101916_m_40
     111313_m_64 120614_w_61
 """)
-"""The 20 subjects that many papers leave out, since their faces show little."""
+"""The 20 subjects with little facial reaction, which many papers leave out."""
 
 VALIDATION = _names("""
     071313_m_41 072514_m_27 080309_m_29 082315_w_60 083109_m_60 083114_w_55 091809_w_43 092813_w_24 100914_m_39
     101114_w_37 101309_m_48 101609_m_36 101814_m_58 101908_m_61 102214_w_36 102309_m_61 102316_w_50 112009_w_43
     112016_m_25 112209_m_51 112310_m_20 112610_w_60 112809_w_23 112909_w_20 112914_w_51 120514_w_56
 """)
-"""The 26 subjects of the hold-out evaluation that the data set's makers propose."""
+"""The 26 validation subjects of the hold-out split proposed by the data set's authors."""
 
 TRAINING = _names("""
     071309_w_21 071614_m_20 071709_w_23 071814_w_23 071911_w_24 072414_m_23 072609_w_23 072714_m_23 073109_w_28
@@ -51,7 +51,7 @@ TRAINING = _names("""
     101209_w_61 101216_m_40 101514_w_36 101809_m_59 101916_m_40 102008_w_22 102414_w_58 102514_w_40 110614_m_42
     110810_m_62 110909_m_29 111313_m_64 111409_w_63 111609_m_65 111914_w_63 120614_w_61
 """)
-"""The other 61."""
+"""The other 61 subjects."""
 
 log = logging.getLogger("painseq")
 
@@ -84,27 +84,27 @@ FACTS = DataSetFacts(
 
 
 class BioVid(PainDataModule):
-    """BioVid's clips of 5.5 s at 25 fps: its videos, or a folder of images for each clip.
+    """BioVid's clips of 5.5 s at 25 fps, as videos or as one folder of images per clip.
 
-    The videos are `<root>/PartA/video/<subject>/<subject>-<BL1|PA1..PA4>-<number>.mp4`. The images, which others have
-    derived from them, are `<root>/<class>/<subject>-<BL1|PA1..PA4>-<number>/img_00001.jpg` and so on, or the same
-    without a folder of the class. The label is always that of the clip's name. Where `<root>/samples.csv` or
-    `<root>/PartA/samples.csv` lies, it has to agree with the names.
+    Videos are `<root>/PartA/video/<subject>/<subject>-<BL1|PA1..PA4>-<number>.mp4`. Images, derived from them by other
+    tools, are `<root>/<class>/<subject>-<BL1|PA1..PA4>-<number>/img_00001.jpg` and so on, with or without the class
+    folder. The label is always that of the clip's name; `<root>/samples.csv` or `<root>/PartA/samples.csv`, if present,
+    must agree with the names.
 
-    The official split is the hold-out evaluation that the makers of the data set propose: 61 subjects to train, 26 for
-    validation, none for test. Five of the 26 are low-expressive, so scores on 87 and on 67 subjects cannot be compared.
+    The official split is the hold-out split proposed by the data set's authors: 61 training and 26 validation subjects,
+    no test subjects. Five of the 26 are low-expressive, so scores on 87 and on 67 subjects are not comparable.
 
     Args:
-        root: the folder that holds `PartA`, or the folders of images.
+        root: the folder with `PartA`, or with the folders of images.
         options: labels, split, view.
-        layout: "videos", "images", or "auto": whichever of them is there.
-        fps: images a second, where clips are folders of images; videos tell their own times.
-        subjects: "all"; "without_low_expressive" leaves out the 20 in `LOW_EXPRESSIVE`, "only_low_expressive" takes
-            them alone. These 20 were chosen by what could be recognised, so a score without them is too good for a new
-            patient: report it beside the one on all 87, never alone.
+        layout: "videos", "images", or "auto": the layout that is found.
+        fps: images per second, if clips are folders of images; videos have their own timestamps.
+        subjects: "all"; "without_low_expressive" leaves out the 20 in `LOW_EXPRESSIVE`, "only_low_expressive" uses
+            only them. They were selected by how well their pain was recognised, so a score without them is too optimistic
+            for new patients: always report it together with the score on all 87.
 
     Raises:
-        PainseqError: fps that is not more than 0.
+        PainseqError: `fps` is not above 0.
     """
 
     name = "biovid"
@@ -120,13 +120,13 @@ class BioVid(PainDataModule):
     ) -> None:
         super().__init__(root, options)
         if not (math.isfinite(fps) and fps > 0):
-            raise PainseqError(f"--data.fps is {fps}; it must be more than 0.")
+            raise PainseqError(f"fps (--data.fps) is {fps}; it must be more than 0.")
         self.layout = layout
         self.fps = float(fps)
         self.subjects = subjects
 
     def label_problems(self) -> list[str]:
-        """Clips whose label in samples.csv, or whose folder of a class, is not that of their name; a sentence each."""
+        """List clips whose label in samples.csv, or whose class folder, disagrees with their name."""
         problems = [] if self.layout == "videos" else disagreeing_folders(self.root, image_folders(self.root))
         table = samples_csv(self.root)
         if table is not None:
@@ -134,11 +134,11 @@ class BioVid(PainDataModule):
         return problems
 
     def read_manifest(self) -> Manifest:
-        """One clip a video or folder of images; sex and age come from the subject's name.
+        """List one clip per video or folder of images; sex and age are read from the subject's name.
 
         Raises:
-            PainseqError: no clips, both layouts at once, a name that is none of BioVid's, labels that disagree, no clip
-                of the `subjects` asked for.
+            PainseqError: no clips, both layouts at once, a name that does not follow BioVid's scheme, labels that
+                disagree, or no clip of the requested `subjects`.
         """
         paths = self._found()
         problems = self.label_problems()
@@ -146,11 +146,11 @@ class BioVid(PainDataModule):
             more = [f"and {len(problems) - 5} more"] if len(problems) > 5 else []
             lines = "\n  ".join([*problems[:5], *more])
             raise PainseqError(
-                f"BioVid's labels disagree ({len(problems)} times):\n  {lines}\nPut right what is wrong, from the "
-                "original data set. A table that is wrong can be deleted: the names tell all that is needed."
+                f"BioVid's labels disagree ({len(problems)} times):\n  {lines}\nCorrect them from the original data "
+                "set. A wrong table can be deleted: the names contain all that is needed."
             )
         clips = [self._clip(path) for path in paths]
-        self._compare({clip.clip_id for clip in clips})
+        self._warn_of_differences({clip.clip_id for clip in clips})
         parts = self._official_parts({clip.subject_id for clip in clips})
         chosen = (replace(clip, part=parts.get(clip.subject_id)) for clip in self._chosen(clips))
         return Manifest(self.name, self.root, tuple(chosen))
@@ -160,36 +160,36 @@ class BioVid(PainDataModule):
         folders = [] if self.layout == "videos" else image_folders(self.root)
         if videos and folders:
             raise PainseqError(
-                f"{self.root} holds videos (in PartA/video) and folders of images, such as "
-                f"{folders[0].relative_to(self.root)}. Say which are meant: --data.layout videos, or images."
+                f"{self.root} has both videos (in PartA/video) and folders of images, such as "
+                f"{folders[0].relative_to(self.root)}. Set layout (--data.layout) to videos or images."
             )
         if not videos and not folders:
-            looked = {"videos": "PartA/video/<subject>/<sample>.mp4", "images": "<class>/<sample>/img_00001.jpg"}
-            wanted = [looked[layout] for layout in looked if self.layout in ("auto", layout)]
+            paths = {"videos": "PartA/video/<subject>/<sample>.mp4", "images": "<class>/<sample>/img_00001.jpg"}
+            missing = [paths[layout] for layout in paths if self.layout in ("auto", layout)]
             raise PainseqError(
-                f"No BioVid clips at {self.root}: no {' and no '.join(wanted)}. --data.root is the folder that holds "
-                "PartA, or the one that holds the folders of images."
+                f"No BioVid clips at {self.root}: no {' and no '.join(missing)}. root (--data.root) must be the folder "
+                "with PartA, or the one with the folders of images."
             )
         return videos or folders
 
     def _clip(self, path: Path) -> Clip:
-        below, is_video = path.relative_to(self.root), path.suffix.lower() == ".mp4"
+        relative, is_video = path.relative_to(self.root), path.suffix.lower() == ".mp4"
         name = path.stem if is_video else path.name
         match = SAMPLE.fullmatch(name)
         if is_video and (match is None or match["subject"] != path.parent.name):
             raise PainseqError(
-                f"{below} is not named as a BioVid sample: expected {path.parent.name}-<BL1|PA1..PA4>-<number>.mp4. "
+                f"{relative} does not follow BioVid's naming: expected {path.parent.name}-<BL1|PA1..PA4>-<number>.mp4. "
                 "Move other files out of PartA/video."
             )
         if match is None:
             raise PainseqError(
-                f"{below} is not named as a BioVid sample: expected <subject>-<BL1|PA1..PA4>-<number>. Move other "
-                "folders away from those of the clips."
+                f"{relative} does not follow BioVid's naming: expected <subject>-<BL1|PA1..PA4>-<number>. Move other "
+                "folders elsewhere."
             )
         return Clip(
             clip_id=name,
             subject_id=match["subject"],
-            video=below.as_posix(),
+            video=relative.as_posix(),
             label=match["label"],
             fps=None if is_video else self.fps,
             stimulus="heat",
@@ -197,92 +197,96 @@ class BioVid(PainDataModule):
             age=int(match["age"]),
         )
 
-    def _compare(self, here: set[str]) -> None:
-        """Warn of clips that samples.csv lists and are not here, and the other way round."""
+    def _warn_of_differences(self, found: set[str]) -> None:
+        """Warn of clips that are only in samples.csv, or only on disk."""
         table = samples_csv(self.root)
         if table is None:
             return
         listed = {row["sample_name"] for row in read_samples(table)}
-        where = table.relative_to(self.root)
-        for what, some in (
-            (f"clips listed in {where} are not here", listed - here),
-            (f"clips here are not listed in {where}", here - listed),
+        table_path = table.relative_to(self.root)
+        for problem, ids in (
+            (f"clips listed in {table_path} do not exist", listed - found),
+            (f"clips on disk are not listed in {table_path}", found - listed),
         ):
-            if some:
-                log.warning("%s: %d %s, such as %s.", self.name, len(some), what, min(some))
+            if ids:
+                log.warning("%s: %d %s, such as %s.", self.name, len(ids), problem, min(ids))
 
     def _official_parts(self, subjects: set[str]) -> dict[str, Part]:
-        """Subject -> part; nobody has one where some of the subjects are not BioVid's."""
-        strangers = subjects - TRAINING - VALIDATION
-        if strangers and strangers != subjects:
+        """Return subject -> part; empty if some of the subjects are not BioVid's."""
+        unknown = subjects - TRAINING - VALIDATION
+        if unknown and unknown != subjects:
             log.warning(
-                "%s: %d of %d subjects, such as %s, are none of BioVid's 87, so there is no official split.",
+                "%s: %d of %d subjects, such as %s, are not among BioVid's 87, so there is no official split.",
                 self.name,
-                len(strangers),
+                len(unknown),
                 len(subjects),
-                min(strangers),
+                min(unknown),
             )
-        if strangers:
+        if unknown:
             return {}
         return {subject: "validation" if subject in VALIDATION else "train" for subject in subjects}
 
     def _chosen(self, clips: list[Clip]) -> list[Clip]:
-        """The clips of the subjects asked for."""
+        """Return the clips of the requested subjects."""
         if self.subjects == "all":
             return clips
         low = self.subjects == "only_low_expressive"
         chosen = [clip for clip in clips if (clip.subject_id in LOW_EXPRESSIVE) == low]
-        before, after = (len({clip.subject_id for clip in some}) for some in (clips, chosen))
+        num_all, num_chosen = (len({clip.subject_id for clip in ids}) for ids in (clips, chosen))
         if not chosen:
-            raise PainseqError(f"--data.subjects {self.subjects} leaves none of the {before} subjects here.")
+            raise PainseqError(
+                f"subjects (--data.subjects) {self.subjects} leaves none of the {num_all} subjects found."
+            )
         log.warning(
-            "%s: %d of %d subjects take part (%s). Who shows little was found by how well pain could be recognised, so "
-            "report the score on all subjects beside this one (in the whole data set 87 and 67), never this one alone.",
+            "%s: %d of %d subjects are used (%s). They were selected by how well their pain was recognised, so always "
+            "report the score on all subjects (87 in the whole data set, not 67) together with this one.",
             self.name,
-            after,
-            before,
+            num_chosen,
+            num_all,
             self.subjects,
         )
         return chosen
 
 
 def video_files(root: Path) -> list[Path]:
-    """The clips of the layout of videos; hidden files are left alone."""
+    """List the clips of the video layout; hidden files are ignored."""
     return mp4_files(root, "PartA/video/*/*")
 
 
 def image_folders(root: Path) -> list[Path]:
-    """The clips of the layout of images: folders named as samples, in the root or one below, and those beside them."""
+    """List the clips of the image layout: folders named like samples, in the root or its subfolders.
+
+    Folders next to such folders in a subfolder are included."""
     found: list[Path] = []
     for folder in subfolders(root):
-        below = [] if SAMPLE.fullmatch(folder.name) else subfolders(folder)
+        inner = [] if SAMPLE.fullmatch(folder.name) else subfolders(folder)
         if SAMPLE.fullmatch(folder.name):
             found.append(folder)
-        elif any(SAMPLE.fullmatch(path.name) for path in below):
-            found += below
+        elif any(SAMPLE.fullmatch(path.name) for path in inner):
+            found += inner
     return found
 
 
 def disagreeing_folders(root: Path, clips: Iterable[Path]) -> list[str]:
-    """Clips that lie in the folder of another class than their name says; a folder of any other name says nothing."""
+    """List clips in the folder of another class than their name says; folders with other names are ignored."""
     problems = []
     for clip in clips:
         match, folder = SAMPLE.fullmatch(clip.name), clip.parent.name
         if match is not None and folder in LABELS and folder != match["label"]:
-            problems.append(f"{clip.relative_to(root)} lies in {folder}, but its name says {match['label']}")
+            problems.append(f"{clip.relative_to(root)} is in {folder}, but its name says {match['label']}")
     return problems
 
 
 def samples_csv(root: Path) -> Path | None:
-    """The data set's table of its clips, where it is there."""
+    """Find the data set's table of clips; None if there is none."""
     return next((path for path in (root / "samples.csv", root / "PartA" / "samples.csv") if path.is_file()), None)
 
 
 def read_samples(path: Path) -> list[dict[str, str]]:
-    """The rows of samples.csv, tab-separated; blanks around names and cells are dropped.
+    """Read the rows of samples.csv, tab-separated; spaces around names and cells are removed.
 
     Raises:
-        PainseqError: no column sample_name.
+        PainseqError: it has no column sample_name.
     """
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         lines = [[cell.strip() for cell in line] for line in csv.reader(file, delimiter="\t")]
@@ -297,7 +301,7 @@ def read_samples(path: Path) -> list[dict[str, str]]:
 
 
 def disagreeing_rows(rows: Iterable[Mapping[str, str]]) -> list[str]:
-    """Rows of samples.csv whose class or subject is not that of the sample's name; empty cells say nothing."""
+    """List rows of samples.csv whose class or subject disagrees with the sample's name; empty cells are ignored."""
     problems = []
     for row in rows:
         match = SAMPLE.fullmatch(row["sample_name"])

@@ -1,4 +1,4 @@
-"""Finding a data set's files: hidden ones are left alone, and suffixes count in any case."""
+"""Find the files of a data set, ignoring hidden files and the case of suffixes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("painseq")
 
 
 def mp4_files(folder: Path, pattern: str) -> list[Path]:
-    """Videos below a folder that fit a pattern of `Path.glob`, in order; "**/*" is any depth."""
+    """List videos below a folder that match a pattern of `Path.glob`, sorted; "**/*" is any depth."""
     return sorted(
         path
         for path in folder.glob(pattern)
@@ -23,19 +23,19 @@ def mp4_files(folder: Path, pattern: str) -> list[Path]:
     )
 
 
-def tell_of_16_bits(name: str, folder: Path) -> None:
-    """Warn where the first image of a folder has 16 bits, of which the upper eight are kept, and what is left of it."""
+def warn_of_16_bits(name: str, folder: Path) -> None:
+    """Warn if the first image of a folder has 16 bits, of which only the upper eight are used."""
     try:
         path = image_files(folder)[0]
         with Image.open(path) as image:
             levels = len(np.unique(np.asarray(image) >> 8)) if image.mode.startswith("I") else 0
     except (PainseqError, UnidentifiedImageError, OSError):
-        # Said where it is read, with the clip.
+        # Reported when the clip is read.
         return
     if levels:
         log.warning(
-            "%s: images have 16 bits, of which the upper eight are kept. That leaves %d grey levels of %s. If these "
-            "are few, scale the images to 8 bits first, all in the same way.",
+            "%s: images have 16 bits, of which only the upper eight are used. This leaves %d grey levels of %s. If "
+            "these are few, convert all images to 8 bits first, with the same scaling.",
             name,
             levels,
             path.name,
@@ -43,7 +43,7 @@ def tell_of_16_bits(name: str, folder: Path) -> None:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, in order; none where it is not there."""
+    """List the subfolders of a folder, sorted; empty if it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

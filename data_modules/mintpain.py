@@ -13,7 +13,7 @@ from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest
 
-from .files import subfolders, tell_of_16_bits
+from .files import subfolders, warn_of_16_bits
 
 log = logging.getLogger("painseq")
 
@@ -41,16 +41,16 @@ FACTS = DataSetFacts(
 class MIntPAIN(PainDataModule):
     """`<root>/<subject>/<trial>/<Sub01_Trial01_Sweep01_Label0>/{RGB,D,T}/*.{jpg,png}`.
 
-    Of a sequence's name only the number after `_Label` is read, since what stands before it differs between copies.
+    Only the number after `_Label` is read from a sequence's name, since the rest differs between copies.
 
     Args:
-        root: the folder that holds the subjects.
+        root: the folder with the subjects.
         options: labels, split, view.
         modality: the folder of images to read: RGB, D (depth) or T (thermal).
-        fps: images a second, which the files do not tell.
+        fps: images per second, which the files do not record.
 
     Raises:
-        PainseqError: an `fps` that is not above 0.
+        PainseqError: `fps` is not above 0.
     """
 
     name = "mintpain"
@@ -61,15 +61,16 @@ class MIntPAIN(PainDataModule):
     ) -> None:
         super().__init__(root, options)
         if not (math.isfinite(fps) and fps > 0):
-            raise PainseqError(f"--data.fps is {fps}; it must be more than 0.")
+            raise PainseqError(f"fps (--data.fps) is {fps}; it must be more than 0.")
         self.modality = modality
         self.fps = fps
 
     def read_manifest(self) -> Manifest:
-        """One clip a sequence; sequences without this modality are left out, and counted.
+        """List one clip per sequence; sequences without this modality are left out, with a warning.
 
         Raises:
-            PainseqError: no such folder, no sequence in it, one named otherwise, none with this modality.
+            PainseqError: no such folder, no sequences in it, a folder with another name, or no sequence with this
+                modality.
         """
         sequences = self._sequences()
         clips, without = [], []
@@ -89,39 +90,41 @@ class MIntPAIN(PainDataModule):
                 )
             )
         if not clips:
-            held = sorted({path.name for folder, _ in sequences for path in subfolders(folder)})
+            available = sorted({path.name for folder, _ in sequences for path in subfolders(folder)})
             raise PainseqError(
-                f"No sequence below {self.root} has the folder {self.modality}; they have: "
-                f"{', '.join(held) or 'none'}. Choose one with --data.modality."
+                f"No sequence in {self.root} has the folder {self.modality}; available folders: "
+                f"{', '.join(available) or 'none'}. Choose one with modality (--data.modality)."
             )
         if without:
             log.warning(
-                "%s: %d of %d sequences left out, which have no folder %s, such as %s.",
+                "%s: %d of %d sequences are left out because they have no folder %s, such as %s.",
                 self.name,
                 len(without),
                 len(sequences),
                 self.modality,
                 without[0].relative_to(self.root).as_posix(),
             )
-        tell_of_16_bits(self.name, self.root / clips[0].video)
+        warn_of_16_bits(self.name, self.root / clips[0].video)
         return Manifest(self.name, self.root, tuple(clips))
 
     def label_problems(self) -> list[str]:
-        """Sequences whose name tells of another subject than their folder."""
+        """List sequences whose name and folder disagree about the subject."""
         problems = []
         for folder, _ in self._sequences():
-            place = folder.relative_to(self.root)
-            lies, named = PERSON.search(place.parts[0]), PERSON.search(folder.name)
-            if lies is not None and named is not None and lies["number"] != named["number"]:
+            relative = folder.relative_to(self.root)
+            in_folder, in_name = PERSON.search(relative.parts[0]), PERSON.search(folder.name)
+            if in_folder is not None and in_name is not None and in_folder["number"] != in_name["number"]:
                 problems.append(
-                    f"{place.as_posix()}: the name tells of another subject than the folder {place.parts[0]}"
+                    f"{relative.as_posix()}: the name has another subject than the folder {relative.parts[0]}"
                 )
         return problems
 
     def _sequences(self) -> list[tuple[Path, str]]:
-        """Folder and label of each sequence."""
+        """Find the folder and label of each sequence."""
         if not self.root.is_dir():
-            raise PainseqError(f"No MIntPAIN data at {self.root}: --data.root is the folder that holds the subjects.")
+            raise PainseqError(
+                f"No MIntPAIN data at {self.root}: root (--data.root) must be the folder with the subjects."
+            )
         found = []
         for subject in subfolders(self.root):
             for trial in subfolders(subject):
@@ -129,14 +132,14 @@ class MIntPAIN(PainDataModule):
                     match = SEQUENCE.fullmatch(folder.name)
                     if match is None:
                         raise PainseqError(
-                            f"{folder.relative_to(self.root).as_posix()} is not named as a sequence: expected "
-                            "<subject>/<trial>/<...>_Label<0..4>, such as Sub01_Trial01_Sweep01_Label0. --data.root is "
-                            "the folder that holds the subjects; move other folders out of it."
+                            f"{folder.relative_to(self.root).as_posix()} is not named like a sequence: expected "
+                            "<subject>/<trial>/<...>_Label<0..4>, such as Sub01_Trial01_Sweep01_Label0. root "
+                            "(--data.root) must be the folder with the subjects; move other folders out of it."
                         )
                     found.append((folder, str(int(match["label"]))))
         if not found:
             raise PainseqError(
-                f"{self.root} holds no <subject>/<trial>/<...>_Label<0..4>. --data.root is the folder that holds the "
-                "subjects."
+                f"{self.root} has no <subject>/<trial>/<...>_Label<0..4>. root (--data.root) must be the folder with "
+                "the subjects."
             )
         return found

@@ -1,4 +1,4 @@
-"""Regular expressions that users give for the names of their files."""
+"""Regular expressions for file names, given by users."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from painseq.errors import PainseqError
 
 
 def compiled_pattern(pattern: str, *groups: str) -> re.Pattern[str]:
-    """A pattern that has these named groups.
+    """Compile a pattern, and check that it has these named groups.
 
     Raises:
-        PainseqError: it is no regular expression, or lacks a group.
+        PainseqError: it is not a regular expression, or lacks a group.
     """
     try:
         compiled = re.compile(pattern)

@@ -28,7 +28,7 @@ SUBJECT = re.compile(r"\d+-[a-z]+\d+", re.IGNORECASE)
 
 FACTS = DataSetFacts(
     native=("0..16",),
-    # Those of PSPI first, then those of ratings of whole sequences, whose thresholds are a choice.
+    # First the schemes of PSPI, then those of sequence ratings, with thresholds chosen here.
     schemes={
         "binary": {"no_pain": ("0",), "high_pain": (">0..16",)},
         "three": {"no_pain": ("0",), "low_pain": (">0..2",), "high_pain": (">2..16",)},
@@ -62,24 +62,25 @@ FACTS = DataSetFacts(
 class UNBC(PainDataModule):
     """`<root>/Images/<042-ll042>/<ll042t1aaaff>/<ll042t1aaaff001>.png`, with `Frame_Labels` and `Sequence_Labels`.
 
-    A folder that holds another of the same name, as `Images/Images`, stands for that one. Frames without a label take
-    no part, nor do windows and sequences with such a frame; a warning counts them, `label_problems` names them.
+    Of nested folders with the same name, such as `Images/Images`, the inner one is used. Frames without a label, and
+    windows and sequences with such a frame, are left out; a warning counts them, `label_problems` lists them.
 
     Args:
-        root: the folder that holds Images, Frame_Labels and Sequence_Labels.
-        options: labels, split, view. PSPI has the label schemes binary, three and four; other scales have schemes that
-            begin with their name, as vas_three. For regression the scheme is the scale's own name: pspi, vas, ...
-        target: what a clip is. "frame": one frame, with its PSPI. "window": `window_s` seconds, with the highest PSPI
-            in them; what is left at a sequence's end is dropped. "sequence": a whole sequence, with its rating, or
-            its highest PSPI.
+        root: the folder with Images, Frame_Labels and Sequence_Labels.
+        options: labels, split, view. PSPI has the label schemes binary, three and four; schemes of other scales start
+            with the scale's name, such as vas_three. For regression the scheme is the scale's name: pspi, vas, ...
+        target: the unit of a clip. "frame": one frame, with its PSPI. "window": `window_s` seconds, with their highest
+            PSPI; an incomplete last window is dropped. "sequence": a whole sequence, with its rating or its highest
+            PSPI.
         label: "pspi"; or, for sequences, the rating by the patient ("vas" 0 to 10; "aff" and "sen", 0 to 15) or by an
             observer ("opr", 0 to 5).
-        fps: images a second, which the files do not tell.
+        fps: images per second, which the files do not record.
         window_s: length of a window, in seconds.
-        stride_s: from one window's start to the next, in seconds.
+        stride_s: time between the starts of consecutive windows, in seconds.
 
     Raises:
-        PainseqError: a scale that the target has not, a label scheme of another scale, a number that is not above 0.
+        PainseqError: a scale that does not fit the target, a label scheme of another scale, a number that is not above
+            0.
     """
 
     name = "unbc"
@@ -98,20 +99,20 @@ class UNBC(PainDataModule):
         super().__init__(root, options)
         if label != "pspi" and target != "sequence":
             raise PainseqError(
-                f"--data.label is {label}, which rates whole sequences, but --data.target is {target}. Choose "
-                "--data.target sequence, or --data.label pspi."
+                f"label (--data.label) is {label}, which rates whole sequences, but target (--data.target) is "
+                f"{target}. Use target sequence, or label pspi."
             )
         schemes = {name: name.partition("_")[0] if "_" in name else "pspi" for name in self.facts.schemes}
         schemes |= {name: name for name in self.facts.scales}
         if isinstance(options.labels, str) and schemes.get(options.labels, label) != label:
             raise PainseqError(
-                f"--data.label is {label}, but the label scheme {options.labels!r} is for {schemes[options.labels]}. "
-                f"Choose --data.options.labels of: {', '.join(name for name in schemes if schemes[name] == label)}; or "
-                "another --data.label."
+                f"label (--data.label) is {label}, but the label scheme {options.labels!r} is for "
+                f"{schemes[options.labels]}. Choose another label, or one of these for --data.options.labels: "
+                f"{', '.join(name for name in schemes if schemes[name] == label)}."
             )
         for name, value in {"fps": fps, "window_s": window_s, "stride_s": stride_s}.items():
             if not (math.isfinite(value) and value > 0):
-                raise PainseqError(f"--data.{name} is {value}; it must be more than 0.")
+                raise PainseqError(f"{name} (--data.{name}) is {value}; it must be more than 0.")
         self.target = target
         self.label = label
         if label != "pspi":
@@ -121,17 +122,17 @@ class UNBC(PainDataModule):
         self.stride_s = stride_s
 
     def read_manifest(self) -> Manifest:
-        """Frames, windows or sequences.
+        """List frames, windows or sequences as clips.
 
         Raises:
-            PainseqError: no images or labels where they should lie; a folder that is not named as a subject; not one
-                label.
+            PainseqError: no images or labels in the expected folders; a folder that is not named like a subject; no
+                labels.
         """
         sequences = find_sequences(self.root)
         folder = _rating_folder(self.root, self.label) if self.label != "pspi" else _frame_folder(self.root, "PSPI")
         if not folder.is_dir():
             raise PainseqError(
-                f"No {self.label.upper()} labels at {folder}. --data.root is the folder that holds Images, "
+                f"No {self.label.upper()} labels at {folder}. root (--data.root) must be the folder with Images, "
                 "Frame_Labels and Sequence_Labels."
             )
         clips: list[Clip] = []
@@ -148,50 +149,51 @@ class UNBC(PainDataModule):
             ]
         if unlabelled:
             log.warning(
-                "%s: %d %ss left out, for want of a %s label; `painseq data check` names the files.",
+                "%s: %d %ss without a %s label are left out; `painseq data check` lists the files.",
                 self.name,
                 unlabelled,
                 self.target,
                 self.label.upper(),
             )
         if short:
-            log.warning("%s: %d sequences shorter than window_s (%g s) left out.", self.name, short, self.window_s)
+            log.warning("%s: %d sequences shorter than window_s (%g s) are left out.", self.name, short, self.window_s)
         if not clips:
             raise PainseqError(
-                f"Of {len(sequences)} sequences below {self.root / 'Images'} no {self.target} can be used: "
+                f"Of {len(sequences)} sequences in {self.root / 'Images'} no {self.target} can be used: "
                 f"{unlabelled} lack a {self.label.upper()} label in {folder}, {short} sequences are shorter than "
                 "window_s."
             )
         return Manifest(self.name, self.root, tuple(clips))
 
     def label_problems(self) -> list[str]:
-        """Labels that are missing, cannot be read, or disagree: PSPI files against FACS files."""
+        """List labels that are missing or unreadable, and PSPI files that disagree with FACS files."""
         problems = []
         sequences = find_sequences(self.root)
         for sequence in sequences:
             if _frame_folder(self.root, "PSPI").is_dir():
-                _, lacking = _read_pspi(self.root, sequence)
-                if lacking:
+                _, unreadable = _read_pspi(self.root, sequence)
+                if unreadable:
                     problems.append(
-                        f"{sequence.item}: {len(lacking)} of {len(sequence.frames)} frames have no PSPI: {lacking[0]}"
+                        f"{sequence.item}: {len(unreadable)} of {len(sequence.frames)} frames have no PSPI: "
+                        f"{unreadable[0]}"
                     )
             if self.label != "pspi":
                 rating = _read_number(_rating_folder(self.root, self.label) / f"{sequence.item}.txt", self.root)
                 if isinstance(rating, str):
                     problems.append(f"{sequence.item}: no {self.label.upper()}: {rating}")
         by_sequence: dict[str, list[PSPIDisagreement]] = {}
-        for found in pspi_disagreements(self.root):
-            by_sequence.setdefault(found.sequence, []).append(found)
+        for disagreement in pspi_disagreements(self.root):
+            by_sequence.setdefault(disagreement.sequence, []).append(disagreement)
         for item, frames in by_sequence.items():
             first = frames[0]
             problems.append(
-                f"{item}: the PSPI of {len(frames)} frames is not that of their action units, such as {first.frame}: "
+                f"{item}: the PSPI of {len(frames)} frames disagrees with their action units, such as {first.frame}: "
                 f"PSPI {first.pspi:g}, FACS {first.from_facs}"
             )
         return problems
 
     def _spans(self, frames: int) -> Iterator[tuple[int, int]]:
-        """First frame and the one after the last, of each clip in a sequence."""
+        """Yield start and end (exclusive) frames of each clip in a sequence."""
         if self.target == "sequence":
             yield 0, frames
             return
@@ -201,7 +203,7 @@ class UNBC(PainDataModule):
         for first in range(0, frames - length + 1, stride):
             yield first, first + length
 
-    def _labels(self, sequence: Sequence, spans: list[tuple[int, int]]) -> list[str | None]:
+    def _labels(self, sequence: UNBCSequence, spans: list[tuple[int, int]]) -> list[str | None]:
         if self.label != "pspi":
             rating = _read_number(_rating_folder(self.root, self.label) / f"{sequence.item}.txt", self.root)
             return [None if isinstance(rating, str) else f"{rating:g}"] * len(spans)
@@ -212,7 +214,7 @@ class UNBC(PainDataModule):
             for values, (first, end) in zip(known, spans, strict=True)
         ]
 
-    def _clip(self, sequence: Sequence, first: int, end: int, label: str) -> Clip:
+    def _clip(self, sequence: UNBCSequence, first: int, end: int, label: str) -> Clip:
         names = {
             "frame": f"{sequence.item}/{sequence.frames[first]}",
             "window": f"{sequence.item}#{first}-{end}",
@@ -225,7 +227,7 @@ class UNBC(PainDataModule):
             video=sequence.video,
             label=label,
             start_s=first / self.fps,
-            # In the middle between two images: sampled at a higher rate, the clip shows none of the next one.
+            # Halfway between two images, so that sampling at a higher rate never shows the next image.
             end_s=None if whole else (end - 0.5) / self.fps,
             fps=self.fps,
             stimulus="clinical",
@@ -233,14 +235,14 @@ class UNBC(PainDataModule):
 
 
 @dataclass(frozen=True)
-class Sequence:
+class UNBCSequence:
     """A folder of images.
 
     Args:
         subject_id: e.g. "042-ll042".
         name: e.g. "ll042t1aaaff".
         video: the folder, relative to the root.
-        frames: the images' names without suffix, in the order in which they are shown.
+        frames: names of the images without suffix, in order.
     """
 
     subject_id: str
@@ -250,19 +252,19 @@ class Sequence:
 
     @property
     def item(self) -> str:
-        """Subject and sequence."""
+        """Subject and sequence, "<subject>/<sequence>"."""
         return f"{self.subject_id}/{self.name}"
 
 
 @dataclass(frozen=True)
 class PSPIDisagreement:
-    """A frame whose PSPI file and FACS file do not fit together.
+    """A frame whose PSPI file and FACS file disagree.
 
     Args:
         sequence: subject and sequence.
         frame: name of the image, without suffix.
-        pspi: as the PSPI file has it.
-        from_facs: the PSPI of the FACS file's action units, or why there is none.
+        pspi: PSPI from the PSPI file.
+        from_facs: PSPI computed from the FACS file's action units, or the reason why it cannot be computed.
     """
 
     sequence: str
@@ -271,44 +273,45 @@ class PSPIDisagreement:
     from_facs: str
 
 
-def find_sequences(root: Path) -> list[Sequence]:
-    """All sequences, by subject and name. Hidden files are left alone, and so are folders without images, which a
-    warning counts.
+def find_sequences(root: Path) -> list[UNBCSequence]:
+    """Find all sequences, sorted by subject and name.
+
+    Hidden files are ignored, and so are folders without images, with a warning.
 
     Raises:
-        PainseqError: no Images, no image in it, a folder in it that is not named as a subject.
+        PainseqError: no folder Images, no images in it, or a folder in it that is not named like a subject.
     """
-    images = _inner(root, "Images")
+    images = _innermost(root, "Images")
     if not images.is_dir():
         raise PainseqError(
-            f"No UNBC-McMaster images at {images}. --data.root is the folder that holds Images, Frame_Labels and "
+            f"No UNBC-McMaster images at {images}. root (--data.root) must be the folder with Images, Frame_Labels and "
             "Sequence_Labels."
         )
     sequences, empty = [], []
     for subject in subfolders(images):
         if not SUBJECT.fullmatch(subject.name):
             raise PainseqError(
-                f"{subject.relative_to(root).as_posix()} is not named as a subject: expected "
+                f"{subject.relative_to(root).as_posix()} is not named like a subject: expected "
                 "Images/<number>-<initials and number>, such as 042-ll042. Move other folders out of Images."
             )
-        for folder in subfolders(_inner(images, subject.name)):
+        for folder in subfolders(_innermost(images, subject.name)):
             video = folder.relative_to(root).as_posix()
             try:
                 frames = tuple(path.stem for path in image_files(folder))
             except PainseqError:
                 empty.append(video)
                 continue
-            sequences.append(Sequence(subject.name, folder.name, video, frames))
+            sequences.append(UNBCSequence(subject.name, folder.name, video, frames))
     if empty:
-        log.warning("unbc: %d folders without an image left out, such as %s.", len(empty), empty[0])
+        log.warning("unbc: %d folders without images are left out, such as %s.", len(empty), empty[0])
     if not sequences:
-        raise PainseqError(f"{images} holds no <subject>/<sequence>/<frame>.png.")
+        raise PainseqError(f"{images} has no <subject>/<sequence>/<frame>.png.")
     return sequences
 
 
 def pspi_disagreements(root: Path) -> list[PSPIDisagreement]:
-    """Frames with a PSPI file and a FACS file of which the one does not follow from the other."""
-    found = []
+    """List frames whose PSPI file and FACS file disagree."""
+    disagreements = []
     facs_folder = _frame_folder(root, "FACS")
     for sequence in find_sequences(root):
         pspi, _ = _read_pspi(root, sequence)
@@ -317,24 +320,24 @@ def pspi_disagreements(root: Path) -> list[PSPIDisagreement]:
             if value is None or not path.is_file():
                 continue
             try:
-                units = read_facs(path)
-                known = pspi_of(units)
-                # Whether AU43 stands there with an intensity or by being listed is not sure.
-                listed = pspi_of({**units, 43: 1.0}) if 43 in units else known
+                intensities = read_facs(path)
+                known = pspi_of(intensities)
+                # It is unclear whether AU43 has an intensity or only needs to be listed.
+                listed = pspi_of({**intensities, 43: 1.0}) if 43 in intensities else known
                 if min(abs(known - value), abs(listed - value)) > 1e-6:
-                    found.append(PSPIDisagreement(sequence.item, frame, value, f"{known:g}"))
+                    disagreements.append(PSPIDisagreement(sequence.item, frame, value, f"{known:g}"))
             except PainseqError as error:
-                found.append(PSPIDisagreement(sequence.item, frame, value, f"unreadable ({error})"))
-    return found
+                disagreements.append(PSPIDisagreement(sequence.item, frame, value, f"unreadable ({error})"))
+    return disagreements
 
 
 def read_facs(path: Path) -> dict[int, float]:
-    """Action unit -> intensity, from the first two columns of a FACS file; an empty file means that there is none.
+    """Read action unit -> intensity from the first two columns of a FACS file; an empty file has none.
 
     Raises:
-        PainseqError: a row that does not begin with two numbers.
+        PainseqError: a row does not start with two numbers.
     """
-    units: dict[int, float] = {}
+    intensities: dict[int, float] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         cells = line.replace(",", " ").split()
         if not cells:
@@ -343,49 +346,49 @@ def read_facs(path: Path) -> dict[int, float]:
             unit, intensity = int(float(cells[0])), float(cells[1])
         except (ValueError, IndexError, OverflowError) as error:
             raise PainseqError(f"{path.name}, line {number}: {line.strip()!r}, not an AU and its intensity.") from error
-        units[unit] = max(intensity, units.get(unit, 0.0))
-    return units
+        intensities[unit] = max(intensity, intensities.get(unit, 0.0))
+    return intensities
 
 
-def pspi_of(units: Mapping[int, float]) -> float:
-    """AU4 + max(AU6, AU7) + max(AU9, AU10) + AU43: Prkachin and Solomon's pain intensity, 0 to 16.
+def pspi_of(intensities: Mapping[int, float]) -> float:
+    """Compute the Prkachin and Solomon pain intensity: AU4 + max(AU6, AU7) + max(AU9, AU10) + AU43, 0 to 16.
 
-    AU43, closed eyes, is there or not: any intensity counts as 1.
+    AU43 (closed eyes) is binary: any intensity counts as 1.
     """
-    return float(pspi({**units, 43: 1.0 if units.get(43, 0.0) > 0 else 0.0}))
+    return float(pspi({**intensities, 43: 1.0 if intensities.get(43, 0.0) > 0 else 0.0}))
 
 
-def _inner(folder: Path, name: str) -> Path:
-    """`folder/name`; where copies left `name/name`, the innermost."""
+def _innermost(folder: Path, name: str) -> Path:
+    """Return `folder/name`; of nested folders `name/name`, the innermost."""
     folder = folder / name
     while (folder / name).is_dir():
-        beside = [path.name for path in subfolders(folder) if path.name != name]
-        if beside:
+        others = [path.name for path in subfolders(folder) if path.name != name]
+        if others:
             raise PainseqError(
-                f"{folder} holds another {name}, and {beside[0]} beside it ({len(beside)} such). Move the folders of "
-                "the inner one beside these, so that none is left out."
+                f"{folder} has an inner {name}, and also {others[0]} ({len(others)} such). Move the folders of the "
+                "inner one up, so that none is left out."
             )
         folder = folder / name
     return folder
 
 
 def _frame_folder(root: Path, name: str) -> Path:
-    return _inner(_inner(root, "Frame_Labels"), name)
+    return _innermost(_innermost(root, "Frame_Labels"), name)
 
 
 def _rating_folder(root: Path, scale: Scale) -> Path:
-    return _inner(_inner(root, "Sequence_Labels"), scale.upper())
+    return _innermost(_innermost(root, "Sequence_Labels"), scale.upper())
 
 
-def _read_pspi(root: Path, sequence: Sequence) -> tuple[list[float | None], list[str]]:
-    """PSPI of each frame, None where it is not known, and why."""
+def _read_pspi(root: Path, sequence: UNBCSequence) -> tuple[list[float | None], list[str]]:
+    """Read the PSPI of each frame, None if unknown, and the reasons for unknown values."""
     folder = _frame_folder(root, "PSPI") / sequence.item
-    read = [_read_number(folder / f"{frame}_facs.txt", root) for frame in sequence.frames]
-    return [None if isinstance(value, str) else value for value in read], [v for v in read if isinstance(v, str)]
+    values = [_read_number(folder / f"{frame}_facs.txt", root) for frame in sequence.frames]
+    return [None if isinstance(value, str) else value for value in values], [v for v in values if isinstance(v, str)]
 
 
 def _read_number(path: Path, root: Path) -> float | str:
-    """The one number in a file, or why there is none."""
+    """Read the number in a file, or return the reason why this is impossible."""
     place = path.relative_to(root).as_posix()
     try:
         text = path.read_text(encoding="utf-8-sig").strip()

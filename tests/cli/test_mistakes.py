@@ -60,13 +60,13 @@ FIRST_MESSAGES = [
     ("fit {electrical} {lstm} {out} --resume", "painseq fit: Nothing to resume: no last.ckpt in {run}."),
     (
         "extract {electrical} {out} --data.root nowhere",
-        "painseq extract: No AI4Pain data at nowhere: --data.root is the folder that holds Train.",
+        "painseq extract: No AI4Pain data at nowhere: root (--data.root) must be the folder with Train.",
     ),
     (
         "extract {heat} {out} --data.root nowhere",
         "painseq extract: No BioVid clips at nowhere: no PartA/video/<subject>/<sample>.mp4 and no "
-        "<class>/<sample>/img_00001.jpg. --data.root is the folder that holds PartA, or the one that holds the "
-        "folders of images.",
+        "<class>/<sample>/img_00001.jpg. root (--data.root) must be the folder with PartA, or the one with the folders "
+        "of images.",
     ),
     (
         "extract {electrical} {out} --parts tset",
