@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painseq.cli.experiment import ExperimentCLI
 from painseq.cli.fit import fit
 from painseq.data.augment import Augment
 from painseq.data.datamodule import PainDataModule
@@ -26,6 +25,7 @@ from painseq.features import FeatureStore
 from painseq.model.checkpoint import read_checkpoint
 from painseq.records import Clip, Manifest
 from painseq.runs import read_history
+from painseq.studies.experiment import read_experiment
 
 RECIPE = ("--config", "configs/reproduce/prajod2022_heat_cnn.yaml")
 SMALL = """
@@ -85,9 +85,8 @@ def trained(run: Path) -> TimmBackbone:
     return TimmBackbone("test_resnet", str(run / "extractor.safetensors"), input_size_px=32)
 
 
-def test_the_recipe_is_what_the_paper_tells(monkeypatch):
-    monkeypatch.setattr(ExperimentCLI, "instantiate_classes", lambda self: None)
-    config = ExperimentCLI("fit", [*RECIPE, "--out", "out"]).config
+def test_the_recipe_is_what_the_paper_tells():
+    config = read_experiment(RECIPE[1]).config
     options, extractor = config["data"]["init_args"]["options"], config["model"]["extractor"]
     assert config["data"]["class_path"].endswith("BioVid") and options["labels"] == "binary"
     assert options["face"]["init_args"]["size_px"] == extractor["init_args"]["input_size_px"] == 224
