@@ -1,4 +1,4 @@
-"""Attention-based multiple-instance pooling: which frames carry the pain."""
+"""Attention-based multiple-instance pooling over the frames of a clip."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from painseq.heads.head import Head
 
 
 class AttentionMIL(Head):
-    """A clip is a bag of frames; a gated attention weighs them, the classes are read from the weighted mean.
+    """Treats a clip as a bag of frames: gated attention weighs the frames, and the weighted mean is classified.
 
     Ilse, Tomczak and Welling 2018, "Attention-based deep multiple instance learning", equation 9. The order of frames
-    plays no part. Embedding and attention have 128 units each; theirs are 500 and 128 for small images.
+    has no effect. Embedding and attention have 128 units each; in the paper 500 and 128, for small images.
+
+    Args:
+        hidden: units of the embedding.
+        attention: units of the attention.
+        dropout: after the embedding.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
@@ -46,12 +51,12 @@ class AttentionMIL(Head):
         return logits
 
     def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The weights of the pooling, (B, T) from 0 to 1, summing to 1 over a clip's real frames, 0 for the others."""
+        """Weights of the pooling, (B, T) in 0..1; they sum to 1 over a clip's real frames and are 0 for the others."""
         return self._weigh(x, mask)[1]
 
     def _weigh(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         frames = self.embed(x.masked_fill(~mask[..., None], 0.0))
         scores = self.score(self.content(frames) * self.gate(frames)).squeeze(-1)
-        # The lowest number and not -inf: a softmax over -inf alone, of a clip without a real frame, is NaN.
+        # The lowest number instead of -inf, as a softmax over only -inf (no real frames) is NaN.
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1) * mask
         return frames, weights

@@ -33,7 +33,7 @@ class AttendedBiLSTM(nn.Module):
 
 
 class AttendedBiLSTMClassifier(nn.Module):
-    """`AttendedBiLSTM`, mean over the real frames, dense layer with batch norm, ReLU and dropout, classes."""
+    """`AttendedBiLSTM`, mean over real frames, dense layer with batch norm, ReLU and dropout, classification layer."""
 
     def __init__(
         self, width: int, num_classes: int, units: int, heads: int, head_width: int, dense: int, dropout: float
@@ -52,17 +52,24 @@ class AttendedBiLSTMClassifier(nn.Module):
 
 
 class BiLSTMAttention(Head):
-    """Bi-LSTM of 128 units a direction, attention over time with 8 heads of 16, pooling, dense layer, classes.
+    """Bi-LSTM of 128 units per direction, attention over time with 8 heads of 16, pooling, dense layer, classes.
 
-    El-Ghaish et al. 2025, "Enhanced deep learning framework for real-time pain assessment", the part for one stream;
-    `TwoStream` is their whole model.
+    El-Ghaish et al. 2025, "Enhanced deep learning framework for real-time pain assessment", the model of one stream;
+    `TwoStream` is the whole model.
 
-    Where the paper says nothing, or two things: "batch normalization in LSTM and dense layers" stands behind the
-    Bi-LSTM and behind the dense layer, not within the recurrence, and so does the dropout. Attention projects back to
-    the Bi-LSTM's width, as Keras' layer does, and has no residual. The dense layer has 128 units. Batch norm has
-    PyTorch's momentum 0.1; Keras' 0.01 lags a hundred batches behind, which sets of a few hundred clips do not have.
+    Choices where the paper is silent or ambiguous: "batch normalization in LSTM and dense layers", and dropout, follow
+    the Bi-LSTM and the dense layer, and are not inside the recurrence. Attention projects back to the Bi-LSTM's width,
+    as in Keras, and has no residual connection. The dense layer has 128 units. Batch norm has PyTorch's momentum 0.1;
+    Keras' 0.01 averages over about a hundred batches, which data sets of a few hundred clips do not have.
 
-    Frames without a face are left out: the LSTM reads the real ones as neighbours, attention and mean see no others.
+    Frames without a face are left out: real frames are neighbours for the LSTM, and attention and mean use only them.
+
+    Args:
+        units: units of the Bi-LSTM per direction.
+        heads: number of attention heads.
+        head_width: width of each attention head.
+        dense: units of the dense layer.
+        dropout: after the Bi-LSTM and after the dense layer.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
@@ -94,5 +101,5 @@ class BiLSTMAttention(Head):
         return logits
 
     def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
-        """What each frame gets of the last self-attention, (B, T); see `Head.frame_attention`."""
+        """Attention that each frame receives in the last self-attention, (B, T); see `Head.frame_attention`."""
         return last_attention(self, x, mask)

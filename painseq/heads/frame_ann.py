@@ -12,11 +12,15 @@ from painseq.heads.head import Head
 class FrameANN(Head):
     """Four dense layers on each frame's features; the clip's label is the majority vote of its frames.
 
-    Prajod et al. 2024, "Faces of Experimental Pain", section III-D: on 1,024 features, layers of 1024, 128, 32
-    and 3 units with ReLU and dropout 0.3 between them.
+    Prajod et al. 2024, "Faces of Experimental Pain", section III-D: layers of 1024, 128, 32 and 3 units on 1,024
+    features, with ReLU and dropout 0.3 between them.
 
-    Deviation: the paper says that each layer has a ReLU, which would include the output. Here the output layer
-    has none: under a softmax a ReLU there would make all classes below zero equal and stop their gradient.
+    Deviation: in the paper each layer has a ReLU, which would include the output layer. Here the output layer has none,
+    as a ReLU before the softmax would make all negative logits equal and stop their gradient.
+
+    Args:
+        hidden: units of the layers before the output layer.
+        dropout: after each of these layers.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "frame"
@@ -39,7 +43,7 @@ class FrameANN(Head):
         self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) to frame logits (B, T, K); a frame's logits depend on that frame alone."""
-        # Zeros: where nothing flows back from a NaN, the weights' gradient, 0 x NaN, is NaN still.
+        """(B, T, D) to frame logits (B, T, K); a frame's logits depend only on that frame."""
+        # Zeros, as NaN in masked frames would make the gradient of the weights NaN (0 x NaN).
         logits: Tensor = self.layers(x.masked_fill(~mask[..., None], 0.0))
         return logits

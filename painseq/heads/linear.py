@@ -1,4 +1,4 @@
-"""A linear layer on each frame: the head under which a CNN is trained on single frames."""
+"""Linear layer on each frame, for training a CNN on single frames."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from painseq.heads.head import Head
 class LinearFrames(Head):
     """One linear layer from a frame's features to its class logits.
 
-    With clips of one frame and a trainable extractor this is the prediction layer of the heat-pain CNN
-    (Prajod et al. 2022); afterwards the extractor is used on its own.
+    With clips of one frame and a trainable extractor, it is the prediction layer of the heat-pain CNN (Prajod et al.
+    2022). After training, the extractor is used without it.
+
+    Args:
+        dropout: before the linear layer.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "frame"
@@ -25,7 +28,7 @@ class LinearFrames(Head):
         self.layers = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, num_classes))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) to frame logits (B, T, K); a frame's logits depend on that frame alone."""
-        # Zeros: where nothing flows back from a NaN, the weights' gradient, 0 x NaN, is NaN still.
+        """(B, T, D) to frame logits (B, T, K); a frame's logits depend only on that frame."""
+        # Zeros, as NaN in masked frames would make the gradient of the weights NaN (0 x NaN).
         logits: Tensor = self.layers(x.masked_fill(~mask[..., None], 0.0))
         return logits

@@ -1,4 +1,4 @@
-"""A linear layer on the mean of a clip's features: the floor that every other head has to beat."""
+"""Linear layer on the mean of a clip's features: the baseline for all other heads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from painseq.heads.masked_norm import MaskedBatchNorm
 
 
 class LinearProbe(Head):
-    """Mean of the real frames' features, batch norm to one scale, one linear layer.
+    """Mean of the real frames' features, batch norm, one linear layer.
 
-    It sees neither time nor single frames: what it reaches is in the features' average already.
+    It uses neither the order of frames nor single frames, only the mean of the features.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"

@@ -16,11 +16,18 @@ from painseq.heads.recurrent import in_float32
 class LSTM(Head):
     """Batch norm, LSTM of 32 units, batch norm, dropout, LSTM of 16, batch norm, dropout, dense 16, classes.
 
-    Prajod et al. 2024, "Faces of Experimental Pain", section III-D; there on 300 frames of 1,024 features.
+    Prajod et al. 2024, "Faces of Experimental Pain", section III-D, on 300 frames of 1,024 features.
 
-    Frames without a face are left out, not read as zeros: the real frames move together and the last real one
-    is read. The defaults of batch norm are Keras' (epsilon 1e-3, running mean 0.99), the framework that the
-    paper's wording suggests but does not name.
+    Frames without a face are left out instead of set to zero: the real frames become neighbours, and the output at the
+    last real frame is classified. The defaults of batch norm are those of Keras (epsilon 1e-3, running mean 0.99),
+    which the paper's wording suggests but does not name.
+
+    Args:
+        units: units of the two LSTM layers.
+        dense: units of the dense layer.
+        dropout: after each LSTM layer.
+        norm_epsilon: epsilon of batch norm.
+        norm_momentum: momentum of batch norm, as PyTorch defines it.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"

@@ -1,4 +1,4 @@
-"""Batch norm that counts real frames only."""
+"""Batch norm over real frames."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def _sum_over_processes(sums: Tensor) -> Tensor:
 
 
 class _NormaliseByBatch(torch.autograd.Function):
-    """Normalise rows (N, D) by the mean and variance of the real ones among all processes' rows.
+    """Normalise rows (N, D) by the mean and variance of the real rows of all processes.
 
-    The gradient is written out, as in PyTorch's own batch norm: autograd would keep and walk a dozen copies of all
-    frames. Each row's gradient has a part from every other row, also from those of the other processes.
+    The gradient is implemented explicitly, as in PyTorch's batch norm, since autograd would keep a dozen copies of all
+    frames. Each row's gradient depends on all other rows, including those of other processes.
     """
 
     @staticmethod
@@ -33,8 +33,8 @@ class _NormaliseByBatch(torch.autograd.Function):
         running_var: Tensor,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # Masked rows may hold infinities, so that a product with the mask would not do. Afterwards rows are changed in
-        # place: on a CPU, fresh memory costs more than the arithmetic.
+        # `where` instead of a product, as masked rows may contain infinities. In-place operations from here on, as
+        # allocating memory costs more than the arithmetic on a CPU.
         rows, real = torch.where(real, x, 0.0), real.to(x.dtype)
         sums = _sum_over_processes(torch.cat([rows.sum(dim=0), real.sum(dim=0)]))
         total, count = sums[:-1], sums[-1]
@@ -66,12 +66,17 @@ class _NormaliseByBatch(torch.autograd.Function):
 class MaskedBatchNorm(nn.Module):
     """`BatchNorm1d` over the real frames of a batch of clips.
 
-    Padding and frames without a face enter neither the batch's statistics nor the running ones, and come out as zeros.
-    A batch with a single real row has no variance: it is normalised with the running statistics, as in eval mode.
-    Half precision is normalised in float32.
+    Padding and frames without a face do not affect batch or running statistics, and their output is zero. A batch with
+    a single real row has no variance and is normalised with the running statistics, as in eval mode. Half precision is
+    normalised in float32.
 
-    Several processes that train together share one batch: their rows are counted together. So each must come here for
-    each batch, also with a share without any real frame.
+    In distributed training, statistics are computed over the rows of all processes. Each process must therefore call
+    the layer for each batch, even without real frames.
+
+    Args:
+        num_features: width D of a row.
+        eps: added to the variance.
+        momentum: weight of a batch in the running statistics.
     """
 
     running_mean: Tensor

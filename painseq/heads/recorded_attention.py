@@ -1,4 +1,4 @@
-"""Which tokens a transformer attends to, read off while it computes."""
+"""Recording of attention weights during a forward pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from painseq.errors import PainseqError
 
 
 class _Recorder(TorchFunctionMode):
-    """Fused attention does not hand out its weights: here they are computed beside it, from the same arguments."""
+    """Computes the weights of fused attention, which does not return them, from the same arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,26 +46,30 @@ def _weights(
 
 @contextmanager
 def recorded_attention() -> Iterator[list[Tensor]]:
-    """Within, every layer of fused attention appends its weights, (N, L, L), the mean over its heads; rows sum to 1."""
+    """Record the weights of every layer of fused attention: (N, L, L), mean over heads; rows sum to 1.
+
+    Example:
+        >>> with recorded_attention() as layers:  # doctest: +SKIP
+        ...     head(x, mask)
+    """
     with _Recorder() as recorder, torch.no_grad():
         yield recorder.layers
 
 
 def rolled_out(layers: Sequence[Tensor]) -> Tensor:
-    """Attention rollout, (N, L, L): how much of each input token is in each output token; rows sum to 1.
+    """Attention rollout, (N, L, L): share of each input token in each output token; rows sum to 1.
 
-    Abnar and Zuidema 2020. Each layer's weights are mixed half and half with the identity, which stands for the
-    residual connection, and the layers are multiplied. Attention alone: what the dense layers do to a token is left
-    out, and so is the class.
+    Abnar and Zuidema 2020. Each layer's weights are averaged with the identity, for the residual connection, and the
+    layers are multiplied. It ignores dense layers and does not depend on the class.
 
     Args:
         layers: (N, L, L) of each layer, from input to output.
 
     Raises:
-        PainseqError: there are no layers.
+        PainseqError: no layers.
     """
     if not layers:
-        raise PainseqError("No fused attention was computed, so there is none to roll out (is TIMM_FUSED_ATTN=0 set?).")
+        raise PainseqError("No fused attention was computed, so it cannot be rolled out (is TIMM_FUSED_ATTN=0 set?).")
     rolled = torch.eye(layers[0].shape[-1], device=layers[0].device).expand_as(layers[0])
     for weights in layers:
         rolled = (weights @ rolled + rolled) / 2
@@ -73,12 +77,14 @@ def rolled_out(layers: Sequence[Tensor]) -> Tensor:
 
 
 def last_attention(head: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
-    """What each frame gets of a head's last self-attention over time, (B, T), summing to 1 over a clip's real frames.
+    """Attention that each frame receives in a head's last self-attention, (B, T); sums to 1 over real frames.
 
-    The mean over the attention heads and over the real frames that attend.
+    It is the mean over attention heads and over the real frames that attend.
 
     Args:
-        head: called with x and mask; its last attention sees a clip's real frames first (`batch.real_frames_first`).
+        head: called with x and mask; in its last attention, real frames come first (`batch.real_frames_first`).
+        x: (B, T, *F) frames.
+        mask: (B, T) bool.
     """
     with recorded_attention() as layers:
         head(x, mask)
@@ -90,6 +96,6 @@ def last_attention(head: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def spread_over_pixels(grid: Tensor, side: int) -> Tensor:
-    """(N, h, w) shares of patches to (N, S, S) shares of their pixels, with the same sum."""
+    """Convert (N, h, w) shares of patches to (N, S, S) shares of their pixels, with the same sum."""
     pixels = F.interpolate(grid[:, None], size=(side, side), mode="nearest")[:, 0]
     return pixels * (grid.shape[-2] * grid.shape[-1] / side**2)

@@ -1,4 +1,4 @@
-"""LSTM over clips of unequal length and with gaps, one or both directions."""
+"""LSTM over clips of different lengths, in one or both directions."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from torch import Tensor, nn
 
 
 def in_float32(lstm: nn.LSTM, x: Tensor) -> Tensor:
-    """What an LSTM says at each step, (B, T, units), computed in float32 whatever the precision of training.
+    """Output of an LSTM at each step, (B, T, units), computed in float32 for any training precision.
 
-    Under autocast cuDNN's LSTM would compute in float16, also where bfloat16 is asked for, and so without a scaled
-    loss: the small gradients of long clips would vanish.
+    Under autocast, cuDNN's LSTM would compute in float16 even for bfloat16, without loss scaling, and the small
+    gradients of long clips would vanish.
     """
     device = x.device.type
-    # The meta device, on which heads are checked, knows no autocast.
+    # The meta device, used to check heads, has no autocast.
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         out: Tensor = lstm(x.float())[0]
     return out
 
 
 class ClipLSTM(nn.Module):
-    """LSTM of any depth over clips whose real frames stand at their start (`painseq.batch.real_frames_first`).
+    """LSTM of any depth over clips whose real frames come first (`painseq.batch.real_frames_first`).
 
-    Equal to `torch.nn.LSTM` on packed sequences, without packing, which needs the lengths on the host and so makes it
-    wait for the GPU in each step. The backward direction reads the real frames of each clip in reverse.
+    Equivalent to `torch.nn.LSTM` on packed sequences, but without packing, which needs the lengths on the host and
+    therefore synchronises with the GPU in each step. The backward direction reads the real frames in reverse.
 
     Args:
-        width: numbers a frame.
-        units: of each layer and direction.
-        dropout: between the layers.
+        width: features per frame.
+        units: units per layer and direction.
+        layers: number of layers.
+        bidirectional: whether to read clips in both directions.
+        dropout: between layers.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class ClipLSTM(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, width) and its mask, real frames first, to (B, T, out_width); backward behind forward direction."""
+        """(B, T, width) and its mask, real frames first, to (B, T, out_width): forward, then backward direction."""
         clip, time = torch.arange(len(x), device=x.device)[:, None], torch.arange(x.shape[1], device=x.device)
         length = mask.sum(dim=1, keepdim=True)
         reverse = torch.where(time < length, length - 1 - time, time)
@@ -61,6 +63,6 @@ class ClipLSTM(nn.Module):
         return x
 
     def ends(self, out: Tensor, mask: Tensor) -> Tensor:
-        """What each direction says when it has read the clip: of `forward`'s output, (B, out_width)."""
+        """Final output of each direction, (B, out_width), from the output of `forward`."""
         last = out[torch.arange(len(out), device=out.device), (mask.sum(dim=1) - 1).clamp(min=0)]
         return torch.cat([last[:, : self.units], out[:, 0, self.units :]], dim=-1)

@@ -14,13 +14,16 @@ from painseq.heads.recurrent import ClipLSTM
 
 
 class StackedLSTM(Head):
-    """Batch norm, `layers` LSTM layers of `units` a direction, dropout, classes.
+    """Batch norm, `layers` LSTM layers of `units` per direction, dropout, classes.
 
-    Read is what each direction says at its end: the forward one at the last real frame, the backward one at the first.
-    Frames without a face are left out, not read as zeros. `LSTM` is the fixed network of Prajod et al. 2024.
+    The final output of each direction is classified: forward at the last real frame, backward at the first. Frames
+    without a face are left out instead of set to zero. `LSTM` is the fixed network of Prajod et al. 2024.
 
     Args:
-        dropout: between the layers and before the classes.
+        units: units per layer and direction.
+        layers: number of layers.
+        bidirectional: whether to read clips in both directions.
+        dropout: between layers and before the classification layer.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"

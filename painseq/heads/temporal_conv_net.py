@@ -1,4 +1,4 @@
-"""The temporal convolutional network of Bai et al. 2018, looking both ways."""
+"""Non-causal temporal convolutional network after Bai et al. 2018."""
 
 from __future__ import annotations
 
@@ -24,15 +24,21 @@ class _Layer(nn.Module):
 
 
 class TemporalConvNet(Head):
-    """Residual blocks of two dilated convolutions over time, mean over the real frames, classes.
+    """Residual blocks of two dilated convolutions over time, mean over real frames, classes.
 
     Bai, Kolter and Koltun 2018, "An empirical evaluation of generic convolutional and recurrent networks for sequence
-    modeling": block i has dilation 2^i. With kernel 3 and 6 blocks a frame sees 126 frames to each side.
+    modeling": block i has dilation 2^i. With kernel 3 and 6 blocks, a frame sees 126 frames on each side.
 
-    Deviations: not causal, since the whole clip is there; layer norm of each frame in place of weight norm, so that a
-    clip does not depend on its batch; a linear layer first brings a frame to `channels`.
+    Deviations: not causal, since the whole clip is known; layer norm of each frame instead of weight norm; a linear
+    layer maps frames to `channels` first.
 
-    Time is kept: a frame without a face stays where it is, as zeros, like the time before and after the clip.
+    Frames keep their position in time: frames without a face are zeros, like the padding around the clip.
+
+    Args:
+        channels: channels of the convolutions.
+        blocks: number of residual blocks.
+        kernel: kernel size in frames.
+        dropout: after each convolution.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"

@@ -16,7 +16,7 @@ from painseq.heads.recorded_attention import last_attention
 
 
 class CNNStream(nn.Module):
-    """Squeeze-and-excitation on a frame's pooled features, dense layer, batch norm, ReLU, dropout."""
+    """Squeeze-and-excitation on pooled features of each frame, dense layer, batch norm, ReLU, dropout."""
 
     def __init__(self, width: int, ratio: int, dense: int, dropout: float) -> None:
         super().__init__()
@@ -33,42 +33,45 @@ class CNNStream(nn.Module):
 
 
 class TwoStream(Head):
-    """CNN features and landmarks, each through a stream of its own, fused and read by a Bi-LSTM with attention.
+    """Separate streams for CNN features and landmarks, fused by a Bi-LSTM with attention.
 
     El-Ghaish et al. 2025, "Enhanced deep learning framework for real-time pain assessment using multi-modal fusion of
-    facial features and video streams". A frame is the CNN's features with the landmarks behind them, x and y of each
-    point (the data option `streams: [cnn, landmarks]`).
+    facial features and video streams". A frame has the CNN's features, followed by x and y of each landmark (data
+    option `streams: [cnn, landmarks]`).
 
     - CNN stream: squeeze-and-excitation, dense layer, batch norm.
     - Landmark stream: Bi-LSTM and multi-head attention over time.
     - Fusion: concatenation, batch norm, Bi-LSTM and attention over time, mean, dense layer, classes, as in
       `BiLSTMAttention`.
 
-    They train in two phases. `only` builds phase 1 for one stream: that stream under the names that it has in the whole
-    model, and a Bi-LSTM with attention and classes of its own behind it. Phase 2 takes over both streams (`start`).
+    Training has two phases. `only` builds phase 1 for one stream: the stream, with the weight names of the whole model,
+    followed by a separate Bi-LSTM with attention and a classifier. Phase 2 starts from both streams (`start`).
 
-    Where the paper leaves a choice:
+    Choices where the paper is ambiguous:
 
-    - Bi-LSTM over the landmarks of a frame (its predictions are one a frame) or over time ("temporal dependencies"):
-      over time, and one prediction a clip.
-    - 468 points with x, y, z (text) or 478 with x, y (table 5): as many as there are, x and y.
+    - Bi-LSTM over the landmarks of a frame (one prediction per frame) or over time ("temporal dependencies"): over
+      time, with one prediction per clip.
+    - 468 points with x, y, z (text) or 478 with x, y (table 5): any number of points with x and y.
     - The landmark branch "terminates with a global average pooling", yet a Bi-LSTM over time follows the fusion: no
-      pooling before the fusion, as nothing would be left for it to read.
-    - After the fusion flatten and dense layers (section 4.4) or another Bi-LSTM (sections 3.3.1 and 4): the Bi-LSTM.
-    - Squeeze-and-excitation on the map or on the pooled vector: on the vector, which is the same as on the map before
-      an average pooling. Its ratio is unstated: 16, as in Hu et al. 2018.
-    - Widths are unstated: 256 from the CNN stream, as many as the landmark stream gives; 128 before the classes.
+      pooling before the fusion, as it would remove the time axis.
+    - Flatten and dense layers (section 4.4) or another Bi-LSTM (sections 3.3.1 and 4) after the fusion: the Bi-LSTM.
+    - Squeeze-and-excitation on the feature map or on the pooled vector: on the vector, which is equivalent before
+      average pooling. The ratio is not stated: 16, as in Hu et al. 2018.
+    - Widths are not stated: 256 for the CNN stream, equal to the landmark stream; 128 before the classification layer.
 
     Args:
-        landmarks: points a frame.
-        only: phase 1 of this stream; `in_shape` is then that stream's own width. None: the whole model.
+        landmarks: number of landmarks per frame.
+        only: build phase 1 of this stream, with `in_shape` the width of that stream; None for the whole model.
+        units: units of each Bi-LSTM per direction.
+        heads: number of attention heads.
+        head_width: width of each attention head.
+        ratio: reduction ratio of squeeze-and-excitation.
         dense_cnn: width of the CNN stream.
         dense: units of the last dense layer.
-        units: of each Bi-LSTM and direction.
-        ratio: by which squeeze-and-excitation narrows the features.
+        dropout: after dense layers and Bi-LSTMs.
 
     Raises:
-        PainseqError: frames too narrow for the landmarks, or, with `only: landmarks`, of another width than theirs.
+        PainseqError: frames are too narrow for the landmarks, or with `only: landmarks` have a different width.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
@@ -98,8 +101,8 @@ class TwoStream(Head):
         self.dense_cnn = dense_cnn
         self.dense = dense
         self.dropout = dropout
-        wanted = {"cnn": None, "landmarks": 2 * landmarks}
-        self.streams = wanted if only is None else {only: wanted[only]}
+        widths = {"cnn": None, "landmarks": 2 * landmarks}
+        self.streams = widths if only is None else {only: widths[only]}
         (width,) = self.pooled_shape()
         self._check_width(width)
         fused = 0
@@ -117,7 +120,7 @@ class TwoStream(Head):
             self.alone = classifier
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D + 2 * landmarks) to video logits (B, K); of phase 1, the stream's own width."""
+        """(B, T, D + 2 * landmarks) to video logits (B, K); in phase 1 (B, T, width of the stream)."""
         x, lengths = real_frames_first(x, mask)
         mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
         logits: Tensor
@@ -132,20 +135,20 @@ class TwoStream(Head):
         return logits
 
     def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
-        """What each frame gets of the last self-attention, (B, T); see `Head.frame_attention`."""
+        """Attention that each frame receives in the last self-attention, (B, T); see `Head.frame_attention`."""
         return last_attention(self, x, mask)
 
     def _check_width(self, width: int) -> None:
         points = 2 * self.landmarks
         if self.only is None and width <= points:
             raise PainseqError(
-                f"TwoStream takes a CNN's features and behind them {points} numbers, x and y of {self.landmarks} "
-                f"landmarks, but a frame has {width} numbers here. Ask the data for both streams "
-                "(options.streams: [cnn, landmarks]), and tell the head how many landmarks there are (landmarks: ...)."
+                f"TwoStream needs a CNN's features followed by {points} numbers, x and y of {self.landmarks} "
+                f"landmarks, but a frame has {width} numbers. Set both streams in the data options (options.streams: "
+                "[cnn, landmarks]), and the number of landmarks in the head (landmarks: ...)."
             )
         if self.only == "landmarks" and width != points:
             raise PainseqError(
-                f"TwoStream with only: landmarks takes {points} numbers a frame, x and y of {self.landmarks} "
-                f"landmarks, but a frame has {width} here. Ask the data for this stream alone "
-                "(options.streams: [landmarks]), and tell the head how many landmarks there are (landmarks: ...)."
+                f"TwoStream with only: landmarks needs {points} numbers per frame, x and y of {self.landmarks} "
+                f"landmarks, but a frame has {width}. Set this stream alone in the data options "
+                "(options.streams: [landmarks]), and the number of landmarks in the head (landmarks: ...)."
             )

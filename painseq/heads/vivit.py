@@ -1,4 +1,4 @@
-"""The video vision transformer of Arnab et al. 2021, on pixels."""
+"""Video vision transformer of Arnab et al. 2021, on pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from painseq.heads.recorded_attention import recorded_attention, rolled_out, spr
 
 NORM_EPSILON = 1e-6
 PUBLISHED_SIDE = 14
-"""Places along a side of the published networks: 224 pixels in patches of 16."""
+"""Patches along a side in published networks: 224 pixels in patches of 16."""
 OWN_NAMES = (
     (r"^vi(vi)?t\.", ""),
     (r"^(embeddings\.patch_embeddings\.projection|patch_embed\.proj)\.", "embed."),
@@ -34,7 +34,7 @@ OWN_NAMES = (
     (r"\.(intermediate\.dense|mlp\.fc1)\.", ".fc1."),
     (r"\.(output\.dense|mlp\.fc2)\.", ".fc2."),
 )
-"""What to replace, in this order, in the names of transformers (in its files, and in its classes) and of timm."""
+"""(pattern, replacement), in order, for weight names of transformers (in its files and in its classes) and timm."""
 
 
 class TransformerBlock(nn.Module):
@@ -49,21 +49,21 @@ class TransformerBlock(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
-        """(N, L, D) to the same; `attend`, (N, 1, 1, L) bool, is true for the tokens that are looked at."""
+        """(N, L, D) to (N, L, D); `attend` is (N, 1, 1, L) bool, true for tokens to attend to, or None for all."""
         n, length, width = x.shape
         q, k, v = self.qkv(self.norm1(x)).reshape(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         dropout = self.drop.p if self.training else 0.0
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
-        x = x + self.drop(self.proj(seen.transpose(1, 2).reshape(n, length, width)))
+        attention = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
+        x = x + self.drop(self.proj(attention.transpose(1, 2).reshape(n, length, width)))
         x = x + self.drop(self.fc2(F.gelu(self.fc1(self.norm2(x)), approximate="tanh")))
         return x
 
 
 class Encoder(nn.Module):
-    """Tokens on a grid of moments and places to one vector.
+    """Transformer encoder of tokens on a grid of time steps and patches to one vector.
 
-    `cls` is the CLS token and its positional embedding in one. It is there too where the mean is pooled, so that
-    attention has something to look at in a clip without a real frame.
+    `cls` is the sum of the CLS token and its positional embedding. It also exists with mean pooling, so that a clip
+    without real frames has a token to attend to.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width, NORM_EPSILON)
 
     def forward(self, tokens: Tensor, real: Tensor | None) -> Tensor:
-        """(N, T, P, D), P places at each moment, to (N, D); `real` is (N, T) bool, or None where every one is."""
-        n, moments, places, _ = tokens.shape
-        x: Tensor = (tokens + self.positions[:moments].flatten(1, 2)).flatten(1, 2)
+        """(N, T, P, D), P patches at each time step, to (N, D); `real` is (N, T) bool, or None if all are real."""
+        n, steps, patches, _ = tokens.shape
+        x: Tensor = (tokens + self.positions[:steps].flatten(1, 2)).flatten(1, 2)
         x = self.drop(torch.cat([self.cls.expand(n, -1, -1), x], dim=1))
         attend = counts = None
         if real is not None:
-            counts = real[:, :, None].expand(-1, -1, places).flatten(1)
+            counts = real[:, :, None].expand(-1, -1, patches).flatten(1)
             attend = F.pad(counts, (1, 0), value=True)[:, None, None]
         for block in self.blocks:
             x = block(x, attend)
@@ -101,33 +101,37 @@ class Encoder(nn.Module):
 
 
 class ViViT(Head):
-    """ViViT on face crops: tubelet embedding, a joint or a factorised encoder, one layer to the classes.
+    """ViViT on face crops: tubelet embedding, joint or factorised encoder, linear classifier.
 
     Arnab et al. 2021, "ViViT: A Video Vision Transformer". The joint encoder is their model 1, one transformer over
-    all tokens of a clip; the factorised one is their model 2, a transformer over the tokens of each moment, then one
-    over the moments. The defaults are ViViT-B/16x2. A clip shorter than `frames` takes the first positions in time.
+    all tokens of a clip. The factorised encoder is their model 2, a transformer over the tokens of each time step,
+    followed by a transformer over time steps. The defaults are ViViT-B/16x2. A clip shorter than `frames` uses the
+    first positions in time.
 
-    Frames without a face are masked: a tubelet without a real frame takes no part in attention and pooling, and in
-    one that is partly real the mean of its real frames stands for the others.
+    Frames without a face are masked: a tubelet without real frames is excluded from attention and pooling. In a tubelet
+    with some real frames, their mean replaces the others.
 
-    Deviations: the CLS token and its positional embedding are one parameter; a CLS token stands beside the tokens also
-    where their mean is pooled; the classifier does not start at zero; no stochastic depth.
+    Deviations: the CLS token and its positional embedding are one parameter; a CLS token is also used with mean
+    pooling; the classifier does not start at zero; no stochastic depth.
 
     Args:
         in_shape: (3, S, S) pixels, S a multiple of the tubelet's side.
-        frames: most frames a clip.
-        tubelet: its frames, and its side in pixels.
-        depth: blocks of the joint, or of the spatial, encoder.
-        temporal_depth: blocks of the temporal encoder, which the factorised network alone has.
-        pool: what an encoder hands on: its CLS token, or the mean of the real tokens.
-        dropout: in training, of the tokens, the attention and both parts of each block.
-        mean, std: of pixels in 0..1. By default the network sees -1..1, as the authors' Kinetics weights did when they
-            were trained (and timm's "augreg" image transformers). transformers' `VivitImageProcessor` also maps to
-            -1..1 (rescale_factor 1/127.5 and offset), but normalises the result once more unless do_normalize is
-            false; to see what it gives with image_mean m and image_std s, set mean (1 + m) / 2 and std s / 2.
+        frames: largest number of frames per clip.
+        tubelet: number of frames, and side in pixels.
+        width: width of the tokens.
+        depth: blocks of the joint or spatial encoder.
+        heads: number of attention heads.
+        encoder: "joint" or "factorised".
+        temporal_depth: blocks of the temporal encoder of the factorised network.
+        pool: output of an encoder: its CLS token, or the mean of the real tokens.
+        dropout: dropout of tokens, attention and both branches of each block.
+        mean, std: normalisation of pixels in 0..1. By default the network sees -1..1, as in training of the authors'
+            Kinetics weights (and of timm's "augreg" image transformers). transformers' `VivitImageProcessor` also maps
+            to -1..1 (rescale_factor 1/127.5 and offset), but normalises the result again unless do_normalize is false.
+            To reproduce it with image_mean m and image_std s, set mean to (1 + m) / 2 and std to s / 2.
 
     Raises:
-        PainseqError: no square pixels, or pixels or width that do not divide into tubelets or heads.
+        PainseqError: no square pixels, or the size of the crops or `width` is not divisible by tubelets or heads.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
@@ -155,12 +159,12 @@ class ViViT(Head):
         length, side = tubelet
         if len(self.in_shape) != 3 or self.in_shape[0] != 3 or self.in_shape[1] != self.in_shape[2]:
             raise PainseqError(
-                f"ViViT looks at pixels, (3, S, S) a frame, but the frames here have shape {self.in_shape}. Use the "
+                f"ViViT needs pixels, (3, S, S) per frame, but the frames have shape {self.in_shape}. Use the "
                 "extractor Pixels: --config configs/extractor/pixels.yaml, which also sets data.options.view to pixels."
             )
         if self.in_shape[-1] % side or width % heads:
             raise PainseqError(
-                f"ViViT: crops of {self.in_shape[-1]} pixels must divide into tubelets of {side}, and a width of "
+                f"ViViT: crops of {self.in_shape[-1]} pixels must be divisible into tubelets of {side}, and a width of "
                 f"{width} into {heads} heads. Change the size of the crops, `tubelet`, `width` or `heads`."
             )
         self.frames = self.max_frames = frames
@@ -170,10 +174,10 @@ class ViViT(Head):
         self.mean, self.std = tuple(mean), tuple(std)
         self.register_buffer("pixel_mean", 255 * torch.tensor(self.mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(self.std).reshape(3, 1, 1), persistent=False)
-        moments, places, joint = math.ceil(frames / length), self.in_shape[-1] // side, encoder == "joint"
+        steps, patches, joint = math.ceil(frames / length), self.in_shape[-1] // side, encoder == "joint"
         self.embed = nn.Conv3d(3, width, (length, side, side), stride=(length, side, side))
-        self.space = Encoder((moments if joint else 1, places, places), width, depth, heads, pool, dropout)
-        self.time = None if joint else Encoder((moments, 1, 1), width, temporal_depth, heads, pool, dropout)
+        self.space = Encoder((steps if joint else 1, patches, patches), width, depth, heads, pool, dropout)
+        self.time = None if joint else Encoder((steps, 1, 1), width, temporal_depth, heads, pool, dropout)
         self.classifier = nn.Linear(width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv3d):
@@ -188,82 +192,88 @@ class ViViT(Head):
         """
         if x.shape[1] > self.frames:
             raise PainseqError(
-                f"ViViT was built for clips of at most {self.frames} frames, and here is one of {x.shape[1]}. Sample "
-                "fewer frames a second when extracting (--data.options.fps), or raise the head's `frames`."
+                f"ViViT was built for clips of at most {self.frames} frames, but a clip has {x.shape[1]}. Sample fewer "
+                "frames per second when extracting (--data.options.fps), or increase the head's `frames`."
             )
         tubelets, real = self._tubelets(x, mask)
-        # Tubelets do not overlap: the convolution is a product with its kernel.
+        # Tubelets do not overlap, so the convolution is a matrix product with its kernel.
         tokens = F.linear(tubelets, self.embed.weight.flatten(1), self.embed.bias)
         if self.time is None:
             video = self.space(tokens, real)
         else:
-            # A moment is real or masked as a whole, so that there is nothing to mask within it.
-            moments = self.space(tokens.flatten(0, 1)[:, None], None)
-            video = self.time(moments.reshape(*real.shape, 1, -1), real)
+            # A time step is real or masked as a whole, so its tokens need no mask.
+            steps = self.space(tokens.flatten(0, 1)[:, None], None)
+            video = self.time(steps.reshape(*real.shape, 1, -1), real)
         logits: Tensor = self.classifier(video)
         return logits
 
     def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
-        """`pixel_attention`, summed over a frame's pixels: (B, T), summing to 1 over a clip's real frames."""
+        """`pixel_attention` summed over each frame's pixels, (B, T); sums to 1 over a clip's real frames."""
         frames = self.pixel_attention(x, mask).flatten(2).sum(dim=2)
         return frames / frames.sum(dim=1, keepdim=True)
 
     def pixel_attention(self, x: Tensor, mask: Tensor) -> Tensor:
         """Attention rollout, (B, T, S, S); see `Head.pixel_attention`.
 
-        A clip sums to what is not the CLS token's own share. A tubelet's share is divided among its real frames.
+        A clip sums to 1 minus the share of the CLS token. A tubelet's share is divided among its real frames.
         """
         with recorded_attention() as layers:
             self(x, mask)
-        (batch, frames), places = mask.shape, self.in_shape[-1] // self.tubelet[1]
+        (batch, frames), patches = mask.shape, self.in_shape[-1] // self.tubelet[1]
         length = self.tubelet[0]
         real = F.pad(mask, (0, -frames % length)).reshape(batch, -1, length)
-        moments = real.any(dim=2)
+        real_steps = real.any(dim=2)
         if self.time is None:
-            counted = moments[:, :, None].expand(-1, -1, places**2).flatten(1)
-            grid = _attended(rolled_out(layers), counted, self.pool).reshape(batch, -1, places, places)
+            real_tokens = real_steps[:, :, None].expand(-1, -1, patches**2).flatten(1)
+            grid = _attended(rolled_out(layers), real_tokens, self.pool).reshape(batch, -1, patches, patches)
         else:
             depth = len(self.space.blocks)
-            everywhere = torch.ones_like(moments.flatten()[:, None]).expand(-1, places**2)
-            of_space = _attended(rolled_out(layers[:depth]), everywhere, self.pool)
-            of_time = _attended(rolled_out(layers[depth:]), moments, self.pool)
-            grid = of_time[..., None, None] * of_space.reshape(batch, -1, places, places)
+            all_tokens = torch.ones_like(real_steps.flatten()[:, None]).expand(-1, patches**2)
+            in_space = _attended(rolled_out(layers[:depth]), all_tokens, self.pool)
+            in_time = _attended(rolled_out(layers[depth:]), real_steps, self.pool)
+            grid = in_time[..., None, None] * in_space.reshape(batch, -1, patches, patches)
         share = real / real.sum(dim=2, keepdim=True).clamp(min=1)
         shared = (grid[:, :, None] * share[..., None, None]).flatten(1, 2)[:, :frames]
         return spread_over_pixels(shared.flatten(0, 1), x.shape[-1]).reshape(*mask.shape, *x.shape[-2:])
 
     def _tubelets(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Each tubelet's pixels in the kernel's order, (B, T', P, 3 * t * s * s), and which moments are real."""
+        """Each tubelet's pixels in the kernel's order, (B, T', P, 3 * t * s * s), and the mask of real time steps."""
         (length, side), (batch, frames, _, height, _) = self.tubelet, x.shape
-        missing, places = -frames % length, height // side
+        missing, patches = -frames % length, height // side
         x = F.pad((x - self.pixel_mean) / self.pixel_std, (0, 0, 0, 0, 0, 0, 0, missing))
-        x = x.reshape(batch, -1, length, 3, places, side, places, side)
+        x = x.reshape(batch, -1, length, 3, patches, side, patches, side)
         mask = F.pad(mask, (0, missing)).reshape(batch, -1, length)
-        there = mask.reshape(*mask.shape, 1, 1, 1, 1, 1)
-        # Masked frames become zero by choice, not by a product: there may be NaN in them.
-        x = torch.where(there, x, torch.zeros((), dtype=x.dtype, device=x.device))
-        x = torch.where(there, x, x.sum(dim=2, keepdim=True) / there.sum(dim=2, keepdim=True).clamp(min=1))
+        real = mask.reshape(*mask.shape, 1, 1, 1, 1, 1)
+        # `where` instead of a product, as masked frames may contain NaN.
+        x = torch.where(real, x, torch.zeros((), dtype=x.dtype, device=x.device))
+        x = torch.where(real, x, x.sum(dim=2, keepdim=True) / real.sum(dim=2, keepdim=True).clamp(min=1))
         return x.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(2, 3), mask.any(dim=2)
 
     def start(self, tensors: Mapping[str, Tensor]) -> list[str]:
-        """Take over the weights of a ViViT or of an image transformer, before training.
+        """Initialise with the weights of a ViViT or of an image transformer, before training.
 
-        Besides its own names it knows those of transformers' ViViT and ViT and of timm's ViT. An image transformer's
-        patch kernel goes to the tubelet's central frame and its positions are repeated in time; in the factorised
+        Accepts this network's names and those of transformers' ViViT and ViT and of timm's ViT. An image transformer's
+        patch kernel is copied to the tubelet's central frame, and its positions are repeated in time; in the factorised
         network it becomes the spatial encoder. Positional embeddings are interpolated to other sizes (bicubic) and
-        lengths (linear). transformers' files do not tell the grid of a video's positions: it is this network's if the
-        number is right, else it has the 14 x 14 places of the published ones. A classifier for other classes, a
-        kernel for other tubelets and positions on no square grid are left out.
+        lengths (linear). transformers' files do not state the grid of a video's positions: it is assumed to be this
+        network's if the number fits, otherwise 14 x 14 patches as in published networks. A classifier for a different
+        number of classes, a kernel for other tubelets and positions on a non-square grid are left out.
+
+        Args:
+            tensors: name -> tensor of the other network.
+
+        Returns:
+            Names of this network's tensors that were copied.
 
         Raises:
-            PainseqError: blocks of another kind, which would compute something else here.
+            PainseqError: blocks of a different architecture.
         """
         found = _own_names(tensors)
-        parts = {name.split(".", 3)[3] for name in self.state_dict() if name.startswith("space.blocks.")}
-        others = sorted({name.split(".", 3)[3] for name in found if name.startswith("space.blocks.")} - parts)
-        if others:
+        known = {name.split(".", 3)[3] for name in self.state_dict() if name.startswith("space.blocks.")}
+        unknown = sorted({name.split(".", 3)[3] for name in found if name.startswith("space.blocks.")} - known)
+        if unknown:
             raise PainseqError(
-                f"These weights are of a transformer whose blocks are not ViViT's: they have {', '.join(others[:3])}. "
+                f"These weights are of a transformer with other blocks than ViViT: they have {', '.join(unknown[:3])}. "
                 "Start from a plain ViT or ViViT, for example timm:vit_base_patch16_224.augreg_in21k."
             )
         kernel, embed = found.get("embed.weight"), self.embed.weight
@@ -273,27 +283,30 @@ class ViViT(Head):
             found["embed.weight"][:, :, embed.shape[2] // 2] = kernel
         if "space.positions" in found and found["space.positions"].ndim == 3:
             _split_positions(found, self.space.positions.shape, image)
-        for name, own in self.state_dict().items():
+        for name, tensor in self.state_dict().items():
             if name.endswith(".positions") and name in found:
-                found[name] = _resized(found[name], own.shape)
+                found[name] = _resized(found[name], tensor.shape)
         if "classifier.weight" in found and found["classifier.weight"].shape != self.classifier.weight.shape:
             found = {name: tensor for name, tensor in found.items() if not name.startswith("classifier.")}
         return super().start(found)
 
 
-def _attended(rolled: Tensor, counted: Tensor, pool: str) -> Tensor:
-    """How much of each token an encoder's output holds: (N, 1 + L, 1 + L), CLS first, to (N, L).
+def _attended(rolled: Tensor, real: Tensor, pool: str) -> Tensor:
+    """Share of each token in an encoder's output, (N, L).
 
     Args:
-        counted: (N, L) bool, the real tokens.
+        rolled: (N, 1 + L, 1 + L) attention rollout, CLS token first.
+        real: (N, L) bool, true for real tokens.
+        pool: pooling of the encoder.
     """
     if pool == "cls":
-        return rolled[:, 0, 1:] * counted
-    rows = rolled[:, 1:, 1:] * counted[:, :, None]
-    return rows.sum(dim=1) / counted.sum(dim=1, keepdim=True).clamp(min=1) * counted
+        return rolled[:, 0, 1:] * real
+    rows = rolled[:, 1:, 1:] * real[:, :, None]
+    return rows.sum(dim=1) / real.sum(dim=1, keepdim=True).clamp(min=1) * real
 
 
 def _own_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under this network's names, with separate queries, keys and values joined."""
     found = {}
     for name, tensor in tensors.items():
         for pattern, own in OWN_NAMES:
@@ -307,25 +320,25 @@ def _own_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _split_positions(found: dict[str, Tensor], own: tuple[int, ...], image: bool) -> None:
-    """From the flat positions of other networks, (1, [CLS +] N, D), to a grid (T, H, W, D) and the CLS token."""
+    """Split flat positions of other networks, (1, [CLS +] N, D), into a grid (T, H, W, D) and the CLS token's."""
     flat = found.pop("space.positions")[0]
     grid = (len(flat) // PUBLISHED_SIDE**2, PUBLISHED_SIDE, PUBLISHED_SIDE)
     if image:
         grid = (1, math.isqrt(len(flat)), math.isqrt(len(flat)))
     elif len(flat) == 1 + math.prod(own[:3]):
         grid = (own[0], own[1], own[2])
-    first = len(flat) - math.prod(grid)
-    if first <= 1:
-        found["space.positions"] = flat[first:].reshape(*grid, -1)
-    if first == 1 and "space.cls" in found:
+    cls_tokens = len(flat) - math.prod(grid)
+    if cls_tokens <= 1:
+        found["space.positions"] = flat[cls_tokens:].reshape(*grid, -1)
+    if cls_tokens == 1 and "space.cls" in found:
         found["space.cls"] = found["space.cls"] + flat[0]
 
 
 def _resized(grid: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Positions (T, H, W, D) on a grid of another length and size."""
+    """Interpolate positions (T, H, W, D) to a grid of another length and size."""
     if grid.ndim != 4 or grid.shape == shape or grid.shape[-1] != shape[-1]:
         return grid
-    places = grid.float().permute(0, 3, 1, 2)
-    places = F.interpolate(places, size=shape[1:3], mode="bicubic", antialias=True)
-    moments = F.interpolate(places.permute(1, 2, 3, 0).flatten(1, 2), size=shape[0], mode="linear")
-    return moments.permute(2, 1, 0).reshape(shape)
+    in_space = grid.float().permute(0, 3, 1, 2)
+    in_space = F.interpolate(in_space, size=shape[1:3], mode="bicubic", antialias=True)
+    in_time = F.interpolate(in_space.permute(1, 2, 3, 0).flatten(1, 2), size=shape[0], mode="linear")
+    return in_time.permute(2, 1, 0).reshape(shape)

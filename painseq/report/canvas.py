@@ -1,8 +1,8 @@
-"""What all charts share: how a figure is made, its colours and line styles, and the SVG file of it.
+"""Shared by all charts: figures, colours, line styles and SVG files.
 
-What colour tells, a line style, a marker or a printed number tells too, so that a page printed in grey loses nothing.
-The colours of lines are those of Okabe and Ito (2008), which colour-blind readers tell apart; heat maps use cividis
-(Nuñez et al. 2018), whose lightness rises steadily. matplotlib is imported when the first chart is drawn.
+Colour is never the only cue: line styles, markers or printed numbers repeat it, for greyscale prints. Lines use the
+colours of Okabe and Ito (2008), which colour-blind readers can distinguish; heat maps use cividis (Nuñez et al. 2018),
+whose lightness increases steadily. matplotlib is imported when the first chart is drawn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def shades_of(values: ArrayLike, low: float, high: float) -> NDArray[np.float64]:
-    """(..., 3) red, green and blue in 0..1 of values between `low` and `high`, in cividis; grey for NaN."""
+    """Cividis colours (..., 3) in 0..1 of values between `low` and `high`; grey for NaN."""
     import matplotlib
     from matplotlib.colors import Normalize
 
@@ -49,7 +49,7 @@ def luminance(shade: ArrayLike) -> float:
 
 def readable(shade: ArrayLike) -> str:
     """Black or white, whichever contrasts more."""
-    # Where the contrast (L1 + 0.05) / (L2 + 0.05) with black and with white is the same.
+    # At this luminance the contrast (L1 + 0.05) / (L2 + 0.05) is the same with black and with white.
     return "#000000" if luminance(shade) > 0.1791 else "#ffffff"
 
 
@@ -71,18 +71,18 @@ def style() -> AbstractContextManager[None]:
             "xtick.labelcolor": INK,
             "ytick.labelcolor": INK,
             "axes.titlesize": 10,
-            # A fixed salt gives the same file for the same chart.
+            # With a fixed salt, the same chart gives the same file.
             "svg.hashsalt": "painseq",
-            # The reader's fonts, which may have letters that matplotlib's lacks; and a third of the size.
+            # Use the reader's fonts, which may have more letters than matplotlib's; a third of the size.
             "svg.fonttype": "none",
-            # Names come from files: a dollar sign is no formula.
+            # Names come from files: a dollar sign is not a formula.
             "text.parse_math": False,
         }
     )
 
 
 def new_canvas(width: float, height: float, fill: bool = False) -> tuple[Canvas, Axes]:
-    """A figure of so many inches; if the axes `fill` it, their labels stand around it."""
+    """Create a figure of `width` x `height` inches; if the axes `fill` it, their labels are outside."""
     from matplotlib.figure import Figure
 
     canvas = Figure(figsize=(width, height), layout=None if fill else "constrained")
@@ -92,7 +92,7 @@ def new_canvas(width: float, height: float, fill: bool = False) -> tuple[Canvas,
 
 
 def svg(canvas: Canvas, tight: bool = True) -> bytes:
-    """The SVG file of a figure; `tight` lets what is drawn decide the size, and not the figure's inches."""
+    """Render a figure as SVG; with `tight`, the size is that of the drawn content, not of the figure."""
     file = io.BytesIO()
     metadata = {"Date": None, "Creator": None}
     with warnings.catch_warnings():
@@ -102,7 +102,7 @@ def svg(canvas: Canvas, tight: bool = True) -> bytes:
 
 
 def wrapped(text: str, width: int, lines: int = 3) -> str:
-    """At most so many lines of so many letters; what XML does not allow shows as a question mark.
+    """Wrap a text to at most `lines` lines of `width` letters; letters that XML does not allow are replaced.
 
     The word LEAKY is neither cut off nor divided.
     """
@@ -114,9 +114,9 @@ def wrapped(text: str, width: int, lines: int = 3) -> str:
 
 
 def legend(axes: Axes, handles: Sequence[Artist], names: Sequence[str], font_size: float = 9) -> None:
-    """A legend of these lines, wherever it covers least."""
-    # Numbers first: a legend leaves out names that begin with an underscore.
+    """Add a legend of these lines where it covers least."""
+    # Set the names afterwards: a legend leaves out names that begin with an underscore.
     numbers = [str(number) for number in range(len(names))]
-    made = axes.legend(handles, numbers, fontsize=font_size, framealpha=0.85, edgecolor="none")
-    for text, name in zip(made.get_texts(), names, strict=True):
+    box = axes.legend(handles, numbers, fontsize=font_size, framealpha=0.85, edgecolor="none")
+    for text, name in zip(box.get_texts(), names, strict=True):
         text.set_text(wrapped(name, 32))

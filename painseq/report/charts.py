@@ -1,6 +1,6 @@
 """Charts as SVG files: heat maps, curves and rows with intervals, learning curves.
 
-A name that holds the word LEAKY is drawn hollow, and its line dotted.
+Names that contain the word LEAKY get hollow markers and dotted lines.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ LEARNING_CURVES = {
     "Loss": (("train_loss", "training"), ("val_loss", "validation")),
     "Balanced accuracy": (("val_balanced_accuracy", "validation"),),
 }
-"""The learning curves: of each picture the columns of the history, and what they are called."""
+"""Title of each chart of learning curves -> (column of the history, name in the legend)."""
 
 Curve = tuple[ArrayLike, ArrayLike, ArrayLike | None, ArrayLike | None]
-"""x (n,), y (n,), and the ends of y's interval, (n,) each or None; NaN where there is no interval."""
+"""x (n,), y (n,), and the limits of y's interval, (n,) each or None; NaN without an interval."""
 
 
 def heat_map(
@@ -52,16 +52,19 @@ def heat_map(
     title: str,
     notes: Sequence[Sequence[str]] | None = None,
 ) -> bytes:
-    """A table of numbers, the lighter the higher; each cell prints its number.
+    """Draw a heat map with a number in each cell; higher values are lighter.
 
     Args:
         values: (R, C); NaN is a cell without a number.
         rows: R names.
         columns: C names.
-        low: the value of the darkest shade; what lies below is as dark.
-        high: the value of the lightest shade.
+        low: value of the darkest shade; lower values are clipped.
+        high: value of the lightest shade; higher values are clipped.
         title: what the numbers, rows and columns are.
-        notes: R rows of C short texts, printed below the numbers, such as their intervals.
+        notes: R rows of C short texts below the numbers, such as intervals.
+
+    Returns:
+        Bytes of an SVG file.
     """
     from matplotlib.patches import Rectangle
 
@@ -92,16 +95,26 @@ def interval_curves(
     y_label: str,
     chance: float | None = None,
 ) -> bytes:
-    """Lines with their intervals, such as a score by the number of subjects; a dotted line at `chance`."""
+    """Draw lines with intervals, such as a score by the number of subjects.
+
+    Args:
+        curves: name -> x, y and interval limits.
+        x_label: label of the x axis.
+        y_label: label of the y axis.
+        chance: y of a dotted line; None for no line.
+
+    Returns:
+        Bytes of an SVG file.
+    """
     with style():
         canvas, axes = new_canvas(5.6, 3.3)
         handles = []
         for number, (name, (x, y, low, high)) in enumerate(curves.items()):
-            places, middles = np.asarray(x, np.float64), np.asarray(y, np.float64)
+            xs, ys = np.asarray(x, np.float64), np.asarray(y, np.float64)
             color, marker, dash, leaky = *line_look(number), "LEAKY" in name
             (line,) = axes.plot(
-                places,
-                middles,
+                xs,
+                ys,
                 color=color,
                 linestyle=":" if leaky else dash,
                 marker=marker,
@@ -110,14 +123,14 @@ def interval_curves(
             )
             handles.append(line)
             if low is not None and high is not None:
-                ends = np.stack([np.asarray(low, np.float64), np.asarray(high, np.float64)])
-                axes.vlines(places, *ends, color=color, linewidth=1, alpha=0.8)
-                axes.fill_between(places, *ends, color=color, alpha=0.1, linewidth=0)
+                limits = np.stack([np.asarray(low, np.float64), np.asarray(high, np.float64)])
+                axes.vlines(xs, *limits, color=color, linewidth=1, alpha=0.8)
+                axes.fill_between(xs, *limits, color=color, alpha=0.1, linewidth=0)
         if chance is not None:
             handles.append(axes.axhline(chance, color=INK, linestyle=":", linewidth=1))
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        ticks = sorted({float(place) for x, *_ in curves.values() for place in np.ravel(x)})
+        ticks = sorted({float(tick) for x, *_ in curves.values() for tick in np.ravel(x)})
         if 1 < len(ticks) <= 8:
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         legend(axes, handles, [*curves, *([] if chance is None else ["chance"])])
@@ -130,22 +143,25 @@ def interval_rows(
     x_label: str = "",
     limits: tuple[float, float] | None = None,
 ) -> bytes:
-    """A dot with its interval for each (name, value, low, high), below one another; None is not drawn.
+    """Draw a dot with its interval for each row, below one another.
 
     Args:
-        rows: a row each, from above.
-        reference: a dotted line, such as chance or no difference.
-        x_label: what the numbers are.
-        limits: ends of the axis; by default those that the numbers need.
+        rows: (name, value, low, high), from top to bottom; None is not drawn.
+        reference: x of a dotted line, such as chance or no difference; None for no line.
+        x_label: label of the x axis.
+        limits: limits of the x axis; None to fit the numbers.
+
+    Returns:
+        Bytes of an SVG file.
     """
     with style():
         canvas, axes = new_canvas(3.3, 0.3 * len(rows) + 0.3, fill=True)
-        for place, (name, value, low, high) in enumerate(rows):
+        for y, (name, value, low, high) in enumerate(rows):
             leaky = "LEAKY" in name
             if low is not None and high is not None:
-                axes.plot([low, high], [place, place], "|-", color=BLUE, linewidth=2, markersize=9)
+                axes.plot([low, high], [y, y], "|-", color=BLUE, linewidth=2, markersize=9)
             if value is not None:
-                axes.plot(value, place, "o", color=BLUE, markersize=7, markerfacecolor="white" if leaky else BLUE)
+                axes.plot(value, y, "o", color=BLUE, markersize=7, markerfacecolor="white" if leaky else BLUE)
         if reference is not None:
             axes.axvline(reference, color=INK, linestyle=":", linewidth=1)
         axes.set_yticks(range(len(rows)), [wrapped(name, 28) for name, *_ in rows])
@@ -159,7 +175,12 @@ def interval_rows(
 
 
 def learning_curves(history: Sequence[Row], chance: float | None) -> list[tuple[str, str]]:
-    """Titles and base64 SVG pictures of loss and balanced accuracy by epoch; none without a finite value."""
+    """Draw loss and balanced accuracy by epoch: titles and base64 SVG charts, without charts that have no values.
+
+    Args:
+        history: one row per epoch.
+        chance: balanced accuracy of guessing, drawn as a dotted line; None for no line.
+    """
     pictures = []
     for title, lines in LEARNING_CURVES.items():
         if not any(series(history, key)[0] for key, _ in lines):
@@ -207,7 +228,7 @@ def _learning(axes: Axes, history: Sequence[Row], lines: Sequence[tuple[str, str
 
 
 def series(history: Sequence[Row], key: str) -> tuple[list[float], list[float]]:
-    """Epochs and values where both are finite."""
+    """Epochs and values of a column of the history, where both are finite."""
     pairs = [(row.get("epoch", math.nan), row.get(key, math.nan)) for row in history]
     finite = [(epoch, value) for epoch, value in pairs if math.isfinite(epoch) and math.isfinite(value)]
     return [epoch for epoch, _ in finite], [value for _, value in finite]

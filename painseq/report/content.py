@@ -1,4 +1,4 @@
-"""What a page tells of a run, before it is drawn."""
+"""Content of a report page, before it is drawn."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CellValue = str | float | None
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of the run.
+    """An image of the run.
 
     Args:
-        title: its heading.
-        caption: what is seen, and what is not to be concluded from it; the text for those who cannot see it too.
-        png: the bytes of a PNG file.
+        title: heading.
+        caption: what it shows, and what must not be concluded from it; also the alternative text.
+        png: bytes of a PNG file.
     """
 
     title: str
@@ -33,10 +33,10 @@ class Picture:
     """A drawn chart.
 
     Args:
-        alt: what it shows, in words, for those who cannot see it.
-        svg: the bytes of an SVG file, as the functions of `painseq.report.charts` give them.
-        columns: names of the numbers that it is drawn from, for `write_figures`.
-        rows: these numbers; empty where they stand in the block's own table.
+        alt: alternative text that describes the chart.
+        svg: bytes of an SVG file, such as from the functions of `painseq.report.charts`.
+        columns: names of the numbers in the chart, for `write_figures`.
+        rows: these numbers; empty if they are in the block's table.
     """
 
     alt: str
@@ -47,16 +47,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Block:
-    """A section of a page: a heading, paragraphs, pictures, and a table; the texts are plain, not HTML.
+    """A section of a page: a heading, paragraphs, charts and a table. Texts are plain, not HTML.
 
-    A text that holds the word LEAKY is marked as such.
+    The word LEAKY is highlighted.
 
     Args:
-        title: its heading.
-        text: paragraphs, parted by empty lines.
-        columns: heads of the table's columns.
-        rows: its cells, as they are to be read; the first of a row names it.
-        pictures: above the table.
+        title: heading.
+        text: paragraphs, separated by empty lines.
+        columns: column headers of the table.
+        rows: formatted cells of the table; the first cell of a row is its name.
+        pictures: charts above the table.
     """
 
     title: str
@@ -68,23 +68,22 @@ class Block:
 
 @dataclass(frozen=True)
 class Report:
-    """What a page tells of a run; the texts are plain, not HTML.
+    """Content of a report page. Texts are plain, not HTML.
 
     Args:
-        title: of the page.
-        subtitle: one line below it.
-        dataset: what was scored, e.g. "generated faces"; published rows of any other are marked so.
+        title: title of the page.
+        subtitle: one line below the title.
+        dataset: the scored data set, e.g. "generated faces"; published results of other data sets are marked.
         notes: what this run is, and what it is not.
-        evaluations: by the model's name, of test subjects.
-        predictions: by the model's name, those that were scored; drawn by subject, and as curves where they hold
-            probabilities.
-        histories: by the model's name, a row an epoch: epoch, train_loss, val_loss, val_balanced_accuracy;
-            values that are missing or not finite are not drawn.
-        figures: pictures, in order.
+        evaluations: model name -> evaluation of test subjects.
+        predictions: model name -> scored predictions; drawn by subject, and as curves if they have probabilities.
+        histories: model name -> one row per epoch: epoch, train_loss, val_loss, val_balanced_accuracy; missing and
+            infinite values are not drawn.
+        figures: images, in order.
         facts: versions, seed, device, backends, fingerprints, split sizes, durations.
-        warnings: of the run, beside those of the evaluations.
-        published: figures of others, shown apart.
-        blocks: sections of a command's own, after the scores.
+        warnings: warnings of the run, in addition to those of the evaluations.
+        published: published results, shown separately.
+        blocks: additional sections, after the scores.
     """
 
     title: str

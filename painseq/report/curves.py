@@ -1,4 +1,4 @@
-"""ROC, precision-recall and reliability curves: the numbers, and small charts of them that stand side by side."""
+"""ROC, precision-recall and reliability curves: numbers and small charts."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 SIDE = 3.05
-"""Inches: three charts make a row of the page."""
+"""Side of a chart in inches, so that three charts fit in a row of the page."""
 
 
 @dataclass(frozen=True)
 class RankCurves:
-    """How the probability of one class tells its clips from the rest, a point a threshold.
+    """ROC and precision-recall curve of one class against the rest, one point per threshold.
 
     Args:
-        class_name: which class.
-        share: of its clips, which is the precision of guessing.
-        false_positive_rate: (n,) share of the other clips at or above the threshold, rising.
-        true_positive_rate: (n,) share of its own.
-        roc_threshold: (n,) falling, from infinity.
-        recall: (m,) falling to 0.
-        precision: (m,) the last, of no clip at all, is 1.
-        pr_threshold: (m,) rising; infinite for the last.
-        auroc: area under the first curve.
-        auprc: average precision, the area under the second in steps.
+        class_name: the class.
+        share: the class's share of the clips, which is the precision of guessing.
+        false_positive_rate: (n,) share of the other clips at or above the threshold, increasing.
+        true_positive_rate: (n,) share of the class's clips at or above the threshold, increasing.
+        roc_threshold: (n,) decreasing from infinity.
+        recall: (m,) decreasing to 0.
+        precision: (m,) 1 for the last point, which has no clips.
+        pr_threshold: (m,) increasing; infinite for the last point.
+        auroc: area under the ROC curve.
+        auprc: average precision, the area under the precision-recall curve in steps.
     """
 
     class_name: str
@@ -52,9 +52,9 @@ class RankCurves:
 
 
 def rank_curves(predictions: Predictions) -> list[RankCurves]:
-    """The curves of each class that some scored clips have and others lack; of two classes, of the second alone.
+    """Compute the curves of each class with clips on both sides; for two classes, only of the second.
 
-    Clips without probabilities are left out, as they are of AUROC and AUPRC.
+    Clips without probabilities are left out, as in AUROC and AUPRC.
     """
     from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
@@ -62,7 +62,7 @@ def rank_curves(predictions: Predictions) -> list[RankCurves]:
     curves = []
     for index, name in enumerate(predictions.class_names):
         positive = clips.truth == index
-        # With two classes, the curves of the first are those of the second seen from the other side.
+        # With two classes, the curves of the first mirror those of the second.
         if not 0 < positive.sum() < len(positive) or (len(predictions.class_names) == 2 and index == 0):
             continue
         score = clips.probabilities[:, index]
@@ -86,7 +86,7 @@ def rank_curves(predictions: Predictions) -> list[RankCurves]:
 
 
 def roc_chart(title: str, curves: Sequence[RankCurves]) -> bytes:
-    """True against false positive rate, a line a class, named with its area; dotted: guessing."""
+    """Draw true against false positive rate, one line per class with its area; the dotted line is guessing."""
     with style():
         canvas, axes = _square(title, "false positive rate", "true positive rate")
         axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
@@ -99,23 +99,23 @@ def roc_chart(title: str, curves: Sequence[RankCurves]) -> bytes:
 
 
 def precision_recall_chart(title: str, curves: Sequence[RankCurves]) -> bytes:
-    """Precision against recall in steps, a line a class, named with its area; dotted: the class's share."""
+    """Draw precision against recall, one line per class with its area; dotted lines are the classes' shares."""
     with style():
         canvas, axes = _square(title, "recall", "precision")
         handles = []
         for number, curve in enumerate(curves):
             color, _, dash = line_look(number)
             axes.axhline(curve.share, color=color, linestyle=":", linewidth=1)
-            # The precision at a threshold holds for the recall gained by it, as average precision counts it.
+            # Steps as in average precision: the precision at a threshold applies to the recall gained by it.
             handles += axes.step(curve.recall, curve.precision, where="post", color=color, linestyle=dash)
         legend(axes, handles, [f"{curve.class_name} {curve.auprc:.3f}" for curve in curves], 8)
         return svg(canvas, tight=False)
 
 
 def reliability_chart(title: str, diagrams: Sequence[tuple[str, Reliability]]) -> bytes:
-    """Share of right labels against the probability given to them, a point a bin; the larger, the more clips."""
+    """Draw the share of correct labels against their probability, one point per bin; larger points have more clips."""
     with style():
-        canvas, axes = _square(title, "probability of the most probable class", "share that is right")
+        canvas, axes = _square(title, "probability of the most probable class", "share that is correct")
         axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
         handles = []
         for number, (_, diagram) in enumerate(diagrams):

@@ -1,4 +1,4 @@
-"""The numbers behind every table and chart of a page, as CSV files and one JSON file."""
+"""Numbers of every table and chart of a page, as CSV files and one JSON file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESERVED_NAMES = (
     *("scores", "baselines", "by_class", "confusion", "by_subject", "subgroups", "counts"),
     *("learning_curves", "published", "figures"),
 )
-"""Names of the page's own tables, which no block gets."""
+"""Names of the page's standard tables, which blocks cannot use."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Numbers:
     """The numbers of one table or chart.
 
     Args:
-        name: of its file, and its key in the JSON file.
+        name: stem of its file, and its key in the JSON file.
         title: what it shows.
-        columns: names.
-        rows: cells; None where there is no number.
+        columns: names of the columns.
+        rows: cells; None without a number.
     """
 
     name: str
@@ -43,10 +43,15 @@ class Numbers:
 
 
 def write_figures(folder: Path, report: Report) -> None:
-    """Write the tables and charts of the page as `<name>.csv`, all in one as `figures.json`, and blocks' charts as SVG.
+    """Write the numbers of the page's tables and charts, and the charts of its blocks.
 
-    Each has full precision, and under the same name the same numbers in both. An empty cell of a CSV, and null in the
-    JSON, is a number that is not defined, or a threshold at infinity.
+    Writes a `<name>.csv` for each table and chart, all of them in `figures.json` under the same names, and charts of
+    blocks as SVG. Numbers have full precision. An empty cell of a CSV, and null in JSON, is an undefined number or an
+    infinite threshold.
+
+    Args:
+        folder: created if missing.
+        report: content of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tables = numbers_of(report)
@@ -67,8 +72,8 @@ def write_figures(folder: Path, report: Report) -> None:
 
 
 def numbers_of(report: Report) -> list[Numbers]:
-    """The numbers of the page, in its order; what the page does not show is not among them."""
-    made = [
+    """Collect the numbers of the page's tables and charts, in order."""
+    standard = [
         _scores(report),
         _baselines(report),
         _by_class(report),
@@ -79,7 +84,7 @@ def numbers_of(report: Report) -> list[Numbers]:
         _learning(report),
         _published(report),
     ]
-    tables = [table for table in made if table.rows]
+    tables = [table for table in standard if table.rows]
     for name, block in _named_blocks(report):
         tables += _of_block(name, block)
     return [
@@ -89,7 +94,7 @@ def numbers_of(report: Report) -> list[Numbers]:
 
 
 def _named_blocks(report: Report) -> list[tuple[str, Block]]:
-    """The page's blocks and the names of their files, each once."""
+    """The page's blocks with unique names for their files."""
     named: dict[str, Block] = {}
     for block in [*report.blocks, *blocks_of(report)]:
         title = re.sub(r"[^a-z0-9]+", "_", block.title.lower()).strip("_")[:60] or "block"
@@ -99,7 +104,7 @@ def _named_blocks(report: Report) -> list[tuple[str, Block]]:
 
 
 def _chart_name(block: str, number: int) -> str:
-    # No name made of a title holds a hyphen.
+    # Names made of titles contain no hyphen.
     return f"{block}-chart-{number}"
 
 
@@ -113,10 +118,10 @@ def _scores(report: Report) -> Numbers:
     for model, evaluation in report.evaluations.items():
         for name in (*STATISTICS, *SCORES):
             interval = evaluation.intervals.get(name)
-            known: list[CellValue] = [None] * 5
+            cells: list[CellValue] = [None] * 5
             if interval is not None:
-                known = [interval.low, interval.high, interval.subjects, interval.method, interval.note]
-            rows.append([model, name, evaluation.value(name), *known])
+                cells = [interval.low, interval.high, interval.subjects, interval.method, interval.note]
+            rows.append([model, name, evaluation.value(name), *cells])
     columns = ("model", "statistic", "value", "low", "high", "subjects", "method", "note")
     return Numbers("scores", "Scores with 95 % intervals over subjects", columns, rows)
 
@@ -136,8 +141,8 @@ def _by_class(report: Report) -> Numbers:
         s = evaluation.scores
         columns = (s.class_names, s.recall, s.precision, s.f1, s.support, s.predicted)
         rows += [[model, *cells] for cells in zip(*columns, strict=True)]
-    columns_shown = ("model", "class", "recall", "precision", "f1", "clips", "predicted")
-    return Numbers("by_class", "Recall, precision and F1 of each class", columns_shown, rows)
+    header = ("model", "class", "recall", "precision", "f1", "clips", "predicted")
+    return Numbers("by_class", "Recall, precision and F1 of each class", header, rows)
 
 
 def _confusion(report: Report) -> Numbers:

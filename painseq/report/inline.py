@@ -1,4 +1,4 @@
-"""Where the charts that stand in a table's cell have their marks, on a shared axis from 0 to 1."""
+"""Positions of marks in charts inside table cells, on a shared axis from 0 to 1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH, PAD = 216, 8
 
 
 class Dot(NamedTuple):
-    """A subject's dot: its place on the axis, its y in pixels, whose it is, and the exact value."""
+    """A subject's dot: value on the axis, rounded; y in pixels; subject id; exact value."""
 
     x: float
     y: float
@@ -24,7 +24,7 @@ def x_of(value: float) -> float:
 
 
 def stacked_dots(values: Mapping[str, float]) -> tuple[int, list[Dot]]:
-    """The chart's height in pixels, and a dot a subject, rounded to 0.02 and stacked."""
+    """Height of the chart in pixels, and one dot per subject, rounded to 0.02 and stacked."""
     bins = 50
     counts = Counter(round(value * bins) for value in values.values())
     step = 8.0 if max(counts.values(), default=0) <= 8 else 64.0 / max(counts.values())
@@ -32,7 +32,7 @@ def stacked_dots(values: Mapping[str, float]) -> tuple[int, list[Dot]]:
     dots: list[Dot] = []
     stacked: Counter[int] = Counter()
     for subject, value in sorted(values.items(), key=lambda item: item[1]):
-        place = round(value * bins)
-        dots.append(Dot(place / bins, height - 6 - step * stacked[place], subject, value))
-        stacked[place] += 1
+        index = round(value * bins)
+        dots.append(Dot(index / bins, height - 6 - step * stacked[index], subject, value))
+        stacked[index] += 1
     return height, dots

@@ -1,6 +1,6 @@
-"""One HTML file for a run: everything in it, nothing fetched, readable without a network in ten years.
+"""A self-contained HTML page for a run, readable without a network.
 
-What the page looks like stands in `templates/page.html`.
+Its layout is in `templates/page.html`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,28 @@ from painseq.report.content import Block, Figure, Picture, Report
 from painseq.report.probabilities import probability_block, subgroup_block
 
 MAX_BYTES = 5_000_000
-"""A page of this size still opens from a mail; pictures that would exceed it are left out, and named."""
+"""Largest size of a page, to be sent by mail; pictures that would exceed it are left out, and listed."""
 
 MARKUP_BYTES = 300
-"""More than the markup around one picture takes."""
+"""Upper limit of the markup around one picture."""
 
 
 @dataclass
 class PictureSpace:
-    """Bytes that are left for pictures."""
+    """Space for pictures on a page.
+
+    Args:
+        left: remaining bytes.
+    """
 
     left: int
 
     def fit(self, pictures: Sequence[Picture | Figure]) -> Images:
-        """Take room for those pictures that fit, in order; of the others take room for the title."""
+        """Reserve space for the pictures that fit, in order, and for the titles of the others."""
         images = Images()
         for picture in pictures:
-            title, texts, data = _parts(picture)
-            size = len((tables.html(texts) * 2 + tables.html(title)).encode()) + len(data) * 4 // 3 + MARKUP_BYTES
+            title, text, data = _parts(picture)
+            size = len((tables.html(text) * 2 + tables.html(title)).encode()) + len(data) * 4 // 3 + MARKUP_BYTES
             if size <= self.left:
                 images.shown.append(picture)
             else:
@@ -58,35 +62,39 @@ class Images:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the page, under `MAX_BYTES`; pictures that do not fit are left out, and the page names them."""
+    """Write a page of at most `MAX_BYTES`; pictures that do not fit are left out, and listed on the page.
+
+    Example:
+        >>> write_report(Path("report.html"), Report("Title", "Subtitle", "BioVid"))  # doctest: +SKIP
+    """
     path.write_text(page(report), encoding="utf-8")
 
 
 def page(report: Report) -> str:
-    """The page as HTML."""
+    """Render the page as HTML."""
     template = _environment().get_template("page.html")
     derived = blocks_of(report)
     content = _content(report)
 
-    def filled(room: PictureSpace) -> str:
+    def render(space: PictureSpace) -> str:
         return template.render(
             content,
-            own_blocks=[(block, room.fit(block.pictures)) for block in report.blocks],
-            derived_blocks=[(block, room.fit(block.pictures)) for block in derived],
-            figures=room.fit(report.figures),
+            own_blocks=[(block, space.fit(block.pictures)) for block in report.blocks],
+            derived_blocks=[(block, space.fit(block.pictures)) for block in derived],
+            figures=space.fit(report.figures),
         )
 
-    return filled(PictureSpace(MAX_BYTES - len(filled(PictureSpace(0)).encode())))
+    return render(PictureSpace(MAX_BYTES - len(render(PictureSpace(0)).encode())))
 
 
 def blocks_of(report: Report) -> list[Block]:
-    """The blocks that follow from evaluations and predictions; the report's own are not among them."""
-    made = (probability_block(report.evaluations, report.predictions), subgroup_block(report.evaluations))
-    return [block for block in made if block is not None]
+    """Blocks made from evaluations and predictions, without the report's own blocks."""
+    blocks = (probability_block(report.evaluations, report.predictions), subgroup_block(report.evaluations))
+    return [block for block in blocks if block is not None]
 
 
 def _content(report: Report) -> dict[str, object]:
-    """What the template shows beside blocks and figures."""
+    """Variables of the template, except blocks and figures."""
     chances = {model: tables.chance(evaluation) for model, evaluation in report.evaluations.items()}
     curves = {model: learning_curves(rows, chances.get(model)) for model, rows in report.histories.items()}
     baselines = shared_baselines(report.evaluations)
@@ -101,7 +109,7 @@ def _content(report: Report) -> dict[str, object]:
 
 
 def _model_warnings(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """Each warning once, with the models it is of, unless it is of all."""
+    """Each warning once, with the names of its models unless it applies to all."""
     models: dict[str, list[str]] = {}
     for model, evaluation in evaluations.items():
         for line in evaluation.warnings:
@@ -110,7 +118,7 @@ def _model_warnings(evaluations: Mapping[str, Evaluation]) -> list[str]:
 
 
 def _parts(picture: Picture | Figure) -> tuple[str, str, bytes]:
-    """Its title, its description and its file."""
+    """Title, description and file content of a picture."""
     if isinstance(picture, Figure):
         return picture.title, picture.caption, picture.png
     return picture.alt, picture.alt, picture.svg
@@ -118,15 +126,15 @@ def _parts(picture: Picture | Figure) -> tuple[str, str, bytes]:
 
 @cache
 def _environment() -> Environment:
-    """The templates, with what they call."""
-    made = Environment(
+    """Load the templates with their filters and functions."""
+    environment = Environment(
         loader=PackageLoader("painseq.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    environment.filters |= {
         "html": tables.html,
         "number": number,
         "fmt": format,
@@ -135,7 +143,7 @@ def _environment() -> Environment:
         "base64": lambda data: base64.b64encode(data).decode(),
         "x": inline.x_of,
     }
-    made.globals |= {
+    environment.globals |= {
         "statistics": list(STATISTICS),
         "titles": TITLES,
         "remarks": REMARKS,
@@ -147,4 +155,4 @@ def _environment() -> Environment:
         "stacked_dots": inline.stacked_dots,
         "chart_width": inline.WIDTH,
     }
-    return made
+    return environment

@@ -1,4 +1,4 @@
-"""Blocks of the probabilities and of groups of subjects, made from evaluations and predictions."""
+"""Report blocks of probabilities and of subgroups, made from evaluations and predictions."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from painseq.report.tables import chance
 
 SCORES = ("auroc", "auprc", "brier", "ece")
 GROUP_TEXT = (
-    "A mean over all people can hide a group that it does not hold for. Here is the balanced accuracy of each group, "
-    "its 95 % interval, and how many people it has: a group of few people has no interval, and says little."
+    "A mean over all subjects can hide groups with other scores. The table has the balanced accuracy of each group, "
+    "its 95 % interval and its number of people. Small groups have no interval and allow no conclusion."
 )
 SEXES = {"f": "female", "m": "male"}
 
 TEXT = (
-    "AUROC: how often a clip of a class gets a higher probability of it than a clip of another; 0.5 is guessing. "
-    "AUPRC: mean precision over the clips of a class; guessing gives the class's share. Both are of one class against "
-    "the rest, and their mean. Brier score: squared error of the probabilities, from 0 to 2. Calibration error: how "
-    "far the highest probability is from the share of clips in which it is right. Of these two, lower is better.\n\n"
-    "Dotted lines are guessing; in the reliability diagrams, the dotted line is where probabilities are as often right "
-    "as they say, and a larger mark stands for more clips."
+    "AUROC: how often a clip of a class has a higher probability of that class than a clip of another class; 0.5 is "
+    "guessing. AUPRC: mean precision over the clips of a class; guessing gives the class's share. Both are of one "
+    "class against the rest, averaged over classes. Brier score: squared error of the probabilities, from 0 to 2. "
+    "Calibration error: distance of the highest probability from the share of clips for which it is correct. For the "
+    "last two, lower is better.\n\n"
+    "Dotted lines are guessing. In the reliability diagrams, the dotted line is perfect calibration, and larger marks "
+    "have more clips."
 )
 
 
 def with_interval(value: float | None, interval: Interval | None) -> str:
-    """A score as it stands in a table: "0.512 (0.430 to 0.593)", and no two equal ends, which would look certain."""
+    """Format a score as "0.512 (0.430 to 0.593)", or with "no width" if the limits are equal."""
     if interval is None or interval.low is None or interval.high is None:
         return number(value)
     if interval.low == interval.high:
@@ -43,7 +44,7 @@ def with_interval(value: float | None, interval: Interval | None) -> str:
 
 
 def probability_block(evaluations: Mapping[str, Evaluation], predictions: Mapping[str, Predictions]) -> Block | None:
-    """How well the probabilities rank clips, and whether they can be believed; None if no model has any."""
+    """Block of ranking and calibration of the probabilities; None if no model has any."""
     rows: list[list[str]] = []
     pictures: list[Picture] = []
     text = TEXT
@@ -59,8 +60,8 @@ def probability_block(evaluations: Mapping[str, Evaluation], predictions: Mappin
             rows.append([f"{model}, before temperature", *(number(before.value(name)) for name in SCORES)])
             text += (
                 f"\n\n{model}: a temperature of {calibration.temperature:.2f}, fitted on {calibration.clips:,} clips "
-                f"of {len(calibration.fitted_on)} other subjects, took the calibration error from {before.ece:.3f} to "
-                f"{scores.ece:.3f}." + (f" Caution: {calibration.caution}." if calibration.caution else "")
+                f"of {len(calibration.fitted_on)} other subjects, changed the calibration error from {before.ece:.3f} "
+                f"to {scores.ece:.3f}." + (f" Caution: {calibration.caution}." if calibration.caution else "")
             )
         intervals = evaluation.intervals
         cells = [with_interval(scores.value(name), intervals.get(name)) for name in SCORES]
@@ -118,7 +119,7 @@ def _reliability_picture(model: str, diagrams: Sequence[tuple[str, Reliability]]
         bins = zip(edges, edges[1:], diagram.confidence, diagram.accuracy, diagram.clips, strict=False)
         rows += [[name, *cells] for cells in bins]
     return Picture(
-        f"Reliability of {model}: share of right labels by the probability given to them",
+        f"Reliability of {model}: share of correct labels by their probability",
         reliability_chart(f"{model}\nreliability", diagrams),
         ("temperature", "from", "to", "confidence", "accuracy", "clips"),
         rows,
@@ -126,7 +127,7 @@ def _reliability_picture(model: str, diagrams: Sequence[tuple[str, Reliability]]
 
 
 def subgroup_block(evaluations: Mapping[str, Evaluation]) -> Block | None:
-    """Balanced accuracy by sex and age, drawn as rows with intervals; None if no model's subjects are known."""
+    """Block of balanced accuracy by sex and age, with intervals; None if neither is known for any model."""
     cells: dict[str, dict[str, str]] = {}
     pictures: list[Picture] = []
     for model, evaluation in evaluations.items():
@@ -141,16 +142,16 @@ def subgroup_block(evaluations: Mapping[str, Evaluation]) -> Block | None:
                 span = "no width; "
             cells.setdefault(name, {})[model] = f"{number(value)} ({span}{people})"
             drawn.append((name, value, low, high))
-        for apart in evaluation.subgroup_differences:
-            first, second = (SEXES.get(group, group) for group in (apart.first, apart.second))
-            name = f"{apart.attribute}: {first} minus {second}"
-            cells.setdefault(name, {})[model] = with_interval(apart.value, apart.interval)
+        for difference in evaluation.subgroup_differences:
+            first, second = (SEXES.get(group, group) for group in (difference.first, difference.second))
+            name = f"{difference.attribute}: {first} minus {second}"
+            cells.setdefault(name, {})[model] = with_interval(difference.value, difference.interval)
         if drawn:
             chart = interval_rows(drawn, chance(evaluation), f"balanced accuracy of {model}", limits=(0, 1))
             alt = f"Balanced accuracy of {model} by group, with 95 % intervals"
             pictures.append(Picture(alt, chart, ("group", "balanced accuracy", "low", "high"), drawn))
     models = [model for model, evaluation in evaluations.items() if evaluation.subgroups]
-    # Differences stand last, whichever model brought a group in.
+    # Differences come last, whichever model a group comes from.
     ordered = sorted(cells, key=lambda name: " minus " in name)
     rows = [[name, *(cells[name].get(model, "–") for model in models)] for name in ordered]
     return Block("Sex and age", GROUP_TEXT, ["", *models], rows, pictures) if rows else None

@@ -1,4 +1,4 @@
-"""What the page's templates ask of evaluations and texts to fill their tables."""
+"""Functions that the page's templates call to fill their tables."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from painseq.report.canvas import readable
 
 
 def html(text: str) -> Markup:
-    """A text from outside as HTML; the word LEAKY stands in a frame, which is seen without colour too."""
+    """Escape a text as HTML, with a frame around the word LEAKY, which is visible without colour too."""
     return escape(text).replace("LEAKY", Markup('<strong class="leaky">LEAKY</strong>'))
 
 
 def text_columns(rows: Sequence[Sequence[str]]) -> list[bool]:
-    """Of each column whether it holds texts, not numbers alone."""
+    """Whether each column has texts, not only numbers."""
     return [not all(_numeric(cell) for cell in column) for column in zip(*rows, strict=True)]
 
 
 def _numeric(cell: str) -> bool:
-    """Whether a cell begins as a number does, whatever follows it."""
+    """Whether a cell is empty or begins with a number."""
     return cell in ("", "–") or cell.lstrip("+-−")[:1].isdigit()
 
 
 def number_and_brackets(cell: str) -> tuple[str, str]:
-    """A number, and what stands in brackets behind it, such as its interval; "" where nothing does."""
-    value, _, behind = cell.partition(" (")
-    return (value, behind[:-1]) if behind.endswith(")") else (cell, "")
+    """Split a cell into a number and the text in brackets after it, such as its interval; "" without brackets."""
+    value, _, bracket = cell.partition(" (")
+    return (value, bracket[:-1]) if bracket.endswith(")") else (cell, "")
 
 
 def span(interval: Interval | None) -> str:
-    """An interval as it stands below its score."""
+    """Format an interval for the line below its score."""
     if interval is None or interval.low is None or interval.high is None:
         return "no interval"
-    # Subjects without a difference tell nothing of how far others would lie apart.
+    # Subjects without differences do not show how much others would vary.
     if interval.low == interval.high:
         return "interval of no width"
     return f"{number(interval.low)} to {number(interval.high)}"
 
 
 def chance(evaluation: Evaluation) -> float | None:
-    """Balanced accuracy of guessing."""
+    """Balanced accuracy of guessing; None without this baseline."""
     return next((b.scores.balanced_accuracy for b in evaluation.baselines if b.name == "chance"), None)
 
 
 def scores_by_classes(evaluations: Mapping[str, Evaluation]) -> dict[tuple[str, ...], dict[str, Scores]]:
-    """The models' scores, those of the same classes together."""
+    """Group the models' scores by class names: class names -> model name -> scores."""
     groups: dict[tuple[str, ...], dict[str, Scores]] = {}
     for model, evaluation in evaluations.items():
         groups.setdefault(evaluation.scores.class_names, {})[model] = evaluation.scores
@@ -60,13 +60,13 @@ def scores_by_classes(evaluations: Mapping[str, Evaluation]) -> dict[tuple[str, 
 
 
 def shade_of_share(share: float) -> tuple[str, str]:
-    """Colours of a cell's ground and text: from white to dark, so that grey keeps the order."""
+    """Background and text colour of a cell, from white to dark, so that greyscale keeps the order."""
     red, green, blue = (round(255 + share * (dark - 255)) for dark in (12, 52, 92))
     return f"rgb({red},{green},{blue})", readable((red / 255, green / 255, blue / 255))
 
 
 def as_printed(value: float) -> str:
-    """A published figure, with two decimals at least."""
+    """Format a published figure with at least two decimals."""
     return f"{value:.2f}" if round(value, 2) == value else f"{value:g}"
 
 
@@ -75,9 +75,9 @@ class SubjectScores:
     """Balanced accuracy of a model's subjects.
 
     Args:
-        model: its name.
-        scores: by subject, one at least.
-        chance: balanced accuracy of guessing; None where it is not known.
+        model: name of the model.
+        scores: subject id -> balanced accuracy; not empty.
+        chance: balanced accuracy of guessing; None if not known.
     """
 
     model: str
@@ -86,32 +86,32 @@ class SubjectScores:
 
     @property
     def lowest(self) -> float:
-        """Of the subject with the lowest score."""
+        """Lowest score of a subject."""
         return min(self.scores.values())
 
     @property
     def median(self) -> float:
-        """Over the subjects."""
+        """Median score of the subjects."""
         return median(self.scores.values())
 
     @property
     def highest(self) -> float:
-        """Of the subject with the highest score."""
+        """Highest score of a subject."""
         return max(self.scores.values())
 
     @property
     def at_or_below_chance(self) -> int:
-        """How many subjects; 0 where chance is not known."""
+        """Number of subjects at or below chance; 0 if chance is not known."""
         return 0 if self.chance is None else sum(value <= self.chance + 1e-9 for value in self.scores.values())
 
 
 def subject_score_rows(
     evaluations: Mapping[str, Evaluation], predictions: Mapping[str, Predictions]
 ) -> list[SubjectScores]:
-    """A row a model that has a subject with a scored clip."""
+    """One row per model with at least one scored clip."""
     rows = [
-        SubjectScores(model, subject_scores(given), chance(evaluations[model]) if model in evaluations else None)
-        for model, given in predictions.items()
+        SubjectScores(model, subject_scores(predicted), chance(evaluations[model]) if model in evaluations else None)
+        for model, predicted in predictions.items()
     ]
     return [row for row in rows if row.scores]
 

@@ -1,4 +1,4 @@
-"""Blocks of a run that predicts values on a scale, such as PSPI, instead of classes."""
+"""Report blocks of models that predict values on a scale, such as PSPI."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from painseq.report.content import Block, Picture
 from painseq.report.probabilities import with_interval
 
 DRAWN_CLIPS = 2000
-"""More dots than this would fill the page without showing more."""
+"""Largest number of clips drawn as dots in a chart."""
 
 
 def value_blocks(
     evaluations: Mapping[str, ValueEvaluation], predictions: Mapping[str, ValuePredictions]
 ) -> list[Block]:
-    """Scores, scatter and subjects of models of a scale, by the model's name; for `Report.blocks`."""
+    """Make blocks for `Report.blocks`: scores, scatter charts and subjects of models of a scale.
+
+    Args:
+        evaluations: model name -> evaluation.
+        predictions: model name -> scored predictions.
+    """
     rows: list[list[str]] = []
     people: list[list[str]] = []
     for model, evaluation in evaluations.items():
@@ -48,12 +53,14 @@ def value_blocks(
             ]
             for row in evaluation.by_subject
         ]
-    pictures = [_scatter(model, said) for model, said in predictions.items() if said.scored.any()]
-    warnings = "\n\n".join(f"{model}: {line}" for model, made in evaluations.items() for line in made.warnings)
+    pictures = [_scatter(model, predicted) for model, predicted in predictions.items() if predicted.scored.any()]
+    warnings = "\n\n".join(
+        f"{model}: {warning}" for model, evaluation in evaluations.items() for warning in evaluation.warnings
+    )
     text = (
-        "In brackets is the 95 % interval over subjects. “Always the mean” is what naming the mean truth of these "
-        "very clips would score; a model does not know it.\n\n"
-        "In the pictures a dot is a clip, a square a subject's mean; on the dotted line prediction and truth agree."
+        "The 95 % interval over subjects is in brackets. “Always the mean” is the score of always predicting the mean "
+        "truth of these clips, which a model does not know.\n\n"
+        "In the charts a dot is a clip and a square is a subject's mean; prediction and truth agree on the dotted line."
     )
     columns = ["", "Scale", *VALUE_TITLES.values(), "Scored clips", "Subjects"]
     blocks = [Block("Values", f"{text}\n\n{warnings}", columns, rows, pictures)]
@@ -75,18 +82,18 @@ def _scatter(model: str, predictions: ValuePredictions) -> Picture:
     scored = predictions.only(predictions.scored)
     step = -(-len(scored) // DRAWN_CLIPS)
     ids = np.asarray(scored.subject_ids, dtype=object)
-    means = [(scored.truth[ids == who].mean(), scored.value[ids == who].mean()) for who in sorted(set(ids))]
+    means = [(scored.truth[ids == subject].mean(), scored.value[ids == subject].mean()) for subject in sorted(set(ids))]
     both = np.concatenate([scored.truth, scored.value])
     with style():
         canvas, axes = new_canvas(4.2, 4.0)
-        ends = [float(both.min()), float(both.max())]
-        axes.plot(ends, ends, ":", color=INK, linewidth=1)
+        limits = [float(both.min()), float(both.max())]
+        axes.plot(limits, limits, ":", color=INK, linewidth=1)
         dots = axes.plot(scored.truth[::step], scored.value[::step], "o", color=GREY, markersize=3, alpha=0.5)
         squares = axes.plot(*np.array(means).T, "s", color=BLUE, markersize=6, markeredgecolor="white")
         axes.set_xlabel(f"true {scored.scale}")
         axes.set_ylabel(f"predicted {scored.scale}")
         axes.set_title(wrapped(model, 50), loc="left")
-        legend(axes, [*dots, *squares], ["a clip" if step == 1 else f"a clip, of {step}", "a subject's mean"])
+        legend(axes, [*dots, *squares], ["a clip" if step == 1 else f"a clip, one of {step}", "a subject's mean"])
         chart = svg(canvas)
     rows = zip(scored.clip_ids, scored.subject_ids, scored.truth.tolist(), scored.value.tolist(), strict=True)
     alt = f"Predicted against true {scored.scale} of {model}, {len(scored):,} clips of {len(means)} subjects"
