@@ -1,4 +1,4 @@
-"""What is known of a data set before any of its files is read: labels, schemes, published counts."""
+"""Facts of a data set that are known before its files are read: labels, schemes, published counts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from painseq.records import Part
 
 @dataclass(frozen=True)
 class Expected:
-    """What the published data set holds; what is not known is None or empty.
+    """Published counts of a data set; None or empty if not known.
 
     Args:
-        subjects: of all parts.
-        subjects_by_part: of each official part.
-        videos: files, or folders of images.
-        frames: of all videos together.
-        clips_per_class: native label -> clips of each subject.
-        fps: of the videos.
-        duration_s: of a clip.
+        subjects: number of subjects in all parts.
+        subjects_by_part: official part -> number of subjects.
+        videos: number of video files, or folders of images.
+        frames: number of frames in all videos.
+        clips_per_class: native label -> number of clips per subject.
+        fps: frames per second of the videos.
+        duration_s: duration of a clip in seconds.
     """
 
     subjects: int | None = None
@@ -33,19 +33,18 @@ class Expected:
 
 @dataclass(frozen=True)
 class DataSetFacts:
-    """What a data set's own module states of it; nothing for data that only its user knows.
+    """Facts that a data set's module states; empty for the user's own data.
 
     An entry of a scheme is a native label or a range of numbers: "1..3" is 1 to 3, both included; ">0..3" is 0 to 3
     without 0.
 
     Args:
-        native: all labels that the data set uses, in order of pain; empty where nobody knows them all.
-        schemes: scheme -> class -> its native labels, classes in order of pain. Native labels that a scheme leaves out
-            leave the experiment.
-        scales: scheme for regression -> the range of its numbers. Schemes whose name begins with that of a scale and
-            an underscore, such as vas_three, take labels of that scale instead of `native`.
-        expected: the published counts.
-        published_as: what `painseq.evaluation.PUBLISHED` calls the data set; "" if it has no row there.
+        native: all native labels, in order of pain; empty if not known.
+        schemes: scheme -> class -> native labels, classes in order of pain. Clips with other labels are left out.
+        scales: scheme for regression -> range of its numbers. Schemes with the name of a scale as prefix, such as
+            vas_three, use labels of that scale instead of `native`.
+        expected: published counts.
+        published_as: name of the data set in `painseq.evaluation.PUBLISHED`; "" if it has no rows there.
 
     Example:
         >>> DataSetFacts(("calm", "pain"), {"binary": {"no_pain": ("calm",), "high_pain": ("pain",)}}).native

@@ -1,4 +1,4 @@
-"""Label schemes: from a data set's native labels to the named classes of an experiment."""
+"""Label schemes, which map a data set's native labels to the classes of an experiment or to a scale."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _RANGE = re.compile(rf"(?P<above>>)?(?P<low>{_NUMBER})\.\.(?P<high>{_NUMBER})")
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers that labels are, for regression.
+    """A scale of numeric labels, for regression.
 
     Args:
         name: e.g. "pspi", "vas".
-        low: the smallest number, no pain; 0 or more.
-        high: the largest.
+        low: lowest number (no pain), 0 or more.
+        high: highest number.
 
     Raises:
-        PainseqError: a range that ends before it begins, or begins below 0.
+        PainseqError: `low` is below 0, or `high` is not above `low`.
     """
 
     name: str
@@ -39,8 +39,8 @@ class Scale:
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high:
             raise PainseqError(
-                f"The scale {self.name!r} goes from {self.low:g} to {self.high:g}; it must begin at 0 or above, and "
-                "end higher."
+                f"The scale {self.name!r} is {self.low:g} to {self.high:g}; it must start at 0 or above, and end at a "
+                "higher number."
             )
 
     def __str__(self) -> str:
@@ -49,14 +49,14 @@ class Scale:
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """What a model of one data set is to say: a class, or a number on a scale.
+    """The targets of a model for one data set: classes, or numbers on a scale.
 
     Args:
-        dataset: whose native labels these are.
+        dataset: name of the data set.
         name: e.g. "binary", "three", "five", "pspi".
         classes: class name -> native labels or ranges of them, in order of pain; empty with a scale.
-        known: all labels that the data set uses, as labels or ranges; empty where nobody knows them all.
-        scale: for regression, the numbers that the labels are.
+        known: all native labels of the data set, as labels or ranges; empty if not known.
+        scale: the scale of the labels, for regression; None for classes.
     """
 
     dataset: str
@@ -67,21 +67,21 @@ class LabelScheme:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in order of pain; an index into them is a target. None with a scale."""
+        """Names of the classes, in order of pain; targets are indices into them. Empty with a scale."""
         return tuple(self.classes)
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """What clips are counted by: the classes, or with a scale all of it together."""
+        """Groups that clips are counted in: the classes, or a single group with a scale."""
         return self.class_names if self.scale is None else (self.scale.name,)
 
     @property
     def ordered(self) -> bool:
-        """Whether the order of pain is known; words that were merely found stand by the alphabet."""
+        """Whether the order of pain is known; other labels are sorted alphabetically."""
         return self.name != "native" or bool(self.known) or all(_number(label) is not None for label in self.classes)
 
     def group(self, native: str | None) -> str | None:
-        """Which of `groups` a native label belongs to; None for one that is hidden or left out."""
+        """The group (see `groups`) of a native label; None for a label that is hidden or left out."""
         target = self.target(native)
         if target is None or target == UNKNOWN:
             return None
@@ -90,7 +90,7 @@ class LabelScheme:
     def target(self, native: str | None) -> float | None:
         """Class index of a native label, or its number on the scale.
 
-        `UNKNOWN` for a hidden label, None for one that the scheme leaves out.
+        `UNKNOWN` for a hidden label (None); None for a label that the scheme leaves out.
         """
         if native is None:
             return UNKNOWN
@@ -107,24 +107,23 @@ class LabelScheme:
         return not self.known or _is_among(native, self.known)
 
     def native(self, class_name: str) -> str:
-        """The native label that a class name stands for in a submission.
+        """The native label of a class in a submission.
 
         Raises:
-            PainseqError: the class is a range of numbers, of which none stands for it.
+            PainseqError: the class is a range of numbers.
         """
         entry = self.classes[class_name][0]
         if _RANGE.fullmatch(entry):
             raise PainseqError(
-                f"Class {class_name} of {self.dataset} is the range {entry}, so it has no native label of its own."
+                f"Class {class_name} of {self.dataset} is the range {entry}, so it has no single native label."
             )
         return entry
 
     def apply(self, manifest: Manifest) -> Manifest:
-        """The clips that take part: those whose label the scheme maps, or hides.
+        """Select the clips whose label the scheme maps, or that are hidden.
 
         Raises:
-            PainseqError: a label that the data set is not known to use, with all that were found; one that two classes
-                claim; two classes whose labels differ in their spelling alone.
+            PainseqError: an unknown label, a label in two classes, or two classes whose labels differ only in spelling.
         """
         found = Counter(clip.label for clip in manifest if clip.label is not None)
         listed = ", ".join(f"{label} ({found[label]} clips)" for label in ordered_labels(found))
@@ -133,46 +132,46 @@ class LabelScheme:
             first = next(clip.clip_id for clip in manifest if clip.label == unknown[0])
             raise PainseqError(
                 f"{manifest.name}: unknown label {unknown[0]!r}. Found: {listed}; known: {', '.join(self.known)}. "
-                f"It is that of the clip {first!r}."
+                f"The first clip with it is {first!r}."
             )
         for label in found:
-            claiming = [name for name, entries in self.classes.items() if _is_among(label, entries)]
-            if len(claiming) > 1:
+            names = [name for name, entries in self.classes.items() if _is_among(label, entries)]
+            if len(names) > 1:
                 raise PainseqError(
-                    f"{manifest.name}: label {label!r} belongs to {' and '.join(claiming)}; give it one."
+                    f"{manifest.name}: label {label!r} is in the classes {' and '.join(names)}; put it in one class."
                 )
         spelling: dict[str, str] = {}
         for label in ordered_labels(found):
             same = spelling.setdefault(plain_name(label), label)
             if None not in (self.target(same), self.target(label)) and self.target(same) != self.target(label):
                 raise PainseqError(
-                    f"{manifest.name}: labels {same!r} and {label!r} differ in capitals, blanks or the encoding of a "
-                    f"letter alone, and are two classes. Write them in one way. Found: {listed}."
+                    f"{manifest.name}: labels {same!r} and {label!r} are in two classes, but differ only in capitals, "
+                    f"blanks or the encoding of a letter. Use one spelling. Found: {listed}."
                 )
         left_out = [label for label in ordered_labels(found) if self.target(label) is None]
         if left_out and (self.name == "own" or not self.known):
             log.warning("%s: no class for %s; found: %s.", manifest.name, ", ".join(left_out), listed)
-        idle = [e for entries in self.classes.values() for e in entries if not any(_is_among(n, [e]) for n in found)]
-        if idle and self.name == "own":
-            log.warning("%s: no clip has the label %s; found: %s.", manifest.name, ", ".join(idle), listed)
+        unused = [e for entries in self.classes.values() for e in entries if not any(_is_among(n, [e]) for n in found)]
+        if unused and self.name == "own":
+            log.warning("%s: no clip has the label %s; found: %s.", manifest.name, ", ".join(unused), listed)
         return manifest.only(clip for clip in manifest if self.target(clip.label) is not None)
 
     def counts(self, clips: Manifest | tuple[Clip, ...]) -> dict[str, int]:
-        """Clips of each of the `groups`, in order; hidden labels are left out."""
+        """Number of clips in each of the `groups`, in order, without hidden labels."""
         found = Counter(self.group(clip.label) for clip in clips)
         return {name: found[name] for name in self.groups}
 
 
 def label_scheme(dataset: str, name: str, facts: DataSetFacts) -> LabelScheme:
-    """Look up a scheme of a data set.
+    """Look up a label scheme of a data set.
 
     Args:
-        dataset: its name.
-        name: of a scheme; or a range of numbers such as "0..10", for regression on labels that are numbers.
-        facts: what the data set's module states, as `BioVid.facts`; `DataSetFacts()` for data of your own.
+        dataset: name of the data set.
+        name: name of the scheme, or a range of numbers such as "0..10", for regression on numeric labels.
+        facts: facts of the data set's module, such as `BioVid.facts`; `DataSetFacts()` for your own data.
 
     Raises:
-        PainseqError: the data set has no scheme of that name; lists those it has.
+        PainseqError: the data set has no scheme of that name; lists its schemes.
     """
     if _RANGE.fullmatch(name):
         return LabelScheme(dataset, name, {}, (name,), scale_of("value", name))
@@ -184,9 +183,9 @@ def label_scheme(dataset: str, name: str, facts: DataSetFacts) -> LabelScheme:
         if has:
             raise PainseqError(f"{dataset} has no label scheme {name!r}; it has: {has}.")
         raise PainseqError(
-            f"The data set {dataset!r} has no label scheme {name!r}, nor any other. Write the classes into the data "
-            "options (labels: {no_pain: [...], high_pain: [...]}), make every label a class (labels: native), or take "
-            "numbers as they are (labels: 0..10)."
+            f"The data set {dataset!r} has no label scheme {name!r}, and no other schemes. List the classes in the "
+            "data options (labels: {no_pain: [...], high_pain: [...]}), make every label a class (labels: native), or "
+            "use numeric labels (labels: 0..10)."
         )
     scale = facts.scales.get(name.partition("_")[0])
     return LabelScheme(dataset, name, facts.schemes[name], facts.native if scale is None else (scale,))
@@ -195,53 +194,57 @@ def label_scheme(dataset: str, name: str, facts: DataSetFacts) -> LabelScheme:
 def own_scheme(
     dataset: str, classes: Mapping[str, Sequence[str | int | float]], known: Sequence[str] = ()
 ) -> LabelScheme:
-    """A scheme that the user wrote.
+    """Make a label scheme of the user's classes.
 
     Args:
-        dataset: whose native labels these are.
+        dataset: name of the data set.
         classes: class name -> native labels or ranges, in order of pain.
-        known: all labels that the data set uses; empty where nobody knows them all.
+        known: all native labels of the data set; empty if not known.
 
     Raises:
-        PainseqError: fewer than two classes, a class without labels, a name that YAML took for yes or no, a label in
-            two classes, one that the data set does not use.
+        PainseqError: fewer than two classes, a class without labels, a name that YAML read as a boolean or number, a
+            label in two classes, or an unknown label.
+
+    Example:
+        >>> own_scheme("mine", {"no_pain": ["calm"], "pain": ["1..4"]}).class_names
+        ('no_pain', 'pain')
     """
     wrong = [name for name in classes if not isinstance(name, str)]
     if wrong:
         raise PainseqError(
-            f"labels names a class {wrong[0]!r}: YAML takes yes, no, on, off and bare numbers for values. Put the name "
-            "in quotes."
+            f"labels has a class named {wrong[0]!r}, which is not text: YAML reads yes, no, on, off and bare numbers "
+            "as values. Put the name in quotes."
         )
     if len(classes) < 2:
-        raise PainseqError(f"labels has {len(classes)} classes ({', '.join(classes) or 'none'}); give two or more.")
+        raise PainseqError(f"labels has {len(classes)} classes ({', '.join(classes) or 'none'}); list two or more.")
     written = {name: tuple(map(_written, entries)) for name, entries in classes.items()}
     scheme = LabelScheme(dataset, "own", written, tuple(known))
     claims = Counter(entry for entries in written.values() for entry in entries)
     for name, entries in written.items():
         if not entries:
-            raise PainseqError(f"labels gives class {name} no label; list the native labels that it stands for.")
+            raise PainseqError(f"labels has no native labels for class {name}; list them.")
         for entry in entries:
             if claims[entry] > 1:
-                raise PainseqError(f"labels lists {entry!r} more than once; a label has one class.")
+                raise PainseqError(f"labels lists {entry!r} more than once; put a label in one class.")
             span = _RANGE.fullmatch(entry)
             if span is not None and float(span["low"]) > float(span["high"]):
-                raise PainseqError(f"labels gives class {name} the range {entry!r}, which ends before it begins.")
+                raise PainseqError(f"labels: class {name} has the range {entry!r}, which ends before it starts.")
             if span is None and not scheme.knows(entry):
                 raise PainseqError(
-                    f"labels gives class {name} the label {entry!r}, which {dataset} does not use; it uses: "
+                    f"labels: class {name} has the label {entry!r}, which is not a label of {dataset}; its labels: "
                     f"{', '.join(scheme.known)}."
                 )
     return scheme
 
 
 def native_scheme(manifest: Manifest, order: Sequence[str] = ()) -> LabelScheme:
-    """Every label found is a class of its own.
+    """Make a label scheme in which every label found is a class.
+
+    Labels that are not in `order` have no class; `LabelScheme.apply` rejects them.
 
     Args:
         manifest: all clips of the data set.
-        order: all its labels in order of pain; none given stands for numbers by size, then words by the alphabet.
-
-    A label that is not in the order given, or not known for the data set, has no class; `LabelScheme.apply` refuses it.
+        order: all native labels in order of pain; if empty, numbers by value, then words alphabetically.
     """
     found = {clip.label for clip in manifest if clip.label is not None}
     known = tuple(order)
@@ -249,8 +252,8 @@ def native_scheme(manifest: Manifest, order: Sequence[str] = ()) -> LabelScheme:
     scheme = LabelScheme(manifest.name, "native", {label: (label,) for label in named}, known)
     if not scheme.ordered:
         log.warning(
-            "%s: no order of pain is known, so the alphabet's stands for it, from no pain on: %s. Kappa and mean error "
-            "depend on it; --data.classes tells the right one.",
+            "%s: the order of pain is not known, so labels are sorted alphabetically, starting with no pain: %s. Kappa "
+            "and mean error depend on it; set the order with --data.classes.",
             manifest.name,
             ", ".join(named),
         )
@@ -258,54 +261,55 @@ def native_scheme(manifest: Manifest, order: Sequence[str] = ()) -> LabelScheme:
 
 
 def ordered_labels(labels: Iterable[str], order: Sequence[str] = ()) -> list[str]:
-    """Labels as `order` has them; what it has not, behind: numbers by size, then words by the alphabet."""
+    """Sort labels as in `order`, followed by other labels: numbers by value, then words alphabetically."""
 
-    def place(label: str) -> tuple[int, int, float, str]:
+    def sort_key(label: str) -> tuple[int, int, float, str]:
         number = _number(label)
         listed = order.index(label) if label in order else len(order)
         return (listed, 1, 0.0, label) if number is None else (listed, 0, number, label)
 
-    return sorted(labels, key=place)
+    return sorted(labels, key=sort_key)
 
 
 def scale_of(name: str, written: str) -> Scale:
-    """A scale from a range as it is written, such as "0..16".
+    """Parse a scale from a range such as "0..16".
 
     Raises:
-        PainseqError: not a range, or one that no scale can have.
+        PainseqError: not a range, or an invalid scale.
     """
     span = _RANGE.fullmatch(written)
     if span is None or span["above"]:
-        raise PainseqError(f"The scale {name!r} is written {written!r}; write its ends as 0..10.")
+        raise PainseqError(f"The scale {name!r} is written as {written!r}; write it as a range such as 0..10.")
     return Scale(name, float(span["low"]), float(span["high"]))
 
 
 def check_same_targets(trained: tuple[str, ...], scale: Scale | None, data: LabelScheme) -> None:
-    """Refuse to score a model on data with other classes, or of another scale.
+    """Check that a model and the data to be scored have the same classes or scale.
 
     Args:
-        trained: the model's classes; none with a scale.
-        scale: the model's.
-        data: of what is to be scored.
+        trained: class names of the model; empty with a scale.
+        scale: scale of the model; None for classes.
+        data: label scheme of the data to be scored.
 
     Raises:
-        PainseqError: they differ; says how to choose a scheme.
+        PainseqError: classes or scales differ; says how to choose a label scheme.
     """
     if scale != data.scale:
         raise PainseqError(
-            f"The model says {_said(trained, scale)}, and the data has {_said(data.class_names, data.scale)}. Choose "
-            "the label scheme that the model was fitted with (--data.options.labels), or fit a model for these labels."
+            f"The model predicts {_targets(trained, scale)}, but the data has "
+            f"{_targets(data.class_names, data.scale)}. Choose the label scheme that the model was fitted with "
+            "(--data.options.labels), or fit a model for these labels."
         )
     if trained != data.class_names:
         raise PainseqError(
-            f"The model tells {len(trained)} classes apart ({', '.join(trained)}), the data has "
-            f"{len(data.class_names)} ({', '.join(data.class_names)}). Choose a label scheme with the model's classes: "
-            "--data.options.labels (binary, three, five; docs/data_sets.md lists them), or train a model for these "
+            f"The model predicts {len(trained)} classes ({', '.join(trained)}), but the data has "
+            f"{len(data.class_names)} ({', '.join(data.class_names)}). Choose a label scheme with the model's classes "
+            "(--data.options.labels, such as binary, three or five; see docs/data_sets.md), or fit a model for these "
             "classes."
         )
 
 
-def _said(names: tuple[str, ...], scale: Scale | None) -> str:
+def _targets(names: tuple[str, ...], scale: Scale | None) -> str:
     return f"classes ({', '.join(names)})" if scale is None else f"numbers on a scale ({scale})"
 
 

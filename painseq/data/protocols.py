@@ -1,4 +1,4 @@
-"""Protocols: how the subjects of a data set are divided into train, validation and test."""
+"""Protocols for splitting the subjects of a data set into training, validation and test subjects."""
 
 from __future__ import annotations
 
@@ -33,23 +33,24 @@ READS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How subjects are split; docs/protocols.md tells which protocol is for what.
+    """Options of a split; docs/protocols.md describes the protocols.
 
     Args:
-        protocol: "official": the data set's own parts. "official_inner": its training subjects are split once more,
-            into train and validation, and its own validation subjects stay untouched. "subject_holdout": shares of all
-            subjects. "subject_kfold": fold number `fold` of `folds` is the test part. "loso": one subject is.
-            "subject_lists": `train`, `validation` and `test` name the subjects. "file": `file` does.
-        validation_share: share of the subjects that are not tested ("official_inner": of the official training
-            subjects) to stop early on; 0 is none.
-        test_share: share of all subjects ("subject_holdout").
-        folds: how many ("subject_kfold").
-        fold: which one is tested, from 0; for "loso" the place among the sorted subjects.
-        seed: of whatever is drawn.
-        repeat: draws anew with the same seed, for repeated folds; from 0.
+        protocol: "official": the official parts of the data set. "official_inner": the official training subjects are
+            split into training and validation subjects, and the official validation subjects are not used.
+            "subject_holdout": random shares of all subjects. "subject_kfold": fold number `fold` of `folds` is the test
+            part. "loso": leave one subject out as the test part. "subject_lists": `train`, `validation` and `test` list
+            the subjects. "file": `file` lists the subjects.
+        validation_share: share of the subjects outside the test part ("official_inner": of the official training
+            subjects) used for validation; 0 for none.
+        test_share: share of all subjects used for testing ("subject_holdout").
+        folds: number of folds ("subject_kfold").
+        fold: index of the test fold, from 0; for "loso" the index among the sorted subjects.
+        seed: seed of random draws.
+        repeat: index of the repetition, from 0; each repetition draws differently with the same seed.
         fold_subject: the subject that "loso" leaves out, instead of `fold`.
-        train, validation, test: names of subjects ("subject_lists"); whoever is in none is left out.
-        file: a split that `painseq split` wrote.
+        train, validation, test: subject ids ("subject_lists"); other subjects are left out.
+        file: a split written by `painseq split`.
     """
 
     protocol: Protocol = "subject_holdout"
@@ -66,14 +67,18 @@ class SplitOptions:
     file: Path | None = None
 
     def decisive(self) -> dict[str, object]:
-        """The options that the protocol reads, as plain data."""
+        """Options that the protocol reads, as plain values."""
         return {name: getattr(self, name) for name in READS[self.protocol]}
 
 
 def check_options(options: SplitOptions) -> None:
-    """Refuse what would be passed over in silence, such as a file without the protocol that reads it."""
+    """Check that the protocol reads all options that are set, such as `file`.
+
+    Raises:
+        PainseqError: an unknown protocol, an option that it does not read, or a missing or contradictory option.
+    """
     if options.protocol not in READS:
-        raise PainseqError(f"No split protocol {options.protocol!r}; there are: {', '.join(get_args(Protocol))}.")
+        raise PainseqError(f"No split protocol {options.protocol!r}; choose from: {', '.join(get_args(Protocol))}.")
     for name in ("fold", "repeat", "fold_subject", "train", "validation", "test", "file"):
         given = getattr(options, name)
         if given and name not in READS[options.protocol]:
@@ -86,36 +91,36 @@ def check_options(options: SplitOptions) -> None:
     if options.protocol == "file" and options.file is None:
         raise PainseqError("The protocol 'file' needs --data.options.split.file: a file that `painseq split` wrote.")
     if options.fold and options.fold_subject:
-        raise PainseqError(f"fold is {options.fold} and fold_subject {options.fold_subject}. Give one of them.")
+        raise PainseqError(f"fold is {options.fold} and fold_subject is {options.fold_subject}. Give only one of them.")
 
 
 def class_counts(manifest: Manifest, scheme: LabelScheme | None) -> dict[str, Counter[object]]:
-    """Subject, sorted -> clips a class; hidden labels are not counted."""
+    """Count clips by subject (sorted) and class, without hidden labels; `scheme` None counts native labels."""
     counts: dict[str, Counter[object]] = {subject: Counter() for subject in manifest.subjects}
     for (subject, label), clips in Counter((clip.subject_id, clip.label) for clip in manifest).items():
-        kind = label if scheme is None or label is None else scheme.target(label)
-        if kind is not None:
-            counts[subject][kind] += clips
+        target = label if scheme is None or label is None else scheme.target(label)
+        if target is not None:
+            counts[subject][target] += clips
     return counts
 
 
 def known(counts: Mapping[str, Counter[object]]) -> tuple[str, ...]:
-    """The subjects of whom a label is known, sorted."""
+    """Subjects with at least one known label, in the order of `counts`."""
     return tuple(subject for subject, classes in counts.items() if classes)
 
 
 def divide(
     manifest: Manifest, options: SplitOptions, counts: Mapping[str, Counter[object]]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """The subjects of train, validation and test, by a protocol that draws them or that the data set states.
+    """Divide subjects into training, validation and test subjects, by an official or random protocol.
 
     Args:
-        manifest: whose subjects.
-        options: of any protocol but "subject_lists" and "file".
-        counts: of `class_counts`.
+        manifest: clips of the data set.
+        options: options of any protocol except "subject_lists" and "file".
+        counts: result of `class_counts`.
 
     Raises:
-        PainseqError: too few subjects, a fold or subject that does not exist, no official parts.
+        PainseqError: too few subjects, a missing fold or subject, or no official parts.
     """
     protocol = options.protocol
     if protocol == "official":
@@ -125,7 +130,7 @@ def divide(
     if protocol == "official_inner":
         official = _official(manifest)
         if not official["train"]:
-            raise PainseqError(f"{manifest.name} has no official training subjects to split once more.")
+            raise PainseqError(f"{manifest.name} has no official training subjects to split. Choose another protocol.")
         train, validation = _holdout(official["train"], options.validation_share, random_state, "validation")
         return train, validation, official["test"]
     if protocol == "subject_holdout":
@@ -139,7 +144,7 @@ def divide(
         test = (_left_out_subject(manifest, subjects, options),)
     rest = tuple(subject for subject in subjects if subject not in test)
     if not rest:
-        raise PainseqError(f"{manifest.name} has one subject with a known label, so nobody is left to train on.")
+        raise PainseqError(f"{manifest.name} has one subject with a known label, so no training subjects are left.")
     train, validation = _holdout(rest, options.validation_share, random_state, "validation", counts)
     return train, validation, test
 
@@ -148,22 +153,22 @@ def _official(manifest: Manifest) -> dict[Part, tuple[str, ...]]:
     official = {part: tuple(sorted({clip.subject_id for clip in manifest if clip.part == part})) for part in PARTS}
     if not any(official.values()):
         raise PainseqError(
-            f"{manifest.name} has no official split here. Choose --data.options.split.protocol subject_holdout "
-            "or subject_kfold."
+            f"{manifest.name} has no official split. Choose --data.options.split.protocol subject_holdout or "
+            "subject_kfold."
         )
     return official
 
 
 def random_state_of(seed: int, repeat: int) -> int:
-    """The seed of one repeat's draws.
+    """Random state of one repetition.
 
     Raises:
         PainseqError: a negative number, or a seed of more than 32 bits.
     """
     if not 0 <= seed < 2**32 or repeat < 0:
         raise PainseqError(
-            f"The split's seed is {seed} and its repeat {repeat}; a seed is a whole number from 0 to 4294967295, a "
-            "repeat is 0 or more."
+            f"The split's seed is {seed} and its repeat is {repeat}; seed must be a whole number from 0 to 4294967295, "
+            "and repeat must be 0 or more."
         )
     return int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0]) if repeat else seed
 
@@ -171,11 +176,14 @@ def random_state_of(seed: int, repeat: int) -> int:
 def kfold(
     subjects: Sequence[str], folds: int, random_state: int, counts: Mapping[str, Counter[object]], whose: str
 ) -> list[tuple[str, ...]]:
-    """Folds of subjects, sorted names each; the classes are evened out.
+    """Divide subjects into folds with balanced classes; each fold is sorted.
 
     Args:
-        counts: of `class_counts`.
-        whose: the subjects are, for messages.
+        subjects: subject ids.
+        folds: number of folds, 2 or more.
+        random_state: seed of the draw.
+        counts: result of `class_counts`.
+        whose: name of the data set, for messages.
 
     Raises:
         PainseqError: fewer than 2 folds, or fewer subjects than folds.
@@ -186,25 +194,25 @@ def kfold(
         raise PainseqError(f"{whose}: {len(subjects)} subjects with a known label, too few for {folds} folds.")
     splitter = GroupKFold(n_splits=folds, shuffle=True, random_state=random_state)
     drawn = [[subjects[i] for i in test] for _, test in splitter.split(np.zeros(len(subjects)), groups=list(subjects))]
-    return _evened_out(drawn, counts)
+    return _balanced(drawn, counts)
 
 
 def _fold(parts: list[tuple[str, ...]], fold: int) -> tuple[str, ...]:
     if not 0 <= fold < len(parts):
-        raise PainseqError(f"Fold {fold} does not exist: {len(parts)} folds are numbered 0 to {len(parts) - 1}.")
+        raise PainseqError(f"Fold {fold} does not exist: the {len(parts)} folds are numbered 0 to {len(parts) - 1}.")
     return parts[fold]
 
 
 def _left_out_subject(manifest: Manifest, subjects: tuple[str, ...], options: SplitOptions) -> str:
     if options.fold_subject is None:
         if not subjects:
-            raise PainseqError(f"No clip of {manifest.name} has a label, so there is nobody to leave out.")
+            raise PainseqError(f"No clip of {manifest.name} has a label, so no subject can be left out.")
         return _fold([(subject,) for subject in subjects], options.fold)[0]
     if options.fold_subject not in subjects:
-        why = "has no clip with a known label" if options.fold_subject in manifest.subjects else "is not among them"
+        reason = "has no clip with a known label" if options.fold_subject in manifest.subjects else "does not exist"
         raise PainseqError(
-            f"--data.options.split.fold_subject is {options.fold_subject}, who {why}. {manifest.name} has "
-            f"{some_subjects(subjects)} to leave out."
+            f"--data.options.split.fold_subject is {options.fold_subject}, which {reason}. {manifest.name} has "
+            f"{some_subjects(subjects)} that can be left out."
         )
     return options.fold_subject
 
@@ -213,55 +221,54 @@ def _holdout(
     subjects: Sequence[str],
     share: float,
     random_state: int,
-    what: str,
+    part: Part,
     counts: Mapping[str, Counter[object]] | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Divide into those who stay and those held out; with `counts` the classes are evened out."""
+    """Divide subjects into remaining and held-out subjects, with balanced classes if `counts` is given."""
     if not 0 <= share < 1:
-        raise PainseqError(f"The {what} share is {share}; it must be at least 0 and below 1.")
+        raise PainseqError(f"The {part} share is {share}; it must be at least 0 and below 1.")
     if share == 0:
         return tuple(subjects), ()
     held_out = max(1, round(share * len(subjects)))
     if len(subjects) <= held_out:
         raise PainseqError(
-            f"{len(subjects)} subjects cannot be split into train and {what}, with a {what} share of {share:g}. Give "
-            f"the data set more subjects, or set the {what} share to 0."
+            f"{len(subjects)} subjects cannot be split into train and {part} with a {part} share of {share:g}. Use "
+            f"more subjects, or set the {part} share to 0."
         )
     splitter = GroupShuffleSplit(n_splits=1, test_size=held_out, random_state=random_state)
     left, right = next(splitter.split(np.zeros(len(subjects)), groups=list(subjects)))
     drawn = [[subjects[i] for i in left], [subjects[i] for i in right]]
-    stay, out = [tuple(part) for part in drawn] if counts is None else _evened_out(drawn, counts)
-    return stay, out
+    remaining, held_out_subjects = [tuple(ids) for ids in drawn] if counts is None else _balanced(drawn, counts)
+    return remaining, held_out_subjects
 
 
-def _evened_out(parts: list[list[str]], counts: Mapping[str, Counter[object]]) -> list[tuple[str, ...]]:
-    """Exchange subjects between parts, one for one, as long as that evens out the classes; sorted names.
+def _balanced(parts: list[list[str]], counts: Mapping[str, Counter[object]]) -> list[tuple[str, ...]]:
+    """Balance classes by exchanging pairs of subjects between parts while this helps; parts are sorted.
 
-    What is made small is the sum, over parts and classes, of the squares of what a part has of a class (as a share of
-    the class's clips) beyond its share of the subjects. So each class counts the same, however rare; and subjects who
-    are all alike stay as they were drawn.
+    Minimises the sum, over parts and classes, of the squared excess of a part's share of a class's clips over its share
+    of the subjects. All classes have the same weight, however rare, and subjects with equal classes are not exchanged.
     """
     subjects = sorted(subject for part in parts for subject in part)
-    classes = sorted({kind for subject in subjects for kind in counts[subject]}, key=str)
-    place = {subject: number for number, part in enumerate(parts) for subject in part}
-    where = np.array([place[subject] for subject in subjects])
-    clips = np.array([[counts[subject][kind] for kind in classes] for subject in subjects], dtype=np.float64)
+    classes = sorted({name for subject in subjects for name in counts[subject]}, key=str)
+    drawn_part = {subject: number for number, part in enumerate(parts) for subject in part}
+    part_of = np.array([drawn_part[subject] for subject in subjects])
+    clips = np.array([[counts[subject][name] for name in classes] for subject in subjects], dtype=np.float64)
     shares = clips / clips.sum(axis=0)
-    excess = np.array([(shares - 1 / len(subjects))[where == number].sum(axis=0) for number in range(len(parts))])
+    excess = np.array([(shares - 1 / len(subjects))[part_of == number].sum(axis=0) for number in range(len(parts))])
     exchanged = True
     while exchanged:
         exchanged = False
-        for one in range(len(subjects)):
-            gain = shares - shares[one]
-            # Rounded, so that a tie is a tie on every machine. Exchanges within a part come out as no improvement.
-            change = np.round((gain * (excess[where[one]] - excess[where] + gain)).sum(axis=1), 10)
-            other = int(change.argmin())
-            if change[other] < 0:
-                excess[where[one]] += gain[other]
-                excess[where[other]] -= gain[other]
-                where[[one, other]] = where[[other, one]]
+        for first in range(len(subjects)):
+            gain = shares - shares[first]
+            # Rounded, so that ties are ties on every machine. Exchanges within a part are no improvement.
+            change = np.round((gain * (excess[part_of[first]] - excess[part_of] + gain)).sum(axis=1), 10)
+            second = int(change.argmin())
+            if change[second] < 0:
+                excess[part_of[first]] += gain[second]
+                excess[part_of[second]] -= gain[second]
+                part_of[[first, second]] = part_of[[second, first]]
                 exchanged = True
     return [
-        tuple(subject for subject, at in zip(subjects, where, strict=True) if at == number)
+        tuple(subject for subject, assigned in zip(subjects, part_of, strict=True) if assigned == number)
         for number in range(len(parts))
     ]

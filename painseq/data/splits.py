@@ -1,4 +1,4 @@
-"""Subject-wise splits and folds, and the one leak check that every fit and every evaluation passes through."""
+"""Subject-wise splits and folds, and the leak check of every fit and evaluation."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ FILE_FORMAT = 1
 
 @dataclass(frozen=True)
 class Split:
-    """Which subjects a model is fitted on, stopped early on, and scored on.
+    """Training, validation and test subjects.
 
     Args:
-        protocol: how it was made.
-        train: subjects whose clips the weights are fitted to.
-        validation: subjects that early stopping and the choice of a checkpoint look at.
-        test: subjects scored at the end.
+        protocol: the protocol that made the split.
+        train: ids of the training subjects.
+        validation: ids of the validation subjects, used for early stopping and for choosing a checkpoint.
+        test: ids of the test subjects.
+
+    Raises:
+        LeakError: a subject is in two parts.
     """
 
     protocol: str
@@ -47,25 +50,25 @@ class Split:
             both = sorted(set(left) & set(right))
             if both:
                 raise LeakError(
-                    f"{some_subjects(both)} on both sides of the split: {name} and {other}. Every subject belongs to "
-                    "one part."
+                    f"{some_subjects(both)} in two parts of the split: {name} and {other}. Put every subject in one "
+                    "part."
                 )
 
     def parts(self) -> tuple[Part, ...]:
-        """The parts that have subjects."""
+        """Parts that have subjects."""
         return tuple(part for part in PARTS if self.subjects(part))
 
     def subjects(self, part: Part) -> tuple[str, ...]:
-        """The subjects of one part."""
+        """Subjects of one part."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[part]
 
     def clips(self, manifest: Manifest, part: Part) -> tuple[Clip, ...]:
-        """The clips of one part, in the manifest's order."""
+        """Clips of one part, in the order of the manifest."""
         subjects = set(self.subjects(part))
         return tuple(clip for clip in manifest if clip.subject_id in subjects)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data, to be stored with a run."""
+        """Plain values, stored with a run."""
         return {
             "protocol": self.protocol,
             "train": list(self.train),
@@ -76,71 +79,75 @@ class Split:
 
 @dataclass(frozen=True)
 class LeakySplit(Split):
-    """Parts that divide clips or frames, not subjects: only to show how much such a score flatters.
+    """A split of clips or frames instead of subjects, only to show how much such a split inflates scores.
 
-    Every subject counts as trained on and as tested, so no model fitted on it is scored as if the subjects were new.
+    Every subject counts as both a training and a test subject, so that scores are never reported as if subjects were
+    new.
 
     Args:
-        protocol: ends in _LEAKY, and is shown wherever the split is.
-        clip_ids: the clips of each part; those of single frames may be in several.
+        protocol: name that ends in _LEAKY, shown with the split everywhere.
+        clip_ids: part -> clip ids; with splits of frames, a clip may be in several parts.
     """
 
     clip_ids: Mapping[Part, frozenset[str]]
 
     def __post_init__(self) -> None:
         if not self.protocol.endswith("_LEAKY"):
-            raise ValueError(f"The protocol of a leaky split says so: {self.protocol}_LEAKY.")
+            raise ValueError(f"The protocol of a leaky split must end in _LEAKY: {self.protocol}_LEAKY.")
 
     def clips(self, manifest: Manifest, part: Part) -> tuple[Clip, ...]:
-        """The clips of one part, in the manifest's order."""
+        """Clips of one part, in the order of the manifest."""
         return tuple(clip for clip in manifest if clip.clip_id in self.clip_ids.get(part, ()))
 
 
 def split_of_items(parts: Mapping[Part, Sequence[Clip]], items: Sequence[Clip], protocol: str) -> Split:
-    """The split that parts of items make: leaky where somebody stands in two of them.
+    """Make the split of divided items, which is leaky if a subject is in two parts.
 
     Args:
-        parts: the clip of each item.
-        items: those of all items; on a leaky split, whoever they show counts as trained on and as tested.
-        protocol: how the items were divided; of a leaky split, _LEAKY is added.
+        parts: part -> clips of its items.
+        items: clips of all items; in a leaky split, all their subjects count as training and test subjects.
+        protocol: how the items were divided; _LEAKY is added for a leaky split.
     """
-    own = {part: {clip.subject_id for clip in clips} for part, clips in parts.items()}
-    if sum(map(len, own.values())) == len(set().union(*own.values())):
-        return Split(protocol, *(tuple(sorted(own.get(part, ()))) for part in PARTS))
-    everybody = tuple(sorted({clip.subject_id for clip in items}))
+    subjects = {part: {clip.subject_id for clip in clips} for part, clips in parts.items()}
+    if sum(map(len, subjects.values())) == len(set().union(*subjects.values())):
+        return Split(protocol, *(tuple(sorted(subjects.get(part, ()))) for part in PARTS))
+    all_subjects = tuple(sorted({clip.subject_id for clip in items}))
     return LeakySplit(
         f"{protocol}_LEAKY",
-        everybody,
-        everybody if "validation" in parts else (),
-        everybody,
+        all_subjects,
+        all_subjects if "validation" in parts else (),
+        all_subjects,
         {part: frozenset(clip.clip_id for clip in clips) for part, clips in parts.items()},
     )
 
 
 def make_split(manifest: Manifest, options: SplitOptions, scheme: LabelScheme | None = None) -> Split:
-    """Split a data set by subject. The order of the manifest's rows does not matter.
+    """Split a data set by subject, independently of the order of clips in the manifest.
 
-    Subjects in no part are left out, and told in a warning. "subject_kfold" and "loso" leave out those of whom no clip
-    has a known label, since nothing can be learned from them or scored. They even out the classes between the parts as
-    far as whole subjects allow; the other protocols draw by chance alone.
+    Subjects in no part are left out with a warning. "subject_kfold" and "loso" leave out subjects without any known
+    label, which can be neither trained on nor scored. They balance classes between parts as far as whole subjects
+    allow; other protocols draw at random.
 
     Args:
-        manifest: whose subjects.
-        options: protocol and what it reads.
-        scheme: the classes to even out; None is the native labels.
+        manifest: clips of the data set.
+        options: protocol and its options.
+        scheme: classes to balance; None for native labels.
 
     Raises:
-        PainseqError: too few subjects, a fold or subject that does not exist, no official parts, a file that does not
-            fit, an option that the protocol does not read.
-        LeakError: a subject in two parts.
+        PainseqError: too few subjects, a missing fold or subject, no official parts, a file of another data set, or an
+            option that the protocol does not read.
+        LeakError: a subject is in two parts.
+
+    Example:
+        >>> make_split(data.manifest, SplitOptions("subject_kfold", fold=2))  # doctest: +SKIP
     """
     split = _split(manifest, options, class_counts(manifest, scheme))
-    _tell_left_out(split, manifest)
+    _warn_of_left_out(split, manifest)
     return split
 
 
 def every_fold(manifest: Manifest, options: SplitOptions, scheme: LabelScheme | None = None) -> list[Split]:
-    """All folds of "subject_kfold" or "loso", in order: what `make_split` gives for each `fold`.
+    """Make the splits of all folds of "subject_kfold" or "loso", in order; see `make_split`.
 
     Raises:
         PainseqError: a protocol without folds; see `make_split`.
@@ -151,28 +158,28 @@ def every_fold(manifest: Manifest, options: SplitOptions, scheme: LabelScheme | 
     elif options.protocol == "loso":
         folds = len(known(counts))
     else:
-        raise PainseqError(f"Protocol {options.protocol!r} has no folds; subject_kfold and loso have.")
-    # With no fold at all, the first one says what is wrong.
+        raise PainseqError(f"Protocol {options.protocol!r} has no folds. Choose subject_kfold or loso.")
+    # With 0 folds, making the first one raises the error.
     numbered = [replace(options, fold=fold, fold_subject=None) for fold in range(max(1, folds))]
     splits = [_split(manifest, chosen, counts) for chosen in numbered]
-    _tell_left_out(splits[0], manifest)
+    _warn_of_left_out(splits[0], manifest)
     return splits
 
 
 def inner_splits(
     split: Split, manifest: Manifest, folds: int, seed: int, scheme: LabelScheme | None = None
 ) -> list[Split]:
-    """Folds inside a split, to choose settings or a number of epochs without a look at those tested at the end.
+    """Make inner cross-validation splits, to choose settings or a number of epochs without using test subjects.
 
-    All subjects that are not tested, training and validation alike, are divided into `folds`; in turn each fold is the
-    validation part, and the rest is trained on. The test part of an inner split is empty. Classes are evened out.
+    Training and validation subjects of the outer split are divided into `folds`. Each fold is the validation part once,
+    and the other folds are the training part. The test part of an inner split is empty. Classes are balanced.
 
     Args:
-        split: the outer one; its test subjects are in no inner split.
-        manifest: the clips, which tell the classes of each subject.
-        folds: how many, 2 or more.
-        seed: of the folds.
-        scheme: the classes to even out; None is the native labels.
+        split: outer split; its test subjects are in no inner split.
+        manifest: clips of the data set.
+        folds: number of folds, 2 or more.
+        seed: seed of the folds.
+        scheme: classes to balance; None for native labels.
 
     Raises:
         PainseqError: fewer subjects with a known label than folds.
@@ -189,41 +196,41 @@ def inner_splits(
 def _split(manifest: Manifest, options: SplitOptions, counts: Mapping[str, Counter[object]]) -> Split:
     check_options(options)
     if options.protocol == "subject_lists":
-        return _named(manifest, options.protocol, {part: getattr(options, part) for part in PARTS}, "The split")
+        return _listed(manifest, options.protocol, {part: getattr(options, part) for part in PARTS}, "The split")
     if options.protocol == "file":
         assert options.file is not None
         return read_split(options.file, manifest)
     return Split(options.protocol, *divide(manifest, options, counts))
 
 
-def _named(manifest: Manifest, protocol: str, lists: Mapping[Part, Iterable[str]], what: str) -> Split:
-    """A split of subjects by name.
+def _listed(manifest: Manifest, protocol: str, lists: Mapping[Part, Iterable[str]], source: str) -> Split:
+    """Make a split from lists of subjects.
 
     Raises:
-        PainseqError: nobody is named, or somebody who has no clip; names them all.
+        PainseqError: no subjects, or subjects without a clip.
     """
-    named = {subject for subjects in lists.values() for subject in subjects}
-    if not named:
-        raise PainseqError(f"{what} names no subject: give the lists train, validation and test.")
-    unknown = sorted(named - set(manifest.subjects))
+    listed = {subject for subjects in lists.values() for subject in subjects}
+    if not listed:
+        raise PainseqError(f"{source} has no subjects: give the lists train, validation and test.")
+    unknown = sorted(listed - set(manifest.subjects))
     if unknown:
         raise PainseqError(
-            f"{what} names {some_subjects(unknown, len(unknown))} without a clip in {manifest.name} under its label "
+            f"{source} lists {some_subjects(unknown, len(unknown))} without a clip in {manifest.name} under its label "
             f"scheme. It has {some_subjects(manifest.subjects)}."
         )
     return Split(protocol, *(tuple(sorted(set(lists[part]))) for part in PARTS))
 
 
-def _tell_left_out(split: Split, manifest: Manifest) -> None:
-    taken = {subject for part in PARTS for subject in split.subjects(part)}
+def _warn_of_left_out(split: Split, manifest: Manifest) -> None:
+    expected = {subject for part in PARTS for subject in split.subjects(part)}
     if split.protocol == "official_inner":
-        # That it leaves the official validation part alone is what it is for.
-        taken |= {clip.subject_id for clip in manifest if clip.part == "validation"}
-    left_out = [subject for subject in manifest.subjects if subject not in taken]
+        # This protocol leaves out the official validation part on purpose.
+        expected |= {clip.subject_id for clip in manifest if clip.part == "validation"}
+    left_out = [subject for subject in manifest.subjects if subject not in expected]
     if left_out:
-        clips = sum(clip.subject_id not in taken for clip in manifest)
+        clips = sum(clip.subject_id not in expected for clip in manifest)
         log.warning(
-            "%s: %s with %d clips left out: in no part of the split %s.",
+            "%s: %s with %d clips left out, because they are in no part of the split %s.",
             manifest.name,
             some_subjects(left_out),
             clips,
@@ -232,13 +239,13 @@ def _tell_left_out(split: Split, manifest: Manifest) -> None:
 
 
 def write_split(path: Path, split: Split, manifest: Manifest, made_with: Mapping[str, object]) -> None:
-    """Write a split to be published, and read again with the protocol "file".
+    """Write a split as JSON, to be published and read with the protocol "file".
 
     Args:
-        path: JSON to write; must not exist yet.
-        split: who is in which part.
-        manifest: what was split; its name and fingerprint are written down.
-        made_with: what decided it, such as `SplitOptions.decisive()`; for the reader of the file.
+        path: file to write; must not exist yet.
+        split: subjects of each part.
+        manifest: clips of the data set; its name and fingerprint are written too.
+        made_with: options that determined the split, such as `SplitOptions.decisive()`.
 
     Raises:
         PainseqError: the file exists, or cannot be written.
@@ -254,36 +261,36 @@ def write_split(path: Path, split: Split, manifest: Manifest, made_with: Mapping
         with path.open("x", encoding="utf-8") as file:
             file.write(json.dumps(content, indent=2, default=str) + "\n")
     except FileExistsError as error:
-        raise PainseqError(f"{path} exists already, and nothing is overwritten. Choose another name.") from error
+        raise PainseqError(f"{path} already exists and is not overwritten. Choose another name.") from error
     except OSError as error:
         raise PainseqError(f"{path} cannot be written: {error}.") from error
 
 
 def made_with(options: SplitOptions) -> dict[str, object]:
-    """What decided a split, for `write_split`: the options, or for a split read from a file what decided that one."""
+    """Options that determined a split, for `write_split`; for a split read from a file, those stored in the file."""
     if options.protocol == "file" and options.file is not None:
         return read_made_with(options.file)
     return options.decisive()
 
 
 def read_made_with(path: Path) -> dict[str, object]:
-    """What decided the split in a file.
+    """Read the options that determined the split in a file.
 
     Raises:
         PainseqError: no such file, or not a split.
     """
-    made_with = _read_file(path).get("made_with")
-    return made_with if isinstance(made_with, dict) else {}
+    options = _read_file(path).get("made_with")
+    return options if isinstance(options, dict) else {}
 
 
 def read_split(path: Path, manifest: Manifest) -> Split:
-    """Read a split that `write_split` wrote. Its protocol is the one that made it.
+    """Read a split that was written by `write_split`.
 
-    A manifest with another fingerprint (other clips, labels or spans) is told in a warning.
+    Warns if the manifest has another fingerprint (other clips, labels or spans).
 
     Raises:
-        PainseqError: no such file, not a split, of another data set, or it names a subject without a clip.
-        LeakError: a subject in two parts.
+        PainseqError: no such file, not a split, another data set, or a subject without a clip.
+        LeakError: a subject is in two parts.
     """
     content = _read_file(path)
     for key in ("data_set", "fingerprint", "protocol"):
@@ -292,14 +299,14 @@ def read_split(path: Path, manifest: Manifest) -> Split:
     for part in PARTS:
         subjects = content.get(part)
         if not isinstance(subjects, list) or not all(isinstance(subject, str) for subject in subjects):
-            raise PainseqError(f"{path}: {part} must be a list of names of subjects, each in quotation marks.")
+            raise PainseqError(f"{path}: {part} must be a list of subject ids, each in quotation marks.")
     if content["data_set"] != manifest.name:
-        raise PainseqError(f"{path} splits the data set {content['data_set']!r}, but this is {manifest.name!r}.")
-    split = _named(manifest, content["protocol"], {part: content[part] for part in PARTS}, str(path))
+        raise PainseqError(f"{path} is a split of the data set {content['data_set']!r}, not of {manifest.name!r}.")
+    split = _listed(manifest, content["protocol"], {part: content[part] for part in PARTS}, str(path))
     if content["fingerprint"] != manifest.fingerprint():
         log.warning(
-            "%s was made for clips of %s with the fingerprint %s, and here it is %s: other clips, or another label "
-            "scheme. The subjects are divided as the file says.",
+            "%s was made for clips of %s with the fingerprint %s, but the current fingerprint is %s: the clips or the "
+            "label scheme differ. The subjects are split as in the file.",
             path,
             manifest.name,
             content["fingerprint"],
@@ -317,28 +324,29 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise PainseqError(f"{path} cannot be read as a split: {error}.") from error
     if not isinstance(content, dict) or content.get("format") != FILE_FORMAT:
         found = repr(content.get("format")) if isinstance(content, dict) else "none"
-        raise PainseqError(f"{path} is no split file of format {FILE_FORMAT}; its format: {found}.")
+        raise PainseqError(f"{path} is not a split file of format {FILE_FORMAT}; its format: {found}.")
     return content
 
 
 def qualified(dataset: str, subjects: Iterable[str]) -> frozenset[str]:
-    """Subjects as "data set/subject": how they are compared across data sets."""
+    """Qualify subject ids as "data set/subject", to compare them across data sets."""
     return frozenset(f"{dataset}/{subject}" for subject in subjects)
 
 
 def check_no_leak(fitted_on: Iterable[str], scored_on: Iterable[str], what: str = "The model") -> None:
-    """Refuse to score anybody that a model was fitted on.
+    """Check that no scored subject was used to fit a model (leak check between fitted and scored subjects).
 
     Args:
-        fitted_on: whom `what` has seen: weights, early stopping, class weights; qualified.
-        scored_on: whom it is about to be scored on; qualified.
+        fitted_on: qualified ids of subjects used for weights, early stopping or class weights.
+        scored_on: qualified ids of subjects to be scored.
+        what: the model, as the subject of the error message.
 
     Raises:
-        LeakError: a subject on both sides; names them.
+        LeakError: a subject is in both; the message lists them.
     """
     both = sorted(set(fitted_on) & set(scored_on))
     if both:
         raise LeakError(
-            f"{what} was fitted on {some_subjects(both)} of those to be scored. A score on people it has seen says "
-            "nothing of a new patient. Score other subjects, or fit on other subjects."
+            f"{what} was fitted on {some_subjects(both)} of the subjects to be scored. Such a score says nothing about "
+            "new subjects. Score other subjects, or fit on other subjects."
         )

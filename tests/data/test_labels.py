@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from painseq.data.datamodule import PainDataModule
 from painseq.data.facts import DataSetFacts
-from painseq.data.labels import Scale, check_same_targets, in_order, native_scheme, own_scheme
+from painseq.data.labels import Scale, check_same_targets, native_scheme, ordered_labels, own_scheme
 from painseq.data.labels import label_scheme as scheme_of
 from painseq.data.options import DataOptions
 from painseq.data_modules import FACTS, BioVid, Folder, facts_of
@@ -195,8 +195,8 @@ def test_two_spellings_of_a_label_are_no_two_classes(two):
 
 @given(labels=st.permutations(["-3", "0", "2", "2.5", "10", "a", "b"]))
 def test_numbers_come_by_size_and_words_behind_them(labels):
-    assert in_order(labels) == ["-3", "0", "2", "2.5", "10", "a", "b"]
-    assert in_order(labels, ["b", "10"])[:2] == ["b", "10"]
+    assert ordered_labels(labels) == ["-3", "0", "2", "2.5", "10", "a", "b"]
+    assert ordered_labels(labels, ["b", "10"])[:2] == ["b", "10"]
 
 
 class Listed(PainDataModule):

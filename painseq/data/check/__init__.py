@@ -1,4 +1,4 @@
-"""Whether a data set on disk can be trusted: against what was published of it, and against itself."""
+"""Check of a data set on disk against published counts, and for consistency."""
 
 from painseq.data.check.check import check_data, read_faceless
 from painseq.data.check.report import TOPICS, DataCheck, Finding, Spread

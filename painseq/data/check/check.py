@@ -1,4 +1,4 @@
-"""Checking a data set on disk: against what was published of it, and against itself."""
+"""Check of a data set on disk against published counts, and for consistency."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from painseq.records import Clip, Manifest
 from painseq.video.generated import is_generated
 
 SPAN_TOLERANCE_S = 0.05
-"""Containers round their lengths; a clip that lacks less than this, or less than a frame, is whole."""
+"""A clip may be shorter than its span by this, or by one frame, as containers round durations."""
 UNBALANCED = 1.5
-"""More clips than this times those of the rarest class are told."""
+"""A warning is issued if the most frequent class has more than this times the clips of the rarest class."""
 FACELESS_MORE = 0.05
-"""A label whose share of faceless frames lies this far above that of all frames is told."""
+"""A warning is issued if a label's share of faceless frames is this far above the share of all frames."""
 FACELESS_SUBJECT = 0.2
-"""A subject with a larger share of faceless frames is told."""
+"""A warning is issued if a subject's share of faceless frames is larger than this."""
 
 Key = TypeVar("Key")
 
-NAMED = 5
+MAX_LISTED = 5
+"""Largest number of copies of a video that are listed by name."""
 
 
 def check_data(
@@ -41,30 +42,30 @@ def check_data(
     workers: int = 1,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DataCheck:
-    """Open every video of a data set, and compare.
+    """Open every video of a data set, and check labels, videos, lengths, classes and faces.
 
     Args:
-        data: all its clips are looked at, also those that the label scheme leaves out.
-        tracks: folder that `painseq faces` wrote, to tell where faces are missing.
-        deep: decode every frame, rather than the first and the last one of each video.
-        workers: threads that open videos.
-        on_progress: called with the number of videos done, and of all.
+        data: the data set; clips that the label scheme leaves out are checked too.
+        tracks: folder written by `painseq faces`, to report missing faces; None for no check of faces.
+        deep: decode every frame instead of only the first and the last frame of each video.
+        workers: number of threads that open videos.
+        on_progress: called with the number of videos done, and the number of all videos.
 
     Raises:
-        PainseqError: no data set at its root, an unknown label scheme, no tracks where they should be.
+        PainseqError: no data set at its root, an unknown label scheme, or no tracks.
     """
     if workers < 1:
         raise PainseqError(f"--workers is {workers}; it must be 1 or more.")
     faceless = None if tracks is None else read_faceless(tracks)
-    disagreeing = data.label_problems()
+    label_problems = data.label_problems()
     try:
         manifest, scheme = data.whole_manifest, data.scheme
     except PainseqError as error:
-        if not disagreeing:
+        if not label_problems:
             raise
-        listed = Finding("labels", "error", f"so nothing else was looked at: {below(data.root, error)}")
-        problems = (*_disagreeing(data.root, disagreeing), listed)
-        return DataCheck(data.name, is_generated(data.root), 0, 0, 0, (), (), {}, problems)
+        stopped = Finding("labels", "error", f"nothing else was checked, because: {below(data.root, error)}")
+        findings = [*_label_problem_findings(data.root, label_problems), stopped]
+        return DataCheck(data.name, is_generated(data.root), 0, 0, 0, (), (), {}, tuple(findings))
     by_video: dict[str, list[Clip]] = defaultdict(list)
     for clip in manifest:
         by_video[clip.video].append(clip)
@@ -74,7 +75,7 @@ def check_data(
     comparisons = compared(data.facts.expected, manifest, videos, seconds)
     findings = [
         *_published_findings(comparisons),
-        *_disagreeing(data.root, disagreeing),
+        *_label_problem_findings(data.root, label_problems),
         *_unknown_labels(scheme, manifest),
         *_unknown_order(scheme),
         *_unreadable(videos.values()),
@@ -97,12 +98,12 @@ def check_data(
 
 
 def read_faceless(tracks: Path) -> dict[str, tuple[int, int] | str]:
-    """What faces.csv in a folder of tracks tells: clip id -> frames and faceless ones, or why it failed.
+    """Read faces.csv in a folder of tracks: clip id -> (frames, faceless frames), or the reason of a failure.
 
     Raises:
-        PainseqError: there is none, or it is damaged.
+        PainseqError: no faces.csv, or it is damaged.
     """
-    # Those of other processes first: a later run of one process alone writes them all into faces.csv.
+    # Files of single processes first: a later run with one process writes all clips into faces.csv.
     files = [*sorted(tracks.glob("faces-*.csv")), *tracks.glob("faces.csv")]
     if not files:
         raise PainseqError(f"No faces.csv at {tracks}. Write the tracks first: painseq faces --out {tracks}.")
@@ -121,7 +122,7 @@ def read_faceless(tracks: Path) -> dict[str, tuple[int, int] | str]:
 
 def _published_findings(comparisons: Sequence[Comparison]) -> list[Finding]:
     different = [f"{row.what}: {row.found}, published: {row.published}" for row in comparisons if not row.same]
-    return findings_of("published", [("warning", "figures that are not those of the published data set", different)])
+    return findings_of("published", [("warning", "figures that differ from the published data set", different)])
 
 
 # ---- files ----
@@ -140,7 +141,9 @@ def _duplicates(by_video: Mapping[str, Sequence[Clip]], videos: Iterable[VideoFa
     subjects, parts, labels, harmless = [], [], [], []
     for group in same.values():
         clips = [clip for video in group for clip in by_video[video]]
-        names = " = ".join(group[:NAMED]) + (f" = {len(group) - NAMED} more" if len(group) > NAMED else "")
+        names = " = ".join(group[:MAX_LISTED])
+        if len(group) > MAX_LISTED:
+            names += f" = {len(group) - MAX_LISTED} more"
         of_subjects = sorted({clip.subject_id for clip in clips})
         of_parts = sorted({clip.part or "no part" for clip in clips})
         of_labels = sorted({", ".join(sorted({clip.label or "hidden" for clip in by_video[video]})) for video in group})
@@ -155,8 +158,8 @@ def _duplicates(by_video: Mapping[str, Sequence[Clip]], videos: Iterable[VideoFa
     return findings_of(
         "files",
         [
-            ("error", "the same video for several subjects, so one of them may be learned and scored", subjects),
-            ("error", "the same video in several parts, so it may be learned and scored", parts),
+            ("error", "the same video for several subjects, so it may be trained on and scored", subjects),
+            ("error", "the same video in several parts, so it may be trained on and scored", parts),
             ("error", "the same video under several labels", labels),
             ("warning", "the same video several times", harmless),
         ],
@@ -175,28 +178,30 @@ def _length_findings(
         length_s, facts = seconds[clip.clip_id], videos[clip.video]
         if facts.problem:
             continue
-        asked_s = math.inf if clip.end_s is None else clip.end_s - clip.start_s
+        span_s = math.inf if clip.end_s is None else clip.end_s - clip.start_s
         tolerance_s = max(SPAN_TOLERANCE_S, 1 / facts.fps if facts.fps else 0.0)
         if length_s == 0:
-            empty.append(f"{clip.clip_id}: begins at {clip.start_s:g} s of {facts.duration_s:.2f} s")
-        elif clip.end_s is not None and length_s < asked_s - tolerance_s:
-            cut.append(f"{clip.clip_id}: {length_s:.2f} s of {asked_s:.2f} s")
+            empty.append(f"{clip.clip_id}: starts at {clip.start_s:g} s of {facts.duration_s:.2f} s")
+        elif clip.end_s is not None and length_s < span_s - tolerance_s:
+            cut.append(f"{clip.clip_id}: {length_s:.2f} s of {span_s:.2f} s")
         elif length_s < median_s[clip.label] / 2:
             short.append(
                 f"{clip.clip_id}: {length_s:.2f} s; median of {_shown(clip.label)}: {median_s[clip.label]:.2f} s"
             )
     rates = {video: facts.fps for video, facts in videos.items() if facts.fps is not None}
-    usual = float(np.median(list(rates.values()))) if rates else 0.0
-    other = [
-        f"{video}: {fps:.4g} fps" for video, fps in rates.items() if not math.isclose(fps, usual, rel_tol=SAME_RATE)
+    median_fps = float(np.median(list(rates.values()))) if rates else 0.0
+    different = [
+        f"{video}: {fps:.4g} fps"
+        for video, fps in rates.items()
+        if not math.isclose(fps, median_fps, rel_tol=SAME_RATE)
     ]
     return findings_of(
         "lengths",
         [
-            ("error", "clips that begin after the end of their video", empty),
-            ("warning", "clips whose video ends before they do", cut),
+            ("error", "clips that start after the end of their video", empty),
+            ("warning", "clips whose video ends before the clip", cut),
             ("warning", "clips shorter than half the median of their label", short),
-            ("warning", f"videos at another frame rate than the median, {usual:.4g} fps", other),
+            ("warning", f"videos with a different frame rate than the median, {median_fps:.4g} fps", different),
         ],
     )
 
@@ -231,22 +236,22 @@ def _label_rows(
 
 
 def _by_pain(labels: Collection[str | None], scheme: LabelScheme) -> list[str | None]:
-    """Classes in their order, then what the scheme leaves out, then the hidden ones."""
+    """Sort labels by class, then labels that the scheme leaves out, then hidden labels (None)."""
 
-    def place(label: str | None) -> float:
+    def sort_key(label: str | None) -> float:
         target = scheme.target(label)
         return math.inf if target is None else target
 
     known = [label for label in labels if label is not None]
-    return [*sorted(ordered_labels(known), key=place), *([None] if None in labels else [])]
+    return [*sorted(ordered_labels(known), key=sort_key), *([None] if None in labels else [])]
 
 
 # ---- labels and classes ----
 
 
-def _disagreeing(root: Path, problems: Sequence[str]) -> list[Finding]:
+def _label_problem_findings(root: Path, problems: Sequence[str]) -> list[Finding]:
     relative = [below(root, problem) for problem in problems]
-    return findings_of("labels", [("error", "labels that are missing or disagree", relative)])
+    return findings_of("labels", [("error", "labels that are missing or contradictory", relative)])
 
 
 def _unknown_labels(scheme: LabelScheme, manifest: Manifest) -> list[Finding]:
@@ -258,29 +263,29 @@ def _unknown_labels(scheme: LabelScheme, manifest: Manifest) -> list[Finding]:
 
 
 def _unknown_order(scheme: LabelScheme) -> list[Finding]:
-    """Classes made of whatever labels are found: words do not tell which of them is more pain."""
+    """Report classes of native labels without a known order of pain."""
     if scheme.ordered:
         return []
     return [
         Finding(
             "labels",
             "warning",
-            "no order of pain is known, so the alphabet's stands for it, from no pain on: "
+            "the order of pain is not known, so labels are sorted alphabetically, starting with no pain: "
             f"{', '.join(scheme.class_names)}. List the labels in --data.classes, in order of pain",
         )
     ]
 
 
-def _class_findings(manifest: Manifest, scheme: LabelScheme, promised: Sequence[str]) -> list[Finding]:
+def _class_findings(manifest: Manifest, scheme: LabelScheme, listed: Sequence[str]) -> list[Finding]:
     counts = scheme.counts(manifest)
     if not sum(counts.values()):
         return []
     findings = []
-    absent = [name for name, count in counts.items() if not count]
+    missing = [name for name, count in counts.items() if not count]
     if scheme.name == "native":
-        absent += [label for label in promised if ".." not in label and label not in counts]
-    if absent:
-        findings.append(Finding("classes", "warning", f"no clip of class {', '.join(absent)}"))
+        missing += [label for label in listed if ".." not in label and label not in counts]
+    if missing:
+        findings.append(Finding("classes", "warning", f"no clip of class {', '.join(missing)}"))
     present = {name: count for name, count in counts.items() if count}
     rarest, commonest = min(present, key=present.__getitem__), max(present, key=present.__getitem__)
     if present[commonest] > UNBALANCED * present[rarest]:
@@ -292,13 +297,13 @@ def _class_findings(manifest: Manifest, scheme: LabelScheme, promised: Sequence[
                 "--model.class_weights inverse_frequency or --data.options.balance true, and read balanced accuracy",
             )
         )
-    held: dict[str, set[str]] = defaultdict(set)
+    groups_of: dict[str, set[str]] = defaultdict(set)
     for clip in manifest:
         group = scheme.group(clip.label)
         if group is not None:
-            held[clip.subject_id].add(group)
+            groups_of[clip.subject_id].add(group)
     lacking = []
-    for subject, groups in sorted(held.items()):
+    for subject, groups in sorted(groups_of.items()):
         names = [name for name in scheme.groups if name in present and name not in groups]
         if names:
             lacking.append(f"{subject}: no {', '.join(names)}")
@@ -314,31 +319,31 @@ def _face_findings(
     rows: Sequence[LabelSummary],
     faceless: Mapping[str, tuple[int, int] | str],
 ) -> list[Finding]:
-    absent, failed, none = [], [], []
+    missing, failed, without_face = [], [], []
     for clip in manifest:
         counts = faceless.get(clip.clip_id)
         if isinstance(counts, str):
             failed.append(f"{clip.clip_id}: {counts}")
         elif counts is not None and counts[0] == counts[1]:
-            none.append(clip.clip_id)
+            without_face.append(clip.clip_id)
         elif counts is None and scheme.target(clip.label) is not None:
-            absent.append(clip.clip_id)
+            missing.append(clip.clip_id)
     overall = _shares(manifest, faceless, lambda clip: "all").get("all", 0.0)
-    more = [
+    labels = [
         f"{_shown(row.label)}: {row.faceless_share:.1%}, all labels: {overall:.1%}"
         for row in rows
         if row.faceless_share is not None and row.faceless_share > overall + FACELESS_MORE
     ]
-    subjects = _shares(manifest, faceless, lambda clip: clip.subject_id)
-    many = [f"{subject}: {share:.1%}" for subject, share in subjects.items() if share > FACELESS_SUBJECT]
+    shares = _shares(manifest, faceless, lambda clip: clip.subject_id)
+    subjects = [f"{subject}: {share:.1%}" for subject, share in shares.items() if share > FACELESS_SUBJECT]
     return findings_of(
         "faces",
         [
-            ("warning", "clips without a row in faces.csv; run `painseq faces` again", absent),
+            ("warning", "clips without a row in faces.csv; run `painseq faces` again", missing),
             ("warning", "clips that could not be tracked", failed),
-            ("warning", "clips without any face", none),
-            ("warning", "labels under which faces are missing more often", more),
-            ("warning", f"subjects with more than {FACELESS_SUBJECT:.0%} of frames without a face", many),
+            ("warning", "clips without any face", without_face),
+            ("warning", "labels with a higher share of frames without a face", labels),
+            ("warning", f"subjects with more than {FACELESS_SUBJECT:.0%} of frames without a face", subjects),
         ],
     )
 
@@ -346,7 +351,7 @@ def _face_findings(
 def _shares(
     manifest: Manifest, faceless: Mapping[str, tuple[int, int] | str], key: Callable[[Clip], Key]
 ) -> dict[Key, float]:
-    """Share of faceless frames by label, or by subject, where the tracks tell."""
+    """Share of faceless frames by a key of clips, such as label or subject, for tracked clips."""
     frames: Counter[Key] = Counter()
     without: Counter[Key] = Counter()
     for clip in manifest:

@@ -1,4 +1,4 @@
-"""What each video of a data set tells when it is opened."""
+"""Properties of the videos of a data set."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from painseq.video.container import image_files
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What one video told when it was opened.
+    """Properties of one video.
 
     Args:
-        problem: why it cannot be read; the rest is then empty.
-        fps: frames a second, None for a single frame.
-        digest: of the content.
+        video: path relative to the root.
+        problem: why it cannot be read; other properties are then empty.
+        frames: number of frames.
+        fps: frames per second; None for a single frame.
+        duration_s: duration in seconds.
+        digest: digest of the content.
     """
 
     video: str
@@ -43,16 +46,24 @@ def read_videos(
     workers: int,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, VideoFacts]:
-    """The facts of each video, in the manifest's order."""
+    """Read the properties of each video, in the order of `by_video`.
 
-    def work(video: str) -> VideoFacts:
+    Args:
+        root: folder that paths are relative to.
+        by_video: path -> clips of the video.
+        deep: decode every frame.
+        workers: number of threads.
+        on_progress: called with the number of videos done, and the number of all videos.
+    """
+
+    def read(video: str) -> VideoFacts:
         return _read_video(root, video, by_video[video][0].fps, deep)
 
     found: dict[str, VideoFacts] = {}
     on_progress(0, len(by_video))
-    # Its threads do not hold the process back when it is interrupted.
+    # The threads of this pool do not delay an interrupt.
     with ThreadPool(workers) as pool:
-        for facts in pool.imap_unordered(work, by_video):
+        for facts in pool.imap_unordered(read, by_video):
             found[facts.video] = facts
             on_progress(len(found), len(by_video))
     return {video: found[video] for video in by_video}
@@ -72,12 +83,12 @@ def _read_video(root: Path, video: str, image_fps: float | None, deep: bool) -> 
             fps = (len(times_s) - 1) / float(times_s[-1] - times_s[0]) if len(times_s) > 1 else None
             return VideoFacts(video, "", len(times_s), fps, opened.duration_s, digest)
     except (PainseqError, OSError) as error:
-        # The item begins with the path already.
+        # The item of the finding already starts with the path.
         return VideoFacts(video, problem=below(root, error).removeprefix(f"{video} "))
 
 
 def _content_digest(path: Path) -> str:
-    """As `video_digest`, but the names of a folder's images, which may repeat the folder's, do not count."""
+    """Digest as `video_digest`, but without the names of images in a folder, which may contain the folder's name."""
     if not path.is_dir():
         return video_digest(path)
     files = image_files(path)
@@ -88,12 +99,12 @@ def _content_digest(path: Path) -> str:
 
 
 def below(root: Path, error: object) -> str:
-    """A message without the place of the data set on this machine."""
+    """Remove the root of the data set from a message."""
     return str(error).replace(f"{root}{os.sep}", "")
 
 
 def available_s(clip: Clip, facts: VideoFacts) -> float:
-    """Seconds of the clip that its video holds; NaN if it cannot be read."""
+    """Seconds of the clip that its video covers; NaN if the video cannot be read."""
     if facts.problem:
         return math.nan
     return max(0.0, min(facts.duration_s, clip.end_s or math.inf) - clip.start_s)
