@@ -174,7 +174,7 @@ def random_state_of(seed: int, repeat: int) -> int:
 
 
 def kfold(
-    subjects: Sequence[str], folds: int, random_state: int, counts: Mapping[str, Counter[object]], whose: str
+    subjects: Sequence[str], folds: int, random_state: int, counts: Mapping[str, Counter[object]], dataset: str
 ) -> list[tuple[str, ...]]:
     """Divide subjects into folds with balanced classes; each fold is sorted.
 
@@ -183,7 +183,7 @@ def kfold(
         folds: number of folds, 2 or more.
         random_state: seed of the draw.
         counts: result of `class_counts`.
-        whose: name of the data set, for messages.
+        dataset: name of the data set, for messages.
 
     Raises:
         PainseqError: fewer than 2 folds, or fewer subjects than folds.
@@ -191,7 +191,7 @@ def kfold(
     if folds < 2:
         raise PainseqError(f"folds is {folds}; it must be 2 or more.")
     if len(subjects) < folds:
-        raise PainseqError(f"{whose}: {len(subjects)} subjects with a known label, too few for {folds} folds.")
+        raise PainseqError(f"{dataset}: {len(subjects)} subjects with a known label, too few for {folds} folds.")
     splitter = GroupKFold(n_splits=folds, shuffle=True, random_state=random_state)
     drawn = [[subjects[i] for i in test] for _, test in splitter.split(np.zeros(len(subjects)), groups=list(subjects))]
     return _balanced(drawn, counts)

@@ -239,19 +239,19 @@ def joined(tables: Sequence[ClipTable], split: ClipTable | None = None) -> tuple
 # ---- checking ----
 
 
-def check_seen(scored: Sequence[Member], seen: Sequence[str], who: str) -> list[SplitFinding]:
+def check_seen(scored: Sequence[Member], seen: Sequence[str], model: str) -> list[SplitFinding]:
     """Find scored subjects that a model has seen, and scored subjects with almost the same id.
 
     Args:
         scored: clips or subjects that are scored.
         seen: ids of the subjects that the model has seen.
-        who: beginning of the finding's text, such as "best.ckpt was fitted on".
+        model: beginning of the finding's text, such as "best.ckpt was fitted on".
     """
     members = [*scored, *(Member("seen", subject) for subject in seen)]
     both = _in_several(members, lambda member: plain_name(member.subject), lambda member: member.subject)
     return [
-        *_findings("leak", f"{who} subjects that are scored", [item.rpartition(" (")[0] for item in both]),
-        *_findings("suspicious", f"{who} subjects with almost the same id as a scored subject", _similar(members)),
+        *_findings("leak", f"{model} subjects that are scored", [item.rpartition(" (")[0] for item in both]),
+        *_findings("suspicious", f"{model} subjects with almost the same id as a scored subject", _similar(members)),
     ]
 
 
