@@ -14,7 +14,7 @@ from painseq.cli.arguments import AddArguments
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
-from painseq.studies.experiment import Experiment, experiment_of, shipped_config, shortened
+from painseq.studies.experiment import Experiment, config_argument, experiment_of, shortened
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import quiet_lightning
 
@@ -127,8 +127,8 @@ def with_shipped_configs(args: Sequence[str]) -> list[str]:
     for arg in args:
         flag, equals, value = arg.partition("=")
         if expects_file or (flag == "--config" and equals):
-            path = shipped_config(Path(value if equals and not expects_file else arg))
-            resolved.append(f"--config={path}" if equals and not expects_file else str(path))
+            config = config_argument(Path(value if equals and not expects_file else arg))
+            resolved.append(f"--config={config}" if equals and not expects_file else config)
             expects_file = False
             continue
         expects_file = arg == "--config"

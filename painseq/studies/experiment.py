@@ -27,6 +27,8 @@ from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions
 
 KEYS = ("seed_everything", "data", "model", "trainer", "early_stopping")
+STUDY_KEYS = ("audit", "crossval", "evaluate", "explain_regions", "explain_score")
+"""A study's own options, which its config.yaml has beside those of the experiment; reading an experiment skips them."""
 FOLD_SETTINGS = {"max_epochs", "precision", "accelerator", "gradient_clip_val"}
 """What `FitOptions` take of the trainer's settings."""
 DISPLAY_SETTINGS = {"enable_progress_bar", "enable_model_summary"}
@@ -140,7 +142,8 @@ def read_experiment(*sources: str | Path | Mapping[str, Any]) -> Experiment:
     """Read an experiment from YAML files and mappings of the same shape, the later ones winning.
 
     Args:
-        sources: paths of YAML files, also of those shipped ("configs/head/lstm.yaml"), or mappings.
+        sources: paths of YAML files, also of those shipped ("configs/head/lstm.yaml") and the config.yaml of a study, or
+            mappings.
 
     Raises:
         PainseqError: no such file, an unknown key, a value that does not fit.
@@ -155,11 +158,12 @@ def read_experiment(*sources: str | Path | Mapping[str, Any]) -> Experiment:
     config = parser.get_defaults()
     for source in sources:
         content = source if isinstance(source, Mapping) else _yaml(Path(source))
+        content = {key: value for key, value in content.items() if key not in STUDY_KEYS}
         unknown = sorted(set(content) - set(KEYS))
         if unknown:
             raise PainseqError(f"Unknown keys {', '.join(unknown)}; an experiment has {', '.join(KEYS)}.")
         try:
-            config = parser.parse_object(dict(content), cfg_base=config)
+            config = parser.parse_object(content, cfg_base=config)
         except (ArgumentError, UnicodeDecodeError) as error:
             where = "" if isinstance(source, Mapping) else f"{source}: "
             raise PainseqError(f"{where}{shortened(error)}") from error
@@ -193,6 +197,19 @@ def shipped_config(path: Path) -> Path:
     alike = [file for file in files if file.parent.name == path.parent.name]
     known = [file.relative_to(root.parent).as_posix() for file in alike or sorted({file.parent for file in files})]
     raise PainseqError(f"No configuration at {path}. Shipped with painseq: {', '.join(known)}.")
+
+
+def config_argument(path: Path) -> str:
+    """What `--config` takes for a file: its path, or its text without the `STUDY_KEYS` where it has some.
+
+    Raises:
+        PainseqError: see `shipped_config`.
+    """
+    path = shipped_config(path)
+    if not re.search(rb"^(%s):" % "|".join(STUDY_KEYS).encode(), path.read_bytes(), re.MULTILINE):
+        return str(path)
+    content = {key: value for key, value in _yaml(path).items() if key not in STUDY_KEYS}
+    return yaml.safe_dump(content, sort_keys=False)
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:

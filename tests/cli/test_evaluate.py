@@ -25,14 +25,15 @@ def evaluated(painseq, on_electrical, store, lstm, tmp_path):
     return tmp_path / "test", painseq("evaluate", *on_electrical, *more)
 
 
-def test_hidden_labels_give_predictions_and_no_score(evaluated, painseq):
+def test_hidden_labels_give_predictions_and_no_score(evaluated, painseq, lstm, tmp_path):
     folder, result = evaluated
     assert result.code == 0 and not result.out.names("LSTM")
     predictions = read_predictions(folder / "predictions.csv")
     assert len(predictions) == 6 and predictions.class_names == ("no_pain", "low_pain", "high_pain")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["models"] == {} and metrics["part"] == "test" and metrics["versions"]["torch"]
-    assert (folder / "config.yaml").is_file()
+    again = painseq("evaluate", "--config", folder / "config.yaml", "--checkpoint", lstm, "--out", tmp_path / "again")
+    assert again.code == 0 and (tmp_path / "again" / "config.yaml").read_text() == (folder / "config.yaml").read_text()
     result = painseq("evaluate", "--predictions", folder / "predictions.csv")
     assert result.code == 1 and result.err.names("--truth")
 

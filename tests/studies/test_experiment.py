@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+import yaml
 
 from painseq.cli.experiment import ExperimentCLI
 from painseq.errors import PainseqError
@@ -31,6 +32,16 @@ def test_reads_what_the_command_line_parses(files):
     assert read == cli.experiment
     assert pickle.loads(pickle.dumps(read)) == read  # noqa: S301  (our own)
     assert read.fit_options().max_epochs == 7
+
+
+@pytest.mark.parametrize("study", ["audit", "crossval", "evaluate", "explain_regions", "explain_score"])
+def test_the_configuration_that_a_study_leaves_can_be_given_back(study, tmp_path):
+    first = read_experiment("configs/data/ai4pain.yaml", "configs/head/lstm.yaml", {"trainer": {"max_epochs": 7}})
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({**first.config, study: {"part": "test"}}))
+    assert read_experiment(path) == first
+    for flags in (["--config", str(path)], [f"--config={path}", "--trainer.max_epochs", "7"]):
+        assert ParsedOnly("evaluate", flags).experiment == first
 
 
 def test_builds_a_new_model_at_each_call():
