@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
-from painseq.cli.progress import progress_bar
-from painseq.runs import OnProgress
+from painseq.cli.progress import progress_bars
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,20 +34,13 @@ def main(argv: Sequence[str]) -> int:
     from painseq.cli.evaluate import show
     from painseq.studies.demo import demo, in_words
 
-    console, bars, shown = Console(), ExitStack(), dict[str, OnProgress]()
+    console = Console()
 
     def begin_step(title: str) -> None:
-        bars.close()
         console.rule(f"[bold]{title}", align="left")
 
-    def show_progress(done: int, total: int, note: str = "") -> None:
-        if note not in shown:
-            bars.close()
-            shown[note] = bars.enter_context(progress_bar("", note))
-        shown[note](done, total)
-
-    with bars:
-        result = demo(args.out, args.seed, args.workers, on_step=begin_step, on_progress=show_progress)
+    with progress_bars() as on_progress:
+        result = demo(args.out, args.seed, args.workers, on_step=begin_step, on_progress=on_progress)
     console.rule()
     show(result.evaluations)
     console.print(in_words(result.difference))

@@ -62,7 +62,6 @@ def main(argv: Sequence[str]) -> int:
     )
     with extract_bar("extract", shown=process.rank == 0) as show:
         summary = extract_data_set(cli.data(), cli.extractor(), args.out, options, args.parts, args.export, show)
-    log.info("%s", summary)
     if args.export is not None:
         log.info("Exported to %s.", args.export)
     if args.json:

@@ -46,12 +46,15 @@ def main(argv: Sequence[str]) -> int:
     console = Console()
     console.print(recipe.title, style="bold", markup=False)
     from painseq.cli.experiment import ExperimentCLI
+    from painseq.cli.progress import progress_bars
     from painseq.studies.reproduce import reproduce
 
     arguments_of_fit = [f"--config={recipe.path}", *arguments[split + 1 :], f"--data.root={args.root}"]
     changes = [ExperimentCLI("reproduce", arguments_of_fit).experiment.config]
     truth = None if args.truth is None else read_truth(args.truth)
-    show_reproduction(reproduce(args.recipe, args.root, args.out, changes, truth), console)
+    with progress_bars() as on_progress:
+        result = reproduce(args.recipe, args.root, args.out, changes, truth, on_progress)
+    show_reproduction(result, console)
     return 0
 
 

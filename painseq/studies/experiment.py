@@ -142,7 +142,7 @@ def read_experiment(*sources: str | Path | Mapping[str, Any]) -> Experiment:
     """Read an experiment from YAML files and mappings of the same shape, the later ones winning.
 
     Args:
-        sources: paths of YAML files, also of those shipped ("configs/head/lstm.yaml") and the config.yaml of a study, or
+        sources: paths of YAML files, also of those shipped ("configs/head/lstm.yaml") and a study's config.yaml, or
             mappings.
 
     Raises:

@@ -62,6 +62,7 @@ def extract_data_set(
         what_is_read(manifest, face, out, process),
     )
     summary = extract(manifest, face, extractor, data.options.fps, out, options, on_progress)
+    log.info("%s", summary)
     if face.tracks is not None and face.locator.needs_pixels and summary.extracted and not summary.reused_tracks:
         log.warning(
             "No clip has a track in %s, so faces were looked for again. A track belongs to a video, a span and a frame "

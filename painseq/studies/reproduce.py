@@ -17,11 +17,20 @@ from painseq.evaluation import Evaluation, read_predictions, score
 from painseq.evaluation.predictions import PREDICTIONS_FILE, joined
 from painseq.evaluation.published import Published, published_rows
 from painseq.extractors import Extractor, Pixels
-from painseq.features import ExtractOptions
+from painseq.features import ExtractOptions, ExtractProgress
 from painseq.files import write_json
 from painseq.model.checkpoint import load
 from painseq.records import Part
-from painseq.runs import check_same_run, make_run_folder, pick_device, read_json, this_process, versions
+from painseq.runs import (
+    OnProgress,
+    check_same_run,
+    make_run_folder,
+    no_progress,
+    pick_device,
+    read_json,
+    this_process,
+    versions,
+)
 from painseq.spec import difference
 from painseq.studies.evaluate import EvaluateOptions, evaluate
 from painseq.studies.experiment import Experiment, read_experiment
@@ -72,6 +81,7 @@ def reproduce(
     out: Path,
     changes: Sequence[str | Path | Mapping[str, Any]] = (),
     truth: Mapping[str, str] | None = None,
+    on_progress: OnProgress = no_progress,
 ) -> Reproduction:
     """Run a recipe, or resume it; steps that are finished are not done again.
 
@@ -85,6 +95,7 @@ def reproduce(
             `predictions_<part>.csv`, `reproduction.json` (scores, published rows, notes).
         changes: YAML files or mappings on top of the recipe; see `read_experiment`.
         truth: clip id -> label of an official Test part, which is then scored too.
+        on_progress: called with (clips done, clips in all, what they are for).
 
     Raises:
         PainseqError: no such recipe; `out` holds another reproduction; no clip in `root`; weights that are missing; a
@@ -106,7 +117,7 @@ def reproduce(
     experiment.classifier()
     experiment.fit_options()
     _claim(out, chosen, root, different)
-    job = Job(chosen, experiment, out)
+    job = Job(chosen, experiment, out, on_progress)
     parts = job.run(data, truth)
     result = Reproduction(
         recipe=chosen,
@@ -174,6 +185,7 @@ class Job:
     recipe: Recipe
     experiment: Experiment
     out: Path
+    on_progress: OnProgress
 
     @property
     def store(self) -> Path:
@@ -229,7 +241,11 @@ class Job:
             extractor = self.experiment.extractor()
         process = this_process()
         options = ExtractOptions(device=pick_device("auto", process), process=process)
-        extract_data_set(data, extractor, self.store, options)
+
+        def show(now: ExtractProgress) -> None:
+            self.on_progress(now.done, now.total, "clips to extract")
+
+        extract_data_set(data, extractor, self.store, options, on_progress=show)
 
     def _fit(self, experiment: Experiment, folder: Path) -> Path:
         """The best checkpoint of the last fit; those of the first phase come before, where the recipe has one."""
@@ -259,7 +275,11 @@ class Job:
         log.info("Scoring %s on the %s part.", checkpoint, part)
         model = load(checkpoint, device=pick_device("auto"))
         options = EvaluateOptions(part=part, truth=truth, checkpoints=(checkpoint,))
-        evaluate(model, experiment.data(), folder, options, experiment)
+
+        def show(done: int, total: int, note: str = "") -> None:
+            self.on_progress(done, total, f"clips of {note}")
+
+        evaluate(model, experiment.data(), folder, options, experiment, show)
 
 
 def _of_options(changes: Mapping[str, Any]) -> Mapping[str, Any]:

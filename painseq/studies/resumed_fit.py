@@ -21,4 +21,5 @@ def fit_unless_done(experiment: Experiment, run: Path) -> None:
     if run.exists() and not resume:
         shutil.rmtree(run)  # Interrupted before its first epoch was over.
     log.info("%s %s into %s.", "Resuming the fit of" if resume else "Fitting", experiment.head_name, run)
-    fit(experiment.classifier(), experiment.data(), run, experiment.fit_options(), resume=resume)
+    options, config = experiment.fit_options(), experiment.config
+    fit(experiment.classifier(), experiment.data(), run, options, resume=resume, config=config)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -39,6 +39,7 @@ from painseq.training.run_folder import (
     begin_run,
     best_epoch,
     chosen_checkpoint,
+    config_of,
     first_process,
     keep_log,
     run_record,
@@ -129,6 +130,7 @@ def fit(
     *,
     resume: bool = False,
     refit_epochs: int | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> PainModel:
     """Fit a model, and write the folder of the run: what the command `painseq fit` does.
 
@@ -145,6 +147,8 @@ def fit(
         options: epochs, early stopping, seed, precision, accelerator.
         resume: go on from `last.ckpt`; the run ends with the weights that it would have had uninterrupted.
         refit_epochs: train on the training and validation parts together for so many epochs, without early stopping.
+        config: what model and data were built from, such as an experiment's, to be kept as config.yaml; None describes
+            them.
 
     Returns:
         What `painseq.load` makes of `best.ckpt` (with `refit_epochs`: of `last.ckpt`), on the device of the training.
@@ -167,7 +171,7 @@ def fit(
     out = Path(out)
     plan = RunPlan(
         options.seed,
-        lambda: write_config(out, model, data, options),
+        lambda: write_config(out, config or config_of(model, data, options)),
         options.gradient_settings(),
         resume,
         refit_epochs,
@@ -180,14 +184,17 @@ def fit(
         callbacks = [*run_callbacks(out, refit_epochs), EpochLines(), _early_stopping(options)]
         trainer = _trainer(out, options, refit_epochs, callbacks)
         content = run_fit(trainer, model, data, out, plan)
+        assert content is not None
         return _model(model, content).to(trainer.strategy.root_device)
 
 
-def run_fit(trainer: Trainer, model: PainClassifier, data: PainDataModule, out: Path, plan: RunPlan) -> Checkpoint:
+def run_fit(
+    trainer: Trainer, model: PainClassifier, data: PainDataModule, out: Path, plan: RunPlan
+) -> Checkpoint | None:
     """Fit with a trainer that has `run_callbacks`, into a folder that `begin_run` made.
 
     Returns:
-        The checkpoint that predicts.
+        The checkpoint that predicts; None in a process that is not the first, on whose disk it need not be.
 
     Raises:
         PainseqError, LeakError: see `fit`.
@@ -217,10 +224,10 @@ def run_fit(trainer: Trainer, model: PainClassifier, data: PainDataModule, out: 
         if last is not None:
             keep_log(out)
     fit_model(trainer, model, data, out, last)
-    fixed = plan.refit_epochs is not None
-    content = read_checkpoint(chosen_checkpoint(out, fixed))
-    if trainer.is_global_zero:
-        _finish_run(trainer, model, data, out, plan, content)
+    if not trainer.is_global_zero:
+        return None
+    content = read_checkpoint(chosen_checkpoint(out, plan.refit_epochs is not None))
+    _finish_run(trainer, model, data, out, plan, content)
     return content
 
 

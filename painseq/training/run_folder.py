@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pytorch_lightning import Trainer
@@ -52,14 +52,18 @@ def begin_run(out: Path, resume: bool) -> None:
         make_run_folder(out)
 
 
-def write_config(out: Path, model: PainClassifier, data: PainDataModule, options: FitOptions) -> None:
-    """Write config.yaml of a fit from Python: of factories and data what can be told in plain values."""
-    config = {
+def config_of(model: PainClassifier, data: PainDataModule, options: FitOptions) -> Mapping[str, Any]:
+    """Describe a fit from Python: of factories and data what can be told in plain values."""
+    return {
         "seed_everything": options.seed,
         "data": {"name": data.name, "root": str(data.root), "options": spec_of(data.options)["init_args"]},
         "model": model.config(),
         "options": asdict(options),
     }
+
+
+def write_config(out: Path, config: Mapping[str, Any]) -> None:
+    """Write config.yaml of a fit."""
     (out / CONFIG).write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
 
 

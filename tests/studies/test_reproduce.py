@@ -19,13 +19,13 @@ def calls(monkeypatch):
     """Steps that only note what they are given, and write what the next one needs."""
     steps = []
 
-    def extract(data, extractor, store, options):
+    def extract(data, extractor, store, options, on_progress):
         steps.append(("extract", data, store))
 
     def fit(experiment, run):
         steps.append(("fit", experiment.config, run))
 
-    def evaluate(model, data, folder, options, experiment):
+    def evaluate(model, data, folder, options, experiment, on_progress):
         fold = experiment.config["data"]["init_args"]["options"]["split"]["fold"]
         steps.append(("evaluate", experiment.config, folder, options.checkpoints))
         folder.mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_folds_and_phases_run_in_order_and_are_scored_together(calls, heat, tiny
 
 
 def test_hidden_labels_are_reported(calls, electrical, tiny, tmp_path, monkeypatch):
-    def evaluate(model, data, folder, options, experiment):
+    def evaluate(model, data, folder, options, experiment, on_progress):
         folder.mkdir(parents=True)
         (folder / "predictions.csv").write_text("clip_id,subject_id,label,prob_a,prob_b\nx,s,a,1,0\n")
 
