@@ -67,7 +67,8 @@ def evaluate_checkpoints(argv: Sequence[str]) -> dict[str, EvaluationResult]:
     options = EvaluateOptions(args.part, truth, args.calibrate, prior, tuple(map(Path, args.checkpoint)))
     with progress_bar("evaluate", "clips") as on_progress:
         if len(models) == 1:
-            result = evaluate(*models.values(), data, out, options, cli.experiment, on_progress)
+            (model,) = models.values()
+            result = evaluate(model, data, out, options, cli.experiment, on_progress)
             results = {result.name: result}
         else:
             results = evaluate_models(models, data, out, options, cli.experiment, on_progress)
