@@ -78,7 +78,7 @@ def people_of(clips: Iterable[Clip]) -> dict[str, Person]:
     return {subject: Person(sex, ages[subject]) for subject, sex in sexes.items()}
 
 
-def read_people(path: Path) -> dict[str, Person]:
+def read_people(path: str | Path) -> dict[str, Person]:
     """Read sex and age by subject id from a CSV.
 
     Its columns are subject_id, sex (f, m or empty) and age (years or empty); one of sex and age may be missing.
@@ -86,6 +86,7 @@ def read_people(path: Path) -> dict[str, Person]:
     Raises:
         PainseqError: no such file, a missing column, a repeated subject or an invalid value, with its line.
     """
+    path = Path(path)
     if not path.is_file():
         raise PainseqError(f"No table of subjects at {path}.")
     rows, columns = read_rows(path, {"subject_id"})

@@ -193,7 +193,7 @@ def model_name(path: Path) -> str:
     return path.resolve().parent.name if path.name == PREDICTIONS_FILE else path.stem
 
 
-def read_predictions(path: Path, class_names: Sequence[str] | None = None) -> Predictions:
+def read_predictions(path: str | Path, class_names: Sequence[str] | None = None) -> Predictions:
     """Read a CSV of predictions, written by painseq or another program.
 
     Required columns: clip_id, subject_id, label. Without `truth` every truth is hidden; without prob_<class> every
@@ -209,6 +209,7 @@ def read_predictions(path: Path, class_names: Sequence[str] | None = None) -> Pr
         PainseqError: no such file, a missing column, an unknown class, a repeated clip or an invalid value, with its
             line.
     """
+    path = Path(path)
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
     rows, columns = read_rows(path, {"clip_id", "subject_id", "label"})
@@ -246,7 +247,7 @@ def read_predictions(path: Path, class_names: Sequence[str] | None = None) -> Pr
     )
 
 
-def read_truth(path: Path) -> dict[str, str]:
+def read_truth(path: str | Path) -> dict[str, str]:
     """Read class names by clip id from a CSV with the columns clip_id and truth (or label, if there is no truth).
 
     A manifest with labels in the experiment's classes works too.
@@ -254,6 +255,7 @@ def read_truth(path: Path) -> dict[str, str]:
     Raises:
         PainseqError: no such file, a missing column, a repeated clip or an empty truth, with its line.
     """
+    path = Path(path)
     if not path.is_file():
         raise PainseqError(f"No truth at {path}.")
     rows, columns = read_rows(path, {"clip_id"})

@@ -43,7 +43,7 @@ class AuditOptions:
 def audit_model(
     candidate: Candidate,
     data: PainDataModule,
-    out: Path,
+    out: str | Path,
     options: AuditOptions | None = None,
     config: Mapping[str, Any] | None = None,
     on_progress: OnProgress = no_progress,
@@ -70,6 +70,7 @@ def audit_model(
         >>> audit = audit_model(candidate_of(experiment), experiment.data(), Path("runs/audit"), AuditOptions(folds=3))
         >>> print(audit.inflations[0].sentence())
     """
+    out = Path(out)
     options = options or AuditOptions()
     _check(data, options)
     unit = _unit(candidate, data)

@@ -67,7 +67,7 @@ class SplitAudit:
 
 
 def audit_files(
-    files: Sequence[Path], options: CheckOptions | None = None, on_progress: OnProgress = no_progress
+    files: Sequence[str | Path], options: CheckOptions | None = None, on_progress: OnProgress = no_progress
 ) -> SplitAudit:
     """Look for people, clips and copies of videos on both sides of a split, whoever wrote it.
 
@@ -84,7 +84,7 @@ def audit_files(
         >>> assert not audit.leaks, audit.findings
     """
     options = options or CheckOptions()
-    tables = [read_table(path, options.subject_column, options.part_column) for path in files]
+    tables = [read_table(Path(path), options.subject_column, options.part_column) for path in files]
     split = None if options.split is None else read_table(options.split)
     if split is not None and any(member.fold for member in split.members):
         raise PainseqError(
@@ -118,7 +118,7 @@ def audit_split(split: Split) -> tuple[SplitFinding, ...]:
 
 
 def audit_predictions(
-    predictions: Predictions | ValuePredictions, checkpoint: Path, dataset: str | None = None
+    predictions: Predictions | ValuePredictions, checkpoint: str | Path, dataset: str | None = None
 ) -> tuple[SplitFinding, ...]:
     """Subjects who are scored although the model, or its extractor, has seen them.
 
@@ -131,7 +131,7 @@ def audit_predictions(
     """
     scored = [Member("test", subject) for subject in dict.fromkeys(predictions.subject_ids)]
     return tuple(
-        finding for who, seen in _seen(checkpoint, dataset).items() for finding in check_seen(scored, seen, who)
+        finding for who, seen in _seen(Path(checkpoint), dataset).items() for finding in check_seen(scored, seen, who)
     )
 
 

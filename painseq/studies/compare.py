@@ -63,7 +63,7 @@ class Comparison:
 
 
 def compare_runs(
-    runs: Mapping[str, Path], out: Path | None = None, options: CompareOptions | None = None
+    runs: Mapping[str, str | Path], out: str | Path | None = None, options: CompareOptions | None = None
 ) -> Comparison:
     """Compare models on the clips that each two have predictions for, paired by subject. No model is loaded.
 
@@ -79,6 +79,7 @@ def compare_runs(
         >>> comparison = compare_runs({"LSTM": Path("runs/lstm_test"), "ANN": Path("runs/ann_test")})
         >>> print(comparison.pairs[0].sentence)
     """
+    out = None if out is None else Path(out)
     options = options or CompareOptions()
     models, files = read_runs(runs, options.allow_leaky)
     against = options.against
@@ -94,12 +95,13 @@ def compare_runs(
     return comparison
 
 
-def predictions_file(path: Path) -> Path:
+def predictions_file(path: str | Path) -> Path:
     """The predictions file at a path, which may be the folder that holds it.
 
     Raises:
         PainseqError: there is none.
     """
+    path = Path(path)
     file = path / PREDICTIONS_FILE if path.is_dir() else path
     if not file.is_file():
         inside = f" (`painseq evaluate` writes {PREDICTIONS_FILE} into its --out folder)" if path.is_dir() else ""
@@ -107,7 +109,9 @@ def predictions_file(path: Path) -> Path:
     return file
 
 
-def read_runs(runs: Mapping[str, Path], allow_leaky: bool = False) -> tuple[dict[str, AnyPredictions], dict[str, Path]]:
+def read_runs(
+    runs: Mapping[str, str | Path], allow_leaky: bool = False
+) -> tuple[dict[str, AnyPredictions], dict[str, Path]]:
     """Predictions by name, and their files; the name of a leaky one says so.
 
     The classes of a file without prob_<class> columns have no order of their own: they are given that of the others.
@@ -118,7 +122,7 @@ def read_runs(runs: Mapping[str, Path], allow_leaky: bool = False) -> tuple[dict
     models: dict[str, AnyPredictions] = {}
     files: dict[str, Path] = {}
     for name, path in runs.items():
-        file = predictions_file(Path(path))
+        file = predictions_file(path)
         if is_leaky(file):
             if not allow_leaky:
                 raise PainseqError(

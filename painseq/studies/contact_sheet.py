@@ -20,7 +20,9 @@ from painseq.video.generated import is_generated
 PICTURE_PX = 224
 
 
-def write_contact_sheet(data: PainDataModule, out: Path, subjects: int = 6, show_faces: bool = False) -> list[Clip]:
+def write_contact_sheet(
+    data: PainDataModule, out: str | Path, subjects: int = 6, show_faces: bool = False
+) -> list[Clip]:
     """Draw the middle frame of one clip of each class of some subjects, cropped to the face where one is found.
 
     Args:
@@ -38,6 +40,7 @@ def write_contact_sheet(data: PainDataModule, out: Path, subjects: int = 6, show
         >>> from painseq.studies.contact_sheet import write_contact_sheet
         >>> write_contact_sheet(data, Path("sheet.png"), subjects=3)
     """
+    out = Path(out)
     if subjects < 1:
         raise PainseqError(f"subjects is {subjects}; it must be 1 or more.")
     manifest, names = data.manifest, data.scheme.groups

@@ -60,7 +60,7 @@ class CrossValidation:
 def cross_validate(
     candidates: Sequence[Candidate],
     data: PainDataModule,
-    out: Path,
+    out: str | Path,
     options: CrossValidation | None = None,
     config: Mapping[str, Any] | None = None,
     on_progress: OnProgress = no_progress,
@@ -88,6 +88,7 @@ def cross_validate(
         >>> result = cross_validate([candidate_of(experiment)], experiment.data(), Path("runs/lstm_loso"))
         >>> print(result.evaluations["LSTM"].scores.balanced_accuracy, result.spread["balanced_accuracy"]["std"])
     """
+    out = Path(out)
     options = options or CrossValidation()
     _check(candidates, data, options)
     folds = folds_of(data, out, options.repeats)

@@ -97,7 +97,7 @@ class DemoResult:
 
 
 def demo(
-    out: Path,
+    out: str | Path,
     seed: int = 0,
     workers: int = 2,
     size: Size = Size(),
@@ -122,6 +122,7 @@ def demo(
         >>> from painseq.studies.demo import demo
         >>> demo(Path("runs/demo")).evaluations["LSTM"].scores.balanced_accuracy
     """
+    out = Path(out)
     threads = torch.get_num_threads()
     job = Demo(out, seed, workers, size, on_step, on_progress)
     try:

@@ -60,7 +60,7 @@ class EvaluateOptions:
 def evaluate(
     model: PainModel,
     data: PainDataModule,
-    out: Path,
+    out: str | Path,
     options: EvaluateOptions = EvaluateOptions(),
     experiment: Experiment | None = None,
     on_progress: OnProgress = no_progress,
@@ -85,6 +85,7 @@ def evaluate(
         >>> result = evaluate(load("runs/lstm/best.ckpt"), data, Path("runs/lstm_test"))
         >>> result.evaluation.scores.balanced_accuracy
     """
+    out = Path(out)
     if options.calibrate and options.part == "validation":
         raise PainseqError(
             "calibrate fits the temperature on the validation part, so part cannot be validation. Choose the part "
@@ -113,7 +114,7 @@ def evaluate(
 def evaluate_models(
     models: Mapping[str, PainModel],
     data: PainDataModule,
-    out: Path,
+    out: str | Path,
     options: EvaluateOptions = EvaluateOptions(),
     experiment: Experiment | None = None,
     on_progress: OnProgress = no_progress,
@@ -131,6 +132,7 @@ def evaluate_models(
     Raises:
         LeakError, PainseqError: see `evaluate`.
     """
+    out = Path(out)
     make_run_folder(out)
     results = {}
     for name, (path, model) in zip(short_names(list(map(Path, models))), models.items(), strict=True):

@@ -50,8 +50,8 @@ class PredictionsOptions:
 
 
 def evaluate_predictions(
-    predictions: Path | Predictions | ValuePredictions,
-    out: Path | None = None,
+    predictions: str | Path | Predictions | ValuePredictions,
+    out: str | Path | None = None,
     options: PredictionsOptions = PredictionsOptions(),
     name: str | None = None,
 ) -> EvaluationResult:
@@ -75,9 +75,10 @@ def evaluate_predictions(
         >>> options = PredictionsOptions(truth=read_truth(Path("truth.csv")))
         >>> evaluate_predictions(Path("predictions.csv"), options=options).evaluation.scores.balanced_accuracy
     """
-    file = predictions if isinstance(predictions, Path) else None
-    if isinstance(predictions, Path):
-        predictions = _read(predictions, options)
+    out = None if out is None else Path(out)
+    file = Path(predictions) if isinstance(predictions, str | Path) else None
+    if isinstance(predictions, str | Path):
+        predictions = _read(Path(predictions), options)
     predictions, calibration = _prepared(predictions, options)
     if not predictions.scored.any():
         raise PainseqError(

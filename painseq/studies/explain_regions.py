@@ -129,7 +129,7 @@ class RegionsExplanation:
 def explain_regions(
     model: PainModel,
     data: PainDataModule,
-    out: Path,
+    out: str | Path,
     options: RegionOptions = USUAL,
     experiment: Experiment | None = None,
     on_progress: OnProgress = no_progress,
@@ -152,6 +152,7 @@ def explain_regions(
         >>> found = explain_regions(model, data, Path("regions"), RegionOptions(clips=40, class_name="high_pain"))
         >>> {row.region: row.share.value for row in found.tables["high_pain"]}
     """
+    out = Path(out)
     check_explainable(model, data)
     method = _method(model, options)
     if options.class_name is not None:

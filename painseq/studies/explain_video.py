@@ -161,8 +161,8 @@ class VideoExplanation:
 
 def explain_video(
     model: PainModel,
-    video: Path,
-    out: Path | None = None,
+    video: str | Path,
+    out: str | Path | None = None,
     options: ExplainVideoOptions = USUAL,
     on_progress: OnProgress = no_progress,
 ) -> VideoExplanation:
@@ -181,13 +181,15 @@ def explain_video(
         >>> explained = explain_video(model, Path("video.mp4"), Path("why.png"), ExplainVideoOptions(end_s=10.0))
         >>> explained.space.maps, explained.time.over_time  # (T, S, S) and (T,)
     """
+    video = Path(video)
+    out = None if out is None else Path(out)
     if out is None:
-        return _explained(model, Path(video), options, on_progress)
+        return _explained(model, video, options, on_progress)
     is_png = out.suffix.lower() == ".png"
     if is_png and out.exists():
         raise PainseqError(f"{out} is there already, and nothing is overwritten. Choose another `out`.")
     with nullcontext() if is_png else new_run_folder(out):
-        explained = _explained(model, Path(video), options, on_progress)
+        explained = _explained(model, video, options, on_progress)
         try:
             if is_png:
                 out.write_bytes(explained.picture())

@@ -22,10 +22,10 @@ log = logging.getLogger("painseq")
 def extract_data_set(
     data: PainDataModule,
     extractor: Extractor,
-    out: Path,
+    out: str | Path,
     options: ExtractOptions | None = None,
     parts: Sequence[Part] = (),
-    export: Path | None = None,
+    export: str | Path | None = None,
     on_progress: Callable[[ExtractProgress], None] | None = None,
 ) -> ExtractSummary:
     """Fill a feature store with the clips of a data set; a store that is there already is completed.
@@ -46,6 +46,8 @@ def extract_data_set(
         >>> from painseq.studies.extract import extract_data_set
         >>> extract_data_set(data, VGG16(weights="vgg16.pth", fc=True), Path("stores/ai4pain"))
     """
+    out = Path(out)
+    export = None if export is None else Path(export)
     options = options or ExtractOptions()
     face, process = data.options.face, options.process
     if face is None:

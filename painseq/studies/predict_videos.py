@@ -48,7 +48,7 @@ class VideoResult:
 
 
 def predict_videos(
-    model: PainModel, videos: Sequence[Path], options: VideoOptions = VideoOptions()
+    model: PainModel, videos: Sequence[str | Path], options: VideoOptions = VideoOptions()
 ) -> Iterator[VideoResult]:
     """Predict videos one by one, in their order.
 
@@ -67,7 +67,7 @@ def predict_videos(
             f"The table of action units (--action-units) is that of one video, and {len(videos)} are given. Put each "
             "video's table beside it, under its name, or predict them one by one."
         )
-    return (_predict(model, video, options) for video in videos)
+    return (_predict(model, Path(video), options) for video in videos)
 
 
 def _predict(model: PainModel, video: Path, options: VideoOptions) -> VideoResult:

@@ -77,8 +77,8 @@ class Reproduction:
 
 def reproduce(
     recipe: str | Path,
-    root: Path,
-    out: Path,
+    root: str | Path,
+    out: str | Path,
     changes: Sequence[str | Path | Mapping[str, Any]] = (),
     truth: Mapping[str, str] | None = None,
     on_progress: OnProgress = no_progress,
@@ -106,6 +106,7 @@ def reproduce(
         >>> result = reproduce("prajod2024_lstm", Path("data/AI4Pain"), Path("runs/prajod2024_lstm"))
         >>> result.evaluations["validation"].scores.balanced_accuracy
     """
+    root, out = Path(root), Path(out)
     chosen = read_recipe(recipe)
     at_root = {"data": {"init_args": {"root": str(root)}}}
     stated = read_experiment(chosen.path, at_root)

@@ -121,7 +121,7 @@ class MethodRanking:
 def score_methods(
     model: PainModel,
     data: PainDataModule,
-    out: Path,
+    out: str | Path,
     options: ScoringOptions = USUAL,
     experiment: Experiment | None = None,
     on_progress: OnProgress = no_progress,
@@ -145,6 +145,7 @@ def score_methods(
         >>> ranking = score_methods(model, data, Path("scored"), ScoringOptions(methods=["gradcam", "occlusion"]))
         >>> ranking.details["verdict"]["space"]
     """
+    out = Path(out)
     if options.most_steps < FEWEST_STEPS:
         raise PainseqError(f"most_steps is {options.most_steps}; it must be {FEWEST_STEPS} or more.")
     check_explainable(model, data)

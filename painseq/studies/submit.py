@@ -69,18 +69,19 @@ def native_labels(dataset: str, scheme: str) -> dict[str, str]:
     return {name: chosen.native(name) for name in chosen.class_names}
 
 
-def read_class_predictions(path: Path) -> Predictions:
+def read_class_predictions(path: str | Path) -> Predictions:
     """Read predictions of classes from a file.
 
     Raises:
         PainseqError: the file holds values on a scale; see `painseq.evaluation.read_predictions`.
     """
+    path = Path(path)
     if holds_values(path):
         raise PainseqError(f"{path} holds values on a scale, but a submission needs classes.")
     return read_predictions(path)
 
 
-def read_items(path: Path, id_column: str = "item") -> dict[str, str]:
+def read_items(path: str | Path, id_column: str = "item") -> dict[str, str]:
     """Clip id -> the item's name in the submission, in the file's order.
 
     The columns are clip_id, or `id_column`, or both where the challenge calls its items otherwise. Where a column
@@ -89,6 +90,7 @@ def read_items(path: Path, id_column: str = "item") -> dict[str, str]:
     Raises:
         PainseqError: no such file, neither column, an empty cell, an item twice, with its line.
     """
+    path = Path(path)
     rows, columns = _read_rows(path)
     columns = [name.strip() for name in columns]
     given = [column for column in ("clip_id", id_column) if column in columns]
@@ -117,7 +119,7 @@ def read_items(path: Path, id_column: str = "item") -> dict[str, str]:
 
 def write_submission(
     predictions: Predictions,
-    out: Path,
+    out: str | Path,
     layout: SubmissionFormat,
     fill: str | None = None,
     items: Mapping[str, str] | None = None,
@@ -144,6 +146,7 @@ def write_submission(
         >>> layout = SubmissionFormat(native_labels("ai4pain", "three"))
         >>> write_submission(predictions, Path("submission.csv"), layout, fill="no_pain")
     """
+    out = Path(out)
     place = {clip_id: row for row, clip_id in enumerate(predictions.clip_ids)}
     if items is None:
         items = {clip_id: clip_id for clip_id in place}
@@ -204,7 +207,7 @@ def _cells_of(predictions: Predictions, row: int | None, layout: SubmissionForma
     return [layout.labels[name], *([probabilities[other] for other in layout.labels] if layout.probabilities else [])]
 
 
-def check_submission(path: Path, layout: SubmissionFormat, items: Collection[str] | None = None) -> list[str]:
+def check_submission(path: str | Path, layout: SubmissionFormat, items: Collection[str] | None = None) -> list[str]:
     """Everything that is wrong with a submission, one sentence a kind; nothing if it is in order.
 
     Args:
@@ -255,7 +258,7 @@ def check_submission(path: Path, layout: SubmissionFormat, items: Collection[str
     return problems + [f"{what} ({len(where)}): {listed(where)}." for what, where in wrong.items()]
 
 
-def lines_with_other_labels(path: Path, layout: SubmissionFormat) -> list[int]:
+def lines_with_other_labels(path: str | Path, layout: SubmissionFormat) -> list[int]:
     """Lines of a submission in order whose label is not the class of the highest probability.
 
     No problem by itself: the label of a head that looks at single frames is their majority vote.
@@ -289,8 +292,9 @@ def listed(where: Sequence[str]) -> str:
     return "; ".join(where[:NAMED_AT_MOST]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
+def _read_rows(path: str | Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
     """Rows that are not blank with their line numbers, and the first line."""
+    path = Path(path)
     if not path.is_file():
         raise PainseqError(f"No file at {path}.")
     try:

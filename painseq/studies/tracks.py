@@ -107,7 +107,7 @@ class TracksSummary:
 
 def track_faces(
     data: PainDataModule,
-    out: Path,
+    out: str | Path,
     parts: Sequence[Part] = (),
     workers: int = 1,
     process: Process | None = None,
@@ -132,6 +132,7 @@ def track_faces(
         >>> track_faces(data, Path("tracks/ai4pain")).failed
         {}
     """
+    out = Path(out)
     face, process = data.options.face, process or Process()
     if face is None:
         raise PainseqError("Face tracks need a face crop: add a `face` to the data options.")

@@ -68,7 +68,7 @@ class TransferWork:
     data: Mapping[str, PainDataModule]
 
 
-def transfer(plan: TransferPlan, out: Path, on_progress: OnProgress = no_progress) -> TransferResult:
+def transfer(plan: TransferPlan, out: str | Path, on_progress: OnProgress = no_progress) -> TransferResult:
     """Fill the table that a plan asks for; what is finished in `out` is not done again.
 
     Args:
@@ -85,6 +85,7 @@ def transfer(plan: TransferPlan, out: Path, on_progress: OnProgress = no_progres
         >>> result = transfer(read_plan(Path("configs/demo/transfer.yaml")), Path("runs/transfer"))
         >>> {cell.cell.name: cell.value for cell in result.cells}
     """
+    out = Path(out)
     study = _Study(plan, out)
     study.check()
     study.begin()
@@ -96,12 +97,13 @@ def transfer(plan: TransferPlan, out: Path, on_progress: OnProgress = no_progres
     return TransferResult(tuple(cells), page, generated)
 
 
-def transfer_work(plan: TransferPlan, out: Path) -> TransferWork:
+def transfer_work(plan: TransferPlan, out: str | Path) -> TransferWork:
     """Check a plan as `transfer` does, and count what it takes and what of it is finished; writes nothing.
 
     Raises:
         PainseqError, LeakError: see `transfer`.
     """
+    out = Path(out)
     study = _Study(plan, out)
     study.check()
 

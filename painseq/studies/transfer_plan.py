@@ -301,7 +301,7 @@ class _PlanFile:
     extract: _Extract = field(default_factory=_Extract)
 
 
-def read_plan(path: Path) -> TransferPlan:
+def read_plan(path: str | Path) -> TransferPlan:
     """Read and check a plan from YAML, as configs/demo/transfer.yaml; docs/transfer.md explains its keys.
 
     Data sets, extractors and heads have `config`, a list of files as for `read_experiment`, and `set`, nested keys that
@@ -313,6 +313,7 @@ def read_plan(path: Path) -> TransferPlan:
     Raises:
         PainseqError: no such file, not YAML, a key that is missing or unknown, a value that does not fit.
     """
+    path = Path(path)
     path = shipped_config(path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(_PlanFile, None)

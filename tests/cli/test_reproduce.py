@@ -9,6 +9,7 @@ import pytest
 
 from painseq.cli.reproduce import main
 from painseq.evaluation import read_predictions
+from painseq.studies.experiment import read_experiment
 
 SMALL_CROPS = """
 model:
@@ -55,6 +56,7 @@ def copied(finished, tmp_path):
 def test_what_is_finished_is_not_done_again_and_the_table_is_printed(finished, painseq):
     out, call, options = finished
     before = files(out / "fit", out / "validation", out / "store")
+    assert read_experiment(out / "fit" / "config.yaml").fit_options().max_epochs == 1
     result = painseq(*call, "--out", out, *options)
     assert result.code == 0 and result.log.names(out / "fit", out / "validation") and "Fitting" not in result.log
     shards = {path for path in before if path.suffix == ".safetensors" or "store" not in path.parts}
