@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from painseq.cli.arguments import Parser, add_device, add_model, add_part, chosen_models, experiment, parse_prior
+from painseq.cli.arguments import Parser, add_device, add_model, add_part, chosen_models, experiment
 from painseq.evaluation import Evaluation, read_people, read_truth
 from painseq.evaluation.tables import probability_table, subgroup_table, table
 from painseq.evaluation.value_scores import ValueEvaluation, value_table
@@ -62,9 +62,8 @@ def evaluate_checkpoints(argv: Sequence[str]) -> dict[str, EvaluationResult]:
     args, data = cli.config, cli.data()
     models = chosen_models(args, pick_device(args.device))
     truth = None if args.truth is None else read_truth(args.truth)
-    prior = parse_prior(args.prior) if args.prior else None
     out = args.out or Path("runs") / f"evaluate-{time.strftime('%Y%m%d-%H%M%S')}"
-    options = EvaluateOptions(args.part, truth, args.calibrate, prior, tuple(map(Path, args.checkpoint)))
+    options = EvaluateOptions(args.part, truth, args.calibrate, checkpoints=tuple(map(Path, args.checkpoint)))
     with progress_bar("evaluate", "clips") as on_progress:
         if len(models) == 1:
             (model,) = models.values()

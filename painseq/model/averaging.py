@@ -51,7 +51,9 @@ class AveragedModel(PainModel):
 
     def with_prior(self, mix: Mapping[str, float]) -> PainModel:
         """See `PainModel.with_prior`; each model by the mix that it was fitted on."""
-        return AveragedModel([member.with_prior(mix) for member in self._models()])
+        again = AveragedModel([member.with_prior(mix) for member in self._models()])
+        again.prior = dict(mix)
+        return again
 
     def _models(self) -> list[PainModel]:
         return [member for member in self.members if isinstance(member, PainModel)]

@@ -107,6 +107,8 @@ class PainModel(nn.Module):
         self.scale = record.scale
         self.objective = record.objective
         self.fps = record.fps
+        self.prior: Mapping[str, float] | None = None
+        """The mix of classes that `with_prior` corrected for."""
         self.prior_shift: Tensor | None = None
         self.eval()
 
@@ -173,6 +175,7 @@ class PainModel(nn.Module):
         stated = torch.tensor([mix[name] for name in self.class_names], dtype=torch.float64)
         fitted = torch.tensor(self.record.train_prior, dtype=torch.float64)
         again = copy.copy(self)
+        again.prior = dict(mix)
         again.prior_shift = ((stated / stated.sum()).log() - (fitted / fitted.sum()).log()).float()
         return again
 

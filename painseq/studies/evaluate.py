@@ -186,7 +186,7 @@ def _details(
         "split": data.split.to_dict(),
         "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
         "checkpoints": _names(options.checkpoints),
-        "prior": _shares(options.prior),
+        "prior": _shares(model.prior),
         "baseline_clips": model.record.baseline_clips,
         "temperature": None if calibration is None else calibration.temperature,
         "device": str(model.device),
@@ -197,7 +197,7 @@ def _details(
 def _page(
     model: PainModel, data: PainDataModule, options: EvaluateOptions, calibration: Calibration | None
 ) -> PageText:
-    part, split, paths, prior = options.part, data.split, options.checkpoints, _shares(options.prior)
+    part, split, paths, prior = options.part, data.split, options.checkpoints, _shares(model.prior)
     facts = {
         "data": f"{data.name}, part {part}, labels {data.options.labels}, fingerprint {data.manifest.fingerprint()}",
         "split": f"{split.protocol}: "
@@ -223,4 +223,4 @@ def _names(paths: tuple[Path, ...]) -> list[str]:
 
 
 def _shares(prior: Mapping[str, float] | None) -> list[str]:
-    return [f"{name}={share:g}" for name, share in (prior or {}).items()]
+    return [f"{name}={share}" for name, share in (prior or {}).items()]

@@ -160,7 +160,7 @@ def explain_regions(
     clips = chosen_clips(data, options.part, options.clips)
     with new_run_folder(Path(out)):
         done, skipped = _explain_clips(model, data, clips, method, options, on_progress)
-        write_config(out, run_config(experiment, "explain_regions", options))
+        write_config(out, run_config(experiment, "explain_regions", options, model))
     tables, blinks = _over_subjects(model, done)
     details = {
         "part": options.part,

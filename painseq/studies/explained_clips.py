@@ -120,12 +120,16 @@ def seen_in_training(model: PainModel, data: PainDataModule, clips: Sequence[Cli
     return {"subjects": len(subjects), "seen": len(subjects & seen)}
 
 
-def run_config(experiment: Experiment | None, study: str, options: DataclassInstance) -> dict[str, Any]:
+def run_config(
+    experiment: Experiment | None, study: str, options: DataclassInstance, model: PainModel
+) -> dict[str, Any]:
     """What a run's config.yaml holds, in plain values: the experiment, where there is one, and the study's options.
 
-    Where the model was read from stands in the results, not here.
+    The mix of classes that the model is corrected for is one of these. Where the model was read from stands in the
+    results, not here.
     """
     own = {key: value for key, value in dataclasses.asdict(options).items() if key != "checkpoints"}
+    own["prior"] = None if model.prior is None else dict(model.prior)
     both = {**({} if experiment is None else experiment.config), study: own}
     config: dict[str, Any] = yaml.safe_load(yaml.safe_dump(both))
     return config

@@ -160,7 +160,7 @@ def score_methods(
         "model": _digest(model),
         "settings": _settings(),
     }
-    _prepare(out, run_config(experiment, "explain_score", options), content)
+    _prepare(out, run_config(experiment, "explain_score", options, model), content)
     run = _Run(model, data, out, options, plan, target, on_progress)
     run.announce(clips)
     done, skipped = run.score(clips)

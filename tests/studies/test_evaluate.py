@@ -57,6 +57,8 @@ def test_hidden_labels_a_prior_and_the_configuration(lstm, electrical, store, ti
     config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     assert config["data"]["init_args"]["root"] == str(electrical) and config["evaluate"]["part"] == "test"
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["prior"][0] == "no_pain=0.2"
+    evaluate(model.with_prior(prior), experiment.data(), tmp_path / "corrected")
+    assert json.loads((tmp_path / "corrected" / "metrics.json").read_text())["prior"][0] == "no_pain=0.2"
     plain = evaluate(model, experiment.data(), tmp_path / "plain")
     assert not np.allclose(plain.predictions.probabilities, result.predictions.probabilities)
 

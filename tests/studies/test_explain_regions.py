@@ -26,9 +26,9 @@ def data(electrical):
 def test_what_is_returned_is_what_is_written(lstm, data, tmp_path):
     seen = []
     options = RegionOptions(clips=2, method="saliency", class_name="low_pain", checkpoints=(lstm,))
-    found = explain_regions(
-        painseq.load(lstm), data, tmp_path / "out", options, on_progress=lambda *now: seen.append(now)
-    )
+    prior = {"no_pain": 0.2, "low_pain": 0.4, "high_pain": 0.4}
+    model = painseq.load(lstm).with_prior(prior)
+    found = explain_regions(model, data, tmp_path / "out", options, on_progress=lambda *now: seen.append(now))
     assert [now[:2] for now in seen] == [(0, 2), (1, 2), (2, 2)]
     assert [row.explained for row in found.clips] == ["low_pain"] * 2 and not found.skipped
     assert [row.region for row in found.tables["low_pain"]] == list(REGIONS) and set(found.blinks) == {"low_pain"}
@@ -39,7 +39,7 @@ def test_what_is_returned_is_what_is_written(lstm, data, tmp_path):
     assert config == {
         "explain_regions": {
             "part": "test", "clips": 2, "method": "saliency", "layer": None, "class_name": "low_pain",
-            "landmarks": None,
+            "landmarks": None, "prior": prior,
         }
     }  # fmt: skip
     with pytest.raises(PainseqError, match="out"):
