@@ -100,8 +100,8 @@ class BioVid(PainDataModule):
         layout: "videos", "images", or "auto": the layout that is found.
         fps: images per second, if clips are folders of images; videos have their own timestamps.
         subjects: "all"; "without_low_expressive" leaves out the 20 in `LOW_EXPRESSIVE`, "only_low_expressive" uses
-            only them. They were selected by how well their pain was recognised, so a score without them is too optimistic
-            for new patients: always report it together with the score on all 87.
+            only them. They were selected by how well their pain was recognised, so a score without them is too
+            optimistic for new patients: always report it together with the score on all 87.
 
     Raises:
         PainseqError: `fps` is not above 0.

@@ -1,6 +1,6 @@
-"""Generated pain faces with known action units, written in the layouts of real data sets.
+"""Generate pain faces with known action units, in the layouts of real data sets.
 
-They prove that the machinery works on videos whose truth is known. They say nothing about patients.
+They test the software on videos with known truth. They allow no conclusions about patients.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Generated electrical pain in AI4Pain's layout, with a test part whose names tell nothing."""
+"""Generate electrical pain in AI4Pain's layout, with unlabelled test file names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from painseq.errors import PainseqError
 from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, rng_of
 from painseq.synthetic.scars import Scar, below, pick_clips, stray_video, truncated_video
-from painseq.synthetic.writing import check_counts, write_dataset
+from painseq.synthetic.writing import GeneratedSet, check_counts, write_dataset
 
 DATA_SET = 1
 CLIP_S = 10.0
@@ -19,15 +19,15 @@ LEVELS = ("No_Pain", "Low_Pain", "High_Pain")
 
 @dataclass(frozen=True)
 class AI4PainPlan:
-    """An electrical-pain data set: for each subject one long no-pain recording, and low and high pain clips of 10 s.
+    """An electrical-pain data set: per subject one long no-pain recording, and low and high pain clips of 10 s.
 
     Args:
         train: subjects in Train.
         validation: subjects in Validation.
         test: subjects in Test.
-        trials: low pain clips, and as many high pain clips, a subject.
+        trials: low pain clips per subject, and the same number of high pain clips.
         baseline_s: length of the no-pain recording, in seconds.
-        fps: of the videos; the real ones have 30.
+        fps: frame rate of the videos; 30 in the original data set.
         size_px: height and width of the frames; an even number.
     """
 
@@ -42,9 +42,11 @@ class AI4PainPlan:
     def __post_init__(self) -> None:
         check_counts(self.fps, self.size_px, trials=self.trials, subjects=self.train + self.validation + self.test)
         if min(self.train, self.validation, self.test) < 0:
-            raise PainseqError(f"A part has fewer than 0 subjects: {self}.")
+            raise PainseqError(
+                f"train is {self.train}, validation {self.validation}, test {self.test}; each must be 0 or more."
+            )
         if self.baseline_s < CLIP_S:
-            raise PainseqError(f"baseline_s is {self.baseline_s}; a no-pain recording lasts at least {CLIP_S:g} s.")
+            raise PainseqError(f"baseline_s is {self.baseline_s}; it must be at least {CLIP_S:g} s.")
 
 
 def write_ai4pain(
@@ -55,10 +57,10 @@ def write_ai4pain(
     on_progress: OnProgress | None = None,
     scars: bool = False,
 ) -> Path:
-    """Write an electrical-pain data set in AI4Pain's layout; clips that are already there are kept.
+    """Write an electrical-pain data set in AI4Pain's layout; existing clips are kept.
 
-    Below `root` lie `{Train,Validation}/<subject>/<subject>_<label>_<trial>.mp4`, test videos in shuffled order
-    as `Test/<subject>/<subject>_<number>.mp4`, and a marker; beside each video `<stem>.faces.safetensors`.
+    The files are `{Train,Validation}/<subject>/<subject>_<label>_<trial>.mp4`, shuffled test videos
+    `Test/<subject>/<subject>_<number>.mp4`, `<stem>.faces.safetensors` next to each video, and a marker.
 
     Args, returns and raises as `write_biovid`.
     """
@@ -66,11 +68,11 @@ def write_ai4pain(
     jobs = ai4pain_jobs(root, plan, seed)
     record = {"data_set": "ai4pain", **asdict(plan)}
     scar = partial(_scar, root, *_pick(jobs)) if scars else None
-    return write_dataset(root, record, seed, jobs, workers, on_progress, scar=scar)
+    return write_dataset(root, GeneratedSet(record, jobs, scar=scar), seed, workers, on_progress)
 
 
 def ai4pain_jobs(root: Path, plan: AI4PainPlan, seed: int) -> list[ClipJob]:
-    """The clips of all three parts."""
+    """List the clips of all three parts."""
     jobs = []
     parts = ("Train",) * plan.train + ("Validation",) * plan.validation + ("Test",) * plan.test
     for subject, part in enumerate(parts):
@@ -106,12 +108,12 @@ def ai4pain_jobs(root: Path, plan: AI4PainPlan, seed: int) -> list[ClipJob]:
 
 
 def _pick(jobs: list[ClipJob]) -> tuple[ClipJob, list[ClipJob]]:
-    """The clip to cut, and those of another subject to remove: half of its strongest stimuli."""
+    """Choose the clip to truncate, and the clips of another subject to remove: half of its strongest stimuli."""
     shown = [job for job in jobs if job.part != "test"]
     (cut,) = pick_clips(shown, 1)
     others = [job for job in shown if job.label == "High_Pain" and job.subject != cut.subject]
     if not others:
-        raise PainseqError("Scars take two subjects in Train and Validation together; this data set has one.")
+        raise PainseqError("Scars need two subjects in train and validation together; this data set has one.")
     missing = [job for job in others if job.subject == others[0].subject]
     return cut, missing[len(missing) // 2 :]
 
@@ -119,15 +121,15 @@ def _pick(jobs: list[ClipJob]) -> tuple[ClipJob, list[ClipJob]]:
 def _scar(root: Path, cut: ClipJob, missing: list[ClipJob]) -> list[Scar]:
     stray = cut.video.with_name(f"{cut.subject_id}_calibration.mp4")
     return [
-        stray_video("stray_file", "a video that is no clip of the data set", cut, stray),
+        stray_video("stray_file", "a video that is not a clip of the data set", cut, stray),
         truncated_video(cut),
         missing_clips(root, missing),
     ]
 
 
 def missing_clips(root: Path, jobs: list[ClipJob]) -> Scar:
-    """Some clips of one subject were not handed over."""
+    """Remove some clips of one subject."""
     for job in jobs:
         job.video.unlink()
         job.sidecar.unlink()
-    return Scar("missing_clips", "the subject's other clips are there", tuple(below(root, job.video) for job in jobs))
+    return Scar("missing_clips", "the subject's other clips exist", tuple(below(root, job.video) for job in jobs))

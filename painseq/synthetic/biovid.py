@@ -1,4 +1,4 @@
-"""Generated heat pain in BioVid's layout: as videos, or as the folders of JPEG frames that are made of them."""
+"""Generate heat pain in BioVid's layout, as videos or as folders of JPEG frames."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from painseq.errors import PainseqError
 from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, draw_subject, rng_of
 from painseq.synthetic.scars import Scar, duplicate_clip, pick_clips, short_clip, truncated_video
-from painseq.synthetic.writing import check_counts, read_table, write_dataset, write_table
+from painseq.synthetic.writing import GeneratedSet, check_counts, read_table, write_dataset, write_table
 
 DATA_SET = 0
 CLIP_S = 5.5
 LEVELS = ("BL1", "PA1", "PA2", "PA3", "PA4")
-MOST_SUBJECTS = 6 * 28 * 12
+MAX_SUBJECTS = 6 * 28 * 12
 COLUMNS = ["subject_id", "subject_name", "class_id", "class_name", "sample_id", "sample_name"]
 
 
@@ -27,9 +27,10 @@ class BioVidPlan:
     """A heat-pain data set: subjects x levels x trials clips of 5.5 s.
 
     Args:
-        trials: clips a class and subject.
-        levels: native classes, of BL1 and PA1 to PA4.
-        fps: of the videos; the real ones have 25.
+        subjects: number of subjects.
+        trials: clips per class and subject.
+        levels: native classes, from BL1 and PA1 to PA4.
+        fps: frame rate of the videos; 25 in the original data set.
         size_px: height and width of the frames; an even number.
     """
 
@@ -45,13 +46,10 @@ class BioVidPlan:
         wrong = [level for level in self.levels if level not in LEVELS]
         if wrong or not self.levels or len(set(self.levels)) < len(self.levels):
             raise PainseqError(
-                f"levels is {', '.join(self.levels) or 'empty'}; give each of the classes you want once, "
-                f"of {', '.join(LEVELS)}."
+                f"levels is {', '.join(self.levels) or 'empty'}; list each wanted class once, from {', '.join(LEVELS)}."
             )
-        if self.subjects > MOST_SUBJECTS:
-            raise PainseqError(
-                f"subjects is {self.subjects}; at most {MOST_SUBJECTS} can be named as BioVid names them."
-            )
+        if self.subjects > MAX_SUBJECTS:
+            raise PainseqError(f"subjects is {self.subjects}; BioVid's naming scheme allows at most {MAX_SUBJECTS}.")
 
 
 def write_biovid(
@@ -62,22 +60,25 @@ def write_biovid(
     on_progress: OnProgress | None = None,
     scars: bool = False,
 ) -> Path:
-    """Write a heat-pain data set in BioVid's layout; clips that are already there are kept.
+    """Write a heat-pain data set in BioVid's layout; existing clips are kept.
 
-    Below `root` lie `PartA/video/<subject>/<sample>.mp4`, `samples.csv` and a marker; beside each video
-    `<sample>.faces.safetensors` with face boxes and landmarks.
+    The files are `PartA/video/<subject>/<sample>.mp4`, `<sample>.faces.safetensors` with face boxes and landmarks next
+    to each video, `samples.csv` and a marker.
 
     Args:
-        workers: processes that draw at the same time.
-        on_progress: called with the number of frames done and of all frames.
-        scars: damage it as real copies are damaged; `scars.json` in the truth says how.
+        root: folder of the data set.
+        plan: size of the data set.
+        seed: seed of everything drawn.
+        workers: number of processes that draw.
+        on_progress: called with the number of finished frames and of all frames.
+        scars: add typical defects of real copies, listed in `scars.json` in the truth.
 
     Returns:
-        The folder of the truth, beside `root`.
+        The folder of the truth, next to `root`.
 
     Raises:
-        PainseqError: the folder holds something else, or a generated set of another plan or seed; or too few clips
-            to damage.
+        PainseqError: the folder holds other files, or a generated set with another plan or seed; too few clips for
+            scars.
     """
     return _write("biovid", Path(root), plan, seed, workers, on_progress, scars)
 
@@ -92,7 +93,7 @@ def write_biovid_frames(
 ) -> Path:
     """Write the same clips as folders of JPEG frames, `<class>/<sample>/img_00001.jpg` below `root`.
 
-    Beside each folder lies `<sample>.faces.safetensors`. Args, returns and raises as `write_biovid`.
+    `<sample>.faces.safetensors` is next to each folder. Args, returns and raises as `write_biovid`.
     """
     return _write("biovid-frames", Path(root), plan, seed, workers, on_progress, scars)
 
@@ -101,22 +102,19 @@ def _write(
     layout: str, root: Path, plan: BioVidPlan, seed: int, workers: int, on_progress: OnProgress | None, scars: bool
 ) -> Path:
     jobs = biovid_jobs(root, plan, seed, images="img_{:05d}.jpg" if layout == "biovid-frames" else "")
-    return write_dataset(
-        root,
+    dataset = GeneratedSet(
         {"data_set": layout, **asdict(plan)},
-        seed,
         jobs,
-        workers,
-        on_progress,
         tables=partial(_write_samples, root, jobs),
         scar=partial(_scar, root, jobs, pick_clips(jobs, 4)) if scars else None,
     )
+    return write_dataset(root, dataset, seed, workers, on_progress)
 
 
 def biovid_jobs(root: Path, plan: BioVidPlan, seed: int, images: str = "") -> list[ClipJob]:
-    """The clips; `images` names the frames of the derived layout."""
-    # Month, day, hour: the real names known lie in months 07 to 12, so that no generated subject shares one.
-    days = rng_of(seed, DATA_SET, 1 << 30).permutation(MOST_SUBJECTS)[: plan.subjects]
+    """List the clips; `images` names the frames of the image layout."""
+    # Month, day, hour: the original names use months 07 to 12, so generated names never collide with them.
+    days = rng_of(seed, DATA_SET, 1 << 30).permutation(MAX_SUBJECTS)[: plan.subjects]
     jobs: list[ClipJob] = []
     for subject, day in enumerate(days.tolist()):
         look, _, _ = draw_subject(seed, DATA_SET, subject)
@@ -146,7 +144,7 @@ def biovid_jobs(root: Path, plan: BioVidPlan, seed: int, images: str = "") -> li
 
 
 def _samples(plan: BioVidPlan, rng: np.random.Generator) -> Iterator[tuple[str, int]]:
-    """(label, number): painful stimuli are numbered as they came, in random order; the baselines after them."""
+    """Yield (label, number): painful stimuli in random order, then the baselines."""
     painful = [level for level in plan.levels if level != "BL1" for _ in range(plan.trials)]
     order = rng.permutation(len(painful)).tolist()
     stimuli = [painful[i] for i in order] + ["BL1"] * (plan.trials if "BL1" in plan.levels else 0)
@@ -177,19 +175,19 @@ def _scar(root: Path, jobs: list[ClipJob], picked: list[ClipJob]) -> list[Scar]:
 
 
 def disagreeing_label(root: Path, job: ClipJob) -> Scar:
-    """samples.csv gives a clip another class than its name does."""
+    """Give a clip another class in samples.csv than in its name."""
     rows = read_table(root / "samples.csv", "\t")
     level = (LEVELS.index(job.label) + 1) % len(LEVELS)
     for row in rows:
         if row[-1] == job.clip_id:
             row[2:4] = [str(level), LEVELS[level]]
     write_table(root / "samples.csv", COLUMNS, rows, "\t")
-    return Scar("disagreeing_label", f"samples.csv says {LEVELS[level]}, the name {job.label}", (job.item,))
+    return Scar("disagreeing_label", f"samples.csv says {LEVELS[level]}, the name says {job.label}", (job.item,))
 
 
 def trailing_blanks(root: Path) -> Scar:
-    """Names in samples.csv end in blanks."""
+    """Add trailing spaces to names in samples.csv."""
     rows = [[*row[:-1], f"{row[-1]}  "] for row in read_table(root / "samples.csv", "\t")]
     rows = [[row[0], f"{row[1]} ", *row[2:]] for row in rows]
     write_table(root / "samples.csv", COLUMNS, rows, "\t")
-    return Scar("trailing_blanks", "subject_name and sample_name end in blanks", ("samples.csv",))
+    return Scar("trailing_blanks", "subject_name and sample_name have trailing spaces", ("samples.csv",))

@@ -1,6 +1,6 @@
-"""One generated clip: what is drawn, and its files on disk.
+"""Draw one generated clip, and write its files.
 
-A clip's frames depend on (seed, data set, subject, clip) alone, not on the other clips or the number of workers.
+A clip's frames depend only on (seed, data set, subject, clip), not on other clips or the number of workers.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from painseq.video.generated import truth_folder
 
 @dataclass(frozen=True)
 class Drawing:
-    """A clip ready to be drawn: frames one at a time, and all that is known of them.
+    """A clip that is drawn frame by frame, and its truth.
 
     Args:
+        course: action units over time.
         landmarks: (N, 68, 2) pixels.
         boxes: (N, 4) xyxy pixels.
         regions: (N, len(REGIONS), 4) xyxy pixels.
-        frames: (H, W, 3) uint8; (H, W) uint8 or uint16 of a camera that sees no colour.
+        frames: (H, W, 3) uint8; (H, W) uint8 or uint16 for a depth or thermal camera.
     """
 
     course: Course
@@ -47,23 +48,23 @@ class ClipJob:
     """One video, or one folder of images, to generate.
 
     Args:
-        root: of the data set.
-        item: path below the root, with forward slashes, without suffix.
-        clip_id: under which the data set's module knows the clip.
-        subject_id: whom it shows.
-        label: native; it is written to the truth alone.
-        stimulus: what hurts.
-        level: how much; see `draw_course`.
-        duration_s: length of the clip.
-        fps: frames a second.
+        root: folder of the data set.
+        item: path relative to the root, with forward slashes, without suffix.
+        clip_id: id of the clip in the data module.
+        subject_id: id of the subject.
+        label: native label; written only to the truth.
+        stimulus: kind of pain.
+        level: pain level, see `draw_course`.
+        duration_s: length of the clip, in seconds.
+        fps: frames per second.
         size_px: height and width of the frames.
-        seed: of the whole data set.
-        data_set: a number of its own for each layout: keeps their subjects apart.
+        seed: seed of the data set.
+        data_set: unique number of the layout, so that its subjects differ from those of other layouts.
         subject: index within the data set.
-        clip: index within the subject. Two jobs of one clip show the same scene, through different cameras.
+        clip: index within the subject. Jobs with the same index show the same scene through different cameras.
         part: official part of the data set, if it has any.
-        images: name of a folder's images, numbered from 1, e.g. "img_{:05d}.jpg"; empty for a video.
-        camera: what another camera makes of the drawing, picture and truth; None is the drawing as it is.
+        images: name pattern of a folder's images, numbered from 1, e.g. "img_{:05d}.jpg"; empty for a video.
+        camera: converts the drawing, frames and truth, to another camera; None keeps it.
     """
 
     root: Path
@@ -96,37 +97,37 @@ class ClipJob:
 
     @property
     def truth(self) -> Path:
-        """Where the truth lies."""
+        """Path of the truth."""
         return truth_folder(self.root) / f"{self.item}.safetensors"
 
     @property
     def sidecar(self) -> Path:
-        """Where the faces' boxes and landmarks lie: beside the video."""
+        """Path of the face boxes and landmarks, next to the video."""
         return self.root / f"{self.item}.faces.safetensors"
 
     @property
     def video(self) -> Path:
-        """The video, or the folder of images; it comes last into place."""
+        """Path of the video, or the folder of images; written last."""
         return self.root / (self.item if self.images else f"{self.item}.mp4")
 
     @property
     def is_done(self) -> bool:
-        """Whether all of it is in place."""
+        """Whether all files exist."""
         return self.truth.is_file() and self.sidecar.is_file() and self.video.exists()
 
 
 def stage_folder(root: Path) -> Path:
-    """Where unfinished files stand, even after a kill: no scan of the data set's videos meets them there."""
+    """Return the folder of unfinished files, which scans of the data set skip."""
     return root / ".unfinished"
 
 
 def rng_of(*entropy: int) -> np.random.Generator:
-    """Random numbers that depend on these numbers alone."""
+    """Return a random generator seeded with these numbers."""
     return np.random.default_rng(np.random.SeedSequence(entropy))
 
 
 def draw_subject(seed: int, data_set: int, subject: int) -> tuple[Look, Temper, np.random.Generator]:
-    """A subject's look and temper, and the random numbers that go on from there."""
+    """Draw a subject's look and temper; return also the generator, for further draws."""
     rng = rng_of(seed, data_set, subject)
     return draw_look(rng), draw_temper(rng), rng
 
@@ -138,7 +139,7 @@ def _painter(seed: int, data_set: int, subject: int, size_px: int) -> tuple[Face
 
 
 def draw_clip(job: ClipJob) -> Drawing:
-    """Draw one clip; its frames are made as they are asked for."""
+    """Draw one clip; its frames are drawn lazily."""
     painter, temper = _painter(job.seed, job.data_set, job.subject, job.size_px)
     rng = rng_of(job.seed, job.data_set, job.subject, job.clip)
     course = draw_course(job.stimulus, job.level, job.duration_s, job.fps, temper, rng)
@@ -166,9 +167,9 @@ def draw_clip(job: ClipJob) -> Drawing:
 
 
 def write_clip(job: ClipJob) -> int:
-    """Write truth, sidecar and video of a clip, each complete or not at all; returns the number of frames.
+    """Write truth, sidecar and video of a clip, each atomically; return the number of frames.
 
-    The truth keeps the video's digest, by which `is_generated` knows it again.
+    The truth records the video's digest, by which `is_generated` recognises it.
     """
     from painseq.video import video_digest
 
@@ -177,7 +178,7 @@ def write_clip(job: ClipJob) -> int:
     for place in (job.truth, job.video):
         place.parent.mkdir(parents=True, exist_ok=True)
     stage = stage_folder(job.root) / job.item.replace("/", "+")
-    # A process that was killed here may have left files behind.
+    # A killed process may have left files here.
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
     staged_video = stage / ("images" if job.images else "video.mp4")
@@ -213,7 +214,7 @@ def write_clip(job: ClipJob) -> int:
 
 
 def write_frames(path: Path, frames: Iterable[npt.NDArray[Any]], job: ClipJob) -> None:
-    """Write frames the way the job's layout holds them: as a video, or as a folder of numbered images."""
+    """Write frames in the job's layout: as a video, or as a folder of numbered images."""
     from painseq.video import write_video
 
     if not job.images:
@@ -225,7 +226,7 @@ def write_frames(path: Path, frames: Iterable[npt.NDArray[Any]], job: ClipJob) -
 
 
 def write_start(path: Path, job: ClipJob, duration_s: float) -> None:
-    """Write the first `duration_s` of a clip, one frame at least, to another place."""
+    """Write the first `duration_s` seconds of a clip, at least one frame, to another path."""
     if path.is_dir():
         shutil.rmtree(path)
     write_frames(path, itertools.islice(draw_clip(job).frames, frame_count(duration_s, job.fps)), job)

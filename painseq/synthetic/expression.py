@@ -1,4 +1,4 @@
-"""What a generated face does: action units over time, with and without pain.
+"""The action units of a generated face over time, with and without pain.
 
 Intensities are floats from 0 to 5, as FACS's A to E are 1 to 5. Pain follows Prkachin and Solomon (2008): brows
 lowered, cheeks raised and lids tightened, nose wrinkled and upper lip raised, eyes closed.
@@ -20,7 +20,7 @@ Stimulus = Literal["heat", "electrical", "clinical"]
 
 AUS = ("AU4", "AU6", "AU7", "AU9", "AU10", "AU12", "AU25", "AU26", "AU43", "AU45")
 AU43_CLOSED = 2.5
-"""FACS knows no intensity of closed eyes; here they are closed from the middle of the range."""
+"""FACS has no intensity for closed eyes; here the eyes are closed from this intensity."""
 REGIONS = ("brows", "eyes", "nose", "cheeks", "mouth")
 REGION_AUS = {
     "brows": ("AU4",),
@@ -30,7 +30,7 @@ REGION_AUS = {
     "mouth": ("AU10", "AU25", "AU26"),
 }
 
-# ---- Difficulty. Tuned on seed 0 only; every number that makes the task easier or harder stands here. ----
+# ---- Difficulty. Tuned on seed 0 only; all numbers that make the task easier or harder are here. ----
 
 STOIC_SHARE = 0.10
 """Share of subjects who barely react."""
@@ -38,47 +38,47 @@ STOIC_EXPRESSIVENESS = (0.10, 0.30)
 EXPRESSIVENESS = (0.80, 1.25)
 """Factor on every pain intensity of a subject, drawn uniformly."""
 HEAT_GAIN = (0.0, 0.25, 0.45, 0.70, 1.0)
-"""Share of the full intensity at BL1, PA1 .. PA4; a stronger stimulus also starts to show earlier."""
+"""Fraction of the full intensity at BL1, PA1 .. PA4; stronger stimuli also become visible earlier."""
 ELECTRICAL_GAIN = (0.0, 0.62, 1.0)
-"""Share of the full intensity at no, low and high pain."""
+"""Fraction of the full intensity at no, low and high pain."""
 ELECTRICAL_BURSTS = ((0, 0), (2, 3), (5, 6))
-"""Fewest and most bursts in 10 s at no, low and high pain; a painful clip has one at least."""
+"""Minimum and maximum number of bursts in 10 s at no, low and high pain; a painful clip has at least one."""
 ELECTRICAL_HOLD_S = ((0.0, 0.0), (0.3, 0.7), (0.7, 1.2))
-"""How long a burst stays at its apex at no, low and high pain."""
+"""Duration of a burst's apex at no, low and high pain, in seconds."""
 TRIAL_SPREAD = 0.15
-"""Standard deviation of the logarithm of a trial's strength: the same stimulus hurts differently."""
+"""Standard deviation of the logarithm of a trial's strength: the same stimulus hurts more or less."""
 ABSENT_AU = 0.12
-"""Probability that an action unit of the subject's pain face stays out in one trial."""
+"""Probability that an action unit of the subject's pain face is absent in one trial."""
 AU_PROFILE = (0.6, 1.3)
-"""A subject's own factor on each action unit, drawn uniformly."""
+"""Factor of a subject on each action unit, drawn uniformly."""
 FULL_INTENSITY = {
     "heat": {"AU4": 4.8, "AU6": 3.2, "AU7": 4.6, "AU9": 3.2, "AU10": 3.4, "AU25": 1.5, "AU26": 0.8, "AU43": 4.0},
     "electrical": {"AU4": 4.4, "AU6": 3.6, "AU7": 4.8, "AU9": 3.8, "AU10": 3.0, "AU25": 2.0, "AU26": 1.2, "AU43": 4.4},
     "clinical": {"AU4": 4.2, "AU6": 4.2, "AU7": 4.4, "AU9": 2.8, "AU10": 3.6, "AU25": 1.8, "AU26": 0.6, "AU43": 4.4},
 }
-"""Intensities at gain 1 of a subject of expressiveness 1: the same action units, other weights."""
+"""Intensities at gain 1 and expressiveness 1: the same action units, with different weights."""
 AU43_FROM_STRENGTH = 0.6
-"""Below this strength (gain x trial x subject) pain never closes the eyes; above, in half of the episodes."""
+"""Below this strength (gain x trial x subject) pain never closes the eyes; above it, in half of the episodes."""
 
-# ---- What happens in every class, at these rates a second, so that none of it tells of pain by itself. ----
+# ---- Events in all classes, at these rates per second, so that they do not indicate pain. ----
 
 BLINK_HZ = (0.15, 0.45)
 SMILE_HZ = (0.02, 0.08)
 TALK_HZ = (0.02, 0.07)
 FROWN_HZ = (0.005, 0.03)
-"""Brows lowered in thought or against the light, now and then with narrowed lids or a wrinkled nose."""
+"""Brows lowered in thought or against the light, sometimes with narrowed lids or a wrinkled nose."""
 REST_HZ = (0.005, 0.03)
 """Eyes closed for about a second, without pain."""
 
 
 @dataclass(frozen=True)
 class Temper:
-    """How one subject's face answers pain, and what it does anyway.
+    """How one subject's face reacts to pain, and how often it moves without pain.
 
     Args:
         expressiveness: factor on pain intensities.
         profile: (len(AUS),) factor on each action unit.
-        rates_hz: events a second of blink, smile, talk, frown, rest.
+        rates_hz: events per second of blink, smile, talk, frown, rest.
     """
 
     expressiveness: float
@@ -92,8 +92,8 @@ class Course:
 
     Args:
         times_s: (N,) seconds from the first frame.
-        au: (N, len(AUS)) intensities 0 to 5, whatever their cause.
-        pain: (N, len(AUS)) the part of them that pain causes.
+        au: (N, len(AUS)) intensities 0 to 5, of any cause.
+        pain: (N, len(AUS)) the intensities caused by pain.
     """
 
     times_s: Array
@@ -102,7 +102,7 @@ class Course:
 
     @property
     def pspi(self) -> Array:
-        """(N,) Prkachin and Solomon pain intensity, 0 to 16, of everything the face shows."""
+        """(N,) Prkachin and Solomon pain intensity, 0 to 16, of `au`."""
         units = by_unit(self.au)
         return pspi({**units, 43: units[43] >= AU43_CLOSED})
 
@@ -114,12 +114,12 @@ class Course:
 
 
 def by_unit(au: Array) -> dict[int, Array]:
-    """The columns of (N, len(AUS)) by the number of their unit."""
+    """Return the columns of (N, len(AUS)) by action unit number."""
     return {int(name.removeprefix("AU")): au[:, column] for column, name in enumerate(AUS)}
 
 
 def draw_temper(rng: np.random.Generator) -> Temper:
-    """A subject's temper."""
+    """Draw a subject's temper."""
     stoic = rng.random() < STOIC_SHARE
     ranges = {"blink": BLINK_HZ, "smile": SMILE_HZ, "talk": TALK_HZ, "frown": FROWN_HZ, "rest": REST_HZ}
     return Temper(
@@ -130,18 +130,23 @@ def draw_temper(rng: np.random.Generator) -> Temper:
 
 
 def frame_count(duration_s: float, fps: float) -> int:
-    """Frames that start within the duration: 138 for 5.5 s at 25 fps."""
+    """Return the number of frames that start within the duration: 138 for 5.5 s at 25 fps."""
     return max(1, int(np.ceil(duration_s * fps - 1e-6)))
 
 
 def draw_course(
     stimulus: Stimulus, level: float, duration_s: float, fps: float, temper: Temper, rng: np.random.Generator
 ) -> Course:
-    """Action units of one clip.
+    """Draw the action units of one clip.
 
     Args:
-        level: 0 is no pain; up to 4 for heat, 2 for electrical, 1 for clinical pain. Between two whole levels
-            pain is in proportion.
+        stimulus: kind of pain.
+        level: 0 is no pain; up to 4 for heat, 2 for electrical, 1 for clinical pain. Fractional levels are
+            interpolated.
+        duration_s: length of the clip, in seconds.
+        fps: frames per second.
+        temper: the subject's temper.
+        rng: random numbers.
     """
     times_s = np.arange(frame_count(duration_s, fps)) / fps
     pain = np.zeros((len(times_s), len(AUS)))
@@ -154,7 +159,7 @@ def draw_course(
 
 
 def _pulse(times_s: Array, onset_s: float, rise_s: float, hold_s: float, fall_s: float) -> Array:
-    """0, smoothly to 1, held, smoothly back."""
+    """Rise smoothly from 0 to 1, hold, and fall smoothly back."""
     up = np.clip((times_s - onset_s) / rise_s, 0.0, 1.0)
     down = np.clip((onset_s + rise_s + hold_s + fall_s - times_s) / fall_s, 0.0, 1.0)
     x = np.minimum(up, down)
@@ -172,7 +177,7 @@ def _amplitudes(stimulus: Stimulus, strength: float, profile: Array, rng: np.ran
 def _episode(
     times_s: Array, amplitudes: Array, strength: float, shape: tuple[float, ...], rng: np.random.Generator
 ) -> Array:
-    """One onset, apex and offset in all action units, each a little late in its own way."""
+    """Draw one onset, apex and offset in all action units, each with a random small delay."""
     au43 = AUS.index("AU43")
     peak = np.clip(amplitudes * rng.uniform(0.85, 1.15, len(AUS)), 0.0, 5.0)
     if strength < AU43_FROM_STRENGTH or rng.random() < 0.5:
@@ -186,14 +191,14 @@ def _episode(
 
 
 def _at(level: float, steps: Sequence[float]) -> float:
-    """What holds at a level, of what holds at each whole level from 0."""
+    """Interpolate between values at whole levels, from 0."""
     return float(np.interp(level, range(len(steps)), steps))
 
 
 def _heat(
     level: float, strength: float, duration_s: float, times_s: Array, profile: Array, rng: np.random.Generator
 ) -> Array:
-    """A slow ramp whose apex comes late and lasts to the end of the clip."""
+    """Draw a slow ramp with a late apex that lasts to the end of the clip."""
     gain = _at(level, HEAT_GAIN)
     strength *= gain
     onset_s = (rng.uniform(0.05, 0.18) + 0.2 * (1.0 - gain)) * duration_s
@@ -204,7 +209,7 @@ def _heat(
 def _electrical(
     level: float, strength: float, duration_s: float, times_s: Array, profile: Array, rng: np.random.Generator
 ) -> Array:
-    """Brief bursts with sharp onsets, one in each of as many equal slots of time."""
+    """Draw brief bursts with sharp onsets, one in each of several equal time slots."""
     strength *= _at(level, ELECTRICAL_GAIN)
     fewest, most = (
         max(1, round(_at(level, limits) * duration_s / 10)) for limits in zip(*ELECTRICAL_BURSTS, strict=True)
@@ -225,7 +230,7 @@ def _electrical(
 def _clinical(
     level: float, strength: float, duration_s: float, times_s: Array, profile: Array, rng: np.random.Generator
 ) -> Array:
-    """Pain that comes and goes with one movement; most of the clip shows none."""
+    """Draw pain that comes and goes with one movement; most of the clip shows none."""
     strength *= level
     onset_s, rise_s, hold_s, fall_s = rng.uniform((0.2, 0.06, 0.06, 0.06), (0.55, 0.12, 0.16, 0.14)) * duration_s
     shape = (onset_s, rise_s, hold_s, fall_s)
@@ -233,7 +238,7 @@ def _clinical(
 
 
 def _everyday(times_s: Array, duration_s: float, temper: Temper, rng: np.random.Generator) -> Array:
-    """Blinks, smiles, talking, frowns and resting eyes, with no regard to pain."""
+    """Draw blinks, smiles, talking, frowns and resting eyes, independent of pain."""
     au = np.zeros((len(times_s), len(AUS)))
 
     def add(name: str, intensity: Array) -> None:

@@ -1,7 +1,7 @@
-"""Drawing a shaded 2-D face from action units, fast enough to fill a data set.
+"""Draw a shaded 2-D face from action units, fast enough to generate a data set.
 
-A subject's head is shaded once. Each frame redraws only what action units move (furrows, brows, eyes, nostrils,
-mouth, jaw) as soft masks in numpy, then one affine transform of Pillow's sets the head's pose before the background.
+A subject's head is shaded once. Each frame redraws only what action units move (furrows, brows, eyes, nostrils, mouth,
+jaw) as soft masks in numpy; an affine transform by Pillow then sets the head's pose in front of the background.
 
 Face coordinates: x to the right, y down, origin between the eyes, unit half the face's width.
 """
@@ -22,20 +22,20 @@ from painseq.synthetic.look import Look
 Array = npt.NDArray[Any]
 
 UNIT = 0.265
-"""Half a face's width as a share of the frame's size, at zoom 1."""
+"""Half a face's width as a fraction of the frame's size, at zoom 1."""
 LEFT, RIGHT, TOP, BOTTOM = -1.5, 1.5, -1.55, 2.0
-"""The canvas that the head is drawn on, in face units; the jaw has room to drop."""
+"""The canvas that the head is drawn on, in face units, with space for a dropped jaw."""
 INNER = (-1.0, 1.0, -0.62, 1.5)
-"""The part of it that frames redraw."""
+"""The part of the canvas that is redrawn for each frame."""
 JAW_FROM = 0.68
-"""Below this the face stretches when the jaw drops."""
-MOST_NOISE = 12
+"""Below this height the face stretches when the jaw drops."""
+MAX_NOISE = 12
 FURROWS = ("glabella", "nose_root", "nasolabial", "crow", "lower_lid", "cheek")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the action units of N frames do to the face; each field is (N,), lengths in face units."""
+    """The effect of the action units of N frames on the face; each field is (N,), lengths in face units."""
 
     brow_in: Array
     brow_out: Array
@@ -54,7 +54,7 @@ class Shape:
 
 
 def shape_of(look: Look, au: Array) -> Shape:
-    """The shape of the face in each frame of (N, len(AUS)) intensities 0 to 5."""
+    """Compute the shape of the face from (N, len(AUS)) intensities 0 to 5."""
     a = {name: au[:, i] / 5.0 for i, name in enumerate(AUS)}
     furrows = {
         "glabella": a["AU4"],
@@ -81,11 +81,11 @@ def shape_of(look: Look, au: Array) -> Shape:
     )
 
 
-# ---- Curves, shared by the drawing (one frame, many x) and the landmarks (many frames, few x). ----
+# ---- Curves, used for drawing (one frame, many x) and for landmarks (many frames, few x). ----
 
 
 def _brow(look: Look, t: Array, brow_in: Array, brow_out: Array) -> Array:
-    """Height of a brow's middle line from its inner (t = 0) to its outer end (1)."""
+    """Return the height of a brow's centre line from its inner (t = 0) to its outer end (1)."""
     y: Array = look.brow_y - look.brow_arch * np.sin(np.pi * np.clip(t, 0, 1) * 0.85)
     lowered: Array = y + brow_in * np.clip(1.0 - t, 0, 1) ** 1.3 + brow_out * np.clip(t, 0, 1)
     return lowered
@@ -96,7 +96,7 @@ def _brow_ends(look: Look, near: Array) -> tuple[Array, float]:
 
 
 def _lids(look: Look, s: Array, opened: Array, low: Array, closed: Array) -> tuple[Array, Array]:
-    """Height of the upper and lower lid over an eye from one corner (s = -1) to the other (1)."""
+    """Return the heights of the upper and lower lid from one corner of the eye (s = -1) to the other (1)."""
     bow = np.clip(1.0 - np.abs(s) ** 2.2, 0.0, 1.0)
     lower = look.eye_h * (0.55 - 0.45 * low) * bow
     upper = lower * closed - (1.0 - closed) * look.eye_h * 1.05 * opened * bow
@@ -104,7 +104,7 @@ def _lids(look: Look, s: Array, opened: Array, low: Array, closed: Array) -> tup
 
 
 def _lips(look: Look, s: Array, corner_up: Array, lip_up: Array, gap: Array) -> tuple[Array, Array, Array, Array]:
-    """Height of upper lip's outer, its inner, lower lip's inner and its outer edge between the corners."""
+    """Return the heights of the outer and inner edge of the upper lip, and the inner and outer edge of the lower."""
     bow = np.clip(1.0 - s * s, 0.0, 1.0)
     middle = look.mouth_y - corner_up * (s * s - 0.15) - 0.8 * lip_up * bow
     cupid = 1.0 - 0.22 * np.exp(-((s / 0.16) ** 2))
@@ -114,13 +114,13 @@ def _lips(look: Look, s: Array, corner_up: Array, lip_up: Array, gap: Array) -> 
 
 
 def _jaw(y: Array, jaw: Array) -> Array:
-    """Where a height of the resting face lies once the jaw has dropped."""
+    """Map a height of the resting face to its height with the jaw dropped."""
     lowered: Array = np.where(y > JAW_FROM, JAW_FROM + (y - JAW_FROM) * (1.0 + jaw), y)
     return lowered
 
 
 def landmarks_of(look: Look, shape: Shape) -> Array:
-    """(N, 68, 2) iBUG landmarks in face units."""
+    """Return the (N, 68, 2) iBUG landmarks in face units."""
     n = len(shape.jaw)
     points = np.zeros((n, 68, 2))
 
@@ -154,13 +154,13 @@ def landmarks_of(look: Look, shape: Shape) -> Array:
     points[:, 55:60] = np.stack([outer_s * width, lower_out], axis=2)[:, 5:0:-1]
     points[:, 60:65] = np.stack([inner_s * width, upper_in], axis=2)
     points[:, 65:68] = np.stack([inner_s * width, lower_in], axis=2)[:, 3:0:-1]
-    # The subject's slight asymmetry leans everything but the jaw, as the drawing does.
+    # The subject's slight asymmetry tilts everything except the jaw, as in the drawing.
     points[:, 17:, 1] += look.tilt * points[:, 17:, 0]
     return points
 
 
 def regions_of(points: Array) -> Array:
-    """(N, len(REGIONS), 4) boxes, xyxy in face units, of the face regions, from (N, 68, 2) landmarks."""
+    """Return (N, len(REGIONS), 4) boxes of the face regions, xyxy in face units, from (N, 68, 2) landmarks."""
 
     def around(indices: list[int], pad_x: float, pad_top: float, pad_bottom: float) -> Array:
         chosen = points[:, indices]
@@ -178,7 +178,7 @@ def regions_of(points: Array) -> Array:
 
 
 def face_box_of(points: Array) -> Array:
-    """(N, 4) face boxes, xyxy in the landmarks' coordinates, in the proportions of YuNet's boxes."""
+    """Return (N, 4) face boxes, xyxy in the landmarks' coordinates, with the proportions of YuNet's boxes."""
     left, right = points[:, :17, 0].min(axis=1), points[:, :17, 0].max(axis=1)
     brows, chin = points[:, 17:27, 1].min(axis=1), points[:, :17, 1].max(axis=1)
     above = 0.30 * (chin - brows)
@@ -187,7 +187,7 @@ def face_box_of(points: Array) -> Array:
 
 
 def _soft(distance: Array) -> Array:
-    """Mask from a distance in pixels, positive inside; one pixel of soft edge."""
+    """Convert a distance in pixels, positive inside, to a mask with a soft edge of one pixel."""
     mask: Array = np.clip(distance + 0.5, 0.0, 1.0)
     return mask
 
@@ -198,7 +198,7 @@ def _bump(x: Array, y: Array, width: float, height: float) -> Array:
 
 
 def _groove(x: Array, y: Array, path: list[tuple[float, float]], width: float) -> Array:
-    """A dark line along a path with a light ridge on both sides, fading at its ends."""
+    """Draw a dark line along a path with a light ridge on both sides, fading at its ends."""
     nearest, fade = np.full(x.shape, 9.0), np.zeros(x.shape)
     for i, ((x0, y0), (x1, y1)) in enumerate(pairwise(path)):
         dx, dy = x1 - x0, y1 - y0
@@ -212,14 +212,14 @@ def _groove(x: Array, y: Array, path: list[tuple[float, float]], width: float) -
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int, rows: int, columns: int) -> Array:
-    """Smooth noise of about unit deviation: a small random image, enlarged."""
+    """Draw smooth noise with a standard deviation of about 1: an enlarged small random image."""
     small = Image.fromarray(rng.normal(0.0, 1.0, (rows, columns)).astype(np.float32))
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A part of the redrawn area: where it lies there, and the face coordinates of its pixels, each (h, w)."""
+    """A part of the redrawn area: its position there, and the face coordinates of its pixels, each (h, w)."""
 
     rows: slice
     columns: slice
@@ -229,12 +229,12 @@ class Patch:
 
 
 class FacePainter:
-    """Draws one subject.
+    """Draw one subject.
 
     Args:
         look: the subject.
         size_px: height and width of the frames.
-        rng: draws skin texture, hair and room.
+        rng: random numbers for skin texture, hair and background.
     """
 
     def __init__(self, look: Look, size_px: int, rng: np.random.Generator) -> None:
@@ -248,12 +248,12 @@ class FacePainter:
         self._canvas = np.clip(self._head, 0, 255).astype(np.uint8)
         self._room = self._paint_room(rng)
         noise = rng.normal(0.0, look.noise, (size_px + 61, size_px + 67, 3))
-        # Negative numbers wrap around, as they do again when added in uint8.
-        self._noise = np.clip(np.rint(noise), -MOST_NOISE, MOST_NOISE).astype(np.int16).astype(np.uint8)
+        # Negative numbers wrap around, and wrap back when added in uint8.
+        self._noise = np.clip(np.rint(noise), -MAX_NOISE, MAX_NOISE).astype(np.int16).astype(np.uint8)
         columns = np.flatnonzero((x > INNER[0]) & (x < INNER[1]))
         rows = np.flatnonzero((y > INNER[2]) & (y < INNER[3]))
         self._inner = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
-        # Planes of one colour each: a mask then covers them at full speed.
+        # One plane per colour, which is faster to mask.
         self._skin = np.ascontiguousarray(self._head[self._inner][..., :3].transpose(2, 0, 1))
         self._gx = self._x[self._inner]
         self._gy = self._y[self._inner] - look.tilt * self._gx
@@ -272,10 +272,10 @@ class FacePainter:
         lowest = min(BOTTOM, shown_y[-1] + 0.3 * (look.chin + 0.05 - JAW_FROM))
         self._extent = np.array([[px, py] for px in (shown_x[0], shown_x[-1]) for py in (shown_y[0], lowest)])
 
-    # ---- once a subject ----
+    # ---- once per subject ----
 
     def _paint_head(self, rng: np.random.Generator) -> Array:
-        """(H, W, 4) float32 head without brows, eyes and mouth: colour and opacity, 0 to 255."""
+        """Draw the (H, W, 4) float32 head without brows, eyes and mouth: colour and opacity, 0 to 255."""
         look, x, y, u = self.look, self._x, self._y, self.unit_px
         side = np.abs(x)
         down = np.where(y > 0.1, (y - 0.1) / (look.chin - 0.1), (0.1 - y) / (0.1 - look.top))
@@ -283,24 +283,12 @@ class FacePainter:
         radius = (side**power + down**power) ** (1.0 / power)
         face = _soft((1.0 - radius) * u)
 
-        height = 0.80 * np.sqrt(np.clip(1.0 - radius**2, 0.0, 1.0) + 0.03)
-        along = np.clip((y + 0.15) / (look.nose_y + 0.1), 0.0, 1.0)
-        ridge = np.exp(-((x / ((0.075 + 0.085 * along) * look.nose_w)) ** 2)) * along
-        height += 0.26 * ridge * _soft((look.nose_y + 0.04 - y) / 0.10)
-        for sx in (-1.0, 1.0):
-            height += 0.07 * _bump(x - sx * 0.16 * look.nose_w, y - look.nose_y + 0.03, 0.09, 0.09)
-        height += 0.05 * np.exp(-(((y + 0.2) / 0.11) ** 2)) * (side < 0.8)
-        height -= 0.11 * _bump(side - look.eye_x, y + 0.02, 0.21, 0.15)
-        height += 0.06 * _bump(side - 0.55, y - 0.42, 0.26, 0.24)
-        height += 0.06 * _bump(x, y - look.mouth_y, 0.36, 0.18)
-        height += 0.06 * _bump(x, y - look.chin + 0.2, 0.22, 0.13)
-        height -= 0.035 * _bump(x, y - look.mouth_y - 0.17, 0.22, 0.06)
-        shade = self._light(height)
+        shade = self._light(self._relief(radius))
 
         skin = np.array(look.skin, np.float32)
         texture = 1.0 + 0.022 * _clouds(rng, *x.shape, 14, 12) + 0.010 * _clouds(rng, *x.shape, 70, 60)
         tone = shade * texture
-        # Under the nose, in the eye sockets and beside the nose less light arrives.
+        # Less light reaches the area under the nose, the eye sockets and the sides of the nose.
         tone *= 1.0 - 0.24 * _bump(side, y - look.nose_y - 0.09, 0.17, 0.05)
         tone *= 1.0 - 0.17 * _bump(side - look.eye_x + 0.05, y + 0.10, 0.22, 0.08)
         tone *= 1.0 - 0.12 * _bump(side - 0.15, y + 0.02, 0.07, 0.13)
@@ -340,13 +328,31 @@ class FacePainter:
             if look.hair_style != "long":
                 front = front * _soft((0.0 - y) * u * 0.2)
             lay(front, hair)
-        # Unseen pixels take a colour too: at the outline they are mixed with seen ones.
+        # Transparent pixels need a colour too: at the outline they are blended with opaque ones.
         rgb = np.where(alpha[..., None] > 0.01, rgb / np.maximum(alpha, 0.01)[..., None], skin * 0.7)
         rgb *= np.array(look.cast, np.float32)
         return np.concatenate([np.clip(rgb, 0, 250), 255.0 * alpha[..., None]], axis=2).astype(np.float32)
 
+    def _relief(self, radius: Array) -> Array:
+        """Return the (H, W) height of the face; `radius` is 0 in its middle and 1 at its edge."""
+        look, x, y = self.look, self._x, self._y
+        side = np.abs(x)
+        height = 0.80 * np.sqrt(np.clip(1.0 - radius**2, 0.0, 1.0) + 0.03)
+        along = np.clip((y + 0.15) / (look.nose_y + 0.1), 0.0, 1.0)
+        ridge = np.exp(-((x / ((0.075 + 0.085 * along) * look.nose_w)) ** 2)) * along
+        height += 0.26 * ridge * _soft((look.nose_y + 0.04 - y) / 0.10)
+        for sx in (-1.0, 1.0):
+            height += 0.07 * _bump(x - sx * 0.16 * look.nose_w, y - look.nose_y + 0.03, 0.09, 0.09)
+        height += 0.05 * np.exp(-(((y + 0.2) / 0.11) ** 2)) * (side < 0.8)
+        height -= 0.11 * _bump(side - look.eye_x, y + 0.02, 0.21, 0.15)
+        height += 0.06 * _bump(side - 0.55, y - 0.42, 0.26, 0.24)
+        height += 0.06 * _bump(x, y - look.mouth_y, 0.36, 0.18)
+        height += 0.06 * _bump(x, y - look.chin + 0.2, 0.22, 0.13)
+        height -= 0.035 * _bump(x, y - look.mouth_y - 0.17, 0.22, 0.06)
+        return np.asarray(height)
+
     def _light(self, height: Array) -> Array:
-        """Lambert's law on a height field; about 1 where the face looks at the camera."""
+        """Shade a height field by Lambert's law; about 1 where the surface faces the camera."""
         look = self.look
         dy, dx = np.gradient(height, 1.0 / self.unit_px)
         norm = np.sqrt(dx * dx + dy * dy + 1.0)
@@ -356,7 +362,7 @@ class FacePainter:
         return shade
 
     def _paint_room(self, rng: np.random.Generator) -> Image.Image:
-        """Wall, things on it, neck and shoulders."""
+        """Draw the wall with objects, neck and shoulders."""
         look, size = self.look, self.size_px
         px, py = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
         x = (px - look.place[0] * size) / self.unit_px
@@ -382,7 +388,7 @@ class FacePainter:
         return Image.fromarray(np.clip(room * np.array(look.cast), 0, 250).astype(np.uint8))
 
     def _draw_furrows(self) -> Array:
-        """(len(FURROWS), h, w) relative change of brightness at full strength."""
+        """Draw the (len(FURROWS), h, w) relative changes of brightness at full strength."""
         look = self.look
         x, y = self._x[self._inner], self._y[self._inner]
         side = np.abs(x)
@@ -417,7 +423,7 @@ class FacePainter:
         return np.stack([maps[name] for name in FURROWS]).astype(np.float32)
 
     def _draw_glasses(self) -> Array | None:
-        """(h, w) opacity of the frame of a pair of glasses, or None."""
+        """Draw the (h, w) opacity of a pair of glasses; None without glasses."""
         look = self.look
         if not look.glasses:
             return None
@@ -429,15 +435,16 @@ class FacePainter:
         temple = _soft((0.025 - np.abs(y + 0.03)) * self.unit_px) * (side > look.eye_x + 0.30)
         return np.asarray(0.85 * np.maximum.reduce([frame, bridge, temple]), np.float32)
 
-    # ---- once a frame ----
+    # ---- once per frame ----
 
     def frame(self, shape: Shape, i: int, pose: Array, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         """Draw frame `i`.
 
         Args:
-            shape: of all frames of the clip.
-            pose: (N, 7): see `draw_poses`.
-            rng: draws the camera's noise.
+            shape: the shape in all frames of the clip.
+            i: index of the frame.
+            pose: (N, 7), see `draw_poses`.
+            rng: random numbers for the camera's noise.
 
         Returns:
             (size_px, size_px, 3) RGB.
@@ -459,17 +466,17 @@ class FacePainter:
         return self._photograph(canvas, pose[i], rng)
 
     def _patch(self, left: float, right: float, top: float, bottom: float) -> Patch:
-        """The part of the redrawn area between these limits (the lean of the face included)."""
+        """Return the part of the redrawn area between these limits, tilted like the face."""
         rows = slice(*np.searchsorted(self._gy[:, self._gy.shape[1] // 2], (top, bottom)).tolist())
         columns = slice(*np.searchsorted(self._gx[0], (left, right)).tolist())
         x = np.ascontiguousarray(self._gx[rows, columns])
         return Patch(rows, columns, x, np.ascontiguousarray(self._gy[rows, columns]), np.abs(x))
 
     def _drop_jaw(self, jaw: float) -> tuple[int, Array]:
-        """The first row that moves, and (rows, W, 4) the head from there on."""
+        """Return the first row that moves, and the (rows, W, 4) head from that row on."""
         rows = len(self._y)
         first = int(np.searchsorted(self._y[:, 0], JAW_FROM))
-        # What hangs below the chin, long hair, gives way to it and keeps its end.
+        # Long hair below the chin is compressed, and its lower end stays in place.
         chin = self.look.chin + 0.05
         places = np.array([JAW_FROM, JAW_FROM + (chin - JAW_FROM) * (1.0 + jaw), BOTTOM])
         source = np.interp(self._y[first:, 0], places, np.array([JAW_FROM, chin, BOTTOM]))
@@ -557,14 +564,14 @@ class FacePainter:
         _cover(mouth, np.minimum(np.maximum(line, dimple), 1.0), (62.0, 30.0, 28.0))
 
     def _photograph(self, canvas: Array, pose: Array, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-        """Set the head's pose, put it before the room, expose, add noise."""
+        """Pose the head in front of the background, and apply exposure and noise."""
         size = self.size_px
         matrix, offset = self.to_frame(pose[None])
         back = np.linalg.inv(matrix[0])
         corners = self._extent @ matrix[0].T + offset[0]
         x0, y0 = np.clip(np.floor(corners.min(axis=0)), 0, size).astype(int).tolist()
         x1, y1 = np.clip(np.ceil(corners.max(axis=0)), 0, size).astype(int).tolist()
-        # Pillow wants, for a pixel of the output, where it lies on the canvas.
+        # Pillow needs the inverse transform, from output pixels to the canvas.
         start = (back @ (np.array([x0, y0]) - offset[0]) - [LEFT, TOP]) * self.unit_px
         (a, b), (d, e) = back * self.unit_px
         image = Image.frombuffer("RGBX", (canvas.shape[1], canvas.shape[0]), canvas, "raw", "RGBX", 0, 1)
@@ -572,15 +579,15 @@ class FacePainter:
         posed = image.transform((x1 - x0, y1 - y0), Image.Transform.AFFINE, steps, Image.Resampling.BILINEAR)
         picture = self._room.copy()
         picture.paste(posed.convert("RGB"), (x0, y0), posed.getchannel(3))
-        # Dark and bright ends are kept free for the noise, so that adding it in uint8 cannot wrap around.
-        curve = np.clip(np.arange(256) * pose[4], MOST_NOISE, 255 - MOST_NOISE).astype(np.uint8)
+        # Limit the range, so that adding noise in uint8 cannot wrap around.
+        curve = np.clip(np.arange(256) * pose[4], MAX_NOISE, 255 - MAX_NOISE).astype(np.uint8)
         exposed = curve.take(np.asarray(picture))
         ny, nx = rng.integers(0, 61), rng.integers(0, 67)
         frame: npt.NDArray[np.uint8] = exposed + self._noise[ny : ny + size, nx : nx + size]
         return frame
 
     def to_frame(self, poses: Array) -> tuple[Array, Array]:
-        """(N, 2, 2) matrices and (N, 2) offsets that take face units to pixels of the frame."""
+        """Return (N, 2, 2) matrices and (N, 2) offsets from face units to pixels of the frame."""
         cos, sin = np.cos(poses[:, 2]), np.sin(poses[:, 2])
         squeeze = self.unit_px * poses[:, 3, None]
         matrix = np.stack(
@@ -590,7 +597,7 @@ class FacePainter:
 
 
 def draw_poses(look: Look, times_s: Array, rng: np.random.Generator) -> Array:
-    """(N, 7) over time: x and y shift in shares of the frame, roll in radians, width, exposure, gaze x and y."""
+    """Draw (N, 7): x and y shift in fractions of the frame, roll in radians, width, exposure, gaze x and y."""
 
     def sway(size: float, slowest_hz: float = 0.05, fastest_hz: float = 0.4) -> Array:
         hz, phase = rng.uniform(slowest_hz, fastest_hz, 3), rng.uniform(0, 2 * np.pi, 3)
@@ -617,13 +624,13 @@ def _planes(colour: tuple[float, float, float]) -> Array:
 
 
 def _cover(paint: Array, mask: Array, colour: tuple[float, float, float]) -> None:
-    """Lay a colour over planes (3, h, w) in place, by a mask (h, w)."""
+    """Blend a colour into planes (3, h, w) in place, by a mask (h, w)."""
     change = _planes(colour) - paint
     change *= mask
     paint += change
 
 
 def _blend(under: Array, mask: Array, colour: Array | tuple[float, float, float]) -> Array:
-    """Lay a colour over pixels (h, w, 3), by a mask (h, w)."""
+    """Blend a colour into pixels (h, w, 3), by a mask (h, w)."""
     blended: Array = under + mask[..., None] * (np.asarray(colour, np.float32) - under)
     return blended

@@ -1,4 +1,4 @@
-"""Generated pain in the layout of somebody's own data: class folders of videos, and a manifest beside them."""
+"""Generate pain in the layout of a user's own data: class folders of videos, and a manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from painseq.records import Clip, Manifest
 from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, draw_subject
 from painseq.synthetic.scars import Scar, pick_clips, stray_files, stray_video
-from painseq.synthetic.writing import check_counts, write_dataset
+from painseq.synthetic.writing import GeneratedSet, check_counts, write_dataset
 
 DATA_SET = 5
 CLASSES = ("no_pain", "low_pain", "high_pain")
@@ -19,12 +19,13 @@ CLASSES = ("no_pain", "low_pain", "high_pain")
 
 @dataclass(frozen=True)
 class FolderPlan:
-    """Heat pain as somebody may have recorded it: subjects x 3 classes x trials clips.
+    """A heat-pain data set: subjects x 3 classes x trials clips.
 
     Args:
-        trials: clips a class and subject.
+        subjects: number of subjects.
+        trials: clips per class and subject.
         clip_s: length of a clip, in seconds.
-        fps: frames a second.
+        fps: frames per second.
         size_px: height and width of the frames; an even number.
     """
 
@@ -48,29 +49,26 @@ def write_folder(
     on_progress: OnProgress | None = None,
     scars: bool = False,
 ) -> Path:
-    """Write videos in class folders; clips that are already there are kept.
+    """Write videos in class folders; existing clips are kept.
 
-    Below `root` lie `<class>/<subject>_<number>.mp4`, `clips.csv` with the same clips as a manifest, and a marker;
-    beside each video `<stem>.faces.safetensors`.
+    The files are `<class>/<subject>_<number>.mp4`, `<stem>.faces.safetensors` next to each video, `clips.csv` with the
+    same clips as a manifest, and a marker.
 
     Args, returns and raises as `write_biovid`.
     """
     root = Path(root)
     jobs = folder_jobs(root, plan, seed)
-    return write_dataset(
-        root,
+    dataset = GeneratedSet(
         {"data_set": "folder", **asdict(plan)},
-        seed,
         jobs,
-        workers,
-        on_progress,
         tables=partial(_write_manifest, root, jobs),
         scar=partial(_scar, root, pick_clips(jobs, 2)) if scars else None,
     )
+    return write_dataset(root, dataset, seed, workers, on_progress)
 
 
 def folder_jobs(root: Path, plan: FolderPlan, seed: int) -> list[ClipJob]:
-    """The clips."""
+    """List the clips."""
     return [
         ClipJob(
             root=root,
@@ -122,18 +120,18 @@ def _scar(root: Path, picked: list[ClipJob]) -> list[Scar]:
 
 
 def unknown_class(root: Path, job: ClipJob) -> Scar:
-    """A class folder that is none of the data set's classes."""
+    """Add a folder that is not one of the data set's classes."""
     path = root / "unsure" / f"{job.subject_id}_99.mp4"
-    return stray_video("unknown_class", "a video in a folder that is no class", job, path)
+    return stray_video("unknown_class", "a video in a folder that is not a class", job, path)
 
 
 def unnamed_subject(job: ClipJob) -> Scar:
-    """A video whose name does not tell whom it shows."""
+    """Add a video whose name has no subject."""
     path = job.video.with_name("recording.mp4")
-    return stray_video("unnamed_subject", "a video whose name does not tell whom it shows", job, path)
+    return stray_video("unnamed_subject", "a video whose name has no subject", job, path)
 
 
 def notes(root: Path, job: ClipJob) -> Scar:
-    """A file that is no video, among the videos."""
+    """Add a file that is not a video."""
     path = job.video.with_name("notes.txt")
-    return stray_files("notes", "a file that is no video", root, b"camera was moved after the first break\n", [path])
+    return stray_files("notes", "a file that is not a video", root, b"camera was moved after the first break\n", [path])

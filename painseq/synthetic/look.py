@@ -1,4 +1,4 @@
-"""How a generated subject looks, and the room and camera that see them."""
+"""The appearance of a generated subject, the background and the camera."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WALLS: tuple[Colour, ...] = ((176, 182, 186), (204, 196, 180), (120, 132, 144), 
 
 @dataclass(frozen=True)
 class Look:
-    """One subject. Lengths are in half face widths, from the point between the eyes, y downwards."""
+    """The look of one subject. Lengths are in half face widths from the point between the eyes, y down."""
 
     sex: str
     age: int
@@ -61,7 +61,7 @@ class Look:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """A subject at random."""
+    """Draw a random subject."""
     uniform = rng.uniform
     sex = "m" if rng.random() < 0.5 else "w"
     age = int(rng.integers(20, 65))

@@ -1,4 +1,4 @@
-"""Generated electrical pain in MIntPAIN's layout: short sweeps, seen by a colour, a depth and a thermal camera."""
+"""Generate electrical pain in MIntPAIN's layout: short sweeps with a colour, a depth and a thermal camera."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from painseq.errors import PainseqError
 from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, Drawing, rng_of
 from painseq.synthetic.scars import Scar, below, pick_clips
-from painseq.synthetic.writing import check_counts, write_dataset
+from painseq.synthetic.writing import GeneratedSet, check_counts, write_dataset
 
 DATA_SET = 3
 
 
 @dataclass(frozen=True)
 class MIntPAINPlan:
-    """An electrical-pain data set: in each sweep one stimulus of level 1 to 4, and one stretch without.
+    """An electrical-pain data set: each sweep has one stimulus of level 1 to 4, and one clip without pain.
 
     Args:
-        trials: a subject.
-        sweeps: a trial; each is two clips, so that half of all clips are of class 0.
-        clip_s: length of a clip, in seconds; 20 frames, as the real ones have on average.
-        fps: frames a second; no file of the layout tells it.
+        subjects: number of subjects.
+        trials: trials per subject.
+        sweeps: sweeps per trial; each gives two clips, so that half of all clips are of class 0.
+        clip_s: length of a clip, in seconds; the default is 20 frames, the average of the original data set.
+        fps: frames per second; not recorded in the files.
         size_px: height and width of the frames; an even number.
     """
 
@@ -54,10 +55,10 @@ def write_mintpain(
     on_progress: OnProgress | None = None,
     scars: bool = False,
 ) -> Path:
-    """Write an electrical-pain data set in MIntPAIN's layout; clips that are already there are kept.
+    """Write an electrical-pain data set in MIntPAIN's layout; existing clips are kept.
 
-    Below `root` lie `Sub01/Trial01/Sub01_Trial01_Sweep01_Label0/{RGB,D,T}` and a marker. The folders hold JPEG
-    frames (RGB), 16-bit PNG in millimetres (D) and grey JPEG (T); beside each lies `<folder>.faces.safetensors`.
+    The files are `Sub01/Trial01/Sub01_Trial01_Sweep01_Label0/{RGB,D,T}`, with JPEG frames (RGB), 16-bit PNG in
+    millimetres (D) and grey JPEG (T), `<folder>.faces.safetensors` next to each folder, and a marker.
 
     Args, returns and raises as `write_biovid`.
     """
@@ -66,11 +67,11 @@ def write_mintpain(
     record = {"data_set": "mintpain", **asdict(plan)}
     picked = pick_clips([job for job in jobs if job.camera is None], 3) if scars else []
     scar = partial(_scar, root, picked) if scars else None
-    return write_dataset(root, record, seed, jobs, workers, on_progress, scar=scar)
+    return write_dataset(root, GeneratedSet(record, jobs, scar=scar), seed, workers, on_progress)
 
 
 def mintpain_jobs(root: Path, plan: MIntPAINPlan, seed: int) -> list[ClipJob]:
-    """Three jobs a clip, one a camera."""
+    """List three jobs per clip, one per camera."""
     cameras = (("RGB", "frame_{:03d}.jpg", None), ("D", "frame_{:03d}.png", depth), ("T", "frame_{:03d}.jpg", thermal))
     jobs = []
     for subject in range(plan.subjects):
@@ -109,11 +110,11 @@ def mintpain_jobs(root: Path, plan: MIntPAINPlan, seed: int) -> list[ClipJob]:
     return jobs
 
 
-# ---- the other two cameras ----
+# ---- depth and thermal cameras ----
 
 
 def depth(drawing: Drawing, size_px: int) -> Drawing:
-    """What a depth camera sees: millimetres, uint16; an ellipsoid with a nose in front of a wall."""
+    """Draw the image of a depth camera, in millimetres, uint16: an ellipsoid with a nose in front of a wall."""
 
     def frame(landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
         radius = _radius(landmarks, size_px)
@@ -125,7 +126,7 @@ def depth(drawing: Drawing, size_px: int) -> Drawing:
 
 
 def thermal(drawing: Drawing, size_px: int) -> Drawing:
-    """What a thermal camera sees: grey uint8; a warm face whose nose is cooler, in front of a cold wall."""
+    """Draw the image of a thermal camera, grey uint8: a warm face with a cooler nose in front of a cold wall."""
 
     def frame(landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         radius = _radius(landmarks, size_px)
@@ -136,7 +137,7 @@ def thermal(drawing: Drawing, size_px: int) -> Drawing:
 
 
 def _radius(landmarks: npt.NDArray[np.float32], size_px: int) -> npt.NDArray[np.float64]:
-    """(H, W) distance from the middle of the head, 1 at its edge."""
+    """Return the (H, W) distance from the centre of the head, 1 at its edge."""
     y, x = np.mgrid[:size_px, :size_px].astype(np.float64)
     jaw = landmarks[:17]
     width, chin, eyes = np.ptp(jaw[:, 0]), jaw[:, 1].max(), landmarks[36:48].mean(axis=0)
@@ -147,7 +148,7 @@ def _radius(landmarks: npt.NDArray[np.float32], size_px: int) -> npt.NDArray[np.
 
 
 def _spot(middle: npt.NDArray[np.float32], landmarks: npt.NDArray[np.float32], size_px: int) -> npt.NDArray[np.float64]:
-    """(H, W) a soft spot as wide as a nose, 1 in its middle."""
+    """Return an (H, W) soft spot of the width of a nose, 1 in its centre."""
     y, x = np.mgrid[:size_px, :size_px].astype(np.float64)
     width = 0.12 * np.ptp(landmarks[:17, 0])
     spot: npt.NDArray[np.float64] = np.exp(-((x - middle[0]) ** 2 + (y - middle[1]) ** 2) / (2 * width**2))
@@ -163,19 +164,19 @@ def _scar(root: Path, picked: list[ClipJob]) -> list[Scar]:
 
 
 def empty_folder(job: ClipJob) -> Scar:
-    """A folder without a single image, as a broken copy leaves it."""
+    """Empty a folder of images, as after an incomplete copy."""
     for path in job.video.iterdir():
         path.unlink()
     return Scar("empty_folder", "holds no image", (below(job.root, job.video),))
 
 
 def label_out_of_range(root: Path, job: ClipJob) -> Scar:
-    """A label that the data set does not have."""
+    """Use a label that the data set does not have."""
     return _renamed("label_out_of_range", root, job, lambda name: f"{name.removesuffix(job.label)}7")
 
 
 def other_prefix(root: Path, job: ClipJob) -> Scar:
-    """Numbers without leading zeros."""
+    """Remove leading zeros from numbers."""
     return _renamed("other_prefix", root, job, lambda name: re.sub(r"(?<=[a-z])0+(?=\d)", "", name))
 
 

@@ -1,7 +1,7 @@
-"""Defects that copies of real data sets have, given to a generated one on purpose.
+"""Add typical defects ("scars") of real data sets to a generated one.
 
-A scar is one small function: it damages a finished data set and says what it did where. Those that several layouts
-share stand here; the others in the file of their layout.
+Each scar is a function that damages a finished data set and describes the damage. Scars of several layouts are here,
+the others in the file of their layout.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Scar:
     """One defect.
 
     Args:
-        name: of the function that made it.
-        what: was done, for people.
-        where: files or folders concerned, as paths below the root.
+        name: name of the function that made it.
+        what: description of the damage.
+        where: damaged files or folders, as paths relative to the root.
     """
 
     name: str
@@ -31,24 +31,24 @@ class Scar:
 
 
 def pick_clips(jobs: Sequence[ClipJob], count: int) -> list[ClipJob]:
-    """Different clips to damage, drawn by the data set's seed.
+    """Draw different clips to damage, by the data set's seed.
 
     Raises:
-        PainseqError: there are not so many.
+        PainseqError: there are fewer than `count` clips.
     """
     if len(jobs) < count:
-        raise PainseqError(f"Scars take {count} different clips; this data set has {len(jobs)}. Make it larger.")
+        raise PainseqError(f"Scars need {count} different clips; this data set has {len(jobs)}. Make it larger.")
     rng = rng_of(jobs[0].seed, jobs[0].data_set, 1 << 31)
     return [jobs[i] for i in rng.permutation(len(jobs))[:count].tolist()]
 
 
 def below(root: Path, path: Path) -> str:
-    """The path as a scar names it."""
+    """Return the path relative to the root, with forward slashes."""
     return path.relative_to(root).as_posix()
 
 
 def truncated_video(job: ClipJob) -> Scar:
-    """Half of a video is missing; of a folder of images, half of the image in its middle."""
+    """Cut a video in half; in a folder of images, cut the middle image in half."""
     path = job.video
     if job.images:
         path = path / job.images.format(job.frames // 2 + 1)
@@ -57,13 +57,13 @@ def truncated_video(job: ClipJob) -> Scar:
 
 
 def short_clip(job: ClipJob, duration_s: float) -> Scar:
-    """A recording that was broken off."""
+    """Shorten a recording, as if it had been interrupted."""
     write_start(job.video, job, duration_s)
     return Scar("short_clip", f"lasts {duration_s:g} s, not {job.duration_s:g} s", (below(job.root, job.video),))
 
 
 def duplicate_clip(job: ClipJob, item: str) -> Scar:
-    """The same video again under another name, with its sidecar."""
+    """Copy a video and its sidecar to another name."""
     copy = job.root / (item if job.images else f"{item}.mp4")
     if job.images:
         shutil.copytree(job.video, copy)
@@ -75,14 +75,14 @@ def duplicate_clip(job: ClipJob, item: str) -> Scar:
 
 
 def stray_video(name: str, what: str, job: ClipJob, path: Path) -> Scar:
-    """A second of video under a name that the layout does not know."""
+    """Add one second of video under a name that the layout does not have."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_start(path, job, 1.0)
     return Scar(name, what, (below(job.root, path),))
 
 
 def stray_files(name: str, what: str, root: Path, content: bytes, paths: Sequence[Path]) -> Scar:
-    """Files that are no part of the data set."""
+    """Add files that do not belong to the data set."""
     for path in paths:
         path.write_bytes(content)
     return Scar(name, what, tuple(below(root, path) for path in paths))

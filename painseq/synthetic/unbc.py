@@ -1,4 +1,4 @@
-"""Generated shoulder pain in UNBC-McMaster's layout: PNG sequences, scored frame by frame and as a whole."""
+"""Generate shoulder pain in UNBC-McMaster's layout: PNG sequences with labels per frame and per sequence."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, rng_of
 from painseq.synthetic.expression import AU43_CLOSED, AUS, by_unit
 from painseq.synthetic.scars import Scar, below, pick_clips, stray_files
-from painseq.synthetic.writing import check_counts, write_dataset
+from painseq.synthetic.writing import GeneratedSet, check_counts, write_dataset
 
 DATA_SET = 2
 MOVEMENTS = tuple(
     f"t{test}{movement}{arm}" for movement, test, arm in product(("aa", "ab", "ae", "ai"), (1, 2), ("aff", "unaff"))
 )
 FIRST_SUBJECT = 201
-"""Real subjects have lower numbers."""
-MOST_SUBJECTS = 1000 - FIRST_SUBJECT
-MOST_VAS = 10
+"""The original subjects have lower numbers."""
+MAX_SUBJECTS = 1000 - FIRST_SUBJECT
+MAX_VAS = 10
 
 
 @dataclass(frozen=True)
 class UNBCPlan:
-    """A clinical data set: subjects x sequences of movements of the shoulder, most of whose frames show no pain.
+    """A clinical data set: subjects x sequences of shoulder movements; most frames show no pain.
 
     Args:
-        sequences: a subject; their pain runs evenly from none to the worst (VAS 0 to 10), in random order.
-        frames: a sequence.
-        fps: of the camera; no file of the layout tells it.
+        subjects: number of subjects.
+        sequences: sequences per subject; their pain is equally spaced from none to the worst (VAS 0 to 10), in random
+            order.
+        frames: frames per sequence.
+        fps: frame rate of the camera; not recorded in the files.
         size_px: height and width of the frames; an even number.
     """
 
@@ -48,12 +50,12 @@ class UNBCPlan:
 
     def __post_init__(self) -> None:
         check_counts(self.fps, self.size_px, subjects=self.subjects, sequences=self.sequences, frames=self.frames)
-        if self.subjects > MOST_SUBJECTS:
-            raise PainseqError(f"subjects is {self.subjects}; at most {MOST_SUBJECTS} can be named as UNBC names them.")
+        if self.subjects > MAX_SUBJECTS:
+            raise PainseqError(f"subjects is {self.subjects}; UNBC's naming scheme allows at most {MAX_SUBJECTS}.")
         if self.sequences > len(MOVEMENTS):
-            raise PainseqError(f"sequences is {self.sequences}; a subject makes at most {len(MOVEMENTS)} movements.")
+            raise PainseqError(f"sequences is {self.sequences}; a subject has at most {len(MOVEMENTS)} movements.")
         if self.frames > 999:
-            raise PainseqError(f"frames is {self.frames}; at most 999 can be numbered as UNBC numbers them.")
+            raise PainseqError(f"frames is {self.frames}; UNBC's naming scheme allows at most 999.")
 
 
 def write_unbc(
@@ -64,37 +66,34 @@ def write_unbc(
     on_progress: OnProgress | None = None,
     scars: bool = False,
 ) -> Path:
-    """Write a clinical data set in UNBC-McMaster's layout; sequences that are already there are kept.
+    """Write a clinical data set in UNBC-McMaster's layout; existing sequences are kept.
 
-    Below `root` lie `Images/<subject>/<sequence>/<sequence>001.png`,
+    The files are `Images/<subject>/<sequence>/<sequence>001.png`,
     `Frame_Labels/{PSPI,FACS}/<subject>/<sequence>/<sequence>001_facs.txt`,
-    `Sequence_Labels/{AFF,OPR,SEN,VAS}/<subject>/<sequence>.txt` and a marker; beside each folder of images
-    `<sequence>.faces.safetensors`. FACS files of frames without any action unit are empty.
+    `Sequence_Labels/{AFF,OPR,SEN,VAS}/<subject>/<sequence>.txt`, `<sequence>.faces.safetensors` next to each folder of
+    images, and a marker. FACS files of frames without action units are empty.
 
     Args, returns and raises as `write_biovid`.
     """
     root = Path(root)
     jobs = unbc_jobs(root, plan, seed)
-    return write_dataset(
-        root,
+    dataset = GeneratedSet(
         {"data_set": "unbc", **asdict(plan)},
-        seed,
         jobs,
-        workers,
-        on_progress,
         tables=partial(_write_labels, root, jobs),
         scar=partial(_scar, root, pick_clips(jobs, 2)) if scars else None,
     )
+    return write_dataset(root, dataset, seed, workers, on_progress)
 
 
 def unbc_jobs(root: Path, plan: UNBCPlan, seed: int) -> list[ClipJob]:
-    """The sequences; a sequence's label in the truth is its VAS."""
+    """List the sequences; a sequence's label in the truth is its VAS."""
     jobs = []
     for subject in range(plan.subjects):
         rng = rng_of(seed, DATA_SET, subject, 1 << 30)
         code = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 2)) + str(FIRST_SUBJECT + subject)
         subject_id = f"{FIRST_SUBJECT + subject}-{code}"
-        for clip, vas in enumerate(rng.permutation(np.linspace(0, MOST_VAS, plan.sequences).round()).tolist()):
+        for clip, vas in enumerate(rng.permutation(np.linspace(0, MAX_VAS, plan.sequences).round()).tolist()):
             sequence = f"{code}{MOVEMENTS[clip]}"
             jobs.append(
                 ClipJob(
@@ -104,7 +103,7 @@ def unbc_jobs(root: Path, plan: UNBCPlan, seed: int) -> list[ClipJob]:
                     subject_id=subject_id,
                     label=f"{vas:g}",
                     stimulus="clinical",
-                    level=vas / MOST_VAS,
+                    level=vas / MAX_VAS,
                     duration_s=plan.frames / plan.fps,
                     fps=plan.fps,
                     size_px=plan.size_px,
@@ -119,7 +118,7 @@ def unbc_jobs(root: Path, plan: UNBCPlan, seed: int) -> list[ClipJob]:
 
 
 def facs_of(au: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """What a coder writes down of (N, len(AUS)) intensities: whole numbers, AU43 0 or 1, and no blinks."""
+    """Convert (N, len(AUS)) intensities to a coder's FACS labels: whole numbers, AU43 0 or 1, and no blinks."""
     facs = np.rint(au.astype(np.float64))
     facs[:, AUS.index("AU43")] = au[:, AUS.index("AU43")] >= AU43_CLOSED
     facs[:, AUS.index("AU45")] = 0.0
@@ -148,7 +147,7 @@ def _write_labels(root: Path, jobs: list[ClipJob]) -> None:
 
 
 def _sequence_scores(job: ClipJob) -> dict[str, float]:
-    """Affective and sensory words and VAS as the patient gives them, OPR as an observer does."""
+    """Draw the ratings of a sequence: AFF, SEN and VAS by the patient, OPR by an observer."""
     vas = float(job.label)
     affective, sensory, seen = rng_of(job.seed, DATA_SET, job.subject, job.clip, 1 << 30).normal(0.0, 1.0, 3)
 
@@ -160,7 +159,7 @@ def _sequence_scores(job: ClipJob) -> dict[str, float]:
 
 
 def _row(*values: float) -> str:
-    """As the real files have it, written by MATLAB."""
+    """Format a row like the original files, which were written by MATLAB."""
     return "".join(f"   {value:.7e}" for value in values) + "\n"
 
 
@@ -173,14 +172,14 @@ def _scar(root: Path, picked: list[ClipJob]) -> list[Scar]:
 
 
 def missing_frame_label(root: Path, job: ClipJob) -> Scar:
-    """The frame in the middle of a sequence has no PSPI file."""
+    """Remove the PSPI file of a sequence's middle frame."""
     path = root / "Frame_Labels" / "PSPI" / job.clip_id / f"{job.name}{job.frames // 2 + 1:03d}_facs.txt"
     path.unlink()
     return Scar("missing_frame_label", "the frame's PSPI file is missing", (_doubled(below(root, path)),))
 
 
 def finder_files(root: Path, job: ClipJob) -> Scar:
-    """What a Mac leaves in folders that somebody looked into."""
+    """Add the files that the macOS Finder leaves in folders."""
     folders = (root, root / "Images", job.video.parent, job.video, root / "Frame_Labels" / "PSPI" / job.clip_id)
     paths = [folder / ".DS_Store" for folder in (*folders, root / "Sequence_Labels" / "VAS")]
     scar = stray_files("finder_files", "files of the macOS Finder", root, b"\x00\x00\x00\x01Bud1", paths)
@@ -188,16 +187,16 @@ def finder_files(root: Path, job: ClipJob) -> Scar:
 
 
 def doubled_folders(root: Path) -> Scar:
-    """Archives that were unpacked into folders of their own names."""
+    """Nest folders, as archives unpacked into folders of the same name."""
     for name in ("Images", "Frame_Labels"):
         (root / name).rename(root / f"{name}.unfinished")
         (root / name).mkdir()
         (root / f"{name}.unfinished").rename(root / name / name)
-    what = "the folder lies in another of its own name"
+    what = "the folder is inside another one of the same name"
     return Scar("doubled_folders", what, ("Images/Images", "Frame_Labels/Frame_Labels"))
 
 
 def _doubled(path: str) -> str:
-    """Where a file lies once its folder is doubled, which happens last."""
+    """Return the path of a file after its folder is nested, which happens last."""
     top = path.partition("/")[0]
     return f"{top}/{path}" if top in ("Images", "Frame_Labels") else path

@@ -1,4 +1,4 @@
-"""Generated heat and electrical pain in X-ITE's layout: phasic and tonic stimuli, from the front and from the side."""
+"""Generate heat and electrical pain in X-ITE's layout: phasic and tonic stimuli, frontal and side views."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from painseq.runs import OnProgress
 from painseq.synthetic.clips import ClipJob, Drawing, rng_of
 from painseq.synthetic.expression import Stimulus
 from painseq.synthetic.scars import Scar, pick_clips
-from painseq.synthetic.writing import check_counts, read_table, write_dataset, write_table
+from painseq.synthetic.writing import GeneratedSet, check_counts, read_table, write_dataset, write_table
 
 DATA_SET = 4
 LABELS = tuple(range(-6, 7))
 """Above 0 heat, below 0 electrical; 1 to 3 phasic, 4 to 6 tonic."""
 SIDE_WIDTH = 0.6
-"""Width of the view from the side, as a share of the frontal one's."""
+"""Width of the side view, as a fraction of the frontal view's."""
 COLUMNS = ["segment", "label"]
 
 
@@ -31,11 +31,12 @@ class XITEPlan:
     """A data set of heat and electrical pain, phasic and tonic: subjects x 13 labels x trials segments.
 
     Args:
-        trials: segments a label and subject.
-        phasic_s: length of phasic and of baseline segments.
-        tonic_s: length of tonic segments.
-        fps: frames a second.
-        size_px: height of the frames, and width of the frontal ones; an even number.
+        subjects: number of subjects.
+        trials: segments per label and subject.
+        phasic_s: length of phasic and baseline segments, in seconds.
+        tonic_s: length of tonic segments, in seconds.
+        fps: frames per second.
+        size_px: height of all frames, and width of frontal frames; an even number.
     """
 
     subjects: int = 12
@@ -48,7 +49,7 @@ class XITEPlan:
     def __post_init__(self) -> None:
         check_counts(self.fps, self.size_px, subjects=self.subjects, trials=self.trials)
         if min(self.phasic_s, self.tonic_s) <= 0:
-            raise PainseqError(f"A segment lasts more than 0 s; phasic_s is {self.phasic_s}, tonic_s {self.tonic_s}.")
+            raise PainseqError(f"phasic_s is {self.phasic_s}, tonic_s is {self.tonic_s}; both must be more than 0.")
 
 
 def write_xite(
@@ -59,32 +60,29 @@ def write_xite(
     on_progress: OnProgress | None = None,
     scars: bool = False,
 ) -> Path:
-    """Write a data set of heat and electrical pain in X-ITE's layout; segments that are already there are kept.
+    """Write a data set of heat and electrical pain in X-ITE's layout; existing segments are kept.
 
-    Below `root` lie `{fvf,fvs}/<subject>/<segment>.mp4`, `labels.csv` (segment, label) and a marker; beside each
-    video `<segment>.faces.safetensors`. Segments are numbered in random order; their names tell no label.
+    The files are `{fvf,fvs}/<subject>/<segment>.mp4`, `<segment>.faces.safetensors` next to each video, `labels.csv`
+    (segment, label) and a marker. Segments are numbered in random order; their names do not contain the label.
 
     Args, returns and raises as `write_biovid`.
     """
     root = Path(root)
     jobs = xite_jobs(root, plan, seed)
-    return write_dataset(
-        root,
+    dataset = GeneratedSet(
         {"data_set": "xite", **asdict(plan)},
-        seed,
         jobs,
-        workers,
-        on_progress,
         tables=partial(_write_labels, root, jobs),
         scar=partial(_scar, root, pick_clips([job for job in jobs if job.camera is None], 2)) if scars else None,
     )
+    return write_dataset(root, dataset, seed, workers, on_progress)
 
 
 def xite_jobs(root: Path, plan: XITEPlan, seed: int) -> list[ClipJob]:
-    """Two jobs a segment, one a view."""
+    """List two jobs per segment, one per view."""
     jobs = []
     for subject in range(plan.subjects):
-        # Real subjects have lower numbers.
+        # The original subjects have lower numbers.
         name = f"S{subject + 201}"
         order = rng_of(seed, DATA_SET, subject, 1 << 30).permutation(np.repeat(LABELS, plan.trials))
         for clip, label in enumerate(order.tolist()):
@@ -115,7 +113,7 @@ def xite_jobs(root: Path, plan: XITEPlan, seed: int) -> list[ClipJob]:
 
 
 def side(drawing: Drawing, size_px: int) -> Drawing:
-    """A stand-in for the view from the side: the frontal one, squeezed. The generated head cannot turn."""
+    """Imitate a side view by squeezing the frontal view: the generated head cannot turn."""
     width = round(size_px * SIDE_WIDTH / 2) * 2
     scale = np.array([width / size_px, 1.0], np.float32)
 
@@ -145,14 +143,14 @@ def _scar(root: Path, picked: list[ClipJob]) -> list[Scar]:
 
 
 def segment_without_label(root: Path, job: ClipJob) -> Scar:
-    """A segment that the table does not list."""
+    """Remove a segment from the table."""
     rows = [row for row in read_table(root / "labels.csv") if row[0] != job.name]
     write_table(root / "labels.csv", COLUMNS, rows)
     return Scar("segment_without_label", f"labels.csv does not list {job.name}", (f"{job.item}.mp4",))
 
 
 def unknown_label(root: Path, job: ClipJob) -> Scar:
-    """A label that the data set does not have."""
+    """Use a label that the data set does not have."""
     rows = [[segment, "9" if segment == job.name else label] for segment, label in read_table(root / "labels.csv")]
     write_table(root / "labels.csv", COLUMNS, rows)
-    return Scar("unknown_label", f"labels.csv says 9 of {job.name}", ("labels.csv",))
+    return Scar("unknown_label", f"labels.csv has the label 9 for {job.name}", ("labels.csv",))
