@@ -99,14 +99,14 @@ def spec_of(obj: object) -> Spec:
 
 
 def spec_of_factory(factory: Callable[..., object]) -> Spec:
-    """A factory as `{"class_path": ..., "init_args": {...}}`, as far as it tells: a class, or a partial of one.
+    """Describe a factory, a class or a partial of one, as `{"class_path": ..., "init_args": {...}}`.
 
-    Of another function the name stands for all that it does.
+    Other functions are described by their name only.
     """
     init_args: Mapping[str, object] = {}
     if isinstance(factory, partial):
         init_args = factory.keywords
-        # jsonargparse's partials are of a function of its own, and have the class among their arguments.
+        # jsonargparse's partials wrap an internal function, and have the class among their arguments.
         found = next((item for item in (factory.func, *factory.args) if isinstance(item, type)), factory.func)
         factory = found
     if isinstance(factory, type):
@@ -116,12 +116,12 @@ def spec_of_factory(factory: Callable[..., object]) -> Spec:
 
 
 def is_default(factory: Callable[..., object], default: type) -> bool:
-    """Whether a factory makes what the class makes without arguments, these spelt out or not."""
+    """Whether a factory is equivalent to the class without arguments; explicit default arguments are allowed."""
     spec = spec_of_factory(factory)
-    init_args, usual = spec["init_args"], inspect.signature(default).parameters
+    init_args, parameters = spec["init_args"], inspect.signature(default).parameters
     assert isinstance(init_args, dict)
     return spec["class_path"] == public_path(default) and all(
-        name in usual and value == plain(usual[name].default) for name, value in init_args.items()
+        name in parameters and value == plain(parameters[name].default) for name, value in init_args.items()
     )
 
 

@@ -300,7 +300,7 @@ def read_frames(path: Path, clip_id: str, row: Row, first: int, stop: int) -> Cl
 
 
 def read_times(path: Path, clip_id: str, row: Row) -> Tensor:
-    """(T,) float64 moments of the clip's frames, seconds from its start; nothing else is read.
+    """Read the (T,) float64 times of a clip's frames, in seconds from its start, and nothing else.
 
     Raises:
         PainseqError: the file is missing or damaged, or does not hold the clip at `row`.

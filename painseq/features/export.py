@@ -192,10 +192,10 @@ class NpzFolder:
         return None if given is None else np.where(present[:, None, None], given, np.nan).astype(np.float32)
 
     def times_s(self, clip_id: str) -> Tensor:
-        """(T,) float64 moments of the clip's frames, seconds from its start.
+        """Return the (T,) float64 times of the clip's frames, in seconds from its start.
 
         Raises:
-            PainseqError: no such clip, or a file that does not hold them.
+            PainseqError: no such clip, or an invalid file.
         """
         return torch.from_numpy(self._arrays(clip_id, ["times_s"])["times_s"].astype(np.float64))
 

@@ -156,7 +156,7 @@ class FeatureStore:
         return clip
 
     def times_s(self, clip_id: str) -> Tensor:
-        """(T,) float64 moments of the clip's frames, seconds from its start; the features are not read.
+        """Return the (T,) float64 times of the clip's frames, in seconds from its start, without reading features.
 
         Raises:
             PainseqError: the clip is not in the store, or the store is damaged.
