@@ -1,4 +1,4 @@
-"""Augmentation of pixel clips: one random transformation for a whole clip, so that the face's motion stays."""
+"""Augmentation of crops: one random transformation per clip, which preserves the face's motion."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from painseq.errors import PainseqError
 
 _CELLS = 5
 _INNER = (2, _CELLS - 1, _CELLS - 1)
-# Few frames at once stay in the processor's cache, which is faster than many.
+# Small chunks stay in the processor's cache, which is faster.
 _CHUNK_VALUES = 2**18
 
 
 @dataclass(frozen=True)
 class Transformation:
-    """What happens to every frame of a clip: flip, then rotation and zoom about its centre, shift, distortion.
+    """Transformation of every frame of a clip: flip, then rotation and zoom about its centre, shift, distortion.
 
     Args:
         angle_deg: clockwise.
-        zoom: factor, above 1 enlarges.
+        zoom: factor; above 1 enlarges.
         shift: to the right and down, as shares of width and height.
         brightness: factor.
-        flip: left and right are exchanged.
-        corners: (2, 4, 4), how far the grid of cells is bent at each inner corner, in x and y, as shares of a cell.
+        flip: whether to mirror left and right.
+        corners: (2, 4, 4), displacement of each inner corner of the grid in x and y, as shares of a cell.
     """
 
     angle_deg: float
@@ -49,21 +49,22 @@ class Transformation:
         return out
 
     def _grid(self, height: int, width: int) -> Tensor:
-        """(1, H, W, 2) where each pixel comes from, in the coordinates of `grid_sample`."""
+        """Return (1, H, W, 2), the source of each pixel in the coordinates of `grid_sample`."""
         size = torch.tensor([width, height], dtype=torch.float64)
         x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
         y = torch.arange(height, dtype=torch.float64) - (height - 1) / 2
-        place = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) + self._bend(height, width) * size / _CELLS
-        place = place - size * torch.tensor(self.shift, dtype=torch.float64)
+        source = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        source = source + self._displacement(height, width) * size / _CELLS
+        source = source - size * torch.tensor(self.shift, dtype=torch.float64)
         angle = math.radians(self.angle_deg)
-        turn = [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
-        place = place @ torch.tensor(turn, dtype=torch.float64).T / self.zoom
+        rotation = [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
+        source = source @ torch.tensor(rotation, dtype=torch.float64).T / self.zoom
         if self.flip:
-            place = place * torch.tensor([-1.0, 1.0], dtype=torch.float64)
-        return (place * 2 / size).float()[None]
+            source = source * torch.tensor([-1.0, 1.0], dtype=torch.float64)
+        return (source * 2 / size).float()[None]
 
-    def _bend(self, height: int, width: int) -> Tensor:
-        """(H, W, 2) displacement in shares of a cell, interpolated between the corners of the cells."""
+    def _displacement(self, height: int, width: int) -> Tensor:
+        """Return (H, W, 2) displacement in shares of a cell, interpolated between the corners of the cells."""
         corners = F.pad(self.corners.to(torch.float64), (1, 1, 1, 1))
         x = (torch.arange(width, dtype=torch.float64) * 2 + 1) / width - 1
         y = (torch.arange(height, dtype=torch.float64) * 2 + 1) / height - 1
@@ -72,24 +73,24 @@ class Transformation:
 
 
 class Augment:
-    """Random transformation of a clip's crops, the same for all of its frames, as in El-Ghaish et al. 2025.
+    """Random transformation of a clip's crops, the same for all frames, as in El-Ghaish et al. 2025.
 
-    Everything is drawn uniformly from its range, once a clip. What comes from outside the picture is black, as it is in
+    Each parameter is drawn uniformly from its range, once per clip. Pixels from outside the image are black, as in
     crops.
 
-    The paper gives 3 degrees, 3 %, 5 % and 0.9 to 1.1. It names flips without a probability, and elastic deformation
-    and grid distortion without a strength: one bent grid stands for both. Nor does it say whether the frames of a clip
-    share one draw. Here one factor zooms both axes, so that a face keeps its proportions.
+    The paper gives 3 degrees, 3 %, 5 % and 0.9 to 1.1. It mentions flips without a probability, and elastic deformation
+    and grid distortion without a strength; one distorted grid implements both here. It does not state whether the
+    frames of a clip share one draw. Here one factor zooms both axes, so that a face keeps its proportions.
 
     Args:
-        rotation_deg: largest angle, either way.
+        rotation_deg: largest angle in either direction, degrees.
         shift: largest shift along x and along y, as a share of width and height.
         zoom: largest change of size, as a share: 0.05 draws factors from 0.95 to 1.05.
-        brightness: lowest and highest factor on the pixels' values, which end at 255.
-        flip: probability that left and right are exchanged.
-        grid_distortion: the picture is divided into 5 x 5 cells, and each inner corner moves along x and along y by at
-            most this share of a cell's width and height; between the corners the displacement is interpolated. 0.1
-            is 2 % of the picture's side. At most 0.25, where the picture could begin to fold.
+        brightness: lowest and highest factor of the pixel values, which are clipped at 255.
+        flip: probability of mirroring left and right.
+        grid_distortion: the image is divided into 5 x 5 cells, and each inner corner moves along x and along y by at
+            most this share of a cell's width and height; displacements are interpolated between corners. 0.1 is 2 %
+            of the image's side. At most 0.25, since the image can fold above that.
 
     Raises:
         PainseqError: a value outside its range.
@@ -111,12 +112,12 @@ class Augment:
             "flip": (flip, 1.0),
             "grid_distortion": (grid_distortion, 0.25),
         }
-        for name, (value, most) in ranges.items():
-            if not 0 <= value <= most:
-                raise PainseqError(f"Augment: {name} is {value}; it must lie between 0 and {most:g}.")
+        for name, (value, highest) in ranges.items():
+            if not 0 <= value <= highest:
+                raise PainseqError(f"Augment: {name} is {value}; it must lie between 0 and {highest:g}.")
         if len(brightness) != 2 or not 0 <= brightness[0] <= brightness[1] < math.inf:
             raise PainseqError(
-                f"Augment: brightness is {brightness}; it is two factors, the lowest and the highest, such as 0.9, 1.1."
+                f"Augment: brightness is {brightness}; it must be the lowest and the highest factor, such as 0.9, 1.1."
             )
         self.rotation_deg = rotation_deg
         self.shift = shift
@@ -130,19 +131,19 @@ class Augment:
 
         Args:
             video: (T, 3, H, W) uint8.
-            generator: what is drawn comes from it alone; it moves on equally far whatever the strengths.
+            generator: source of all random numbers; each call draws the same number of them.
 
         Returns:
-            (T, 3, H, W) uint8, and whether left and right were exchanged, so that landmarks can follow (place and size
-            drop out of their stream; they are not turned or bent).
+            (T, 3, H, W) uint8, and whether the clip was mirrored, so that landmarks can be mirrored too (they are
+            normalised for position and size, and are not rotated or distorted).
         """
         if video.dtype != torch.uint8 or video.ndim != 4:
-            raise ValueError(f"A clip of {video.dtype}, shape {tuple(video.shape)}; need (T, 3, H, W) uint8.")
+            raise ValueError(f"video is {video.dtype} of shape {tuple(video.shape)}; it must be uint8 (T, 3, H, W).")
         drawn = self.draw(generator)
         return drawn.apply(video), drawn.flip
 
     def draw(self, generator: torch.Generator) -> Transformation:
-        """A transformation for one clip."""
+        """Draw a transformation for one clip."""
         drawn = torch.rand(6 + math.prod(_INNER), generator=generator, dtype=torch.float64, device=generator.device)
         angle, zoom, right, down, bright, flip = drawn[:6].tolist()
         low, high = self.brightness

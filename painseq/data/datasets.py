@@ -1,4 +1,4 @@
-"""Clips as samples of crops: from a store of crops, or from the videos."""
+"""Datasets of crops: read from a store of crops, or from the videos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from painseq.records import UNKNOWN, Clip, Manifest
 
 @dataclass(frozen=True)
 class FrameWindow:
-    """Single frames as clips: every frame with a face between these moments of a clip is an item of its own.
+    """Use single frames as clips: every frame with a face in this time window of a clip becomes an item.
 
     Args:
         from_s: seconds from the clip's start, inclusive.
@@ -35,11 +35,11 @@ class FrameWindow:
 
 
 class StoredCrops(Dataset[Sample]):
-    """Clips as samples of crops, read from a store when asked for: crops do not fit in memory.
+    """Clips as samples of crops, read from a store on access: crops do not fit in memory.
 
     Args:
-        extra: streams beside the crops.
-        root: folder that the clips' videos lie in.
+        extra: streams in addition to the crops.
+        root: folder of the clips' videos.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class StoredCrops(Dataset[Sample]):
 
 
 class VideoClips(Dataset[Sample]):
-    """Clips as samples of crops, cut from the videos each time they are asked for."""
+    """Clips as samples of crops, cut from the videos on each access."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class VideoClips(Dataset[Sample]):
 
 
 class SingleCrops(Dataset[Sample]):
-    """Single crops as clips of T = 1: every frame with a face within a window of each clip."""
+    """Single crops as clips of T = 1: every frame with a face in a time window of each clip."""
 
     def __init__(self, crops: StoredCrops, window: FrameWindow) -> None:
         self.source = crops
@@ -107,7 +107,7 @@ class SingleCrops(Dataset[Sample]):
             inside = stored.present & (stored.times_s >= window.from_s) & (stored.times_s < window.to_s)
             self.items += [(clip, int(frame)) for frame in inside.nonzero()[:, 0]]
         if crops.clips and not self.items:
-            raise nothing_in(window)
+            raise empty_window(window)
 
     @property
     def clips(self) -> tuple[Clip, ...]:
@@ -119,17 +119,17 @@ class SingleCrops(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         clip, frame = self.items[index]
-        one = self.source.store.frames(clip.clip_id, frame, frame + 1)
-        sample = crops_of(clip, self.scheme, one, self.extra, self.source.root)
-        return replace(sample, clip_id=frame_name(clip, float(one.times_s[0])))
+        stored = self.source.store.frames(clip.clip_id, frame, frame + 1)
+        sample = crops_of(clip, self.scheme, stored, self.extra, self.source.root)
+        return replace(sample, clip_id=frame_name(clip, float(stored.times_s[0])))
 
 
 class Drawn(Dataset[Sample]):
-    """Crops as they are drawn in training: each draw of a clip augmented in its own way.
+    """Crops as sampled in training: each draw of a clip is augmented separately.
 
     Args:
-        augment: None leaves the crops as they are.
-        seed: the augmentation of a draw depends on it and on the number of the draw alone.
+        augment: the augmentation; None leaves the crops unchanged.
+        seed: the augmentation of a draw depends only on this seed and on the number of the draw.
     """
 
     def __init__(
@@ -156,24 +156,24 @@ class Drawn(Dataset[Sample]):
 
 
 def split_readable(clips: Sequence[Clip], store: FeatureStore | NpzFolder) -> tuple[tuple[Clip, ...], list[str]]:
-    """The clips that a store holds, and the ids of those that it counts as failed.
+    """Return the clips that a store holds, and the ids of clips whose extraction failed.
 
     Raises:
-        PainseqError: a clip that is neither.
+        PainseqError: a clip is neither in the store nor failed.
     """
     left_out = [clip.clip_id for clip in clips if clip.clip_id in store.failed]
     readable = tuple(clip for clip in clips if clip.clip_id not in store.failed)
-    absent = [clip.clip_id for clip in readable if clip.clip_id not in store]
-    if absent:
+    missing = [clip.clip_id for clip in readable if clip.clip_id not in store]
+    if missing:
         raise PainseqError(
-            f"The store lacks {len(absent)} of {len(readable)} clips, such as {absent[0]!r}. Run `painseq "
-            "extract` again with the same data options: it adds what is missing."
+            f"The store lacks {len(missing)} of {len(readable)} clips, such as {missing[0]!r}. Run `painseq "
+            "extract` again with the same data options to add them."
         )
     return readable, left_out
 
 
 def target_of(clip: Clip, scheme: LabelScheme) -> float:
-    """Class index of a clip, or its number on the scale; `UNKNOWN` where its label is hidden."""
+    """Return a clip's class index, or its number on the scale; `UNKNOWN` if its label is hidden."""
     target = scheme.target(clip.label)
     return UNKNOWN if target is None else target
 
@@ -185,10 +185,10 @@ def crops_of(
     extra: Sequence[Stream] = (),
     root: Path = Path(),
 ) -> Sample:
-    """Crops of a clip and its target, with the rows of the streams beside them.
+    """Return the crops of a clip and its target, with the rows of the extra streams.
 
     Args:
-        root: folder that the clip's video lies in.
+        root: folder of the clip's video.
     """
     return Sample(
         clip_id=clip.clip_id,
@@ -201,14 +201,14 @@ def crops_of(
     )
 
 
-def frame_name(clip: Clip, moment_s: float) -> str:
-    """What a single frame of a clip is called."""
-    return f"{clip.clip_id}@{moment_s:.3f}"
+def frame_name(clip: Clip, time_s: float) -> str:
+    """Return the id of a single frame of a clip."""
+    return f"{clip.clip_id}@{time_s:.3f}"
 
 
-def nothing_in(window: FrameWindow) -> PainseqError:
-    """What to raise where a window of single frames is empty."""
+def empty_window(window: FrameWindow) -> PainseqError:
+    """Return the error for a window without single frames."""
     return PainseqError(
         f"No clip has a frame with a face between {window.from_s} s and {window.to_s} s. Set "
-        "--data.options.frames to a part of the clips that exists."
+        "--data.options.frames to a time window within the clips."
     )

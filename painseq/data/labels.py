@@ -76,6 +76,16 @@ class LabelScheme:
         return self.class_names if self.scale is None else (self.scale.name,)
 
     @property
+    def predicts_values(self) -> bool:
+        """Whether targets are numbers on a scale, not classes."""
+        return self.scale is not None
+
+    @property
+    def pain_free(self) -> str:
+        """What target 0 is: the first class, or 0 on the scale."""
+        return self.class_names[0] if self.scale is None else f"{self.scale.name} 0"
+
+    @property
     def ordered(self) -> bool:
         """Whether the order of pain is known; other labels are sorted alphabetically."""
         return self.name != "native" or bool(self.known) or all(_number(label) is not None for label in self.classes)

@@ -1,4 +1,4 @@
-"""Which clips make up each batch, and batches gathered from features that lie on the device."""
+"""Order of the items in batches, and loaders of features or crops."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from painseq.data.resident import ResidentClips
 
 
 class Draw(NamedTuple):
-    """An item of a data set, and which draw of the whole training this is: augmentation is seeded by it.
+    """An item of a dataset, with the number of the draw within the whole training, which seeds augmentation.
 
-    One that is not `real` fills up a process's share of a batch: all of its frames are masked.
+    A draw that is not `real` only pads a process's share of a batch: all of its frames are masked.
     """
 
     number: int
@@ -26,17 +26,19 @@ class Draw(NamedTuple):
 
 
 class BatchOrder:
-    """Which items make up each training batch of an epoch: a function of seed and epoch alone.
+    """Items of each training batch of an epoch, as a function of seed and epoch only.
 
-    So a run that is resumed draws what it would have drawn. With several processes a batch is shared out among them,
-    each taking every n-th of its items: training on many processes is training on one. A batch that does not divide
-    evenly is filled up with clips that are masked as a whole.
+    So a resumed run draws the same items as an uninterrupted one. With several processes each takes every n-th item of
+    a batch, so the number of processes does not change training. A batch that does not divide evenly is padded with
+    fully masked clips.
 
     Args:
-        items: indices to draw from; each once an epoch, unless there are weights.
-        batch_size: items a batch, over all processes.
-        weights: chance of each item, drawn with replacement; None shuffles.
-        process: number of this process, of `processes`.
+        items: indices to draw from; each once per epoch, unless there are weights.
+        batch_size: items per batch, over all processes.
+        seed: seed of the order.
+        weights: sampling weight of each item, drawn with replacement; None shuffles.
+        process: number of this process.
+        processes: number of processes.
     """
 
     def __init__(
@@ -58,11 +60,11 @@ class BatchOrder:
 
     @property
     def sampler(self) -> BatchOrder:
-        """Itself: where Lightning looks for whom to tell the epoch."""
+        """This object: Lightning calls `sampler.set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that is drawn next; drawing all of one moves on to the one after it."""
+        """Set the epoch that is drawn next; each complete iteration advances it by one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -74,10 +76,10 @@ class BatchOrder:
         if self.weights is None:
             order = random.permutation(count)
         else:
-            chances = np.asarray(self.weights) / np.sum(self.weights)
-            order = random.choice(count, size=count, p=chances)
-        before = self.epoch * count
-        draws = [Draw(before + place, self.items[index]) for place, index in enumerate(order)]
+            probabilities = np.asarray(self.weights) / np.sum(self.weights)
+            order = random.choice(count, size=count, p=probabilities)
+        drawn_before = self.epoch * count
+        draws = [Draw(drawn_before + number, self.items[index]) for number, index in enumerate(order)]
         for first in range(0, count, self.batch_size):
             batch = draws[first : first + self.batch_size]
             batch += [batch[0]._replace(real=False)] * (-len(batch) % self.processes)
@@ -86,17 +88,18 @@ class BatchOrder:
 
 
 def in_order(items: int, batch_size: int, process: int = 0, processes: int = 1) -> list[list[Draw]]:
-    """Batches for scoring: every item once, in order; a process's share is every n-th item."""
-    mine = [Draw(item, item) for item in range(process, items, processes)]
-    return [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+    """Return batches for evaluation: every item once, in order; each process takes every n-th item."""
+    draws = [Draw(item, item) for item in range(process, items, processes)]
+    return [draws[first : first + batch_size] for first in range(0, len(draws), batch_size)]
 
 
 class ResidentLoader:
-    """Batches gathered on the device from features that lie there; no loader process, no copy a batch.
+    """Batches gathered from features on the device, without loader processes or a copy per batch.
 
     Args:
-        batch_sampler: the batches of an epoch; Lightning tells its `sampler` which one.
-        device: where the features go, once.
+        clips: the features.
+        batch_sampler: the batches of an epoch; Lightning sets the epoch of its `sampler`.
+        device: device that the features are copied to, once.
     """
 
     def __init__(
@@ -114,14 +117,15 @@ class ResidentLoader:
 
 
 class CropLoader:
-    """Batches of crops, read by other processes or by this one.
+    """Batches of crops, read by worker processes or by this one.
 
-    A DataLoader whose iterators are made when the first batch is asked for, and draw no random number: Lightning makes
-    that of a fit's first epoch before it tells which epoch that is, which would give a resumed run another order.
+    Wraps a DataLoader so that its iterator is made with the first batch, and draws no global random number. Lightning
+    makes the iterator of a fit's first epoch before it sets the epoch, which would change the order of a resumed run.
 
     Args:
-        batch_sampler: as for `ResidentLoader`.
-        num_workers: processes that read; 0 reads in this one.
+        crops: the dataset.
+        batch_sampler: the batches of an epoch, as in `ResidentLoader`.
+        num_workers: worker processes; 0 reads in this process.
     """
 
     def __init__(self, crops: Drawn, batch_sampler: BatchOrder | list[list[Draw]], num_workers: int) -> None:

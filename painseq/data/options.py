@@ -1,4 +1,4 @@
-"""What every data set is asked for: labels, split, view."""
+"""`DataOptions`: the options of every data set, such as labels, split and view."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from painseq.faces import FaceCrops
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What every data set is asked for.
+    """Options of every data set.
 
     Args:
-        labels: name of a label scheme of the data set; "native" for a class a label; the classes themselves, in
-            order of pain: name -> native labels, or ranges of numbers such as "1..3" and ">0..3"; or for regression a
-            scale by name ("pspi", "vas"), or the range of the labels' numbers, such as "0..10".
-        split: who is trained on, stopped early on, scored.
+        labels: name of a label scheme of the data set; "native" for one class per native label; the classes in order
+            of pain as name -> native labels, or ranges of numbers such as "1..3" and ">0..3"; or for regression the
+            name of a scale ("pspi", "vas"), or a range of numbers such as "0..10".
+        split: how subjects are split into training, validation and test.
         view: "features" of a feature store, or "pixels": crops, from a store of `Pixels` or from the videos.
-        store: folder that `painseq extract` wrote (or, for features, a folder of npz that it exported).
-        face: how faces are found and cropped, where videos are read.
-        fps: frames a second to sample, where videos are read; unset is every frame. With a store, a value
-            given here must be the store's.
-        streams: what a head is given of each frame, side by side in this order: "cnn" (the extractor's features),
+        store: folder written by `painseq extract` (for features also its export, a folder of .npz).
+        face: how faces are found and cropped, if videos are read.
+        fps: frames per second to sample, if videos are read; unset is every frame. With a store, a value given here
+            must equal the store's.
+        streams: inputs of the head for each frame, concatenated in this order: "cnn" (the extractor's features),
             "landmarks" (of the face track, normalised), "action_units" (of OpenFace's tables), or a stream with
             arguments, such as `painseq.data.streams.StoreStream` (of a second store). Landmarks need a locator that
             finds them.
-        action_units: folder of OpenFace's tables, `<video's path without suffix>.csv` below it; unset: each table lies
-            beside its video. For the stream of that name.
-        baseline_clips: set aside this many clips without pain of each subject, and subtract their mean frame from all
-            features of that subject. They are neither trained on nor scored, since their label has been used. 0: off.
-        frames: train on single frames of this part of a clip, instead of whole clips.
-        balance: draw training items so that classes, and subjects within a class, come equally often.
-        augment: vary the crops of training clips; not possible with cached features.
-        batch_size: items a batch, over all processes that train.
-        num_workers: processes that read crops; features need none.
-        seed: of the order of the training items, and of their augmentation.
+        action_units: folder of OpenFace's tables, `<video's path without suffix>.csv`, for the stream `action_units`;
+            unset: each table is next to its video.
+        baseline_clips: set aside this many pain-free clips of each subject, and subtract their mean frame from all
+            features of that subject. These clips are excluded from training and evaluation. 0: off.
+        frames: train on single frames of this time window of each clip, instead of whole clips.
+        balance: sample training items so that classes, and subjects within a class, occur equally often.
+        augment: augment the crops of training clips; not possible with cached features.
+        batch_size: items per batch, over all training processes.
+        num_workers: processes that read crops; not needed for features.
+        seed: seed of the order of the training items, and of their augmentation.
     """
 
     labels: str | dict[str, list[str | int | float]] = "three"
@@ -64,14 +64,14 @@ class DataOptions:
         streams = as_streams(self.streams, self.action_units)
         if self.action_units is not None and "action_units" not in self.streams:
             raise PainseqError(
-                f"action_units names a folder ({self.action_units}), but streams is {[s.name for s in streams]}. Add "
+                f"action_units is the folder {self.action_units}, but streams is {[s.name for s in streams]}. Add "
                 "action_units to streams by its short name, or leave the folder out."
             )
         fixed = [stream.name for stream in streams if not stream.can_mirror]
         if fixed and self.augment is not None and self.augment.flip:
             raise PainseqError(
-                f"augment.flip is {self.augment.flip}, but the stream {fixed[0]!r} does not tell what mirrored crops "
-                "give. Set flip to 0, or leave the stream out."
+                f"augment.flip is {self.augment.flip}, but the stream {fixed[0]!r} cannot be mirrored. Set flip to 0, "
+                "or leave the stream out."
             )
         if self.baseline_clips < 0:
             raise PainseqError(f"baseline_clips is {self.baseline_clips}; it must be 0 or more.")
@@ -81,8 +81,8 @@ class DataOptions:
             )
         if self.augment is not None and self.view == "features":
             raise PainseqError(
-                "Cached features cannot be augmented: what the extractor makes of other crops is not in the store. "
-                "Leave `augment` out, or train on crops: --data.options.view pixels."
+                "augment needs crops: the features in a store cannot be augmented. Leave augment out, or train on "
+                "crops: --data.options.view pixels."
             )
         if self.batch_size < 1:
             raise PainseqError(f"batch_size is {self.batch_size}; it must be 1 or more.")

@@ -1,4 +1,4 @@
-"""Clips as features held in memory, from which whole batches are gathered."""
+"""Datasets of features held in memory, from which whole batches are gathered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from painseq.batch import Batch, Sample
-from painseq.data.datasets import FrameWindow, frame_name, nothing_in, split_readable, target_of
+from painseq.data.datasets import FrameWindow, empty_window, frame_name, split_readable, target_of
 from painseq.data.labels import LabelScheme
 from painseq.data.streams import Stream, rows_of
 from painseq.errors import PainseqError
@@ -22,13 +22,13 @@ from painseq.records import UNKNOWN, Clip
 
 @dataclass(frozen=True)
 class Resident:
-    """The frames of many clips, one behind the other, on one device.
+    """The frames of many clips, concatenated, on one device.
 
     Args:
-        frames: (N + 1, *F); the last row is zero, and padding points at it.
-        present: (N + 1,) bool, false in the last row.
-        times_s: (N + 1,) float64.
-        copies: device -> the same there. So parts and folds that share frames share their copy on a device too.
+        frames: (N + 1, *F); the last row is zero and serves as padding.
+        present: (N + 1,) bool, whether a frame has a face; false in the last row.
+        times_s: (N + 1,) float64, seconds.
+        copies: device -> copy on that device, so that parts and folds share it.
     """
 
     frames: Tensor
@@ -37,7 +37,7 @@ class Resident:
     copies: dict[torch.device, Resident] = field(default_factory=dict, compare=False, repr=False)
 
     def to(self, device: torch.device | str) -> Resident:
-        """The same on another device; asked twice, no second copy is made."""
+        """Return the copy on a device, made once."""
         device = torch.device(device)
         if device not in self.copies:
             self.copies[device] = Resident(self.frames.to(device), self.present.to(device), self.times_s.to(device))
@@ -47,15 +47,15 @@ class Resident:
 class ResidentClips(Dataset[Sample]):
     """Features of clips, held in memory as one tensor from which whole batches are gathered.
 
-    Features of a whole data set fit in memory or on one device (BioVid: 2.5 GB), and reading them once beats any number
-    of loader processes.
+    Features of a whole data set fit in memory or on one device (BioVid: 2.5 GB), and reading them once is faster than
+    loader processes.
 
     Args:
-        items: clip, first row and number of rows of each item: a whole clip, or a single frame of one.
+        items: clip, first row and number of rows of each item: a whole clip, or a single frame of a clip.
         resident: the rows.
-        scheme: from labels to targets.
-        left_out: clips that the store counts as failed.
-        names: what each item is called; None: its clip's id.
+        scheme: the label scheme.
+        left_out: ids of clips whose extraction failed.
+        names: id of each item; None: its clip's id.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class ResidentClips(Dataset[Sample]):
         self.clips = tuple(clip for clip, _, _ in items)
         self.first = torch.tensor([first for _, first, _ in items], dtype=torch.int64)
         self.lengths = torch.tensor([length for _, _, length in items], dtype=torch.int64)
-        kind = torch.int64 if scheme.scale is None else torch.float32
-        self.target = torch.tensor([target_of(clip, scheme) for clip in self.clips], dtype=kind)
+        dtype = torch.float32 if scheme.predicts_values else torch.int64
+        self.target = torch.tensor([target_of(clip, scheme) for clip in self.clips], dtype=dtype)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -93,21 +93,21 @@ class ResidentClips(Dataset[Sample]):
         )
 
     def to(self, device: torch.device | str) -> ResidentClips:
-        """The same clips with their frames on a device."""
+        """Return the same clips with their frames on a device."""
         if self.resident.frames.device == torch.device(device):
             return self
         return ResidentClips(self.items, self.resident.to(device), self.scheme, self.left_out, self.names)
 
     def only(self, indices: Sequence[int]) -> ResidentClips:
-        """Some of the items, in this order; the frames are shared, so this is cheap."""
+        """Return some of the items, in this order; the frames are shared, not copied."""
         items, names = [self.items[index] for index in indices], [self.names[index] for index in indices]
         return ResidentClips(items, self.resident, self.scheme, self.left_out, names)
 
     def of_clips(self, clips: Sequence[Clip]) -> ResidentClips:
-        """The items of these clips, with the labels that these have; the frames are shared, so this is cheap.
+        """Return the items of these clips, with the labels given here; the frames are shared, not copied.
 
         Args:
-            clips: among those that were read, or left out as failed; their labels may be others.
+            clips: clips that were read or left out as failed; their labels may differ from the ones here.
         """
         chosen = {clip.clip_id: clip for clip in clips}
         kept = [index for index, clip in enumerate(self.clips) if clip.clip_id in chosen]
@@ -116,7 +116,7 @@ class ResidentClips(Dataset[Sample]):
         return ResidentClips(items, self.resident, self.scheme, left_out, [self.names[index] for index in kept])
 
     def with_a_face(self) -> list[int]:
-        """Items that can be learned from: with a known label and a real frame."""
+        """Return the numbers of the items with a known label and a frame with a face."""
         present = self.resident.present.cpu()
         return [
             index
@@ -125,10 +125,11 @@ class ResidentClips(Dataset[Sample]):
         ]
 
     def batch(self, indices: Sequence[int], real: Sequence[bool] | None = None) -> Batch:
-        """Gather a batch on the device of the frames; nothing on the host waits for it.
+        """Gather a batch on the device of the frames, without synchronising with the host.
 
         Args:
-            real: false for an item that merely fills up the batch: it has no frame.
+            indices: numbers of the items.
+            real: false for an item that only pads the batch, whose frames are all masked; None: all true.
         """
         chosen = torch.tensor(indices)
         lengths = self.lengths[chosen] if real is None else self.lengths[chosen] * torch.tensor(real)
@@ -160,13 +161,16 @@ def resident_clips(
     """Read the features of clips into memory.
 
     Args:
-        streams: what stands in each row, side by side.
-        root: folder that the clips' videos lie in.
-        baseline: subject -> clips of that subject without pain, whose mean frame is subtracted from the subject's
-            frames; None: features as they are.
+        clips: the clips to read.
+        scheme: the label scheme.
+        store: the store of their frames.
+        streams: the streams of each row, concatenated.
+        root: folder of the clips' videos.
+        baseline: subject -> pain-free clips of that subject, whose mean frame is subtracted from the subject's
+            frames; None: features unchanged.
 
     Raises:
-        PainseqError: clips that the store lacks; a subject's baseline without a frame with a face.
+        PainseqError: the store lacks clips, or a subject's baseline has no frame with a face.
     """
     readable, left_out = split_readable(clips, store)
     counts = [store.num_frames(clip.clip_id) for clip in readable]
@@ -192,21 +196,21 @@ def resident_clips(
 
 
 def single_frames(clips: ResidentClips, window: FrameWindow) -> ResidentClips:
-    """Every frame with a face within a window of each clip, as a clip of one frame.
+    """Return every frame with a face in a time window of each clip, as a clip of one frame.
 
     Raises:
-        PainseqError: no such frame.
+        PainseqError: there is no such frame.
     """
     present, times_s = clips.resident.present, clips.resident.times_s
     items, names = [], []
     for clip, first, length in clips.items:
         for row in range(first, first + length):
-            moment = float(times_s[row])
-            if bool(present[row]) and window.from_s <= moment < window.to_s:
+            time_s = float(times_s[row])
+            if bool(present[row]) and window.from_s <= time_s < window.to_s:
                 items.append((clip, row, 1))
-                names.append(frame_name(clip, moment))
+                names.append(frame_name(clip, time_s))
     if clips.items and not items:
-        raise nothing_in(window)
+        raise empty_window(window)
     return ResidentClips(items, clips.resident, clips.scheme, clips.left_out, names)
 
 
@@ -219,9 +223,9 @@ def _neutral(
 ) -> dict[str, Tensor]:
     neutral = {}
     for subject in sorted(subjects):
-        calm = [(clip, store[clip.clip_id]) for clip in baseline[subject] if clip.clip_id in store]
-        frames = [rows_of(streams, stored, clip, root).float()[stored.present] for clip, stored in calm]
-        if not sum(len(part) for part in frames):
+        baseline_clips = [(clip, store[clip.clip_id]) for clip in baseline[subject] if clip.clip_id in store]
+        frames = [rows_of(streams, stored, clip, root).float()[stored.present] for clip, stored in baseline_clips]
+        if not sum(len(rows) for rows in frames):
             names = [clip.clip_id for clip in baseline[subject]]
             raise PainseqError(
                 f"Subject {subject} has no frame with a face in its baseline ({', '.join(names)}), so its "

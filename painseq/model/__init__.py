@@ -1,4 +1,4 @@
-"""A fitted model: what is recorded of it, its checkpoint, and how it predicts."""
+"""Fitted models: their records, checkpoints and predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["PainModel", "VideoPrediction", "load", "load_averaged", "read_checkp
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when first asked for: some of these need torch, labels and splits do not."""
+    """Import a name when it is first used: most of these modules need torch."""
     if name not in _MODULES:
         raise AttributeError(f"module 'painseq.model' has no attribute {name!r}")
     return getattr(importlib.import_module(f"painseq.model.{_MODULES[name]}"), name)

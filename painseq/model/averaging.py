@@ -1,4 +1,4 @@
-"""Several models as one."""
+"""Average several models."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from painseq.spec import Spec, difference
 
 
 class AveragedModel(PainModel):
-    """Several models of one pipeline as one: the mean of their probabilities or numbers, in each frame for frame heads.
+    """Average the probabilities or numbers of several models of one pipeline; for frame heads, in each frame.
 
-    For models of several seeds or folds. Crops go through the shared extractor once.
+    Meant for models of several seeds or folds. Crops pass through the shared extractor once.
 
     Args:
-        models: of the same classes, level, extractor, crops, sampling and streams.
+        models: with the same classes, level, extractor, crops, sampling and streams.
 
     Raises:
-        PainseqError: they differ; names how.
+        PainseqError: the models differ; lists the differences.
     """
 
     def __init__(self, models: Sequence[PainModel]) -> None:
@@ -31,9 +31,7 @@ class AveragedModel(PainModel):
         for number, other in enumerate(models[1:], start=2):
             lines = difference(_shared(first), _shared(other))
             if lines:
-                raise PainseqError(
-                    f"The first and the {number}. model cannot be averaged. They differ in\n  " + "\n  ".join(lines)
-                )
+                raise PainseqError(f"Models 1 and {number} cannot be averaged. They differ in\n  " + "\n  ".join(lines))
         records = [model.record for model in models]
         record = replace(
             first.record,
@@ -46,21 +44,21 @@ class AveragedModel(PainModel):
         self.members = nn.ModuleList(models)
 
     def classify(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Logarithms of the mean probabilities, or the mean of the numbers, from features (B, T, *F)."""
+        """Return the log of the mean probabilities, or the mean numbers, from features (B, T, *F)."""
         return self.objective.mean([member.classify(features, mask) for member in self._models()])
 
     def with_prior(self, mix: Mapping[str, float]) -> PainModel:
-        """See `PainModel.with_prior`; each model by the mix that it was fitted on."""
-        again = AveragedModel([member.with_prior(mix) for member in self._models()])
-        again.prior = dict(mix)
-        return again
+        """See `PainModel.with_prior`; each model is adjusted from its own training mix."""
+        adjusted = AveragedModel([member.with_prior(mix) for member in self._models()])
+        adjusted.prior = dict(mix)
+        return adjusted
 
     def _models(self) -> list[PainModel]:
         return [member for member in self.members if isinstance(member, PainModel)]
 
 
 def _shared(model: PainModel) -> Spec:
-    """What models have to share to be averaged."""
+    """The settings that averaged models must share."""
     keys = ("class_names", "loss", "in_shape", "extractor", "sampling", "streams", "baseline_clips")
     return {
         **{key: getattr(model.record, key) for key in keys},
@@ -71,6 +69,6 @@ def _shared(model: PainModel) -> Spec:
 
 
 def load_averaged(paths: Sequence[str | Path], trust: Sequence[str] = (), device: str = "cpu") -> PainModel:
-    """Load several checkpoints as one model that averages their probabilities; see `load` and `AveragedModel`."""
+    """Load several checkpoints as one averaged model; see `load` and `AveragedModel`."""
     models = [load(path, trust, device) for path in paths]
     return models[0] if len(models) == 1 else AveragedModel(models).to(device)

@@ -1,7 +1,7 @@
-"""Checkpoint files: what goes into them, what comes out, and `load`, which makes a model of one.
+"""Write and read checkpoint files; `load` builds a model from one.
 
-A file holds what Lightning puts there, and of painseq: `painseq`, the model's record; `state_dict`, the head's tensors
-under "head."; and `extractor`, the network's tensors, unless anybody can fetch these and check them.
+Besides Lightning's own entries a file holds `painseq`, the model's record; `state_dict`, the head's tensors under
+"head."; and `extractor`, the network's tensors, unless these are published and can be downloaded and verified.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ HEAD = "head."
 def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> PainModel:
     """Load a checkpoint that `painseq fit` wrote.
 
-    Nothing in the file runs code: it is read with `weights_only=True`, and only classes of painseq are built.
+    No code in the file is run: it is read with `weights_only=True`, and only classes of painseq are built.
 
     Args:
         path: the `.ckpt`.
         trust: other packages whose heads or extractors may be built; importing them runs their code.
-        device: where to put the weights.
+        device: device to load the weights onto.
 
     Raises:
-        PainseqError: no such file, not a painseq checkpoint, or a class outside the trusted packages.
+        PainseqError: the file is missing or not a painseq checkpoint, or names a class outside the trusted packages.
     """
     path = Path(path)
     content = read_checkpoint(path)
     record = content.record
-    head = build(_listed_as_tuples(record.head, path), Head, trust)
+    head = build(_with_tuples(record.head, path), Head, trust)
     try:
         head.load_state_dict(content.head, strict=True)
     except RuntimeError as error:
-        raise PainseqError(f"{path} is damaged or of another version: {error}") from error
+        raise PainseqError(f"{path} is damaged or was written by another version: {error}") from error
     extractor = None
     if record.extractor is not None:
         extractor = rebuild(record.extractor, content.extractor, record.extractor_trained_on, trust)
         if extractor.fingerprint() != record.extractor.get("fingerprint"):
-            raise PainseqError(f"{path}: its extractor's weights are not those that it was fitted with.")
+            raise PainseqError(f"{path}: the extractor's weights are not the ones that the model was fitted with.")
     face = None if record.face is None else FaceCrops.from_spec(record.face, trust)
     return PainModel(record, head, extractor, face).to(device)
 
 
 def contents(record: ModelRecord, head: Head, extractor: Extractor | None) -> dict[str, Any]:
-    """What a checkpoint holds of painseq, to be put beside what Lightning puts there.
+    """Return painseq's entries of a checkpoint, to be added to Lightning's.
 
     Args:
-        record: of the model; of an extractor that is trained, the file's record tells the state as it is now.
-        extractor: its weights are left out where anybody can fetch them and check them.
+        record: the model's record; the entry of a trained extractor is updated to its current weights.
+        extractor: its weights are left out if they are published and can be downloaded and verified.
     """
     if extractor is not None and extractor.trainable:
         record = replace(record, extractor=extractor.record())
@@ -78,18 +78,18 @@ def contents(record: ModelRecord, head: Head, extractor: Extractor | None) -> di
 
 
 def write_checkpoint(path: Path, record: ModelRecord, head: Head, extractor: Extractor | None) -> None:
-    """Write `contents` alone: of a model that Lightning did not fit.
+    """Write `contents` alone, for a model that Lightning did not fit.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; nothing is left behind then.
+        OSError: the disk is full or the folder is not writable; no partial file is left.
     """
     buffer = io.BytesIO()
     torch.save(contents(record, head, extractor), buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def put_extractor_back(content: dict[str, Any], extractor: Extractor) -> None:
-    """Give an extractor its weights of a checkpoint, and list them where a strict reader looks for them."""
+def restore_extractor(content: dict[str, Any], extractor: Extractor) -> None:
+    """Load an extractor's weights from a checkpoint, and add them to its `state_dict` so that strict loading works."""
     if "extractor" in content:
         extractor.network.load_state_dict(content["extractor"])
     content["state_dict"] |= {f"extractor.{name}": tensor for name, tensor in extractor.state_dict().items()}
@@ -97,12 +97,12 @@ def put_extractor_back(content: dict[str, Any], extractor: Extractor) -> None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds of painseq.
+    """painseq's content of a checkpoint file.
 
     Args:
-        record: what it says of the model.
+        record: the model's record.
         head: the head's tensors.
-        extractor: the extractor's tensors; None where its weights are public, or not known.
+        extractor: the extractor's tensors; None if its weights are published, or unknown.
     """
 
     record: ModelRecord
@@ -111,44 +111,44 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint without running code in it, and without building anything.
+    """Read a checkpoint without running code from it, and without building a model.
 
     Raises:
-        PainseqError: no such file, not a painseq checkpoint, or a damaged one.
+        PainseqError: the file is missing, damaged, or not a painseq checkpoint.
     """
     if not path.is_file():
         raise PainseqError(f"No checkpoint at {path}. `painseq fit` writes best.ckpt into its run folder.")
     if not zipfile.is_zipfile(path):
-        raise PainseqError(f"{path} is not a checkpoint, or it is cut short: it is not a file that torch wrote.")
+        raise PainseqError(f"{path} is not a checkpoint, or is truncated: it is not a file written by torch.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PainseqError(f"{path} cannot be read as a checkpoint without running code in it: {reason}") from error
+        raise PainseqError(f"{path} cannot be read as a checkpoint without running code from it: {reason}") from error
     if not isinstance(content, dict):
-        raise PainseqError(f"{path} is not a checkpoint: it holds {type(content).__name__}, not a table of keys.")
+        raise PainseqError(f"{path} is not a checkpoint: it holds {type(content).__name__}, not a dictionary.")
     try:
         record = ModelRecord.from_dict(content.get("painseq"))
     except PainseqError as error:
         raise PainseqError(f"{path} is {error}") from error
     state, extractor = content.get("state_dict"), content.get("extractor")
-    if not _named_tensors(state) or not (extractor is None or _named_tensors(extractor)):
-        raise PainseqError(f"{path} is damaged: it lacks the weights, or they are not named tensors.")
+    if not _are_named_tensors(state) or not (extractor is None or _are_named_tensors(extractor)):
+        raise PainseqError(f"{path} is damaged: the weights are missing or are not named tensors.")
     head = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
     return Checkpoint(record, head, extractor)
 
 
-def _named_tensors(value: object) -> TypeGuard[dict[str, Tensor]]:
+def _are_named_tensors(value: object) -> TypeGuard[dict[str, Tensor]]:
     return isinstance(value, dict) and all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
     )
 
 
-def _listed_as_tuples(spec: Spec, path: Path) -> Spec:
-    """JSON-like lists of a head's arguments as the tuples that they were."""
+def _with_tuples(spec: Spec, path: Path) -> Spec:
+    """Turn the lists among a head's arguments back into tuples."""
     init_args = spec.get("init_args")
     if not isinstance(init_args, Mapping):
-        raise PainseqError(f"{path} is damaged: its record does not tell how the head was built.")
+        raise PainseqError(f"{path} is damaged: its record does not say how the head was built.")
     return {
         "class_path": spec.get("class_path"),
         "init_args": {key: tuple(value) if isinstance(value, list) else value for key, value in init_args.items()},

@@ -12,17 +12,17 @@ from torch import Tensor
 from painseq.batch import masked_mean
 
 NO_PREDICTION = -1
-"""Label of a clip without any real frame."""
+"""Label of a clip without any valid frame (a frame with a face)."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a head says of each clip of a batch.
+    """Predicted classes of a batch of clips.
 
     Args:
-        label: (B,) int64, `NO_PREDICTION` for a clip without a real frame.
-        probabilities: (B, K), rows sum to 1; NaN rows without a prediction.
-        votes: (B, K) share of the frames that vote for each class, for frame heads; else None.
+        label: (B,) int64, `NO_PREDICTION` for a clip without a valid frame.
+        probabilities: (B, K), rows sum to 1; NaN rows where there is no prediction.
+        votes: (B, K) share of the frames that vote for each class, for frame heads; None for video heads.
     """
 
     label: Tensor
@@ -33,17 +33,17 @@ class Decision:
 def decide(
     level: Literal["frame", "video"], logits: Tensor, mask: Tensor, rule: Literal["mode", "median"] = "mode"
 ) -> Decision:
-    """Labels and probabilities of a batch of clips.
+    """Return labels and probabilities of a batch of clips.
 
-    Frame heads: the label is the majority vote of the real frames, the probabilities are the mean of their
-    softmax, which also settles a tied vote. Video heads: softmax and its largest entry.
+    Frame heads: the label is the majority vote of the valid frames; the probabilities are the mean of their softmax,
+    which also breaks ties. Video heads: softmax and its largest entry.
 
     Args:
-        level: the head's.
-        logits: (B, T, K) or (B, K), of the classes.
-        mask: (B, T) bool.
-        rule: from probabilities to a label, or to a frame's vote. "mode": the most probable class. "median": the
-            highest class that is reached with a probability above one half, as CORN decides between ordered levels.
+        level: level of the head.
+        logits: (B, T, K) or (B, K), class logits.
+        mask: (B, T) bool, true for valid frames.
+        rule: how probabilities become a label, or a frame's vote. "mode": the most probable class. "median": the
+            highest class that is reached with a probability above one half, the decision rule of CORN.
     """
     logits = logits.float()
     votes = None
@@ -67,14 +67,14 @@ def decide(
 
 
 def estimate(level: Literal["frame", "video"], values: Tensor, mask: Tensor) -> Tensor:
-    """Numbers of a batch of clips, (B,), for regression; NaN for a clip without a real frame.
+    """Return the predicted numbers of a batch of clips, (B,), for regression; NaN for a clip without a valid frame.
 
-    Frame heads: the mean over the real frames.
+    Frame heads: the mean over the valid frames.
 
     Args:
-        level: the head's.
+        level: level of the head.
         values: (B, T, 1) or (B, 1), on the scale.
-        mask: (B, T) bool.
+        mask: (B, T) bool, true for valid frames.
     """
     number = (masked_mean(values.float(), mask) if level == "frame" else values.float())[:, 0]
     return torch.where(mask.any(dim=1), number, torch.full_like(number, float("nan")))

@@ -1,12 +1,11 @@
-"""What a head is fitted for: cross entropy, CORN or squared error, and how its outputs become what a model predicts.
+"""Objectives: cross entropy, CORN or squared error, and how a head's outputs become predictions.
 
-Cross entropy takes a logit a class. CORN (Shi, Cao and Raschka 2021, "Deep neural networks for rank-consistent ordinal
-regression based on conditional probabilities") takes K - 1 logits for K ordered levels of pain: the k-th says whether
-a level is above k, given that it is above k - 1. Squared error takes one output, the share of a scale. Any head serves
-all three; only the number of its outputs differs.
+Cross entropy takes one logit per class. CORN (Shi, Cao and Raschka 2021, "Deep neural networks for rank-consistent
+ordinal regression based on conditional probabilities") takes K - 1 logits for K ordered levels of pain: the k-th
+estimates whether a level is above k, given that it is above k - 1. Squared error takes one output, the share of a
+scale. Every head works with all three; only the number of its outputs differs.
 
-Behind an objective everything sees predictions: logits of the classes, whose softmax is their probabilities, or numbers
-on the scale.
+The rest of the code sees only predictions: class logits, whose softmax gives probabilities, or numbers on the scale.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Level = Literal["frame", "video"]
 
 
 class Objective(ABC):
-    """One loss, with all that depends on it."""
+    """A loss and everything that depends on it."""
 
     loss: ClassVar[Loss]
     predicts_values: ClassVar[bool] = False
@@ -41,91 +40,91 @@ class Objective(ABC):
     smooths: ClassVar[bool] = False
     """Whether a target can be spread over the classes (label smoothing)."""
     rule: ClassVar[Literal["mode", "median"]] = "mode"
-    """From probabilities to a label; see `painseq.model.decision.decide`."""
+    """How probabilities become a label; see `painseq.model.decision.decide`."""
     metric_name: ClassVar[str] = "val_balanced_accuracy"
-    """Under what name the score of validation is logged."""
+    """Name under which the validation score is logged."""
 
     names: tuple[str, ...]
-    """Of the columns of predictions: the classes, or the scale."""
+    """Column names of predictions: the classes, or the scale."""
 
     @property
     @abstractmethod
     def num_outputs(self) -> int:
-        """How many outputs a head has."""
+        """Number of outputs of a head."""
 
     @property
     @abstractmethod
     def chance(self) -> float | None:
-        """The validation score of guessing; None where there is none."""
+        """Validation score at chance level; None if undefined."""
 
     @abstractmethod
     def loss_sums(
         self, outputs: Tensor, target: Tensor, weight: Tensor, smooth: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The weighted sum of the loss over rows, and what to divide it by.
+        """Return the weighted sum of the loss over rows, and the weight to divide it by.
 
-        The two are kept apart so that a mean over batches, or over processes, is that of all their rows together.
-        Nothing waits for the device: a row that does not count has weight 0.
+        The two are separate so that a mean over batches, or over processes, is the mean over all their rows.
+        There is no host-device synchronisation: excluded rows have weight 0.
 
         Args:
-            outputs: (n, num_outputs) of a head.
-            target: (n,) int64 class indices, or numbers on the scale; anything valid where the weight is 0.
-            weight: (n,) how much each row counts.
+            outputs: (n, num_outputs), of a head.
+            target: (n,) int64 class indices, or numbers on the scale; any valid value where the weight is 0.
+            weight: (n,) weight of each row.
             smooth: (K,) share of each class in a smoothed target, for cross entropy: a row's target distribution is
-                `smooth` plus what it lacks to 1 on the row's class. None: all on the class.
+                `smooth`, with the remainder to 1 added to the row's class. None: no smoothing.
 
         Returns:
-            Two scalars. For CORN each row counts once for each question that it answers, as in the paper.
+            Two scalars. For CORN each row counts once for each binary task that it belongs to, as in the paper.
         """
 
     def targets(self, target: Tensor) -> Tensor:
-        """(n,) labels in the terms of a head's outputs: class indices, or shares of the scale."""
+        """Convert (n,) labels to a head's terms: class indices, or shares of the scale."""
         return target
 
     @abstractmethod
     def row_weights(self, target: Tensor, by_class: Tensor) -> Tensor:
-        """(n,) how much rows with these targets count, by the weights of the classes, (K,); all 1 for numbers."""
+        """Return the (n,) weights of rows with these targets, from class weights (K,); all 1 for numbers."""
 
     @abstractmethod
     def predictions(self, outputs: Tensor) -> Tensor:
-        """A head's outputs (..., num_outputs) as predictions (..., len(names)).
+        """Convert a head's outputs (..., num_outputs) to predictions (..., len(names)).
 
-        Logits of the classes (under CORN the log-probabilities of the levels), or numbers, which can lie beyond the
+        Predictions are class logits (for CORN the log-probabilities of the levels), or numbers, which can exceed the
         ends of the scale.
         """
 
     @abstractmethod
     def shown(self, predictions: Tensor) -> Tensor:
-        """Predictions as one shows them: probabilities, or numbers within the scale."""
+        """Convert predictions for display: to probabilities, or to numbers within the scale."""
 
     @abstractmethod
     def log_scores(self, predictions: Tensor) -> Tensor:
-        """Predictions as what is averaged over frames where they are explained: log-probabilities, or the numbers."""
+        """Convert predictions to what explanations average over frames: log-probabilities, or the numbers."""
 
     @abstractmethod
     def mean(self, predictions: Sequence[Tensor]) -> Tensor:
-        """Of several models: logarithms of the mean probabilities, or the mean of the numbers."""
+        """Average the predictions of several models: the log of the mean probabilities, or the mean of the numbers."""
 
     @abstractmethod
     def answer(self, level: Level, predictions: Tensor, mask: Tensor) -> Tensor:
-        """(B,) labels, or numbers within the scale, of a batch of clips that have a real frame each.
+        """Return (B,) labels, or numbers within the scale, of clips with at least one valid frame each.
 
         Args:
-            level: the head's.
+            level: level of the head.
             predictions: (B, T, len(names)) or (B, len(names)).
-            mask: (B, T) bool.
+            mask: (B, T) bool, true for valid frames.
         """
 
     @abstractmethod
     def metric(self) -> Metric:
-        """The score of answers in validation."""
+        """Return the metric that scores `answer` in validation."""
 
 
-class _OfClasses(Objective):
-    """What the losses of classes share.
+class _ClassObjective(Objective):
+    """Base of the losses for classes.
 
     Args:
-        names: of the classes, in order of pain.
+        names: class names, in order of pain.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -133,11 +132,11 @@ class _OfClasses(Objective):
 
     @property
     def chance(self) -> float | None:
-        """Balanced accuracy of guessing."""
+        """Balanced accuracy at chance level."""
         return 1 / len(self.names)
 
     def row_weights(self, target: Tensor, by_class: Tensor) -> Tensor:
-        """Each row's class's."""
+        """Weight of each row's class."""
         return by_class[target]
 
     def shown(self, predictions: Tensor) -> Tensor:
@@ -149,9 +148,9 @@ class _OfClasses(Objective):
         return predictions.log_softmax(dim=-1)
 
     def mean(self, predictions: Sequence[Tensor]) -> Tensor:
-        """Logarithms of the mean probabilities."""
-        each = torch.stack([one.log_softmax(dim=-1) for one in predictions])
-        return each.logsumexp(dim=0) - math.log(len(predictions))
+        """Log of the mean probabilities."""
+        log_probabilities = torch.stack([logits.log_softmax(dim=-1) for logits in predictions])
+        return log_probabilities.logsumexp(dim=0) - math.log(len(predictions))
 
     def answer(self, level: Level, predictions: Tensor, mask: Tensor) -> Tensor:
         """Labels, by `decide`."""
@@ -162,15 +161,15 @@ class _OfClasses(Objective):
         return MulticlassRecall(len(self.names), average="macro")
 
 
-class CrossEntropy(_OfClasses):
-    """A logit a class."""
+class CrossEntropy(_ClassObjective):
+    """Cross entropy: one logit per class."""
 
     loss = "cross_entropy"
     smooths = True
 
     @property
     def num_outputs(self) -> int:
-        """One a class."""
+        """One per class."""
         return len(self.names)
 
     def loss_sums(
@@ -189,26 +188,26 @@ class CrossEntropy(_OfClasses):
         return outputs
 
 
-class Corn(_OfClasses):
-    """For ordered levels: K - 1 conditional logits, and the median decides."""
+class Corn(_ClassObjective):
+    """CORN, for ordered levels: K - 1 conditional logits; the label is the median level."""
 
     loss = "corn"
     rule = "median"
 
     @property
     def num_outputs(self) -> int:
-        """One a level but the lowest."""
+        """One per level except the lowest."""
         return len(self.names) - 1
 
     def loss_sums(
         self, outputs: Tensor, target: Tensor, weight: Tensor, smooth: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """A row answers a question a level, up to the first no."""
+        """See `Objective.loss_sums`; a row counts in each binary task up to its own level."""
         outputs = outputs.float()
         level = torch.arange(outputs.shape[-1], device=outputs.device)
-        asked = (target[:, None] >= level) * weight.float()[:, None]
+        in_task = (target[:, None] >= level) * weight.float()[:, None]
         rows = torch.where(target[:, None] > level, logsigmoid(outputs), logsigmoid(-outputs))
-        return -(asked * rows).sum(), asked.sum()
+        return -(in_task * rows).sum(), in_task.sum()
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Log-probabilities of the levels."""
@@ -220,10 +219,10 @@ class Corn(_OfClasses):
 
 
 class SquaredError(Objective):
-    """For labels that are numbers: one output, the share of the scale.
+    """Squared error, for labels that are numbers: one output, the share of the scale.
 
     Args:
-        scale: the numbers.
+        scale: range of the numbers.
     """
 
     loss = "mse"
@@ -241,13 +240,13 @@ class SquaredError(Objective):
 
     @property
     def chance(self) -> float | None:
-        """None: there is no guessing."""
+        """None: squared error has no chance level."""
         return None
 
     def loss_sums(
         self, outputs: Tensor, target: Tensor, weight: Tensor, smooth: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Of shares of the scale."""
+        """See `Objective.loss_sums`; errors are in shares of the scale."""
         weight = weight.float()
         return ((outputs.float()[:, 0] - self.targets(target)) ** 2 * weight).sum(), weight.sum()
 
@@ -280,28 +279,28 @@ class SquaredError(Objective):
         return self.shown(estimate(level, predictions, mask))
 
     def metric(self) -> Metric:
-        """Squared error of whole clips, in the scale's units; a frame head's loss is that of frames."""
+        """Mean squared error of whole clips, in squared units of the scale; a frame head's loss is per frame."""
         return MeanSquaredError()
 
 
 def kind_of(loss: Loss) -> type[Objective]:
-    """The objective of a name, before the data are known."""
+    """Return the objective class of a loss, before the data are known."""
     kinds: dict[Loss, type[Objective]] = {"cross_entropy": CrossEntropy, "corn": Corn, "mse": SquaredError}
     return kinds[loss]
 
 
 def objective_of(loss: Loss, class_names: Sequence[str], scale: Scale | None) -> Objective:
-    """The objective of a name, for these classes or this scale.
+    """Return the objective of a loss, for these classes or this scale.
 
     Raises:
-        PainseqError: a loss of classes for a scale, or the other way round.
+        PainseqError: a loss for classes with a scale, or the reverse.
     """
     kind = kind_of(loss)
     if kind.predicts_values != (scale is not None):
-        what = "classes" if scale is None else f"numbers on a scale ({scale})"
-        wanted = "cross_entropy (or corn)" if scale is None else "mse"
+        labels = "classes" if scale is None else f"numbers on a scale ({scale})"
+        suitable = "cross_entropy (or corn)" if scale is None else "mse"
         raise PainseqError(
-            f"The labels are {what}, and the loss is {loss}. Set --model.loss {wanted}, or choose other labels: "
+            f"The labels are {labels}, but the loss is {loss}. Set --model.loss {suitable}, or choose other labels: "
             "--data.options.labels."
         )
     if scale is not None:

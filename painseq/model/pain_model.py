@@ -23,27 +23,27 @@ from painseq.heads import Head
 from painseq.model.decision import NO_PREDICTION, Decision, decide
 from painseq.model.record import ModelRecord
 
-MOST_PREFIXES, PREFIXES_AT_ONCE, FRAMES_AT_ONCE = 300, 16, 20_000
-"""At how many moments, at most, a video head's running probability is computed, and how many of them together."""
+MAX_PREFIXES, PREFIXES_AT_ONCE, FRAMES_AT_ONCE = 300, 16, 20_000
+"""Limits of a video head's running probability: prefixes of a clip in total and per batch, frames per batch."""
 
 
 @dataclass(frozen=True)
 class VideoPrediction:
-    """What a model says of one video.
+    """Prediction of a model for one video.
 
     Args:
-        video: the file.
-        label: a class name, or None where no frame has a face, and for a model of a scale.
+        video: the video file.
+        label: a class name; None if no frame has a face, and for a regression model.
         probabilities: class name -> probability; empty without a label.
-        value: a number on the model's scale; None where no frame has a face, and for a model of classes.
-        scale: what the number is, e.g. "pspi"; None for a model of classes.
-        frame_times_s: (T',) moments of the rows below, seconds from the start of the span.
-        frame_probabilities: (T', K). Of each frame for a frame head; of the clip up to that moment for a video head
-            (`frame_meaning` says which). K is 0 for a model of a scale.
-        frame_values: (T',) likewise, on the scale; empty for a model of classes.
-        frames: sampled frames.
-        faceless_times_s: moments of the frames without a face.
-        backends: which video reader, locator and device were used.
+        value: a number on the model's scale; None if no frame has a face, and for a classifier.
+        scale: name of the scale, e.g. "pspi"; None for a classifier.
+        frame_meaning: what a row below covers: "this frame" (frame head), or "the clip up to this frame" (video head).
+        frame_times_s: (T',) times of the rows below, seconds from the start of the span.
+        frame_probabilities: (T', K), see `frame_meaning`; K is 0 for a regression model.
+        frame_values: (T',) on the scale, see `frame_meaning`; empty for a classifier.
+        frames: number of sampled frames.
+        faceless_times_s: times of the frames without a face, seconds from the start of the span.
+        backends: video reader, locator and device that were used.
     """
 
     video: str
@@ -60,23 +60,23 @@ class VideoPrediction:
     backends: Mapping[str, str]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for JSON."""
-        said: dict[str, object]
+        """Return plain data for JSON."""
+        predicted: dict[str, object]
         if self.scale:
-            said = {
+            predicted = {
                 "value": self.value,
                 "scale": self.scale,
                 "frame_values": [round(float(number), 6) for number in self.frame_values],
             }
         else:
-            said = {
+            predicted = {
                 "label": self.label,
                 "probabilities": dict(self.probabilities),
                 "frame_probabilities": [[round(float(p), 6) for p in row] for row in self.frame_probabilities],
             }
         return {
             "video": self.video,
-            **said,
+            **predicted,
             "frames": self.frames,
             "faceless_frames": len(self.faceless_times_s),
             "faceless_times_s": [round(float(t), 4) for t in self.faceless_times_s],
@@ -87,12 +87,13 @@ class VideoPrediction:
 
 
 class PainModel(nn.Module):
-    """A trained model, ready to predict: extractor, head, and how faces and frames were taken.
+    """A trained model, ready to predict: extractor, head, face crop and sampling.
 
     Args:
-        record: what the checkpoint says of it.
-        extractor: None for a model fitted on features of unknown origin; it cannot read videos.
-        face: how faces are cropped; None likewise.
+        record: the model's record, as in its checkpoint.
+        head: the fitted head.
+        extractor: None for a model fitted on features of unknown origin, which cannot read videos.
+        face: how faces are cropped; None for features of unknown origin.
     """
 
     def __init__(self, record: ModelRecord, head: Head, extractor: Extractor | None, face: FaceCrops | None) -> None:
@@ -114,80 +115,82 @@ class PainModel(nn.Module):
 
     @property
     def predicts_values(self) -> bool:
-        """Whether it predicts numbers on its scale, not classes."""
+        """Whether the model predicts numbers on a scale, not classes."""
         return self.objective.predicts_values
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(chain(self.head.parameters(), self.head.buffers())).device
 
     @property
     def fitted_on(self) -> frozenset[str]:
-        """Whom head and extractor have seen, as "data set/subject"."""
+        """Subjects that head and extractor were fitted on, as "data set/subject"."""
         return frozenset(self.record.fitted_on) | self.extractor_trained_on
 
     @property
     def extractor_trained_on(self) -> frozenset[str]:
-        """Whom the extractor had seen before this fit, as "data set/subject"."""
+        """Subjects that the extractor had been trained on before this fit, as "data set/subject"."""
         return frozenset(self.record.extractor_trained_on)
 
     @property
     def takes_crops(self) -> bool:
-        """Whether the head looks at the crops themselves, not at what an extractor makes of them."""
+        """Whether the head takes crops, not features of an extractor."""
         return len(self.head.in_shape) == 3
 
     def forward(self, batch: Batch) -> Tensor:
-        """Class logits of a batch, whatever loss the head was fitted with; numbers on the scale, if the model has one.
+        """Return class logits of a batch, for every loss for classes; numbers on the scale for a regression model.
 
         Args:
-            batch: crops, or features, on the device of the model.
+            batch: crops or features, on the device of the model.
 
         Returns:
-            (B, T, K) for a frame head, (B, K) for a video head; K is 1 with a scale.
+            (B, T, K) for a frame head, (B, K) for a video head; K is 1 for a regression model.
         """
         return self.classify(batch_features(self.extractor, batch), batch.mask)
 
     def classify(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Class logits, or numbers on the scale, from features, (B, T, *F); see `forward`."""
+        """Return class logits, or numbers on the scale, from features (B, T, *F); see `forward`."""
         predictions = self.objective.predictions(self.head(features, mask))
         return predictions if self.prior_shift is None else predictions + self.prior_shift.to(predictions.device)
 
     def with_prior(self, mix: Mapping[str, float]) -> PainModel:
-        """The same model for people among whom the classes have another mix than in training.
+        """Return the model adjusted to a population with another class distribution than the training data.
 
-        Each class's probability is multiplied by its share in `mix` over its share in training, and all are scaled to
-        sum to 1 again (Saerens et al. 2002, equation 4); for a frame head, in each frame. Class weights and balanced
-        drawing count as equal shares in training.
+        Each class's probability is multiplied by its share in `mix` over its share in training, and all are rescaled
+        to sum to 1 (Saerens et al. 2002, equation 4); for a frame head, in each frame. Class weights and balanced
+        sampling count as equal shares in training.
 
         Args:
-            mix: class name -> share; they are scaled to sum to 1.
+            mix: class name -> share; shares are scaled to sum to 1.
 
         Raises:
-            PainseqError: not the model's classes, or shares that are not positive; a model of a scale.
+            PainseqError: other classes than the model's, shares that are not positive, or a regression model.
         """
         if self.predicts_values:
-            raise PainseqError(f"This model says numbers ({self.scale}), not classes. Leave the mix of classes out.")
+            raise PainseqError(
+                f"This model predicts numbers ({self.scale}), not classes. Leave the mix of classes out."
+            )
         if set(mix) != set(self.class_names) or not all(np.isfinite(v) and v > 0 for v in mix.values()):
             raise PainseqError(
-                f"The stated mix is {dict(mix)}; it needs a positive share for each of {', '.join(self.class_names)}."
+                f"mix is {dict(mix)}; it must give a positive share for each of {', '.join(self.class_names)}."
             )
-        stated = torch.tensor([mix[name] for name in self.class_names], dtype=torch.float64)
+        target = torch.tensor([mix[name] for name in self.class_names], dtype=torch.float64)
         fitted = torch.tensor(self.record.train_prior, dtype=torch.float64)
-        again = copy.copy(self)
-        again.prior = dict(mix)
-        again.prior_shift = ((stated / stated.sum()).log() - (fitted / fitted.sum()).log()).float()
-        return again
+        adjusted = copy.copy(self)
+        adjusted.prior = dict(mix)
+        adjusted.prior_shift = ((target / target.sum()).log() - (fitted / fitted.sum()).log()).float()
+        return adjusted
 
     @torch.inference_mode()
     def decide(self, batch: Batch) -> Decision:
-        """Labels and probabilities of a batch; for a model of classes."""
+        """Return labels and probabilities of a batch; for a classifier."""
         batch = batch.to(self.device)
         return self._decide(self(batch), batch.mask)
 
     @torch.inference_mode()
     def estimate(self, batch: Batch) -> Tensor:
-        """(B,) numbers on the scale, held within its ends; NaN for a clip without a real frame."""
+        """Return (B,) numbers within the scale, for a regression model; NaN for a clip without a face."""
         batch = batch.to(self.device)
         return self.objective.answer(self.head.level, self(batch), batch.mask)
 
@@ -203,23 +206,26 @@ class PainModel(nn.Module):
         image_fps: float | None = None,
         action_units: Path | None = None,
     ) -> ClipFeatures:
-        """What the head is given of a span of a video, as this model was fitted on: the features of all streams.
+        """Read a span of a video into the features of all streams, as the head takes them.
 
         Args:
-            image_fps: images a second, where the video is a folder of them.
-            action_units: OpenFace's table of the video, for a model fitted with action units; None: the CSV beside the
-                video.
+            start_s: seconds from the first frame, inclusive.
+            end_s: seconds from the first frame, exclusive; None is the end.
+            locator: finds the face instead of the model's own locator.
+            image_fps: images per second, if the video is a folder of images.
+            action_units: OpenFace's table of the video, for a model fitted with action units; None: the CSV next to
+                the video.
 
         Raises:
-            PainseqError: the file cannot be read, or the model cannot read videos; the model needs a table and there is
-                none, or needs none and is given one; the table cannot be read, or tells of another time.
+            PainseqError: the file cannot be read, or the model cannot read videos; a required table is missing, or a
+                table is given that the model does not use; the table cannot be read, or covers another time.
         """
-        extractor, face = self._eyes(locator)
+        extractor, face = self._extractor_and_face(locator)
         streams = video_streams(self.streams, video, action_units)
         span = VideoSpan(video, start_s, end_s, self.fps, image_fps)
         clip = clip_features(extractor, face, span, self.device)
         if beside_cnn(streams) and not clip.present.any():
-            # Where no face was found, nothing tells how many landmarks there would be; all frames are masked anyway.
+            # Without a face the number of landmarks is unknown; all frames are masked anyway.
             return replace(clip, features=torch.zeros((len(clip), *self.record.in_shape)))
         return replace(clip, features=rows_of_video(streams, clip, video, start_s, image_fps))
 
@@ -231,23 +237,26 @@ class PainModel(nn.Module):
         locator: Locator | None = None,
         image_fps: float | None = None,
     ) -> ClipFeatures:
-        """The face crops of a span of a video, (T, 3, S, S) uint8, as the extractor sees them.
+        """Return the face crops of a span of a video, (T, 3, S, S) uint8, as the extractor takes them.
 
         Args:
-            image_fps: images a second, where the video is a folder of them.
+            start_s: seconds from the first frame, inclusive.
+            end_s: seconds from the first frame, exclusive; None is the end.
+            locator: finds the face instead of the model's own locator.
+            image_fps: images per second, if the video is a folder of images.
 
         Raises:
             PainseqError: the file cannot be read, or the model cannot read videos.
         """
-        _, face = self._eyes(locator)
+        _, face = self._extractor_and_face(locator)
         span = VideoSpan(video, start_s, end_s, self.fps, image_fps)
         return clip_features(Pixels(face.size_px), face, span, "cpu")
 
-    def _eyes(self, locator: Locator | None) -> tuple[Extractor, FaceCrops]:
+    def _extractor_and_face(self, locator: Locator | None) -> tuple[Extractor, FaceCrops]:
         if self.extractor is None or self.face is None:
             raise PainseqError(
                 "This model was fitted on features whose extractor is not recorded, so it cannot read videos. Fit it "
-                "on a store that `painseq extract` wrote, or score it on features."
+                "on a store written by `painseq extract`, or evaluate it on features."
             )
         return self.extractor, self.face if locator is None else self.face.with_locator(locator)
 
@@ -261,48 +270,49 @@ class PainModel(nn.Module):
         image_fps: float | None = None,
         action_units: Path | None = None,
     ) -> VideoPrediction:
-        """Predict a span of a video file, or of a folder of images (default: all of it).
+        """Predict a span of a video file or of a folder of images (default: the whole video).
 
         Args:
-            start_s: seconds from the first frame shown.
-            end_s: exclusive; None is the end.
-            locator: finds the face instead of the one that the model was fitted with (a model fitted on boxes
-                stored beside its videos needs another for yours).
-            baseline: a video of the same person without pain, all of which is used; needed by a model that was fitted
-                on features relative to each subject's own.
-            image_fps: images a second, where video or baseline is a folder of them.
-            action_units: OpenFace's table of the video, for a model fitted with action units; None: the CSV beside the
-                video. The baseline's lies beside it.
+            video: the video file, or a folder of images.
+            start_s: seconds from the first frame, inclusive.
+            end_s: seconds from the first frame, exclusive; None is the end.
+            locator: finds the face instead of the model's own locator (a model fitted on stored face boxes needs
+                another one for new videos).
+            baseline: a whole video of the same person without pain; required by a model fitted on features relative
+                to each subject's baseline.
+            image_fps: images per second, if video or baseline is a folder of images.
+            action_units: OpenFace's table of the video, for a model fitted with action units; None: the CSV next to
+                the video. The table of the baseline must be next to it.
 
         Raises:
-            PainseqError: the file cannot be read, no frame lies in the span, a baseline is missing or in vain; see
-                `read` too.
+            PainseqError: the file cannot be read, no frame lies in the span, or a baseline is missing or not needed;
+                see also `read`.
         """
         clip = self.read(Path(video), start_s, end_s, locator, image_fps, action_units)
-        clip = self._relative(clip, baseline, locator, image_fps)
+        clip = self._subtract_baseline(clip, baseline, locator, image_fps)
         return self.predict_features(clip, video, locator)
 
     def predict_features(
         self, clip: ClipFeatures, video: str | Path, locator: Locator | None = None
     ) -> VideoPrediction:
-        """What `predict` says of a video that is read already.
+        """Predict a video that is already read; see `predict`.
 
         Args:
-            clip: what the head is given, see `read`; relative to a baseline, if the model needs one.
-            video: where it comes from.
-            locator: which found the face instead of the model's own.
+            clip: features as returned by `read`; relative to a baseline, if the model needs one.
+            video: name of the video, for the result.
+            locator: the locator that found the face, if not the model's own.
         """
         x, mask = clip.features[None].to(self.device).float(), clip.present[None].to(self.device)
         label, probabilities, value = NO_PREDICTION, torch.zeros(0), None
         with torch.inference_mode():
-            said = self.classify(x, mask)
+            predictions = self.classify(x, mask)
             if not self.predicts_values:
-                decision = self._decide(said, mask)
+                decision = self._decide(predictions, mask)
                 label, probabilities = int(decision.label[0]), decision.probabilities[0]
             elif bool(mask.any()):
-                value = float(self.objective.answer(self.head.level, said, mask)[0])
-            moments, rows = self._over_time(x, mask)
-        _, face = self._eyes(locator)
+                value = float(self.objective.answer(self.head.level, predictions, mask)[0])
+            frames, rows = self._over_time(x, mask)
+        _, face = self._extractor_and_face(locator)
         return VideoPrediction(
             video=str(video),
             label=None if label == NO_PREDICTION else self.class_names[label],
@@ -312,48 +322,48 @@ class PainModel(nn.Module):
             value=value,
             scale=self.objective.names[0] if self.predicts_values else None,
             frame_meaning="this frame" if self.head.level == "frame" else "the clip up to this frame",
-            frame_times_s=clip.times_s[moments.cpu()].numpy(),
-            frame_probabilities=np.zeros((len(moments), 0)) if self.predicts_values else rows.cpu().numpy(),
+            frame_times_s=clip.times_s[frames.cpu()].numpy(),
+            frame_probabilities=np.zeros((len(frames), 0)) if self.predicts_values else rows.cpu().numpy(),
             frame_values=rows[:, 0].cpu().numpy() if self.predicts_values else np.zeros(0),
             frames=len(clip.present),
             faceless_times_s=clip.times_s[~clip.present].numpy(),
             backends={"video": clip.backend, "locator": type(face.locator).__name__, "device": str(self.device)},
         )
 
-    def _relative(
+    def _subtract_baseline(
         self, clip: ClipFeatures, baseline: str | Path | None, locator: Locator | None, image_fps: float | None
     ) -> ClipFeatures:
         if not self.record.baseline_clips:
             if baseline is not None:
-                raise PainseqError("This model was fitted on features as they are. Leave the baseline out.")
+                raise PainseqError("This model was fitted without a baseline. Leave the baseline out.")
             return clip
         if baseline is None:
             raise PainseqError(
-                "This model was fitted on features relative to each subject's own without pain, so it needs a video of "
-                "this person without pain (painseq predict --baseline VIDEO)."
+                "This model was fitted on features relative to each subject's pain-free baseline, so it needs a video "
+                "of this person without pain: baseline (command line: --baseline VIDEO)."
             )
-        calm = self.read(Path(baseline), locator=locator, image_fps=image_fps)
-        if not calm.present.any():
-            raise PainseqError(f"{baseline}: no face found in any frame, so it is no baseline.")
-        neutral = calm.features[calm.present].float().mean(dim=0)
+        baseline_clip = self.read(Path(baseline), locator=locator, image_fps=image_fps)
+        if not baseline_clip.present.any():
+            raise PainseqError(f"{baseline}: no frame has a face, so it cannot be the baseline. Give another video.")
+        neutral = baseline_clip.features[baseline_clip.present].float().mean(dim=0)
         return replace(clip, features=torch.where(clip.present[:, None], clip.features.float() - neutral, 0.0))
 
     def _over_time(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Moments, and rows of probabilities (or of one number) at each of them."""
-        moments = mask[0].nonzero()[:, 0]
+        """Return frame indices, and the probabilities (or the number) at each of them."""
+        frames = mask[0].nonzero()[:, 0]
         if self.head.level == "frame":
-            return moments, self.objective.shown(self.classify(x, mask)[0, moments])
-        if len(moments) > MOST_PREFIXES:
-            chosen = torch.linspace(0, len(moments) - 1, MOST_PREFIXES, device=moments.device).round().long()
-            moments = moments[chosen]
+            return frames, self.objective.shown(self.classify(x, mask)[0, frames])
+        if len(frames) > MAX_PREFIXES:
+            chosen = torch.linspace(0, len(frames) - 1, MAX_PREFIXES, device=frames.device).round().long()
+            frames = frames[chosen]
         steps = torch.arange(mask.shape[1], device=mask.device)
-        rows = torch.zeros((len(moments), len(self.objective.names)))
-        # A long video's prefixes, each with all its frames, do not fit in memory together.
-        together = max(1, min(PREFIXES_AT_ONCE, FRAMES_AT_ONCE // max(1, len(steps))))
-        for first in range(0, len(moments), together):
-            until = moments[first : first + together, None]
+        rows = torch.zeros((len(frames), len(self.objective.names)))
+        # All prefixes of a long video do not fit in memory together.
+        batch_size = max(1, min(PREFIXES_AT_ONCE, FRAMES_AT_ONCE // max(1, len(steps))))
+        for first in range(0, len(frames), batch_size):
+            until = frames[first : first + batch_size, None]
             end = int(until.max()) + 1
             prefix = (steps[:end] <= until) & mask[:, :end]
-            said = self.classify(x[:, :end].expand(len(until), end, *x.shape[2:]), prefix)
-            rows[first : first + together] = self.objective.shown(said).cpu()
-        return moments, rows
+            predictions = self.classify(x[:, :end].expand(len(until), end, *x.shape[2:]), prefix)
+            rows[first : first + batch_size] = self.objective.shown(predictions).cpu()
+        return frames, rows

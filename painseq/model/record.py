@@ -1,4 +1,4 @@
-"""`ModelRecord`: what a checkpoint says of its model, beside the weights. Needs no torch."""
+"""`ModelRecord`: the metadata of a model, stored in its checkpoint with the weights. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """How the subjects were divided; a subject can be in several parts of a leaky split.
+    """How the subjects were split; in a leaky split a subject can be in several parts.
 
     Args:
-        protocol: how it was made; ends in _LEAKY where clips were divided, not subjects.
-        train: subjects whose clips the weights were fitted to.
-        validation: subjects that training was stopped early on.
-        test: subjects who were held out.
+        protocol: split protocol; ends in _LEAKY if clips were split, not subjects.
+        train: training subjects.
+        validation: validation subjects, used for early stopping.
+        test: test subjects, held out.
     """
 
     protocol: str
@@ -38,11 +38,11 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class StreamRecord:
-    """One of the streams that a head takes of each frame.
+    """One of the streams that a head is given.
 
     Args:
         name: see `painseq.data.streams`.
-        identity: what its rows mean, as plain data; empty where the name and the rest of the record tell.
+        identity: plain data that define its rows; empty if the name and the rest of the record define them.
     """
 
     name: str
@@ -51,15 +51,15 @@ class StreamRecord:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What a model was fitted on.
+    """The data that a model was fitted on.
 
     Args:
-        name: of the data set.
-        labels: name of the label scheme, or its classes, as `DataOptions` has it.
-        fingerprint: of the manifest.
-        split: who was trained on, stopped early on, held out.
-        train_counts: training clips a class, in the order of the classes.
-        shuffled_labels: the seed, where labels were shuffled as a control.
+        name: name of the data set.
+        labels: name of the label scheme, or its classes, as in `DataOptions`.
+        fingerprint: fingerprint of the manifest.
+        split: training, validation and test subjects.
+        train_counts: training clips per class, in the order of the classes.
+        shuffled_labels: the seed, if labels were shuffled as a control.
     """
 
     name: str
@@ -70,36 +70,37 @@ class DataRecord:
     shuffled_labels: int | None
 
     def to_dict(self) -> Spec:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return _to_dict(self)
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """What one needs to know of a model to use it, and of how it was fitted.
+    """Metadata needed to use a model, and how it was fitted.
 
-    A field without a default must be in a checkpoint; one that is added later gets a default, which is what older
-    checkpoints mean by not having it.
+    A field without a default must be in a checkpoint. A field added later gets a default, which applies to older
+    checkpoints that lack it.
 
     Args:
-        class_names: in order of pain; empty for a model of a scale.
-        scale: the numbers that a regression model predicts; None for a model of classes.
-        head: its specification; see `painseq.spec`.
-        loss: name of the objective.
-        in_shape: of one frame, as the head takes it.
-        extractor: its specification and fingerprint; None for features of unknown origin.
-        face: specification and identity of the face crop; None likewise.
-        fps: sampled frames a second; None is every frame.
-        streams: what the head takes of each frame, side by side.
-        baseline_clips: how many clips without pain of each subject the features are relative to; 0: they are not.
-        train_prior: share of each class in training, as the loss saw it; empty for a model of a scale.
-        data: what it was fitted on.
-        started_from: where the head's first weights came from.
-        fitted_on: whom the head has seen, models that it started from included, as "data set/subject".
-        extractor_trained_on: whom the extractor had seen before, likewise.
-        validation_seen_by_extractor: subjects of early stopping among these.
-        validation_seen_by_start: subjects of early stopping whom a model that the head started from had seen.
-        painseq: the version that fitted it.
+        class_names: in order of pain; empty for a regression model.
+        scale: the scale of a regression model's numbers; None for a classifier.
+        head: the head's specification; see `painseq.spec`.
+        loss: name of the loss.
+        in_shape: shape of one frame, as the head takes it.
+        extractor: the extractor's specification and fingerprint; None for features of unknown origin.
+        face: specification and identity of the face crop; None for features of unknown origin.
+        fps: sampled frames per second; None is every frame.
+        streams: the streams that the head is given, concatenated.
+        baseline_clips: number of pain-free clips per subject that features are relative to; 0: no baseline.
+        train_prior: share of each class in training, as the loss saw it; empty for a regression model.
+        data: the data that the model was fitted on.
+        started_from: sources of the head's initial weights.
+        fitted_on: subjects that the head was fitted on, including those of models that it started from, as
+            "data set/subject".
+        extractor_trained_on: subjects that the extractor was trained on before, as "data set/subject".
+        validation_seen_by_extractor: validation subjects among these.
+        validation_seen_by_start: validation subjects that a model which the head started from was fitted on.
+        painseq: version of painseq that fitted the model.
     """
 
     class_names: tuple[str, ...]
@@ -123,10 +124,10 @@ class ModelRecord:
 
     @property
     def objective(self) -> Objective:
-        """What the head was fitted for; needs torch.
+        """The objective that the head was fitted with; needs torch.
 
         Raises:
-            PainseqError: a loss of classes for a scale, or the other way round.
+            PainseqError: a loss for classes with a scale, or the reverse.
         """
         from painseq.model.objective import objective_of
 
@@ -134,25 +135,25 @@ class ModelRecord:
 
     @property
     def sampling(self) -> Spec:
-        """As a store's specification has it."""
+        """The sampling, as in a store's specification."""
         return {"fps": self.fps}
 
     def to_dict(self) -> Spec:
-        """Plain data, with the number of its format; `from_dict` reads it."""
+        """Return plain data with a format number, for `from_dict`."""
         return {"format": FORMAT, **_to_dict(self)}
 
     @classmethod
     def from_dict(cls, value: object) -> ModelRecord:
-        """What `to_dict` wrote, checked, for it may come from elsewhere; a key that is not known is passed over.
+        """Read and check the output of `to_dict`; unknown keys are ignored.
 
         Raises:
-            PainseqError: another format; a key that is missing, or whose value is not of its type.
+            PainseqError: another format, a missing key, or a value of the wrong type.
         """
         found = value.get("format") if isinstance(value, dict) else None
         if not isinstance(value, dict) or found != FORMAT:
             raise PainseqError(
-                f"not a checkpoint of this painseq: the format of its record is {found!r}, not {FORMAT}. A model of "
-                "another version is read by that version; fit it anew to use it here."
+                f"not a checkpoint of this version of painseq: the format of its record is {found!r}, not {FORMAT}. "
+                "Read it with the version that wrote it, or refit the model with this one."
             )
         record: ModelRecord = _read(cls, value, "")
         return record
@@ -165,26 +166,26 @@ def _to_dict(record: SplitRecord | DataRecord | ModelRecord) -> Spec:
 
 
 def _read(kind: type[R], value: dict[Any, Any], prefix: str) -> R:
-    """A dataclass from a dict of its fields."""
+    """Build a dataclass from a dict of its fields."""
     hints = get_type_hints(kind)
-    wanted = [field for field in fields(kind) if field.name in value or field.default is MISSING]  # type: ignore[arg-type]
-    missing = [f"{prefix}{field.name}" for field in wanted if field.name not in value]
+    expected = [field for field in fields(kind) if field.name in value or field.default is MISSING]  # type: ignore[arg-type]
+    missing = [f"{prefix}{field.name}" for field in expected if field.name not in value]
     if missing:
-        raise PainseqError(f"damaged: its record lacks {', '.join(missing)}.")
+        raise PainseqError(f"damaged: its record has no {', '.join(missing)}.")
     return kind(
-        **{field.name: _typed(hints[field.name], value[field.name], f"{prefix}{field.name}") for field in wanted}
+        **{field.name: _typed(hints[field.name], value[field.name], f"{prefix}{field.name}") for field in expected}
     )
 
 
 def _typed(kind: Any, value: object, key: str) -> Any:
-    """A value from a file as the type of its field."""
+    """Check a value from a file and convert it to the type of its field."""
     origin, args = get_origin(kind), get_args(kind)
     if kind is object:
         return value
     if origin is UnionType:
         return None if value is None else _typed(next(arg for arg in args if arg is not NoneType), value, key)
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(args[0], item, f"{key}[{place}]") for place, item in enumerate(value))
+        return tuple(_typed(args[0], item, f"{key}[{index}]") for index, item in enumerate(value))
     if origin is dict and isinstance(value, dict) and all(isinstance(name, str) for name in value):
         typed = {name: _typed(args[1], item, f"{key}.{name}") for name, item in value.items()}
         return with_public_paths(typed)
@@ -194,7 +195,7 @@ def _typed(kind: Any, value: object, key: str) -> Any:
         return float(value)  # type: ignore[arg-type]
     if (origin is Literal and value in args) or (isinstance(kind, type) and type(value) is kind):
         return value
-    raise PainseqError(f"damaged: {key} is {value!r}, and should be {_described(kind)}.")
+    raise PainseqError(f"damaged: {key} is {value!r}, but must be {_described(kind)}.")
 
 
 def _described(kind: Any) -> str:
@@ -203,4 +204,4 @@ def _described(kind: Any) -> str:
         return f"one of {', '.join(map(str, args))}"
     if origin is tuple:
         return f"a list of {args[0].__name__}"
-    return "a table of keys" if origin is dict or is_dataclass(kind) else f"a value of type {kind.__name__}"
+    return "a dictionary" if origin is dict or is_dataclass(kind) else f"a value of type {kind.__name__}"

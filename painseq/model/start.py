@@ -1,4 +1,4 @@
-"""Heads that start from the weights of another network."""
+"""Initialise heads from the weights of another network."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ log = logging.getLogger("painseq")
 
 
 def start_head(head: Head, source: str) -> frozenset[str]:
-    """Let a head start from weights that lie elsewhere, and log which of its tensors they filled.
+    """Initialise a head from stored weights, and log which of its tensors were filled.
 
     Args:
         source: the `.ckpt` of a painseq run, whose head is taken; `timm:NAME`, timm's pretrained weights;
-            `hub:OWNER/NAME` or `hub:OWNER/NAME@REVISION`, a repository on the Hugging Face hub; else a path or address
-            for `read_weights`.
+            `hub:OWNER/NAME` or `hub:OWNER/NAME@REVISION`, a repository on the Hugging Face hub; or a path or URL for
+            `read_weights`.
 
     Returns:
-        Whom those weights were fitted on, as "data set/subject"; empty where the source does not say.
+        Subjects that those weights were fitted on, as "data set/subject"; empty if the source does not say.
 
     Raises:
-        PainseqError: weights that cannot be had or read, or none that fits the head.
+        PainseqError: the weights cannot be fetched or read, or none fits the head.
     """
     tensors, fitted_on = _read(source)
-    taken = head.start(tensors)
+    filled = head.start(tensors)
     own = head.state_dict()
-    if not taken:
+    if not filled:
         raise PainseqError(
-            f"{source} holds nothing that fits {type(head).__name__}. It holds {_some(tensors)}; the head has "
-            f"{_some(own)}. Start from a network of the same kind and width, or leave start_from out."
+            f"{source} holds nothing that fits {type(head).__name__}. It holds {_summary(tensors)}; the head has "
+            f"{_summary(own)}. Start from a network of the same kind and width, or leave start_from out."
         )
-    left = own.keys() - set(taken)
-    blocks = dict.fromkeys(name.partition(".")[0] for name in own if name in left)
-    # A block that was left as a whole is named by its name alone.
-    whole = [block for block in blocks if not any(name.partition(".")[0] == block for name in taken)]
-    named = whole + [name for name in own if name in left and name.partition(".")[0] not in whole]
+    unfilled = own.keys() - set(filled)
+    blocks = dict.fromkeys(name.partition(".")[0] for name in own if name in unfilled)
+    # A block without any filled tensor is listed once, not tensor by tensor.
+    whole = [block for block in blocks if not any(name.partition(".")[0] == block for name in filled)]
+    listed = whole + [name for name in own if name in unfilled and name.partition(".")[0] not in whole]
     log.info(
         "Started from %s: %d of %d tensors%s",
         source,
-        len(taken),
+        len(filled),
         len(own),
-        f"; left as they were: {', '.join(named)}" if left else "",
+        f"; unchanged: {', '.join(listed)}" if unfilled else "",
     )
     return frozenset(fitted_on)
 
 
-def _some(tensors: Mapping[str, Tensor]) -> str:
+def _summary(tensors: Mapping[str, Tensor]) -> str:
     shown = [f"{name} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:3]]
     return ", ".join(shown) + (f" and {len(tensors) - 3} more" if len(tensors) > 3 else "")
 
@@ -84,8 +84,8 @@ def _from_timm(name: str) -> Mapping[str, Tensor]:
         tensors: Mapping[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
         raise PainseqError(
-            f"timm's pretrained weights of {name} could not be had: {error}. Without a network, start from the path of "
-            "a .safetensors or .pth file with timm's names."
+            f"timm's pretrained weights of {name} could not be downloaded: {error}. Offline, start from the path of a "
+            ".safetensors or .pth file with timm's names."
         ) from error
     return tensors
 
@@ -93,16 +93,16 @@ def _from_timm(name: str) -> Mapping[str, Tensor]:
 def _from_hub(source: str) -> Mapping[str, Tensor]:
     match = re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:@(.+))?", source)
     if match is None:
-        raise PainseqError(f"Start from {source!r}: a repository of the hub is written hub:OWNER/NAME[@REVISION].")
+        raise PainseqError(f"start_from is {source!r}; a repository on the hub is written hub:OWNER/NAME[@REVISION].")
     path = _hub_file(match[1], match[2])
-    # Only the first link: its target in the hub's cache may be a link into another store.
-    stated = path.readlink().name if path.is_symlink() else ""
-    if not SHA256.fullmatch(stated):
-        log.warning("%s: the hub's cache states no sha256 for %s, so it is not checked.", source, path.name)
-    elif sha256_of(path) != stated:
+    # Only the first link: its target in the hub's cache may itself be a link.
+    published = path.readlink().name if path.is_symlink() else ""
+    if not SHA256.fullmatch(published):
+        log.warning("%s: the hub's cache has no sha256 for %s, so the file is not verified.", source, path.name)
+    elif sha256_of(path) != published:
         raise PainseqError(
-            f"{source}: {path} does not have the sha256 that the hub states for it, {stated}; it is not used. Delete "
-            f"{path.resolve()}, and it is fetched again."
+            f"{source}: {path} does not have the sha256 that the hub publishes for it, {published}, so it is not used. "
+            f"Delete {path.resolve()} to download it again."
         )
     return read_weights(str(path))[0]
 
@@ -114,11 +114,11 @@ def _hub_file(repository: str, revision: str | None) -> Path:
             return Path(hf_hub_download(repository, name, revision=revision))
         except EntryNotFoundError as error:
             missing.append(f"{name}: {error}")
-        except Exception as error:  # The client also lets through errors of whichever library fetches for it.
+        except Exception as error:  # The client also raises errors of the library that it downloads with.
             missing.append(f"{name}: {error}")
             break
     raise PainseqError(
-        f"Weights of {repository} on the hub could not be had. {' '.join(missing)} Without a network, fetch "
-        f"{' or '.join(HUB_FILES)} of the repository elsewhere and start from its path (as .safetensors or .pth); with "
-        "HF_HUB_OFFLINE=1 a copy in the hub's cache is found at once."
+        f"Weights of {repository} could not be downloaded from the hub. {' '.join(missing)} Offline, copy "
+        f"{' or '.join(HUB_FILES)} of the repository from elsewhere and start from its path (as .safetensors or .pth); "
+        "HF_HUB_OFFLINE=1 uses a copy in the hub's cache without asking the network."
     )

@@ -103,7 +103,7 @@ def audit_model(
 
 
 def _check(data: PainDataModule, options: AuditOptions) -> None:
-    if data.scheme.scale is not None:
+    if data.scheme.predicts_values:
         raise PainseqError(
             f"The audit compares accuracies of classes, and {data.options.labels!r} is a scale. Choose a scheme of "
             "classes for the data's labels."

@@ -24,6 +24,7 @@ from painseq.studies.fold_fits import (
     FoldFit,
     RunFits,
     check_finished,
+    check_fitted_in_epochs,
     default_jobs,
     device_of,
     fold_fitter,
@@ -95,6 +96,8 @@ def cross_validate(
     # Before the first fold is fitted: the one that would raise it may be the last.
     tested = {subject for fold in folds for subject in fold.split.test}
     check_no_leak(data.extractor_trained_on, qualified(data.name, tested), "The extractor")
+    if options.inner_folds is not None:
+        check_fitted_in_epochs(candidates, data.with_split(folds[0].split))
     _open(out, candidates, data, folds, options, config)
     if data.options.view == "features":
         data.everything()

@@ -234,7 +234,7 @@ def _report(crossval: CrossValidationResult, name: str, data: PainDataModule, se
 
 
 def _read(path: Path, data: PainDataModule) -> Predictions | ValuePredictions:
-    if data.scheme.scale is not None:
+    if data.scheme.predicts_values:
         return read_value_predictions(path)
     return read_predictions(path, data.scheme.class_names)
 

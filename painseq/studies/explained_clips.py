@@ -93,7 +93,7 @@ def named_truth(clip: Clip, scheme: LabelScheme) -> str:
     target = target_of(clip, scheme)
     if target == UNKNOWN or target != target:
         return ""
-    return f"{target:g}" if scheme.scale is not None else scheme.class_names[int(target)]
+    return f"{target:g}" if scheme.predicts_values else scheme.class_names[int(target)]
 
 
 def frames_of_clip(model: PainModel, data: PainDataModule, clip: Clip) -> Frames:

@@ -18,6 +18,7 @@ from pickle import PicklingError
 
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import Split
@@ -162,6 +163,29 @@ def check_finished(fits: Sequence[FoldFit], candidates: Sequence[Candidate], dat
             candidate = candidates[number]
             # A finished fold is not fitted again: its checkpoint is read, and compared with the model.
             fit_fold(candidate.make, data.with_split(fit.split), fit.out, candidate.options, fit.epochs)
+
+
+def check_fitted_in_epochs(candidates: Sequence[Candidate], data: PainDataModule) -> None:
+    """Check that the candidates' heads are fitted in epochs, whose number inner folds can choose.
+
+    Args:
+        candidates: the models.
+        data: data module with the split of a fold.
+
+    Raises:
+        PainseqError: a head is not fitted by gradients.
+    """
+    for candidate in candidates:
+        with _warnings_kept(), isolate_rng():
+            model = candidate.make()
+            model.bind(data)
+        assert model.head is not None
+        if not model.head.fitted_by_gradients:
+            raise PainseqError(
+                f"Inner folds choose a number of epochs, but {type(model.head).__name__} of candidate "
+                f"{candidate.name!r} is fitted at once, not in epochs. Leave inner_folds out (command line: "
+                "--inner-folds), or choose a head that is fitted by gradients."
+            )
 
 
 def _predict(model: PainModel, data: PainDataModule) -> Predictions | ValuePredictions:

@@ -62,7 +62,7 @@ def native_labels(dataset: str, scheme: str) -> dict[str, str]:
     from painseq.data_modules import facts_of
 
     chosen = label_scheme(dataset, scheme, facts_of(dataset))
-    if chosen.scale is not None:
+    if chosen.predicts_values:
         raise PainseqError(
             f"The labels {scheme!r} are numbers; a submission names classes. Choose a scheme of classes."
         )

@@ -1,4 +1,4 @@
-"""Fitting: the one LightningModule, the one way to fit, and what is written of it."""
+"""Fit models: the LightningModule, the fitting functions, and the files of a run."""
 
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions, fit, fit_fold

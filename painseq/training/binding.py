@@ -1,4 +1,4 @@
-"""What a classifier is given and checked against when it meets its data: extractor, shape, streams, lengths, leaks."""
+"""Checks and choices when a classifier is bound to its data: extractor, shape, streams, lengths, leaks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = logging.getLogger("painseq")
 
 
 def extractor_for(data: PainDataModule, given: Extractor | None) -> Extractor | None:
-    """The extractor that goes with the data: of crops the given one, of features the store's, frozen.
+    """Return the extractor for the data: the given one for crops, the store's (frozen) for features.
 
     Returns:
-        None for features of unknown origin.
+        The extractor; None for features of unknown origin.
 
     Raises:
-        PainseqError: none for crops; another than the store's, or one to be trained, for features.
+        PainseqError: no extractor for crops; for features, an extractor to be trained, or not the store's.
     """
     store = data.store
     if data.options.view == "pixels":
@@ -34,8 +34,8 @@ def extractor_for(data: PainDataModule, given: Extractor | None) -> Extractor | 
     if not isinstance(store, FeatureStore):
         if store is not None and given is not None:
             raise PainseqError(
-                f"A folder of .npz does not tell which extractor made it ({data.options.store}), so none can be "
-                "recorded with the model. Leave the extractor out, or give the store that `painseq extract` wrote."
+                f"A folder of .npz does not say which extractor made it ({data.options.store}), so no extractor can be "
+                "recorded with the model. Leave the extractor out, or give a store written by `painseq extract`."
             )
         return None
     if given is None:
@@ -53,13 +53,13 @@ def extractor_for(data: PainDataModule, given: Extractor | None) -> Extractor | 
 
 
 def shape_for_head(data: PainDataModule, extractor: Extractor | None) -> tuple[int, ...]:
-    """Shape of one frame as the head takes it, all streams together.
+    """Return the shape of one frame as the head takes it, all streams concatenated.
 
     Raises:
-        PainseqError: streams beside an extractor that does not pool; see `PainDataModule.in_shape`.
+        PainseqError: other streams with an extractor that does not pool; see `PainDataModule.in_shape`.
     """
-    beside = beside_cnn(data.streams)
-    if data.options.view == "features" or beside == data.streams:
+    other_streams = beside_cnn(data.streams)
+    if data.options.view == "features" or other_streams == data.streams:
         return data.in_shape
     assert extractor is not None
     shape = tuple(extractor.out_shape)
@@ -67,83 +67,84 @@ def shape_for_head(data: PainDataModule, extractor: Extractor | None) -> tuple[i
         return shape
     if len(shape) != 1:
         raise PainseqError(
-            f"{', '.join(stream.name for stream in beside)} stand beside vectors, but {type(extractor).__name__} gives "
-            f"{shape} a frame. Leave them out of streams, or choose an extractor that pools."
+            f"{', '.join(stream.name for stream in other_streams)} are concatenated with vectors, but "
+            f"{type(extractor).__name__} gives {shape} per frame. Leave them out of streams, or choose an extractor "
+            "that pools."
         )
     return (shape[0] + data.extra_width,)
 
 
 def check_streams(data: PainDataModule, head: Head) -> None:
-    """Columns do not tell what they are: a head that takes streams apart must be given just those.
+    """Check that a head that separates streams is given exactly those, since columns carry no names.
 
     Raises:
-        PainseqError: other streams, or another width of one.
+        PainseqError: other streams, or a stream of another width.
     """
-    wanted = head.streams
-    if wanted is None:
+    expected = head.streams
+    if expected is None:
         return
     given = [stream.name for stream in data.streams]
-    if list(wanted) != given:
+    if list(expected) != given:
         raise PainseqError(
-            f"{type(head).__name__} takes the streams {', '.join(wanted)}, and the data give "
-            f"{', '.join(given)}. Set --data.options.streams '[{', '.join(wanted)}]'."
+            f"{type(head).__name__} takes the streams {', '.join(expected)}, but the data give "
+            f"{', '.join(given)}. Set --data.options.streams '[{', '.join(expected)}]'."
         )
     for stream in data.streams:
-        width = wanted[stream.name]
+        width = expected[stream.name]
         if width is not None and width != stream.width:
             raise PainseqError(
-                f"{type(head).__name__} expects {width} columns of the stream {stream.name}, and the data give "
+                f"{type(head).__name__} expects {width} columns of the stream {stream.name}, but the data give "
                 f"{stream.width} ({stream.columns[0]} to {stream.columns[-1]}). Change the head's arguments "
-                "(--model.head.init_args) to these."
+                "(--model.head.init_args) to match."
             )
 
 
 def check_length(data: PainDataModule, head: Head) -> None:
-    """Refuse clips that are longer than the head takes.
+    """Check that no clip is longer than the head takes.
 
     Raises:
-        PainseqError: names the part with such a clip.
+        PainseqError: a clip is longer; names its part.
     """
-    most = head.max_frames
+    max_frames = head.max_frames
     for part in data.split.parts():
         frames = data.most_frames(part)
-        if most is not None and frames is not None and frames > most:
+        if max_frames is not None and frames is not None and frames > max_frames:
             raise PainseqError(
-                f"{type(head).__name__} takes clips of at most {most} frames, and the longest of {part} has "
-                f"{frames}. Extract with fewer frames a second (--data.options.fps), or build a longer head."
+                f"{type(head).__name__} takes clips of at most {max_frames} frames, but the longest clip of {part} has "
+                f"{frames}. Extract with fewer frames per second (--data.options.fps), or build a longer head."
             )
 
 
 def seen_by_extractor(data: PainDataModule, extractor: Extractor | None) -> frozenset[str]:
-    """Whom the extractor was fitted on, by its own word and the store's, as "data set/subject"."""
+    """Return the subjects that the extractor was trained on, as recorded by it and the store ("data set/subject")."""
     return frozenset({*data.extractor_trained_on, *(() if extractor is None else extractor.trained_on)})
 
 
 def start_from(head: Head, sources: Iterable[str]) -> frozenset[str]:
-    """Let the head start from these weights, one after the other; whom they were fitted on.
+    """Initialise the head from these weights in turn; return the subjects that they were fitted on.
 
     Raises:
         PainseqError: see `start_head`.
     """
-    return frozenset(person for source in sources for person in start_head(head, source))
+    return frozenset(subject for source in sources for subject in start_head(head, source))
 
 
-def check_seen(data: PainDataModule, seen: frozenset[str], what: str) -> None:
-    """Refuse weights that have seen the test part, and warn of those that have seen people of early stopping.
+def check_seen(data: PainDataModule, seen: frozenset[str], owner: str) -> None:
+    """Refuse weights fitted on test subjects, and warn about weights fitted on validation subjects.
 
     Args:
-        seen: people, as "data set/subject".
-        what: has seen them, for the message: "The extractor".
+        seen: subjects that the weights were fitted on, as "data set/subject".
+        owner: name of the weights' owner in messages, such as "The extractor".
 
     Raises:
-        LeakError: they have seen a subject who is to be scored.
+        LeakError: the weights were fitted on a test subject.
     """
-    check_no_leak(seen, qualified(data.name, data.split.test), what)
-    stopped_on = seen & qualified(data.name, data.split.validation)
-    if stopped_on:
+    check_no_leak(seen, qualified(data.name, data.split.test), owner)
+    validation_seen = seen & qualified(data.name, data.split.validation)
+    if validation_seen:
         log.warning(
-            "%s has seen %d of the %d subjects of early stopping, so the validation loss flatters.",
-            what,
-            len(stopped_on),
+            "%s was fitted on %d of the %d validation subjects, so the validation loss is too optimistic.",
+            owner,
+            len(validation_seen),
             len(data.split.validation),
         )

@@ -1,4 +1,4 @@
-"""`PainClassifier`: extractor, head, loss, optimizer and metrics; the one LightningModule."""
+"""`PainClassifier`, the LightningModule: extractor, head, loss, optimizer and metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from painseq.errors import PainseqError
 from painseq.extractors import Extractor
 from painseq.extractors.frames import batch_features
 from painseq.heads import Head
-from painseq.model.checkpoint import contents, put_extractor_back
+from painseq.model.checkpoint import contents, restore_extractor
 from painseq.model.objective import Objective, kind_of, objective_of
 from painseq.model.record import DataRecord, Loss, ModelRecord, SplitRecord, StreamRecord
 from painseq.records import UNKNOWN
@@ -43,11 +43,11 @@ RESUMED = (
     "class_names", "scale", "head", "loss", "in_shape", "face", "sampling", "streams", "baseline_clips", "data",
     "fitted_on", "extractor_trained_on",
 )  # fmt: skip
-"""What must be as it was where a run is resumed."""
+"""Entries of a model's record that must be unchanged when a run is resumed."""
 
 
 class MeanLoss(Metric):
-    """The mean of a loss over all rows of an epoch, of all processes, however they fell into batches."""
+    """Mean of a loss over all rows of an epoch and of all processes, independent of the division into batches."""
 
     total: Tensor
     weight: Tensor
@@ -63,35 +63,35 @@ class MeanLoss(Metric):
         self.weight += weight.detach()
 
     def compute(self) -> Tensor:
-        """Sum by weight."""
+        """Return the weighted mean."""
         return self.total / self.weight
 
 
 class PainClassifier(pl.LightningModule):
     """A head on a (mostly frozen) extractor, trained on clips.
 
-    Frame heads learn every real frame with its clip's label; video heads learn one label a clip. Clips without a
-    real frame, and clips whose label is hidden, take no part in the loss. On several processes a step is what it would
-    be on one: a batch is shared out, and the loss is divided by the weight of the whole of it.
+    Frame heads learn every frame with a face with its clip's label; video heads learn one label per clip. Clips without
+    a face, and clips whose label is hidden, are excluded from the loss. A step on several processes equals one on a
+    single process: the batch is divided among them, and the loss is divided by the weight of the whole batch.
 
-    Each epoch has random numbers of its own, from the seed and its number. So a run that was resumed ends with the
-    weights that it would have had without the interruption.
+    The random numbers of each epoch depend on the seed and the epoch's number alone, so a resumed run ends with the
+    same weights as an uninterrupted one.
 
     Args:
-        head: builds the head from `in_shape` and the number of its outputs, which the data decide; required to fit.
-        extractor: for pixels, what turns crops into features. With a feature store it can be left out: it is
-            the store's; if it is given, it must be the one that made the store.
-        optimizer: from parameters to an optimizer.
-        scheduler: from the optimizer to a schedule of its learning rate, which takes a step after each epoch.
-        extractor_lr: learning rate of the extractor's trainable blocks; None is the optimizer's.
+        head: builds the head from `in_shape` and its number of outputs, which depend on the data; required to fit.
+        extractor: turns crops into features. With a feature store it can be left out; if it is given, it must be the
+            extractor that made the store.
+        optimizer: builds an optimizer from parameters.
+        scheduler: builds a learning rate schedule from the optimizer; it takes a step after each epoch.
+        extractor_lr: learning rate of the extractor's trainable blocks; None uses the optimizer's.
         loss: "cross_entropy", "corn" for ordered levels, or "mse" for labels that are numbers on a scale; see
             `painseq.model.objective`.
-        class_weights: of the loss: "none", or "inverse_frequency" of the classes among the TRAINING items. The
-            weighted loss is divided by the sum of the weights in the batch.
-        label_smoothing: share of a target that is spread over the classes as they occur among the training items
-            (evenly, where weights or balanced drawing even them out); of the training loss alone.
-        start_from: weights that the head starts from; see `painseq.model.start`. Those of a later one go over an
-            earlier's.
+        class_weights: class weights of the loss: "none", or "inverse_frequency" of the classes among the TRAINING
+            items. The weighted loss is divided by the sum of the weights in the batch.
+        label_smoothing: share of a target that is spread over the classes in proportion to the training items
+            (uniformly with class weights or balanced sampling); in the training loss only.
+        start_from: weights that the head is initialised from; see `painseq.model.start`. Later weights overwrite
+            earlier ones.
     """
 
     loss_weights: Tensor
@@ -112,8 +112,8 @@ class PainClassifier(pl.LightningModule):
         start_from: list[str] | str | None = None,
     ) -> None:
         super().__init__()
-        trained = extractor is not None and bool(extractor.trainable)
-        if extractor_lr is not None and not trained:
+        trains_extractor = extractor is not None and bool(extractor.trainable)
+        if extractor_lr is not None and not trains_extractor:
             raise PainseqError(
                 "extractor_lr is given, but no block of the extractor is trained. List blocks in the extractor's "
                 "`trainable`, or leave extractor_lr out."
@@ -122,12 +122,12 @@ class PainClassifier(pl.LightningModule):
             raise PainseqError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1.")
         if label_smoothing and not kind_of(loss).smooths:
             raise PainseqError(
-                f"label_smoothing spreads a target over classes; the loss {loss} has no such target. Leave it out."
+                f"label_smoothing spreads a target over classes, which the loss {loss} does not support. Leave it out."
             )
         if class_weights != "none" and kind_of(loss).predicts_values:
             raise PainseqError(
-                f"class_weights weigh classes, and the loss {loss} has none. Leave them out; --data.options.balance "
-                "true draws rare values as often as frequent ones."
+                f"class_weights apply to classes, but the loss {loss} has none. Leave them out; --data.options.balance "
+                "true samples rare values as often as frequent ones."
             )
         self.head_factory = head
         self.extractor = extractor
@@ -145,19 +145,22 @@ class PainClassifier(pl.LightningModule):
         self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
 
     def setup(self, stage: str) -> None:
-        """`bind` to the trainer's data."""
+        """Bind the model to the trainer's data."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, PainDataModule):
-            raise PainseqError("PainClassifier is fitted on a PainDataModule (--data BioVid, AI4Pain, ...).")
+            raise PainseqError(
+                f"PainClassifier is fitted on a PainDataModule, not on a {type(data).__name__}. Choose one, e.g. "
+                "--data BioVid."
+            )
         self.bind(data)
 
     def bind(self, data: PainDataModule) -> None:
-        """Build the head for these data; with a head, check that they have its classes.
+        """Build the head for these data; if it is built already, check that the classes match.
 
         Raises:
-            LeakError: the extractor was fitted on a subject to be scored.
-            PainseqError: no head or no extractor, another extractor than the store's, other classes, clips longer than
-                the head takes, weights to start from that do not fit.
+            LeakError: the extractor, or a model that the head starts from, was fitted on a test subject.
+            PainseqError: no head or no extractor, not the store's extractor, other classes, clips longer than the head
+                takes, or initial weights that do not fit.
         """
         if self.head is not None:
             check_same_targets(self.class_names, self.scale, data.scheme)
@@ -171,24 +174,24 @@ class PainClassifier(pl.LightningModule):
         head = self.head_factory(in_shape, self.objective.num_outputs)
         check_streams(data, head)
         check_length(data, head)
-        known = seen_by_extractor(data, self.extractor)
-        check_seen(data, known, "The extractor")
-        started = start_from(head, self.start_from)
-        check_seen(data, started, "A model that the head starts from")
+        extractor_seen = seen_by_extractor(data, self.extractor)
+        check_seen(data, extractor_seen, "The extractor")
+        start_seen = start_from(head, self.start_from)
+        check_seen(data, start_seen, "A model that the head starts from")
         self._weigh_classes(data)
         self.val_score = self.objective.metric()
-        self.record = self._make_record(data, head, known, started)
-        # The last thing: a classifier that has a head is bound.
+        self.record = self._make_record(data, head, extractor_seen, start_seen)
+        # Set last: a classifier with a head counts as bound.
         self.head = head
 
     def _make_record(
-        self, data: PainDataModule, head: Head, known: frozenset[str], started: frozenset[str]
+        self, data: PainDataModule, head: Head, extractor_seen: frozenset[str], start_seen: frozenset[str]
     ) -> ModelRecord:
-        """What the checkpoints of this fit say.
+        """Make the record for the checkpoints of this fit.
 
         Args:
-            known: whom the extractor has seen.
-            started: whom the models have seen that the head started from.
+            extractor_seen: subjects that the extractor was trained on.
+            start_seen: subjects that the models which the head started from were fitted on.
         """
         face, sampling = data.pipeline["face"], data.pipeline["sampling"]
         fps = sampling.get("fps") if isinstance(sampling, Mapping) else None
@@ -214,36 +217,36 @@ class PainClassifier(pl.LightningModule):
                 shuffled_labels=data.shuffled_labels,
             ),
             started_from=tuple(self.start_from),
-            fitted_on=tuple(sorted(data.subjects_seen() | started)),
-            extractor_trained_on=tuple(sorted(known)),
-            validation_seen_by_extractor=tuple(sorted(known & validation)),
-            validation_seen_by_start=tuple(sorted(started & validation)),
+            fitted_on=tuple(sorted(data.subjects_seen() | start_seen)),
+            extractor_trained_on=tuple(sorted(extractor_seen)),
+            validation_seen_by_extractor=tuple(sorted(extractor_seen & validation)),
+            validation_seen_by_start=tuple(sorted(start_seen & validation)),
         )
 
     def _weigh_classes(self, data: PainDataModule) -> None:
-        """What a row of each class counts in the loss, and the mix of classes that the loss sees."""
+        """Set the class weights of the loss, and the class distribution that the loss sees."""
         if self.objective.predicts_values:
             self.train_prior = torch.zeros(0)
             self.register_buffer("loss_weights", torch.ones(1), persistent=False)
             self.register_buffer("smooth", torch.zeros(1), persistent=False)
             return
-        # A class all of whose clips lack a face counts as one: an infinite weight would poison the others.
+        # A class without any usable clip counts as one clip: its weight would be infinite.
         counts = torch.tensor(list(data.train_item_counts().values()), dtype=torch.float32).clamp(min=1)
         weighted = self.class_weights == "inverse_frequency"
         if weighted and data.options.balance:
             raise PainseqError(
-                "Balanced drawing evens the classes out already, and weights would do it twice. Leave balance out, or "
-                "set --model.class_weights none."
+                "Balanced sampling already equalises the classes, and class_weights would do it twice. Leave balance "
+                "out, or set --model.class_weights none."
             )
-        evened = weighted or data.options.balance
-        self.train_prior = torch.ones_like(counts) / len(counts) if evened else counts / counts.sum()
+        equalised = weighted or data.options.balance
+        self.train_prior = torch.ones_like(counts) / len(counts) if equalised else counts / counts.sum()
         weights = counts.sum() / (len(counts) * counts) if weighted else torch.ones_like(counts)
-        # Buffers move to the device with the model; the checkpoint's record holds what prediction needs of them.
+        # Buffers, to move to the device with the model; prediction needs only train_prior, which the record holds.
         self.register_buffer("loss_weights", weights, persistent=False)
         self.register_buffer("smooth", self.label_smoothing * self.train_prior, persistent=False)
 
     def gradient_settings(self) -> list[str]:
-        """Names of its arguments that were given, of those that only mean something to a head fitted by gradients."""
+        """Return the names of given arguments that apply only to a head fitted by gradients."""
         given = {
             "optimizer": not is_default(self.optimizer_factory, torch.optim.Adam),
             "scheduler": self.scheduler_factory is not None,
@@ -255,7 +258,7 @@ class PainClassifier(pl.LightningModule):
         return [name for name, is_given in given.items() if is_given]
 
     def config(self) -> Spec:
-        """Its arguments as far as they can be told, in plain values; of the head, once it is bound."""
+        """Return the arguments in plain values, as far as these can describe them; the head's only once bound."""
         return {
             "head": self.record.head if self.head is not None else None,
             "extractor": None if self.extractor is None else self.extractor.spec(),
@@ -270,14 +273,14 @@ class PainClassifier(pl.LightningModule):
 
     @property
     def fitted_on(self) -> tuple[str, ...]:
-        """Whom the head has seen, as "data set/subject", those of models that it started from included."""
+        """Subjects that the head, and models that it started from, were fitted on, as "data set/subject"."""
         return self.record.fitted_on
 
     def check_resumes(self, recorded: ModelRecord) -> None:
-        """Refuse to go on with a run that was fitted otherwise: its weights have seen other people, or other features.
+        """Check that a run to be resumed was fitted with the same settings, subjects and features.
 
         Args:
-            recorded: what the checkpoint to go on from says of its model.
+            recorded: the model's record in the checkpoint to resume from.
 
         Raises:
             PainseqError: head, classes, data, split, crops, sampling or extractor differ; names which.
@@ -288,69 +291,69 @@ class PainClassifier(pl.LightningModule):
         differing = [key for key in keys if getattr(recorded, key) != getattr(self.record, key)]
         if differing:
             raise PainseqError(
-                f"The run to be resumed was fitted with another {', '.join(differing)}. Resume it with its own "
-                "configuration (config.yaml in the run folder), or start a new run."
+                f"The run to be resumed was fitted with a different {', '.join(differing)}. Resume it with its "
+                "original configuration (config.yaml in the run folder), or start a new run."
             )
 
     def forward(self, batch: Batch) -> Tensor:
-        """The head's outputs for a batch of crops or of features.
+        """Return the head's outputs for a batch of crops or of features.
 
         Returns:
-            (B, T, K) for a frame head, (B, K) for a video head; K - 1 under the loss "corn", 1 under "mse".
+            (B, T, K) for a frame head, (B, K) for a video head; K - 1 with the loss "corn", 1 with "mse".
         """
         assert self.head is not None, "the head is built in setup() or by painseq.load()"
         outputs: Tensor = self.head(batch_features(self.extractor, batch), batch.mask)
         return outputs
 
     def loss(self, outputs: Tensor, batch: Batch, smooth: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The weighted sum of the losses of a batch's rows, and their weight (0: nothing to learn from).
+        """Return the weighted sum of the losses of a batch's rows, and their weight (0: no row counts).
 
         Args:
             smooth: see `Objective.loss_sums`.
         """
         assert self.head is not None
-        target, real = batch.target, batch.mask.any(dim=1)
+        target, valid = batch.target, batch.mask.any(dim=1)
         if self.head.level == "frame":
-            target, real = target[:, None].expand_as(batch.mask), batch.mask
-        real = (real & (target != UNKNOWN)).flatten()
+            target, valid = target[:, None].expand_as(batch.mask), batch.mask
+        valid = (valid & (target != UNKNOWN)).flatten()
         target = target.flatten().clamp(min=0)
-        rows = torch.where(real[:, None], outputs.flatten(end_dim=-2).float(), 0.0)
-        weight = self.objective.row_weights(target, self.loss_weights) * real
+        rows = torch.where(valid[:, None], outputs.flatten(end_dim=-2).float(), 0.0)
+        weight = self.objective.row_weights(target, self.loss_weights) * valid
         return self.objective.loss_sums(rows, target, weight, smooth)
 
     def on_train_epoch_start(self) -> None:
-        """Random numbers of this epoch's own."""
+        """Seed the random numbers of this epoch."""
         state = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank]).generate_state(1)
         torch.manual_seed(int(state[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One batch."""
+        """Return the loss of one batch."""
         outputs = self(batch)
         total, weight = self.loss(outputs, batch, self.smooth if self.label_smoothing else None)
         self.train_loss.update(total, weight)
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, batch_size=len(batch))
         processes = self.trainer.world_size
         if processes > 1:
-            # Gradients are averaged over processes; this makes the average that of the whole batch.
+            # Gradients are averaged over processes; dividing by the mean weight gives the gradient of the whole batch.
             weight = weight.detach().clone()
             torch.distributed.all_reduce(weight)
             weight /= processes
         return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss, and balanced accuracy or squared error, of the clips of early stopping."""
+        """Add the loss, and balanced accuracy or squared error, of a batch of validation clips."""
         assert self.head is not None
         outputs = self(batch)
         total, weight = self.loss(outputs, batch)
         self.val_loss.update(total, weight)
         answer = self.objective.answer(self.head.level, self.objective.predictions(outputs), batch.mask)
         scored = batch.mask.any(dim=1) & (batch.target != UNKNOWN)
-        # torchmetrics takes no empty batch: of clips without a face, or without a label.
+        # torchmetrics rejects an empty batch.
         if scored.any():
             self.val_score.update(answer[scored], batch.target[scored])
 
     def on_validation_epoch_end(self) -> None:
-        """Log both, over all batches and processes together."""
+        """Log loss and score over all batches and processes."""
         loss = self.val_loss.compute()
         if torch.isfinite(loss):
             scores = {"val_loss": loss, self.objective.metric_name: self.val_score.compute()}
@@ -359,24 +362,24 @@ class PainClassifier(pl.LightningModule):
         self.val_score.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer over whatever is not frozen, and its schedule."""
+        """Return the optimizer of all parameters that are not frozen, and its schedule."""
         assert self.head is not None
         groups: list[dict[str, Any]] = [{"params": [p for p in self.head.parameters() if p.requires_grad]}]
-        trained = [] if self.extractor is None else [p for p in self.extractor.parameters() if p.requires_grad]
-        if trained:
-            own = {} if self.extractor_lr is None else {"lr": self.extractor_lr}
-            groups.append({"params": trained, **own})
+        trainable = [] if self.extractor is None else [p for p in self.extractor.parameters() if p.requires_grad]
+        if trainable:
+            extractor_lr = {} if self.extractor_lr is None else {"lr": self.extractor_lr}
+            groups.append({"params": trainable, **extractor_lr})
         optimizer = self.optimizer_factory(groups)
         if self.scheduler_factory is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler_factory(optimizer)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what one needs to predict; leave out weights that anybody can fetch and check."""
+        """Add painseq's entries; see `painseq.model.checkpoint.contents`."""
         assert self.head is not None
         checkpoint.update(contents(self.record, self.head, self.extractor))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the extractor's weights back, so that resuming loads strictly."""
+        """Restore the extractor's weights, so that strict loading works when resuming."""
         if self.extractor is not None:
-            put_extractor_back(checkpoint, self.extractor)
+            restore_extractor(checkpoint, self.extractor)

@@ -1,4 +1,4 @@
-"""The card of a trained extractor: what it was made of, kept with its weights, and as a page to read."""
+"""The card of a trained extractor: how it was made, stored with its weights and written as a page."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from painseq.training.classifier import PainClassifier
 from painseq.video.generated import is_generated
 
 USE = (
-    "For research: it turns face crops into features for recognising pain. It is no medical device: do not decide "
-    "about anybody's treatment by it. It knows the people and the kind of pain below; nothing follows for others. "
-    "Give it crops made as below, and score neither it nor anything built on it on those whom it has seen."
+    "For research only: this network turns face crops into features for pain recognition. It is not a medical device; "
+    "do not base treatment decisions on it. It was trained on the subjects and the kind of pain below, and results may "
+    "not hold for others. Use crops made as described below, and do not evaluate it, or a model built on it, on "
+    "subjects that it was trained on."
 )
 SETTINGS = ("optimizer", "scheduler", "extractor_lr", "loss", "class_weights", "label_smoothing", "start_from")
 
@@ -27,13 +28,14 @@ def extractor_card(
     settings: Mapping[str, object],
     history: Sequence[Mapping[str, float]],
 ) -> Spec:
-    """What the model's extractor was made of, in plain values.
+    """Return the card of the model's extractor, in plain values.
 
     Args:
-        model: its extractor holds the weights that are kept, and still tells what these started from.
-        run: what `run.json` tells: versions, seed, precision, epochs.
-        settings: the model's part of the configuration.
-        history: figures of each epoch.
+        model: its extractor holds the final weights, and still names the weights that these started from.
+        data: the data that it was trained on.
+        run: entries of `run.json`: versions, seed, precision, epochs.
+        settings: the `model` part of the configuration.
+        history: metrics of each epoch.
     """
     extractor, options = model.extractor, data.options
     assert isinstance(extractor, Extractor)
@@ -67,25 +69,25 @@ def extractor_card(
 
 
 def card_page(card: Spec) -> str:
-    """The card as a page of Markdown."""
+    """Return the card as a page of Markdown."""
     data, network, started = _table(card["data"]), _table(card["network"]), _table(card["started_from"])
     split, face = _table(data["split"]), _table(card["face"] or {})
     window, sampling = _table(card["frames"] or {}), _table(card["sampling"])
     counts = ", ".join(f"{name} {count}" for name, count in _table(card["training_items"]).items())
-    # Where weights come from and what trains have rows of their own.
-    computed = {key: value for key, value in _table(network["init_args"]).items() if key not in NOT_IDENTITY}
+    # Arguments that do not change the features, such as the source of the weights, have separate rows.
+    shown = {key: value for key, value in _table(network["init_args"]).items() if key not in NOT_IDENTITY}
     rows: dict[str, str] = {
-        "network": f"{_call({**network, 'init_args': computed})}, fingerprint {network['fingerprint']}",
+        "network": f"{_call({**network, 'init_args': shown})}, fingerprint {network['fingerprint']}",
         "trained blocks": ", ".join(_names(card["trained_blocks"])),
         "started from": str(started["weights"]),
         "data": f"{data['name']}, fingerprint {data['fingerprint']}"
-        + (", GENERATED faces, no people" if data["generated"] else ""),
+        + (", GENERATED faces, no real people" if data["generated"] else ""),
         "classes": f"{', '.join(_names(data['class_names']))} (label scheme {data['labels']})",
         "trained on": ("single frames" if window else "clips") + f": {counts}",
-        "part of a clip": f"{window['from_s']} s to {window['to_s']} s" if window else "all of it",
-        "frames a second": str(sampling["fps"] or "all"),
+        "part of a clip": f"{window['from_s']} s to {window['to_s']} s" if window else "the whole clip",
+        "frames per second": str(sampling["fps"] or "all"),
         "crops": _call(face) if face else "not recorded",
-        "balance": "classes, and subjects within a class, equally often" if card["balance"] else "as they come",
+        "balance": "classes, and subjects within a class, equally often" if card["balance"] else "none",
         "augmentation": _call(_table(card["augment"])) if card["augment"] else "none",
         "batch size": str(card["batch_size"]),
         "optimizer": _call(_table(card["optimizer"])) if card["optimizer"] else "the default",
@@ -96,14 +98,14 @@ def card_page(card: Spec) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in _table(card["versions"]).items()),
     }
     if data["shuffled_labels"] is not None:
-        rows = {"CONTROL": "SHUFFLED LABELS: what this network learned is not pain", **rows}
+        rows = {"CONTROL": "SHUFFLED LABELS: this network did not learn pain", **rows}
     lines = ["# A trained extractor", "", USE, "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value.replace('|', '/')} |" for name, value in rows.items()]
-    lines += ["", "## Whom it has seen", "", f"Split {split['protocol']}, by subject."]
-    lines += ["", f"Trained on: {_listed(split['train'])}", "", f"Stopped early on: {_listed(split['validation'])}"]
-    lines += ["", f"Held out: {_listed(split['test'])}"]
+    lines += ["", "## Subjects", "", f"Split {split['protocol']}, by subject."]
+    lines += ["", f"Training: {_listed(split['train'])}", "", f"Validation: {_listed(split['validation'])}"]
+    lines += ["", f"Test (held out): {_listed(split['test'])}"]
     if started["trained_on"]:
-        lines += ["", f"Seen by the weights that it started from: {_listed(started['trained_on'])}"]
+        lines += ["", f"Training of the weights that it started from: {_listed(started['trained_on'])}"]
     return "\n".join(lines) + "\n"
 
 
@@ -119,11 +121,11 @@ def _names(value: object) -> list[str]:
 
 def _listed(value: object) -> str:
     names = _names(value)
-    return f"{len(names)} ({', '.join(names)})." if names else "nobody."
+    return f"{len(names)} ({', '.join(names)})." if names else "none."
 
 
 def _call(spec: Mapping[str, object]) -> str:
-    """A specification as one would write the call: `Adam(lr=0.001)`."""
+    """Format a specification as a call: `Adam(lr=0.001)`."""
     args = ", ".join(f"{key}={_value(value)}" for key, value in _table(spec.get("init_args") or {}).items())
     return f"{str(spec['class_path']).rpartition('.')[2]}({args})"
 
@@ -135,7 +137,7 @@ def _value(value: object) -> str:
 def _score(validation: object, items: str) -> str:
     if validation is None:
         return "not chosen: no validation subjects"
-    figures = _table(validation)
-    named = {"val_loss": "validation loss", "val_balanced_accuracy": "balanced accuracy", "val_mse": "squared error"}
-    text = ", ".join(f"{named[key]} {figures[key]:.3f}" for key in named if key in figures)
-    return f"number {int(str(figures['epoch']).partition('.')[0]) + 1}, {text}, on {items}"
+    metrics = _table(validation)
+    titles = {"val_loss": "validation loss", "val_balanced_accuracy": "balanced accuracy", "val_mse": "squared error"}
+    text = ", ".join(f"{titles[key]} {metrics[key]:.3f}" for key in titles if key in metrics)
+    return f"number {int(str(metrics['epoch']).partition('.')[0]) + 1}, {text}, on {items}"

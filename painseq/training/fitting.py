@@ -1,7 +1,7 @@
-"""The one way to fit: what the command `fit` does, from Python; and folds, quietly and once.
+"""Fit a model (`fit`, as the command does), or one fold of a study (`fit_fold`).
 
-A fit binds the model to its data, checks what it was asked for, fits, and writes a folder. `fit` and the command write
-the folder of a run, which can be resumed; `fit_fold` writes no more than a fold needs.
+Both bind the model to its data, check the settings, fit, and write a folder. `fit` and the command write a run folder,
+which can be resumed; `fit_fold` writes only what a fold needs.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed", "16-mixed")
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How a model is fitted.
+    """Settings of a fit.
 
     Args:
-        max_epochs: epochs at most.
-        patience: epochs without a better validation loss after which training ends.
-        seed: of the head's first weights, of dropout and of whatever else is drawn, for each fold anew; the order of
-            the training items is drawn from the data module's own.
-        precision: of the network's arithmetic in training.
+        max_epochs: maximum number of epochs.
+        patience: epochs without a better validation loss after which training stops.
+        seed: seed of the head's initial weights, dropout and other random numbers, reset for each fold; the order of
+            the training items depends on the data options' seed instead.
+        precision: floating-point precision in training.
         accelerator: "auto", "cpu", "gpu", ...
-        gradient_clip_val: the norm above which gradients are cut; None cuts none.
+        gradient_clip_val: norm to which gradients are clipped; None does not clip.
     """
 
     max_epochs: int = 100
@@ -81,33 +81,34 @@ class FitOptions:
     gradient_clip_val: float | None = None
 
     def gradient_settings(self) -> list[str]:
-        """Names of those that were given, and only mean something to a head that is fitted by gradients."""
-        usual = FitOptions(seed=self.seed, accelerator=self.accelerator)
-        given = {field.name: getattr(self, field.name) != getattr(usual, field.name) for field in fields(self)}
-        given["max_epochs"] &= self.max_epochs != LIGHTNINGS_EPOCHS
+        """Return the names of changed settings that apply only to a head fitted by gradients."""
+        default = FitOptions(seed=self.seed, accelerator=self.accelerator)
+        given = {field.name: getattr(self, field.name) != getattr(default, field.name) for field in fields(self)}
+        given["max_epochs"] &= self.max_epochs != LIGHTNING_MAX_EPOCHS
         return [name for name, is_given in given.items() if is_given]
 
 
-LIGHTNINGS_EPOCHS = 1000
-"""What Lightning fits for where a command line gives no number of epochs."""
+LIGHTNING_MAX_EPOCHS = 1000
+"""Lightning's default of max_epochs, which applies if a command line does not set it."""
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run is asked for beside its trainer, model and data.
+    """Settings of a run besides its trainer, model and data.
 
     Args:
         seed: recorded in run.json.
-        write_config: writes config.yaml, the first file of a run: what is refused before leaves the folder empty.
-        gradient_settings: names of the settings that were given, of those that only mean something to a head that is
-            fitted by gradients; another head refuses them.
-        resume: go on from last.ckpt.
-        refit_epochs: train on the training and validation parts together for so many epochs, without early stopping;
-            None stops early on the validation part.
-        sync_batchnorm: whether the trainer sums batch norm over processes.
+        write_config: writes config.yaml, the first file of a run; called after all checks, so that a refused run leaves
+            the folder empty.
+        gradient_settings: names of given settings that apply only to a head fitted by gradients; other heads refuse
+            them.
+        resume: resume from last.ckpt.
+        refit_epochs: train on training and validation subjects together for this number of epochs, without early
+            stopping; None stops early on the validation subjects.
+        sync_batchnorm: whether the trainer synchronises batch norm over processes.
 
     Raises:
-        PainseqError: no positive number of epochs.
+        PainseqError: refit_epochs is not positive.
     """
 
     seed: int | None
@@ -119,7 +120,9 @@ class RunPlan:
 
     def __post_init__(self) -> None:
         if self.refit_epochs is not None and self.refit_epochs < 1:
-            raise PainseqError(f"refit_epochs (--refit) is {self.refit_epochs}; it is the number of epochs, 1 or more.")
+            raise PainseqError(
+                f"refit_epochs (--refit) is {self.refit_epochs}; it must be a number of epochs, 1 or more."
+            )
 
 
 def fit(
@@ -132,42 +135,41 @@ def fit(
     refit_epochs: int | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> PainModel:
-    """Fit a model, and write the folder of the run: what the command `painseq fit` does.
+    """Fit a model and write the run folder, as the command `painseq fit` does.
 
     The folder holds `best.ckpt` (not with `refit_epochs`) and `last.ckpt`, `config.yaml`, `run.json`, `metrics.csv`
-    (two rows an epoch, training and validation; those from before a run was resumed are in `metrics_before_1.csv`, and
-    so on) and learning curves as SVG; where the extractor was trained, `extractor.safetensors`, which holds its card,
-    and the card as a page, `extractor_card.md`. A head that is not fitted by gradients leaves `best.ckpt`,
-    `config.yaml` and `run.json`, and cannot be resumed.
+    (two rows per epoch, training and validation; rows from before a resumed run are in `metrics_before_1.csv`, and so
+    on) and learning curves as SVG. If the extractor is trained, it also holds `extractor.safetensors`, which includes
+    the extractor's card, and the card as a page, `extractor_card.md`. A head that is not fitted by gradients writes
+    only `best.ckpt`, `config.yaml` and `run.json`, and cannot be resumed.
 
     Args:
-        model: not fitted yet.
-        data: with its split; `data.shuffle_labels(seed)` before makes the fit a control.
-        out: a new folder, or with `resume` the one of an interrupted run of the same model and data.
+        model: a new classifier, not fitted yet.
+        data: data module with its split; call `data.shuffle_labels(seed)` first for a shuffled-label control.
+        out: a new folder, or with `resume` the folder of an interrupted run of the same model and data.
         options: epochs, early stopping, seed, precision, accelerator.
-        resume: go on from `last.ckpt`; the run ends with the weights that it would have had uninterrupted.
-        refit_epochs: train on the training and validation parts together for so many epochs, without early stopping.
-        config: what model and data were built from, such as an experiment's, to be kept as config.yaml; None describes
+        resume: resume from `last.ckpt`; the final weights are those of an uninterrupted run.
+        refit_epochs: train on training and validation subjects together for this number of epochs, without early
+            stopping.
+        config: the configuration of model and data, such as an experiment's, to write to config.yaml; None describes
             them.
 
     Returns:
-        What `painseq.load` makes of `best.ckpt` (with `refit_epochs`: of `last.ckpt`), on the device of the training.
+        The model of `best.ckpt` (with `refit_epochs`: of `last.ckpt`), as from `painseq.load`, on the training device.
 
     Raises:
-        LeakError: the extractor, or a model that the head starts from, was fitted on a subject of the test part.
-        PainseqError: a folder that holds another run, nothing to resume, a resumed run that was fitted otherwise, a
-            model that was fitted before, nobody to stop early on, settings that the head or Lightning cannot use; see
-            also `PainDataModule.setup` and `PainClassifier.bind`.
+        LeakError: the extractor, or a model that the head starts from, was fitted on a test subject.
+        PainseqError: the folder holds another run, there is nothing to resume, the resumed run has other settings, the
+            model was fitted before, there are no validation subjects, or the head or Lightning cannot use a setting;
+            see also `PainDataModule.setup` and `PainClassifier.bind`.
 
     Example:
         >>> data = AI4Pain("data/AI4Pain", DataOptions(store=Path("stores/ai4pain")))
         >>> model = fit(PainClassifier(head=LSTM), data, "runs/lstm", FitOptions(max_epochs=50))
-        >>> model.predict("somebody.mp4").label
+        >>> model.predict("subject.mp4").label
     """
     if model.head is not None:
-        raise PainseqError(
-            "This classifier was bound to data or fitted before. Make a new PainClassifier for each fit."
-        )
+        raise PainseqError("This model was already bound to data or fitted. Make a new PainClassifier for each fit.")
     out = Path(out)
     plan = RunPlan(
         options.seed,
@@ -191,10 +193,10 @@ def fit(
 def run_fit(
     trainer: Trainer, model: PainClassifier, data: PainDataModule, out: Path, plan: RunPlan
 ) -> Checkpoint | None:
-    """Fit with a trainer that has `run_callbacks`, into a folder that `begin_run` made.
+    """Fit with a trainer that has `run_callbacks`, into a folder made by `begin_run`.
 
     Returns:
-        The checkpoint that predicts; None in a process that is not the first, on whose disk it need not be.
+        The checkpoint used for prediction; None in processes other than the first, whose disk may not have it.
 
     Raises:
         PainseqError, LeakError: see `fit`.
@@ -206,14 +208,14 @@ def run_fit(
         for callback in trainer.early_stopping_callbacks:
             trainer.callbacks.remove(callback)  # type: ignore[attr-defined]
     if data.shuffled_labels is not None:
-        log.warning("SHUFFLED LABELS: a control. What this model learns is not pain.")
+        log.warning("SHUFFLED LABELS: a control. This model does not learn pain.")
     data.setup("fit")
     model.bind(data)
     _check_fit(trainer, model, data, plan.gradient_settings, plan.refit_epochs)
-    if plan.sync_batchnorm and any(isinstance(part, BatchNormAct2d) for part in model.modules()):
+    if plan.sync_batchnorm and any(isinstance(module, BatchNormAct2d) for module in model.modules()):
         raise PainseqError(
-            "sync_batchnorm puts PyTorch's batch norm in the place of this extractor's, in which timm keeps the "
-            "activations too: these would be lost. Leave it out; each process then counts its own frames."
+            "sync_batchnorm would replace this extractor's batch norm layers of timm by PyTorch's, and drop the "
+            "activations that they include. Leave it out; each process then normalises its own frames."
         )
     last = out / LAST if plan.resume else None
     if last is not None:
@@ -238,25 +240,26 @@ def fit_fold(
     options: FitOptions,
     epochs: int | None = None,
 ) -> PainModel:
-    """Fit on the training part of `data`, and keep the weights of the epoch with the best validation loss.
+    """Fit on the training subjects of `data`, and keep the weights of the epoch with the best validation loss.
 
-    A fold that was fitted before is not fitted again: its checkpoint is read. One that was interrupted starts anew.
-    Random numbers are the fold's own, so that it does not matter which folds come before it or in which process it
-    runs. On a CPU the same number of threads gives the same weights, bit for bit; on a GPU, as far as its kernels do.
+    A finished fold is not fitted again: its checkpoint is read. An interrupted fold is fitted from the start. The
+    random numbers are reset for each fold, so its result does not depend on other folds or on the process. On a CPU
+    the same number of threads gives the same weights, bit for bit; on a GPU this depends on its kernels.
 
     Args:
         make_model: makes a new classifier with each call.
-        data: with the fold's split; see `PainDataModule.with_split`.
-        out: the fold's folder: `best.ckpt` (with `epochs`: `last.ckpt`), `metrics.csv`; `run.json` when it is whole.
-        epochs: train for so many instead of stopping early; a validation part is then looked at, but decides nothing.
+        data: data module with the fold's split; see `PainDataModule.with_split`.
+        out: the fold's folder: `best.ckpt` (with `epochs`: `last.ckpt`) and `metrics.csv`; `run.json` once finished.
+        options: settings of the fit.
+        epochs: train for this number of epochs instead of stopping early; validation is logged but not used.
 
     Returns:
-        What `painseq.load` makes of the checkpoint, on the device of the training.
+        The model of the checkpoint, as from `painseq.load`, on the training device.
 
     Raises:
-        PainseqError: nobody to stop early on; the fold in `out` was fitted otherwise; see `PainDataModule.setup` and
-            `PainClassifier.bind`.
-        LeakError: the extractor was fitted on a subject of the test part.
+        PainseqError: there are no validation subjects, or the fold in `out` was fitted with other settings; see
+            `PainDataModule.setup` and `PainClassifier.bind`.
+        LeakError: the extractor was fitted on a test subject.
     """
     quiet_lightning()
     fixed, finished = epochs is not None, out / "run.json"
@@ -281,7 +284,7 @@ def fit_fold(
             trainer.save_checkpoint(out / (LAST if fixed else BEST), weights_only=True)
         content = read_checkpoint(chosen_checkpoint(out, fixed))
         chosen = best_epoch(out) if best.weights else epochs
-        # The last file: where it lies, the fold is whole.
+        # Written last: it marks the fold as finished.
         write_json(finished, {**run_record(model, data, trainer, content), "settings": settings, "best_epoch": chosen})
         return _model(model, content).to(trainer.strategy.root_device)
 
@@ -289,10 +292,10 @@ def fit_fold(
 def fit_model(
     trainer: Trainer, model: PainClassifier, data: PainDataModule, out: Path, resume: Path | None = None
 ) -> None:
-    """Fit a bound model in the way of its head: by gradients, or at once from all rows, which writes `best.ckpt`.
+    """Fit a bound model as its head requires: by gradients, or at once on all rows, which writes `best.ckpt`.
 
     Args:
-        resume: checkpoint to go on from.
+        resume: checkpoint to resume from.
     """
     assert model.head is not None
     if model.head.fitted_by_gradients:
@@ -307,31 +310,31 @@ def fit_model(
 
 
 def train(trainer: Trainer, model: PainClassifier, data: PainDataModule, resume: Path | None = None) -> None:
-    """`Trainer.fit`, whose way of ending is ours.
+    """Run `Trainer.fit`, and raise errors where Lightning would end the program.
 
     Args:
-        resume: checkpoint to go on from.
+        resume: checkpoint to resume from.
 
     Raises:
-        KeyboardInterrupt: it was interrupted.
-        PainseqError: early stopping on a figure that nobody logs.
+        KeyboardInterrupt: the fit was interrupted.
+        PainseqError: early stopping on a metric that is not logged.
     """
     try:
         trainer.fit(model, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
     except SystemExit:
-        # Lightning ends the program by itself when it is interrupted.
+        # Lightning exits the program when it is interrupted.
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
     except RuntimeError as error:
         if "Early stopping conditioned on" in str(error):
-            raise PainseqError(f"{error} The names are in the first line of metrics.csv.") from error
+            raise PainseqError(f"{error} The first line of metrics.csv lists the metrics.") from error
         raise
 
 
 @contextmanager
 def settings_refused() -> Iterator[None]:
-    """Turn what Lightning says of settings that it refuses into an error for people."""
+    """Turn Lightning's errors about settings into a PainseqError."""
     try:
         yield
     except MisconfigurationException as error:
@@ -339,10 +342,10 @@ def settings_refused() -> Iterator[None]:
 
 
 def run_callbacks(out: Path, refit_epochs: int | None) -> list[Callback]:
-    """What writes the checkpoints of a run: the best one, unless the number of epochs is fixed, and the last one."""
+    """Return the callbacks that write the last checkpoint and, unless the number of epochs is fixed, the best one."""
     best = RunCheckpoint(out, BEST.removesuffix(".ckpt"), monitor="val_loss", enable_version_counter=False)
     last = RunCheckpoint(out, LAST.removesuffix(".ckpt"), enable_version_counter=False)
-    # The last one is saved behind the best one, and so knows of it when it is resumed.
+    # The last checkpoint is saved after the best one, so that it records it for resuming.
     return [last] if refit_epochs is not None else [best, last]
 
 
@@ -369,21 +372,24 @@ def _trainer(out: Path, options: FitOptions, epochs: int | None, callbacks: Sequ
 
 
 def _check_trainer(trainer: Trainer) -> None:
-    """Refuse what a run of painseq cannot be fitted with."""
+    """Check settings of a trainer that painseq cannot use."""
     if str(trainer.precision) not in PRECISIONS:
-        raise PainseqError(f"precision is {trainer.precision}; choose one of {', '.join(PRECISIONS)}.")
+        raise PainseqError(f"precision is {trainer.precision}; it must be one of {', '.join(PRECISIONS)}.")
     if trainer.val_check_interval != 1.0:
-        raise PainseqError("val_check_interval is not 1.0, but a run can be resumed at the end of an epoch only.")
+        raise PainseqError(
+            f"val_check_interval is {trainer.val_check_interval}; it must be 1.0, since a run can be resumed only at "
+            "the end of an epoch."
+        )
 
 
 def _check_fit(
     trainer: Trainer, model: PainClassifier, data: PainDataModule, given: Sequence[str], epochs: int | None
 ) -> None:
-    """Refuse a fit of a bound model that cannot be.
+    """Check that a bound model can be fitted with these settings.
 
     Args:
-        given: settings that were given, of those that only mean something to a head that is fitted by gradients.
-        epochs: their number, if it is fixed.
+        given: names of given settings that apply only to a head fitted by gradients.
+        epochs: number of epochs, if it is fixed.
     """
     assert model.head is not None
     if not model.head.fitted_by_gradients:
@@ -391,14 +397,14 @@ def _check_fit(
         return
     if epochs is None and not data.split.validation:
         raise PainseqError(
-            "No validation subjects, so nothing to stop early on or to choose the best epoch by. Set "
+            "There are no validation subjects for early stopping and for choosing the best epoch. Set "
             "--data.options.split.validation_share above 0, or fit for a fixed number of epochs: refit_epochs, or "
             "epochs of a fold (command line: --refit EPOCHS)."
         )
     if data.split.validation and len(data.dataset("validation")) < trainer.world_size:
         raise PainseqError(
-            f"{len(data.dataset('validation'))} validation clips for {trainer.world_size} processes; each needs one. "
-            "Train on fewer processes."
+            f"{len(data.dataset('validation'))} validation clips for {trainer.world_size} processes; each process "
+            "needs one. Train on fewer processes."
         )
 
 
@@ -411,15 +417,18 @@ def _check_fit_at_once(
     if unusable:
         raise PainseqError(
             f"{type(model.head).__name__} is fitted at once, not by gradients in epochs, so it cannot use "
-            f"{', '.join(unusable)}. Leave them out."
+            f"{', '.join(unusable)}. Leave these settings out."
         )
     if trainer.world_size > 1:
-        raise PainseqError(f"{type(model.head).__name__} is fitted in one process, not in {trainer.world_size}.")
+        raise PainseqError(
+            f"{type(model.head).__name__} is fitted in one process, not in {trainer.world_size}. Set --trainer.devices "
+            "1."
+        )
 
 
 def _announce(trainer: Trainer, data: PainDataModule) -> None:
     log.info(
-        "%s: %s training clips of %d subjects, early stopping on %d; device %s, precision %s, processes %d",
+        "%s: %s training clips of %d subjects, %d validation subjects; device %s, precision %s, processes %d",
         data.name,
         " / ".join(str(n) for n in data.train_counts().values()),
         len(data.split.train),
@@ -434,8 +443,8 @@ def _finish_run(
     trainer: Trainer, model: PainClassifier, data: PainDataModule, out: Path, plan: RunPlan, content: Checkpoint
 ) -> None:
     assert model.head is not None
-    by_loss = [call for call in trainer.checkpoint_callbacks if isinstance(call, RunCheckpoint) and call.monitor]
-    score = by_loss[0].best_model_score if by_loss and model.head.fitted_by_gradients else None
+    best = [call for call in trainer.checkpoint_callbacks if isinstance(call, RunCheckpoint) and call.monitor]
+    score = best[0].best_model_score if best and model.head.fitted_by_gradients else None
     run = {
         **run_record(model, data, trainer, content),
         "seed": plan.seed,
@@ -444,18 +453,18 @@ def _finish_run(
     }
     write_learning_curves(out, model)
     write_extractor(out, model, data, content, run)
-    # The last file: where it lies, the run is whole.
+    # Written last: it marks the run as finished.
     write_json(out / "run.json", run)
     if not model.head.fitted_by_gradients:
         log.info("Fitted at once; checkpoint %s", out / BEST)
     elif plan.refit_epochs is not None:
-        log.info("%d epochs on Train and Validation; checkpoint %s", trainer.current_epoch, out / LAST)
+        log.info("%d epochs on training and validation subjects; checkpoint %s", trainer.current_epoch, out / LAST)
     else:
         log.info("%d epochs; best validation loss %.4f; checkpoint %s", trainer.current_epoch, score or 0.0, out / BEST)
 
 
 def _model(fitted: PainClassifier, content: Checkpoint) -> PainModel:
-    """What `painseq.load` makes of the checkpoint, without building the extractor once more."""
+    """Make the model of a checkpoint, like `painseq.load`, but with the extractor that is already built."""
     assert fitted.head is not None
     fitted.head.load_state_dict(content.head, strict=True)
     if fitted.extractor is not None and content.extractor is not None:
@@ -473,11 +482,11 @@ NOISE = (
     r"Total length of `list` across ranks is zero",
     r".*isinstance\(treespec, LeafSpec\)",
 )
-"""Lightning's warnings of what is as it should be here: a frozen extractor, one loader process, our own run folder."""
+"""Lightning's warnings about intended behaviour: a frozen extractor, one loader process, an existing run folder."""
 
 
 def quiet_lightning() -> None:
-    """Leave out Lightning's advice and `NOISE`; its other warnings stay."""
+    """Suppress Lightning's tips and the warnings in `NOISE`; keep its other warnings."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     for name in ("pytorch_lightning", "lightning_fabric"):

@@ -1,4 +1,4 @@
-"""All of a part at once, for heads that are not fitted by gradients."""
+"""All rows of a part at once, for heads that are not fitted by gradients."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from painseq.training.classifier import PainClassifier
 
 @torch.no_grad()
 def rows_of(model: PainClassifier, data: PainDataModule, part: Part) -> Rows | None:
-    """What the head of a bound classifier learns from a part.
+    """Return the rows of a part that the head of a bound classifier learns from.
 
-    Rows are what counts in the loss of other heads: real frames of a frame head, clips with a real frame of a video
-    head; neither of hidden labels. Crops pass the extractor, once.
+    Rows are what counts in the loss of other heads: for a frame head, frames with a face; for a video head, clips with
+    such a frame; in both cases only with a known label. Crops pass through the extractor once.
 
     Returns:
-        None where the part has no such row.
+        The rows; None if the part has none.
     """
-    parts = [_rows_of_batch(model, batch.to(model.device)) for batch in data.loader(part)]
-    if not sum(len(rows.target) for rows in parts):
+    batches = [_rows_of_batch(model, batch.to(model.device)) for batch in data.loader(part)]
+    if not sum(len(rows.target) for rows in batches):
         return None
-    longest = max(rows.mask.shape[1] for rows in parts) if parts[0].mask.ndim == 2 else 0
+    longest = max(rows.mask.shape[1] for rows in batches) if batches[0].mask.ndim == 2 else 0
     return Rows(
-        x=torch.cat([_padded(rows.x, longest) for rows in parts]),
-        mask=torch.cat([_padded(rows.mask, longest) for rows in parts]),
-        target=torch.cat([rows.target for rows in parts]),
-        weights=torch.cat([rows.weights for rows in parts]),
+        x=torch.cat([_padded(rows.x, longest) for rows in batches]),
+        mask=torch.cat([_padded(rows.mask, longest) for rows in batches]),
+        target=torch.cat([rows.target for rows in batches]),
+        weights=torch.cat([rows.weights for rows in batches]),
     )
 
 
@@ -40,17 +40,17 @@ def _rows_of_batch(model: PainClassifier, batch: Batch) -> Rows:
     x, mask, target = batch_features(model.extractor, batch), batch.mask, batch.target
     if model.head.level == "frame":
         x, target, mask = x.flatten(0, 1), target[:, None].expand_as(mask).flatten(), mask.flatten()
-        real = mask
+        valid = mask
     else:
-        real = mask.any(dim=1)
-    kept = real & (target != UNKNOWN)
+        valid = mask.any(dim=1)
+    kept = valid & (target != UNKNOWN)
     target = target[kept]
     weights = model.objective.row_weights(target, model.loss_weights).float()
     return Rows(x[kept].cpu(), mask[kept].cpu(), model.objective.targets(target).cpu(), weights.cpu())
 
 
 def _padded(tensor: Tensor, length: int) -> Tensor:
-    """Clips with zeros at their ends, up to so many frames; rows of frames (0) as they are."""
+    """Pad clips at the end with zeros to `length` frames; 0 leaves them unchanged."""
     missing = length - tensor.shape[1] if length else 0
     if missing <= 0:
         return tensor

@@ -1,4 +1,4 @@
-"""The folder of a run: how it begins, and the files that a fit leaves in it beside Lightning's."""
+"""The run folder: how it is created, and the files that a fit adds to Lightning's."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ CONFIG = "config.yaml"
 
 
 def first_process() -> bool:
-    """Whether this is the only process of a fit, or the one that writes: the others are started after it."""
+    """Return whether this process writes files: the only process of a fit, or rank 0."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def begin_run(out: Path, resume: bool) -> None:
-    """Make the folder of a new run, or see that there is one to resume.
+    """Create the folder of a new run, or check that there is a run to resume.
 
     Raises:
-        PainseqError: nothing to resume; a folder that holds a run, also one that was interrupted.
+        PainseqError: nothing to resume; or the folder already holds a run, finished or interrupted.
     """
     if resume:
         if not (out / LAST).is_file():
@@ -46,14 +46,14 @@ def begin_run(out: Path, resume: bool) -> None:
     elif first_process():
         if (out / LAST).is_file() and not (out / "run.json").is_file():
             raise PainseqError(
-                f"{out} holds a run that was interrupted. Resume it (resume=True; command line: --resume), or "
+                f"{out} holds an interrupted run. Resume it (resume=True; command line: --resume), or "
                 "choose another folder (--out)."
             )
         make_run_folder(out)
 
 
 def config_of(model: PainClassifier, data: PainDataModule, options: FitOptions) -> Mapping[str, Any]:
-    """Describe a fit from Python: of factories and data what can be told in plain values."""
+    """Describe a fit from Python: factories and data, as far as plain values can describe them."""
     return {
         "seed_everything": options.seed,
         "data": {"name": data.name, "root": str(data.root), "options": spec_of(data.options)["init_args"]},
@@ -68,44 +68,48 @@ def write_config(out: Path, config: Mapping[str, Any]) -> None:
 
 
 def keep_log(out: Path) -> None:
-    """Move metrics.csv out of the way of the logger, which would delete it."""
-    log_file = out / "metrics.csv"
-    if log_file.is_file():
-        log_file.rename(out / f"metrics_before_{len(list(out.glob('metrics_before_*.csv'))) + 1}.csv")
+    """Rename metrics.csv, which the logger would delete otherwise."""
+    metrics = out / "metrics.csv"
+    if metrics.is_file():
+        metrics.rename(out / f"metrics_before_{len(list(out.glob('metrics_before_*.csv'))) + 1}.csv")
 
 
 def chosen_checkpoint(out: Path, fixed: bool) -> Path:
-    """The checkpoint of a run that predicts.
+    """Return the path of the checkpoint of a run that is used for prediction.
 
     Args:
-        fixed: whether the number of epochs was fixed, so that none is better than another.
+        out: the run folder.
+        fixed: whether the number of epochs was fixed, so that the last checkpoint is used.
 
     Raises:
-        PainseqError: there is none.
+        PainseqError: there is no such checkpoint.
     """
     chosen = out / (LAST if fixed else BEST)
     if not chosen.is_file():
         raise PainseqError(
-            "No epoch had a validation loss, so there is no best checkpoint: no epoch ran, or no validation clip has "
-            "both a label and a frame with a face."
+            f"{out} has no {chosen.name}: no epoch had a validation loss, since no epoch ran, or no validation clip "
+            "has both a label and a frame with a face."
         )
     return chosen
 
 
 def best_epoch(out: Path) -> int:
-    """After how many epochs the validation loss of a run was smallest, the first of them if several.
+    """Return the number of epochs after which the validation loss of a run was smallest; on ties the first.
 
     Raises:
-        PainseqError: its head was not fitted in epochs.
+        PainseqError: the run has no validation losses, as for a head that is not fitted in epochs.
     """
     losses = {int(row["epoch"]): row["val_loss"] for row in read_history(out) if "val_loss" in row}
     if not losses:
-        raise PainseqError(f"{out} holds no validation loss of any epoch, so no number of epochs can be chosen by it.")
+        raise PainseqError(
+            f"{out} holds no validation loss of any epoch, so no number of epochs can be chosen. The head must be "
+            "fitted by gradients, on a split with validation subjects."
+        )
     return min(losses, key=lambda epoch: (losses[epoch], epoch)) + 1
 
 
 def run_record(model: PainClassifier, data: PainDataModule, trainer: Trainer, content: Checkpoint) -> dict[str, object]:
-    """What run.json tells of every fit."""
+    """The entries of run.json that all fits have."""
     assert model.head is not None
     return {
         "versions": versions(),
@@ -120,7 +124,7 @@ def run_record(model: PainClassifier, data: PainDataModule, trainer: Trainer, co
 
 
 def write_learning_curves(out: Path, model: PainClassifier) -> None:
-    """Draw each figure of metrics.csv over the epochs; nothing where there were none."""
+    """Plot each metric of metrics.csv over the epochs; do nothing without epochs."""
     for title, picture in learning_curves(read_history(out), model.objective.chance):
         name = f"learning_curve_{title.lower().replace(' ', '_')}.svg"
         (out / name).write_bytes(base64.b64decode(picture))
@@ -129,7 +133,7 @@ def write_learning_curves(out: Path, model: PainClassifier) -> None:
 def write_extractor(
     out: Path, model: PainClassifier, data: PainDataModule, content: Checkpoint, run: Mapping[str, object]
 ) -> None:
-    """Write the network that was trained, as in the chosen checkpoint, with its card, and the card as a page."""
+    """Write a trained extractor with its card, as in the chosen checkpoint, and the card as a page."""
     extractor = model.extractor
     if not isinstance(extractor, Extractor) or not extractor.trainable:
         return

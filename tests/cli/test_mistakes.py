@@ -49,7 +49,7 @@ FIRST_MESSAGES = [
     ),
     (
         "fit {electrical} {lstm} {out} --data.options.split.validation_share 0",
-        "painseq fit: No validation subjects, so nothing to stop early on or to choose the best epoch by. Set "
+        "painseq fit: There are no validation subjects for early stopping and for choosing the best epoch. Set "
         "--data.options.split.validation_share above 0, or fit for a fixed number of epochs: refit_epochs, or epochs "
         "of a fold (command line: --refit EPOCHS).",
     ),

@@ -1,4 +1,4 @@
-"""Streams: what a head is given of each frame, side by side, in the order in which the configuration lists them."""
+"""Streams: the inputs of a head for each frame, concatenated in the order of the configuration."""
 
 from __future__ import annotations
 
@@ -31,56 +31,63 @@ __all__ = [
 ]
 
 SHORT_NAMES: dict[str, type[Stream]] = {stream.name: stream for stream in (CnnStream, LandmarkStream, ActionUnitStream)}
-"""Streams that are listed by their name alone, as they need no argument; a video gives these too."""
+"""Streams that are listed by name, since they need no arguments; they can also be read from a video."""
 
 
 def as_streams(streams: Sequence[str | Stream], action_units: Path | None = None) -> tuple[Stream, ...]:
-    """The streams of a list of short names and streams.
+    """Convert a list of short names and streams to streams.
 
     Args:
-        action_units: folder of OpenFace's tables, for the stream of that name.
+        streams: short names, or streams.
+        action_units: folder of OpenFace's tables, for the stream `action_units`.
 
     Raises:
-        PainseqError: an unknown name, one that comes twice, the CNN's stream behind another.
+        PainseqError: an unknown or repeated name, or `cnn` not in the first place.
     """
     names = [stream if isinstance(stream, str) else stream.name for stream in streams]
     unknown = [stream for stream in streams if isinstance(stream, str) and stream not in SHORT_NAMES]
     if unknown or not names or len(set(names)) < len(names):
         raise PainseqError(
-            f"streams is {names}; it lists each of {', '.join(SHORT_NAMES)} once at most, or streams of other classes, "
-            "each under a name of its own."
+            f"streams is {names}; it must list each of {', '.join(SHORT_NAMES)} at most once, and streams of other "
+            "classes each under a unique name."
         )
     if "cnn" in names[1:]:
-        raise PainseqError(f"streams is {names}: cnn comes first, and the others stand behind its features.")
+        raise PainseqError(f"streams is {names}; cnn must come first.")
     built = tuple(_built(stream, action_units) if isinstance(stream, str) else stream for stream in streams)
     for stream in built:
         if not isinstance(stream, SHORT_NAMES.get(stream.name, Stream)):
             raise PainseqError(
-                f"A {type(stream).__name__} is called {stream.name!r}, which is another stream's name. Give it another."
+                f"A {type(stream).__name__} has the name {stream.name!r}, which is reserved for another stream. Give "
+                "it another name."
             )
     return built
 
 
 def check_recorded(identities: Mapping[str, Mapping[str, object]]) -> None:
-    """Raise a PainseqError unless the streams of a model, by name, mean today what they meant when it was fitted."""
+    """Check that the streams of a model, by name, are defined as when it was fitted.
+
+    Raises:
+        PainseqError: a stream is defined differently now.
+    """
     for name, identity in identities.items():
-        now = SHORT_NAMES[name]().identity if name in SHORT_NAMES else identity
-        if now != identity:
+        current = SHORT_NAMES[name]().identity if name in SHORT_NAMES else identity
+        if current != identity:
             raise PainseqError(
-                f"This model was fitted with another stream {name!r} ({dict(identity)}) than this painseq gives "
-                f"({now}). Fit it anew."
+                f"This model was fitted with another stream {name!r} ({dict(identity)}) than this version of painseq "
+                f"gives ({current}). Refit the model."
             )
 
 
 def video_streams(names: Sequence[str], video: Path, table: Path | None = None) -> tuple[Stream, ...]:
-    """The streams of a single video that belongs to no data set.
+    """Return the streams of a single video that is not part of a data set.
 
     Args:
-        names: the streams of a model.
-        table: OpenFace's table of the video; None: it lies beside the video.
+        names: names of the model's streams.
+        video: the video file.
+        table: OpenFace's table of the video; None: the CSV next to the video.
 
     Raises:
-        PainseqError: a stream that no video gives; a table that no stream needs, or that is needed and not there.
+        PainseqError: a stream that cannot be read from a video; a table that is not needed, or a missing one.
     """
     if table is not None and "action_units" not in names:
         raise PainseqError(
@@ -91,7 +98,7 @@ def video_streams(names: Sequence[str], video: Path, table: Path | None = None) 
     if others:
         raise PainseqError(
             f"This model takes the stream {others[0]!r}, which comes from a feature store and not from a video, so it "
-            "cannot read videos. Score it on the features of a data set, with that store."
+            "cannot read videos. Evaluate it on the features of a data set, with that store."
         )
     streams = tuple(ActionUnitStream(table=table) if name == "action_units" else SHORT_NAMES[name]() for name in names)
     for stream in streams:

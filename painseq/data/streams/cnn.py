@@ -1,4 +1,4 @@
-"""The extractor's features."""
+"""The stream of the extractor's features."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from painseq.spec import Spec
 
 
 class CnnStream(Stream):
-    """The extractor's features, as the data's own store has them; or crops, for the extractor of the model.
+    """Features of the data's feature store; or crops, as input of the model's extractor.
 
     Args:
-        shape: of one frame; None before a store is seen.
+        shape: shape of one frame; None before a store is known.
     """
 
     name = "cnn"
@@ -28,30 +28,35 @@ class CnnStream(Stream):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Numbered."""
+        """Numbered columns."""
         if self.shape is None:
-            raise PainseqError("How many features the extractor gives is not known: no feature store has been seen.")
+            raise PainseqError(
+                "The number of the extractor's features is not known without a feature store. Set --data.options.store."
+            )
         return tuple(f"cnn {number}" for number in range(math.prod(self.shape)))
 
     @property
     def identity(self) -> Spec:
-        """Nothing: extractor and crop are recorded, and compared, by themselves."""
+        """Empty: extractor and crop are recorded and compared separately."""
         return {}
 
     def seen(self, store: FeatureStore | NpzFolder | None) -> CnnStream:
-        """The features of this store."""
+        """Return the stream with this store's shape."""
         return self if store is None else CnnStream(store.out_shape)
 
     def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
-        """(T, *F) as they are stored."""
+        """Return (T, *F) as stored."""
         return stored.features
 
     def mirror(self, rows: Tensor) -> Tensor:
-        """Crops (T, C, H, W) with left and right exchanged.
+        """Mirror crops (T, C, H, W).
 
         Raises:
-            PainseqError: features, which do not tell what the extractor makes of other crops.
+            PainseqError: the rows are features, whose values for mirrored crops are unknown.
         """
         if rows.ndim != 4:
-            raise PainseqError(f"Features of shape {tuple(rows.shape)} cannot be mirrored; crops can.")
+            raise PainseqError(
+                f"Features of shape {tuple(rows.shape)} cannot be mirrored; only crops can. Set the augmentation's "
+                "flip to 0."
+            )
         return rows.flip(-1)

@@ -1,4 +1,4 @@
-"""Landmarks of the face track."""
+"""The stream of face landmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LandmarkStream(Stream):
     """Landmarks of the face track, normalised frame by frame; see `painseq.faces.landmarks.normalise`.
 
     Args:
-        points: landmarks a frame; None before a store is seen.
+        points: landmarks per frame; None before a store is known.
     """
 
     name = "landmarks"
@@ -31,19 +31,19 @@ class LandmarkStream(Stream):
     def columns(self) -> tuple[str, ...]:
         """x and y of each point."""
         if self.points is None:
-            raise _no_landmarks("videos are read here")
+            raise _no_landmarks("videos are read directly")
         return tuple(f"{axis}{point}" for point in range(self.points) for axis in "xy")
 
     @property
     def identity(self) -> Spec:
-        """Nothing: the locator is recorded, and compared, with the face crop."""
+        """Empty: the locator is recorded and compared with the face crop."""
         return {}
 
     def seen(self, store: FeatureStore | NpzFolder | None) -> LandmarkStream:
-        """The landmarks of this store.
+        """Return the stream with this store's number of landmarks.
 
         Raises:
-            PainseqError: it has none.
+            PainseqError: the store has no landmarks.
         """
         if store is None:
             return self
@@ -52,27 +52,27 @@ class LandmarkStream(Stream):
         return LandmarkStream(store.landmarks)
 
     def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
-        """(T, 2 * points) float32, zero in frames without a face.
+        """Return (T, 2 * points) float32, zero in frames without a face.
 
         Raises:
-            PainseqError: a clip with a face has no landmarks.
+            PainseqError: a clip has a face but no landmarks.
         """
         face = bool(stored.present.any())
         if stored.landmarks is None or (face and not torch.isfinite(stored.landmarks[stored.present]).any()):
             raise PainseqError(
-                f"Clip {clip.clip_id!r} has no landmarks, and the stream of landmarks is asked for. Choose a locator "
-                "that finds them (FaceAlignment, or Sidecar; for a store, extract into a new folder), or leave "
-                "landmarks out of streams."
+                f"Clip {clip.clip_id!r} has no landmarks, but streams lists landmarks. Choose a locator that finds "
+                "landmarks (FaceAlignment or Sidecar; for a store, extract into a new folder), or leave landmarks out "
+                "of streams."
             )
         return landmarks.normalise(stored.landmarks, stored.present)
 
     def mirror(self, rows: Tensor) -> Tensor:
-        """Left and right exchanged; see `painseq.faces.landmarks.mirror`."""
+        """Mirror the landmarks; see `painseq.faces.landmarks.mirror`."""
         return landmarks.mirror(rows)
 
 
-def _no_landmarks(where: str) -> PainseqError:
+def _no_landmarks(reason: str) -> PainseqError:
     return PainseqError(
-        f"The stream of landmarks comes from a store, but {where}. Run `painseq extract` into a new folder, with a "
-        "locator that finds them (FaceAlignment, Sidecar), and give it to --data.options.store."
+        f"The stream landmarks needs a store with landmarks, but {reason}. Run `painseq extract` into a new folder, "
+        "with a locator that finds landmarks (FaceAlignment, Sidecar), and set --data.options.store to it."
     )

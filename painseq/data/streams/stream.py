@@ -1,4 +1,4 @@
-"""What a stream is, and rows of several streams side by side."""
+"""`Stream`, the base class, and functions that concatenate the rows of several streams."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from painseq.spec import Spec
 
 
 class Stream(ABC):
-    """Numbers of each frame of a clip: a part of what a head is given.
+    """One input of a head: a row of numbers for each frame of a clip.
 
-    To add one, write a class with `name`, `columns`, `identity`, `of` and `mirror`, export it in
+    To add a stream, write a class with `name`, `columns`, `identity`, `of` and `mirror`, export it in
     `painseq.data.streams`, and add it to the contract test. In YAML a stream is listed by its class path.
     """
 
     name: str
-    """In configurations, records and messages; unique in a list of streams."""
+    """Name in configurations, records and messages; unique in a list of streams."""
     can_mirror: ClassVar[bool] = True
-    """Whether `mirror` knows what mirrored crops would give."""
+    """Whether `mirror` is supported."""
 
     @property
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
-        """Names of the numbers of a frame, in order.
+        """Column names of a row, in order.
 
         Raises:
-            PainseqError: they are not known before data are seen; see `seen`.
+            PainseqError: they are not known before a store is known; see `seen`.
         """
 
     @property
     def width(self) -> int:
-        """Numbers of a frame.
+        """Number of columns.
 
         Raises:
             PainseqError: see `columns`.
@@ -48,63 +48,66 @@ class Stream(ABC):
     @property
     @abstractmethod
     def identity(self) -> Spec:
-        """Plain data that decide, beside the name, what the rows mean; a model that was fitted on others is refused."""
+        """Plain data that define the rows, together with the name; a model fitted with another identity is refused."""
 
     @property
     def trained_on(self) -> tuple[str, ...]:
-        """Whom the source of the rows was fitted on, beside the extractor of the data's own store.
+        """Subjects that the source of the rows was trained on, as "data set/subject".
 
-        As "data set/subject".
+        The extractor of the data's main store is recorded separately.
         """
         return ()
 
     def seen(self, store: FeatureStore | NpzFolder | None) -> Stream:
-        """This stream of data whose frames lie in `store` (None: in videos), so that its width is known.
+        """Return this stream for frames of `store` (None: of videos), with its width if the store defines it.
 
         Raises:
-            PainseqError: the store has nothing for this stream.
+            PainseqError: the store does not have this stream.
         """
         return self
 
     def check(self, clips: Sequence[Clip], root: Path, store: FeatureStore | NpzFolder | None) -> None:  # noqa: B027
-        """Raise a PainseqError, one for all, unless the stream has the rows of each of these clips.
+        """Check that the stream has the rows of each of these clips; report all problems at once.
 
         Args:
-            clips: readable ones.
-            root: folder that the clips' videos lie in.
-            store: where their frames lie; None: in the videos.
+            clips: readable clips.
+            root: folder of the clips' videos.
+            store: store of their frames; None if the videos are read.
+
+        Raises:
+            PainseqError: rows are missing.
         """
 
     @abstractmethod
     def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
-        """The rows of a clip, or of some of its frames.
+        """Return the rows of a clip, or of some of its frames.
 
         Args:
-            stored: the frames of the data's own store, or of the video; T of them.
-            clip: which clip this is.
-            root: folder that the clip's video lies in.
+            stored: T frames of the data's main store, or of the video.
+            clip: the clip.
+            root: folder of the clip's video.
 
         Returns:
-            (T, width) float; what stands in frames without a face does not count.
+            (T, width) float; rows of frames without a face are ignored.
 
         Raises:
-            PainseqError: there are no rows of this clip; names the clip, or its file.
+            PainseqError: the clip has no rows; names the clip, or its file.
         """
 
     @abstractmethod
     def mirror(self, rows: Tensor) -> Tensor:
-        """What `of` would have given for mirrored crops, (T, width).
+        """Return what `of` would give for mirrored crops, (T, width).
 
         Raises:
-            PainseqError: it is not known.
+            PainseqError: not supported by this stream.
         """
 
 
 def rows_of(streams: Sequence[Stream], stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
-    """The rows of a clip, stream behind stream.
+    """Return the rows of a clip, all streams concatenated.
 
     Returns:
-        (T, *F): the rows of a single stream as they are; else float32 (T, sum of the widths).
+        The rows of a single stream unchanged, (T, *F); of several streams float32 (T, sum of the widths).
 
     Raises:
         PainseqError: see `Stream.of`.
@@ -116,27 +119,27 @@ def rows_of(streams: Sequence[Stream], stored: ClipFeatures, clip: Clip, root: P
 def rows_of_video(
     streams: Sequence[Stream], stored: ClipFeatures, video: Path, start_s: float = 0.0, image_fps: float | None = None
 ) -> Tensor:
-    """`rows_of` a span of a single video that belongs to no data set.
+    """Return the rows of a span of a single video that is not part of a data set; see `rows_of`.
 
     Args:
-        start_s: where the span starts, in seconds.
-        image_fps: images a second, where the video is a folder of them.
+        start_s: start of the span, in seconds.
+        image_fps: images per second, if the video is a folder of images.
     """
     return rows_of(streams, stored, lone_clip(video, start_s, image_fps), Path())
 
 
 def lone_clip(video: Path, start_s: float = 0.0, image_fps: float | None = None) -> Clip:
-    """A span of a single video as a clip, whose path is relative to the working folder."""
+    """Make a clip of a span of a single video, with its path relative to the working directory."""
     return Clip(video.as_posix(), "unknown", video.as_posix(), start_s=start_s, fps=image_fps)
 
 
 def beside_cnn(streams: Sequence[Stream]) -> tuple[Stream, ...]:
-    """The streams whose rows are there before an extractor runs."""
+    """Return the streams other than `cnn`, whose rows do not depend on an extractor."""
     return tuple(stream for stream in streams if stream.name != "cnn")
 
 
 def mirrored(streams: Sequence[Stream], rows: Tensor) -> Tensor:
-    """`rows_of` mirrored crops, (T, sum of the widths), from those of the crops as they were.
+    """Convert rows, (T, sum of the widths), to those of mirrored crops.
 
     Raises:
         PainseqError: see `Stream.mirror`.
