@@ -1,4 +1,4 @@
-"""What an explanation is."""
+"""`Attribution`, the result of every explanation method."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from painseq.explain.frames import Frames
 from painseq.explain.regions import UNKNOWN, check_landmarks, region_map
 
 COARSE = 16
-"""Places along a side of a map that stands for a face which may not be shown. Single pixels of a gradient show the
-face's edges, and those of gradient times input the face."""
+"""Cells along each side of a coarse map, drawn where the face must not be shown. At full resolution a gradient shows
+the edges of the face, and gradient times input shows the face itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """How much each part of a clip counts for a score (`painseq.explain.score.score_of`). On the CPU.
+    """How much each part of a clip contributes to a score (`painseq.explain.score.score_of`). Tensors are on the CPU.
 
     Args:
-        values: float32, exactly zero in frames without a face. Of the input's shape, (T, 3, S, S) or (T, D), for
-            methods that speak of each number; (T, S, S) for those that speak of places; (T,) for those of frames.
-        clip: what was explained.
-        method: its name.
+        values: float32, exactly zero in frames without a face. The shape is that of the input, (T, 3, S, S) or (T, D),
+            for methods that attribute to each input value; (T, S, S) for methods that attribute to places; (T,) for
+            methods that attribute to frames.
+        clip: the explained clip.
+        method: name of the method.
         target: class index, 0 for a model of a scale.
-        class_name: of the target; the scale's name for a model of a scale.
-        score: of the clip.
-        layer: the layer looked at, for Grad-CAM.
-        completeness_error: for Integrated Gradients: by what share of the difference between the clip's score and the
-            baseline's the sum of `values` misses it.
-        steps: for Integrated Gradients: gradients computed.
+        class_name: name of the target; for a model of a scale, name of the scale.
+        score: score of the clip.
+        layer: for Grad-CAM, the layer.
+        completeness_error: for Integrated Gradients, the error of the sum of `values`, as a share of the difference
+            between the scores of clip and baseline.
+        steps: for Integrated Gradients, the number of gradients computed.
     """
 
     values: Tensor
@@ -47,7 +48,7 @@ class Attribution:
 
     @property
     def present(self) -> Tensor:
-        """(T,) bool."""
+        """(T,) bool, whether each frame has a face."""
         return self.clip.present
 
     @property
@@ -57,45 +58,47 @@ class Attribution:
 
     @property
     def has_space(self) -> bool:
-        """Whether it speaks of places in the face."""
+        """Whether the values belong to places in the face, so that there are maps."""
         return self.values.ndim >= 3
 
     @property
     def over_time(self) -> Tensor:
-        """(T,) the sum of each frame's values: which frames count."""
+        """(T,) the sum of each frame's values."""
         return self.values.reshape(len(self.values), -1).sum(dim=1)
 
     @property
     def maps(self) -> Tensor:
-        """(T, S, S) with the sign; colours are added up.
+        """(T, S, S) signed, summed over colour channels.
 
         Raises:
-            PainseqError: it speaks of frames or features, not of places.
+            PainseqError: the values belong to frames or features.
         """
         if not self.has_space:
-            raise PainseqError(f"{self.method} here says how much frames count, not places in them: there is no map.")
+            raise PainseqError(
+                f"{self.method} gives values of frames or features here, not of places in the face, so there is no map."
+            )
         return self.values.sum(dim=1) if self.values.ndim == 4 else self.values
 
     @property
     def regions(self) -> Tensor:
-        """(T, S, S) int8, which of `painseq.explain.REGIONS` each pixel lies in; `UNKNOWN` where there is no face.
+        """(T, S, S) int8, the index in `painseq.explain.REGIONS` of each pixel; `UNKNOWN` in frames without a face.
 
-        `region_shares` adds the map up over them.
+        `region_shares` sums the map over regions.
 
         Raises:
-            PainseqError: no map, or a clip without the 68 landmarks of iBUG.
+            PainseqError: no map, or a clip without the 68 iBUG landmarks.
         """
         regions = torch.from_numpy(region_map(check_landmarks(self.clip), self.maps.shape[-1]))
         regions[~self.present] = UNKNOWN
         return regions
 
     def heat(self, cut: float = 0.0, coarse: bool = False) -> Tensor:
-        """(T, S, S) in 0..1 for drawing: what speaks for the class, on one scale over the clip.
+        """Return the positive part of the maps for drawing, (T, S, S) in 0..1, on one scale over the clip.
 
         Args:
-            cut: share of the strongest places of the real frames that are all drawn as 1; above 0 for methods that
-                give single pixels very large values.
-            coarse: means over `COARSE` x `COARSE` places, so that a map does not show the face.
+            cut: share of the strongest pixels in frames with a face that are drawn as 1; above 0 for methods with
+                very large values in single pixels.
+            coarse: average over `COARSE` x `COARSE` cells, so that the map does not show the face.
         """
         heat = self.maps.clamp(min=0)
         if coarse:

@@ -1,4 +1,4 @@
-"""The blink check: whether a model takes a blink, which is no sign of pain, for something that counts."""
+"""The blink check: whether a model's score depends on blinks, which are not a sign of pain."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from painseq.explain.subject_means import SubjectMean, subject_mean
 from painseq.model.pain_model import PainModel
 
 CLOSED = 0.5
-"""Eyes count as closed below this share of the clip's open eyes."""
+"""Eyes count as closed below this share of the aspect ratio of the clip's open eyes."""
 OPEN_QUANTILE = 0.9
 
 
 def eye_aspect_ratio(landmarks: Tensor) -> NDArray[np.float64]:
-    """Height of the eyes by their width (Soukupova and Cech 2016), the mean of both; about 0.3 open, near 0 closed.
+    """Return height over width of the eyes (Soukupova and Cech 2016), averaged over both eyes.
+
+    The ratio is about 0.3 for open eyes and near 0 for closed eyes.
 
     Args:
-        landmarks: (T, 68, 2), in iBUG's order.
+        landmarks: (T, 68, 2), in iBUG order.
 
     Returns:
-        (T,), NaN where landmarks are.
+        (T,), NaN where landmarks are NaN.
     """
     if landmarks.shape[1:] != (POINTS, 2):
-        raise ValueError(f"Landmarks are (T, {POINTS}, 2), not {tuple(landmarks.shape)}.")
+        raise ValueError(f"landmarks must be (T, {POINTS}, 2), not {tuple(landmarks.shape)}.")
     points = landmarks.double().numpy()
     ratios = []
     for first in (36, 42):
@@ -48,10 +50,10 @@ def eye_aspect_ratio(landmarks: Tensor) -> NDArray[np.float64]:
 
 
 def blinks_from_landmarks(landmarks: Tensor, times_s: Tensor) -> NDArray[np.bool_]:
-    """(T,) the frames of blinks: eyes closed for at most `LONGEST_BLINK_S` (`known_units.brief`).
+    """Return the frames of blinks, (T,): eyes closed for at most `LONGEST_BLINK_S` (`known_units.brief`).
 
-    Closed is an aspect ratio below half of the clip's 90th percentile. Soukupova and Cech 2016 train a classifier on
-    13 frames at 30 a second instead; here any frame rate must do, and eyes differ in how wide they open.
+    Eyes are closed if their aspect ratio is below half of the clip's 90th percentile. Soukupova and Cech 2016 train a
+    classifier on 13 frames at 30 frames per second; the threshold works for any frame rate, and for eyes of any width.
     """
     ratio = eye_aspect_ratio(landmarks)
     known = np.isfinite(ratio)
@@ -62,13 +64,13 @@ def blinks_from_landmarks(landmarks: Tensor, times_s: Tensor) -> NDArray[np.bool
 
 
 def blink_frames(clip: Frames, known: KnownUnits | None) -> tuple[NDArray[np.bool_], str]:
-    """(T,) the frames of blinks, and where that is known from: AU45 where there is any, else the landmarks.
+    """Return the frames of blinks, (T,), and their source: AU45 if it is known, otherwise the landmarks.
 
     Args:
-        clip: with 68 landmarks in pixels of its crops.
+        clip: has 68 landmarks in pixels of its crops, unless `known` is given.
 
     Raises:
-        PainseqError: neither is there.
+        PainseqError: neither AU45 nor 68 landmarks are known.
     """
     if known is not None:
         return known.blinks, f"AU45, {known.source}"
@@ -76,13 +78,12 @@ def blink_frames(clip: Frames, known: KnownUnits | None) -> tuple[NDArray[np.boo
 
 
 def without_eyes(clip: Frames, among: Tensor) -> Tensor:
-    """The crops, (T, 3, S, S) float, with the eyes of some frames filled in by the mean colour of the rest of the face.
+    """Return the crops, (T, 3, S, S) float, with the eyes of some frames hidden by the mean colour of the face.
 
-    The region of the eyes is the one of `region_map`; brows stay. Streams beside the crops (landmarks, action units)
-    are not changed.
+    The eyes are the region of `region_map`; brows are kept. Other streams (landmarks, action units) are not changed.
 
     Args:
-        among: (T,) bool, frames to change; one without landmarks stays as it is.
+        among: (T,) bool, frames to change; frames without landmarks are not changed.
     """
     x = clip.x.float().clone()
     regions = torch.from_numpy(region_map(check_landmarks(clip), x.shape[-1]))
@@ -97,19 +98,18 @@ def without_eyes(clip: Frames, among: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BlinkClip:
-    """The blink check of one clip; frames without face or landmarks take no part.
+    """The blink check of one clip; frames without a face or landmarks are ignored.
 
     Args:
-        source: how the blinks are known.
-        blink_frames: how many.
-        other_frames: all others.
-        share_blink: the eyes' share of the attribution in the frames of blinks; NaN where nothing there speaks for the
-            class.
+        source: source of the blinks.
+        blink_frames: number of frames of blinks.
+        other_frames: number of other frames.
+        share_blink: the eyes' share of the attribution in frames of blinks; NaN if nothing there is positive.
         share_other: the same in the other frames.
         area: the eyes' share of the area.
-        change_blink: what the explained score (`score_of`) gains when the eyes are hidden in the frames of blinks.
-        change_other: the same in as many other frames, evenly spaced.
-        change_all: the same in all frames.
+        change_blink: change of the explained score (`score_of`) when the eyes are hidden in frames of blinks.
+        change_other: the same for as many other frames, evenly spaced.
+        change_all: the same for all frames.
         label_changes: whether hiding the eyes in all frames changes the label; None for a model of a scale.
     """
 
@@ -128,26 +128,26 @@ class BlinkClip:
 def check_blinks(
     model: PainModel, attribution: Attribution, blinks: NDArray[np.bool_], source: str
 ) -> BlinkClip | None:
-    """The blink check of one clip; None where it has no frame of a blink, or no other.
+    """Run the blink check on one clip; returns None if it has no frame of a blink, or no other frame.
 
     Args:
-        attribution: with maps, of crops with 68 landmarks; its class is the one whose score is looked at.
-        blinks: (T,) bool.
-        source: how these are known.
+        attribution: has maps, of crops with 68 landmarks; its class is the explained one.
+        blinks: (T,) bool, frames of blinks.
+        source: source of the blinks.
 
     Raises:
         PainseqError: no maps, or no landmarks.
     """
     clip = attribution.clip
-    seen = clip.present & check_landmarks(clip).isfinite().flatten(1).all(dim=1)
-    blink, other = seen & torch.from_numpy(blinks), seen & ~torch.from_numpy(blinks)
+    usable = clip.present & check_landmarks(clip).isfinite().flatten(1).all(dim=1)
+    blink, other = usable & torch.from_numpy(blinks), usable & ~torch.from_numpy(blinks)
     if not blink.any() or not other.any():
         return None
     scorer = Scorer(model, clip, attribution.target)
     others = torch.nonzero(other)[:, 0]
-    evenly = np.linspace(0, len(others) - 1, min(int(blink.sum()), len(others))).round().astype(int)
-    as_many = torch.zeros_like(blink)
-    as_many[others[evenly]] = True
+    spaced = np.linspace(0, len(others) - 1, min(int(blink.sum()), len(others))).round().astype(int)
+    control = torch.zeros_like(blink)
+    control[others[spaced]] = True
 
     def outputs_without_eyes(among: Tensor) -> Tensor:
         hidden = without_eyes(clip, among)[None].to(scorer.x)
@@ -160,21 +160,21 @@ def check_blinks(
         return int(model.objective.answer(model.head.level, outputs, scorer.mask))
 
     with torch.no_grad():
-        plain = scorer.outputs(scorer.known_features, scorer.mask)
-        in_blinks, elsewhere, everywhere = (outputs_without_eyes(among) for among in (blink, as_many, seen))
+        unchanged = scorer.outputs(scorer.known_features, scorer.mask)
+        in_blinks, in_others, in_all = (outputs_without_eyes(among) for among in (blink, control, usable))
     eyes = REGIONS.index("eyes")
-    here, there = region_shares(attribution, blink), region_shares(attribution, other)
+    blink_shares, other_shares = region_shares(attribution, blink), region_shares(attribution, other)
     return BlinkClip(
         source=source,
         blink_frames=int(blink.sum()),
         other_frames=int(other.sum()),
-        share_blink=float(here.share[eyes]),
-        share_other=float(there.share[eyes]),
-        area=float(there.area[eyes]),
+        share_blink=float(blink_shares.share[eyes]),
+        share_other=float(other_shares.share[eyes]),
+        area=float(other_shares.area[eyes]),
         change_blink=change(in_blinks),
-        change_other=change(elsewhere),
-        change_all=change(everywhere),
-        label_changes=None if model.predicts_values else label(plain) != label(everywhere),
+        change_other=change(in_others),
+        change_all=change(in_all),
+        label_changes=None if model.predicts_values else label(unchanged) != label(in_all),
     )
 
 
@@ -182,17 +182,17 @@ def check_blinks(
 class BlinkCheck:
     """The blink check of many clips: means over subjects, with intervals.
 
-    Put together clips explained for the same class: a blink that counts for one class counts against another.
+    Only combine clips explained for the same class: a blink that counts for one class counts against another.
 
     Args:
-        clips: those with frames of blinks and others.
-        without_blinks: clips that have none, and take no part.
-        sources: how the blinks are known, and in how many clips.
+        clips: number of clips with frames of blinks and other frames.
+        without_blinks: number of clips without, which are ignored.
+        sources: source of the blinks -> number of clips.
         share_blink, share_other, area: see `BlinkClip`.
         share_difference: share_blink minus share_other.
         change_blink, change_other, change_all: see `BlinkClip`.
         change_difference: change_blink minus change_other.
-        label_changes: share of the clips.
+        label_changes: share of clips whose label changes.
     """
 
     clips: int
@@ -210,31 +210,31 @@ class BlinkCheck:
 
     @property
     def verdict(self) -> str:
-        """In words: whether there is reason to worry, and why."""
+        """Whether the model depends on blinks, and how, as a sentence."""
         if not self.clips:
-            return "No clip has a blink, so nothing can be said."
+            return "No clip has a blink, so the check has no result."
         shares, changes = _side(self.share_difference), _side(self.change_difference)
         if shares is None or changes is None:
-            return "Too few subjects have blinks to say anything."
-        found = []
+            return "Too few subjects have blinks for a result."
+        reasons = []
         if shares > 0:
-            found.append("in a blink more of the attribution falls on the eyes than in other frames")
+            reasons.append("during blinks, more of the attribution is on the eyes than in other frames")
         if changes:
-            found.append(
-                f"beside open eyes a blink counts {'for' if changes < 0 else 'against'} the class: with the eyes "
-                f"hidden in the frames of blinks the score is {'lower' if changes < 0 else 'higher'} than with those "
-                "of as many other frames hidden"
+            reasons.append(
+                f"compared with open eyes, a blink counts {'for' if changes < 0 else 'against'} the class: hiding the "
+                f"eyes during blinks gives a {'lower' if changes < 0 else 'higher'} score than hiding them in as many "
+                "other frames"
             )
-        if found:
-            return "A worry: " + "; and ".join(found) + ". A blink is no sign of pain."
+        if reasons:
+            return "Warning: " + "; and ".join(reasons) + ". A blink is not a sign of pain."
         return (
-            "No worry found: in blinks the eyes draw no more of the attribution than in other frames, and hiding them "
-            "there changes the score no more than elsewhere, as far as the intervals tell."
+            "No problem found: within the intervals, the eyes have no more of the attribution during blinks than in "
+            "other frames, and hiding them during blinks changes the score no more than in other frames."
         )
 
     @property
     def figures(self) -> str:
-        """In words: the means that the verdict is made of."""
+        """The means that the verdict is based on, as sentences."""
         if not self.clips:
             return ""
 
@@ -242,13 +242,13 @@ class BlinkCheck:
             return ["none" if mean.value is None else format(mean.value, form) for mean in means]
 
         blink, other, area = formatted(".2f", self.share_blink, self.share_other, self.area)
-        in_blinks, elsewhere, everywhere = formatted("+z.3f", self.change_blink, self.change_other, self.change_all)
+        in_blinks, in_others, in_all = formatted("+z.3f", self.change_blink, self.change_other, self.change_all)
         (labels,) = formatted(".0%", self.label_changes)
         label = "" if labels == "none" else f", and the label in {labels} of the clips"
         return (
-            f"The eyes have {blink} of the attribution in blinks and {other} elsewhere, on {area} of the area. With "
-            f"the eyes hidden the score changes by {in_blinks} (in blinks), {elsewhere} (in as many other frames), "
-            f"{everywhere} (in all frames){label}."
+            f"The eyes have {blink} of the attribution during blinks and {other} in other frames, on {area} of the "
+            f"area. Hiding the eyes changes the score by {in_blinks} (during blinks), {in_others} (in as many other "
+            f"frames), {in_all} (in all frames){label}."
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -259,17 +259,17 @@ class BlinkCheck:
 
 
 def _side(mean: SubjectMean) -> int | None:
-    """1 or -1 where the interval lies above or below 0, 0 where it does not tell; None where there is none."""
+    """1 or -1 if the interval is above or below 0, 0 if it contains 0; None without an interval."""
     low, high = mean.interval.low, mean.interval.high
     return None if low is None or high is None else int(low > 0) - int(high < 0)
 
 
 def blink_check(clips: Sequence[BlinkClip | None], subject_ids: Sequence[str]) -> BlinkCheck:
-    """Put clips together.
+    """Combine the blink checks of many clips.
 
     Args:
-        clips: N, of `check_blinks`.
-        subject_ids: N, whom each shows.
+        clips: N results of `check_blinks`.
+        subject_ids: N, the subject of each clip.
     """
     rows = [(clip, subject) for clip, subject in zip(clips, subject_ids, strict=True) if clip is not None]
     subjects = [subject for _, subject in rows]

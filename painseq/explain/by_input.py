@@ -1,4 +1,4 @@
-"""Methods that speak of each number of the input, crops or features, through Captum."""
+"""Methods that attribute to each input value, of crops or features, with Captum."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from torch import Tensor
 from painseq.explain.score import Scorer
 
 Progress = Callable[[float], None]
-"""Called with the share that is done, 0 to 1."""
+"""Called with the finished share, 0 to 1."""
 
 TOLERANCE = 0.01
-"""Completeness of Integrated Gradients: share of the difference between the scores of clip and baseline."""
+"""Allowed completeness error of Integrated Gradients, as a share of the difference between clip and baseline."""
 STEPS, MOST_STEPS = 8, 1024
-"""Gradients in each stretch of the path, and altogether at most unless more are asked for."""
-SHARE_OF_A_STRETCH = 1 / 8
-"""Of the error that is left, the part that any stretch may use."""
+"""Gradients per segment of the path, and the default for the most gradients in total."""
+SEGMENT_SHARE = 1 / 8
+"""Share of the remaining error that any segment may use."""
 SMALLEST = 1e-6
-"""Share of the scores that float32 cannot tell apart."""
+"""Relative difference of scores that float32 cannot resolve."""
 PATCHES_A_SIDE, WINDOWS_A_CLIP = 8, 8
 
 
 def baseline_of(scorer: Scorer) -> Tensor:
-    """What stands for nothing, of the clip's shape: the mean colour of its real crops; zeros for features.
+    """Return the baseline of a clip, in its shape: the mean colour of its crops with a face, or zeros for features.
 
-    Black would hide what is dark (brows, nostrils, the open mouth) from methods that multiply by the difference to it.
+    A black baseline would hide dark places (brows, nostrils, the open mouth) from methods that multiply by the
+    difference to the baseline.
     """
     if not scorer.clip.are_pixels:
         return torch.zeros_like(scorer.x)
@@ -38,10 +39,10 @@ def baseline_of(scorer: Scorer) -> Tensor:
 def integrated_gradients(
     scorer: Scorer, baseline: Tensor, most_steps: int = MOST_STEPS, on_progress: Progress | None = None
 ) -> tuple[Tensor, float, int]:
-    """Integrated Gradients (Sundararajan et al. 2017), complete to `TOLERANCE` if `most_steps` gradients are enough.
+    """Integrated Gradients (Sundararajan et al. 2017), complete to `TOLERANCE` if `most_steps` gradients suffice.
 
-    Gauss-Legendre steps on stretches of the straight path from the baseline. The values of a stretch must sum to the
-    difference of the scores at its ends; where they do not, it is halved. So steps are spent where the score bends.
+    Uses Gauss-Legendre steps on segments of the straight path from the baseline. The values of a segment must sum to
+    the difference of the scores at its ends; otherwise it is halved, so that steps go where the score is nonlinear.
 
     Args:
         baseline: (T, *F).
@@ -57,9 +58,9 @@ def integrated_gradients(
     smallest = SMALLEST * max(abs(first), abs(last))
     total = torch.zeros_like(end)
     error, done, steps = 0.0, 0.0, 0
-    stretches = [(0.0, 1.0)]
-    while stretches:
-        a, b = stretches.pop()
+    segments = [(0.0, 1.0)]
+    while segments:
+        a, b = segments.pop()
         values, delta = captum.attribute(
             start + b * (end - start),
             baselines=start + a * (end - start),
@@ -68,11 +69,11 @@ def integrated_gradients(
             return_convergence_delta=True,
         )
         steps += STEPS
-        # A kink's error falls only as fast as its stretch: with its length's share of what is left it would never do.
-        left = TOLERANCE * abs(difference) - abs(error)
-        allowed = max(left * max((b - a) / (1 - done), SHARE_OF_A_STRETCH), smallest)
-        # Those that wait are computed once more each, whatever their error.
-        if abs(float(delta)) <= allowed or steps + STEPS * (len(stretches) + 2) > most_steps:
+        # The error at a kink shrinks only as fast as its segment, so a share by length alone would never be met.
+        remaining = TOLERANCE * abs(difference) - abs(error)
+        allowed = max(remaining * max((b - a) / (1 - done), SEGMENT_SHARE), smallest)
+        # Each waiting segment needs one more computation.
+        if abs(float(delta)) <= allowed or steps + STEPS * (len(segments) + 2) > most_steps:
             total += values
             error += float(delta)
             done += b - a
@@ -80,21 +81,21 @@ def integrated_gradients(
                 on_progress(done)
         else:
             middle = (a + b) / 2
-            stretches += [(middle, b), (a, middle)]
+            segments += [(middle, b), (a, middle)]
     missing = abs(float(total.double().sum()) - difference)
-    # float32 cannot tell scores apart that are this close: no error where nothing is missing, else without bounds.
+    # float32 cannot resolve a difference this small, so a relative error is either 0 or unbounded.
     relative = missing / abs(difference) if abs(difference) > smallest else (0.0 if missing <= smallest else math.inf)
     return total[0].detach(), relative, steps
 
 
 def saliency(scorer: Scorer) -> Tensor:
-    """The gradient's size (Simonyan et al. 2014), (T, *F)."""
+    """Return the absolute gradient (Simonyan et al. 2014), (T, *F)."""
     values: Tensor = attr.Saliency(scorer).attribute(scorer.x[None].clone().requires_grad_())
     return values[0].detach()
 
 
 def gradient_x_input(scorer: Scorer, baseline: Tensor) -> Tensor:
-    """Gradient times difference to the baseline (Shrikumar et al. 2016), (T, *F); for features, times the features."""
+    """Return gradient times difference to the baseline (Shrikumar et al. 2016), (T, *F)."""
     (gradient,) = attr.Saliency(scorer).attribute(scorer.x[None].clone().requires_grad_(), abs=False)
     product: Tensor = gradient.detach() * (scorer.x - baseline)
     return product
@@ -107,14 +108,15 @@ def occlusion(
     frames_together: int | None = None,
     on_progress: Progress | None = None,
 ) -> Tensor:
-    """How the score falls where a patch of consecutive frames is covered by the baseline (Zeiler and Fergus 2014).
+    """Return how much the score falls when a patch of consecutive frames is replaced (Zeiler and Fergus 2014).
 
     Args:
-        patch_px: side of the patches, which lie side by side; None: eight of them along the crop.
-        frames_together: None: an eighth of the clip.
+        baseline: (T, 3, S, S), replaces the patches.
+        patch_px: side of the patches, which do not overlap; None: an eighth of the crop.
+        frames_together: number of frames that a patch spans; None: an eighth of the clip.
 
     Returns:
-        (T, 3, S, S), the same in all colours and pixels of a patch.
+        (T, 3, S, S), constant over colours and pixels of a patch.
     """
     frames, channels, side, _ = scorer.x.shape
     patch = min(patch_px or math.ceil(side / PATCHES_A_SIDE), side)

@@ -20,11 +20,11 @@ from painseq.explain.region_shares import RegionRow
 from painseq.explain.sketch import drawn_face, sketch
 
 MAP = "inferno"
-"""Perceptually ordered: brighter is more, in colour and in grey."""
+"""Colour map; perceptually ordered, so that brighter is more in colour and in grey."""
 BLUE, GREY, INK = "#31487a", "#8b949b", "#23272b"
 PICTURE_PX = 160
 Curve = tuple[np.ndarray, np.ndarray, str]
-"""Moments (N,) in seconds, values (N,) in 0..1, or in -1..1 if any is negative, and what they are."""
+"""Times (N,) in seconds, values (N,) in 0..1, or in -1..1 if any is negative, and a title."""
 
 
 def film_strip(
@@ -35,35 +35,33 @@ def film_strip(
     curves: Sequence[Curve] = (),
     frames: int = 8,
 ) -> bytes:
-    """Heat maps of some frames of a clip, and curves over time below them.
+    """Draw heat maps of some frames of a clip, and curves over time below them.
 
     Args:
-        clip: its crops are not looked at without heat. Where no face is shown, one is drawn over the map from its
-            landmarks, if it has any.
-        heat: (T, S, S) in 0..1, a coarse one (`Attribution.heat`) where no face may be shown; None leaves the curves
-            alone.
-        show_faces: draw the crops under the maps and above them; without it no pixel of them is drawn, since faces of
-            patients are not for reports.
-        frames: how many frames to draw: of as many equal stretches of the clip the one whose map is strongest.
+        clip: its crops are drawn only with `show_faces`. Otherwise a face is drawn from its landmarks, if it has any.
+        heat: (T, S, S) in 0..1, coarse (`Attribution.heat`) if faces must not be shown; None draws the curves only.
+        show_faces: draw the crops under the maps and above them. Otherwise no pixel of them is drawn, since faces of
+            patients must not appear in reports.
+        frames: number of frames to draw: the one with the strongest map from each of as many equal segments.
 
     Returns:
-        A PNG.
+        The bytes of a PNG.
     """
     real = np.flatnonzero(clip.present.numpy())
-    stretches = np.array_split(real, min(frames, len(real)))
+    segments = np.array_split(real, min(frames, len(real)))
     rows = 0 if heat is None else (2 if show_faces else 1)
     ratios = [1.0] * rows + [0.7] * len(curves)
-    figure = Figure(figsize=(1.35 * len(stretches) + 0.6, 1.45 * sum(ratios) + 0.7), dpi=110, layout="constrained")
-    grid = figure.add_gridspec(len(ratios), len(stretches), height_ratios=ratios)
-    for column, part in enumerate([] if heat is None else stretches):
+    figure = Figure(figsize=(1.35 * len(segments) + 0.6, 1.45 * sum(ratios) + 0.7), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(len(ratios), len(segments), height_ratios=ratios)
+    for column, segment in enumerate([] if heat is None else segments):
         assert heat is not None
-        frame = part[int(heat[part].flatten(1).amax(dim=1).argmax())]
+        frame = segment[int(heat[segment].flatten(1).amax(dim=1).argmax())]
         points = None if clip.landmarks is None else clip.landmarks[frame]
         face = clip.x[frame].byte().permute(1, 2, 0).numpy() if show_faces else None
         picture = map_picture(heat[frame].numpy(), points, face, PICTURE_PX)
-        for row, shown in enumerate([picture] if face is None else [face, picture]):
+        for row, image in enumerate([picture] if face is None else [face, picture]):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(shown)
+            axes.imshow(image)
             axes.set_axis_off()
             if row == 0:
                 axes.set_title(f"{float(clip.times_s[frame]):.1f} s", fontsize=8)
@@ -79,12 +77,12 @@ def film_strip(
 
 
 def _draw_curve(axes: Axes, curve: Curve, end_s: float) -> None:
-    moments, values, name = curve
-    # Dots as wide as the line: a frame between two without a face has no line.
-    axes.plot(moments, values, color=BLUE, linewidth=1.6, marker="o", markersize=1.6, markeredgewidth=0)
+    times_s, values, name = curve
+    # Dots, since a single frame between frames without a face has no line.
+    axes.plot(times_s, values, color=BLUE, linewidth=1.6, marker="o", markersize=1.6, markeredgewidth=0)
     axes.set_ylim(-1 if np.nanmin(values) < 0 else 0, 1)
     axes.set_xlim(0, max(end_s, 1e-3))
-    # Above it, since along the axes long names of low panels run into each other.
+    # Above the panel, since long labels along the axes of low panels overlap.
     axes.set_title(name, fontsize=8, loc="left")
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
@@ -93,12 +91,12 @@ def _draw_curve(axes: Axes, curve: Curve, end_s: float) -> None:
 def map_picture(
     heat: NDArray[np.floating], landmarks: Tensor | None, face: NDArray[np.uint8] | None, picture_px: int
 ) -> NDArray[np.float64]:
-    """A map over a face, or over the lines of one where none may be shown.
+    """Draw a map over a face, or over lines of a face if it must not be shown.
 
     Args:
         heat: (S, S) in 0..1.
         landmarks: (L, 2) in pixels of the crop; None draws no lines.
-        face: (S, S, 3) the crop; None where it may not be shown.
+        face: (S, S, 3) the crop; None if it must not be shown.
         picture_px: side of the picture, P.
 
     Returns:
@@ -112,7 +110,7 @@ def map_picture(
 
 
 def overlay(face: np.ndarray, heat: np.ndarray, strongest: float = 0.65) -> np.ndarray:
-    """A heat map over a face, (S, S, 3) float in 0..1; the stronger the heat, the more it covers."""
+    """Draw a heat map over a face, (S, S, 3) float in 0..1; stronger heat covers more."""
     colours: np.ndarray = colormaps[MAP](heat)[..., :3]
     cover = strongest * heat[..., None]
     mixed: np.ndarray = (1 - cover) * face / 255 + cover * colours
@@ -120,7 +118,7 @@ def overlay(face: np.ndarray, heat: np.ndarray, strongest: float = 0.65) -> np.n
 
 
 def contact_sheet(crops: Sequence[np.ndarray], titles: Sequence[str], columns: int = 8) -> bytes:
-    """Crops (S, S, 3) uint8 side by side, as a PNG; for generated faces, or with the user's word."""
+    """Draw crops (S, S, 3) uint8 side by side, as a PNG; only for generated faces, or if the user permits it."""
     rows = -(-len(crops) // columns)
     figure = Figure(figsize=(1.25 * columns, 1.45 * rows), dpi=110, layout="constrained")
     for index, (crop, title) in enumerate(zip(crops, titles, strict=True)):
@@ -134,12 +132,12 @@ def contact_sheet(crops: Sequence[np.ndarray], titles: Sequence[str], columns: i
 
 
 def region_bars(tables: Mapping[str, Sequence[RegionRow]], title: str, kind: Literal["svg", "png"] = "svg") -> bytes:
-    """Each region's share of the attribution with its interval, beside its share of the area; a panel a class.
+    """Draw each region's share of the attribution, with its interval, and of the area; one panel per class.
 
     Args:
         tables: name -> rows of `region_table`.
-        title: what was explained.
-        kind: of the file.
+        title: title of the figure.
+        kind: file format.
     """
     with matplotlib.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "painseq", "text.color": INK}):
         figure = Figure(figsize=(1.5 + 2.5 * len(tables), 3.2), dpi=130, layout="constrained")
@@ -155,7 +153,7 @@ def region_bars(tables: Mapping[str, Sequence[RegionRow]], title: str, kind: Lit
             areas = [row.area.value or 0.0 for row in rows]
             (marks,) = axes.plot(areas, places, "|", color=INK, markersize=15, markeredgewidth=2)
             subjects = max((row.share.interval.subjects for row in rows), default=0)
-            axes.set_title(f"{name} ({subjects} {'person' if subjects == 1 else 'people'})", fontsize=9, loc="left")
+            axes.set_title(f"{name} ({subjects} subject{'' if subjects == 1 else 's'})", fontsize=9, loc="left")
             axes.set_yticks(places, [row.region for row in rows])
             axes.tick_params(axis="y", length=0)
             axes.spines[["top", "right", "left"]].set_visible(False)
@@ -171,6 +169,6 @@ def region_bars(tables: Mapping[str, Sequence[RegionRow]], title: str, kind: Lit
         )
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         buffer = io.BytesIO()
-        # Without a date, the same figures give the same file.
+        # No date, so that equal figures give equal files.
         figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
         return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""One clip as it is explained: its frames, which of them are real, and where they come from."""
+"""`Frames`, the frames of one clip to explain, from a video, a data module or a store."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Frames:
         x: (T, 3, S, S) crops, uint8 or float 0..255; or (T, D) features of all the model's streams.
         present: (T,) bool, false for a frame without a face.
         times_s: (T,) seconds from the clip's start.
-        extra: (T, E) streams beside crops (landmarks, action units); held as they are, explained is the picture.
-        neutral: (D,) mean features of the same person at rest, for a model that takes crops and was fitted on features
-            relative to each subject's own; features in `x` are relative already.
-        boxes: (T, 4) the area of the crop, left, top, right, bottom, in pixels of the video's frame.
+        extra: (T, E) other streams of a clip of crops (landmarks, action units); only the crops are explained.
+        neutral: (D,) mean features of the same subject without pain, for crops and a model fitted on features relative
+            to each subject's baseline; features in `x` are already relative.
+        boxes: (T, 4) area of the crop in pixels of the video's frame: left, top, right, bottom.
         landmarks: (T, L, 2) x and y in pixels of the crop; NaN without a face.
-        backend: which library decoded the video; "" where the clip was not read from one.
+        backend: library that decoded the video; "" if the clip was not read from a video.
     """
 
     x: Tensor
@@ -47,11 +47,12 @@ class Frames:
 
     def __post_init__(self) -> None:
         if self.x.ndim not in (2, 4):
-            raise ValueError(f"Frames are (T, 3, S, S) crops or (T, D) features, not {tuple(self.x.shape)}.")
-        perhaps = (self.extra, self.boxes, self.landmarks)
-        lengths = {len(each) for each in (self.x, self.present, self.times_s, *perhaps) if each is not None}
+            raise ValueError(f"x must be (T, 3, S, S) crops or (T, D) features, not {tuple(self.x.shape)}.")
+        optional = (self.extra, self.boxes, self.landmarks)
+        tensors = (self.x, self.present, self.times_s, *optional)
+        lengths = {len(tensor) for tensor in tensors if tensor is not None}
         if len(lengths) > 1:
-            raise ValueError(f"The tensors of a clip have {sorted(lengths)} frames; they must have the same.")
+            raise ValueError(f"The tensors of a clip have {sorted(lengths)} frames; they must have the same number.")
 
     def __len__(self) -> int:
         return len(self.present)
@@ -63,29 +64,29 @@ class Frames:
 
 
 def frames_of_sample(sample: Sample) -> Frames:
-    """A clip of a data module, in whichever view it gives: crops with the streams beside them, or features."""
+    """Return a clip of a data module, in the module's view: crops with the other streams, or features."""
     return Frames(sample.x, sample.present, sample.times_s, sample.extra)
 
 
 def frames_of_store(
     model: PainModel, clip: ClipFeatures, action_units: Path | None = None, start_s: float = 0.0
 ) -> Frames:
-    """A clip of a store, its streams put together as the model takes them.
+    """Return a clip of a store, with its streams combined as the model takes them.
 
     Args:
         action_units: OpenFace's table of the clip's video, for a model that takes action units.
-        start_s: where the clip starts in that video, in seconds.
+        start_s: start of the clip in that video, in seconds.
 
     Raises:
-        PainseqError: the model takes landmarks, action units or features of a second store, and there are none; or it
-            was fitted on features relative to each subject's own.
+        PainseqError: the model takes landmarks, action units or features of a second store, which are missing; or it
+            was fitted on features relative to each subject's baseline.
     """
     if model.record.baseline_clips:
         raise PainseqError(
-            "This model takes features relative to each subject's own, which a single clip of a store does not tell. "
-            "Take the clip from a data module (frames_of_sample)."
+            "This model takes features relative to each subject's baseline, which a single clip of a store does not "
+            "have. Take the clip from a data module (frames_of_sample)."
         )
-    video = Path("video")  # Only its table would be looked for beside it.
+    video = Path("video")  # A placeholder: only a table next to it would be searched.
     streams = video_streams(model.streams, video, action_units)
     if not clip.are_crops:
         return Frames(rows_of_video(streams, clip, video, start_s), clip.present, clip.times_s)
@@ -96,14 +97,14 @@ def frames_of_store(
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """How a video is read for `frames_of_video`, as by `PainModel.predict`.
+    """How `frames_of_video` reads a video, as in `PainModel.predict`.
 
     Args:
-        locator: finds faces instead of the model's own; None: its own.
-        baseline: a video of the same person without pain, for a model that needs it.
-        image_fps: images a second, where the video is a folder of them.
+        locator: detects faces instead of the model's own locator; None: the model's own.
+        baseline: video of the same subject without pain, for a model that needs one.
+        image_fps: images per second, if the video is a folder of images.
         action_units: OpenFace's table of the video, for a model that takes action units; None:
-            `<video without suffix>.csv` beside it.
+            `<video without suffix>.csv` next to the video.
     """
 
     locator: Locator | None = None
@@ -112,7 +113,7 @@ class VideoOptions:
     action_units: Path | None = None
 
 
-USUAL = VideoOptions()
+DEFAULT_OPTIONS = VideoOptions()
 
 
 def frames_of_video(
@@ -120,17 +121,17 @@ def frames_of_video(
     video: str | Path,
     start_s: float = 0.0,
     end_s: float | None = None,
-    options: VideoOptions = USUAL,
+    options: VideoOptions = DEFAULT_OPTIONS,
 ) -> Frames:
-    """The crops of a span of a video, as the model was fitted on them, with landmarks and the streams beside them.
+    """Read the crops of a span of a video, cropped as for fitting, with landmarks and the other streams.
 
     Args:
-        start_s: seconds from the first frame shown.
-        end_s: exclusive; None is the end.
+        start_s: start of the span, in seconds from the first frame.
+        end_s: end of the span, exclusive; None: the end of the video.
 
     Raises:
-        PainseqError: the file cannot be read, no frame lies in the span, a baseline is missing or in vain, or the model
-            cannot read videos.
+        PainseqError: the file cannot be read, no frame is in the span, a baseline is missing or not needed, or the
+            model cannot read videos.
     """
     locator, image_fps = options.locator, options.image_fps
     if model.extractor is None or model.face is None:
@@ -165,19 +166,19 @@ def frames_of_video(
 
 
 def landmarks_in_crops(landmarks: Tensor, boxes: Tensor, size_px: int) -> Tensor:
-    """Landmarks of frames, (T, L, 2) in pixels of the video, in pixels of crops (T, 4) resized to `size_px`."""
+    """Convert landmarks (T, L, 2) from pixels of the video to pixels of crops (boxes (T, 4)) resized to `size_px`."""
     corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
     return (landmarks - corner) / size * size_px
 
 
 def _landmarks(chunks: Sequence[CropChunk]) -> Tensor | None:
-    """In pixels of the video's frame; a chunk without a face may not tell how many there are."""
+    """Return landmarks in pixels of the video's frame; chunks without a face may have none, and get NaN."""
     points = next((chunk.landmarks.shape[1] for chunk in chunks if chunk.landmarks is not None), None)
     if points is None:
         return None
-    nothing = [np.full((len(chunk), points, 2), np.nan, np.float32) for chunk in chunks]
+    missing = [np.full((len(chunk), points, 2), np.nan, np.float32) for chunk in chunks]
     parts = [
-        empty if chunk.landmarks is None else chunk.landmarks for chunk, empty in zip(chunks, nothing, strict=True)
+        empty if chunk.landmarks is None else chunk.landmarks for chunk, empty in zip(chunks, missing, strict=True)
     ]
     return torch.from_numpy(np.concatenate(parts))
 
@@ -186,14 +187,14 @@ def _neutral(model: PainModel, options: VideoOptions) -> Tensor | None:
     baseline = options.baseline
     if not model.record.baseline_clips:
         if baseline is not None:
-            raise PainseqError("This model was fitted on features as they are. Leave the baseline out.")
+            raise PainseqError("This model does not take features relative to a baseline. Omit baseline.")
         return None
     if baseline is None:
         raise PainseqError(
-            "This model was fitted on features relative to each subject's own without pain, so it needs a video of "
-            "this person without pain (`baseline`)."
+            "This model was fitted on features relative to each subject's baseline. Give baseline, a video of the same "
+            "subject without pain."
         )
-    calm = model.read(baseline, locator=options.locator, image_fps=options.image_fps)
-    if not calm.present.any():
-        raise PainseqError(f"{baseline}: no face found in any frame, so it is no baseline.")
-    return calm.features[calm.present].float().mean(dim=0)
+    rest = model.read(baseline, locator=options.locator, image_fps=options.image_fps)
+    if not rest.present.any():
+        raise PainseqError(f"{baseline}: no face found in any frame, so it cannot be the baseline.")
+    return rest.features[rest.present].float().mean(dim=0)

@@ -1,4 +1,4 @@
-"""`explain`: one call for every head, every method and every kind of input."""
+"""`explain`: one function for every head, method and kind of input."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ Method = Literal[
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
 MAPS: tuple[Method, ...] = ("gradcam", "rollout", "occlusion")
-"""Of crops alone."""
+"""Methods for crops only."""
 
 
 @dataclass(frozen=True, eq=False)
 class MethodOptions:
-    """How a method works; None is its usual way.
+    """Settings of the methods; None selects the default of a method.
 
     Args:
         layer: for gradcam, see `list_layers`; None: `default_layer`.
-        baseline: what stands for nothing, of the clip's shape or one that expands to it, for integrated_gradients,
-            gradient_x_input and occlusion. None: the mean colour of the clip's crops; zeros for features.
+        baseline: for integrated_gradients, gradient_x_input and occlusion, in the clip's shape or one that expands to
+            it. None: the mean colour of the clip's crops; zeros for features.
         patch_px: for occlusion, side of the patches; None: an eighth of the crop.
-        frames_together: for occlusion and frame_occlusion, how many consecutive frames are hidden together; None: an
-            eighth of the clip for occlusion, one for frame_occlusion.
-        most_steps: for integrated_gradients, gradients at most; fewer where they are complete before.
+        frames_together: for occlusion and frame_occlusion, number of consecutive frames that are hidden together;
+            None: an eighth of the clip for occlusion, one for frame_occlusion.
+        most_steps: for integrated_gradients, the most gradients; fewer are computed if they suffice.
 
     Raises:
         PainseqError: a number below 1.
@@ -72,11 +72,11 @@ class MethodOptions:
                 raise PainseqError(f"{name} is {count}; it must be 1 or more.")
 
 
-USUAL = MethodOptions()
+DEFAULT_OPTIONS = MethodOptions()
 
 
-# Gradients on, though whoever calls may have turned them off. On a GPU no TensorFloat-32, cuDNN's default: what is
-# explained are small differences between scores, which its rounding would blur.
+# Gradients are enabled even if the caller disabled them. TensorFloat-32, cuDNN's default on GPUs, is off: its rounding
+# would blur the small differences between scores that are explained.
 @torch.inference_mode(False)
 @torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 def explain(
@@ -84,15 +84,15 @@ def explain(
     clip: Frames,
     method: Method | None = None,
     target: int | str | None = None,
-    options: MethodOptions = USUAL,
+    options: MethodOptions = DEFAULT_OPTIONS,
     on_progress: Progress | None = None,
 ) -> Attribution:
-    """How much each part of a clip counts for the model's score (`painseq.explain.score.score_of`).
+    """Explain how much each part of a clip contributes to the model's score (`painseq.explain.score.score_of`).
 
     | method | crops (T, 3, S, S) | features (T, D) |
     |---|---|---|
     | gradcam | (T, S, S), CNN extractors | - |
-    | rollout | (T, S, S), ViViT, ViT extractors; knows no classes | - |
+    | rollout | (T, S, S), ViViT, ViT extractors; the same for all classes | - |
     | occlusion | (T, 3, S, S) | - |
     | integrated_gradients, gradient_x_input, saliency | (T, 3, S, S) | (T, D) |
     | frame_occlusion, attention, votes | (T,) | (T,) |
@@ -100,13 +100,13 @@ def explain(
     Args:
         clip: see `frames_of_video`, `frames_of_sample` and `frames_of_store`; crops are explained in space, features
             (`features_of`) in time.
-        method: None: `default_method`.
-        target: class, by number or name; None: the one that the model predicts. A model of a scale has only 0.
-        on_progress: called with the share that is done.
+        method: name of the method; None: `default_method`.
+        target: class, by number or name; None: the predicted class. A model of a scale has only 0.
+        on_progress: called with the finished share.
 
     Raises:
-        PainseqError: no frame has a face, the method does not fit model or input (says which do), or there is no such
-            class or layer.
+        PainseqError: no frame has a face, the method does not fit the model or the input, or there is no such class or
+            layer.
 
     Example:
         >>> clip = frames_of_video(model, "video.mp4")
@@ -114,11 +114,11 @@ def explain(
     """
     method = default_method(model, clip) if method is None else method
     if method not in METHODS:
-        raise PainseqError(f"No method {method!r}; there are {', '.join(METHODS)}.")
+        raise PainseqError(f"Unknown method {method!r}; methods: {', '.join(METHODS)}.")
     if method in MAPS and not clip.are_pixels:
-        raise PainseqError(f"{method} speaks of places in the face: it needs crops, not features.")
+        raise PainseqError(f"{method} makes maps of the face, so it needs crops, not features.")
     if options.layer is not None and method != "gradcam":
-        raise PainseqError(f"A layer ({options.layer!r}) goes with gradcam, not with {method}.")
+        raise PainseqError(f"layer {options.layer!r} applies to gradcam only, not to {method}.")
     scorer = Scorer(model, clip, target)
     layer, error, steps = None, None, None
     if method == "gradcam":
@@ -128,13 +128,13 @@ def explain(
         values, error, steps = integrated_gradients(scorer, baseline, options.most_steps, on_progress)
     else:
         values = _values(scorer, method, options, on_progress)
-    there = clip.present.reshape(-1, *[1] * (values.ndim - 1))
-    values = torch.where(there, values.detach().float().cpu(), 0.0)
+    present = clip.present.reshape(-1, *[1] * (values.ndim - 1))
+    values = torch.where(present, values.detach().float().cpu(), 0.0)
     return Attribution(values, clip, method, scorer.target, scorer.class_name, scorer.score, layer, error, steps)
 
 
 def _values(scorer: Scorer, method: Method, options: MethodOptions, on_progress: Progress | None) -> Tensor:
-    """Those of a method that tells no more than them."""
+    """Return the values of a method that has no other result."""
     if method == "rollout":
         return rollout(scorer)
     if method == "gradient_x_input":
@@ -156,7 +156,7 @@ def _baseline(scorer: Scorer, options: MethodOptions) -> Tensor:
 
 
 def features_of(model: PainModel, clip: Frames) -> Frames:
-    """The clip as features of all the model's streams, to explain time; crops that the head takes itself stay."""
+    """Return the clip as features of all streams, to explain time; crops are kept if the head takes crops."""
     if not clip.are_pixels:
         return clip
     if "cnn" not in model.streams and clip.extra is not None:
@@ -170,34 +170,34 @@ def features_of(model: PainModel, clip: Frames) -> Frames:
 
 
 def space_methods(model: PainModel) -> tuple[Method, ...]:
-    """The methods that give this model's crops a map, the best suited first; none if it is not given the picture."""
+    """Return the methods that make maps for this model, the most suitable first; none if it takes no crops."""
     if "cnn" not in model.streams or model.extractor is None:
         return ()
-    always: tuple[Method, ...] = ("integrated_gradients", "gradient_x_input", "saliency", "occlusion")
+    general: tuple[Method, ...] = ("integrated_gradients", "gradient_x_input", "saliency", "occlusion")
     if is_vit(model.extractor) or "pixels" in model.head.attends_to:
-        return ("rollout", *always)
-    return ("gradcam", *always) if _has_maps(model) else always
+        return ("rollout", *general)
+    return ("gradcam", *general) if _has_maps(model) else general
 
 
 def time_methods(model: PainModel) -> tuple[Method, ...]:
-    """The methods that say which frames count (`Attribution.over_time`), the best suited first."""
-    found: list[Method] = ["integrated_gradients", "gradient_x_input", "saliency", "frame_occlusion"]
+    """Return the methods that rate frames (`Attribution.over_time`), the most suitable first."""
+    methods: list[Method] = ["integrated_gradients", "gradient_x_input", "saliency", "frame_occlusion"]
     if all("frames" in head.attends_to for head in heads_of(model)):
-        found.append("attention")
+        methods.append("attention")
     if model.head.level == "frame" and not model.predicts_values:
-        found.append("votes")
-    return tuple(found)
+        methods.append("votes")
+    return tuple(methods)
 
 
 def default_method(model: PainModel, clip: Frames) -> Method:
-    """The first of `space_methods` for crops, of `time_methods` for features."""
+    """Return the first of `space_methods` for crops, or of `time_methods` for features."""
     if clip.are_pixels and space_methods(model):
         return space_methods(model)[0]
     return time_methods(model)[0]
 
 
 def _has_maps(model: PainModel) -> bool:
-    """Whether Grad-CAM has something to look at: asked of the network, since timm's names do not tell."""
+    """Whether Grad-CAM has a layer; determined by running the network, since timm's names do not tell."""
     try:
         list_layers(model.extractor)
     except PainseqError:

@@ -1,6 +1,6 @@
-"""Does an explanation change when the model's weights do? (Adebayo et al. 2018, "Sanity checks for saliency maps")
+"""The randomisation check: an explanation must change with the model's weights (Adebayo et al. 2018).
 
-A map that stays the same without what the model has learned shows the picture: an edge detector would do.
+A map that stays the same with random weights shows the image, as an edge detector does, not what the model has learned.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from painseq.explain.subject_means import SubjectMean, subject_mean
 from painseq.model.pain_model import PainModel
 
 Kind = Literal["space", "time"]
-"""Maps (T, S, S), or curves (T,)."""
+"""Maps (T, S, S) or curves (T,)."""
 Explainer = Callable[[PainModel, Frames, int], Tensor]
-"""A model, a clip and a class to (T, S, S) or (T,)."""
+"""Maps a model, a clip and a class to (T, S, S) or (T,)."""
 
 HEAD, EXTRACTOR, EVERYTHING = "head", "extractor", "everything"
 SURVIVES = 0.8
-"""Mean rank correlation from which an explanation survives: nearly two thirds of the ranks' variance are then settled
-by the picture and the network's shape. On generated faces it was at most 0.71 for maps of methods that read the model
-(saliency's, whose size follows the face's texture whatever the weights), and 1 for an edge detector."""
+"""Mean rank correlation from which an explanation survives: nearly two thirds of the variance of ranks then come from
+the image and the architecture. On generated faces it was at most 0.71 for maps of methods that depend on the model
+(saliency, whose size follows the texture of the face for any weights), and 1 for an edge detector."""
 SSIM_FRAMES = 16
-"""Frames, evenly over the clip, in which structural similarity is computed."""
+"""Number of frames, evenly spaced, for structural similarity."""
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike two explanations of one clip are; 1 for the same one, NaN where either is the same everywhere.
+    """Similarity of two explanations of one clip; 1 if they are equal, NaN if either is constant.
 
     Args:
-        signed: Spearman's rank correlation of the cells' sums, or of the frames.
-        absolute: that of their sizes.
-        ssim: structural similarity of the sizes as pictures of cells; NaN for curves.
+        signed: Spearman's rank correlation of the values of cells, or of frames.
+        absolute: the same for absolute values.
+        ssim: structural similarity of absolute values as images of cells; NaN for curves.
     """
 
     signed: float
@@ -58,18 +58,16 @@ class Similarity:
 
 @dataclass(frozen=True)
 class RandomisationCheck:
-    """What became of an explanation when weights were randomised; means over subjects.
+    """How an explanation changes when weights are randomised; means over subjects.
 
     Args:
-        similarity: part of the model -> name of a similarity -> its mean, of the model's explanation and that of the
-            model with this part randomised.
-        between_random: the same for two models that are randomised in everything: how much the picture alone makes
-            explanations alike.
-        survives: whether everything can be randomised, and the explanation stays about the same: for maps the larger
-            of the means of `signed` and `absolute` is at least `SURVIVES`. For curves `signed` alone: how large they
-            are over time follows from how a head reads it (an LSTM forgets), whatever its weights. None where no clip
-            tells, as the explanations are the same everywhere.
-        clips: how many there were.
+        similarity: part of the model -> name in `Similarity` -> mean similarity of the explanations by the model and by
+            the model with this part randomised.
+        between_random: the same for two fully randomised models: similarity due to the image alone.
+        survives: whether the explanation stays about the same when everything is randomised. For maps: the larger mean
+            of `signed` and `absolute` is at least `SURVIVES`. For curves: that of `signed`, since their size over time
+            depends on the architecture (an LSTM forgets). None if all explanations are constant.
+        clips: number of clips.
     """
 
     similarity: dict[str, dict[str, SubjectMean]]
@@ -83,19 +81,19 @@ class RandomisationCheck:
         return {
             "survives": self.survives,
             "clips": self.clips,
-            "similarity": {name: {key: mean.to_dict() for key, mean in of.items()} for name, of in parts.items()},
+            "similarity": {name: {key: mean.to_dict() for key, mean in means.items()} for name, means in parts.items()},
         }
 
 
 @dataclass(frozen=True)
 class RandomisationOptions:
-    """What is randomised, and what is explained then.
+    """Which weights to randomise, and what to explain.
 
     Args:
-        parts: what to randomise beside everything, see `randomised`; None: the head, and the extractor if its weights
-            play a part.
-        seed: of the first random model of a clip; the second has the next one.
-        target: class index; None: of each clip the one that the model predicts.
+        parts: parts to randomise besides everything, see `randomised`; None: the head, and the extractor if it has
+            weights that affect the score.
+        seed: seed of the first random model of a clip; the second has the next seed.
+        target: class index; None: the predicted class of each clip.
     """
 
     parts: Sequence[str] | None = None
@@ -114,20 +112,20 @@ def randomisation_check(
     options: RandomisationOptions = USUAL,
     on_progress: Progress | None = None,
 ) -> RandomisationCheck:
-    """Explain clips again by the model with parts of it randomised.
+    """Explain clips again with parts of the model randomised, and compare.
 
-    The class stays the same for the random models. Curves over time have few values, and two of them may be alike by
-    chance: give several clips, of several people.
+    The class is kept for the random models. Curves over time have few values, and may be similar by chance: give
+    several clips of several subjects.
 
     Args:
-        explainer: see `explainer_of`; or any function, such as one that is known to be wrong.
-        subject_ids: of the clips; None: each is another person's.
-        on_progress: called with the share that is done.
+        explainer: see `explainer_of`; or any other function, such as one known to be wrong.
+        subject_ids: subject of each clip; None: each clip is of a different subject.
+        on_progress: called with the finished share.
     """
     parts, seed = options.parts, options.seed
     if parts is None:
         parts = [HEAD, EXTRACTOR] if clips and clips[0].are_pixels and has_weights(model) else []
-    found: dict[str, list[Similarity]] = {name: [] for name in (*parts, EVERYTHING)}
+    similarities: dict[str, list[Similarity]] = {name: [] for name in (*parts, EVERYTHING)}
     between: list[Similarity] = []
     of_space = False
     for number, clip in enumerate(clips):
@@ -136,18 +134,18 @@ def randomisation_check(
         def explained(model: PainModel, clip: Frames = clip, target: int = explained_class) -> Tensor:
             return explainer(model, clip, target)
 
-        usual = explained(model)
-        of_space = usual.ndim == 3
+        original = explained(model)
+        of_space = original.ndim == 3
         for name in parts:
-            found[name].append(similarity(usual, explained(randomised(model, name, seed)), clip.present))
-        first, second = (explained(randomised(model, EVERYTHING, seed + more)) for more in (0, 1))
-        found[EVERYTHING] += [similarity(usual, random, clip.present) for random in (first, second)]
+            similarities[name].append(similarity(original, explained(randomised(model, name, seed)), clip.present))
+        first, second = (explained(randomised(model, EVERYTHING, seed + offset)) for offset in (0, 1))
+        similarities[EVERYTHING] += [similarity(original, random, clip.present) for random in (first, second)]
         between.append(similarity(first, second, clip.present))
         if on_progress is not None:
             on_progress((number + 1) / len(clips))
     subjects = [str(number) for number in range(len(clips))] if subject_ids is None else list(subject_ids)
     twice = [subject for subject in subjects for _ in range(2)]
-    means = {name: _means(of, twice if name == EVERYTHING else subjects) for name, of in found.items()}
+    means = {name: _means(of_part, twice if name == EVERYTHING else subjects) for name, of_part in similarities.items()}
     known = [means[EVERYTHING][key].value for key in (("signed", "absolute") if of_space else ("signed",))]
     largest = max((value for value in known if value is not None), default=None)
     survives = None if largest is None else largest >= SURVIVES
@@ -155,42 +153,43 @@ def randomisation_check(
 
 
 def explainer_of(method: Method, kind: Kind, most_steps: int) -> Explainer:
-    """A method of `explain`, as maps or as a curve over time."""
+    """Return an explainer for a method of `explain`, with maps or curves over time."""
 
     def values(model: PainModel, clip: Frames, target: int) -> Tensor:
-        found = explain(model, clip, method, target, MethodOptions(most_steps=most_steps))
-        return found.maps if kind == "space" else found.over_time
+        attribution = explain(model, clip, method, target, MethodOptions(most_steps=most_steps))
+        return attribution.maps if kind == "space" else attribution.over_time
 
     return values
 
 
 def cascade(model: PainModel) -> list[str]:
-    """Parts for `randomised`, each of which takes one more block from the output towards the input."""
+    """Return the parts for `randomised` that include one more block each, from output to input."""
     blocks = [] if model.extractor is None else model.extractor.block_names()
     return [HEAD, *reversed(blocks)]
 
 
 def has_weights(model: PainModel) -> bool:
-    """Whether the model sees pictures through a network, not as they are."""
+    """Whether the model has an extractor with weights."""
     return model.extractor is not None and any(True for _ in model.extractor.parameters())
 
 
 def randomised(model: PainModel, part: str, seed: int) -> PainModel:
-    """A copy of a model in which the values of each tensor of weights have changed places at random.
+    """Return a copy of a model in which the values of each weight tensor are shuffled.
 
-    Each tensor keeps its own values, and so their mean and spread: activations stay of a size, tensors that no
-    initialisation is written for (CLS tokens, positions) are treated like all others, and what is destroyed is what
-    was learned: which value stands where. Adebayo et al. draw the initialisation anew. Running statistics of batch
-    normalisation stay where they are; they fit the shuffled channels no worse than if they were shuffled too.
+    Each tensor keeps its values, and so their mean and spread: activations keep their size, and tensors without an
+    initialisation (CLS tokens, positions) are treated like all others; only the learned order is destroyed. Adebayo et
+    al. draw a new initialisation instead. Running statistics of batch normalisation are kept; they fit the shuffled
+    channels no worse than if they were shuffled too.
 
     Args:
-        part: "head"; "extractor"; "everything"; or a block of the extractor (`block_names`), with the head and all
-            blocks behind it, as in Adebayo et al.'s cascade.
+        part: "head"; "extractor"; "everything"; or a block of the extractor (`block_names`) together with the head
+            and all later blocks, as in Adebayo et al.'s cascade.
+        seed: seed of the shuffles.
 
     Raises:
         PainseqError: the model has no such part.
     """
-    # How faces are found is not part of it, and may not be copied.
+    # The face crops have no weights, and cannot always be copied.
     other = copy.deepcopy(model, {id(model.face): model.face})
     generator = torch.Generator().manual_seed(seed)
     if part != EXTRACTOR:
@@ -202,19 +201,19 @@ def randomised(model: PainModel, part: str, seed: int) -> PainModel:
     blocks = [] if extractor is None else extractor.block_names()
     if part in blocks:
         assert extractor is not None
-        behind, whole = blocks[blocks.index(part) :], extractor
-        _shuffle(extractor.network, lambda name: any(whole.in_block(name, block) for block in behind), generator)
+        later, whole = blocks[blocks.index(part) :], extractor
+        _shuffle(extractor.network, lambda name: any(whole.in_block(name, block) for block in later), generator)
     elif part in (EXTRACTOR, EVERYTHING):
         if extractor is not None:
             _shuffle(extractor.network, lambda _: True, generator)
     else:
         known = ", ".join([*cascade(model), EXTRACTOR, EVERYTHING])
-        raise PainseqError(f"No part {part!r} to randomise; there are {known}.")
+        raise PainseqError(f"No part {part!r} to randomise; parts: {known}.")
     return other
 
 
 def similarity(first: Tensor, second: Tensor, present: Tensor) -> Similarity:
-    """Of two explanations, (T, S, S) or (T,), over the real frames."""
+    """Compare two explanations, (T, S, S) or (T,), over the frames with a face."""
     a, b = (values.detach().cpu()[present].double() for values in (first, second))
     if a.ndim == 3:
         a, b = cell_sums(a)[0], cell_sums(b)[0]
@@ -241,13 +240,14 @@ def _ssim(a: Tensor, b: Tensor) -> float:
         return math.nan
     frames = torch.linspace(0, len(a) - 1, min(SSIM_FRAMES, len(a))).round().long()
     pictures = [(part / part.max())[frames, None].float() for part in (a, b)]
-    found = structural_similarity_index_measure(pictures[0], pictures[1], data_range=1.0)
-    assert isinstance(found, Tensor)
-    return float(found)
+    ssim = structural_similarity_index_measure(pictures[0], pictures[1], data_range=1.0)
+    assert isinstance(ssim, Tensor)
+    return float(ssim)
 
 
-def _means(of: Sequence[Similarity], subjects: Sequence[str]) -> dict[str, SubjectMean]:
+def _means(similarities: Sequence[Similarity], subjects: Sequence[str]) -> dict[str, SubjectMean]:
+    keys = ("signed", "absolute", "ssim")
     columns: dict[str, NDArray[np.float64]] = {
-        key: np.array([getattr(one, key) for one in of], np.float64) for key in ("signed", "absolute", "ssim")
+        key: np.array([getattr(each, key) for each in similarities], np.float64) for key in keys
     }
     return {key: subject_mean(values, subjects, (-1.0, 1.0)) for key, values in columns.items()}

@@ -1,4 +1,4 @@
-"""Which explanation to trust: every measure of every method on one clip, and the order of methods over many clips."""
+"""Measures of explanation methods on one clip, and their ranking over many clips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from painseq.explain.truth import truth_scores
 
 RANDOM = "random"
 NO_PAIN = "no_pain"
-"""The class whose explanations have no business where pain shows."""
+"""The class whose explanations are not compared with the regions that show pain."""
 
 NUMBERS = {
     "gain": (-math.inf, math.inf),
@@ -34,26 +34,26 @@ NUMBERS = {
     "truth_area": (0.0, 1.0),
     "truth_pointing": (0.0, 1.0),
 }
-"""What is measured, and between what bounds it lies."""
+"""Measure -> its bounds."""
 
 
 @dataclass(frozen=True)
 class MethodScores:
-    """What one method's explanation of one clip is worth; None where a measure does not tell.
+    """The measures of one method's explanation of one clip; None where a measure is undefined.
 
     Args:
-        method: its name, or `RANDOM`.
-        deletion: area under the curve, see `painseq.explain.perturbation`.
-        insertion: likewise.
+        method: name of the method, or `RANDOM`.
+        deletion: area under the deletion curve, see `painseq.explain.perturbation`.
+        insertion: area under the insertion curve.
         gain: insertion minus deletion.
         infidelity: see `painseq.explain.faithfulness`.
-        sensitivity: likewise; None for `RANDOM`.
-        truth_mass: see `painseq.explain.truth`; None where nothing is known, or the explained class is `NO_PAIN`.
-        truth_area: likewise.
-        truth_pointing: likewise.
-        shares: of the two curves.
-        deletion_curve: what the model says.
-        insertion_curve: likewise.
+        sensitivity: see `painseq.explain.faithfulness`; None for `RANDOM`.
+        truth_mass: see `painseq.explain.truth`; None if the truth is unknown or the explained class is `NO_PAIN`.
+        truth_area: as for `truth_mass`.
+        truth_pointing: as for `truth_mass`.
+        shares: x values of the two curves.
+        deletion_curve: model outputs.
+        insertion_curve: model outputs.
     """
 
     method: str
@@ -76,12 +76,13 @@ class MethodScores:
 
 @dataclass(frozen=True)
 class Rank:
-    """A method over clips; means are over subjects.
+    """A method's measures over clips; means are over subjects.
 
     Args:
-        means: name in `NUMBERS` -> its mean.
-        above_random: gain minus that of the random explanation of the same clip; None for `RANDOM`.
-        survives: see `RandomisationCheck`; None for `RANDOM`, or where it was not told.
+        method: name of the method, or `RANDOM`.
+        means: name in `NUMBERS` -> mean.
+        above_random: gain minus the gain of the random explanation of the same clip; None for `RANDOM`.
+        survives: see `RandomisationCheck`; None for `RANDOM`, or if unknown.
     """
 
     method: str
@@ -91,7 +92,7 @@ class Rank:
 
     @property
     def beats_random(self) -> bool:
-        """Whether the interval of `above_random` lies above 0."""
+        """Whether the interval of `above_random` is above 0."""
         low = None if self.above_random is None else self.above_random.interval.low
         return low is not None and low > 0
 
@@ -115,21 +116,23 @@ def method_scores(
     regions: Tensor | None = None,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> list[MethodScores]:
-    """Every measure of some methods on one clip, and of a random explanation beside them.
+    """Measure methods on one clip, and a random explanation as control.
 
-    The random one is uniform noise in 0..1, a number a pixel, or a frame: its order is random, its relevance mass that
-    of the area.
+    The random explanation is uniform noise in 0..1 per pixel or frame: its order is random, and its relevance mass
+    equals the area.
 
     Args:
-        scorer: of the model, the clip and the class; the clip as crops for maps, as features for curves over time, or
-            as crops where the head takes these itself.
-        methods: of `space_methods`, or of `time_methods`.
-        most_steps: for integrated_gradients, gradients at most, for each of the clip and its noisy copies.
-        regions: of `pain_regions`, for maps.
-        on_progress: called with what is being measured, and its share that is done.
+        scorer: scorer of the model, the clip and the class; the clip has crops for maps, and features for curves over
+            time, unless the head takes crops.
+        kind: maps or curves.
+        methods: from `space_methods` or `time_methods`.
+        most_steps: for integrated_gradients, the most gradients for the clip and for each noisy copy.
+        seed: seed of noise, boxes and random order.
+        regions: result of `pain_regions`, for maps.
+        on_progress: called with the name of the method and its finished share.
     """
     model, clip, target = scorer.model, scorer.clip, scorer.target
-    found = []
+    measured = []
     for method in methods:
         explainer = explainer_of(method, kind, most_steps)
 
@@ -141,20 +144,20 @@ def method_scores(
                 on_progress(name, share)
 
         show(0.0)
-        usual = values(clip)
-        changes = sensitivity(scorer, values, usual, seed)
-        found.append(_score(scorer, method, usual, changes, seed, regions, show))
+        original = values(clip)
+        sensitive = sensitivity(scorer, values, original, seed)
+        measured.append(_score(scorer, method, original, sensitive, seed, regions, show))
     noise = torch.rand(clip.x[:, 0].shape if kind == "space" else len(clip), generator=_generator(seed))
-    there = clip.present.reshape(-1, *[1] * (noise.ndim - 1))
-    found.append(_score(scorer, RANDOM, noise * there, math.nan, seed, regions, None))
-    return found
+    present = clip.present.reshape(-1, *[1] * (noise.ndim - 1))
+    measured.append(_score(scorer, RANDOM, noise * present, math.nan, seed, regions, None))
+    return measured
 
 
 def _score(
     scorer: Scorer,
     method: str,
     values: Tensor,
-    changes: float,
+    sensitive: float,
     seed: int,
     regions: Tensor | None,
     on_progress: Progress | None,
@@ -170,7 +173,7 @@ def _score(
         insertion=curves.insertion_area,
         gain=curves.gain,
         infidelity=_known(infidelity(scorer, values, seed)),
-        sensitivity=_known(changes),
+        sensitivity=_known(sensitive),
         truth_mass=None if truth is None else truth.mass,
         truth_area=None if truth is None else truth.area,
         truth_pointing=None if truth is None else truth.pointing,
@@ -183,57 +186,57 @@ def _score(
 def rank(
     clips: Sequence[Sequence[MethodScores]], subject_ids: Sequence[str], survives: Mapping[str, bool | None]
 ) -> list[Rank]:
-    """The methods, and the random explanation among them, by their mean gain; those that survive randomising last.
+    """Rank the methods and the random explanation by mean gain; methods that survive randomisation come last.
 
     Args:
-        clips: of each, what `method_scores` gave.
-        subject_ids: whose clips they are.
+        clips: for each clip, the result of `method_scores`.
+        subject_ids: subject of each clip.
         survives: method -> whether it survives, see `randomisation_check`.
     """
     by_method: dict[str, dict[int, MethodScores]] = {}
-    for number, found in enumerate(clips):
-        for one in found:
-            by_method.setdefault(one.method, {})[number] = one
+    for number, of_clip in enumerate(clips):
+        for scores in of_clip:
+            by_method.setdefault(scores.method, {})[number] = scores
     random = by_method.get(RANDOM, {})
     ranks = []
-    for method, of in by_method.items():
-        subjects = [subject_ids[number] for number in of]
+    for method, by_clip in by_method.items():
+        subjects = [subject_ids[number] for number in by_clip]
         means = {
-            name: subject_mean([_number(getattr(one, name)) for one in of.values()], subjects, bounds)
+            name: subject_mean([_number(getattr(scores, name)) for scores in by_clip.values()], subjects, bounds)
             for name, bounds in NUMBERS.items()
         }
         above = None
         if method != RANDOM:
-            above = subject_mean([one.gain - random[number].gain for number, one in of.items()], subjects)
+            above = subject_mean([scores.gain - random[number].gain for number, scores in by_clip.items()], subjects)
         ranks.append(Rank(method, means, above, survives.get(method)))
-    return sorted(ranks, key=lambda one: (one.survives is True, -(one.means["gain"].value or 0.0)))
+    return sorted(ranks, key=lambda ranked: (ranked.survives is True, -(ranked.means["gain"].value or 0.0)))
 
 
 def verdict(ranks: Sequence[Rank]) -> str:
-    """Which method to use, in words."""
-    methods = [one for one in ranks if one.method != RANDOM]
-    trusted = [one for one in methods if one.survives is not True]
-    flagged = [one.method for one in methods if one.survives is True]
+    """Return which method to use, as sentences."""
+    methods = [ranked for ranked in ranks if ranked.method != RANDOM]
+    trusted = [ranked for ranked in methods if ranked.survives is not True]
+    flagged = [ranked.method for ranked in methods if ranked.survives is True]
     warning = ""
     if flagged:
-        warning = f" Not to be trusted, as they hardly change when the weights are randomised: {', '.join(flagged)}."
-    if methods and all(one.above_random is None or one.above_random.interval.low is None for one in methods):
-        return f"One person has no interval, so no method can be told from a random explanation.{warning}"
-    good = [one for one in trusted if one.beats_random]
+        warning = f" Do not trust these, which hardly change when the weights are randomised: {', '.join(flagged)}."
+    if methods and all(ranked.above_random is None or ranked.above_random.interval.low is None for ranked in methods):
+        return f"A single subject has no interval, so no method can be compared with a random explanation.{warning}"
+    good = [ranked for ranked in trusted if ranked.beats_random]
     if not good:
         whose = " that changes with the weights" if flagged else ""
-        return f"No method{whose} is told from a random explanation of this model on these clips: trust none.{warning}"
-    best, others = good[0], [one.method for one in good[1:]]
+        return f"No method{whose} beats a random explanation of this model on these clips: trust none.{warning}"
+    best, others = good[0], [ranked.method for ranked in good[1:]]
     assert best.above_random is not None and best.above_random.value is not None
     low, high = best.above_random.interval.low, best.above_random.interval.high
-    beside = (
-        f" So {'do' if len(others) > 1 else 'does'} {', '.join(others)}, by less on average."
+    comparison = (
+        f" {', '.join(others)} also {'do' if len(others) > 1 else 'does'}, by less on average."
         if others
         else f" No other {'that changes with the weights ' if flagged else ''}does."
     )
     return (
         f"Use {best.method}: it beats a random explanation by a gain of {best.above_random.value:.3g} "
-        f"({low:.3g} to {high:.3g}, 95 % over people).{beside}{warning}"
+        f"({low:.3g} to {high:.3g}, 95 % over subjects).{comparison}{warning}"
     )
 
 

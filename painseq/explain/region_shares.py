@@ -1,4 +1,4 @@
-"""Attribution over the regions of the face, beside each region's share of the area."""
+"""Shares of the attribution and of the area for each region of the face."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from painseq.explain.subject_means import SubjectMean, subject_mean
 
 @dataclass(frozen=True, eq=False)
 class RegionShares:
-    """How the attribution of one clip is spread over the face.
+    """Distribution of the attribution of one clip over the regions of the face.
 
     Args:
-        share: (R,) of what speaks for the class, summed over the frames that count; NaN where nothing does.
-        area: (R,) of the pixels of the same frames: the share of a map that knows nothing.
-        frames: how many count.
-        left_out: frames without a face, or whose landmarks are not known.
+        share: (R,) share of the positive attribution, summed over the counted frames; NaN if nothing is positive.
+        area: (R,) share of the pixels of the same frames: the share of a uniform map.
+        frames: number of counted frames.
+        left_out: number of frames without a face or without known landmarks.
     """
 
     share: NDArray[np.float64]
@@ -33,7 +33,7 @@ class RegionShares:
     left_out: int
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, ready for JSON; None in place of NaN."""
+        """Return plain values for JSON; None in place of NaN."""
         pairs = zip(REGIONS, self.share.tolist(), self.area.tolist(), strict=True)
         regions = {
             name: {"share": None if math.isnan(share) else share, "area": None if math.isnan(area) else area}
@@ -43,14 +43,14 @@ class RegionShares:
 
 
 def region_shares(attribution: Attribution, among: Tensor | None = None) -> RegionShares:
-    """Each region's share of the positive part of the map, beside its share of the area.
+    """Return each region's share of the positive part of the map and of the area.
 
-    The positive part is what speaks for the class, and what is drawn; what speaks against it is not counted. Frames
-    with more of it count more. A frame without a face counts neither for the map nor for the area.
+    The positive part contributes to the class, and is what is drawn; the negative part is ignored. Frames with larger
+    values count more. Frames without a face are ignored for both map and area.
 
     Args:
-        attribution: with maps, of a clip with 68 landmarks.
-        among: (T,) bool, count these frames only.
+        attribution: has maps, of a clip with 68 landmarks.
+        among: (T,) bool, frames to count; None: all.
 
     Raises:
         PainseqError: no maps, or no landmarks.
@@ -72,10 +72,10 @@ class RegionRow:
     """One region over many clips.
 
     Args:
-        region: of `REGIONS`.
-        share: of the attribution.
-        area: of the pixels.
-        excess: share minus area; 0 is what a map gives that knows nothing.
+        region: name in `REGIONS`.
+        share: share of the attribution.
+        area: share of the pixels.
+        excess: share minus area; 0 for a uniform map.
     """
 
     region: str
@@ -84,7 +84,7 @@ class RegionRow:
     excess: SubjectMean
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, ready for JSON."""
+        """Return plain values for JSON."""
         return {
             "region": self.region,
             "action_units": list(ACTION_UNITS[self.region]),
@@ -95,14 +95,14 @@ class RegionRow:
 
 
 def region_table(shares: Sequence[RegionShares], subject_ids: Sequence[str]) -> tuple[RegionRow, ...]:
-    """A row for each of `REGIONS`: means over subjects, with intervals. Clips whose map is empty are left out.
+    """Return one row for each of `REGIONS`: means over subjects, with intervals. Clips with an empty map are left out.
 
     Args:
-        shares: of N clips.
-        subject_ids: N, whom each clip shows.
+        shares: N, one per clip.
+        subject_ids: N, the subject of each clip.
     """
     share = np.stack([clip.share for clip in shares])
-    # A clip without a map has an area, but nothing to hold beside it.
+    # The area of a clip with an empty map has no share to compare with.
     area = np.where(np.isnan(share), np.nan, np.stack([clip.area for clip in shares]))
     return tuple(
         RegionRow(

@@ -1,4 +1,4 @@
-"""The regions of the face: where each lies in a crop, and which action units live there."""
+"""The regions of the face: their places in a crop, and their action units."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from painseq.errors import PainseqError
 from painseq.explain.frames import Frames
 
 POINTS = 68
-"""Landmarks in iBUG's order."""
+"""Number of landmarks in iBUG order."""
 REGIONS = ("brows", "eyes", "nose", "cheeks", "mouth", "rest of the face", "outside the face")
-"""The first five are those of the generated faces' truth. The rest of the face is
-forehead, chin, and the gaps between."""
+"""The first five are the regions in the truth of generated faces. "rest of the face" is forehead, chin and gaps."""
 ACTION_UNITS = {
     "brows": ("AU1", "AU2", "AU4"),
     "eyes": ("AU5", "AU7", "AU43", "AU45"),
@@ -26,12 +25,12 @@ ACTION_UNITS = {
     "rest of the face": ("AU17",),
     "outside the face": (),
 }
-"""The action units that live in each region: where their muscles move the skin most."""
+"""Region -> the action units whose muscles move the skin most there."""
 UNKNOWN = -1
-"""In place of a region in a frame whose landmarks are not known."""
+"""Value in place of a region in frames without known landmarks."""
 
 _FOREHEAD = 0.4
-"""Its height as a share of the way from the root of the nose to the chin; landmarks end at the brows."""
+"""Height of the forehead, where there are no landmarks, as a share of the distance from nose root to chin."""
 _RIGHT_CHEEK = (0, 1, 2, 3, 4, 48, 31, 39, 40, 41, 36)
 _LEFT_CHEEK = (16, 15, 14, 13, 12, 54, 35, 42, 47, 46, 45)
 _SHAPES: tuple[tuple[str, tuple[int, ...], bool, float], ...] = (
@@ -40,27 +39,27 @@ _SHAPES: tuple[tuple[str, tuple[int, ...], bool, float], ...] = (
     ("nose", (27, 39, 31, 33, 35, 42), True, 0.1),
     ("mouth", tuple(range(48, 60)), True, 0.25),
     ("brows", tuple(range(17, 27)), False, 0.25),
-    # From corner to corner, not along the lids: a closed eye is as large as an open one.
+    # From corner to corner, not along the lids, so that closed eyes are as large as open ones.
     ("eyes", (36, 39), False, 0.4),
     ("eyes", (42, 45), False, 0.4),
 )
-"""Region, landmarks, whether they enclose an area, and the margin around them in widths of an eye. Later ones cover."""
+"""Region, landmarks, whether they enclose an area, and margin in eye widths. Later shapes cover earlier ones."""
 _FINE_PX = 224
-"""Small crops are divided on a finer grid, so that a region's edge is not rounded to their pixels."""
+"""Small crops use a grid of at least this size, so that edges of regions are not rounded to pixels."""
 
 
 def region_map(landmarks: Tensor, size_px: int) -> NDArray[np.int8]:
-    """Which region each pixel of a crop belongs to.
+    """Assign each pixel of a crop to a region.
 
     Args:
-        landmarks: (T, 68, 2) x and y in pixels of the crop, in iBUG's order; they may lie outside of it.
+        landmarks: (T, 68, 2) x and y in pixels of the crop, in iBUG order; they may be outside of it.
         size_px: side of the crop, S.
 
     Returns:
-        (T, S, S) numbers of `REGIONS`; `UNKNOWN` all over a frame with a landmark that is not finite.
+        (T, S, S) indices of `REGIONS`; `UNKNOWN` in frames with a landmark that is not finite.
     """
     if landmarks.ndim != 3 or landmarks.shape[1:] != (POINTS, 2):
-        raise ValueError(f"Landmarks are (T, {POINTS}, 2), not {tuple(landmarks.shape)}.")
+        raise ValueError(f"landmarks must be (T, {POINTS}, 2), not {tuple(landmarks.shape)}.")
     scale = math.ceil(_FINE_PX / size_px)
     out = np.full((len(landmarks), size_px, size_px), UNKNOWN, np.int8)
     for frame, points in enumerate(landmarks.double().numpy()):
@@ -70,21 +69,21 @@ def region_map(landmarks: Tensor, size_px: int) -> NDArray[np.int8]:
 
 
 def region_masks(landmarks: Tensor, size_px: int) -> NDArray[np.bool_]:
-    """(T, R, S, S): `region_map` as a mask for each of `REGIONS`; each pixel of a known frame lies in exactly one."""
+    """Return `region_map` as masks, (T, R, S, S); each pixel of a frame with landmarks is in exactly one region."""
     numbers = np.arange(len(REGIONS), dtype=np.int8)
     masks: NDArray[np.bool_] = region_map(landmarks, size_px)[:, None] == numbers[:, None, None]
     return masks
 
 
 def _regions(points: NDArray[np.float64], size_px: int) -> NDArray[np.uint8]:
-    """(S, S) numbers of `REGIONS`: shapes drawn one over the other, so that each pixel has one."""
+    """Return the indices of `REGIONS`, (S, S), by drawing shapes over each other."""
     image = Image.new("L", (size_px, size_px), REGIONS.index("outside the face"))
     draw = ImageDraw.Draw(image)
-    # Pillow counts from the middle of a pixel, landmarks from its corner.
+    # Pillow's coordinates refer to pixel centres, landmarks to pixel corners.
     points = points - 0.5
     eye = (np.hypot(*(points[39] - points[36])) + np.hypot(*(points[45] - points[42]))) / 2
     up = _FOREHEAD * (points[27] - points[8])
-    # The hairline is an arch, lower at the temples.
+    # The hairline is an arch that is lower at the temples.
     hairline = points[[26, 24, 19, 17]] + np.outer([0.7, 1.0, 1.0, 0.7], up)
     _draw(draw, np.concatenate([points[:17], hairline]), True, 0.0, REGIONS.index("rest of the face"))
     for region, indices, encloses, margin in _SHAPES:
@@ -93,7 +92,7 @@ def _regions(points: NDArray[np.float64], size_px: int) -> NDArray[np.uint8]:
 
 
 def _draw(draw: ImageDraw.ImageDraw, points: NDArray[np.float64], encloses: bool, margin_px: float, value: int) -> None:
-    """An area, or a line, with all that lies within the margin around it."""
+    """Draw an area or a line, with a margin around it."""
     path = [(float(x), float(y)) for x, y in points]
     if encloses:
         draw.polygon(path, fill=value)
@@ -104,21 +103,21 @@ def _draw(draw: ImageDraw.ImageDraw, points: NDArray[np.float64], encloses: bool
 
 
 def has_regions(clip: Frames) -> bool:
-    """Whether a clip has the 68 landmarks from which alone the regions are known."""
+    """Whether a clip has the 68 landmarks that define the regions."""
     return clip.landmarks is not None and clip.landmarks.shape[1] == POINTS
 
 
 def check_landmarks(clip: Frames) -> Tensor:
-    """(T, 68, 2) the landmarks of a clip, in pixels of its crops.
+    """Return the landmarks of a clip, (T, 68, 2), in pixels of its crops.
 
     Raises:
-        PainseqError: there are none, or not the 68 of iBUG, from which alone the regions are known.
+        PainseqError: the clip has no landmarks, or not the 68 iBUG landmarks.
     """
     if clip.landmarks is None or not has_regions(clip):
         found = "no landmarks" if clip.landmarks is None else f"{clip.landmarks.shape[1]} landmarks"
         raise PainseqError(
-            f"Regions of the face need the {POINTS} landmarks of iBUG, and this clip has {found}. YuNet gives boxes "
-            "alone; the locators FaceAlignment and Sidecar (OpenFace's tables too) give landmarks. On the command "
-            "line: --landmarks face_alignment, or sidecar; the crops stay those of the model."
+            f"Regions of the face need the {POINTS} iBUG landmarks; this clip has {found}. YuNet gives no iBUG "
+            "landmarks. Use the locator FaceAlignment, or Sidecar (also for OpenFace's tables). On the command line: "
+            "--landmarks face_alignment or --landmarks sidecar, which keep the crops of the model."
         )
     return clip.landmarks

@@ -1,4 +1,4 @@
-"""Attention rollout: what a transformer's output has looked at, through all of its layers (Abnar and Zuidema 2020)."""
+"""Attention rollout: how much a transformer's output attends to each place over all layers (Abnar and Zuidema 2020)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from painseq.heads.recorded_attention import recorded_attention, rolled_out, spr
 
 
 def rollout(scorer: Scorer) -> Tensor:
-    """Attention rollout of a head on pixels, or of a ViT that is the extractor: (T, S, S), the same over a patch.
+    """Return the attention rollout of a head on pixels, or of a ViT extractor, (T, S, S), constant over a patch.
 
-    A head (`Head.pixel_attention`): all frames sum to what is not the CLS token's own share. A ViT looks at frames one
-    by one, so that each frame sums to its own, and says nothing of which frame counts. Neither knows classes.
+    For a head (`Head.pixel_attention`), the sum over all frames is 1 minus the CLS token's share. A ViT processes
+    frames one by one, so that the sum is per frame, and does not rate frames. Both are the same for all classes.
 
     Raises:
-        PainseqError: neither head nor extractor is such a transformer; crops are needed.
+        PainseqError: neither head nor extractor is such a transformer, or the clip has no crops.
     """
     if not scorer.clip.are_pixels:
-        raise PainseqError("Attention rollout speaks of places in the face: it needs crops, not features.")
+        raise PainseqError("Attention rollout makes maps of the face, so it needs crops, not features.")
     with torch.no_grad():
         if not scorer.pixels_through:
             heads = heads_of(scorer.model)
@@ -32,19 +32,19 @@ def rollout(scorer: Scorer) -> Tensor:
                 return torch.stack(maps).mean(dim=0)
         elif is_vit(scorer.model.extractor):
             assert isinstance(scorer.model.extractor, TimmBackbone)
-            some = torch.split(scorer.x[scorer.real], FRAMES_AT_ONCE)
+            batches = torch.split(scorer.x[scorer.real], FRAMES_AT_ONCE)
             out = torch.zeros_like(scorer.x[:, 0])
-            out[scorer.real] = torch.cat([vit_rollout(scorer.model.extractor, crops) for crops in some])
+            out[scorer.real] = torch.cat([vit_rollout(scorer.model.extractor, crops) for crops in batches])
             return out
     raise PainseqError(
-        "Attention rollout needs a head that attends to pixels, as ViViT does, or a vision transformer of timm as "
-        "extractor that reads its CLS token or the mean of its tokens; this model has "
+        "Attention rollout needs a head that attends to pixels, such as ViViT, or a timm vision transformer as "
+        "extractor whose features are the CLS token or the mean of its tokens; this model has "
         f"{type(scorer.model.head).__name__} on {type(scorer.model.extractor).__name__}."
     )
 
 
 def is_vit(extractor: nn.Module | None) -> bool:
-    """Whether an extractor is a vision transformer that rollout knows."""
+    """Whether an extractor is a vision transformer that rollout supports."""
     if not isinstance(extractor, TimmBackbone):
         return False
     network = extractor.backbone
@@ -53,7 +53,7 @@ def is_vit(extractor: nn.Module | None) -> bool:
 
 
 def vit_rollout(extractor: TimmBackbone, crops: Tensor) -> Tensor:
-    """Of each frame by itself: (N, 3, S, S) to (N, S, S)."""
+    """Return the rollout of each frame by itself, (N, S, S), for crops (N, 3, S, S)."""
     network = extractor.backbone
     with recorded_attention() as layers:
         extractor(crops)

@@ -1,4 +1,4 @@
-"""What is explained: one number for a clip, as a differentiable function of its frames."""
+"""The explained score: one number per clip, as a differentiable function of its frames."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from painseq.model.averaging import AveragedModel
 from painseq.model.pain_model import PainModel
 
 FRAMES_AT_ONCE = 32
-"""Crops that go through a network together: memory holds the activations of no more."""
+"""Number of crops per batch of a network, which bounds the memory for activations."""
 FEATURE_ROWS_AT_ONCE = 8192
-"""Frames of features that go through a head together, over all copies of the clip."""
+"""Number of feature frames per batch of a head, over all copies of the clip."""
 
 
 def score_of(model: PainModel, outputs: Tensor, mask: Tensor, target: int) -> Tensor:
-    """The number that explanations are about.
+    """Return the explained score.
 
-    A model of a scale: its number; for a frame head the mean over the real frames. Classes: for a video head the
-    class's logit; for a frame head, whose label is a vote, the mean over the real frames of the class's
-    log-probability. Under CORN, and for averaged models, logits are log-probabilities.
+    For a model of a scale: its value; for a frame head, the mean over frames with a face. For classes: the logit of a
+    video head; for a frame head, whose label is a vote, the mean log-probability over frames with a face. For CORN and
+    averaged models, logits are log-probabilities.
 
     Args:
-        outputs: of `PainModel.classify`: (B, T, K) for a frame head, (B, K) for a video head.
-        mask: (B, T) bool.
+        outputs: outputs of `PainModel.classify`: (B, T, K) for a frame head, (B, K) for a video head.
+        mask: (B, T) bool, frames with a face.
         target: class index; 0 for a model of a scale.
 
     Returns:
@@ -42,40 +42,40 @@ def score_of(model: PainModel, outputs: Tensor, mask: Tensor, target: int) -> Te
 
 
 def class_number(model: PainModel, name: str) -> int:
-    """The number of a class.
+    """Return the index of a class.
 
     Raises:
-        PainseqError: the model has no class of this name; says which it has.
+        PainseqError: the model has no class of this name.
     """
     if model.predicts_values:
-        raise PainseqError(f"This model says numbers ({model.scale}), not classes. Leave the class {name!r} out.")
+        raise PainseqError(f"This model predicts values ({model.scale}), not classes. Omit the class {name!r}.")
     if name not in model.class_names:
         raise PainseqError(f"No class {name!r}; this model's classes: {', '.join(model.class_names)}.")
     return model.class_names.index(name)
 
 
 def heads_of(model: PainModel) -> list[Head]:
-    """The model's head; of averaged models, the head of each."""
+    """Return the model's head; for averaged models, the heads of all members."""
     if not isinstance(model, AveragedModel):
         return [model.head]
     return [member.head for member in model.members if isinstance(member, PainModel)]
 
 
 class Scorer:
-    """The explained score of a clip, as a function of its frames; whatever explains calls this.
+    """The explained score of a clip, as a function of its frames. All methods call it.
 
-    Crops go through the extractor in portions whose activations are computed again in the backward pass
-    (`torch.utils.checkpoint`), so that memory does not grow with the clip. Where no gradient is asked for, a frame that
-    is as in the clip costs nothing: its features are known.
+    Crops pass the extractor in batches whose activations are recomputed in the backward pass
+    (`torch.utils.checkpoint`), so that memory does not grow with the clip. Without gradients, features of unchanged
+    frames are reused.
 
     Args:
         model: in eval mode.
         clip: its frames.
-        target: class, by number or name; None: the one that the model predicts. A model of a scale has only 0.
+        target: class, by number or name; None: the predicted class. A model of a scale has only 0.
 
     Raises:
-        PainseqError: no frame has a face; pixels of a model that is not given any; features of another width than the
-            head takes; an unknown class.
+        PainseqError: no frame has a face; crops for a model that takes none; features of another width than the head
+            takes; an unknown class.
     """
 
     def __init__(self, model: PainModel, clip: Frames, target: int | str | None = None) -> None:
@@ -84,28 +84,28 @@ class Scorer:
         self.pixels_through = clip.are_pixels and not model.takes_crops
         if clip.are_pixels and "cnn" not in model.streams:
             raise PainseqError(
-                f"This model is not given the face's picture (its streams: {', '.join(model.streams)}), so there is no "
-                "map of it to draw. Explain its features."
+                f"This model does not take crops of the face (its streams: {', '.join(model.streams)}), so it has no "
+                "maps. Explain its features."
             )
         if self.pixels_through and model.extractor is None:
-            raise PainseqError("This model was fitted on features whose extractor is not recorded: explain features.")
+            raise PainseqError("This model was fitted on features whose extractor is not recorded. Explain features.")
         if model.record.baseline_clips and clip.are_pixels and clip.neutral is None:
             raise PainseqError(
-                "This model takes features relative to each subject's own, so explaining crops needs those of the same "
-                "person without pain (`baseline`)."
+                "This model takes features relative to each subject's baseline. To explain crops, give a video of the "
+                "same subject without pain (baseline)."
             )
         if not self.pixels_through and tuple(clip.x.shape[1:]) != tuple(model.head.in_shape):
             raise PainseqError(
-                f"This clip has {' x '.join(map(str, clip.x.shape[1:]))} values a frame; this model takes "
+                f"This clip has {' x '.join(map(str, clip.x.shape[1:]))} values per frame; this model takes "
                 f"{' x '.join(map(str, model.head.in_shape))} (its streams: {', '.join(model.streams)})."
             )
         self.mask = clip.present[None].to(model.device)
         self.real = clip.present.nonzero()[:, 0].to(model.device)
         if not len(self.real):
             raise PainseqError("No face found in any frame, so there is nothing to explain.")
-        there = clip.present.reshape(-1, *[1] * (clip.x.ndim - 1))
-        # By choice, not by a product: masked frames may hold NaN.
-        self.x = torch.where(there, clip.x.float(), 0.0).to(model.device)
+        present = clip.present.reshape(-1, *[1] * (clip.x.ndim - 1))
+        # Not by multiplication, since masked frames may hold NaN.
+        self.x = torch.where(present, clip.x.float(), 0.0).to(model.device)
         self._known: Tensor | None = None
         with torch.no_grad():
             self._known = self.features(self.x[None])
@@ -115,64 +115,64 @@ class Scorer:
             self.target = self._predicted(outputs) if target is None else target
             classes = outputs.shape[-1]
             if not 0 <= self.target < classes:
-                raise PainseqError(f"Class number {self.target}; this model has {classes}, counted from 0.")
+                raise PainseqError(f"target is {self.target}; this model has {classes} classes, numbered from 0.")
             self.score = float(score_of(model, outputs, self.mask, self.target))
 
     @property
     def known_features(self) -> Tensor:
-        """(1, T, *F) what the extractor makes of the clip as it is, without a graph."""
+        """(1, T, *F) features of the unchanged clip, without a graph."""
         assert self._known is not None
         return self._known
 
     @property
     def class_name(self) -> str:
-        """Of the explained class, or of the scale."""
+        """Name of the explained class, or of the scale."""
         return self.model.objective.names[self.target]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, T, *F) copies of the clip, changed, to (N,) scores."""
+        """Score N changed copies of the clip, (N, T, *F) -> (N,)."""
         return self.of_features(self.features(x))
 
     def features(self, x: Tensor) -> Tensor:
-        """(N, T, 3, S, S) to (N, T, D), zero in masked frames; what the head takes as it is stays as it is."""
+        """Extract features, (N, T, 3, S, S) -> (N, T, D), zero in masked frames; without an extractor, return `x`."""
         if not self.pixels_through:
             return x
         assert self.model.extractor is not None
-        wanted = self.mask.expand(len(x), -1)
+        changed = self.mask.expand(len(x), -1)
         if self._known is not None and not torch.is_grad_enabled():
-            wanted = wanted & (x != self.x).flatten(2).any(dim=2)
-        crops = x[wanted]
+            changed = changed & (x != self.x).flatten(2).any(dim=2)
+        crops = x[changed]
         if torch.is_grad_enabled() and x.requires_grad:
             parts = [
-                checkpoint(self.model.extractor, some, use_reentrant=False)
-                for some in torch.split(crops, FRAMES_AT_ONCE)
+                checkpoint(self.model.extractor, batch, use_reentrant=False)
+                for batch in torch.split(crops, FRAMES_AT_ONCE)
             ]
         else:
-            parts = [self.model.extractor(some) for some in torch.split(crops, FRAMES_AT_ONCE) if len(some)]
+            parts = [self.model.extractor(batch) for batch in torch.split(crops, FRAMES_AT_ONCE) if len(batch)]
         if self._known is not None and not torch.is_grad_enabled():
             out = self._known.expand(len(x), *self._known.shape[1:]).clone()
         else:
             out = parts[0].new_zeros((*x.shape[:2], *parts[0].shape[1:]))
-        # Not in place: a leaf that is filled in has no gradient.
-        return out.index_put((wanted,), torch.cat(parts)) if parts else out
+        # Not in place, since a leaf that is written to has no gradient.
+        return out.index_put((changed,), torch.cat(parts)) if parts else out
 
     def of_features(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, T, D) to (N,) scores.
+        """Score features, (N, T, D) -> (N,).
 
         Args:
-            features: of the extractor, or of all streams where the clip is one of features.
-            mask: (N, T) bool, frames to count; None: those of the clip.
+            features: output of the extractor, or features of all streams if the clip has features.
+            mask: (N, T) bool, frames to use; None: those of the clip.
         """
         mask = self.mask.expand(len(features), -1) if mask is None else mask
         return score_of(self.model, self.outputs(features, mask), mask, self.target)
 
     def copies_at_once(self) -> int:
-        """How many copies of the clip to hand over together, so that memory holds."""
+        """Number of copies of the clip per batch, to bound memory."""
         rows = FRAMES_AT_ONCE if self.clip.are_pixels else FEATURE_ROWS_AT_ONCE
         return max(1, rows // len(self.clip))
 
     def head_input(self, features: Tensor) -> Tensor:
-        """(N, T, D) of the extractor to what the head takes: relative to the person's own, other streams behind."""
+        """Append the other streams to features of the extractor (N, T, D), and subtract the subject's baseline."""
         clip = self.clip
         if clip.extra is not None:
             extra = torch.where(clip.present[:, None], clip.extra, 0.0).to(features)
@@ -182,7 +182,7 @@ class Scorer:
         return features
 
     def outputs(self, features: Tensor, mask: Tensor) -> Tensor:
-        """(N, T, D) and (N, T) to what `PainModel.classify` says."""
+        """Return the outputs of `PainModel.classify` for features (N, T, D) and a mask (N, T)."""
         x = self.head_input(features)
         if not torch.is_grad_enabled():
             return self.model.classify(x, mask)

@@ -1,4 +1,4 @@
-"""A face drawn from its landmarks alone, to show where a map lies without showing the person."""
+"""Faces drawn from landmarks only, to show the places of a map without showing the subject."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ LINES = (
     (*range(48, 60), 48),  # lips
     (*range(60, 68), 60),
 )
-"""Of the 68 landmarks of iBUG."""
+"""Lines between the 68 iBUG landmarks."""
 LIGHT, DARK = 0.85, 0.1
-"""Brightness of the lines, on dark places of the map and on light ones."""
+"""Brightness of the lines on dark and on light places of the map."""
 STRONGEST = 0.75
-"""How much of the map a line covers."""
+"""Opacity of a line."""
 _FINE = 3
 
 
 def sketch(landmarks: Tensor | None, size_px: int, picture_px: int) -> NDArray[np.float64]:
-    """The lines of a face; another number of landmarks than 68 is drawn as dots in an ellipse.
+    """Draw the lines of a face from 68 landmarks; any other number is drawn as dots in an ellipse.
 
     Args:
-        landmarks: (L, 2) x and y in pixels of a crop; None, or any that is not finite, draws nothing.
-        size_px: side of that crop.
+        landmarks: (L, 2) x and y in pixels of a crop; None, or values that are not finite, draw nothing.
+        size_px: side of the crop.
         picture_px: side of the picture, P.
 
     Returns:
-        (P, P) in 0..1, how much of the line's colour each pixel has.
+        (P, P) in 0..1, the coverage of each pixel by lines.
     """
     image = Image.new("L", (picture_px * _FINE, picture_px * _FINE), 0)
     points = np.empty((0, 2)) if landmarks is None else landmarks.double().numpy()
@@ -62,7 +62,7 @@ def _dots(draw: ImageDraw.ImageDraw, points: NDArray[np.float64], width: int) ->
 
 
 def drawn_face(colours: NDArray[np.float64], lines: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A map's colours, (P, P, 3) in 0..1, with the lines of a face, (P, P), over them."""
+    """Draw the lines of a face, (P, P), over the colours of a map, (P, P, 3) in 0..1."""
     cover = STRONGEST * lines[..., None]
     ink = np.where(colours @ [0.2126, 0.7152, 0.0722] > 0.5, DARK, LIGHT)[..., None]
     mixed: NDArray[np.float64] = (1 - cover) * colours + cover * ink

@@ -13,32 +13,32 @@ from painseq.evaluation.intervals import Interval, mean_interval
 
 @dataclass(frozen=True)
 class SubjectMean:
-    """The mean over subjects of each one's mean over clips.
+    """The mean over subjects of their means over clips.
 
     Args:
-        value: None where no clip has a value.
-        interval: 95 %, by Student's t on the subjects' means.
+        value: the mean; None if no clip has a value.
+        interval: 95 % interval, by Student's t on the subjects' means.
     """
 
     value: float | None
     interval: Interval
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, ready for JSON."""
+        """Return plain values for JSON."""
         return {"value": self.value, "interval": self.interval.to_dict()}
 
 
 def subject_mean(
     values: ArrayLike, subject_ids: Sequence[str], bounds: tuple[float, float] = (-np.inf, np.inf)
 ) -> SubjectMean:
-    """Each subject counts once, however many clips there are of it.
+    """Average over clips, then over subjects, so that each subject counts once.
 
     Args:
-        values: (N,) one a clip; NaN, a clip without a value, is left out.
-        subject_ids: N.
-        bounds: least and greatest value there can be, where the interval is cut off.
+        values: (N,) one per clip; clips with NaN are left out.
+        subject_ids: N, the subject of each clip.
+        bounds: smallest and largest possible value; the interval is clipped to them.
     """
-    of_clips, subjects = np.asarray(values, np.float64), np.asarray(subject_ids)
-    known = ~np.isnan(of_clips)
-    means = np.array([of_clips[known & (subjects == subject)].mean() for subject in np.unique(subjects[known])])
+    clip_values, subjects = np.asarray(values, np.float64), np.asarray(subject_ids)
+    known = ~np.isnan(clip_values)
+    means = np.array([clip_values[known & (subjects == subject)].mean() for subject in np.unique(subjects[known])])
     return SubjectMean(float(means.mean()) if len(means) else None, mean_interval(means, bounds))

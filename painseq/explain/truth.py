@@ -1,4 +1,4 @@
-"""Whether an explanation lies where a generated face shows the pain: its error, known where the truth is."""
+"""Comparison of explanations with the regions in which a generated face shows pain."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from painseq.video.generated import truth_of
 
 @dataclass(frozen=True)
 class TruthScores:
-    """How one clip's map lies to the regions that pain moves, over the frames that show pain.
+    """Agreement of one clip's map with the regions that pain moves, over the frames that show pain.
 
-    Every frame counts alike, so that these speak of places alone. Summed over the clip, a map would be judged by the
-    few frames that it dwells on: a gradient is largest where the model is in doubt, which is where pain begins.
+    Every frame has equal weight, so that only places are compared. In a sum over the clip, a few frames would dominate:
+    a gradient is largest where the model is uncertain, which is where pain begins.
 
     Args:
-        mass: share of what speaks for the class that lies in these regions (relevance mass, Arras et al. 2022).
-        area: share of the pixels that lies there: the mass of a map that knows nothing, and the chance of pointing.
-        pointing: share of the frames whose strongest place lies there (pointing game, Zhang et al. 2018).
-        frames: that count: they show pain, and something in them speaks for the class.
-        empty: frames that show pain, and nothing in them speaks for the class. They count for none of the above.
+        mass: share of the positive attribution in these regions (relevance mass, Arras et al. 2022).
+        area: share of the pixels in these regions: the mass of a uniform map, and the chance level of pointing.
+        pointing: share of the frames whose maximum is in these regions (pointing game, Zhang et al. 2018).
+        frames: number of counted frames, which show pain and have a positive value.
+        empty: number of frames that show pain but have no positive value; they are not counted above.
     """
 
     mass: float
@@ -37,25 +37,25 @@ class TruthScores:
 
 
 def pain_regions(video: Path, clip: Frames, start_s: float = 0.0) -> Tensor | None:
-    """Where a generated face shows pain, frame by frame.
+    """Return the regions in which a generated face shows pain, for each frame.
 
-    The generator tells a box around each of brows, eyes, nose, cheeks and mouth, and in which frames pain moves it at
-    intensity A (1) or more. What moves without pain (blinks, smiles, talking) is not counted.
+    The generator records a box around each of brows, eyes, nose, cheeks and mouth, and the frames in which pain moves
+    it at intensity A (1) or more. Movement without pain (blinks, smiles, talking) is not counted.
 
     Args:
-        video: the file or folder of images that the clip was read from.
-        clip: crops, with their boxes.
-        start_s: of the clip in the video.
+        video: file or folder of images that the clip was read from.
+        clip: crops with their boxes.
+        start_s: start of the clip in the video, in seconds.
 
     Returns:
-        (T, S, S) bool, the pixels of the crops in a box that pain moves, by their centres; all false in frames without
-        pain. None where there is no generated truth.
+        (T, S, S) bool, the pixels of the crops whose centres are in a box that pain moves; False in frames without
+        pain. None if the video has no generated truth.
     """
     path = truth_of(video)
     if path is None:
         return None
     if clip.boxes is None or not clip.are_pixels:
-        raise ValueError("The true regions need crops and their boxes in the video's frame.")
+        raise ValueError("clip must have crops and their boxes in the video's frame.")
     from safetensors import safe_open
 
     with safe_open(path, "np") as file:
@@ -74,27 +74,27 @@ def pain_regions(video: Path, clip: Frames, start_s: float = 0.0) -> Tensor | No
 
 
 def truth_scores(attribution: Attribution, regions: Tensor) -> TruthScores | None:
-    """Hold a map beside the truth.
+    """Compare a map with the truth.
 
-    Only the positive part of the map counts: what speaks for the class, and what is drawn. The class to explain is the
-    one that shows pain.
+    Only the positive part of the map counts, which contributes to the class. The explained class must be the one that
+    shows pain.
 
     Args:
-        attribution: with maps.
-        regions: (T, S, S) of `pain_regions`, or any other truth of this shape.
+        attribution: has maps.
+        regions: (T, S, S) bool from `pain_regions`, or any other truth of this shape.
 
     Returns:
-        None where no frame with a face shows pain, or the map is empty in all that do.
+        The scores; None if no frame with a face shows pain, or the map is empty in all frames that do.
     """
     maps = attribution.maps.clamp(min=0).double()
     if maps.shape != regions.shape:
-        raise ValueError(f"The map is {tuple(maps.shape)}, and its truth {tuple(regions.shape)}.")
+        raise ValueError(f"The map has shape {tuple(maps.shape)}, but its truth (regions) {tuple(regions.shape)}.")
     painful = regions.flatten(1).any(dim=1) & attribution.present
     counted = painful & maps.flatten(1).any(dim=1)
     if not counted.any():
         return None
     maps, inside = maps[counted].flatten(1), regions[counted].flatten(1)
-    # Of equal maxima, as occlusion has all over a patch, each counts its share.
+    # Equal maxima, as in a patch of occlusion, count in equal shares.
     highest = maps == maps.amax(dim=1, keepdim=True)
     hits = (highest & inside).sum(dim=1) / highest.sum(dim=1)
     return TruthScores(

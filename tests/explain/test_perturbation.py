@@ -10,7 +10,7 @@ from scipy.integrate import trapezoid
 from painseq.data.labels import Scale
 from painseq.explain import Frames, Scorer, features_of
 from painseq.explain.by_input import baseline_of
-from painseq.explain.perturbation import perturbation_curves, what_is_said
+from painseq.explain.perturbation import model_outputs, perturbation_curves
 
 SCALE = {"scale": Scale("pspi", 0.0, 16.0), "class_names": (), "loss": "mse"}
 
@@ -71,7 +71,7 @@ def test_curves_begin_and_end_at_the_clip_and_at_nothing(made):
     scorer = Scorer(model, clip)
     found = perturbation_curves(scorer, torch.rand(clip.x[:, 0].shape))
     with torch.no_grad():
-        whole, nothing = (float(what_is_said(scorer, x[None])[0]) for x in (scorer.x, baseline_of(scorer)))
+        whole, nothing = (float(model_outputs(scorer, x[None])[0]) for x in (scorer.x, baseline_of(scorer)))
     assert found.deletion[0] == pytest.approx(whole, abs=1e-6) and found.insertion[-1] == found.deletion[0]
     # Masked frames stay as they are, and count for nothing.
     assert found.deletion[-1] == pytest.approx(nothing, abs=1e-5) and found.insertion[0] == found.deletion[-1]
