@@ -1,1 +1,1 @@
-"""Studies: what each command does, as functions of Python objects."""
+"""Studies: the functions behind the commands, called with Python objects."""

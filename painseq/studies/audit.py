@@ -1,4 +1,4 @@
-"""How much leaky protocols inflate the scores of a model, on the same items as subject folds."""
+"""Audit of a model: how much leaky protocols inflate its scores, on the same items as subject folds."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ log = logging.getLogger("painseq")
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """How to audit.
+    """Options of an audit.
 
     Args:
-        folds: of each protocol.
-        epochs: train for so many; None stops early.
-        frames_per_clip: of a head that takes single frames: so many of each clip; None takes all.
+        folds: number of folds of each protocol.
+        epochs: train for this many epochs; None: stop early.
+        frames_per_clip: for a head that takes single frames, number of frames per clip; None: all.
     """
 
     folds: int = 5
@@ -50,19 +50,19 @@ def audit_model(
 ) -> Audit:
     """Fit one model under the leaky protocols of the literature and under subject folds, on the same items.
 
-    Interrupted and called again, it goes on at the fold where it was.
+    Repeat an interrupted call to resume; finished folds are kept.
 
     Args:
-        candidate: the model, and how it is fitted.
-        data: with labels that are classes; its split gives the share of early stopping only.
-        out: folder of `report.html` and its `figures`, `audit.json`, `audit.csv`, `predictions_<protocol>.csv`,
+        candidate: the model and its fit options.
+        data: data with classes as labels; of its split, only `validation_share` is used, for early stopping.
+        out: folder for `report.html` and its `figures`, `audit.json`, `audit.csv`, `predictions_<protocol>.csv`,
             `config.yaml`, and a folder for each fold of each protocol.
-        config: what else to write into `config.yaml`, such as an experiment's; an unfinished audit in `out` must have
-            been begun with the same.
+        config: further content of `config.yaml`, such as an experiment's configuration; it must be the same when an
+            audit is resumed.
         on_progress: called after each fit.
 
     Raises:
-        PainseqError: labels on a scale, too many folds, another or a finished audit in the folder; see
+        PainseqError: labels on a scale, too many folds, another audit or a finished one in the folder; see
             `painseq.studies.audit_folds`.
 
     Example:
@@ -76,9 +76,9 @@ def audit_model(
     unit = _unit(candidate, data)
     items = audit_items(data, unit, options.frames_per_clip)
     clips, subjects = [clip.clip_id for clip in items.clips], [clip.subject_id for clip in items.clips]
-    divisions = [_divided(items, protocol, candidate, data, options.folds) for protocol in protocols_of(unit)]
+    divisions = [_protocol_folds(items, protocol, candidate, data, options.folds) for protocol in protocols_of(unit)]
     _open(out, candidate, options, config)
-    size = f"{len(items)} {unit}, of {len(set(clips))} clips and {len(set(subjects))} subjects"
+    size = f"{len(items)} {unit} of {len(set(clips))} clips and {len(set(subjects))} subjects"
     titles = ", ".join(divided.protocol.title for divided in divisions)
     log.info("%s: %s; %d folds each of %s", data.name, size, options.folds, titles)
     predictions = _fit(candidate, data, items, divisions, out, options.epochs, on_progress)
@@ -105,22 +105,22 @@ def audit_model(
 def _check(data: PainDataModule, options: AuditOptions) -> None:
     if data.scheme.predicts_values:
         raise PainseqError(
-            f"The audit compares accuracies of classes, and {data.options.labels!r} is a scale. Choose a scheme of "
-            "classes for the data's labels."
+            f"The audit needs classes, but labels {data.options.labels!r} is a scale. Choose a label scheme with "
+            "classes."
         )
     if options.epochs is not None and options.epochs < 1:
         raise PainseqError(f"epochs is {options.epochs}; it must be 1 or more.")
 
 
 def _unit(candidate: Candidate, data: PainDataModule) -> Unit:
-    """What the candidate's head takes."""
+    """Return what the candidate's head takes: frames or clips."""
     factory = candidate.make().head_factory
     if factory is None:
-        raise PainseqError(f"Candidate {candidate.name!r} makes a classifier without a head. Give it one.")
+        raise PainseqError(f"Candidate {candidate.name!r} creates a classifier without a head. Add a head.")
     return "frames" if factory(data.in_shape, len(data.scheme.class_names)).level == "frame" else "clips"
 
 
-def _divided(
+def _protocol_folds(
     items: ResidentClips, protocol: FoldProtocol, candidate: Candidate, data: PainDataModule, folds: int
 ) -> ProtocolFolds:
     share = data.options.split.validation_share
@@ -154,14 +154,14 @@ def _fit(
 
 
 def _open(out: Path, candidate: Candidate, options: AuditOptions, config: Mapping[str, Any] | None) -> None:
-    """Make the folder of an audit, or find there an unfinished one with the same configuration."""
+    """Create the folder of an audit, or check that it holds an unfinished audit with the same configuration."""
     settings = {
         **(config or {}),
         "audit": {"head": candidate.name, **asdict(options), "fit": asdict(candidate.options)},
     }
     path = out / "config.yaml"
     if (out / "audit.json").is_file():
-        raise PainseqError(f"{out} holds a finished audit, and nothing is overwritten. Choose another folder.")
+        raise PainseqError(f"{out} already holds a finished audit, which is never overwritten. Choose another folder.")
     if path.is_file():
         check_same_run(out, yaml.safe_load(path.read_text(encoding="utf-8")), settings)
         return

@@ -1,4 +1,4 @@
-"""The folds of an audit: items dealt out under a protocol, and a model fitted on each fold."""
+"""The folds of an audit: items divided by a protocol, and a model fitted on each fold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from painseq.training.fitting import fit_fold
 
 @dataclass(frozen=True)
 class Fold:
-    """Numbers of the items of one fold; each item is in one of the three."""
+    """Indices of the items of one fold; each item is in one part."""
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
@@ -32,17 +32,17 @@ class Fold:
 
     @property
     def parts(self) -> dict[Part, tuple[int, ...]]:
-        """The three by their names."""
+        """The parts by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What the training side of the folds knew of those tested.
+    """Overlap of the training and the test side of the folds.
 
     Args:
-        clips: share of test items whose clip has another item that was trained on.
-        subjects: share of test items whose subject was trained on.
+        clips: share of test items whose clip has another item on the training side.
+        subjects: share of test items whose subject is on the training side.
     """
 
     clips: float
@@ -56,41 +56,41 @@ def folds_of(
     seed: int,
     validation_share: float = 0.2,
 ) -> tuple[Fold, ...]:
-    """Stratified folds, each with a part for early stopping that is drawn from its training side in the same way.
+    """Return stratified folds, each with a validation part that is drawn from its training side in the same way.
 
-    By scikit-learn's `StratifiedKFold`, or `StratifiedGroupKFold` where items belong together.
+    Uses scikit-learn's `StratifiedKFold`, or `StratifiedGroupKFold` if items have groups.
 
     Args:
         target: (n,) class of each item.
-        group: what each item belongs to and stays with; None: each item is on its own.
-        folds: how many, 2 or more.
-        seed: of the order in which items, or groups, are dealt out.
-        validation_share: of the training side, as nearly as whole groups allow.
+        group: group of each item, which stays in one part; None: each item is its own group.
+        folds: number of folds, 2 or more.
+        seed: seed of the random division.
+        validation_share: share of the training side, as close as whole groups allow.
 
     Raises:
-        PainseqError: fewer groups, or items of a class, than folds; nobody left for early stopping.
+        PainseqError: fewer groups, or items of a class, than folds; no item left for early stopping.
     """
     if folds < 2:
         raise PainseqError(f"folds is {folds}; it must be 2 or more.")
     if not 0 < validation_share < 1:
         raise PainseqError(
-            f"The data's split.validation_share is {validation_share}. The audit stops early in each fold as a fit "
-            "does; give a share above 0 and below 1."
+            f"The data's split.validation_share is {validation_share}. The audit stops early in each fold; "
+            "give a share above 0 and below 1."
         )
     names = np.arange(len(target)).astype(str) if group is None else np.asarray(group)
     fewest = _fewest(target, names)
     if fewest < folds:
         raise PainseqError(
-            f"{folds} folds need as many groups and items of each class; there are {fewest}. Lower folds."
+            f"{folds} folds need as many groups, and items of each class; there are only {fewest}. Lower folds."
         )
-    made = []
+    result = []
     for rest, test in _divide(target, names, folds, seed):
         inner = min(round(1 / validation_share), _fewest(target[rest], names[rest]))
         if inner < 2:
-            raise PainseqError(f"{folds} folds leave too few items to stop early on. Lower folds.")
+            raise PainseqError(f"{folds} folds leave too few items for early stopping. Lower folds.")
         train, validation = _divide(target[rest], names[rest], max(2, inner), seed)[0]
-        made.append(Fold(_numbers(rest[train]), _numbers(rest[validation]), _numbers(test)))
-    return tuple(made)
+        result.append(Fold(_numbers(rest[train]), _numbers(rest[validation]), _numbers(test)))
+    return tuple(result)
 
 
 def _divide(
@@ -98,14 +98,14 @@ def _divide(
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     alone = len(np.unique(names)) == len(names)
     splitter = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
-    made = list(splitter.split(target, target, None if alone else names))
-    if not all(len(test) for _, test in made):
+    divisions = list(splitter.split(target, target, None if alone else names))
+    if not all(len(test) for _, test in divisions):
         raise PainseqError(f"The classes of the groups are too uneven for {folds} folds: one is empty. Lower folds.")
-    return made
+    return divisions
 
 
 def _fewest(target: NDArray[np.int64], names: NDArray[np.str_]) -> int:
-    """The number of groups, or of the items of the rarest class if there are fewer of these."""
+    """Return the number of groups or of items of the rarest class, whichever is smaller."""
     return int(min(len(np.unique(names)), *np.unique(target, return_counts=True)[1]))
 
 
@@ -114,7 +114,7 @@ def _numbers(items: NDArray[np.int64]) -> tuple[int, ...]:
 
 
 def overlap(folds: Sequence[Fold], clips: Sequence[str], subjects: Sequence[str]) -> Overlap:
-    """How many test items have their clip, or their subject, on the training side (early stopping is part of it)."""
+    """Return the shares of test items with their clip, or subject, on the training side (including early stopping)."""
 
     def share(names: Sequence[str]) -> float:
         seen = tested = 0
@@ -127,22 +127,19 @@ def overlap(folds: Sequence[Fold], clips: Sequence[str], subjects: Sequence[str]
     return Overlap(share(clips), share(subjects))
 
 
-# ---- fitting ----
-
-
 def audit_items(data: PainDataModule, unit: Unit, frames_per_clip: int | None = None) -> ResidentClips:
-    """What is divided into folds: the clips with a known label and a face, or single frames of them.
+    """Return the items to divide into folds: clips with a known label and a face, or their single frames.
 
     Args:
-        frames_per_clip: take so many frames of each clip, evenly spread over those with a face; None is all.
+        frames_per_clip: number of frames of each clip, evenly spaced among those with a face; None: all.
 
     Raises:
-        PainseqError: a number below 1, or for clips; see `PainDataModule.everything`.
+        PainseqError: `frames_per_clip` below 1, or given for clips; see `PainDataModule.everything`.
     """
     clips = data.everything()
     if unit == "clips":
         if frames_per_clip is not None:
-            raise PainseqError("frames_per_clip thins out frames, but this head takes whole clips. Leave it out.")
+            raise PainseqError(f"frames_per_clip is {frames_per_clip}, but this head takes whole clips. Omit it.")
         return clips.only(clips.with_a_face())
     if frames_per_clip is not None and frames_per_clip < 1:
         raise PainseqError(f"frames_per_clip is {frames_per_clip}; it must be 1 or more.")
@@ -156,21 +153,21 @@ def audit_items(data: PainDataModule, unit: Unit, frames_per_clip: int | None = 
 
 
 def _spread(numbers: Sequence[int], most: int) -> list[int]:
-    """At most so many, at the middles of equal stretches."""
+    """Select at most this many, at the centres of equal segments."""
     count = min(most, len(numbers))
     return [numbers[int((place + 0.5) * len(numbers) / count)] for place in range(count)]
 
 
 @dataclass(frozen=True)
 class ProtocolFolds:
-    """Items dealt out under a protocol."""
+    """The folds of one protocol."""
 
     protocol: FoldProtocol
     folds: tuple[Fold, ...]
 
 
 def groups_of(items: ResidentClips, protocol: FoldProtocol) -> list[str] | None:
-    """What each item stays with under a protocol; None: each is on its own."""
+    """Return the group of each item under a protocol; None: each item is its own group."""
     if protocol.together == "frame":
         return None
     return [clip.clip_id if protocol.together == "clip" else clip.subject_id for clip in items.clips]
@@ -185,14 +182,14 @@ def fit_protocol(
     epochs: int | None = None,
     on_fold: Callable[[], None] = lambda: None,
 ) -> Predictions:
-    """Predictions of every item, by the model of the fold that tests it; LEAKY unless the protocol divides by subject.
+    """Fit every fold, and predict its test items; the result is LEAKY unless the protocol divides by subject.
 
-    Under a leaky protocol no leak check is made, since it would refuse: such rows are to be scored by `audit_of` alone.
+    There is no leak check for leaky protocols, as it would fail: their rows must only be scored by `audit_of`.
 
     Args:
-        divided: the items' folds.
-        out: holds a folder for each fold; folds that are finished there are not fitted again.
-        epochs: train for so many, on the part for early stopping too; None: stop early on it.
+        divided: the protocol and its folds.
+        out: folder with a folder for each fold; finished folds are not fitted again.
+        epochs: train for this many epochs, including on the validation part; None: stop early on the validation part.
         on_fold: called after each fold.
 
     Raises:
@@ -200,11 +197,11 @@ def fit_protocol(
     """
     protocol = divided.protocol
     predict = predict_unchecked if protocol.leaky else predict_part
-    tested = []
+    predictions = []
     for number, fold in enumerate(divided.folds):
         chosen = fold if epochs is None else Fold((*fold.train, *fold.validation), (), fold.test)
         fold_data = data.with_items(items, chosen.parts, protocol.name.removesuffix("_LEAKY"))
         model = fit_fold(candidate.make, fold_data, out / f"fold_{number}", candidate.options, epochs)
-        tested.append(predict(model, fold_data, "test"))
+        predictions.append(predict(model, fold_data, "test"))
         on_fold()
-    return joined(tested)
+    return joined(predictions)

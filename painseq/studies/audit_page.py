@@ -1,4 +1,4 @@
-"""What an audit of a model writes: a page for reviewers, tables, predictions."""
+"""The files of an audit: report, tables and predictions."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from painseq.studies.audit_folds import Overlap
 
 COLUMNS = ("protocol", "score of", "statistic", "score", "95 % interval", "inflation", "its 95 % interval", "subjects")
 NOTES = (
-    "The same model was fitted on the same items under several protocols. Nothing differs but what is kept together in "
-    "a fold: not the head, the settings, the seed or the number of folds.",
-    "Only the figures of subject folds say something of a new person. Whatever is marked LEAKY is what the model would "
-    "have claimed under a protocol that puts people on both sides; it is no score to be cited.",
+    "The same model was fitted on the same items under several protocols. Only what is kept together in a fold "
+    "differs; "
+    "head, settings, seed and number of folds are the same.",
+    "Only the scores of subject folds hold for new subjects. Scores marked LEAKY are from protocols with the same "
+    "subjects in training and test; do not cite them.",
 )
 QUESTIONS = (
-    "Which units were dealt out to the folds: frames, clips or people? Stratified folds are no subject folds unless "
-    "the paper says so.",
-    "Was anybody who is tested seen by early stopping, a scaler, class weights, or the extractor?",
-    "Is the score above always naming the most frequent class, and is its interval over subjects?",
+    "Which units were divided into folds: frames, clips or subjects? Stratified folds are not subject folds unless the "
+    "paper says so.",
+    "Were any test subjects used for early stopping, a scaler, class weights, or the extractor?",
+    "Is the score above always predicting the most frequent class, and is its interval over subjects?",
 )
 
 
 def write_audit(out: Path, audit: Audit, overlaps: Mapping[FoldProtocol, Overlap], facts: Mapping[str, str]) -> None:
-    """Write report.html with its figures, audit.csv, predictions_<protocol>.csv and, last of all, audit.json."""
+    """Write report.html with its figures, audit.csv, predictions_<protocol>.csv and, as the last file, audit.json."""
     for result in audit.results:
         path = out / f"predictions_{result.protocol.name}.csv"
         result.predictions[audit.unit].write_csv(path)
@@ -49,33 +50,33 @@ Row = tuple[str, str, str, float | None, float | None, float | None, float | Non
 
 
 def _rows(audit: Audit) -> list[Row]:
-    """Title, unit, statistic, score, low, high, inflation, its low, its high, subjects."""
+    """Return rows of title, unit, statistic, score, low, high, inflation, its low, its high, subjects."""
     rows: list[Row] = []
     for name in AUDIT_STATISTICS:
         for unit in audit.subject_folds.evaluations:
             for result in audit.results:
-                found, own = result.evaluations[unit], result.evaluations[unit].intervals[name]
-                more = audit.inflation(result.protocol, unit, name)
-                above = None if more is None else more.difference
+                evaluation, interval = result.evaluations[unit], result.evaluations[unit].intervals[name]
+                inflation = audit.inflation(result.protocol, unit, name)
+                difference = None if inflation is None else inflation.difference
                 rows.append(
                     (
                         result.protocol.title,
                         unit,
                         name,
-                        found.scores.value(name),
-                        own.low,
-                        own.high,
-                        None if above is None else above.value,
-                        None if above is None else above.interval.low,
-                        None if above is None else above.interval.high,
-                        own.subjects,
+                        evaluation.scores.value(name),
+                        interval.low,
+                        interval.high,
+                        None if difference is None else difference.value,
+                        None if difference is None else difference.interval.low,
+                        None if difference is None else difference.interval.high,
+                        interval.subjects,
                     )
                 )
     return rows
 
 
 def audit_cells(audit: Audit) -> list[list[str]]:
-    """`_rows` in words, as `COLUMNS`."""
+    """Return `_rows` as text, with the columns `COLUMNS`."""
 
     def number(value: float | None, sign: str = "") -> str:
         return "" if value is None else f"{value:{sign}.3f}"
@@ -90,39 +91,39 @@ def audit_cells(audit: Audit) -> list[list[str]]:
             name.replace("_", " "),
             number(value),
             interval(low, high),
-            number(more, "+"),
-            interval(more_low, more_high, "+"),
+            number(inflation, "+"),
+            interval(inflation_low, inflation_high, "+"),
             str(subjects),
         ]
-        for title, unit, name, value, low, high, more, more_low, more_high, subjects in _rows(audit)
+        for title, unit, name, value, low, high, inflation, inflation_low, inflation_high, subjects in _rows(audit)
     ]
 
 
 def headlines(audit: Audit) -> list[Inflation]:
-    """The inflations of balanced accuracy."""
-    return [found for found in audit.inflations if found.statistic == "balanced_accuracy"]
+    """Return the inflations of balanced accuracy."""
+    return [inflation for inflation in audit.inflations if inflation.statistic == "balanced_accuracy"]
 
 
 def _report(audit: Audit, overlaps: Mapping[FoldProtocol, Overlap], facts: Mapping[str, str]) -> Report:
-    honest = audit.subject_folds
+    subject_folds = audit.subject_folds
     divided = [
         [protocol.title, protocol.together, f"{shared.clips:.0%}", f"{shared.subjects:.0%}"]
         for protocol, shared in overlaps.items()
     ]
     claims = Block(
-        "What leakage would have claimed",
-        "\n\n".join(found.sentence() for found in headlines(audit))
+        "Inflation of scores by leakage",
+        "\n\n".join(inflation.sentence() for inflation in headlines(audit))
         + "\n\nInflation is the score under the leaky protocol minus that under subject folds, paired by subject. "
         "Clips are labelled by the majority vote of their frames.",
         COLUMNS,
         audit_cells(audit),
-        [_chart(audit, unit) for unit in honest.evaluations],
+        [_chart(audit, unit) for unit in subject_folds.evaluations],
     )
     division = Block(
         "How the items were divided",
-        "The share of the items tested whose clip, or whose person, was trained on as well. Those of early stopping "
-        "were drawn from the training side in the same way.",
-        ("protocol", "kept together", "clip trained on", "person trained on"),
+        "The share of test items whose clip, or subject, was also trained on. Items for early stopping were drawn from "
+        "the training side in the same way.",
+        ("protocol", "kept together", "clip trained on", "subject trained on"),
         divided,
     )
     return Report(
@@ -130,8 +131,8 @@ def _report(audit: Audit, overlaps: Mapping[FoldProtocol, Overlap], facts: Mappi
         subtitle=f"{facts['data']}: {facts['items']}; {facts['folds']} folds of each protocol",
         dataset=facts["data"],
         notes=NOTES,
-        evaluations={honest.protocol.title: honest.evaluations["clips"]},
-        predictions={honest.protocol.title: honest.predictions["clips"]},
+        evaluations={subject_folds.protocol.title: subject_folds.evaluations["clips"]},
+        predictions={subject_folds.protocol.title: subject_folds.predictions["clips"]},
         facts=facts,
         blocks=[claims, division, Block("What to ask of a published score", "\n\n".join(QUESTIONS))],
     )
@@ -140,8 +141,8 @@ def _report(audit: Audit, overlaps: Mapping[FoldProtocol, Overlap], facts: Mappi
 def _chart(audit: Audit, unit: str) -> Picture:
     rows = [
         (title, value, low, high)
-        for title, of, name, value, low, high, *_ in _rows(audit)
-        if of == unit and name == "balanced_accuracy"
+        for title, scored_unit, name, value, low, high, *_ in _rows(audit)
+        if scored_unit == unit and name == "balanced_accuracy"
     ]
     scores = "; ".join(f"{title} {value:.3f}" for title, value, _, _ in rows if value is not None)
     chance = 1 / len(audit.subject_folds.predictions["clips"].class_names)

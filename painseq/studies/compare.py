@@ -1,4 +1,4 @@
-"""Which of several models does better on the same people, from their predictions files."""
+"""Comparison of models on the same clips, from their predictions files."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ log = logging.getLogger("painseq")
 
 COLUMNS = ("pair", "first", "second", "difference", "95 % interval", "permutation p", "Wilcoxon p", "people", "clips")
 RULE = (
-    "Better takes two things: a permutation p of at most 0.05 after Holm's correction for all pairs, and an interval "
-    "without 0. Both are about other people, not about training again: for that, compare several seeds of each model."
+    "Better means a permutation p of at most 0.05 after Holm's correction for all pairs, and an interval without 0. "
+    "Both "
+    "describe variation over subjects, not over training runs: for these, compare several seeds of each model."
 )
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """How to compare.
+    """Options of a comparison.
 
     Args:
-        statistic: what to compare by; None: balanced_accuracy, and mae of values on a scale.
-        against: compare all others with this one, not each with each.
-        seed: of the draws.
-        allow_leaky: take files marked LEAKY, and say so everywhere.
+        statistic: statistic to compare; None: balanced_accuracy, or mae for values on a scale.
+        against: name of the model to compare all others with; None: all pairs.
+        seed: seed of the random draws.
+        allow_leaky: accept files marked LEAKY, and mark the results.
     """
 
     statistic: str | None = None
@@ -44,12 +45,12 @@ class CompareOptions:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of it.
+    """The result of a comparison.
 
     Args:
-        pairs: each with its difference, interval and tests.
+        pairs: pairs of models, each with its difference, interval and tests.
         files: name of a model -> its predictions file.
-        seed: of the draws.
+        seed: seed of the random draws.
     """
 
     pairs: tuple[Pair, ...]
@@ -58,21 +59,22 @@ class Comparison:
 
     @property
     def statistic(self) -> str:
-        """What was compared."""
+        """The compared statistic."""
         return self.pairs[0].statistic
 
 
 def compare_runs(
     runs: Mapping[str, str | Path], out: str | Path | None = None, options: CompareOptions | None = None
 ) -> Comparison:
-    """Compare models on the clips that each two have predictions for, paired by subject. No model is loaded.
+    """Compare models on the clips that both models of a pair predicted, paired by subject. No model is loaded.
 
     Args:
         runs: name -> predictions.csv, or a folder that holds one; two or more.
-        out: new folder for comparison.json (everything), comparison.csv (a row a pair) and report.html.
+        out: new folder for comparison.json (everything), comparison.csv (one row per pair) and report.html; None writes
+            nothing.
 
     Raises:
-        PainseqError: no such file, a leaky file that is not allowed; a folder that holds something; see
+        PainseqError: no such file, a leaky file that is not allowed, a folder that is not empty; see
             `read_predictions` and `painseq.evaluation.comparison.compare`.
 
     Example:
@@ -91,15 +93,15 @@ def compare_runs(
     comparison = Comparison(tuple(compare(models, statistic, against, options.seed)), files, options.seed)
     if out is not None:
         _write(make_run_folder(out), comparison)
-        log.info("Written to %s: comparison.json, comparison.csv, report.html.", out)
+        log.info("Results written to %s: comparison.json, comparison.csv, report.html.", out)
     return comparison
 
 
 def predictions_file(path: str | Path) -> Path:
-    """The predictions file at a path, which may be the folder that holds it.
+    """Return the predictions file at a path, which may be a folder that holds one.
 
     Raises:
-        PainseqError: there is none.
+        PainseqError: no such file.
     """
     path = Path(path)
     file = path / PREDICTIONS_FILE if path.is_dir() else path
@@ -112,9 +114,9 @@ def predictions_file(path: str | Path) -> Path:
 def read_runs(
     runs: Mapping[str, str | Path], allow_leaky: bool = False
 ) -> tuple[dict[str, AnyPredictions], dict[str, Path]]:
-    """Predictions by name, and their files; the name of a leaky one says so.
+    """Read predictions by name, and return their files too; names of leaky files are marked.
 
-    The classes of a file without prob_<class> columns have no order of their own: they are given that of the others.
+    A file without prob_<class> columns has no class order, and gets that of the other files.
 
     Raises:
         PainseqError: no such file, a leaky file that is not allowed; see `is_leaky`, `read_predictions`.
@@ -126,42 +128,46 @@ def read_runs(
         if is_leaky(file):
             if not allow_leaky:
                 raise PainseqError(
-                    f"{file} is marked {LEAKY}: people who were trained on are scored in it, so it says nothing of "
-                    "new ones, and no honest model can be compared with it. If that is what you want to show: "
+                    f"{file} is marked {LEAKY}: it scores subjects that the model was trained on, so its scores do not "
+                    "hold for new subjects, and cannot be compared with those of other models. To compare anyway, set "
                     "allow_leaky (command line: --allow-leaky)."
                 )
             name = marked(name)
-            log.warning("%s: people who were trained on are scored in %s.", name, file)
+            log.warning("%s: subjects that the model was trained on are scored in %s.", name, file)
         models[name] = read_value_predictions(file) if holds_values(file) else read_predictions(file)
         files[name] = file
-    classes = [each for each in models.values() if isinstance(each, Predictions)]
-    ordered = next((each.class_names for each in classes if each.order_known), ())
-    for name, each in models.items():
-        if isinstance(each, Predictions) and not each.order_known and set(each.class_names) <= set(ordered):
+    of_classes = [predictions for predictions in models.values() if isinstance(predictions, Predictions)]
+    ordered = next((predictions.class_names for predictions in of_classes if predictions.order_known), ())
+    for name, predictions in models.items():
+        if not isinstance(predictions, Predictions) or predictions.order_known:
+            continue
+        if set(predictions.class_names) <= set(ordered):
             models[name] = read_predictions(files[name], ordered)
     return models, files
 
 
 def cautions(pair: Pair) -> list[str]:
-    """What to know before believing the figures of a pair."""
+    """Return warnings about the figures of a pair."""
     lines = []
     if pair.left_out:
-        reasons = ", ".join(f"{clips} {why}" for why, clips in pair.left_out.items())
+        reasons = ", ".join(f"{clips} {reason}" for reason, clips in pair.left_out.items())
         lines.append(f"{pair.clips} clips compared; left out: {reasons}.")
-    for what, note in (
+    for method, note in (
         ("Interval", pair.difference.interval.note),
         ("Permutation test", pair.permutation.note),
         ("Wilcoxon", pair.wilcoxon.note),
     ):
         if note:
-            lines.append(f"{what}: {note}.")
+            lines.append(f"{method}: {note}.")
     if any(LEAKY in name for name in (pair.first, pair.second)):
-        lines.append(f"{LEAKY}: people who were trained on are scored; this says nothing of new ones.")
+        lines.append(
+            f"{LEAKY}: subjects that a model was trained on are scored; the figures do not hold for new subjects."
+        )
     return lines
 
 
 def pair_cells(pair: Pair) -> list[str]:
-    """The figures of a pair in words, as `COLUMNS`."""
+    """Return the figures of a pair as text, with the columns `COLUMNS`."""
     difference, interval = pair.difference, pair.difference.interval
     span = "none" if interval.low is None else f"{interval.low:+.3f} to {interval.high:+.3f}"
     return [
@@ -210,7 +216,9 @@ def _write(out: Path, comparison: Comparison) -> None:
             subtitle=f"{len(models)} models, {title}, paired by subject",
             dataset="the clips of the predictions files",
             notes=[pair.sentence for pair in pairs],
-            warnings=[f"{name}: people who were trained on are scored." for name in models if LEAKY in name],
+            warnings=[
+                f"{name}: subjects that the model was trained on are scored." for name in models if LEAKY in name
+            ],
             facts={**files, "seed of the draws": str(comparison.seed)},
             blocks=_blocks(pairs),
         ),
@@ -247,7 +255,7 @@ def _methods(pair: Pair) -> str:
 
 
 def _blocks(pairs: Sequence[Pair]) -> list[Block]:
-    """The sections of the report's page: the pairs with their tests, what was left out, and people one by one."""
+    """Return the sections of the report: the pairs with their tests, clips left out, and scores per subject."""
     words = STATISTIC_NAMES[pairs[0].statistic]
     by_subject = [
         Block(

@@ -1,4 +1,4 @@
-"""A contact sheet of a data set: some subjects, one clip of each class."""
+"""Contact sheets of data sets: one clip of each class for some subjects."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ PICTURE_PX = 224
 def write_contact_sheet(
     data: PainDataModule, out: str | Path, subjects: int = 6, show_faces: bool = False
 ) -> list[Clip]:
-    """Draw the middle frame of one clip of each class of some subjects, cropped to the face where one is found.
+    """Draw the middle frame of one clip of each class for some subjects, cropped to the face if one is found.
 
     Args:
         out: PNG to write.
-        subjects: how many to draw, evenly spread over the data set.
-        show_faces: draw faces though they may be patients'.
+        subjects: number of subjects, evenly spaced over the data set.
+        show_faces: draw faces even if they may be patients'.
 
     Returns:
         The clips drawn.
 
     Raises:
-        PainseqError: no clip with a label, or faces that are not generated without `show_faces`.
+        PainseqError: no clip has a label, or faces are not generated and `show_faces` is False.
 
     Example:
         >>> from painseq.studies.contact_sheet import write_contact_sheet
@@ -44,14 +44,14 @@ def write_contact_sheet(
     if subjects < 1:
         raise PainseqError(f"subjects is {subjects}; it must be 1 or more.")
     manifest, names = data.manifest, data.scheme.groups
-    chosen = _one_a_class(data, subjects)
+    chosen = _one_per_class(data, subjects)
     if not chosen:
-        raise PainseqError(f"{data.name} has no clip with a known label, so there is nothing to show.")
+        raise PainseqError(f"{data.name} has no clip with a known label, so there is nothing to draw.")
     real = [clip for clip in chosen.values() if not is_generated(manifest.path(clip))]
     if real and not show_faces:
         raise PainseqError(
-            f"{real[0].video} is not known to be generated, so its face may be a patient's, and is not drawn. If "
-            "whoever sees the picture may see the faces, set show_faces (command line: --show-faces)."
+            f"{real[0].video} is not known to be generated, so its face may be a patient's and is not drawn. If "
+            "everyone who gets the picture may see the faces, set show_faces (command line: --show-faces)."
         )
     pictures, titles = [], []
     for subject in dict.fromkeys(subject for subject, _ in chosen):
@@ -64,8 +64,8 @@ def write_contact_sheet(
     return list(chosen.values())
 
 
-def _one_a_class(data: PainDataModule, subjects: int) -> dict[tuple[str, str], Clip]:
-    """(subject, class) -> the first such clip, of subjects evenly spread over the data set."""
+def _one_per_class(data: PainDataModule, subjects: int) -> dict[tuple[str, str], Clip]:
+    """Return (subject, class) -> the first such clip, for subjects evenly spaced over the data set."""
     first: dict[tuple[str, str], Clip] = {}
     for clip in data.manifest:
         group = data.scheme.group(clip.label)
@@ -78,19 +78,19 @@ def _one_a_class(data: PainDataModule, subjects: int) -> dict[tuple[str, str], C
 
 
 def _middle(manifest: Manifest, clip: Clip, face: FaceCrops | None) -> tuple[NDArray[np.uint8], str]:
-    """The face in the middle of a clip, the whole frame where none is found, and what there is to say of it."""
+    """Return the face in the middle frame of a clip, or the whole frame if none is found, and a note."""
     path = manifest.path(clip)
     try:
         with open_video(path, image_fps=clip.fps) as video:
             end_s = min(video.duration_s, clip.end_s or video.duration_s)
             middle = int(np.abs(video.times_s - (clip.start_s + end_s) / 2).argmin())
             frame = video.frames(np.array([middle]))[0]
-            moment_s = float(video.times_s[middle])
+            time_s = float(video.times_s[middle])
             after_s = float(video.times_s[middle + 1]) if middle + 1 < len(video) else None
     except PainseqError:
         return _blank(), "cannot be read"
     if face is not None:
-        chunk = next(face.clip(path, moment_s, after_s, image_fps=clip.fps))
+        chunk = next(face.clip(path, time_s, after_s, image_fps=clip.fps))
         if chunk.present[0]:
             return chunk.crops[0].transpose(1, 2, 0), ""
     small = Image.fromarray(frame)
@@ -103,7 +103,7 @@ def _blank() -> NDArray[np.uint8]:
 
 
 def _title(clip_id: str, class_name: str, note: str) -> str:
-    # A column is about this many characters wide; the end of an id tells clips apart.
+    # A column is about this many characters wide; ids differ at the end.
     short = clip_id.rpartition("/")[2]
     short = short if len(short) <= 20 else f"…{short[-19:]}"
     return "\n".join([short, class_name, *([note] if note else [])])

@@ -1,4 +1,4 @@
-"""Cross-validation: a model fitted and scored on every fold, its settings chosen inside the folds if wanted."""
+"""Cross-validation: a model fitted and scored on every fold, with nested selection of settings on request."""
 
 from __future__ import annotations
 
@@ -34,22 +34,25 @@ from painseq.training.fitting import best_epoch
 log = logging.getLogger("painseq")
 
 CHOICE = (
-    "On folds inside each fold: the epochs of a candidate are the median of those with the smallest validation loss; "
-    "the candidate is the one with the best mean validation score (balanced accuracy; on a scale, squared error). It "
-    "is then fitted on all subjects that are not tested."
+    "Selected on folds inside each fold: the epochs of a candidate are the median of those with the smallest "
+    "validation "
+    "loss; the candidate is the one with the best mean validation score (balanced accuracy; on a scale, squared "
+    "error). "
+    "It is then fitted on all subjects but the test subjects."
 )
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """How to cross-validate.
+    """Options of a cross-validation.
 
     Args:
-        repeats: draw the folds so many times.
-        inner_folds: choose the number of epochs, and the candidate, on so many folds inside each fold; None stops
+        repeats: number of repeats with newly drawn folds.
+        inner_folds: number of folds inside each fold to select the number of epochs, and the candidate; None: stop
             early on the validation part of each fold.
-        jobs: processes that fit folds, which share the features; None: as many as fill the cores, and 1 on a GPU.
-        threads: of each fit; they can change last digits.
+        jobs: number of processes that fit folds and share the features; None: as many as the cores allow, and 1 on a
+            GPU.
+        threads: number of threads per fit; more than 1 can change the last digits.
     """
 
     repeats: int = 1
@@ -66,23 +69,23 @@ def cross_validate(
     config: Mapping[str, Any] | None = None,
     on_progress: OnProgress = no_progress,
 ) -> CrossValidationResult:
-    """Fit and score on every fold. Interrupted and called again with the same `out`, it goes on at the fold.
+    """Fit and score a model on every fold. Repeat an interrupted call with the same `out` to resume.
 
     Args:
-        candidates: a model and how it is fitted; several are chosen from on folds inside each fold. Device, seed and
-            precision that are reported are those of the first.
-        data: whose split's protocol has folds.
-        out: run folder: a folder a fold (`fold-00`, ..., with the checkpoint, the log and the predictions of its test
-            subjects), `predictions.csv` of all folds together, `metrics.json`, `report.html`, `config.yaml`,
-            `folds.json` (who is in which part of which fold). With repeats, all folds of one are in `repeat-0`, ...
-        config: what else to write into `config.yaml`, such as an experiment's; a run to go on with must have been
-            begun with the same.
+        candidates: models with their fit options; with several, one is selected on folds inside each fold. The reported
+            device, seed and precision are those of the first.
+        data: data whose split protocol has folds.
+        out: run folder, with one folder per fold (`fold-00`, ..., with the checkpoint, the log and the predictions of
+            its test subjects), `predictions.csv` of all folds, `metrics.json`, `report.html`, `config.yaml`, and
+            `folds.json` (the subjects of each part of each fold). With repeats, the folds are in `repeat-0`, ...
+        config: further content of `config.yaml`, such as an experiment's configuration; it must be the same when a run
+            is resumed.
         on_progress: called after each fit.
 
     Raises:
-        PainseqError: a protocol without folds; a folder that holds another run; several processes and a candidate
-            that cannot be pickled; no fold that can be fitted; see `painseq.training.fitting.fit_fold`.
-        LeakError: the extractor was fitted on subjects to be tested.
+        PainseqError: a protocol without folds; a folder that holds another run; several processes with a candidate
+            that cannot be pickled; no fold can be fitted; see `painseq.training.fitting.fit_fold`.
+        LeakError: the extractor was fitted on test subjects.
 
     Example:
         >>> experiment = read_experiment("my_data.yaml", "configs/head/lstm.yaml")
@@ -93,7 +96,7 @@ def cross_validate(
     options = options or CrossValidation()
     _check(candidates, data, options)
     folds = folds_of(data, out, options.repeats)
-    # Before the first fold is fitted: the one that would raise it may be the last.
+    # Checked before the first fit, since the leak may be in the last fold.
     tested = {subject for fold in folds for subject in fold.split.test}
     check_no_leak(data.extractor_trained_on, qualified(data.name, tested), "The extractor")
     if options.inner_folds is not None:
@@ -120,32 +123,32 @@ def cross_validate(
 
 def _check(candidates: Sequence[Candidate], data: PainDataModule, options: CrossValidation) -> None:
     if not candidates:
-        raise PainseqError("candidates is empty; give one model at least.")
+        raise PainseqError("candidates is empty. Give at least one model.")
     if options.repeats < 1:
         raise PainseqError(f"repeats is {options.repeats}; it must be 1 or more.")
     if options.inner_folds is not None and options.inner_folds < 2:
         raise PainseqError(f"inner_folds is {options.inner_folds}; it must be 2 or more.")
     if len(candidates) > 1 and options.inner_folds is None:
         raise PainseqError(
-            "Candidates are chosen on folds inside each fold, never on its test subjects. Set inner_folds, e.g. to 3, "
-            "or give one candidate."
+            f"{len(candidates)} candidates need inner_folds: they are selected on folds inside each fold, never on its "
+            "test subjects. Set inner_folds, e.g. to 3, or give one candidate."
         )
     if len({candidate.name for candidate in candidates}) < len(candidates):
-        raise PainseqError("Two candidates have one name; give each a name of its own.")
+        raise PainseqError("Two candidates have the same name. Give each a different name.")
     if (options.jobs is not None and options.jobs < 1) or options.threads < 1:
         raise PainseqError(f"jobs is {options.jobs} and threads {options.threads}; each must be 1 or more.")
     split = data.options.split
     if split.fold or split.fold_subject is not None:
-        raise PainseqError("A cross-validation goes through every fold. Leave split.fold and split.fold_subject out.")
+        raise PainseqError("A cross-validation uses every fold. Omit split.fold and split.fold_subject.")
     if options.inner_folds is None and split.validation_share == 0:
         raise PainseqError(
-            "No validation subjects, so nothing to stop early on. Set the data's split.validation_share above 0, or "
-            "choose the number of epochs inside the folds: inner_folds, e.g. 3."
+            "split.validation_share is 0, so there are no validation subjects for early stopping. Set it above 0, or "
+            "select the number of epochs inside the folds: set inner_folds, e.g. to 3."
         )
 
 
 def folds_of(data: PainDataModule, out: Path, repeats: int) -> list[Fold]:
-    """Every fold of every repeat.
+    """Return every fold of every repeat.
 
     Raises:
         PainseqError: see `every_fold`.
@@ -166,7 +169,7 @@ def _open(
     options: CrossValidation,
     config: Mapping[str, Any] | None,
 ) -> None:
-    """Make the run folder, or see that what is there is this very run."""
+    """Create the run folder, or check that it holds the same run."""
     own = {
         "repeats": options.repeats,
         "inner_folds": options.inner_folds,
@@ -181,15 +184,15 @@ def _open(
         "folds": [{"repeat": fold.repeat, "fold": fold.number, **fold.split.to_dict()} for fold in folds],
     }
     if not (out / "folds.json").is_file() or not any(out.rglob("run.json")):
-        # A mistake before the first fold was whole must not keep the mended call out.
+        # A failed run without a finished fold does not block a corrected one.
         if not (out / "folds.json").is_file():
             make_run_folder(out)
         (out / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-        # The second file: with it, the folder can be gone on with.
+        # Written last: its presence makes the run resumable.
         write_json(out / "folds.json", content)
         return
-    then = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
-    check_same_run(out, {**then, "folds": read_json(out / "folds.json")}, {**settings, "folds": content})
+    previous = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    check_same_run(out, {**previous, "folds": read_json(out / "folds.json")}, {**settings, "folds": content})
 
 
 def _fit(
@@ -201,26 +204,27 @@ def _fit(
     device: torch.device,
     on_progress: OnProgress,
 ) -> tuple[list[FoldResult], list[str]]:
-    """Fit every fold, with inner folds if wanted; what came of each, and what was logged on the way."""
+    """Fit every fold, with inner folds on request; returns the results and the logged warnings."""
     inner = {}
     if options.inner_folds is not None:
         inner = {fold: _inner_fits(fold, data, options.inner_folds, candidates) for fold in folds}
-    tries = [fit for fits in inner.values() for fit in fits]
-    total = len(folds) + len(tries)
-    check_finished(tries or [FoldFit(fold.out, fold.split) for fold in folds], candidates, data)
+    inner_fits = [fit for fits in inner.values() for fit in fits]
+    total = len(folds) + len(inner_fits)
+    check_finished(inner_fits or [FoldFit(fold.out, fold.split) for fold in folds], candidates, data)
     jobs = options.jobs or default_jobs(device, options.threads, total)
     log.info("%d fits on %s, precision %s, %d at once", total, device, candidates[0].options.precision, jobs)
     with fold_fitter(candidates, data, jobs, options.threads, device) as run:
-        tried = _run(run, tries, out, 0, total, on_progress)
-        choices = {fold: choose([tried[fit] for fit in inner[fold]], candidates) for fold in inner}
+        inner_results = _run(run, inner_fits, out, 0, total, on_progress)
+        choices = {fold: choose([inner_results[fit] for fit in inner[fold]], candidates) for fold in inner}
         planned = {fold: _fit_of(fold, choices, candidates) for fold in folds}
-        wanted = [fit for fit in planned.values() if fit is not None]
-        done = _run(run, wanted, out, len(tries), total, on_progress)
+        outer_fits = [fit for fit in planned.values() if fit is not None]
+        outer_results = _run(run, outer_fits, out, len(inner_fits), total, on_progress)
     results = []
     for fold, fit in planned.items():
-        left_out = "no inner fold could be fitted" if fit is None else done[fit].left_out
+        left_out = "no inner fold could be fitted" if fit is None else outer_results[fit].left_out
         results.append(FoldResult(fold, None if fit is None else candidates[fit.candidate].name, left_out))
-    return results, [line for one in (*tried.values(), *done.values()) for line in one.warnings]
+    all_results = (*inner_results.values(), *outer_results.values())
+    return results, [warning for result in all_results for warning in result.warnings]
 
 
 def _run(
@@ -244,14 +248,14 @@ def _inner_fits(fold: Fold, data: PainDataModule, folds: int, candidates: Sequen
 
 @dataclass(frozen=True)
 class Choice:
-    """What the inner folds say of a candidate.
+    """The outcome of the inner folds for a candidate.
 
     Args:
-        candidate: its number.
-        epochs: the median of the inner folds' best numbers of epochs, by validation loss.
-        score: mean over the inner folds, each at its best epoch, of balanced accuracy; for a scale of the squared
-            error, negative.
-        inner_epochs: of each inner fold.
+        candidate: index of the candidate.
+        epochs: median over the inner folds of the best number of epochs, by validation loss.
+        score: mean over the inner folds, each at its best epoch, of the balanced accuracy; for a scale, of the
+            negative squared error.
+        inner_epochs: best number of epochs of each inner fold.
     """
 
     candidate: int
@@ -261,13 +265,13 @@ class Choice:
 
 
 def choose(inner: Sequence[FitResult], candidates: Sequence[Candidate]) -> Choice | None:
-    """The candidate with the best mean inner score, the first of several; None where no inner fold could be fitted.
+    """Select the candidate with the best mean inner score, the first if equal; None if no inner fold could be fitted.
 
-    The validation loss chooses among the epochs of a candidate, not among candidates: theirs may be other losses.
+    The validation loss selects the epochs of a candidate, but not the candidate: candidates may have different losses.
     """
     choices = []
     for number in range(len(candidates)):
-        runs = [one.fit.out for one in inner if one.fit.candidate == number and one.left_out is None]
+        runs = [result.fit.out for result in inner if result.fit.candidate == number and result.left_out is None]
         if runs:
             epochs = tuple(best_epoch(run) for run in runs)
             rows = [
@@ -282,7 +286,7 @@ def choose(inner: Sequence[FitResult], candidates: Sequence[Candidate]) -> Choic
 
 
 def _fit_of(fold: Fold, choices: Mapping[Fold, Choice | None], candidates: Sequence[Candidate]) -> FoldFit | None:
-    """The fit that is scored; with a choice, on all subjects that are not tested, for the chosen number of epochs."""
+    """Return the fit to score; with a choice, on all but the test subjects, for the selected number of epochs."""
     if fold not in choices:
         return FoldFit(fold.out, fold.split)
     choice = choices[fold]
@@ -297,5 +301,5 @@ def _fit_of(fold: Fold, choices: Mapping[Fold, Choice | None], candidates: Seque
         "inner_epochs": choice.inner_epochs,
     }
     write_json(fold.out / "choice.json", content)
-    everybody = tuple(sorted((*fold.split.train, *fold.split.validation)))
-    return FoldFit(fold.out, replace(fold.split, train=everybody, validation=()), choice.candidate, choice.epochs)
+    subjects = tuple(sorted((*fold.split.train, *fold.split.validation)))
+    return FoldFit(fold.out, replace(fold.split, train=subjects, validation=()), choice.candidate, choice.epochs)

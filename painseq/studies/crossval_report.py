@@ -1,4 +1,4 @@
-"""What a cross-validation writes: predictions of all folds together, scores, spread, a page."""
+"""The files of a cross-validation: pooled predictions, scores, spread over folds, report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from painseq.data.datamodule import PainDataModule
 
 SPREAD = (
-    "How far the folds lie apart, each scored by itself. It is no standard error: any two folds share most of their "
+    "The spread of scores over folds, each scored by itself. It is not a standard error: any two folds share most "
+    "of their "
     "training subjects, so their scores are not independent. The interval of the pooled score is over subjects."
 )
 AnyPredictions = TypeVar("AnyPredictions", Predictions, ValuePredictions)
@@ -39,13 +40,13 @@ Spread = dict[str, dict[str, float | None]]
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold that is scored at the end.
+    """A fold to score.
 
     Args:
-        repeat: from 0.
-        number: from 0, within the repeat.
-        split: its training, validation and test subjects.
-        out: its folder.
+        repeat: number of the repeat, from 0.
+        number: number of the fold within the repeat, from 0.
+        split: training, validation and test subjects.
+        out: folder of the fold.
     """
 
     repeat: int
@@ -56,12 +57,12 @@ class Fold:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What came of a fold.
+    """The result of a fold.
 
     Args:
-        fold: which.
-        candidate: the name of what was fitted.
-        left_out: why nothing was; None if it was.
+        fold: the fold.
+        candidate: name of the fitted candidate; None if none was fitted.
+        left_out: why no model was fitted; None if one was.
     """
 
     fold: Fold
@@ -71,16 +72,16 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class CrossValidationResult:
-    """What came of a cross-validation.
+    """The result of a cross-validation.
 
     Args:
-        out: its folder.
-        evaluations: the scores of all folds together, by title; a title for each repeat. Empty for values on a scale.
+        out: run folder.
+        evaluations: title -> pooled scores of all folds, with one title per repeat. Empty for values on a scale.
         value_evaluations: the same for values on a scale.
-        predictions: what was scored, by title.
-        folds: of each fold its test subjects, and its model, epochs and scores, or why it was left out.
-        spread: of each score over the folds: mean, std, min, max, folds.
-        warnings: what to know before believing the scores.
+        predictions: title -> scored predictions.
+        folds: for each fold its test subjects, and its model, epochs and scores, or why it was left out.
+        spread: score -> mean, std, min, max over folds, and number of folds.
+        warnings: warnings about the scores.
     """
 
     out: Path
@@ -93,12 +94,12 @@ class CrossValidationResult:
 
 
 def pooled(parts: Sequence[AnyPredictions]) -> AnyPredictions:
-    """Predictions of different clips as one table, in the order of the parts."""
+    """Join predictions of different clips into one table, in the given order."""
     joined: dict[str, object] = {}
     for column in fields(parts[0]):
         values = [getattr(part, column.name) for part in parts]
         if any(value is None for value in values):
-            # Votes: where each fold chooses its head, not all may have any.
+            # Votes: if each fold selects its head, some may not vote.
             joined[column.name] = None
         elif isinstance(values[0], np.ndarray):
             joined[column.name] = np.concatenate(values)
@@ -108,7 +109,7 @@ def pooled(parts: Sequence[AnyPredictions]) -> AnyPredictions:
 
 
 def fold_scores(predictions: Predictions | ValuePredictions) -> dict[str, float | None]:
-    """The scores of one fold, without intervals: a fold may be a single subject."""
+    """Return the scores of one fold, without intervals, since a fold may be a single subject."""
     if isinstance(predictions, Predictions):
         confusion = confusion_matrix(predictions.truth, predictions.label, len(predictions.class_names))
         scores = scores_of(confusion, predictions.class_names)
@@ -121,10 +122,10 @@ def fold_scores(predictions: Predictions | ValuePredictions) -> dict[str, float 
 
 
 def spread_of(scores: Sequence[Mapping[str, float | None]]) -> Spread:
-    """Of each score: mean, standard deviation (of a sample; None of a single one), smallest, largest, of how many."""
+    """Return mean, sample standard deviation (None for one fold), minimum, maximum and number of folds per score."""
     spread: Spread = {}
     for name in scores[0]:
-        known = [value for each in scores if (value := each[name]) is not None]
+        known = [value for of_fold in scores if (value := of_fold[name]) is not None]
         if known:
             spread[name] = {
                 "mean": statistics.fmean(known),
@@ -144,19 +145,19 @@ def write_results(
     warnings: Sequence[str],
     settings: Mapping[str, object],
 ) -> CrossValidationResult:
-    """Write the predictions of all folds together, metrics.json, report.html and its figures.
+    """Write the pooled predictions, metrics.json, report.html and its figures.
 
     Args:
-        name: of the model in tables.
-        warnings: of the fits; the same line may come from many.
-        settings: what decided the run.
+        name: name of the model in tables.
+        warnings: warnings of the fits; many fits may have the same.
+        settings: settings of the run.
 
     Raises:
         PainseqError: no fold could be fitted.
     """
     fitted = [result for result in results if result.left_out is None]
     if not fitted:
-        raise PainseqError(f"No fold could be fitted: {results[0].left_out}. {len(results)} folds.")
+        raise PainseqError(f"None of {len(results)} folds could be fitted. The first: {results[0].left_out}.")
     predictions = {result: _read(result.fold.out / "predictions.csv", data) for result in fitted}
     tables = _write_pooled(out, name, results, predictions)
     people = people_of(data.manifest)
@@ -164,7 +165,7 @@ def write_results(
     lines = [f"In {count} fits: {line}" for line, count in counted.items()]
     left_out = len(results) - len(fitted)
     if left_out:
-        lines.append(f"{left_out} folds could not be fitted; their subjects are in no score.")
+        lines.append(f"{left_out} folds could not be fitted; their subjects are not scored.")
     crossval = CrossValidationResult(
         out,
         {title: score(table, people) for title, table in tables.items() if isinstance(table, Predictions)},
@@ -178,7 +179,7 @@ def write_results(
     write_report(out / "report.html", report)
     write_figures(out / "figures", report)
     scored: dict[str, Evaluation | ValueEvaluation] = {**crossval.evaluations, **crossval.value_evaluations}
-    # The last file: where it lies, the run is whole.
+    # Written last: its presence marks the run as finished.
     write_json(
         out / "metrics.json",
         {
@@ -201,7 +202,7 @@ def _write_pooled(
     results: Sequence[FoldResult],
     predictions: Mapping[FoldResult, Predictions | ValuePredictions],
 ) -> dict[str, Predictions | ValuePredictions]:
-    """Write the predictions of each repeat as one table; title -> table."""
+    """Write the predictions of each repeat as one table, and return title -> table."""
     repeats = sorted({result.fold.repeat for result in results})
     tables = {}
     for repeat in repeats:
@@ -224,7 +225,7 @@ def _report(crossval: CrossValidationResult, name: str, data: PainDataModule, se
         subtitle=f"{name} on {data.name}, {settings['protocol']}"
         + (", generated faces: no people" if generated else ""),
         dataset="generated faces" if generated else data.name,
-        notes=("Each clip was scored by the fold in whose test part its subject is.",),
+        notes=("Each clip was predicted by the model of the fold that has its subject in the test part.",),
         warnings=crossval.warnings,
         evaluations=crossval.evaluations,
         predictions=classes,
@@ -255,11 +256,11 @@ def _row(result: FoldResult, predictions: Predictions | ValuePredictions | None)
 
 
 def spread_sentences(spread: Spread) -> list[str]:
-    """A line a score."""
+    """Describe the spread, one line per score."""
     return [
-        f"{name.replace('_', ' ')} of a fold: {number(found['min'])} to {number(found['max'])}, mean "
-        f"{number(found['mean'])}, standard deviation {number(found['std'])}, {found['folds']} folds"
-        for name, found in spread.items()
+        f"{name.replace('_', ' ')} of a fold: {number(values['min'])} to {number(values['max'])}, mean "
+        f"{number(values['mean'])}, standard deviation {number(values['std'])}, {values['folds']} folds"
+        for name, values in spread.items()
     ]
 
 

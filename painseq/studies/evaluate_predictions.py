@@ -1,4 +1,4 @@
-"""Score a file of predictions, or predictions at hand: no model and no torch is needed."""
+"""Evaluation of predictions, from a file or an object, without a model and without torch."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ log = logging.getLogger("painseq")
 
 @dataclass(frozen=True)
 class PredictionsOptions:
-    """How predictions are scored.
+    """Options of an evaluation of predictions.
 
     Args:
-        truth: clip id -> class name, native label (with `dataset`) or number, where the predictions have no truth;
-            see `painseq.evaluation.read_truth`.
-        dataset: whose native labels `truth` holds, and whose published figures the page shows: biovid, ai4pain, ...
-        labels: label scheme of `dataset` that maps them.
-        class_names: in order of pain, where a file has no prob_ columns.
+        truth: clip id -> class name, native label (with `dataset`) or value, if the predictions have no truth; see
+            `painseq.evaluation.read_truth`.
+        dataset: data set of the native labels in `truth`, and of the published scores in the report: biovid, ...
+        labels: label scheme of `dataset` that maps native labels to classes.
+        class_names: class names in order of pain, for a file without prob_ columns.
         subjects: subject -> sex and age, for scores by sex and age; see `painseq.evaluation.read_people`.
-        calibrate_on: file of predictions of other people, to fit a temperature on.
+        calibrate_on: file of predictions of other subjects, to fit a temperature on.
     """
 
     truth: Mapping[str, str] | None = None
@@ -55,19 +55,19 @@ def evaluate_predictions(
     options: PredictionsOptions = PredictionsOptions(),
     name: str | None = None,
 ) -> EvaluationResult:
-    """Score predictions of classes, or of values on a scale.
+    """Evaluate predictions of classes, or of values on a scale.
 
     Args:
-        predictions: a CSV file (`predictions.csv` of a run, or one of another program), or what was read from one.
+        predictions: CSV file (`predictions.csv` of a run, or of another program), or the predictions read from it.
         out: new folder for `predictions.csv`, `metrics.json`, `subjects.csv`, `report.html` and `figures/`; None writes
             nothing.
-        name: what the model is called in tables; None takes the file's name, or its folder's if that is
+        name: name of the model in tables; None: the name of the file, or of its folder if the file is
             `predictions.csv`.
 
     Raises:
         LeakError: `calibrate_on` is marked LEAKY.
-        PainseqError: no such file, or one that is damaged; no clip has both a truth and a prediction; truth of other
-            clips or classes; an option that values on a scale do not take; `out` holds something.
+        PainseqError: a missing or damaged file; no clip has both a truth and a prediction; truth of other clips or
+            classes; an option that does not apply to values on a scale; `out` is not empty.
 
     Example:
         >>> from painseq.evaluation import read_truth
@@ -83,19 +83,23 @@ def evaluate_predictions(
     if not predictions.scored.any():
         raise PainseqError(
             f"{file or 'These predictions'}: no clip has both a truth and a prediction, so there is nothing to score. "
-            "Give the truth (--truth FILE, a table of clip_id and truth)."
+            "Give truth (command line: --truth FILE, a CSV of clip_id,truth)."
         )
     subjects = options.subjects or {}
     unknown = set(predictions.subject_ids) - set(subjects)
     if options.subjects is not None and unknown:
-        log.warning("Sex and age are not known of %d of the subjects, such as %s.", len(unknown), min(unknown))
+        log.warning("Sex and age are unknown for %d subjects, such as %s.", len(unknown), min(unknown))
     if out is not None:
         make_run_folder(out)
     leaky = file is not None and is_leaky(file)
     name = name or ("predictions" if file is None else model_name(file))
     if leaky:
         name = marked(name)
-        log.warning("%s is marked LEAKY: it scores people who were trained on, and says nothing of new ones.", file)
+        log.warning(
+            "%s is marked LEAKY: it scores subjects that the model was trained on; the scores do not hold for new "
+            "subjects.",
+            file,
+        )
     result = evaluated(name, predictions, subjects, calibration)
     if out is not None:
         _write(out, result, file, options)
@@ -110,7 +114,7 @@ def _read(path: Path, options: PredictionsOptions) -> Predictions | ValuePredict
         return read_predictions(path, options.class_names)
     if options.class_names is not None:
         raise PainseqError(
-            f"{path} holds numbers on a scale, which have no classes. Leave class_names (--classes) out."
+            f"{path} holds values on a scale, which have no classes. Omit class_names (command line: --classes)."
         )
     return read_value_predictions(path)
 
@@ -118,13 +122,18 @@ def _read(path: Path, options: PredictionsOptions) -> Predictions | ValuePredict
 def _prepared(
     predictions: Predictions | ValuePredictions, options: PredictionsOptions
 ) -> tuple[Predictions | ValuePredictions, Calibration | None]:
-    """The predictions with truth and temperature as the options say."""
+    """Apply the truth and the temperature of the options to predictions."""
     truth = options.truth
     if isinstance(predictions, ValuePredictions):
         if options.calibrate_on is not None:
-            raise PainseqError("These are numbers on a scale, and only probabilities can be calibrated.")
+            raise PainseqError(
+                "calibrate_on needs probabilities, but these are values on a scale. Omit it (command line: "
+                "--calibrate-on)."
+            )
         if options.subjects is not None:
-            raise PainseqError("These are numbers on a scale; only classes are scored by sex and age.")
+            raise PainseqError(
+                "subjects needs classes, but these are values on a scale. Omit it (command line: --subjects)."
+            )
         return (predictions if truth is None else predictions.with_truth(truth)), None
     if truth is not None:
         if options.dataset is not None:
@@ -138,28 +147,28 @@ def _prepared(
         return predictions, None
     if options.calibrate_on.is_file() and is_leaky(options.calibrate_on):
         raise LeakError(
-            f"{options.calibrate_on} is marked LEAKY: it holds people who were trained on. A model is surer of them "
-            "than of new ones, so a temperature fitted on them is too low. Fit it on people that the model has not "
-            "seen."
+            f"calibrate_on {options.calibrate_on} is marked LEAKY: it holds subjects that the model was trained on. A "
+            "model is more confident for them than for new subjects, so a temperature fitted on them is too low. Give "
+            "predictions of other subjects."
         )
     return calibrate(predictions, read_predictions(options.calibrate_on, predictions.class_names))
 
 
 def _write(out: Path, result: EvaluationResult, file: Path | None, options: PredictionsOptions) -> None:
-    source, used = None if file is None else str(file), versions()
+    source, used_versions = None if file is None else str(file), versions()
     calibrated_on = None if options.calibrate_on is None else str(options.calibrate_on)
-    write_evaluation(out, result, {"predictions": source, "calibrated_on": calibrated_on, "versions": used})
+    write_evaluation(out, result, {"predictions": source, "calibrated_on": calibrated_on, "versions": used_versions})
     facts = {
         **({} if source is None else {"predictions": source}),
         **calibration_facts(result.calibration),
-        "versions": in_one_line(used),
+        "versions": in_one_line(used_versions),
     }
     subtitle = "Predictions" if file is None else f"The predictions in {file.name}"
     write_page(out, result, PageText(subtitle, _published_as(options.dataset), facts))
 
 
 def _published_as(dataset: str | None) -> str:
-    """What the page calls the data set of a file: as the published rows do, if it is a known one."""
+    """Return the data set's name in the report, which for a known data set is that of the published scores."""
     if dataset is None:
         return "a file"
     from painseq.data_modules import FACTS

@@ -1,4 +1,4 @@
-"""`Experiment`: a data set, a model and how it is fitted, as plain values, from YAML files or from Python."""
+"""`Experiment`: a data set, a model and its fit options as plain values, from YAML files or Python."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ KEYS = ("seed_everything", "data", "model", "trainer", "early_stopping")
 STUDY_KEYS = ("audit", "crossval", "evaluate", "explain_regions", "explain_score")
 """A study's own options, which its config.yaml has beside those of the experiment; reading an experiment skips them."""
 FOLD_SETTINGS = {"max_epochs", "precision", "accelerator", "gradient_clip_val"}
-"""What `FitOptions` take of the trainer's settings."""
+"""Trainer settings that `FitOptions` accepts."""
 DISPLAY_SETTINGS = {"enable_progress_bar", "enable_model_summary"}
-"""Settings of the trainer that change nothing about a fit."""
+"""Trainer settings that do not affect a fit."""
 
 _IRRELEVANT = re.compile(
     r"\s*(Does not validate against any|Subtypes: |Errors:$|- Expected a <class 'NoneType'>|Given value type: |"
     r"Given value: (\{|NestedArg))"
 )
-"""Lines of jsonargparse's errors that list the types a key could have, and all that stands below the key."""
+"""Lines of jsonargparse's errors that list all types of a key, or everything below it."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A data set, a model and how it is fitted, as plain values: what a worker process is given, and builds from.
+    """A data set, a model and its fit options as plain values, from which worker processes build their objects.
 
-    Make one with `read_experiment`.
+    Create one with `read_experiment`.
 
     Args:
         config: `data` ({class_path, init_args} or None), `model` (arguments of `PainClassifier`), `trainer`,
-            `early_stopping`, `seed_everything`, as in YAML, with every default filled in.
+            `early_stopping`, `seed_everything`, as in YAML, with all defaults filled in.
     """
 
     config: Mapping[str, Any]
@@ -58,69 +58,69 @@ class Experiment:
         """Build the data module.
 
         Raises:
-            PainseqError: no data set is named; see its class.
+            PainseqError: the experiment has no data set; see its class.
         """
         data = _built("data", self.config["data"])
         if not isinstance(data, PainDataModule):
-            raise PainseqError("The experiment names no data set. Add one, e.g. configs/data/ai4pain.yaml.")
+            raise PainseqError("The experiment has no data set. Add one, e.g. configs/data/ai4pain.yaml.")
         return data
 
     def classifier(self) -> PainClassifier:
-        """Build a new classifier, with new weights, at each call.
+        """Build a new classifier, with new weights on each call.
 
         Raises:
-            PainseqError: no head is named; see `PainClassifier`.
+            PainseqError: the experiment has no head; see `PainClassifier`.
         """
         if self.config["model"]["head"] is None:
-            raise PainseqError("The experiment names no head. Add one, e.g. configs/head/lstm.yaml.")
+            raise PainseqError("The experiment has no head. Add one, e.g. configs/head/lstm.yaml.")
         model = _built("model", self.config["model"])
         assert isinstance(model, PainClassifier)
         return model
 
     def extractor(self) -> Extractor:
-        """Build the extractor alone.
+        """Build the extractor.
 
         Raises:
-            PainseqError: none is named.
+            PainseqError: the experiment has no extractor.
         """
         model = _built("model", self.config["model"])
         assert isinstance(model, PainClassifier)
         if model.extractor is None:
-            raise PainseqError("The experiment names no extractor. Add one, e.g. configs/extractor/vgg16.yaml.")
+            raise PainseqError("The experiment has no extractor. Add one, e.g. configs/extractor/vgg16.yaml.")
         return model.extractor
 
     @property
     def head_name(self) -> str:
-        """The head's class, such as "LSTM"."""
+        """Name of the head's class, such as "LSTM"."""
         head = self.config["model"]["head"]
         return "no head" if head is None else str(head["class_path"]).rpartition(".")[2]
 
     def fit_options(self) -> FitOptions:
-        """How `fit` and `fit_fold` are to fit.
+        """Return the options for `fit` and `fit_fold`.
 
         Raises:
-            PainseqError: a setting of the trainer or of early stopping that they do not take; names it.
+            PainseqError: a setting of the trainer or of early stopping that they do not accept.
         """
         trainer, stopping = self.config["trainer"], self.config["early_stopping"]
-        usual = _defaults()
+        defaults = _defaults()
         others = [
             f"trainer.{key}"
             for key in sorted(set(trainer) - FOLD_SETTINGS - DISPLAY_SETTINGS)
-            if trainer[key] != usual["trainer"].get(key)
+            if trainer[key] != defaults["trainer"].get(key)
         ]
         others += [
             f"early_stopping.{key}"
             for key in sorted(set(stopping) - {"patience"})
-            if stopping[key] != usual["early_stopping"].get(key)
+            if stopping[key] != defaults["early_stopping"].get(key)
         ]
         if others:
             raise PainseqError(
-                f"Folds do not take {', '.join(others)}. They take {', '.join(sorted(FOLD_SETTINGS))} of the trainer, "
-                "and patience of early stopping. Leave the rest out, or fit each fold by itself (painseq fit, with "
-                "split.fold)."
+                f"Folds do not accept {', '.join(others)}. They accept {', '.join(sorted(FOLD_SETTINGS))} of the "
+                "trainer, and patience of early stopping. Omit the others, or fit each fold by itself (painseq fit, "
+                "with split.fold)."
             )
         return FitOptions(
-            # Lightning's own default, where nothing is given.
+            # Lightning's default.
             max_epochs=trainer["max_epochs"] or 1000,
             patience=stopping["patience"],
             seed=int(self.config["seed_everything"] or 0),
@@ -130,7 +130,7 @@ class Experiment:
         )
 
     def changed(self, *changes: Mapping[str, Any]) -> Experiment:
-        """The same experiment with other values, as in another YAML file on top.
+        """Return the experiment with changed values, as with a further YAML file.
 
         Example:
             >>> experiment.changed({"data": {"init_args": {"options": {"fps": 5}}}})
@@ -139,14 +139,14 @@ class Experiment:
 
 
 def read_experiment(*sources: str | Path | Mapping[str, Any]) -> Experiment:
-    """Read an experiment from YAML files and mappings of the same shape, the later ones winning.
+    """Read an experiment from YAML files and mappings; later ones override earlier ones.
 
     Args:
-        sources: paths of YAML files, also of those shipped ("configs/head/lstm.yaml") and a study's config.yaml, or
-            mappings.
+        sources: paths of YAML files, including shipped ones ("configs/head/lstm.yaml") and a study's config.yaml, or
+            mappings of the same shape.
 
     Raises:
-        PainseqError: no such file, an unknown key, a value that does not fit.
+        PainseqError: no such file, an unknown key, an invalid value.
 
     Example:
         >>> experiment = read_experiment(
@@ -171,21 +171,21 @@ def read_experiment(*sources: str | Path | Mapping[str, Any]) -> Experiment:
 
 
 def experiment_of(parser: LightningArgumentParser, config: Any) -> Experiment:
-    """The experiment in a configuration that Lightning's command line parsed."""
+    """Return the experiment in a configuration parsed by Lightning's command line."""
     plain = yaml.safe_load(parser.dump(config, skip_validation=True, skip_none=False))
     return Experiment({key: plain.get(key) for key in KEYS})
 
 
 def shortened(error: Exception) -> str:
-    """What jsonargparse says of a mistake, without the types of everything around it."""
+    """Return the text of a jsonargparse error without its lists of types."""
     return "\n".join(line for line in str(error).splitlines() if not _IRRELEVANT.match(line))
 
 
 def shipped_config(path: Path) -> Path:
-    """A configuration file, in the working folder or among those shipped.
+    """Find a configuration file in the working folder or among the shipped files.
 
     Raises:
-        PainseqError: no such file in either place; lists those of its kind, or which kinds there are.
+        PainseqError: no such file in either place.
     """
     if path.is_file():
         return path
@@ -194,8 +194,8 @@ def shipped_config(path: Path) -> Path:
     if inside.is_file():
         return inside
     files = sorted(root.rglob("*.yaml"))
-    alike = [file for file in files if file.parent.name == path.parent.name]
-    known = [file.relative_to(root.parent).as_posix() for file in alike or sorted({file.parent for file in files})]
+    same_kind = [file for file in files if file.parent.name == path.parent.name]
+    known = [file.relative_to(root.parent).as_posix() for file in same_kind or sorted({file.parent for file in files})]
     raise PainseqError(f"No configuration at {path}. Shipped with painseq: {', '.join(known)}.")
 
 
@@ -225,7 +225,7 @@ def _yaml(path: Path) -> Mapping[str, Any]:
 
 @cache
 def _parser(*keys: str) -> LightningArgumentParser:
-    """A parser of some of an experiment's keys, as Lightning's command line makes it."""
+    """Return a parser of these keys of an experiment, as in Lightning's command line."""
     parser = LightningArgumentParser(exit_on_error=False)
     if "seed_everything" in keys:
         parser.add_argument("--seed_everything", type=bool | int, default=0)
@@ -258,7 +258,7 @@ def _built(key: str, value: Any) -> object:
     except ArgumentError as error:
         raise PainseqError(shortened(error)) from error
     except ValueError as error:
-        # jsonargparse wraps what a class says of its arguments.
+        # jsonargparse wraps the errors that a class raises about its arguments.
         if isinstance(error.__cause__, PainseqError):
             raise error.__cause__ from None
         raise

@@ -1,4 +1,4 @@
-"""Which regions of the face carry a model's scores, over many clips of a data set."""
+"""How much each region of the face contributes to a model's scores, over many clips of a data set."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ LOCATORS = {"sidecar": Sidecar, "face_alignment": FaceAlignment}
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """Which clips to explain, and how.
+    """Options of an explanation by regions.
 
     Args:
-        part: of the split.
-        clips: how many, chosen evenly by class and subject.
+        part: part of the split.
+        clips: number of clips, chosen evenly by class and subject.
         method: one of `space_methods`; None: the first of them.
         layer: for gradcam, see `list_layers`.
-        class_name: None: of each clip the predicted class.
-        landmarks: where landmarks come from, if the model's own locator finds none; its crops stay.
-        checkpoints: where the model was read from, to be named in the results.
+        class_name: class to explain; None: the predicted class of each clip.
+        landmarks: locator of the landmarks, if the model's own finds none; the crops stay those of the model.
+        checkpoints: files that the model was loaded from, named in the results.
     """
 
     part: Part = "test"
@@ -83,19 +83,21 @@ class RegionOptions:
     checkpoints: tuple[Path, ...] = ()
 
 
-USUAL = RegionOptions()
+DEFAULT_OPTIONS = RegionOptions()
 
 
 @dataclass(frozen=True)
 class ExplainedClip:
-    """What was found in one clip.
+    """The explanation of one clip.
 
     Args:
-        truth: its class, or number; empty where it is hidden.
-        explained: the class whose score is explained; the scale's name for a model of a scale.
-        score: of it, see `painseq.explain.score_of`.
-        layer: looked at, for gradcam.
-        blinks: None where the clip has no blink.
+        clip: the clip.
+        truth: its true class or value; empty if hidden.
+        explained: name of the explained class; for a model of a scale, name of the scale.
+        score: the explained score, see `painseq.explain.score_of`.
+        layer: the layer, for gradcam.
+        shares: the regions' shares.
+        blinks: the blink check; None if the clip has no blink.
     """
 
     clip: Clip
@@ -109,14 +111,14 @@ class ExplainedClip:
 
 @dataclass(frozen=True)
 class RegionsExplanation:
-    """What was found in many clips.
+    """The explanation of many clips.
 
     Args:
-        clips: those that could be explained.
-        skipped: clip -> why it could not be.
-        tables: explained class -> a row a region; `ALL` first, where there are several classes.
-        blinks: explained class -> its check.
-        details: what regions.json says beside the tables.
+        clips: the explained clips.
+        skipped: clip id -> why the clip was skipped.
+        tables: explained class -> one row per region; `ALL` first, if there are several classes.
+        blinks: explained class -> blink check.
+        details: content of regions.json besides the tables.
     """
 
     clips: Sequence[ExplainedClip]
@@ -130,22 +132,22 @@ def explain_regions(
     model: PainModel,
     data: PainDataModule,
     out: str | Path,
-    options: RegionOptions = USUAL,
+    options: RegionOptions = DEFAULT_OPTIONS,
     experiment: Experiment | None = None,
     on_progress: OnProgress = no_progress,
 ) -> RegionsExplanation:
-    """Measure which regions of the face carry a model's scores, and whether blinks count for something.
+    """Measure how much each region of the face contributes to a model's scores, and whether blinks do.
 
-    A clip that cannot be read, or has no landmarks, is skipped and counted.
+    Clips that cannot be read, or have no landmarks, are skipped and reported.
 
     Args:
-        out: a new folder for config.yaml, regions.csv (a row for each clip and region), regions.json (means over
+        out: new folder for config.yaml, regions.csv (one row per clip and region), regions.json (means over
             subjects), region_bars.svg and .png, and blink.json.
-        experiment: what `data` was built from, kept in config.yaml beside the options.
+        experiment: experiment that `data` was built from, written to config.yaml with the options.
 
     Raises:
         PainseqError: no clip could be explained, model and data do not fit together, a method, layer or class that does
-            not fit the model, or the folder holds something.
+            not fit the model, or the folder is not empty.
 
     Example:
         >>> from painseq.studies.explain_regions import RegionOptions, explain_regions
@@ -176,23 +178,23 @@ def explain_regions(
         "device": str(model.device),
         "versions": versions(),
     }
-    found = RegionsExplanation(done, skipped, tables, blinks, details)
-    _write(found, out)
-    return found
+    explanation = RegionsExplanation(done, skipped, tables, blinks, details)
+    _write(explanation, out)
+    return explanation
 
 
 def _method(model: PainModel, options: RegionOptions) -> Method:
     known = space_methods(model)
     if not known:
         raise PainseqError(
-            "This model does not see the face's picture from videos (its streams: "
-            f"{', '.join(model.streams)}), so it has no maps, and no regions of them."
+            "This model does not take crops of the face from videos (its streams: "
+            f"{', '.join(model.streams)}), so it has no maps to divide into regions."
         )
     method = options.method or known[0]
     if method not in known:
-        raise PainseqError(f"method {method} does not fit this model; those that do: {', '.join(known)}.")
+        raise PainseqError(f"method {method} does not fit this model; methods that do: {', '.join(known)}.")
     if options.layer is not None and method != "gradcam":
-        raise PainseqError(f"layer goes with method gradcam, not {method}.")
+        raise PainseqError(f"layer {options.layer} applies to method gradcam only, not to {method}.")
     return method
 
 
@@ -204,10 +206,10 @@ def _explain_clips(
     options: RegionOptions,
     on_progress: OnProgress,
 ) -> tuple[list[ExplainedClip], dict[str, str]]:
-    """The clips that could be explained, and why the others could not.
+    """Explain clips; also returns why others were skipped.
 
     Raises:
-        PainseqError: none could; the first that has a face comes without 68 landmarks, as then all will.
+        PainseqError: no clip could be explained; the first clip with a face has no 68 landmarks, as then none will.
     """
     done: list[ExplainedClip] = []
     skipped: dict[str, str] = {}
@@ -221,7 +223,7 @@ def _explain_clips(
         if not done and frames.present.any():
             check_landmarks(frames)
         if not (frames.present.any() and has_regions(frames)):
-            missing = "not the 68 landmarks of iBUG" if frames.present.any() else "no face found in any frame"
+            missing = "not the 68 iBUG landmarks" if frames.present.any() else "no face found in any frame"
             skipped[clip.clip_id] = missing
             continue
         done.append(_explain_clip(model, data, clip, frames, method, options))
@@ -234,22 +236,22 @@ def _explain_clips(
 def _explain_clip(
     model: PainModel, data: PainDataModule, clip: Clip, frames: Frames, method: Method, options: RegionOptions
 ) -> ExplainedClip:
-    found = explain(model, frames, method, options.class_name, MethodOptions(layer=options.layer))
+    attribution = explain(model, frames, method, options.class_name, MethodOptions(layer=options.layer))
     video, table = data.manifest.path(clip), table_of_clip(data, clip)
     known = known_units(video, frames.times_s.numpy(), clip.start_s, clip.fps, table)
     return ExplainedClip(
         clip=clip,
         truth=named_truth(clip, data.scheme),
-        explained=found.class_name,
-        score=found.score,
-        layer=found.layer,
-        shares=region_shares(found),
-        blinks=check_blinks(model, found, *blink_frames(frames, known)),
+        explained=attribution.class_name,
+        score=attribution.score,
+        layer=attribution.layer,
+        shares=region_shares(attribution),
+        blinks=check_blinks(model, attribution, *blink_frames(frames, known)),
     )
 
 
 def _frames(model: PainModel, data: PainDataModule, clip: Clip, landmarks: str | None) -> Frames:
-    """The crops as the model was fitted on them, with the landmarks of the locator that is asked for."""
+    """Return the crops as for fitting, with the landmarks of the requested locator."""
     frames = frames_of_clip(model, data, clip)
     if landmarks is None:
         return frames
@@ -274,7 +276,7 @@ def _over_subjects(
         name: region_table([row.shares for row in rows], [row.clip.subject_id for row in rows])
         for name, rows in together.items()
     }
-    # By class alone: a blink that counts for one class counts against another.
+    # By class only, since a blink that counts for one class counts against another.
     blinks = {
         name: blink_check([row.blinks for row in rows], [row.clip.subject_id for row in rows])
         for name, rows in groups.items()
@@ -282,21 +284,21 @@ def _over_subjects(
     return tables, blinks
 
 
-def _write(found: RegionsExplanation, out: Path) -> None:
+def _write(explanation: RegionsExplanation, out: Path) -> None:
     rows: list[list[object]] = [
         ["clip_id", "subject_id", "truth", "explained", "score", "region", "share", "area", "frames", "left_out"]
     ]
-    for row in found.clips:
-        about = [row.clip.clip_id, row.clip.subject_id, row.truth, row.explained, f"{row.score:.6g}"]
+    for row in explanation.clips:
+        prefix = [row.clip.clip_id, row.clip.subject_id, row.truth, row.explained, f"{row.score:.6g}"]
         counts = [row.shares.frames, row.shares.left_out]
         for region, share, area in zip(REGIONS, row.shares.share, row.shares.area, strict=True):
             # An empty map has no share.
-            rows.append([*about, region, "" if share != share else f"{share:.6f}", f"{area:.6f}", *counts])
+            rows.append([*prefix, region, "" if share != share else f"{share:.6f}", f"{area:.6f}", *counts])
     write_csv(out / "regions.csv", rows, line_end="\n")
-    by_class = {name: [row.to_dict() for row in table] for name, table in found.tables.items()}
-    write_json(out / "regions.json", {**found.details, "regions": by_class})
-    checks = {name: check.to_dict() for name, check in found.blinks.items()}
-    write_json(out / "blink.json", {**found.details, "blinks": checks})
-    title = f"{found.details['method']}, {len(found.clips)} clips"
-    (out / "region_bars.svg").write_bytes(region_bars(found.tables, title, "svg"))
-    (out / "region_bars.png").write_bytes(region_bars(found.tables, title, "png"))
+    by_class = {name: [row.to_dict() for row in table] for name, table in explanation.tables.items()}
+    write_json(out / "regions.json", {**explanation.details, "regions": by_class})
+    checks = {name: check.to_dict() for name, check in explanation.blinks.items()}
+    write_json(out / "blink.json", {**explanation.details, "blinks": checks})
+    title = f"{explanation.details['method']}, {len(explanation.clips)} clips"
+    (out / "region_bars.svg").write_bytes(region_bars(explanation.tables, title, "svg"))
+    (out / "region_bars.png").write_bytes(region_bars(explanation.tables, title, "png"))

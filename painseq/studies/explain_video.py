@@ -46,29 +46,29 @@ from painseq.video.generated import is_generated
 log = logging.getLogger("painseq")
 
 PEAKED = ("integrated_gradients", "gradient_x_input", "saliency")
-"""Methods in whose maps single pixels stand out; so many of them are drawn alike that the rest can be seen."""
+"""Methods with very large values in single pixels; the strongest share `CUT` is drawn alike, so that others show."""
 CUT = 0.01
 
 
 @dataclass(frozen=True)
 class ExplainVideoOptions:
-    """What to explain of a video, and how.
+    """Options of the explanation of a video.
 
     Args:
-        start_s: seconds from the first frame shown.
-        end_s: exclusive; None is the end.
-        class_name: None: the predicted class.
-        method: for the map, one of `space_methods`; None: the first of them.
+        start_s: start of the span, in seconds from the first frame.
+        end_s: end of the span, exclusive; None: the end of the video.
+        class_name: class to explain; None: the predicted class.
+        method: method of the map, one of `space_methods`; None: the first of them.
         layer: for gradcam, see `list_layers`; None: `default_layer`.
-        time_method: for the curve, one of `time_methods`; None: the first of them, for ViViT its attention, since
-            gradients of crops take long.
-        most_steps: for integrated_gradients, gradients at most.
-        show_faces: draw the face too. Without it only generated faces are drawn.
-        locator: finds faces instead of the model's own; None: its own.
-        image_fps: images a second, where the video is a folder of them.
-        baseline: a video of the same person without pain, for a model that needs it.
-        action_units: OpenFace's table of the video; None: `<video without suffix>.csv` beside it, if it is there.
-        checkpoints: where the model was read from, to be named in the results.
+        time_method: method of the curve, one of `time_methods`; None: the first of them, or attention for ViViT, since
+            gradients of crops are slow.
+        most_steps: for integrated_gradients, the most gradients.
+        show_faces: draw the face. Otherwise only generated faces are drawn.
+        locator: detects faces instead of the model's own locator; None: the model's own.
+        image_fps: images per second, if the video is a folder of images.
+        baseline: video of the same subject without pain, for a model that needs one.
+        action_units: OpenFace's table of the video; None: `<video without suffix>.csv` next to it, if it exists.
+        checkpoints: files that the model was loaded from, named in the results.
     """
 
     start_s: float = 0.0
@@ -86,7 +86,7 @@ class ExplainVideoOptions:
     checkpoints: tuple[Path, ...] = ()
 
 
-USUAL = ExplainVideoOptions()
+DEFAULT_OPTIONS = ExplainVideoOptions()
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,13 @@ class VideoExplanation:
     """One video, explained in space and in time.
 
     Args:
-        space: of the crops; None for a model that is not given the picture.
-        time: of the features, or of the crops where the head takes them itself.
+        video: file or folder of images.
+        prediction: the model's prediction.
+        space: explanation of the crops; None for a model that takes no crops.
+        time: explanation of the features, or of the crops if the head takes crops.
         faces: whether faces may be drawn.
-        known: the action units of `time`'s frames, where they are known.
-        scale: of a model of a scale.
+        known: action units of the frames of `time`, if known.
+        scale: scale of a model of a scale.
     """
 
     video: Path
@@ -110,25 +112,25 @@ class VideoExplanation:
     scale: Scale | None
 
     def curves(self) -> list[Curve]:
-        """The class's probability (or the number), the frames' relevance, and PSPI where it is known."""
+        """Return the class's probability (or the value), the frames' relevance, and PSPI if it is known."""
         prediction, time = self.prediction, self.time
         if self.scale is None:
             rows, name = prediction.frame_probabilities[:, time.target], time.class_name
         else:
             rows, name = prediction.frame_values / self.scale.high, f"{self.scale.name} / {self.scale.high:g}"
-        # No line over a stretch in which no face was seen.
+        # No line over frames without a face.
         gaps = prediction.faceless_times_s
         seen_s, rows = np.append(prediction.frame_times_s, gaps), np.append(rows, np.full(len(gaps), np.nan))
         order = np.argsort(seen_s, kind="stable")
         relevance = time.over_time.numpy()
         relevance = np.where(time.present.numpy(), relevance / max(float(np.abs(relevance).max()), 1e-12), np.nan)
-        moments = time.times_s.numpy()
+        times_s = time.times_s.numpy()
         curves = [
             (seen_s[order], rows[order], f"{name} ({prediction.frame_meaning})"),
-            (moments, relevance, f"relevance ({time.method})"),
+            (times_s, relevance, f"relevance ({time.method})"),
         ]
         if self.known is not None and np.isfinite(self.known.pspi).any():
-            curves.append((moments, self.known.pspi / HIGHEST_PSPI, f"PSPI / {HIGHEST_PSPI} ({self.known.source})"))
+            curves.append((times_s, self.known.pspi / HIGHEST_PSPI, f"PSPI / {HIGHEST_PSPI} ({self.known.source})"))
         return curves
 
     @property
@@ -137,19 +139,19 @@ class VideoExplanation:
         return CUT if self.space is not None and self.space.method in PEAKED else 0.0
 
     def picture(self) -> bytes:
-        """A film strip with the curves below it; a PNG."""
+        """Draw a film strip with the curves below it, as a PNG."""
         prediction = self.prediction
         if prediction.label is not None:
             outcome = f"predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f})"
         else:
             outcome = f"estimated {prediction.value:.2f}"
-        shown = self.space or self.time
+        attribution = self.space or self.time
         heat = None if self.space is None else self.space.heat(self.cut, coarse=not self.faces)
-        title = f"{shown.method} for {shown.class_name}; {outcome}"
-        return film_strip(shown.clip, heat, title, self.faces, self.curves())
+        title = f"{attribution.method} for {attribution.class_name}; {outcome}"
+        return film_strip(attribution.clip, heat, title, self.faces, self.curves())
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for JSON; the face's regions where 68 landmarks tell them."""
+        """Return plain values for JSON, with the face's regions if there are 68 landmarks."""
         regions = None if self.space is None or not has_regions(self.space.clip) else region_shares(self.space)
         return {
             "prediction": self.prediction.to_dict(),
@@ -163,18 +165,18 @@ def explain_video(
     model: PainModel,
     video: str | Path,
     out: str | Path | None = None,
-    options: ExplainVideoOptions = USUAL,
+    options: ExplainVideoOptions = DEFAULT_OPTIONS,
     on_progress: OnProgress = no_progress,
 ) -> VideoExplanation:
-    """Show where in the face, and when, a class's score comes from.
+    """Explain which places in the face, and which frames, a class's score depends on.
 
     Args:
-        out: a PNG to write; or a new folder for explanation.png, explanation.json, frames.csv and, for a model that is
-            given the picture, maps.npz and overlay.mp4. None: nothing is written.
+        out: PNG to write; or a new folder for explanation.png, explanation.json, frames.csv and, for a model that takes
+            crops, maps.npz and overlay.mp4. None writes nothing.
 
     Raises:
         PainseqError: no face, an unknown class, a method or layer that does not fit the model, an unreadable file; the
-            PNG is there already, or the folder holds something.
+            PNG exists already, or the folder is not empty.
 
     Example:
         >>> from painseq.studies.explain_video import ExplainVideoOptions, explain_video
@@ -187,7 +189,9 @@ def explain_video(
         return _explained(model, video, options, on_progress)
     is_png = out.suffix.lower() == ".png"
     if is_png and out.exists():
-        raise PainseqError(f"{out} is there already, and nothing is overwritten. Choose another `out`.")
+        raise PainseqError(
+            f"{out} already exists, and is never overwritten. Choose another path for out (command line: --out)."
+        )
     with nullcontext() if is_png else new_run_folder(out):
         explained = _explained(model, video, options, on_progress)
         try:
@@ -219,45 +223,48 @@ def _explained(
     target = options.class_name or prediction.label
     read(1.0)
     known = known_units(video, clip.times_s.numpy(), options.start_s, options.image_fps, options.action_units)
-    where = None
+    of_space = None
     if space:
         name = cast("Method", options.method or space[0])
-        how = MethodOptions(layer=options.layer, most_steps=options.most_steps)
-        where = explain(model, clip, name, target, how, progress(f"{name}, map"))
-        _log_completeness(where)
-        if where.layer is not None:
+        settings = MethodOptions(layer=options.layer, most_steps=options.most_steps)
+        of_space = explain(model, clip, name, target, settings, progress(f"{name}, map"))
+        _log_completeness(of_space)
+        if of_space.layer is not None:
             shapes = {key: f"{key} {h} x {w}" for key, (_, h, w) in list_layers(model.extractor).items()}
-            log.info("Layer %s; there are: %s places.", where.layer, ", ".join(shapes.values()))
-    usual = "attention" if features.are_pixels and "attention" in time else time[0]
-    name = cast("Method", options.time_method or usual)
-    how = MethodOptions(most_steps=options.most_steps)
-    when = explain(model, features, name, target, how, progress(f"{name}, frames"))
-    _log_completeness(when)
+            log.info("Layer %s. Layers and sizes of their maps: %s.", of_space.layer, ", ".join(shapes.values()))
+    default = "attention" if features.are_pixels and "attention" in time else time[0]
+    name = cast("Method", options.time_method or default)
+    settings = MethodOptions(most_steps=options.most_steps)
+    of_time = explain(model, features, name, target, settings, progress(f"{name}, frames"))
+    _log_completeness(of_time)
     faces = options.show_faces or is_generated(video)
-    log.info("%s: %s, score %.3f.%s", video.name, when.class_name, when.score, "" if faces else _without_faces(where))
-    return VideoExplanation(video, prediction, where, when, faces, known, model.scale)
+    hidden = "" if faces else _without_faces(of_space)
+    log.info("%s: %s, score %.3f.%s", video.name, of_time.class_name, of_time.score, hidden)
+    return VideoExplanation(video, prediction, of_space, of_time, faces, known, model.scale)
 
 
 def _read(model: PainModel, video: Path, options: ExplainVideoOptions) -> Frames:
     table = options.action_units if "action_units" in model.streams else None
-    how = VideoOptions(options.locator, options.baseline, options.image_fps, table)
-    clip = frames_of_video(model, video, options.start_s, options.end_s, how)
+    reading = VideoOptions(options.locator, options.baseline, options.image_fps, table)
+    clip = frames_of_video(model, video, options.start_s, options.end_s, reading)
     if not clip.present.any():
         raise PainseqError(f"{video}: no face found in any frame, so there is nothing to explain.")
     return clip
 
 
 def _check(model: PainModel, options: ExplainVideoOptions) -> None:
-    """Refuse what does not fit the model before the video is read."""
+    """Check that the options fit the model, before the video is read."""
     for name, method, known in (
         ("method", options.method, space_methods(model)),
         ("time_method", options.time_method, time_methods(model)),
     ):
         if method is not None and method not in known:
-            raise PainseqError(f"{name} {method} does not fit this model; those that do: {', '.join(known) or 'none'}.")
-    method = options.method or next(iter(space_methods(model)), "none: this model is not given the picture")
+            raise PainseqError(
+                f"{name} {method} does not fit this model; methods that do: {', '.join(known) or 'none'}."
+            )
+    method = options.method or next(iter(space_methods(model)), "none, as this model takes no crops")
     if options.layer is not None and method != "gradcam":
-        raise PainseqError(f"layer goes with method gradcam, not {method}.")
+        raise PainseqError(f"layer {options.layer} applies to method gradcam only, not to {method}.")
     if options.class_name is not None:
         class_number(model, options.class_name)
 
@@ -274,8 +281,8 @@ def _write(explained: VideoExplanation, out: Path, options: ExplainVideoOptions)
     write_json(out / "explanation.json", details)
     time = explained.time
     rows: list[list[object]] = [["time_s", "face", time.method]]
-    for moment, face, value in zip(time.times_s.tolist(), time.present.tolist(), time.over_time.tolist(), strict=True):
-        rows.append([f"{moment:.4f}", int(face), f"{value:.6g}"])
+    for time_s, face, value in zip(time.times_s.tolist(), time.present.tolist(), time.over_time.tolist(), strict=True):
+        rows.append([f"{time_s:.4f}", int(face), f"{value:.6g}"])
     write_csv(out / "frames.csv", rows, line_end="\n")
     space = explained.space
     if space is not None:
@@ -284,16 +291,17 @@ def _write(explained: VideoExplanation, out: Path, options: ExplainVideoOptions)
         write_overlay_video(out / "overlay.mp4", space, explained.faces, explained.curves(), explained.cut)
 
 
-def _without_faces(where: Attribution | None) -> str:
-    """What stands in the face's place."""
-    if where is None:
+def _without_faces(of_space: Attribution | None) -> str:
+    """Describe what is drawn in place of the face."""
+    if of_space is None:
         return ""
-    if where.clip.landmarks is None:
+    if of_space.clip.landmarks is None:
         return (
-            " Faces not drawn. There are no landmarks to draw one from either, so the map stands alone: the locators "
-            "face_alignment and sidecar give landmarks, show_faces draws the face itself."
+            " Faces are not drawn. There are no landmarks to draw lines of a face, so only the map is drawn. The "
+            "locators "
+            "face_alignment and sidecar give landmarks; show_faces draws the face."
         )
-    return " Faces not drawn. The lines of its landmarks stand for the face; show_faces draws it."
+    return " Faces are not drawn, but the lines of their landmarks. To draw faces, set show_faces."
 
 
 def _log_completeness(attribution: Attribution) -> None:
@@ -306,8 +314,8 @@ def _log_completeness(attribution: Attribution) -> None:
         )
     else:
         log.warning(
-            "Integrated Gradients: %d steps miss %.2g %% of the difference to the baseline, where %g %% is allowed: "
-            "raise most_steps.",
+            "Integrated Gradients: %d steps miss %.2g %% of the difference to the baseline; %g %% is allowed. Raise "
+            "most_steps.",
             steps,
             100 * error,
             100 * TOLERANCE,

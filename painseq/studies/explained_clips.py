@@ -1,4 +1,4 @@
-"""Which clips of a data set are explained, for the studies that explain many."""
+"""Selection and reading of clips for the studies that explain many clips."""
 
 from __future__ import annotations
 
@@ -30,56 +30,56 @@ def check_explainable(model: PainModel, data: PainDataModule) -> None:
     """Check that the clips of a data set can be explained.
 
     Raises:
-        PainseqError: other classes than the model's, or a model of which only single videos can be explained.
+        PainseqError: the classes are not the model's, or only single videos can be explained with this model.
     """
     check_same_targets(model.class_names, model.scale, data.scheme)
     if model.face is None:
         raise PainseqError(
-            "This model cannot read videos (its extractor is not recorded), so no clip can be explained."
+            "This model cannot read videos (its extractor is not recorded), so clips cannot be explained."
         )
     if model.record.baseline_clips:
         raise PainseqError(
-            "This model takes features relative to each subject's own, which no clip of a data set is explained with. "
-            "Explain single videos, each with a `baseline`, as `painseq explain VIDEO --baseline VIDEO` does."
+            "This model takes features relative to each subject's baseline, which is not supported for clips of a data "
+            "set. Explain single videos, each with baseline (`painseq explain VIDEO --baseline VIDEO`)."
         )
 
 
 def chosen_clips(data: PainDataModule, part: Part, count: int) -> list[Clip]:
-    """So many clips of a part, chosen `evenly`.
+    """Choose this many clips of a part, balanced by class and subject.
 
     Raises:
-        PainseqError: the part has none, or `count` is below 1.
+        PainseqError: the part has no clips, or `count` is below 1.
     """
     if count < 1:
         raise PainseqError(f"clips is {count}; it must be 1 or more.")
-    clips = evenly(data.clips(part), data.scheme, count)
+    clips = balanced(data.clips(part), data.scheme, count)
     if not clips:
         raise PainseqError(f"The {part} part of {data.name} has no clips.")
     return clips
 
 
 def none_explained(skipped: Mapping[str, str]) -> PainseqError:
-    """That no clip could be explained; clip -> why not."""
+    """Return the error that no clip could be explained, with the first reason in `skipped` (clip id -> reason)."""
     clip_id, reason = next(iter(skipped.items()))
     return PainseqError(f"None of {len(skipped)} clips could be explained. The first, {clip_id}: {reason}")
 
 
-def evenly(clips: Sequence[Clip], scheme: LabelScheme, count: int) -> list[Clip]:
-    """Some clips, as evenly as can be over classes and, within these, over subjects; the first ones by their order.
+def balanced(clips: Sequence[Clip], scheme: LabelScheme, count: int) -> list[Clip]:
+    """Choose clips as balanced as possible over classes and, within classes, over subjects, in their order.
 
-    Clips whose label is hidden count as one class.
+    Clips with a hidden label count as one class.
     """
-    left = list(clips)
+    remaining = list(clips)
     classes, subjects, both = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
     chosen: list[Clip] = []
-    while left and len(chosen) < count:
+    while remaining and len(chosen) < count:
 
-        def taken(clip: Clip) -> tuple[int, int, int]:
+        def times_taken(clip: Clip) -> tuple[int, int, int]:
             name = named_truth(clip, scheme)
             return classes[name], both[name, clip.subject_id], subjects[clip.subject_id]
 
-        clip = min(left, key=taken)
-        left.remove(clip)
+        clip = min(remaining, key=times_taken)
+        remaining.remove(clip)
         chosen.append(clip)
         name = named_truth(clip, scheme)
         classes[name] += 1
@@ -89,7 +89,7 @@ def evenly(clips: Sequence[Clip], scheme: LabelScheme, count: int) -> list[Clip]
 
 
 def named_truth(clip: Clip, scheme: LabelScheme) -> str:
-    """A clip's class, or number; empty where it is hidden."""
+    """Return a clip's true class or value as text; empty if it is hidden."""
     target = target_of(clip, scheme)
     if target == UNKNOWN or target != target:
         return ""
@@ -97,7 +97,7 @@ def named_truth(clip: Clip, scheme: LabelScheme) -> str:
 
 
 def frames_of_clip(model: PainModel, data: PainDataModule, clip: Clip) -> Frames:
-    """The crops as the model was fitted on them.
+    """Read the crops of a clip, as for fitting.
 
     Raises:
         PainseqError: see `painseq.explain.frames_of_video`.
@@ -108,13 +108,13 @@ def frames_of_clip(model: PainModel, data: PainDataModule, clip: Clip) -> Frames
 
 
 def table_of_clip(data: PainDataModule, clip: Clip) -> Path | None:
-    """OpenFace's table of a clip, where a folder of tables is named; None: beside the video, if at all."""
+    """Return OpenFace's table of a clip in the data's folder of tables; None: there is no such folder."""
     folder = data.options.action_units
     return None if folder is None else ActionUnitStream(folder).path(clip, data.manifest.root)
 
 
 def seen_in_training(model: PainModel, data: PainDataModule, clips: Sequence[Clip]) -> dict[str, int]:
-    """How many of the subjects head or extractor were fitted on: their clips may be explained better than new ones."""
+    """Count the subjects, and those that head or extractor were fitted on, whose explanations may be better."""
     subjects = qualified(data.name, {clip.subject_id for clip in clips})
     seen = {*model.fitted_on, *model.extractor_trained_on}
     return {"subjects": len(subjects), "seen": len(subjects & seen)}
@@ -123,10 +123,9 @@ def seen_in_training(model: PainModel, data: PainDataModule, clips: Sequence[Cli
 def run_config(
     experiment: Experiment | None, study: str, options: DataclassInstance, model: PainModel
 ) -> dict[str, Any]:
-    """What a run's config.yaml holds, in plain values: the experiment, where there is one, and the study's options.
+    """Return the content of a run's config.yaml: the experiment, if any, and the study's options.
 
-    The mix of classes that the model is corrected for is one of these. Where the model was read from stands in the
-    results, not here.
+    The options include the model's prior. The checkpoints are in the results, not here.
     """
     own = {key: value for key, value in dataclasses.asdict(options).items() if key != "checkpoints"}
     own["prior"] = None if model.prior is None else dict(model.prior)
@@ -136,5 +135,5 @@ def run_config(
 
 
 def write_config(out: Path, config: Mapping[str, Any]) -> None:
-    """Write config.yaml of a run."""
+    """Write a run's config.yaml."""
     write_atomically(out / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False).encode())

@@ -1,4 +1,4 @@
-"""Features of a data set: its videos through face crops and an extractor into a feature store."""
+"""Extraction of a data set's features: videos through face crops and an extractor into a feature store."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def extract_data_set(
     export: str | Path | None = None,
     on_progress: Callable[[ExtractProgress], None] | None = None,
 ) -> ExtractSummary:
-    """Fill a feature store with the clips of a data set; a store that is there already is completed.
+    """Extract the clips of a data set into a feature store, or complete an existing one.
 
-    Beside what `painseq.features.extract` writes, `out` gets `run.json` (versions, device, summary) and
+    Besides the files of `painseq.features.extract`, `out` gets `run.json` (versions, device, summary) and
     `manifest.csv` (the clips).
 
     Args:
-        data: says which clips, how faces are cropped (`options.face`) and sampled (`options.fps`).
+        data: data with the clips, their face crop (`options.face`) and frame rate (`options.fps`).
         parts: only the clips of these parts; empty: all clips.
-        export: folder that also gets one .npz a clip, for other tools.
+        export: folder for one .npz per clip, for other tools; None: no export.
 
     Raises:
-        PainseqError: no face crop; `export` with several processes; a store made otherwise; no face in any frame.
+        PainseqError: no face crop; `export` with several processes; a store with other settings; no face in any frame.
 
     Example:
         >>> from painseq.extractors import VGG16
@@ -51,9 +51,9 @@ def extract_data_set(
     options = options or ExtractOptions()
     face, process = data.options.face, options.process
     if face is None:
-        raise PainseqError("Features of videos need a face crop: add a `face` to the data options.")
+        raise PainseqError("Features of videos need a face crop. Add `face` to the data options.")
     if export is not None and process.count > 1:
-        raise PainseqError("An export needs the whole store: extract and export again with one process.")
+        raise PainseqError("export needs the whole store. Rerun with export and one process.")
     manifest = clips_of_parts(data, parts)
     _warn_of_other_crops(extractor, face)
     log.info(
@@ -61,20 +61,20 @@ def extract_data_set(
         data.name,
         type(extractor).__name__,
         options.device,
-        what_is_read(manifest, face, out, process),
+        describe_work(manifest, face, out, process),
     )
     summary = extract(manifest, face, extractor, data.options.fps, out, options, on_progress)
     log.info("%s", summary)
     if face.tracks is not None and face.locator.needs_pixels and summary.extracted and not summary.reused_tracks:
         log.warning(
-            "No clip has a track in %s, so faces were looked for again. A track belongs to a video, a span and a frame "
-            "rate: make the tracks with the same configuration (here fps %s).",
+            "No clip has a track in %s, so faces were detected again. A track belongs to a video, a span and a frame "
+            "rate: create the tracks with the same configuration (here fps %s).",
             face.tracks,
             "null" if data.options.fps is None else f"{data.options.fps:g}",
         )
     record = out / ("run.json" if process.rank == 0 else f"run-{process.rank:03d}.json")
     if summary.extracted or not record.is_file():
-        # A run that found everything done knows nothing of how it was made.
+        # A run that found everything finished does not know how it was made.
         write_json(record, {"versions": versions(), "device": options.device, "summary": summary.to_dict()})
     if process.rank == 0:
         manifest.write_csv(out / "manifest.csv")
@@ -84,10 +84,10 @@ def extract_data_set(
 
 
 def clips_of_parts(data: PainDataModule, parts: Sequence[str]) -> Manifest:
-    """The clips of some parts of a data set; no part named is every clip.
+    """Return the clips of some parts of a data set; without parts, all clips.
 
     Raises:
-        PainseqError: no such part.
+        PainseqError: an unknown part.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
@@ -97,20 +97,20 @@ def clips_of_parts(data: PainDataModule, parts: Sequence[str]) -> Manifest:
     return data.manifest.only(clip for part in PARTS if part in parts for clip in data.split.clips(data.manifest, part))
 
 
-def what_is_read(manifest: Manifest, face: FaceCrops, out: Path, process: Process) -> str:
-    """Which clips a process reads, and where the results go, for the log."""
+def describe_work(manifest: Manifest, face: FaceCrops, out: Path, process: Process) -> str:
+    """Describe for the log which clips a process reads, and where the results go."""
     share = f"; process {process.rank} of {process.count}" if process.count > 1 else ""
     locator = type(face.locator).__name__
     return f"{len(manifest)} clips of {len(manifest.subjects)} subjects; locator {locator}; into {out}{share}"
 
 
 def _warn_of_other_crops(extractor: Extractor, face: FaceCrops) -> None:
-    """Warn if the network was trained on faces that were cropped otherwise."""
+    """Warn if the network was trained on differently cropped faces."""
     trained = (extractor.card or {}).get("face")
     identity = trained.get("identity") if isinstance(trained, dict) else None
     if isinstance(identity, dict) and (lines := difference(identity, face.identity())):
         log.warning(
-            "%s was trained on faces cropped otherwise, and its features of these crops may be worse. The first value "
+            "%s was trained on differently cropped faces, so its features of these crops may be worse. The first value "
             "is that of training, the second that of these crops:\n  %s",
             type(extractor).__name__,
             "\n  ".join(lines),

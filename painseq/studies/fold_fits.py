@@ -1,4 +1,4 @@
-"""Fits of many folds: one after the other, or in processes that share one copy of the features."""
+"""Fits of many folds, one after another, or in processes that share one copy of the features."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model and how it is fitted: what a study fits on its folds.
+    """A model and its fit options, which a study fits on its folds.
 
     Args:
-        name: what it is called in tables and folders.
-        make: makes a new classifier, with new weights, at each call: a function, or the `classifier` of an
-            `Experiment`. Worker processes get it by pickling, which functions at the top of a module allow, and
-            lambdas do not.
-        options: of each fit.
+        name: name in tables and folders.
+        make: creates a new classifier, with new weights, on each call: a function, or the `classifier` of an
+            `Experiment`. It must be picklable for worker processes, which functions at the top level of a module are,
+            but lambdas are not.
+        options: options of each fit.
 
     Example:
         >>> experiment = read_experiment("configs/head/lstm.yaml")
@@ -57,16 +57,16 @@ class Candidate:
 
 
 def candidate_of(experiment: Experiment, name: str | None = None) -> Candidate:
-    """The model of an experiment, and how it is fitted.
+    """Return the model of an experiment, and its fit options, as a candidate.
 
     Args:
-        name: of the candidate; None takes the head's class.
+        name: name of the candidate; None: name of the head's class.
 
     Raises:
-        PainseqError: no head; a setting that folds do not take.
+        PainseqError: no head; a setting that folds do not accept.
     """
     if experiment.config["model"]["head"] is None:
-        raise PainseqError("The experiment names no head to fit. Add one, e.g. configs/head/lstm.yaml.")
+        raise PainseqError("The experiment has no head to fit. Add one, e.g. configs/head/lstm.yaml.")
     return Candidate(name or experiment.head_name, experiment.classifier, experiment.fit_options())
 
 
@@ -75,10 +75,10 @@ class FoldFit:
     """One fit on one fold.
 
     Args:
-        out: its folder.
-        split: whom it is fitted on; if it has test subjects, they are predicted too.
-        candidate: number of the candidate.
-        epochs: train for so many; None stops early.
+        out: folder of the fit.
+        split: subjects to fit on; test subjects, if any, are predicted.
+        candidate: index of the candidate.
+        epochs: train for this many epochs; None: stop early.
     """
 
     out: Path
@@ -88,23 +88,23 @@ class FoldFit:
 
     @property
     def predictions(self) -> Path:
-        """Where the predictions of the test subjects are."""
+        """File of the predictions of the test subjects."""
         return self.out / "predictions.csv"
 
     @property
     def finished(self) -> bool:
-        """Whether it was done before."""
+        """Whether the fit is finished."""
         return (self.predictions if self.split.test else self.out / "run.json").is_file()
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a fit.
+    """The result of a fit.
 
     Args:
-        fit: which.
-        left_out: why it could not be made; None if it was.
-        warnings: what was logged on the way.
+        fit: the fit.
+        left_out: why there is no model; None if there is one.
+        warnings: logged warnings.
     """
 
     fit: FoldFit
@@ -116,7 +116,7 @@ RunFits = Callable[[Sequence[FoldFit]], Iterator[FitResult]]
 
 
 def reason_to_leave_out(data: PainDataModule) -> str | None:
-    """Why nothing can be learned or scored with this split, if so."""
+    """Return why this split cannot be fitted or scored; None if it can."""
     missing = [name for name, clips in data.train_counts().items() if not clips]
     if missing:
         return f"no training clip of class {', '.join(missing)}"
@@ -130,38 +130,39 @@ def reason_to_leave_out(data: PainDataModule) -> str | None:
 
 
 def run_fit(fit: FoldFit, candidates: Sequence[Candidate], data: PainDataModule) -> FitResult:
-    """Fit, and predict the test subjects; what is finished already is passed over."""
-    kept = fit.out / "warnings.json"
+    """Fit a model and predict the test subjects; a finished fit is not repeated."""
+    warnings_file = fit.out / "warnings.json"
     if fit.finished:
-        return FitResult(fit, None, tuple(json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else ()))
+        logged = json.loads(warnings_file.read_text(encoding="utf-8")) if warnings_file.is_file() else ()
+        return FitResult(fit, None, tuple(logged))
     with _warnings_kept() as warnings:
         fold = data.with_split(fit.split)
         left_out = reason_to_leave_out(fold)
         if left_out is None:
             candidate = candidates[fit.candidate]
             model = fit_fold(candidate.make, fold, fit.out, candidate.options, fit.epochs)
-            predicted = _predict(model, fold) if fit.split.test else None
-    once = tuple(dict.fromkeys(warnings))
+            predictions = _predict(model, fold) if fit.split.test else None
+    unique = tuple(dict.fromkeys(warnings))
     if left_out is None:
-        # A run that is resumed reports them again.
-        write_json(kept, once)
-        if predicted is not None:
-            # The last file: where it lies, the fold is whole.
-            predicted.write_csv(fit.predictions)
-    return FitResult(fit, left_out, once)
+        # A resumed run reports them again.
+        write_json(warnings_file, unique)
+        if predictions is not None:
+            # Written last: its presence marks the fold as finished.
+            predictions.write_csv(fit.predictions)
+    return FitResult(fit, left_out, unique)
 
 
 def check_finished(fits: Sequence[FoldFit], candidates: Sequence[Candidate], data: PainDataModule) -> None:
-    """Check that what was finished before is of these candidates: the first finished fit of each is compared.
+    """Check that finished fits are of these candidates, by the first finished fit of each.
 
     Raises:
-        PainseqError: it is of another model, or was fitted otherwise.
+        PainseqError: a finished fit has another model or other fit options.
     """
     first = {fit.candidate: fit for fit in reversed(fits) if fit.finished and (fit.out / "run.json").is_file()}
     with _warnings_kept():
         for number, fit in first.items():
             candidate = candidates[number]
-            # A finished fold is not fitted again: its checkpoint is read, and compared with the model.
+            # A finished fold is not fitted again: `fit_fold` compares its checkpoint with the model.
             fit_fold(candidate.make, data.with_split(fit.split), fit.out, candidate.options, fit.epochs)
 
 
@@ -194,7 +195,7 @@ def _predict(model: PainModel, data: PainDataModule) -> Predictions | ValuePredi
 
 @contextmanager
 def _warnings_kept() -> Iterator[list[str]]:
-    """Keep what painseq logs: the same line for each of a hundred folds would be read by nobody."""
+    """Collect painseq's warnings instead of logging them, as a hundred folds may have the same."""
     kept: list[str] = []
     log = logging.getLogger("painseq")
 
@@ -203,29 +204,29 @@ def _warnings_kept() -> Iterator[list[str]]:
             if record.levelno >= logging.WARNING:
                 kept.append(record.getMessage())
 
-    handler, passed_on = Keep(), log.propagate
+    handler, propagate = Keep(), log.propagate
     log.addHandler(handler)
     log.propagate = False
     try:
         yield kept
     finally:
         log.removeHandler(handler)
-        log.propagate = passed_on
+        log.propagate = propagate
 
 
 def device_of(options: FitOptions) -> torch.device:
-    """Where fits with these options run."""
+    """Return the device of fits with these options."""
     trainer = Trainer(accelerator=options.accelerator, devices=1, logger=False, enable_checkpointing=False)
     return trainer.strategy.root_device
 
 
 def default_jobs(device: torch.device, threads: int, fits: int) -> int:
-    """How many processes to fit in: on a CPU as many as fill the cores, which is faster than one fit on all of them."""
+    """Return the number of processes: on a CPU as many as fill the cores, which is faster than one fit on all cores."""
     return 1 if device.type != "cpu" else max(1, min(fits, cores() // threads))
 
 
 def cores() -> int:
-    """The cores that this process may use, which a batch system or a container may have limited; else all."""
+    """Return the number of cores available to this process, which a batch system or container may limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -233,17 +234,18 @@ def cores() -> int:
 def fold_fitter(
     candidates: Sequence[Candidate], data: PainDataModule, jobs: int, threads: int, device: torch.device
 ) -> Iterator[RunFits]:
-    """What runs fits, in any order; the number of processes changes no result.
+    """Provide a function that runs fits, in any order; the number of processes does not change results.
 
     Args:
-        candidates: what to fit.
-        data: whose features, if they are in memory, the processes share.
-        jobs: processes; 1 is this one.
-        threads: of each fit.
+        candidates: candidates of the fits.
+        data: data; if its features are in memory, the processes share them.
+        jobs: number of processes; 1 fits in this process.
+        threads: number of threads of each fit.
+        device: device of the fits.
 
     Raises:
-        PainseqError: several processes and a candidate that cannot be pickled; too little shared memory; a process
-            that came to an end.
+        PainseqError: several processes with a candidate that cannot be pickled; too little shared memory; a process
+            that ended unexpectedly.
     """
     if jobs == 1:
         before = torch.get_num_threads()
@@ -267,13 +269,13 @@ def fold_fitter(
         yield run
     except BaseException as error:
         for process in set(multiprocessing.active_children()) - others:
-            # A milder signal is caught by Lightning, which ends the batch, and the process takes the next fold.
+            # Lightning catches milder signals, ends the batch, and the process continues with the next fold.
             process.kill()
         if isinstance(error, BrokenProcessPool):
             raise PainseqError(
-                "A process that fitted folds came to an end, perhaps for want of memory. Finished folds are kept; run "
-                "the same again with fewer jobs. In a Python script the call must stand below "
-                '`if __name__ == "__main__":`, and in a notebook jobs must be 1 where the notebook defines the model.'
+                "A process that fitted folds ended unexpectedly, perhaps because memory ran out. Finished folds are "
+                "kept; rerun with fewer jobs. In a Python script, the call must be under "
+                '`if __name__ == "__main__":`; in a notebook that defines the model, jobs must be 1.'
             ) from error
         raise
     finally:
@@ -286,13 +288,13 @@ def _check_picklable(candidates: Sequence[Candidate]) -> None:
             ForkingPickler.dumps(candidate)
         except (PicklingError, AttributeError, TypeError) as error:
             raise PainseqError(
-                f"Candidate {candidate.name!r} cannot be sent to other processes ({error}). Let `make` be a function "
-                "at the top of a module or the classifier of an Experiment, or fit in this process: jobs=1."
+                f"Candidate {candidate.name!r} cannot be sent to other processes ({error}). Use as `make` a function "
+                "at the top level of a module or the classifier of an Experiment, or fit in this process: jobs=1."
             ) from error
 
 
 def _share(data: PainDataModule, device: torch.device) -> None:
-    """Move the features in memory to where other processes see them; on a GPU, put the one copy there."""
+    """Move the features to memory shared by processes; on a GPU, to the GPU."""
     if data.options.view == "pixels":
         return
     resident = data.everything().resident
@@ -301,9 +303,9 @@ def _share(data: PainDataModule, device: torch.device) -> None:
         state = os.statvfs(SHARED_MEMORY)
         if needed > state.f_bavail * state.f_frsize:
             raise PainseqError(
-                f"The features take {needed / 2**30:.1f} GiB, and the memory that processes share ({SHARED_MEMORY}) "
-                f"has {state.f_bavail * state.f_frsize / 2**30:.1f} GiB left. Fit in one process (jobs=1), or give "
-                "more (docker run --shm-size)."
+                f"The features need {needed / 2**30:.1f} GiB, but shared memory ({SHARED_MEMORY}) has only "
+                f"{state.f_bavail * state.f_frsize / 2**30:.1f} GiB free. Fit in one process (jobs=1), or increase "
+                "shared memory (docker run --shm-size)."
             )
     for tensor in (resident.frames, resident.present, resident.times_s):
         tensor.share_memory_()  # type: ignore[no-untyped-call]
@@ -316,7 +318,7 @@ _worker: tuple[Sequence[Candidate], PainDataModule]
 
 def _start_worker(candidates: Sequence[Candidate], data: PainDataModule, threads: int) -> None:
     global _worker
-    # Ctrl-C goes to all processes of a terminal; the first one ends the others.
+    # Ctrl-C reaches all processes of a terminal; the first process ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _worker = candidates, data

@@ -27,15 +27,15 @@ from painseq.spec import difference
 
 
 def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
-    """Refuse to score people the model has seen, other classes, or features of another kind.
+    """Check that a model can score a part: a leak check, and the checks of `check_fits`.
 
     Raises:
-        LeakError: a subject of `part` is among those that head or extractor were fitted on.
+        LeakError: head or extractor were fitted on a subject of `part`.
         PainseqError: see `check_fits`.
     """
     check_same_targets(model.class_names, model.scale, data.scheme)
     scored = qualified(data.name, data.split.subjects(part))
-    # The extractor first: that a head has seen somebody is the plainer case, and its message would hide this one.
+    # The extractor first: its leak is less obvious, and the message about the head would hide it.
     check_no_leak(model.extractor_trained_on, scored, "The model's extractor")
     check_no_leak(data.extractor_trained_on, scored, "The extractor of a store")
     check_no_leak(model.fitted_on, scored)
@@ -43,7 +43,7 @@ def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
 
 
 def check_fits(model: PainModel, data: PainDataModule) -> None:
-    """Refuse data that the model cannot read as those it was fitted on.
+    """Check that the model can read the data as it read those it was fitted on.
 
     Raises:
         PainseqError: other classes or another scale; features made by another extractor, crop or sampling; other
@@ -53,38 +53,38 @@ def check_fits(model: PainModel, data: PainDataModule) -> None:
     if data.options.view == "pixels" and model.extractor is None:
         raise PainseqError(
             "This model was fitted on features whose extractor is not recorded, so it cannot read pixels. Score it on "
-            "such features: --data.options.view features."
+            "such features (--data.options.view features)."
         )
     record = model.record
-    made = {"face": record.face, "sampling": record.sampling}
+    expected = {"face": record.face, "sampling": record.sampling}
     if isinstance(data.store, FeatureStore):
         if data.options.view == "features":
-            made["extractor"] = record.extractor
-        data.store.check_same({**data.store.spec, **made})
-    elif data.store is None and made["face"] is not None and data.options.face is not None:
-        lines = difference(identity(made), identity(data.pipeline))
+            expected["extractor"] = record.extractor
+        data.store.check_same({**data.store.spec, **expected})
+    elif data.store is None and expected["face"] is not None and data.options.face is not None:
+        lines = difference(identity(expected), identity(data.pipeline))
         if lines:
             raise PainseqError(
                 "The model was fitted with\n  "
                 + "\n  ".join(lines)
-                + "\nwhere the second value is that of the data to be scored. Give --data.options the model's."
+                + "\nwhere the second value is that of the data to score. Set --data.options to the model's values."
             )
-    for name, fitted, here in (
+    for name, of_model, of_data in (
         ("streams", list(model.streams), [stream.name for stream in data.streams]),
         ("baseline_clips", record.baseline_clips, data.options.baseline_clips),
     ):
-        if fitted != here:
+        if of_model != of_data:
             raise PainseqError(
-                f"The model was fitted with {name} {fitted}, the data to be scored have {here}. Give "
-                f"--data.options.{name} the model's."
+                f"The model was fitted with {name} {of_model}, but the data to score have {of_data}. Set "
+                f"--data.options.{name} to the model's value."
             )
     for stream, recorded in zip(data.streams, record.streams, strict=True):
         lines = difference(recorded.identity, stream.identity)
         if lines:
             raise PainseqError(
-                f"The stream {stream.name!r} is not the one that the model was fitted with. It was\n  "
+                f"The stream {stream.name!r} differs from that of the model. It has\n  "
                 + "\n  ".join(lines)
-                + "\nwhere the second value is that of the data to be scored. Give them the model's."
+                + "\nwhere the second value is that of the data to score. Use the stream of the model."
             )
     if data.options.view == "features" and data.in_shape != record.in_shape:
         raise PainseqError(
@@ -95,11 +95,11 @@ def check_fits(model: PainModel, data: PainDataModule) -> None:
 def predict_part(
     model: PainModel, data: PainDataModule, part: Part, on_progress: Callable[[int, int], None] | None = None
 ) -> Predictions:
-    """One row for every clip of a part; clips without a face, or that the store counts as failed, have no prediction.
+    """Predict every clip of a part; clips without a face, or that failed in the store, have no prediction.
 
     Args:
-        model: of classes; `predict_values` serves one of a scale.
-        on_progress: called with (clips done, clips in all).
+        model: model of classes; for a model of a scale use `predict_values`.
+        on_progress: called with (clips done, total of clips).
 
     Raises:
         LeakError, PainseqError: see `check_can_score`; no clip in this part.
@@ -111,7 +111,7 @@ def predict_part(
 def predict_unchecked(
     model: PainModel, data: PainDataModule, part: Part, on_progress: Callable[[int, int], None] | None = None
 ) -> Predictions:
-    """As `predict_part`, of people whom the model may have seen. What it gives is not to be scored as if it had not.
+    """Predict as `predict_part`, but without a leak check; the scores do not hold for new subjects.
 
     Raises:
         PainseqError: no clip in this part.
@@ -119,20 +119,21 @@ def predict_unchecked(
     k, votes = len(model.class_names), model.head.level == "frame"
 
     def decide(batch: Batch) -> np.ndarray:
-        said = model.decide(batch)
-        columns = [said.label[:, None], said.probabilities, *([] if said.votes is None else [said.votes])]
+        decision = model.decide(batch)
+        vote_columns = [] if decision.votes is None else [decision.votes]
+        columns = [decision.label[:, None], decision.probabilities, *vote_columns]
         return _numpy(torch.cat([column.double() for column in columns], dim=1))
 
     rows = _rows(data, part, decide, on_progress)
-    label = rows.said[:, 0]
+    label = rows.outputs[:, 0]
     return Predictions(
         class_names=model.class_names,
         clip_ids=rows.clip_ids,
         subject_ids=rows.subject_ids,
         truth=rows.truth.astype(np.int64),
         label=np.where(np.isnan(label), NO_PREDICTION, label).astype(np.int64),
-        probabilities=rows.said[:, 1 : 1 + k],
-        votes=rows.said[:, 1 + k :] if votes else None,
+        probabilities=rows.outputs[:, 1 : 1 + k],
+        votes=rows.outputs[:, 1 + k :] if votes else None,
         frames=rows.frames,
         faceless=rows.faceless,
     )
@@ -141,35 +142,38 @@ def predict_unchecked(
 def predict_validation(
     model: PainModel, data: PainDataModule, on_progress: Callable[[int, int], None] | None = None
 ) -> Predictions:
-    """Predictions for the validation part, to fit a temperature on: early stopping may have looked at these people.
+    """Predict the validation part, to fit a temperature on; it may have been used for early stopping.
 
     Raises:
-        LeakError: the weights of head or extractor were fitted to one of them.
+        LeakError: the weights of head or extractor were fitted on a validation subject.
         PainseqError: see `check_fits`; no validation subject, or no clip of one.
     """
     check_fits(model, data)
     if not data.split.validation:
         raise PainseqError(
-            f"The split {data.split.protocol!r} has no validation subjects, so no temperature can be fitted. Choose a "
-            "split that has some, or leave calibrate out."
+            f"The split {data.split.protocol!r} has no validation subjects to fit a temperature on. Choose a split "
+            "that "
+            "has some, or omit calibrate."
         )
     seen = sorted((_trained_on(model) | set(data.extractor_trained_on)) & qualified(data.name, data.split.validation))
     if seen:
         raise LeakError(
-            f"The model was trained on {len(seen)} of the validation subjects, such as {seen[0]}. It is surer of those "
-            "it has seen, so a temperature fitted on them is too low. Choose the split that the model was fitted with."
+            f"The model was trained on {len(seen)} of the validation subjects, such as {seen[0]}. It is more "
+            "confident for them, so a temperature fitted on them is too low. Choose the split that the model was "
+            "fitted "
+            "with."
         )
     return predict_unchecked(model, data, "validation", on_progress)
 
 
 def _trained_on(model: PainModel) -> set[str]:
-    """Whom the weights were fitted to, as "data set/subject": those seen, less those of early stopping alone."""
+    """Return the subjects that weights were fitted on, as "data set/subject": without those of early stopping only."""
     members = list(model.members) if isinstance(model, AveragedModel) else [model]
     trained: set[str] = set()
     for member in members:
         assert isinstance(member, PainModel)
         fit = member.record.data
-        # A model that this one started from may have been fitted to some of them.
+        # A model that this one started from may have been fitted on some of them.
         stopped_on = qualified(fit.name, fit.split.validation) - set(member.record.validation_seen_by_start)
         trained |= (member.fitted_on - stopped_on) | member.extractor_trained_on
     return trained
@@ -178,7 +182,7 @@ def _trained_on(model: PainModel) -> set[str]:
 def predict_values(
     model: PainModel, data: PainDataModule, part: Part, on_progress: Callable[[int, int], None] | None = None
 ) -> ValuePredictions:
-    """As `predict_part`, for a model of a scale.
+    """Predict as `predict_part`, for a model of a scale.
 
     Raises:
         LeakError, PainseqError: see `check_can_score`; no clip in this part.
@@ -190,7 +194,7 @@ def predict_values(
         clip_ids=rows.clip_ids,
         subject_ids=rows.subject_ids,
         truth=np.where(rows.truth == UNKNOWN, np.nan, rows.truth),
-        value=rows.said[:, 0],
+        value=rows.outputs[:, 0],
         frames=rows.frames,
         faceless=rows.faceless,
     )
@@ -201,7 +205,7 @@ class _Rows:
     clip_ids: tuple[str, ...]
     subject_ids: tuple[str, ...]
     truth: np.ndarray
-    said: np.ndarray
+    outputs: np.ndarray
     frames: np.ndarray
     faceless: np.ndarray
 
@@ -209,34 +213,34 @@ class _Rows:
 def _rows(
     data: PainDataModule,
     part: Part,
-    say: Callable[[Batch], np.ndarray],
+    output: Callable[[Batch], np.ndarray],
     on_progress: Callable[[int, int], None] | None,
 ) -> _Rows:
-    """A row for each clip of a part; NaN is said of those that could not be read."""
+    """Return one row for each clip of a part; the outputs of unreadable clips are NaN."""
     dataset = data.dataset(part)
     if not len(dataset):
         raise PainseqError(f"{data.name} has no readable clip in its {part} part under split {data.split.protocol!r}.")
     ids: list[str] = []
     subjects: list[str] = []
-    truth, said, frames, faceless = [], [], [], []
+    truth, outputs, frames, faceless = [], [], [], []
     for batch in data.loader(part):
         ids += batch.clip_ids
         subjects += batch.subject_ids
-        said.append(say(batch))
+        outputs.append(output(batch))
         truth.append(_numpy(batch.target.double()))
         frames.append(_numpy(batch.lengths))
         faceless.append(_numpy(batch.lengths - batch.mask.sum(dim=1)))
         if on_progress is not None:
             on_progress(len(ids), len(dataset))
     unread = [clip for clip in data.clips(part) if clip.clip_id in set(dataset.left_out)]
-    nothing = np.zeros(len(unread), np.int64)
+    zeros = np.zeros(len(unread), np.int64)
     return _Rows(
         clip_ids=(*ids, *(clip.clip_id for clip in unread)),
         subject_ids=(*subjects, *(clip.subject_id for clip in unread)),
         truth=np.concatenate([*truth, [target_of(clip, data.scheme) for clip in unread]]),
-        said=np.concatenate([*said, np.full((len(unread), said[0].shape[1]), np.nan)]),
-        frames=np.concatenate([*frames, nothing]),
-        faceless=np.concatenate([*faceless, nothing]),
+        outputs=np.concatenate([*outputs, np.full((len(unread), outputs[0].shape[1]), np.nan)]),
+        frames=np.concatenate([*frames, zeros]),
+        faceless=np.concatenate([*faceless, zeros]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Predict several videos; one that cannot be read does not stop the others."""
+"""Prediction of several videos; an unreadable video does not stop the others."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from painseq.model.pain_model import PainModel, VideoPrediction
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """Which span of each video is predicted, and how it is read; see `PainModel.predict`.
+    """Span of each video, and how it is read; see `PainModel.predict`.
 
     Args:
-        start_s: seconds from the first frame shown.
-        end_s: exclusive; None is the end.
-        locator: finds faces instead of the model's own.
-        baseline: a video of the same person without pain, for a model that needs one.
-        image_fps: images a second, where a video is a folder of images.
-        action_units: OpenFace's table of the one video, for a model that needs one; None: the CSV beside each video.
+        start_s: start of the span, in seconds from the first frame.
+        end_s: end of the span, exclusive; None: the end of the video.
+        locator: detects faces instead of the model's own locator; None: the model's own.
+        baseline: video of the same subject without pain, for a model that needs one.
+        image_fps: images per second, if a video is a folder of images.
+        action_units: OpenFace's table of a single video, for a model that needs one; None: the CSV next to each video.
     """
 
     start_s: float = 0.0
@@ -34,12 +34,12 @@ class VideoOptions:
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What came of one video.
+    """The result of one video.
 
     Args:
-        video: the file, or the folder of images.
-        prediction: None where it could not be read.
-        problem: why there is no label and no value; None where there is one.
+        video: file or folder of images.
+        prediction: the prediction; None if the video could not be read.
+        problem: why there is no label or value; None if there is one.
     """
 
     video: Path
@@ -50,13 +50,13 @@ class VideoResult:
 def predict_videos(
     model: PainModel, videos: Sequence[str | Path], options: VideoOptions = VideoOptions()
 ) -> Iterator[VideoResult]:
-    """Predict videos one by one, in their order.
+    """Predict videos one by one, in order.
 
     Yields:
-        A result a video, as soon as it is predicted; a video that cannot be read has a problem instead.
+        The result of each video, as soon as it is predicted.
 
     Raises:
-        PainseqError: `action_units`, which is of one video, with several.
+        PainseqError: `action_units` is given for several videos.
 
     Example:
         >>> for result in predict_videos(model, sorted(Path("videos").glob("*.mp4"))):
@@ -64,8 +64,8 @@ def predict_videos(
     """
     if options.action_units is not None and len(videos) > 1:
         raise PainseqError(
-            f"The table of action units (--action-units) is that of one video, and {len(videos)} are given. Put each "
-            "video's table beside it, under its name, or predict them one by one."
+            f"action_units (command line: --action-units) is the table of one video, but {len(videos)} are given. Put "
+            "each table next to its video, with the same name, or predict them one by one."
         )
     return (_predict(model, Path(video), options) for video in videos)
 

@@ -1,4 +1,4 @@
-"""The recipes of `configs/reproduce`: complete configurations, and what they say of themselves."""
+"""The recipes of `configs/reproduce`: complete configurations with notes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from painseq.files import shipped_configs
 
 @dataclass(frozen=True)
 class Notes:
-    """A heading of a recipe and what stands under it, as parsed from the comment at its top."""
+    """A heading and its points in the comment at the top of a recipe."""
 
     heading: str
     points: tuple[str, ...]
@@ -20,13 +20,13 @@ class Notes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A complete configuration, and what it says of itself.
+    """A complete configuration with notes.
 
     Args:
-        name: its file's name without the ending; it decides about phases.
-        path: the YAML.
-        title: the first paragraph of the comment at its top.
-        notes: what the paper states, what had to be chosen, what deviates, what is not to be had.
+        name: name of the file without suffix; decides the phases.
+        path: the YAML file.
+        title: first paragraph of the comment at the top.
+        notes: what the paper states, what had to be chosen, what deviates, what is unavailable.
     """
 
     name: str
@@ -36,32 +36,32 @@ class Recipe:
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes in `configs/reproduce`."""
+    """Return the names of the recipes in `configs/reproduce`."""
     return sorted(path.stem for path in (shipped_configs() / "reproduce").glob("*.yaml"))
 
 
 def read_recipe(name: str | Path) -> Recipe:
-    """A shipped recipe by name, or any by path.
+    """Read a shipped recipe by name, or any recipe by path.
 
     Raises:
-        PainseqError: there is none.
+        PainseqError: no such recipe.
     """
     path = Path(name)
     if str(name) in shipped_recipes():
         path = shipped_configs() / "reproduce" / f"{name}.yaml"
     elif not path.is_file():
         raise PainseqError(
-            f"No recipe {str(name)!r}. There are: {', '.join(shipped_recipes())}; or give the path of a YAML."
+            f"No recipe {str(name)!r}. Recipes: {', '.join(shipped_recipes())}; or give the path of a YAML file."
         )
     title, notes = parse_comment(path.read_text(encoding="utf-8"))
     return Recipe(path.stem, path, title, notes)
 
 
 def parse_comment(text: str) -> tuple[str, tuple[Notes, ...]]:
-    """Title and notes of the comment at the top of a recipe.
+    """Parse the title and the notes in the comment at the top of a recipe.
 
-    Its paragraphs are parted by a line `#`. The first is the title, the second the commands; every other is a note,
-    whose points, if it has any, begin with `  - `.
+    Its paragraphs are separated by a line `#`. The first is the title, the second the commands; all others are notes,
+    whose points, if any, begin with `  - `.
     """
     comment = re.match(r"(?:#.*\n)*", text)
     lines = [line.removeprefix("#").removeprefix(" ") for line in (comment.group() if comment else "").splitlines()]

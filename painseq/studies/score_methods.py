@@ -1,4 +1,4 @@
-"""Which explanation of a model to trust, measured over many clips of a data set."""
+"""Ranking of explanation methods for a model, measured over many clips of a data set."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ log = logging.getLogger("painseq")
 
 TITLES: Mapping[Kind, str] = {"space": "places in the face", "time": "frames"}
 RANDOMISED_CLIPS = 5
-"""On which the weights are randomised: the first ones, of as many subjects as there are."""
+"""Number of clips for the randomisation check: the first ones, of as many subjects as possible."""
 FEWEST_STEPS = 8
 
 Plan = Mapping[Kind, Sequence[Method]]
@@ -61,16 +61,16 @@ Plan = Mapping[Kind, Sequence[Method]]
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """What to score, and on which clips.
+    """Options of the scoring of methods.
 
     Args:
-        part: of the split.
-        clips: how many, chosen evenly by class and subject.
-        methods: of `space_methods` and `time_methods`; empty: all that fit the model.
-        class_name: None: of each clip the predicted class.
-        most_steps: for integrated_gradients, gradients at most, three times a clip.
-        seed: of boxes, noise and randomised weights.
-        checkpoints: where the model was read from, to be named in the results.
+        part: part of the split.
+        clips: number of clips, chosen evenly by class and subject.
+        methods: methods from `space_methods` and `time_methods`; empty: all that fit the model.
+        class_name: class to explain; None: the predicted class of each clip.
+        most_steps: for integrated_gradients, the most gradients of each of three explanations per clip.
+        seed: seed of boxes, noise and randomised weights.
+        checkpoints: files that the model was loaded from, named in the results.
     """
 
     part: Part = "test"
@@ -82,17 +82,18 @@ class ScoringOptions:
     checkpoints: tuple[Path, ...] = ()
 
 
-USUAL = ScoringOptions()
+DEFAULT_OPTIONS = ScoringOptions()
 
 
 @dataclass(frozen=True)
 class ScoredClip:
-    """What is known of one clip.
+    """The scores of one clip.
 
     Args:
-        truth: its class, or number; empty where it is hidden.
-        explained: the class whose score is explained.
-        scores: space or time -> what `method_scores` gave.
+        clip: the clip.
+        truth: its true class or value; empty if hidden.
+        explained: name of the explained class.
+        scores: space or time -> result of `method_scores`.
     """
 
     clip: Clip
@@ -103,13 +104,13 @@ class ScoredClip:
 
 @dataclass(frozen=True)
 class MethodRanking:
-    """The methods in order, and what it rests on.
+    """The ranked methods, and the scores behind the ranking.
 
     Args:
-        clips: those that could be scored.
-        skipped: clip -> why it could not be.
+        clips: the scored clips.
+        skipped: clip id -> why the clip was skipped.
         ranks: space or time -> the methods, the best first.
-        details: what scores.json holds: the verdict in words among it.
+        details: content of scores.json, including the verdict as sentences.
     """
 
     clips: Sequence[ScoredClip]
@@ -122,19 +123,18 @@ def score_methods(
     model: PainModel,
     data: PainDataModule,
     out: str | Path,
-    options: ScoringOptions = USUAL,
+    options: ScoringOptions = DEFAULT_OPTIONS,
     experiment: Experiment | None = None,
     on_progress: OnProgress = no_progress,
 ) -> MethodRanking:
-    """Measure and rank the explanations of a model by how right they are.
+    """Measure and rank explanation methods for a model by their faithfulness.
 
-    Interrupted, the same call resumes at the clip where it was. A clip that cannot be read or explained is skipped and
-    counted.
+    Repeat an interrupted call to resume. Clips that cannot be read or explained are skipped and reported.
 
     Args:
-        out: folder for config.yaml, run.json, clips/ and randomised/ (what is done), scores.csv (a row for each clip
-            and method), scores.json (ranking, verdict, settings), scores.svg and scores.png.
-        experiment: what `data` was built from, kept in config.yaml beside the options.
+        out: folder for config.yaml, run.json, clips/ and randomised/ (finished work), scores.csv (one row per clip and
+            method), scores.json (ranking, verdict, settings), scores.svg and scores.png.
+        experiment: experiment that `data` was built from, written to config.yaml with the options.
 
     Raises:
         PainseqError: no clip could be scored, model and data do not fit together, a method or class that does not fit
@@ -164,11 +164,11 @@ def score_methods(
     run = _Run(model, data, out, options, plan, target, on_progress)
     run.announce(clips)
     done, skipped = run.score(clips)
-    checks = run.randomise([one.clip for one in done[:RANDOMISED_CLIPS]], len(clips))
+    checks = run.randomise([scored.clip for scored in done[:RANDOMISED_CLIPS]], len(clips))
     ranks = _ranks(plan, done, checks)
     details = {
-        "verdict": {kind: verdict(of) for kind, of in ranks.items()},
-        "ranking": {kind: [one.to_dict() for one in of] for kind, of in ranks.items()},
+        "verdict": {kind: verdict(ranked) for kind, ranked in ranks.items()},
+        "ranking": {kind: [method.to_dict() for method in ranked] for kind, ranked in ranks.items()},
         "randomisation": checks,
         **run.facts(),
         "checkpoints": digests,
@@ -183,10 +183,10 @@ def score_methods(
 
 @dataclass(frozen=True)
 class _Run:
-    """What all clips of a run share.
+    """The settings of a run.
 
     Args:
-        target: class index; None: of each clip the predicted one.
+        target: class index; None: the predicted class of each clip.
     """
 
     model: PainModel
@@ -198,10 +198,10 @@ class _Run:
     on_progress: OnProgress
 
     def announce(self, clips: Sequence[Clip]) -> None:
-        """Log what is going to be done."""
+        """Log the planned work."""
         log.info(
-            "%d clips; %s; then the weights are randomised, on %d clips. Integrated Gradients take at most %d "
-            "gradients, three times a clip (most_steps). On %s.",
+            "%d clips; %s; then randomised weights on %d clips. Integrated Gradients compute at most %d gradients "
+            "(most_steps), three times per clip. Device: %s.",
             len(clips),
             "; ".join(f"{TITLES[kind]}: {', '.join(methods)}" for kind, methods in self.plan.items()),
             min(RANDOMISED_CLIPS, len(clips)),
@@ -210,7 +210,7 @@ class _Run:
         )
 
     def facts(self) -> dict[str, object]:
-        """How the run was made, for scores.json."""
+        """Return the settings of the run for scores.json."""
         data, options = self.data, self.options
         return {
             "part": options.part,
@@ -224,10 +224,10 @@ class _Run:
         }
 
     def score(self, clips: Sequence[Clip]) -> tuple[list[ScoredClip], dict[str, str]]:
-        """The clips that could be scored, and why the others could not; each is written as it is done.
+        """Score clips, writing each when finished; also returns why others were skipped.
 
         Raises:
-            PainseqError: none could.
+            PainseqError: no clip could be scored.
         """
         done: list[ScoredClip] = []
         skipped: dict[str, str] = {}
@@ -236,28 +236,28 @@ class _Run:
             show = self._show(number, len(clips))
             show("", 0.0)
             path = self.out / "clips" / f"{number:04d}.json"
-            found = read_json(path)
-            # Another run that is still at work in this folder may have left its own.
-            if found is None or found["clip_id"] != clip.clip_id:
+            stored = read_json(path)
+            # Another run that is still working in this folder may have written its own file.
+            if stored is None or stored["clip_id"] != clip.clip_id:
                 try:
-                    # Noise of its own for each clip.
-                    found = self._score_clip(clip, self.options.seed + number, show)
+                    # Different noise for each clip.
+                    stored = self._score_clip(clip, self.options.seed + number, show)
                 except PainseqError as error:
                     skipped[clip.clip_id] = str(error)
                     continue
-                write_json(path, found)
-            read = {kind: [MethodScores(**one) for one in found["scores"][kind]] for kind in self.plan}
-            done.append(ScoredClip(clip, named_truth(clip, self.data.scheme), found["explained"], read))
+                write_json(path, stored)
+            scores = {kind: [MethodScores(**row) for row in stored["scores"][kind]] for kind in self.plan}
+            done.append(ScoredClip(clip, named_truth(clip, self.data.scheme), stored["explained"], scores))
             _write_rows(self.out, done)
         if not done:
             raise none_explained(skipped)
         return done, skipped
 
     def _score_clip(self, clip: Clip, seed: int, show: Callable[[str, float], None]) -> dict[str, Any]:
-        """All scores of one clip, ready for JSON.
+        """Return all scores of one clip as plain values for JSON.
 
         Raises:
-            PainseqError: it cannot be read, or a method cannot explain it (of one frame nothing can be left out).
+            PainseqError: the clip cannot be read, or a method cannot explain it (frame_occlusion needs two frames).
         """
         model, plan = self.model, self.plan
         frames = frames_of_clip(model, self.data, clip)
@@ -281,25 +281,25 @@ class _Run:
         return {
             "clip_id": clip.clip_id,
             "explained": first.class_name,
-            "scores": {kind: [one.to_dict() for one in of] for kind, of in scores.items()},
+            "scores": {kind: [row.to_dict() for row in rows] for kind, rows in scores.items()},
         }
 
     def randomise(self, clips: Sequence[Clip], clips_of_run: int) -> dict[Kind, dict[str, dict[str, Any]]]:
-        """Space or time -> method -> its `RandomisationCheck`; each is written as it is done."""
+        """Return space or time -> method -> `RandomisationCheck`, writing each when finished."""
         checks: dict[Kind, dict[str, dict[str, Any]]] = {kind: {} for kind in self.plan}
         (self.out / "randomised").mkdir(exist_ok=True)
         crops: list[Frames] = []
-        for number, (kind, method) in enumerate((kind, one) for kind, methods in self.plan.items() for one in methods):
+        for number, (kind, method) in enumerate((kind, name) for kind, names in self.plan.items() for name in names):
             path = self.out / "randomised" / f"{kind}-{method}.json"
-            asked = self._asked(kind, method, clips)
-            found = read_json(path)
-            # A clip that could not be read before, and can now, changes which are the first ones.
-            if found is None or {key: found.get(key) for key in asked} != asked:
+            request = self._request(kind, method, clips)
+            stored = read_json(path)
+            # The first clips may change if a clip has become readable.
+            if stored is None or {key: stored.get(key) for key in request} != request:
                 crops = crops or [frames_of_clip(self.model, self.data, clip) for clip in clips]
                 show = self._show(clips_of_run + number, clips_of_run)
-                found = {**asked, **self._randomise(kind, method, clips, crops, show)}
-                write_json(path, found)
-            checks[kind][method] = found
+                stored = {**request, **self._randomise(kind, method, clips, crops, show)}
+                write_json(path, stored)
+            checks[kind][method] = stored
         return checks
 
     def _randomise(
@@ -316,10 +316,10 @@ class _Run:
             explainer_of(method, kind, self.options.most_steps),
             [clip.subject_id for clip in clips],
             RandomisationOptions(parts=(), seed=self.options.seed, target=self.target),
-            lambda share: show(f"{method} of random weights", share),
+            lambda share: show(f"{method} with random weights", share),
         ).to_dict()
 
-    def _asked(self, kind: Kind, method: Method, clips: Sequence[Clip]) -> dict[str, Any]:
+    def _request(self, kind: Kind, method: Method, clips: Sequence[Clip]) -> dict[str, Any]:
         return {
             "method": method,
             "of": kind,
@@ -330,46 +330,46 @@ class _Run:
         }
 
     def _show(self, done: int, clips: int) -> Callable[[str, float], None]:
-        """Tells how far a step is; a step is a clip, or a method with randomised weights."""
+        """Return a function to report the progress of a step: a clip, or a method with randomised weights."""
         total = clips + sum(map(len, self.plan.values()))
         return lambda note, share: self.on_progress(done, total, f"{note} {share:.0%}" if note else "")
 
 
 def _plan(model: PainModel, wanted: Sequence[str]) -> Plan:
-    """Space or time -> the methods to score."""
+    """Return space or time -> the methods to score."""
     known: dict[Kind, tuple[Method, ...]] = {"space": space_methods(model), "time": time_methods(model)}
     fitting = list(dict.fromkeys(method for methods in known.values() for method in methods))
     unknown = [name for name in wanted if name not in fitting]
     if unknown:
         raise PainseqError(
-            f"methods names {unknown[0]}, which does not fit this model; those that do: {', '.join(fitting)}."
+            f"methods names {unknown[0]}, which does not fit this model; methods that do: {', '.join(fitting)}."
         )
-    chosen = {kind: [one for one in methods if not wanted or one in wanted] for kind, methods in known.items()}
+    chosen = {kind: [name for name in methods if not wanted or name in wanted] for kind, methods in known.items()}
     return {kind: methods for kind, methods in chosen.items() if methods}
 
 
 def _prepare(out: Path, config: Mapping[str, Any], content: Mapping[str, object]) -> None:
-    """Make the run folder, or see that what is there is this very run."""
-    before = read_json(out / "run.json")
-    # A store has a run.json, but no config.yaml: it is refused as any other folder that holds something.
-    if before is None or not (out / "config.yaml").is_file():
+    """Create the run folder, or check that it holds the same run."""
+    previous_run = read_json(out / "run.json")
+    # A feature store also has a run.json, but no config.yaml; it is refused as a folder that is not empty.
+    if previous_run is None or not (out / "config.yaml").is_file():
         make_run_folder(out)
         write_config(out, config)
         write_json(out / "run.json", content)
         return
-    then = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
-    check_same_run(out, {**then, "run": before}, {**config, "run": content})
+    previous = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    check_same_run(out, {**previous, "run": previous_run}, {**config, "run": content})
 
 
 def _digest(model: PainModel) -> str:
-    """Of a model's weights, and of the mix of classes that it is corrected for."""
+    """Return a digest of a model's weights and its prior correction."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    for part in model.modules():
-        if isinstance(part, PainModel) and part.prior_shift is not None:
-            digest.update(f"prior {part.prior_shift.tolist()} ".encode())
+    for module in model.modules():
+        if isinstance(module, PainModel) and module.prior_shift is not None:
+            digest.update(f"prior {module.prior_shift.tolist()} ".encode())
     return digest.hexdigest()
 
 
@@ -387,31 +387,31 @@ def _settings() -> dict[str, object]:
 def _ranks(
     plan: Plan, done: Sequence[ScoredClip], checks: Mapping[Kind, Mapping[str, Mapping[str, Any]]]
 ) -> dict[Kind, list[Rank]]:
-    subjects = [one.clip.subject_id for one in done]
+    subjects = [scored.clip.subject_id for scored in done]
     ranks: dict[Kind, list[Rank]] = {}
     for kind in plan:
         survives: dict[str, bool | None] = {method: check["survives"] for method, check in checks[kind].items()}
-        ranks[kind] = rank([one.scores[kind] for one in done], subjects, survives)
+        ranks[kind] = rank([scored.scores[kind] for scored in done], subjects, survives)
     return ranks
 
 
 def _write_rows(out: Path, done: Sequence[ScoredClip]) -> None:
-    """scores.csv, a row a clip and method."""
+    """Write scores.csv, with one row per clip and method."""
     rows: list[list[object]] = [["clip_id", "subject_id", "truth", "explained", "of", "method", *NUMBERS]]
-    for one in done:
-        about = [one.clip.clip_id, one.clip.subject_id, one.truth, one.explained]
-        for kind, scores in one.scores.items():
+    for scored in done:
+        prefix = [scored.clip.clip_id, scored.clip.subject_id, scored.truth, scored.explained]
+        for kind, scores in scored.scores.items():
             for score in scores:
                 numbers = [getattr(score, name) for name in NUMBERS]
-                shown = ["" if number is None else f"{number:.6f}" for number in numbers]
-                rows.append([*about, kind, score.method, *shown])
+                cells = ["" if number is None else f"{number:.6f}" for number in numbers]
+                rows.append([*prefix, kind, score.method, *cells])
     write_csv(out / "scores.csv", rows, line_end="\n")
 
 
 def _draw(out: Path, done: Sequence[ScoredClip], ranks: Mapping[Kind, Sequence[Rank]]) -> None:
-    """The curves of deletion and insertion, scores.svg and scores.png."""
-    tables = {TITLES[kind]: [one.scores[kind] for one in done] for kind in ranks}
-    order = {TITLES[kind]: of for kind, of in ranks.items()}
-    subjects = [one.clip.subject_id for one in done]
+    """Draw the deletion and insertion curves, scores.svg and scores.png."""
+    tables = {TITLES[kind]: [scored.scores[kind] for scored in done] for kind in ranks}
+    order = {TITLES[kind]: ranked for kind, ranked in ranks.items()}
+    subjects = [scored.clip.subject_id for scored in done]
     (out / "scores.svg").write_bytes(perturbation_picture(tables, subjects, order, "svg"))
     (out / "scores.png").write_bytes(perturbation_picture(tables, subjects, order, "png"))

@@ -1,4 +1,4 @@
-"""The predictions of a test set as a challenge CSV, and whether such a file is in order."""
+"""Challenge submissions: write test predictions as a CSV, and check such files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NAMED_AT_MOST = 10
 
 @dataclass(frozen=True)
 class SubmissionFormat:
-    """What a challenge's CSV looks like: one row an item, its columns in this order.
+    """Format of a challenge's CSV: one row per item, with the columns in this order.
 
     Args:
-        labels: class -> what the file calls it, in order of pain.
-        id_column: names the item.
-        label_column: names its class.
-        probabilities: whether a column prob_<label> a class follows.
+        labels: class -> label in the file, in order of pain.
+        id_column: name of the item column.
+        label_column: name of the label column.
+        probabilities: whether to append a column prob_<label> for each class.
     """
 
     labels: Mapping[str, str]
@@ -39,32 +39,32 @@ class SubmissionFormat:
     probabilities: bool = False
 
     def __post_init__(self) -> None:
-        twice = [name for name, count in Counter(self.columns).items() if count > 1]
-        if twice or not all(self.columns):
-            raise PainseqError(f"A submission's columns need names, each once: {', '.join(self.columns)}.")
+        repeated = [name for name, count in Counter(self.columns).items() if count > 1]
+        if repeated or not all(self.columns):
+            raise PainseqError(f"Columns of a submission must have different names: {', '.join(self.columns)}.")
         if len(set(self.labels.values())) < len(self.labels) or not all(self.labels.values()):
-            raise PainseqError(f"Two classes have one name, or a class has none: {', '.join(self.labels.values())}.")
+            raise PainseqError(f"labels must be different and not empty: {', '.join(self.labels.values())}.")
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The first line of the file."""
+        """The columns of the file."""
         probabilities = [f"prob_{label}" for label in self.labels.values()] if self.probabilities else []
         return (self.id_column, self.label_column, *probabilities)
 
 
 def native_labels(dataset: str, scheme: str) -> dict[str, str]:
-    """Class -> the data set's own word for it.
+    """Return class -> native label of the data set.
 
     Raises:
         PainseqError: see `painseq.data_modules.facts_of` and `painseq.data.labels.label_scheme`.
     """
-    # Data modules load torch, which a submission with names of its own does not need.
+    # Data modules load torch, which is not needed for a submission with given label names.
     from painseq.data_modules import facts_of
 
     chosen = label_scheme(dataset, scheme, facts_of(dataset))
     if chosen.predicts_values:
         raise PainseqError(
-            f"The labels {scheme!r} are numbers; a submission names classes. Choose a scheme of classes."
+            f"Label scheme {scheme!r} is a scale, but a submission needs classes. Choose a scheme with classes."
         )
     return {name: chosen.native(name) for name in chosen.class_names}
 
@@ -82,19 +82,19 @@ def read_class_predictions(path: str | Path) -> Predictions:
 
 
 def read_items(path: str | Path, id_column: str = "item") -> dict[str, str]:
-    """Clip id -> the item's name in the submission, in the file's order.
+    """Read clip id -> name of the item in the submission, in the order of the file.
 
-    The columns are clip_id, or `id_column`, or both where the challenge calls its items otherwise. Where a column
-    `part` tells the test part, as in a manifest, the other rows are passed over.
+    The columns are clip_id, or `id_column`, or both if the challenge uses other names than clip ids. If a column `part`
+    marks the test part, as in a manifest, other rows are ignored.
 
     Raises:
-        PainseqError: no such file, neither column, an empty cell, an item twice, with its line.
+        PainseqError: no such file, neither column, an empty cell, a repeated item, with its line.
     """
     path = Path(path)
     rows, columns = _read_rows(path)
     columns = [name.strip() for name in columns]
-    given = [column for column in ("clip_id", id_column) if column in columns]
-    if not given:
+    id_columns = [column for column in ("clip_id", id_column) if column in columns]
+    if not id_columns:
         raise PainseqError(f"{path}: no column clip_id or {id_column}. Columns found: {', '.join(columns) or 'none'}.")
     with_parts = "part" in columns and any(_cells(columns, row).get("part") == "test" for _, row in rows)
     items: dict[str, str] = {}
@@ -103,17 +103,17 @@ def read_items(path: str | Path, id_column: str = "item") -> dict[str, str]:
         cells = _cells(columns, row)
         if with_parts and cells.get("part") != "test":
             continue
-        clip_id, item = cells.get(given[0], ""), cells.get(given[-1], "")
+        clip_id, item = cells.get(id_columns[0], ""), cells.get(id_columns[-1], "")
         if not clip_id or not item:
-            raise PainseqError(f"{path}, line {line}: an empty {' or '.join(given)}.")
-        # Keys and names together: neither a clip nor an item may come twice.
-        for what in {f"{given[0]} {clip_id}", f"{given[-1]} {item}"}:
-            if what in lines:
-                raise PainseqError(f"{path}, line {line}: {what} is already in line {lines[what]}.")
-            lines[what] = line
+            raise PainseqError(f"{path}, line {line}: an empty {' or '.join(id_columns)}.")
+        # Neither a clip nor an item may be repeated.
+        for key in {f"{id_columns[0]} {clip_id}", f"{id_columns[-1]} {item}"}:
+            if key in lines:
+                raise PainseqError(f"{path}, line {line}: {key} is already in line {lines[key]}.")
+            lines[key] = line
         items[clip_id] = item
     if not items:
-        raise PainseqError(f"{path} lists no item.")
+        raise PainseqError(f"{path} has no items.")
     return items
 
 
@@ -124,22 +124,22 @@ def write_submission(
     fill: str | None = None,
     items: Mapping[str, str] | None = None,
 ) -> int:
-    """Write one row an item.
+    """Write a submission with one row per item.
 
     Args:
-        predictions: of the test part.
+        predictions: predictions of the test part.
         out: CSV to write.
-        layout: columns, and what each class is called.
-        fill: class of items without a prediction; its probability is written as 1.
-        items: clip id -> item, all that must be there, in the order of the rows; see `read_items`. None: those
-            predicted, in their order.
+        layout: columns and labels.
+        fill: class of items without a prediction, with probability 1; None: such items are an error.
+        items: clip id -> item, all required items in the order of the rows; see `read_items`. None: the predicted
+            clips, in their order.
 
     Returns:
-        The number of rows.
+        Number of rows.
 
     Raises:
-        PainseqError: an item without a prediction and no `fill`; a prediction of no item; other classes than the
-            layout's; probabilities asked for that are not there; no such folder.
+        PainseqError: an item without a prediction and no `fill`; a prediction that is not of an item; other classes
+            than the layout's; missing probabilities; no such folder.
 
     Example:
         >>> predictions = read_predictions(Path("runs/lstm_test/predictions.csv"))
@@ -159,8 +159,7 @@ def write_submission(
     if unpredicted and fill is None:
         raise PainseqError(
             f"{len(unpredicted)} clips have no prediction, such as {next(iter(unpredicted))!r} (unreadable, or no face "
-            "found). A submission needs a label for each: say which class they get with fill (command line: --fill "
-            "CLASS)."
+            "found). A submission needs a label for each. Set fill to the class for them (command line: --fill CLASS)."
         )
     rows: list[Sequence[object]] = [layout.columns]
     for clip_id, item in items.items():
@@ -171,29 +170,29 @@ def write_submission(
     except OSError as error:
         raise PainseqError(f"{out} cannot be written: {error}.") from error
     if unpredicted:
-        log.warning("%d items without a prediction are called %s.", len(unpredicted), layout.labels[str(fill)])
+        log.warning("%d items without a prediction are labelled %s.", len(unpredicted), layout.labels[str(fill)])
     return len(items)
 
 
 def _check_fits(predictions: Predictions, layout: SubmissionFormat, fill: str | None, items: Mapping[str, str]) -> None:
     if sorted(predictions.class_names) != sorted(layout.labels):
         raise PainseqError(
-            f"The predictions are of the classes {', '.join(predictions.class_names)}, but labels are known for "
-            f"{', '.join(layout.labels)}. Give the layout the labels of the model's scheme and data set, or say what "
-            "to write for each class (command line: --labels and --dataset, or --label-names CLASS=NAME ...)."
+            f"The predictions have the classes {', '.join(predictions.class_names)}, but the layout has labels for "
+            f"{', '.join(layout.labels)}. Set labels to those of the model's scheme and data set, or to other names "
+            "for each class (command line: --labels and --dataset, or --label-names CLASS=NAME ...)."
         )
     if fill is not None and fill not in layout.labels:
-        raise PainseqError(f"fill is {fill!r}, which is no class; classes are {', '.join(predictions.class_names)}.")
+        raise PainseqError(f"fill is {fill!r}, which is not a class; classes are {', '.join(predictions.class_names)}.")
     foreign = [clip_id for clip_id in predictions.clip_ids if clip_id not in items]
     if foreign:
         raise PainseqError(
-            f"{len(foreign)} predictions are of no item, such as {foreign[0]!r}. Give the predictions of the test part "
-            "alone, and a table of all its items."
+            f"{len(foreign)} predictions are not of an item, such as {foreign[0]!r}. Give only predictions of the test "
+            "part, and all its items."
         )
 
 
 def _cells_of(predictions: Predictions, row: int | None, layout: SubmissionFormat, fill: str | None) -> list[object]:
-    """Label, and probabilities if the layout has them, of a row of the predictions; None: of an item that is filled."""
+    """Return the label, and the probabilities if the layout has them, of a row; None: of a filled item."""
     if row is None:
         name, probabilities = str(fill), {other: float(other == fill) for other in layout.labels}
     else:
@@ -201,17 +200,18 @@ def _cells_of(predictions: Predictions, row: int | None, layout: SubmissionForma
         probabilities = dict(zip(predictions.class_names, predictions.probabilities[row].tolist(), strict=True))
         if layout.probabilities and any(map(math.isnan, probabilities.values())):
             raise PainseqError(
-                f"The predictions have no probabilities of clip {predictions.clip_ids[row]!r}. Leave probabilities out "
-                "of the layout (command line: --probabilities)."
+                f"The predictions have no probabilities for clip {predictions.clip_ids[row]!r}. Omit probabilities "
+                "from "
+                "the layout (command line: --probabilities)."
             )
     return [layout.labels[name], *([probabilities[other] for other in layout.labels] if layout.probabilities else [])]
 
 
 def check_submission(path: str | Path, layout: SubmissionFormat, items: Collection[str] | None = None) -> list[str]:
-    """Everything that is wrong with a submission, one sentence a kind; nothing if it is in order.
+    """Return all problems of a submission at once, one sentence per kind; empty if there are none.
 
     Args:
-        items: all that must be there, each once; None if nobody knows.
+        items: all required items; None if they are unknown.
 
     Raises:
         PainseqError: no such file, or not a CSV file in UTF-8.
@@ -220,15 +220,15 @@ def check_submission(path: str | Path, layout: SubmissionFormat, items: Collecti
     problems = []
     blank = [line for line, row in ((1, columns), *rows) if any(cell != cell.strip() for cell in row)]
     if blank:
-        problems.append(f"blanks before or behind a cell ({listed([f'line {line}' for line in blank])}).")
+        problems.append(f"blanks before or after a cell ({listed([f'line {line}' for line in blank])}).")
     columns = [name.strip() for name in columns]
     if tuple(columns) != layout.columns:
         problems.append(f"the columns are {', '.join(columns) or 'none'}; expected: {', '.join(layout.columns)}.")
-    twice = sorted(name for name, count in Counter(columns).items() if count > 1)
-    if twice or layout.id_column not in columns:
+    repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
+    if repeated or layout.id_column not in columns:
         return problems
     if not rows:
-        problems.append("no row behind the first line.")
+        problems.append("no rows after the first line.")
 
     wrong: defaultdict[str, list[str]] = defaultdict(list)
     seen: dict[str, int] = {}
@@ -243,57 +243,57 @@ def check_submission(path: str | Path, layout: SubmissionFormat, items: Collecti
                 wrong[f"an empty {column}"].append(f"line {line}")
         item, label = cells.get(layout.id_column), cells.get(layout.label_column)
         if item and item in seen:
-            wrong["an item twice"].append(f"{item} in lines {seen[item]} and {line}")
+            wrong["repeated items"].append(f"{item} in lines {seen[item]} and {line}")
         elif item:
             seen[item] = line
             if known is not None and item not in known:
                 wrong["unknown items"].append(f"{item} in line {line}")
         if label and label not in layout.labels.values():
-            wrong[f"label {label!r} is none of {labels}"].append(f"line {line}")
+            wrong[f"label {label!r} is not one of {labels}"].append(f"line {line}")
         if layout.probabilities and (problem := _of_probabilities([cells.get(name) for name in layout.columns[2:]])):
             wrong[problem].append(f"line {line}")
     missing = [item for item in items or () if item not in seen]
     if missing:
         wrong["missing items"] = missing
-    return problems + [f"{what} ({len(where)}): {listed(where)}." for what, where in wrong.items()]
+    return problems + [f"{problem} ({len(places)}): {listed(places)}." for problem, places in wrong.items()]
 
 
 def lines_with_other_labels(path: str | Path, layout: SubmissionFormat) -> list[int]:
-    """Lines of a submission in order whose label is not the class of the highest probability.
+    """Return the lines of a valid submission whose label is not the class with the highest probability.
 
-    No problem by itself: the label of a head that looks at single frames is their majority vote.
+    This is not a problem by itself: the label of a frame head is the majority vote of frames.
     """
     rows, columns = _read_rows(path)
-    found = []
+    lines = []
     for line, row in rows:
         cells = _cells(columns, row)
         probabilities = {label: float(cells[f"prob_{label}"]) for label in layout.labels.values()}
         if probabilities[cells[layout.label_column]] < max(probabilities.values()) - SUM_TOLERANCE:
-            found.append(line)
-    return found
+            lines.append(line)
+    return lines
 
 
 def _of_probabilities(cells: Sequence[str | None]) -> str | None:
-    """What is wrong with the probabilities of one row, but for empty cells."""
+    """Return the problem of the probabilities of one row, if any; empty cells are reported elsewhere."""
     if not all(cells):
         return None
     try:
         values = [float(cell) for cell in cells if cell]
     except ValueError:
-        return "a probability that is no number"
+        return "a probability that is not a number"
     if not all(-1e-6 <= value <= 1 + 1e-6 for value in values):
         return "a probability outside 0..1"
     return None if abs(sum(values) - 1) <= SUM_TOLERANCE else "probabilities that do not sum to 1"
 
 
-def listed(where: Sequence[str]) -> str:
-    """The first `NAMED_AT_MOST` of these, and how many more there are."""
-    more = len(where) - NAMED_AT_MOST
-    return "; ".join(where[:NAMED_AT_MOST]) + (f"; and {more} more" if more > 0 else "")
+def listed(places: Sequence[str]) -> str:
+    """Join the first `NAMED_AT_MOST` places, and the number of others."""
+    more = len(places) - NAMED_AT_MOST
+    return "; ".join(places[:NAMED_AT_MOST]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _read_rows(path: str | Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
-    """Rows that are not blank with their line numbers, and the first line."""
+    """Read the rows that are not blank, with their line numbers, and the first line."""
     path = Path(path)
     if not path.is_file():
         raise PainseqError(f"No file at {path}.")

@@ -1,4 +1,4 @@
-"""The face tracks of a data set: where the face is in each frame of each clip, kept on disk."""
+"""The face tracks of a data set: the face in each frame of each clip, stored in files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from painseq.files import write_csv, write_json
 from painseq.records import Clip, Manifest, Part
 from painseq.runs import Process, versions
 from painseq.spec import Spec
-from painseq.studies.extract import clips_of_parts, what_is_read
+from painseq.studies.extract import clips_of_parts, describe_work
 
 COLUMNS = ("clip_id", "track", "frames", "faceless", "faceless_share", "faceless_spans_s", "reason")
 log = logging.getLogger("painseq")
@@ -29,17 +29,17 @@ log = logging.getLogger("painseq")
 
 @dataclass(frozen=True)
 class TrackedClip:
-    """What became of a clip.
+    """The result of a clip.
 
     Args:
         clip: the clip.
-        file: name of its track in the folder; empty if it failed.
-        frames: of the clip; 0 if it failed.
-        faceless: frames without a face.
-        located: frames at which the locator looked.
-        spans_s: first and last moment of each run of faceless frames, "0.120-0.360;1.000-1.040".
-        reason: why it failed, without paths of this machine; empty if it did not.
-        was_there: the track was found in an earlier run.
+        file: name of the track's file; empty if the clip failed.
+        frames: number of frames; 0 if the clip failed.
+        faceless: number of frames without a face.
+        located: number of frames processed by the locator.
+        spans_s: first and last time in seconds of each run of faceless frames, "0.120-0.360;1.000-1.040".
+        reason: why the clip failed, without paths of this machine; empty if it did not.
+        tracked_before: whether the track is from an earlier run.
     """
 
     clip: Clip
@@ -49,17 +49,17 @@ class TrackedClip:
     located: int = 0
     spans_s: str = ""
     reason: str = ""
-    was_there: bool = False
+    tracked_before: bool = False
 
     @classmethod
-    def of(cls, clip: Clip, file: str, track: StoredTrack, was_there: bool) -> TrackedClip:
-        """Sum up a track; the track itself lies on disk."""
+    def of(cls, clip: Clip, file: str, track: StoredTrack, tracked_before: bool) -> TrackedClip:
+        """Summarise a track."""
         spans_s = ";".join(f"{first:.3f}-{last:.3f}" for first, last in track.face.spans_without_face())
         faceless = int((~track.face.present).sum())
-        return cls(clip, file, len(track.face), faceless, track.located, spans_s, "", was_there)
+        return cls(clip, file, len(track.face), faceless, track.located, spans_s, "", tracked_before)
 
     def row(self) -> list[object]:
-        """Its row in faces.csv."""
+        """Return the row of faces.csv."""
         if self.reason:
             return [self.clip.clip_id, "", "", "", "", "", self.reason]
         share = f"{self.faceless / self.frames:.4f}"
@@ -68,20 +68,20 @@ class TrackedClip:
 
 @dataclass(frozen=True)
 class TracksSummary:
-    """What a run did.
+    """The summary of a run.
 
     Args:
-        tracking: how the faces were found and followed.
-        clips: clips of this process.
-        found: clips tracked in this run.
-        found_before: clips tracked in an earlier one.
-        failed: clip id -> reason; these are tried again in the next run.
-        frames: frames of all tracks, those found before included.
-        frames_located: frames among them at which the locator looked.
-        faceless: frames among them without a face.
-        clips_without_face: clips without any face.
-        faceless_by_label: class -> clips, frames and faceless frames; "hidden" where the label is.
-        seconds: this run took.
+        tracking: settings of detection and tracking.
+        clips: number of clips of this process.
+        found: number of clips tracked in this run.
+        found_before: number of clips tracked in earlier runs.
+        failed: clip id -> reason; the next run tries these again.
+        frames: number of frames of all tracks, including earlier runs.
+        frames_located: number of these frames processed by the locator.
+        faceless: number of these frames without a face.
+        clips_without_face: number of clips without any face.
+        faceless_by_label: class, or "hidden" -> clips, frames and faceless frames.
+        seconds: duration of this run.
     """
 
     tracking: Spec
@@ -99,8 +99,8 @@ class TracksSummary:
     def __str__(self) -> str:
         text = (
             f"{self.clips} clips: {self.found} tracked, {self.found_before} tracked before, {len(self.failed)} failed; "
-            f"{self.frames} frames, the locator looked at {self.frames_located}; {self.faceless} frames without a "
-            f"face, {self.clips_without_face} clips without any; {self.seconds:.1f} s"
+            f"{self.frames} frames, {self.frames_located} processed by the locator; {self.faceless} frames without a "
+            f"face, {self.clips_without_face} clips without any face; {self.seconds:.1f} s"
         )
         return "\n  ".join([text, *(f"failed: {clip_id}: {reason}" for clip_id, reason in self.failed.items())])
 
@@ -113,19 +113,19 @@ def track_faces(
     process: Process | None = None,
     on_progress: Callable[[ExtractProgress], None] | None = None,
 ) -> TracksSummary:
-    """Find and follow the face in a data set's videos; a folder of tracks that is there already is completed.
+    """Detect and track the face in a data set's videos, or complete an existing folder of tracks.
 
-    `out` gets a file a track, `faces.csv` (a row a clip) and `summary.json`.
+    `out` gets one file per track, `faces.csv` (one row per clip) and `summary.json`.
 
     Args:
-        data: says which clips, how faces are found (`options.face`) and sampled (`options.fps`).
+        data: data with the clips, their face crop (`options.face`) and frame rate (`options.fps`).
         parts: only the clips of these parts; empty: all clips.
-        workers: threads that read videos.
-        process: which share of the clips is this process's; None: all of them.
+        workers: number of threads that read videos.
+        process: this process, which tracks its share of the clips; None: all clips.
 
     Raises:
-        PainseqError: no face crop; a folder of tracks found otherwise; the locator's package or model is not there;
-            not one clip could be read, or no face was found in any frame (what was found is kept).
+        PainseqError: no face crop; a folder of tracks with other settings; the locator's package or model is missing;
+            no clip could be read, or no face was found in any frame (results are kept).
 
     Example:
         >>> from painseq.studies.tracks import track_faces
@@ -135,16 +135,16 @@ def track_faces(
     out = Path(out)
     face, process = data.options.face, process or Process()
     if face is None:
-        raise PainseqError("Face tracks need a face crop: add a `face` to the data options.")
+        raise PainseqError("Face tracks need a face crop. Add `face` to the data options.")
     if workers < 1:
         raise PainseqError(f"workers is {workers}; it must be 1 or more.")
     manifest = clips_of_parts(data, parts)
-    mine = manifest.only(manifest.clips[process.rank :: process.count])
+    share = manifest.only(manifest.clips[process.rank :: process.count])
     folder = TrackFolder(out, face.tracking())
-    log.info("%s: %s", data.name, what_is_read(mine, face, out, process))
+    log.info("%s: %s", data.name, describe_work(share, face, out, process))
     started = time.perf_counter()
     folder.begin()
-    tracked = _track_all(mine, face, data.options.fps, folder, workers, on_progress or (lambda now: None))
+    tracked = _track_all(share, face, data.options.fps, folder, workers, on_progress or (lambda progress: None))
     summary = _summary(tracked, face, data.scheme, time.perf_counter() - started)
     log.info("%s", summary)
     suffix = f"-{process.rank}" if process.rank else ""
@@ -152,7 +152,7 @@ def track_faces(
     write_json(folder.path / f"summary{suffix}.json", {"versions": versions(), **asdict(summary)})
     if not face.locator.needs_pixels:
         log.warning(
-            "%s reads faces from files beside the videos: its crops are cut from these, and not from the tracks here.",
+            "%s reads faces from files next to the videos: crops use these files, not the tracks written here.",
             type(face.locator).__name__,
         )
     problem = _problem(summary, data.name, type(face.locator).__name__)
@@ -164,14 +164,14 @@ def track_faces(
 
 
 def _problem(summary: TracksSummary, dataset: str, locator: str) -> str:
-    """What is wrong with a run that found nothing; empty if it found something."""
+    """Return the problem of a run without any result; empty if there are results."""
     if summary.failed and len(summary.failed) == summary.clips:
         clip_id, reason = next(iter(summary.failed.items()))
-        return f"Not one of {summary.clips} clips could be read. The first, {clip_id}: {reason}"
+        return f"None of {summary.clips} clips could be read. The first, {clip_id}: {reason}"
     if summary.frames and summary.frames == summary.faceless:
         return (
-            f"{dataset}: no face found in any of {summary.frames} frames (locator {locator}). Look at a video: is a "
-            "face in it, upright and large enough? Another locator or a lower min_score may find it."
+            f"{dataset}: no face found in any of {summary.frames} frames (locator {locator}). Check that the "
+            "videos show an upright and large enough face; another locator or a lower min_score may find it."
         )
     return ""
 
@@ -184,7 +184,7 @@ def _track_all(
     workers: int,
     on_progress: Callable[[ExtractProgress], None],
 ) -> list[TrackedClip]:
-    """Every clip's track, in the manifest's order."""
+    """Track every clip; returns the results in the manifest's order."""
 
     def work(clip: Clip) -> TrackedClip:
         return _track(manifest, clip, face, fps, folder)
@@ -192,20 +192,20 @@ def _track_all(
     tracked: dict[str, TrackedClip] = {}
     frames = faceless = failed = 0
     started = time.perf_counter()
-    # Its threads do not hold the process back when it is interrupted; a track is there whole or not at all.
+    # Its threads do not delay an interrupt, and track files are written atomically.
     with ThreadPool(workers) as pool:
-        for one in pool.imap_unordered(work, manifest):
-            tracked[one.clip.clip_id] = one
-            frames += 0 if one.was_there else one.frames
-            faceless += 0 if one.was_there else one.faceless
-            failed += bool(one.reason)
-            outcome: Outcome = "failed" if one.reason else "skipped" if one.was_there else "extracted"
+        for result in pool.imap_unordered(work, manifest):
+            tracked[result.clip.clip_id] = result
+            frames += 0 if result.tracked_before else result.frames
+            faceless += 0 if result.tracked_before else result.faceless
+            failed += bool(result.reason)
+            outcome: Outcome = "failed" if result.reason else "skipped" if result.tracked_before else "extracted"
             rate = frames / max(time.perf_counter() - started, 1e-9)
             on_progress(
                 ExtractProgress(
                     done=len(tracked),
                     total=len(manifest),
-                    clip_id=one.clip.clip_id,
+                    clip_id=result.clip.clip_id,
                     outcome=outcome,
                     frames=frames,
                     faceless=faceless,
@@ -220,49 +220,51 @@ def _track(manifest: Manifest, clip: Clip, face: FaceCrops, fps: float | None, f
     video = manifest.path(clip)
     try:
         place = folder.place(video, clip.start_s, clip.end_s, fps, clip.fps)
-        was_there = place.is_file()
-        track = folder.read(place) if was_there else face.find_track(video, clip.start_s, clip.end_s, fps, clip.fps)
+        tracked_before = place.is_file()
+        track = (
+            folder.read(place) if tracked_before else face.find_track(video, clip.start_s, clip.end_s, fps, clip.fps)
+        )
         if not len(track.face):
             end = "its end" if clip.end_s is None else f"{clip.end_s} s"
             raise PainseqError(f"{video} has no frame between {clip.start_s} s and {end}.")
     except LocatorUnavailable:
-        raise  # No fault of the clip.
+        raise  # Not a fault of the clip.
     except (PainseqError, OSError) as error:
         reason = str(error).replace(str(video), clip.clip_id)
         for path in (manifest.root, folder.path):
             reason = reason.replace(f"{path}{os.sep}", "")
         return TrackedClip(clip, reason=reason)
-    if not was_there:
-        # Not in the `try`: a full disk is no fault of the clip, and ends the run.
+    if not tracked_before:
+        # Outside the `try`: a full disk is not a fault of the clip, and ends the run.
         folder.write(place, track)
-    return TrackedClip.of(clip, place.name, track, was_there)
+    return TrackedClip.of(clip, place.name, track, tracked_before)
 
 
 def _write_csv(path: Path, tracked: Sequence[TrackedClip]) -> None:
-    write_csv(path, [COLUMNS, *(one.row() for one in tracked)])
+    write_csv(path, [COLUMNS, *(result.row() for result in tracked)])
 
 
 def _summary(tracked: Sequence[TrackedClip], face: FaceCrops, scheme: LabelScheme, seconds: float) -> TracksSummary:
-    done = [one for one in tracked if not one.reason]
+    done = [result for result in tracked if not result.reason]
     by_label = {}
     for name in (*scheme.groups, "hidden"):
-        of_label = [one for one in done if (scheme.group(one.clip.label) or "hidden") == name]
+        of_label = [result for result in done if (scheme.group(result.clip.label) or "hidden") == name]
         if of_label:
             by_label[name] = {
                 "clips": len(of_label),
-                "frames": sum(one.frames for one in of_label),
-                "faceless": sum(one.faceless for one in of_label),
+                "frames": sum(result.frames for result in of_label),
+                "faceless": sum(result.faceless for result in of_label),
             }
     return TracksSummary(
         tracking=face.tracking(),
         clips=len(tracked),
-        found=sum(not one.was_there for one in done),
-        found_before=sum(one.was_there for one in done),
-        failed={one.clip.clip_id: one.reason for one in tracked if one.reason},
-        frames=sum(one.frames for one in done),
-        frames_located=sum(one.located for one in done),
-        faceless=sum(one.faceless for one in done),
-        clips_without_face=sum(one.frames == one.faceless for one in done),
+        found=sum(not result.tracked_before for result in done),
+        found_before=sum(result.tracked_before for result in done),
+        failed={result.clip.clip_id: result.reason for result in tracked if result.reason},
+        frames=sum(result.frames for result in done),
+        frames_located=sum(result.located for result in done),
+        faceless=sum(result.faceless for result in done),
+        clips_without_face=sum(result.frames == result.faceless for result in done),
         faceless_by_label=by_label,
         seconds=round(seconds, 3),
     )

@@ -1,4 +1,4 @@
-"""Truth from a file, in class names or native labels, for predictions of classes."""
+"""Truth from a file, as class names or native labels, for predictions of classes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ log = logging.getLogger("painseq")
 def in_classes(
     predictions: Predictions, truth: Mapping[str, str], scheme: LabelScheme
 ) -> tuple[Predictions, dict[str, str]]:
-    """Truth in native labels or in class names, as class names; clips whose label the scheme leaves out leave both.
+    """Convert truth to class names; clips without a class in the scheme are removed from predictions and truth.
 
     Args:
-        truth: clip id -> label.
+        truth: clip id -> native label or class name.
 
     Raises:
-        PainseqError: a label that is neither.
+        PainseqError: a label that is neither a native label nor a class name.
     """
     named: dict[str, str] = {}
     for clip_id, label in truth.items():
@@ -38,5 +38,7 @@ def in_classes(
             named[clip_id] = group
     kept = [row for row, clip in enumerate(predictions.clip_ids) if clip in named or clip not in truth]
     if len(kept) < len(predictions):
-        log.info("%d clips left out: the scheme %r has no class for them.", len(predictions) - len(kept), scheme.name)
+        log.info(
+            "%d clips are left out: label scheme %r has no class for them.", len(predictions) - len(kept), scheme.name
+        )
     return predictions.only(kept), named

@@ -15,7 +15,7 @@ from painseq.errors import PainseqError
 from painseq.explain import REGIONS
 from painseq.records import Clip
 from painseq.studies.explain_regions import RegionOptions, explain_regions
-from painseq.studies.explained_clips import evenly
+from painseq.studies.explained_clips import balanced
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def test_clips_are_chosen_evenly_by_class_and_subject():
     clips = [
         Clip(f"{subject}{number}", subject, "v.mp4", label) for subject in "abcd" for number, label in enumerate(labels)
     ]
-    chosen = evenly(clips, scheme, 12)
+    chosen = balanced(clips, scheme, 12)
     assert Counter(clip.label for clip in chosen) == {"No_Pain": 4, "Low_Pain": 4, "High_Pain": 4}
     assert Counter((clip.label, clip.subject_id) for clip in chosen).most_common(1)[0][1] == 1
-    assert Counter(clip.subject_id for clip in evenly(clips, scheme, 4)) == dict.fromkeys("abcd", 1)
-    assert len({clip.clip_id for clip in evenly(clips, scheme, 99)}) == len(clips)
+    assert Counter(clip.subject_id for clip in balanced(clips, scheme, 4)) == dict.fromkeys("abcd", 1)
+    assert len({clip.clip_id for clip in balanced(clips, scheme, 99)}) == len(clips)
     hidden = [Clip(str(n), "ab"[n % 2], "v.mp4") for n in range(9)]
-    assert Counter(clip.subject_id for clip in evenly(hidden, scheme, 4)) == {"a": 2, "b": 2}
+    assert Counter(clip.subject_id for clip in balanced(hidden, scheme, 4)) == {"a": 2, "b": 2}
