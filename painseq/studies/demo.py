@@ -1,4 +1,4 @@
-"""The whole job of Prajod et al. 2024 on generated data, from videos to a report."""
+"""The pipeline of Prajod et al. 2024 on generated data, from videos to a report."""
 
 from __future__ import annotations
 
@@ -41,32 +41,34 @@ MODELS = {
     "LSTM": ("lstm", "heat", "configs/head/lstm.yaml"),
     "LSTM on an untrained extractor": ("lstm_untrained", "untrained", "configs/head/lstm.yaml"),
 }
-"""Name -> run folder, store, head. The predictions handed in are those of the LSTM, the paper's second model."""
+"""Name -> run folder, store, head. The submission has the predictions of the LSTM, the paper's second model."""
 SUBMITTED = "LSTM"
 CROP_PX = 80
 NOTES = (
-    "The faces are generated. The figures prove that the machinery works from video to score; they say nothing about "
-    "patients, and are not comparable with figures from real data.",
-    "To run in minutes on two cores, the demo takes a small network (timm's test_resnet, random weights), crops "
-    "of 80 pixels, videos of 8 frames a second, and the generator's own face boxes. The recipe for real data is "
-    "VGG16 at 224 pixels and 30 frames a second with YuNet or face-alignment: the same code.",
-    "Every model was stopped early on subjects taken out of Train, and scored once, on Test subjects whose labels lie "
+    "The faces are generated. The scores show that the software works from video to score; they say nothing about "
+    "patients, and are not comparable with scores on real data.",
+    "To run in minutes on two cores, the demo uses a small network (timm's test_resnet, random weights), crops "
+    "of 80 pixels, videos of 8 frames per second, and the generator's face boxes. For real data, use VGG16 at 224 "
+    "pixels and 30 frames per second with YuNet or face-alignment; the code is the same.",
+    "Every model was stopped early on subjects of the training part, and scored once, on test subjects whose labels "
+    "are "
     "outside the data set's folder.",
-    "The untrained extractor is the same network with its random starting weights: what its features give, heat pain "
-    "has not taught.",
+    "The untrained extractor is the same network with its random initial weights: a control without training on heat "
+    "pain.",
 )
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much the demo generates.
+    """Size of the generated data.
 
     Args:
-        heat_subjects: people of the heat data set, all seen in training or early stopping.
-        heat_trials: clips a class (no pain, high pain) and subject.
-        train, validation, test: people of the electrical data set.
-        trials: low pain clips, and as many high pain clips, a subject.
-        baseline_s: length of the no-pain recordings, cut into pieces of 10 s for training.
+        heat_subjects: subjects of the heat data set, all used for training or early stopping.
+        heat_trials: clips per class (no pain, high pain) and subject.
+        train, validation, test: subjects of the electrical data set.
+        trials: clips of low pain, and of high pain, per subject.
+        baseline_s: duration of the no-pain recordings, cut into clips of 10 s for training.
+        fps: frames per second of the videos.
     """
 
     heat_subjects: int = 40
@@ -81,13 +83,13 @@ class Size:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What came of the demo.
+    """The result of the demo.
 
     Args:
-        page: `report.html`.
-        evaluations: model -> scores on the Test subjects.
+        page: path of `report.html`.
+        evaluations: model -> scores on the test subjects.
         difference: balanced accuracy of the LSTM on heat features minus that of the LSTM on an untrained extractor.
-        facts: what the page tells of the run: subjects, fingerprints, time, memory, versions.
+        facts: facts of the run in the report: subjects, fingerprints, time, memory, versions.
     """
 
     page: Path
@@ -104,16 +106,17 @@ def demo(
     on_step: Callable[[str], None] = log.info,
     on_progress: OnProgress = no_progress,
 ) -> DemoResult:
-    """Do the whole job in `out`; steps that are finished there are not done again.
+    """Run the whole pipeline in `out`. Repeat an interrupted call to resume.
 
     Args:
-        out: gets `report.html`, `metrics.json` (every model, score, interval, baseline, difference), `predictions.csv`
-            and `submission.csv` of the LSTM, `config.yaml`, `run.json` (versions, seed, split), `figures/` (the numbers
-            of the page), and a run folder for each model.
-        seed: of data, heads and order.
-        workers: processes that draw faces.
+        out: folder for `report.html`, `metrics.json` (every model, score, interval, baseline, difference),
+            `predictions.csv` and `submission.csv` of the LSTM, `config.yaml`, `run.json` (versions, seed, split), `figures/` (the numbers
+            of the report), and a run folder for each model.
+        seed: seed of data, heads and order.
+        workers: number of processes that draw faces.
+        size: size of the generated data.
         on_step: called with the title of each step.
-        on_progress: called with (frames or clips done, in all, what they are).
+        on_progress: called with (frames or clips done, their total, their unit).
 
     Raises:
         PainseqError: `out` holds a demo with another seed or size.
@@ -138,7 +141,7 @@ def demo(
 
 
 class Demo:
-    """The steps of the demo, in order; each leaves its result in `out` and is skipped if that is there."""
+    """The steps of the demo, in order; each writes its result to `out`, and is skipped if it is finished."""
 
     def __init__(
         self,
@@ -160,10 +163,10 @@ class Demo:
         self.evaluations: dict[str, Evaluation] = {}
 
     def start(self) -> None:
-        """Make the folder, or check that it holds this very demo."""
-        # Sums differ with the number of threads, and training makes other networks of it: with one, the same seed gives
-        # the same figures on machines with other numbers of cores. It also spares the stalls of threads that wait for
-        # each other on a busy machine.
+        """Create the folder, or check that it holds the same demo."""
+        # With one thread, the same seed gives the same scores for any number of cores: sums depend on the number of
+        # threads, and training amplifies the differences. It also avoids threads that wait for each other on a busy
+        # machine.
         torch.set_num_threads(1)
         config = {"seed": self.seed, "size": asdict(self.size), "models": {k: list(v) for k, v in MODELS.items()}}
         path = self.out / "config.yaml"
@@ -183,7 +186,7 @@ class Demo:
         self.seconds[title] = time.perf_counter() - start
 
     def generate(self) -> None:
-        """Two data sets, of different people, as mp4 files in the real layouts."""
+        """Generate two data sets of different subjects, as mp4 files in the layouts of real data sets."""
         size = self.size
         heat = BioVidPlan(size.heat_subjects, size.heat_trials, ("BL1", "PA4"), fps=size.fps)
         electrical = AI4PainPlan(size.train, size.validation, size.test, size.trials, size.baseline_s, fps=size.fps)
@@ -193,14 +196,16 @@ class Demo:
             write_ai4pain(self.out / "electrical", electrical, self.seed, self.workers, show)
 
     def train_heat_cnn(self) -> None:
-        """No pain against high pain on single frames of heat subjects."""
+        """Train the heat-pain CNN: no pain against high pain on single frames of heat subjects."""
         with self._step("2. Train the heat-pain CNN, no pain against high pain, on frames of heat training subjects"):
             self._extract(self._experiment(HEAT), "heat_crops", Pixels(CROP_PX))
             self._fit(self._experiment(HEAT, _on_store(self.out / "heat_crops")), "heat_cnn")
 
     def extract(self) -> None:
-        """Features of the electrical videos: through the heat-pain CNN, and through the same network untrained."""
-        with self._step("3. Freeze it, and extract features of the electrical videos; and through it untrained"):
+        """Extract features of the electrical videos with the heat-pain CNN, and with the untrained network."""
+        with self._step(
+            "3. Extract features of the electrical videos with the frozen CNN, and with the untrained network"
+        ):
             weights = str(self.out / "heat_cnn" / "extractor.safetensors")
             untrained = self._experiment(ELECTRICAL)
             trained = untrained.changed({"model": {"extractor": {"init_args": {"weights": weights}}}})
@@ -208,15 +213,15 @@ class Demo:
                 self._extract(experiment, f"{name}_features", experiment.extractor())
 
     def fit_heads(self) -> None:
-        """Three classes on electrical training subjects, stopping early on an inner subject split of Train."""
-        with self._step("4. Train heads for three classes, stopping early on subjects taken out of Train"):
+        """Fit heads for three classes on electrical training subjects, with early stopping on some of them."""
+        with self._step("4. Train heads for three classes, with early stopping on subjects of the training part"):
             for folder, store, head in MODELS.values():
                 self._fit(self._on_features(store, head), folder)
 
     def score(self) -> None:
-        """Once, on Test subjects, with the truth that the generator keeps outside the data set's tree."""
+        """Score the heads on the test subjects, with the generator's truth outside the data set's folder."""
         truth = read_truth(self.out / "electrical_truth" / "labels.csv")
-        with self._step("5. Score them on the Test subjects"):
+        with self._step("5. Score the heads on the test subjects"):
             for name, (folder, store, head) in MODELS.items():
                 scored, checkpoint = self.out / f"{folder}_test", self.out / folder / BEST
                 shutil.rmtree(scored, ignore_errors=True)
@@ -233,8 +238,8 @@ class Demo:
             log.info("%d items in %s.", rows, self.out / "submission.csv")
 
     def report(self) -> DemoResult:
-        """Grad-CAM over two clips, the numbers as JSON, and one page that tells all."""
-        with self._step("7. Draw Grad-CAM over two clips"):
+        """Draw Grad-CAM of two clips, and write the scores as JSON and the report."""
+        with self._step("7. Draw Grad-CAM of two clips"):
             figures = self._pictures()
         lstm, untrained = self.predictions["LSTM"], self.predictions["LSTM on an untrained extractor"]
         difference = paired_difference(lstm, untrained)["balanced_accuracy"]
@@ -257,7 +262,7 @@ class Demo:
     def _write_page(self, result: DemoResult, figures: list[Figure]) -> None:
         report = Report(
             title="painseq demo: from heat pain to electrical pain",
-            subtitle="Three classes, people the models have never seen, generated faces",
+            subtitle="Three classes, held-out subjects, generated faces",
             dataset="generated faces",
             notes=[*NOTES, in_words(result.difference)],
             evaluations=self.evaluations,
@@ -280,18 +285,20 @@ class Demo:
         return self._experiment(ELECTRICAL, head, *changes)
 
     def _extract(self, experiment: Experiment, store: str, extractor: Extractor) -> None:
-        # The same figures on processors with and without bfloat16.
+        # For the same scores on processors with and without bfloat16.
         options = ExtractOptions(device=pick_device("auto"), precision="fp32")
         show = self._counting(f"clips for {store}")
         data = experiment.data()
-        extract_data_set(data, extractor, self.out / store, options, on_progress=lambda now: show(now.done, now.total))
+        extract_data_set(
+            data, extractor, self.out / store, options, on_progress=lambda progress: show(progress.done, progress.total)
+        )
 
     def _fit(self, experiment: Experiment, folder: str) -> None:
         fit_unless_done(experiment, self.out / folder)
 
-    def _counting(self, what: str) -> OnProgress:
+    def _counting(self, unit: str) -> OnProgress:
         def show(done: int, total: int, note: str = "") -> None:
-            self.on_progress(done, total, what)
+            self.on_progress(done, total, unit)
 
         return show
 
@@ -313,10 +320,10 @@ class Demo:
             figures.append(
                 Figure(
                     f"Grad-CAM for high pain, clip {clip_id}",
-                    f"True class {truth}, predicted {predictions.class_names[predictions.label[row]]}. Above, face "
-                    "crops of generated faces; below, where in each frame the LSTM's score for high pain comes from, "
-                    "on one scale over the clip; the LSTM is read after the last frame, so most falls on those. "
-                    "A map shows what the network used, not that it is right to use it.",
+                    f"True class {truth}, predicted {predictions.class_names[predictions.label[row]]}. Top: crops "
+                    "of generated faces. Bottom: places in each frame that contribute to the LSTM's score for high "
+                    "pain, on one scale over the clip. The LSTM's output is taken after the last frame, so the last "
+                    "frames count most. A map shows what the network used, not that this is justified.",
                     png,
                 )
             )
@@ -325,8 +332,10 @@ class Demo:
     def _facts(self) -> tuple[dict[str, object], dict[str, str]]:
         runs = {folder: read_json(self.out / folder / "run.json") or {} for folder in ("heat_cnn", "lstm")}
         splits: dict[str, object] = {folder: run["data"]["split"] for folder, run in runs.items()}
-        own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        # Kilobytes on Linux, bytes on macOS.
+        own, children = (
+            resource.getrusage(processes).ru_maxrss for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        # ru_maxrss is in kilobytes on Linux, in bytes on macOS.
         scale = 1e9 if sys.platform == "darwin" else 1e6
         heat, electrical = runs["heat_cnn"]["data"], runs["lstm"]["data"]
         store = read_json(self.out / "heat_features" / "run.json") or {}
@@ -354,15 +363,13 @@ def _on_store(store: Path) -> Mapping[str, Any]:
 
 
 def in_words(difference: Difference) -> str:
-    """Whether features learned on heat pain help, in a sentence."""
+    """Return as a sentence whether features learned on heat pain help."""
     value, interval = difference.value, difference.interval
     if value is None or interval.low is None or interval.high is None:
-        return "Heat features could not be compared with untrained ones: too few subjects were scored."
+        return "Features learned on heat pain could not be compared with untrained ones: too few subjects were scored."
     span = f"balanced accuracy {value:+.3f}, 95 % interval over subjects {interval.low:+.3f} to {interval.high:+.3f}"
     if interval.low > 0:
-        return f"Features learned on heat pain help the LSTM on electrical pain, against untrained ones: {span}."
+        return f"Features learned on heat pain are better than untrained ones for the LSTM on electrical pain: {span}."
     if interval.high < 0:
-        return f"Features learned on heat pain do worse than untrained ones: {span}."
-    return (
-        f"Whether features learned on heat pain help against untrained ones cannot be told from these subjects: {span}."
-    )
+        return f"Features learned on heat pain are worse than untrained ones for the LSTM on electrical pain: {span}."
+    return f"There is no clear difference between features learned on heat pain and untrained ones: {span}."

@@ -1,4 +1,4 @@
-"""A paper's recipe on your copy of its data: features, fits and scores, beside the published ones."""
+"""Reproduction of a paper's recipe on your copy of the data: features, fits, and scores next to published ones."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ FIRST_PHASE: dict[str, dict[str, Mapping[str, Any]]] = {
         for name in ("cnn", "landmarks")
     }
 }
-"""Recipe -> fits that come first, whose best checkpoints the last fit starts from: folder -> what changes for it."""
+"""Recipe -> folder -> changes of a fit in the first phase; the last fit starts from their best checkpoints."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of a recipe.
+    """The result of a recipe.
 
     Args:
-        recipe: with its notes: what the paper states, what was chosen, what deviates.
-        evaluations: of each part that was scored, all folds together.
-        published: of each such part, what was published.
-        published_as: the data set's name among the published rows.
-        generated: whether the data are generated, so that nothing is comparable.
-        changes: settings of this run that are not the recipe's, a line each.
+        recipe: the recipe with its notes: what the paper states, what was chosen, what deviates.
+        evaluations: part -> scores, pooled over folds.
+        published: part -> published scores.
+        published_as: name of the data set in the published scores.
+        generated: whether the data are generated, so that the scores are not comparable.
+        changes: settings that differ from the recipe, one line each.
     """
 
     recipe: Recipe
@@ -83,23 +83,23 @@ def reproduce(
     truth: Mapping[str, str] | None = None,
     on_progress: OnProgress = no_progress,
 ) -> Reproduction:
-    """Run a recipe, or resume it; steps that are finished are not done again.
+    """Run a recipe. Repeat an interrupted call to resume.
 
-    The part that is scored is the official Validation where the recipe stops early on people taken out of Train, and
-    else the test part of its split; of folds, the predictions of all of them together.
+    The official validation part is scored if the recipe stops early on subjects of the training part, otherwise the
+    test part of its split; with folds, the pooled predictions of all folds.
 
     Args:
-        recipe: name of a shipped one, or path of a YAML.
-        root: the data set's folder.
-        out: `store/`, a folder for each fit and each part scored (of folds, below `fold0/`, `fold1/`, ...),
-            `predictions_<part>.csv`, `reproduction.json` (scores, published rows, notes).
-        changes: YAML files or mappings on top of the recipe; see `read_experiment`.
-        truth: clip id -> label of an official Test part, which is then scored too.
-        on_progress: called with (clips done, clips in all, what they are for).
+        recipe: name of a shipped recipe, or path of a YAML file.
+        root: folder of the data set.
+        out: folder for `store/`, a folder for each fit and each scored part (with folds, in `fold0/`, `fold1/`, ...),
+            `predictions_<part>.csv`, `reproduction.json` (scores, published scores, notes).
+        changes: YAML files or mappings that override the recipe; see `read_experiment`.
+        truth: clip id -> label of an official test part, which is then scored too.
+        on_progress: called with (clips done, total of clips, what they are for).
 
     Raises:
-        PainseqError: no such recipe; `out` holds another reproduction; no clip in `root`; weights that are missing; a
-            setting that `fit` does not take; hidden labels without `truth`.
+        PainseqError: no such recipe; `out` holds another reproduction; no clip in `root`; missing weights; a setting
+            that `fit` does not accept; hidden labels without `truth`.
 
     Example:
         >>> from painseq.studies.reproduce import reproduce
@@ -107,21 +107,21 @@ def reproduce(
         >>> result.evaluations["validation"].scores.balanced_accuracy
     """
     root, out = Path(root), Path(out)
-    chosen = read_recipe(recipe)
+    parsed_recipe = read_recipe(recipe)
     at_root = {"data": {"init_args": {"root": str(root)}}}
-    stated = read_experiment(chosen.path, at_root)
-    experiment = read_experiment(stated.config, *changes, at_root)
+    unchanged = read_experiment(parsed_recipe.path, at_root)
+    experiment = read_experiment(unchanged.config, *changes, at_root)
     data = experiment.data()
     log.info("%s: %d clips of %d subjects.", data.name, len(data.manifest), len(data.manifest.subjects))
-    different = tuple(difference(experiment.config, stated.config))
-    # Whatever is missing or cannot be is named here, before the folder is claimed for these settings.
+    different = tuple(difference(experiment.config, unchanged.config))
+    # Mistakes are reported here, before the folder is created for these settings.
     experiment.classifier()
     experiment.fit_options()
-    _claim(out, chosen, root, different)
-    job = Job(chosen, experiment, out, on_progress)
+    _claim(out, parsed_recipe, root, different)
+    job = Job(parsed_recipe, experiment, out, on_progress)
     parts = job.run(data, truth)
     result = Reproduction(
-        recipe=chosen,
+        recipe=parsed_recipe,
         evaluations={part: job.scored(part) for part in parts},
         published={part: published_beside(data.facts.published_as, part) for part in parts},
         published_as=data.facts.published_as,
@@ -133,23 +133,23 @@ def reproduce(
 
 
 def published_beside(published_as: str, part: Part) -> list[Published]:
-    """Published rows of a data set and part; rows that name no part are of splits of their own."""
+    """Return the published scores of a data set and part; rows without a part used other splits."""
     return [row for row in published_rows(published_as) if row.part in (part, "")]
 
 
 def _claim(out: Path, recipe: Recipe, root: Path, changes: Sequence[str]) -> None:
-    """Make the folder, or check that it holds this very reproduction."""
+    """Create the folder, or check that it holds the same reproduction."""
     settings = {
         "recipe": recipe.name,
         "sha256": hashlib.sha256(recipe.path.read_bytes()).hexdigest(),
         "root": str(root.resolve()),
         "options": list(changes),
     }
-    begun = read_json(out / "recipe.json")
-    if begun is None:
+    previous = read_json(out / "recipe.json")
+    if previous is None:
         write_json(make_run_folder(out) / "recipe.json", settings)
     else:
-        check_same_run(out, begun, settings)
+        check_same_run(out, previous, settings)
 
 
 def _write(out: Path, result: Reproduction, root: Path) -> None:
@@ -181,7 +181,7 @@ def _plain(row: Published) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Job:
-    """The steps of a reproduction, in their order; each is left out if what it makes is there."""
+    """The steps of a reproduction, in order; finished steps are skipped."""
 
     recipe: Recipe
     experiment: Experiment
@@ -190,11 +190,11 @@ class Job:
 
     @property
     def store(self) -> Path:
-        """The folder of the features, or of the crops."""
+        """The feature store, or the store of crops."""
         return self.out / "store"
 
     def run(self, data: PainDataModule, truth: Mapping[str, str] | None) -> list[Part]:
-        """Extract, fit and evaluate; returns the parts that were scored."""
+        """Extract, fit and evaluate; returns the scored parts."""
         self._extract(data)
         stored = self.experiment.changed(_of_options({"store": str(self.store)}))
         split = data.options.split
@@ -218,17 +218,17 @@ class Job:
         return parts
 
     def scored(self, part: Part) -> Evaluation:
-        """Score what was predicted of a part, of all folds together.
+        """Score the pooled predictions of a part.
 
         Raises:
-            PainseqError: the truth is hidden.
+            PainseqError: the labels are hidden.
         """
         folds = sorted(self.out.glob("fold*"), key=lambda folder: int(folder.name.removeprefix("fold")))
         predictions = joined([read_predictions(folder / part / PREDICTIONS_FILE) for folder in folds or [self.out]])
         if not predictions.scored.any():
             raise PainseqError(
-                f"The labels of {part} are hidden, so there is no score: predictions are in {self.out / part}. Give "
-                "the truth (--truth FILE), or submit the predictions (painseq submit)."
+                f"The labels of {part} are hidden, so there are no scores. The predictions are in {self.out / part}. "
+                "Give truth (command line: --truth FILE), or submit the predictions (painseq submit)."
             )
         predictions.write_csv(self.out / f"predictions_{part}.csv")
         return score(predictions)
@@ -236,7 +236,7 @@ class Job:
     def _extract(self, data: PainDataModule) -> None:
         extractor: Extractor
         if data.options.view == "pixels" and data.options.face is not None:
-            # The network is trained afterwards, on crops.
+            # The network is trained later, on crops.
             extractor = Pixels(data.options.face.size_px)
         else:
             extractor = self.experiment.extractor()
@@ -249,9 +249,9 @@ class Job:
         extract_data_set(data, extractor, self.store, options, on_progress=show)
 
     def _fit(self, experiment: Experiment, folder: Path) -> Path:
-        """The best checkpoint of the last fit; those of the first phase come before, where the recipe has one."""
+        """Run the fits, of the first phase too if the recipe has one, and return the best checkpoint of the last."""
         first = FIRST_PHASE.get(self.recipe.name, {})
-        sources = [str(self._fit_once(experiment.changed(own), folder / name)) for name, own in first.items()]
+        sources = [str(self._fit_once(experiment.changed(changes), folder / name)) for name, changes in first.items()]
         started = experiment.changed({"model": {"start_from": sources}}) if sources else experiment
         return self._fit_once(started, folder / "fit")
 
@@ -268,9 +268,9 @@ class Job:
         truth: Mapping[str, str] | None = None,
     ) -> None:
         metrics = read_json(folder / "metrics.json")
-        # What was predicted while the labels were hidden is scored once they are given.
+        # Predictions with hidden labels are scored once the truth is given.
         if metrics is not None and (metrics["models"] or truth is None):
-            log.info("%s is there already.", folder)
+            log.info("%s is finished already.", folder)
             return
         shutil.rmtree(folder, ignore_errors=True)
         log.info("Scoring %s on the %s part.", checkpoint, part)

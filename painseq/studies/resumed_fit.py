@@ -1,4 +1,4 @@
-"""A fit that a study does once: kept where it is finished, resumed where it was interrupted."""
+"""Fits that a study runs once: finished fits are kept, interrupted fits are resumed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ log = logging.getLogger("painseq")
 
 
 def fit_unless_done(experiment: Experiment, run: Path) -> None:
-    """Fit the model of an experiment into a run folder; one that is finished is kept, one that was begun is resumed."""
+    """Fit the model of an experiment into a run folder; a finished fit is kept, an interrupted one is resumed."""
     if (run / "run.json").is_file():
-        log.info("%s is there already.", run)
+        log.info("%s is finished already.", run)
         return
     resume = (run / LAST).is_file()
     if run.exists() and not resume:
-        shutil.rmtree(run)  # Interrupted before its first epoch was over.
+        shutil.rmtree(run)  # Interrupted during the first epoch.
     log.info("%s %s into %s.", "Resuming the fit of" if resume else "Fitting", experiment.head_name, run)
     options, config = experiment.fit_options(), experiment.config
     fit(experiment.classifier(), experiment.data(), run, options, resume=resume, config=config)

@@ -1,4 +1,4 @@
-"""`transfer`: does a model, or do its features, serve another data set, and how many of its people are needed?"""
+"""Transfer between data sets: of models and features, and with a few subjects of the target."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class TransferResult:
     """A finished table.
 
     Args:
-        cells: every cell, scored.
-        page: `report.html`.
-        generated: the data sets of the plan whose faces are generated.
+        cells: all scored cells.
+        page: path of `report.html`.
+        generated: data sets of the plan with generated faces.
     """
 
     cells: tuple[CellResult, ...]
@@ -51,14 +51,14 @@ class TransferResult:
 
 @dataclass(frozen=True)
 class TransferWork:
-    """What a table takes; each pair is (all, of which finished).
+    """The work of a table; each pair is (total, finished).
 
     Args:
-        stores: feature stores, one an extractor and data set.
-        fits: on all training subjects of a data set.
-        continued_fits: that go on from another fit with k subjects of a target.
-        cells: of the table.
-        data: the data sets, by their names in the plan.
+        stores: feature stores, one per extractor and data set.
+        fits: fits on all training subjects of a data set.
+        continued_fits: fits that continue another fit with k subjects of a target.
+        cells: number of cells of the table.
+        data: name in the plan -> data set.
     """
 
     stores: tuple[int, int]
@@ -69,17 +69,17 @@ class TransferWork:
 
 
 def transfer(plan: TransferPlan, out: str | Path, on_progress: OnProgress = no_progress) -> TransferResult:
-    """Fill the table that a plan asks for; what is finished in `out` is not done again.
+    """Compute the table of a plan. Repeat an interrupted call to resume.
 
     Args:
-        plan: what to transfer between.
-        out: folder to write: `plan.json`, `stores/`, `fits/`, `predictions/`, `transfer.json`, `transfer.csv` (a row a
-            cell), `runs.csv` (a row a seed and draw), `report.html`, `figures/`.
-        on_progress: called with the stores and fits that are finished, and those in all.
+        plan: data sets, extractors and heads.
+        out: folder for `plan.json`, `stores/`, `fits/`, `predictions/`, `transfer.json`, `transfer.csv` (one row per
+            cell), `runs.csv` (one row per seed and draw), `report.html`, `figures/`.
+        on_progress: called with the number of finished stores and fits, and their total.
 
     Raises:
-        PainseqError: a plan that cannot be carried out; a folder that holds another one.
-        LeakError: an extractor, or a source, has seen test subjects of a target.
+        PainseqError: a plan that is not possible; a folder that holds another plan.
+        LeakError: an extractor, or a source, was fitted on test subjects of a target.
 
     Example:
         >>> result = transfer(read_plan(Path("configs/demo/transfer.yaml")), Path("runs/transfer"))
@@ -98,7 +98,7 @@ def transfer(plan: TransferPlan, out: str | Path, on_progress: OnProgress = no_p
 
 
 def transfer_work(plan: TransferPlan, out: str | Path) -> TransferWork:
-    """Check a plan as `transfer` does, and count what it takes and what of it is finished; writes nothing.
+    """Check a plan as `transfer` does, and count its total and finished work; writes nothing.
 
     Raises:
         PainseqError, LeakError: see `transfer`.
@@ -120,7 +120,7 @@ def transfer_work(plan: TransferPlan, out: str | Path) -> TransferWork:
 
 
 class _Study:
-    """The steps of `transfer`, in order; nothing is written before `begin`."""
+    """The steps of `transfer`, in order; `begin` is the first to write files."""
 
     def __init__(self, plan: TransferPlan, out: Path) -> None:
         self.plan = plan
@@ -133,7 +133,7 @@ class _Study:
         for name, extractor in plan.extractors.items():
             with _named(f"The extractor {name}"):
                 self.extractors[name] = extractor.experiment.extractor()
-        # Features come from stores, so a head's own extractor, if it names one, is not used.
+        # Features come from stores, so the extractor of a head's experiment is not used.
         self.heads = {
             name: experiment.changed({"model": {"extractor": None}}) for name, experiment in plan.heads.items()
         }
@@ -146,22 +146,22 @@ class _Study:
         training = {name: len(data.split.train) for name, data in self.data.items()}
         self.runs = {cell: plan.runs(cell, training) for cell in plan.cells(training)}
         self.fits: dict[TransferFit, list[str]] = {}
-        """Every fit that the table needs, and the targets on which it is scored."""
+        """Each fit of the table -> the targets it is scored on."""
         for cell, runs in self.runs.items():
             for seed, draw in runs:
                 targets = self.fits.setdefault(fit_of(cell, seed, draw), [])
                 if cell.target not in targets:
                     targets.append(cell.target)
         self.stores: dict[tuple[str, str], Path] = {}
-        """(extractor, data set) -> where the store is or will be, for the pairs that the table needs."""
+        """(extractor, data set) -> path of the store, for the pairs of the table."""
         for fit, targets in self.fits.items():
             for name in (fit.on, *targets):
-                there = plan.extractors[fit.extractor].stores.get(name)
-                self.stores[fit.extractor, name] = there or out / "stores" / f"{fit.extractor}_{name}"
+                given = plan.extractors[fit.extractor].stores.get(name)
+                self.stores[fit.extractor, name] = given or out / "stores" / f"{fit.extractor}_{name}"
         self.predictions: dict[tuple[TransferFit, str], Predictions] = {}
 
     def check(self) -> None:
-        """See that all data sets are read alike, and that nobody is on both sides.
+        """Check that all data sets are read alike, and check for leaks between training and test subjects.
 
         Raises:
             PainseqError, LeakError: see `check_plan`; a store of another extractor or data set.
@@ -169,27 +169,27 @@ class _Study:
         check_plan(self.plan, self.data, self.extractors, self.truths)
         for name, extractor in self.plan.extractors.items():
             for dataset, path in extractor.stores.items():
-                with _named(f"The store {path}, named for {name} on {dataset}"):
+                with _named(f"The store {path} of {name} on {dataset}"):
                     self._check_store(self.extractors[name], dataset, path)
 
     def _check_store(self, extractor: Extractor, dataset: str, path: Path) -> None:
-        """See that a store which the plan names is of this extractor and data set."""
+        """Check that a store of the plan was made by this extractor from this data set."""
         data = self._stored(dataset, path)
         store = data.store
         if not isinstance(store, FeatureStore):
-            raise PainseqError("It does not say which extractor made it. Name a store of `painseq extract`.")
+            raise PainseqError("It does not record its extractor. Give a store of `painseq extract`.")
         store.check_same({**store.spec, "extractor": {**extractor.spec(), "fingerprint": extractor.fingerprint()}})
         for part in data.split.parts():
             split_readable(data.clips(part), store)
 
     def _stored(self, name: str, store: Path) -> PainDataModule:
-        """A data set with its frames from a store."""
+        """Return a data set with features from a store."""
         return (
             self.plan.data[name].experiment.changed({"data": {"init_args": {"options": {"store": str(store)}}}}).data()
         )
 
     def begin(self) -> None:
-        """Make the folder, or check that what it holds goes with this plan.
+        """Create the folder, or check that its content fits this plan.
 
         Raises:
             PainseqError: the folder holds fits of other data, extractors, heads or settings.
@@ -197,7 +197,7 @@ class _Study:
         path, facts = self.out / "plan.json", self.facts()
         before = read_json(path)
         if before is None and self.out.is_dir() and any(self.out.iterdir()):
-            raise PainseqError(f"{self.out} holds something else already. Choose another folder.")
+            raise PainseqError(f"{self.out} is not empty and holds no transfer. Choose another folder.")
         if before is not None:
             # Data sets, extractors, heads, seeds, k and draws may be added in the same folder.
             check_same_run(self.out, _common(before, facts), _common(facts, before))
@@ -205,7 +205,7 @@ class _Study:
         write_json(path, facts)
 
     def facts(self) -> Spec:
-        """What decides the fits, in plain values: written down, and compared when the folder is used again."""
+        """Return the settings of the fits as plain values, which are stored, and compared on resuming."""
         first = next(iter(self.data.values()))
         return {
             "fps": self.plan.fps,
@@ -234,38 +234,38 @@ class _Study:
         }
 
     def extract(self, on_progress: OnProgress) -> None:
-        """Fill the stores that are not given."""
+        """Extract the stores that are not given."""
         total = len(self.stores) + len(self.fits)
         with _warnings_once(set(), quiet=False):
             for done, ((extractor, name), path) in enumerate(self.stores.items()):
-                # The last file of a store that is whole; that it is the right one is checked when it is opened.
+                # run.json is the last file of a finished store; opening the store checks its content.
                 if name in self.plan.extractors[extractor].stores or (path / "run.json").is_file():
                     continue
                 show = _clips_shown(on_progress, done, total, f"{extractor} on {name}")
                 extract_data_set(self.data[name], self.extractors[extractor], path, self.plan.extract, on_progress=show)
 
     def fit(self, on_progress: OnProgress) -> None:
-        """Fit what is not fitted yet, and predict the test clips of each target."""
+        """Run the unfinished fits, and predict the test clips of each target."""
         done, total = len(self.stores), len(self.stores) + len(self.fits)
-        # A fit that goes on from another comes after it; those of one extractor share the features in memory.
+        # Continued fits come after their start; fits of one extractor share features in memory.
         ordered = sorted(self.fits, key=lambda fit: (fit.extractor, fit.k is not None))
         warned: set[str] = set()
         for extractor, fits in groupby(ordered, key=lambda fit: fit.extractor):
-            read: dict[str, PainDataModule] = {}
+            loaded: dict[str, PainDataModule] = {}
             for fit in fits:
                 with _warnings_once(warned, quiet=True):
                     for name in (fit.on, *self.fits[fit]):
-                        if name not in read:
-                            read[name] = self._stored(name, self.stores[extractor, name])
+                        if name not in loaded:
+                            loaded[name] = self._stored(name, self.stores[extractor, name])
                     if not self.is_done(fit):
-                        self._fit(fit, read)
+                        self._fit(fit, loaded)
                     for target in self.fits[fit]:
                         self.predictions[fit, target] = self._read(fit, target)
                 done += 1
                 on_progress(done, total, f"fitted {fit.folder}")
 
-    def _fit(self, fit: TransferFit, read: Mapping[str, PainDataModule]) -> None:
-        data, out = read[fit.on], self.out / "fits" / fit.folder
+    def _fit(self, fit: TransferFit, loaded: Mapping[str, PainDataModule]) -> None:
+        data, out = loaded[fit.on], self.out / "fits" / fit.folder
         start = [] if fit.start is None else [str(self.out / "fits" / fit.start.folder / "best.ckpt")]
         experiment = self.heads[fit.head].changed({"model": {"start_from": start}})
         options = dataclasses.replace(experiment.fit_options(), seed=fit.seed)
@@ -273,19 +273,19 @@ class _Study:
         split = data.split if fit.k is None else self._drawn(fit, data)
         model = fit_fold(experiment.classifier, data.with_split(split), out, options, epochs)
         seen = {key: list(getattr(model.record, key)) for key in ("fitted_on", "extractor_trained_on", "started_from")}
-        record = self._predicted(fit, "fit").with_suffix(".json")
+        record = self._predictions_file(fit, "fit").with_suffix(".json")
         record.parent.mkdir(parents=True, exist_ok=True)
-        # Before the predictions: where these lie, the fit is done.
+        # Written before the predictions, whose presence marks the fit as finished.
         write_json(record, seen)
         for target in self.fits[fit]:
-            predict_part(model, read[target], "test").write_csv(self._predicted(fit, target))
+            predict_part(model, loaded[target], "test").write_csv(self._predictions_file(fit, target))
         if fit.k is not None:
-            # Each holds the whole extractor, nobody goes on from it, and there may be hundreds.
+            # There may be hundreds, each with the whole extractor, and no fit continues from them.
             for checkpoint in out.glob("*.ckpt"):
                 checkpoint.unlink()
 
     def _drawn(self, fit: TransferFit, data: PainDataModule) -> Split:
-        """The split of k drawn training subjects; validation subjects only where training is stopped early on them."""
+        """Return the split of k drawn training subjects; validation subjects only for early stopping."""
         counts = {
             subject: data.scheme.counts(tuple(clip for clip in data.clips("train") if clip.subject_id == subject))
             for subject in data.split.train
@@ -295,37 +295,37 @@ class _Study:
         protocol = f"{data.split.protocol}, {fit.k} training subjects, draw {fit.draw}"
         return Split(protocol, train, validation, data.split.test)
 
-    def _predicted(self, fit: TransferFit, target: str) -> Path:
+    def _predictions_file(self, fit: TransferFit, target: str) -> Path:
         return self.out / "predictions" / fit.folder / f"{target}.csv"
 
     def is_done(self, fit: TransferFit) -> bool:
-        """Whether the predictions on all its targets are written."""
-        return all(self._predicted(fit, target).is_file() for target in self.fits[fit])
+        """Whether the predictions for all targets of a fit are written."""
+        return all(self._predictions_file(fit, target).is_file() for target in self.fits[fit])
 
     def _read(self, fit: TransferFit, target: str) -> Predictions:
-        """Predictions of a target's test clips, with their truth."""
-        predictions = read_predictions(self._predicted(fit, target))
+        """Read the predictions of a target's test clips, with their truth."""
+        predictions = read_predictions(self._predictions_file(fit, target))
         if target not in self.truths:
             return predictions
         kept, truth = in_classes(predictions, self.truths[target], self.data[target].scheme)
         return kept.with_truth(truth)
 
     def cells(self) -> list[CellResult]:
-        """Every cell, scored."""
-        found = []
+        """Score all cells."""
+        results = []
         for cell, runs in self.runs.items():
             own = self.plan.within_cell(cell)
             scored = {run: self.predictions[fit_of(cell, *run), cell.target] for run in runs}
             if all(fit_of(cell, *run) == fit_of(own, *run) for run in runs):
-                found.append(cell_result(cell, scored, None, "this is it"))
+                results.append(cell_result(cell, scored, None, "this is it"))
                 continue
             within = {run: self.predictions[fit_of(own, *run), cell.target] for run in self.runs[own]}
-            found.append(cell_result(cell, scored, within, self.plan.within_is(cell.target)))
-        return found
+            results.append(cell_result(cell, scored, within, self.plan.within_is(cell.target)))
+        return results
 
 
 def _settings(experiment: Experiment) -> Spec:
-    """A head's model, and how it is fitted but for the seed, in plain values."""
+    """Return a head's model and fit options, without the seed, as plain values."""
     fit = dataclasses.asdict(dataclasses.replace(experiment.fit_options(), seed=0))
     return {"model": _without_none(experiment.config["model"]), "fit": fit}
 
@@ -337,7 +337,7 @@ def _without_none(value: object) -> object:
 
 
 def _common(facts: Mapping[str, object], others: Mapping[str, object]) -> Spec:
-    """The facts without the names that the others do not know."""
+    """Return the settings without names that are missing in the others."""
     both = {kind: (value, others.get(kind)) for kind, value in facts.items()}
     return {
         kind: {name: ours[name] for name in ours if name in theirs}
@@ -348,29 +348,31 @@ def _common(facts: Mapping[str, object], others: Mapping[str, object]) -> Spec:
 
 
 def _clips_shown(on_progress: OnProgress, done: int, total: int, store: str) -> Callable[[ExtractProgress], None]:
-    """Shows the clips of a store in the note of the progress over stores and fits."""
+    """Return a function that shows the clips of a store in the note of the overall progress."""
 
-    def show(now: ExtractProgress) -> None:
-        on_progress(done, total, f"{store}: {now.done} of {now.total} clips, {now.frames_per_s:.0f} frames a second")
+    def show(progress: ExtractProgress) -> None:
+        clips = f"{progress.done} of {progress.total} clips"
+        on_progress(done, total, f"{store}: {clips}, {progress.frames_per_s:.0f} frames per second")
 
     return show
 
 
 @contextmanager
-def _named(what: str) -> Iterator[None]:
-    """Let an error say which part of the plan it is about."""
+def _named(name: str) -> Iterator[None]:
+    """Prefix errors with the part of the plan that they are about."""
     try:
         yield
     except PainseqError as error:
-        raise PainseqError(f"{what}: {error}") from error
+        raise PainseqError(f"{name}: {error}") from error
 
 
 @contextmanager
 def _warnings_once(seen: set[str], quiet: bool) -> Iterator[None]:
-    """Log each of painseq's warnings once, as stores and fits have the same to say; if quiet, nothing else.
+    """Log each of painseq's warnings once, since many stores and fits have the same; if quiet, log nothing else.
 
     Args:
-        seen: warnings that were logged; is added to.
+        seen: logged warnings, which is updated.
+        quiet: whether to suppress messages below warnings.
     """
 
     def once(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""What `transfer` refuses before anything is extracted or fitted."""
+"""Checks of a transfer plan, before anything is extracted or fitted."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def check_plan(
     extractors: Mapping[str, Extractor],
     truths: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """See that all data sets are read alike, that each can be scored, and that nobody is on both sides.
+    """Check that data sets are read alike and can be scored, and check for leaks between training and test subjects.
 
     Args:
-        plan: what is asked for.
+        plan: the plan.
         data: name in the plan -> data set.
         extractors: name in the plan -> extractor.
-        truths: of targets whose hidden labels are given, the label of each clip.
+        truths: target -> clip id -> label, for targets with hidden labels.
 
     Raises:
-        PainseqError: other classes, frame rates or crops; nobody to train on, to stop early on or to score; an
-            extractor that was trained on others than the plan says.
-        LeakError: an extractor, or a source, has seen test subjects of a target.
+        PainseqError: different classes, frame rates or crops; no training, validation or test subjects; an extractor
+            that was trained on other subjects than the plan states.
+        LeakError: an extractor, or a source, was fitted on test subjects of a target.
     """
-    check_harmonised({name: settings_of(each) for name, each in data.items()}, plan.fps)
+    check_harmonised({name: settings_of(data_set) for name, data_set in data.items()}, plan.fps)
     for name in {*plan.sources, *plan.targets}:
         split = data[name].split
         if not (split.train and split.validation):
             raise PainseqError(
-                f"{name} needs subjects to train on and to stop early on; its split {split.protocol} has "
-                f"{len(split.train)} and {len(split.validation)}."
+                f"{name} needs training and validation subjects; its split {split.protocol} has {len(split.train)} and "
+                f"{len(split.validation)}."
             )
     for name in plan.targets:
         _check_scorable(name, data[name], truths.get(name))
@@ -60,16 +60,16 @@ def check_plan(
 
 
 def settings_of(data: PainDataModule) -> DataSetSettings:
-    """What a data set shares with the others of its plan.
+    """Return the settings that all data sets of a plan must share.
 
     Raises:
-        PainseqError: its options name a store, no face crop, or the view pixels.
+        PainseqError: its options have a store, no face crop, or the view pixels.
     """
     options = data.options
     if options.face is None or options.view != "features" or options.store is not None:
         raise PainseqError(
-            f"{data.name}: the options of a data set to transfer between have a `face` crop, the view features and no "
-            "store; stores are named under the extractors."
+            f"{data.name}: the options of a data set for transfer must have a `face` crop, the view features and no "
+            "store; give stores under the extractors."
         )
     return DataSetSettings(
         labels=str(options.labels),
@@ -92,8 +92,9 @@ def _check_scorable(name: str, data: PainDataModule, truth: Mapping[str, str] | 
         missing = [clip.clip_id for clip in clips if clip.clip_id not in truth]
         if missing:
             raise PainseqError(
-                f"The truth of {name} lacks {len(missing)} of its {len(clips)} test clips, such as {missing[0]!r}. "
-                "Clip ids must be the same in both."
+                f"The truth of {name} is missing {len(missing)} of its {len(clips)} test clips, such as "
+                f"{missing[0]!r}. "
+                "Clip ids must be equal in both."
             )
         for clip in clips:
             label = truth[clip.clip_id]
@@ -104,40 +105,41 @@ def _check_scorable(name: str, data: PainDataModule, truth: Mapping[str, str] | 
                 )
     elif all(clip.label is None for clip in clips):
         raise PainseqError(
-            f"The labels of all {len(clips)} test clips of {name} are hidden, so nothing could be scored. Give the "
-            "data set `truth: labels.csv` in the plan, or a split whose test subjects have labels."
+            f"The labels of all {len(clips)} test clips of {name} are hidden, so they cannot be scored. Add `truth: "
+            "labels.csv` to the data set in the plan, or choose a split whose test subjects have labels."
         )
 
 
 def _check_trained_on(name: str, extractor: Extractor, stated: str, layout: str | None) -> None:
-    """See that weights and plan agree; `layout` is what the stated data set calls itself, None if it is no data set."""
-    people = extractor.trained_on
+    """Check that weights and plan agree; `layout` is the name of the stated data set, None if it is not one."""
+    subjects = extractor.trained_on
     if layout is not None:
-        if not people:
+        if not subjects:
             log.warning(
-                "The weights of %s do not say whom they were trained on, so a leak cannot be found. See to it "
-                "that no test subject of %s is among them.",
+                "The weights of %s do not record their training subjects, so leaks cannot be found. Make sure that no "
+                "test subject of %s is among them.",
                 name,
                 stated,
             )
-        elif not any(person.startswith(f"{layout}/") for person in people):
+        elif not any(subject.startswith(f"{layout}/") for subject in subjects):
             raise PainseqError(
-                f"The plan says that the extractor {name} was trained on {stated}, but its weights were on "
-                f"{', '.join(people[:3])} ...; none of them begins with {layout}/. Correct trained_on, or the weights."
+                f"The plan states that the extractor {name} was trained on {stated}, but its weights were trained on "
+                f"{', '.join(subjects[:3])} ..., none of which begins with {layout}/. Correct trained_on or the "
+                "weights."
             )
-    elif people:
+    elif subjects:
         raise PainseqError(
-            f"The plan says that the extractor {name} was trained on {stated}, but its weights were on "
-            f"{len(people)} people such as {people[0]}. Name their data set in trained_on."
+            f"The plan states that the extractor {name} was trained on {stated}, but its weights were trained on "
+            f"{len(subjects)} subjects such as {subjects[0]}. Set trained_on to their data set."
         )
     elif stated == "nothing" and (weights := _weights(extractor)) is not None:
         raise PainseqError(
-            f"The plan says that the extractor {name} was trained on nothing, but it gets weights from {weights}. "
-            "Say in trained_on what they saw (imagenet, ...), or leave them out."
+            f"The plan states that the extractor {name} was trained on nothing, but it has weights from {weights}. "
+            "Set trained_on to their training data (imagenet, ...), or omit the weights."
         )
 
 
 def _weights(extractor: Extractor) -> object:
-    """Where an extractor's weights come from; None where they are random."""
+    """Return the source of an extractor's weights; None if they are random."""
     arguments = extractor.spec()["init_args"]
     return arguments.get("weights") if isinstance(arguments, dict) else None

@@ -1,4 +1,4 @@
-"""What `transfer` is asked for: data sets, extractors, heads, sources and targets; in Python, or as one YAML file."""
+"""Plans of `transfer`: data sets, extractors, heads, sources and targets, in Python or as a YAML file."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class TransferData:
     """A data set of the plan.
 
     Args:
-        experiment: its data set counts: root, labels, split, frame rate, face crop.
-        truth: CSV of the labels of hidden test clips.
+        experiment: experiment whose data set is used: root, labels, split, frame rate, face crop.
+        truth: CSV of hidden test labels.
     """
 
     experiment: Experiment
@@ -38,10 +38,10 @@ class TransferExtractor:
     """An extractor of the plan.
 
     Args:
-        experiment: its extractor counts.
-        trained_on: a data set of the plan; or what else its weights saw, such as "imagenet", and "nothing" for random
-            ones: a control.
-        stores: data set -> a store that is there already; the others are extracted.
+        experiment: experiment whose extractor is used.
+        trained_on: a data set of the plan; or, for a control, other training data such as "imagenet", or "nothing" for
+            random weights.
+        stores: data set -> existing store; other stores are extracted.
     """
 
     experiment: Experiment
@@ -51,25 +51,25 @@ class TransferExtractor:
 
 @dataclass(frozen=True)
 class TransferPlan:
-    """The table that is asked for.
+    """The plan of a transfer table.
 
     Args:
         data: name -> data set.
-        extractors: name -> extractor; one for each source, trained on it, and one control at least.
-        heads: name -> an experiment, of which the head, how it is trained, and the trainer count.
+        extractors: name -> extractor; one trained on each source, and at least one control.
+        heads: name -> experiment whose head, training and trainer are used.
         sources: data sets to transfer from.
         targets: data sets to transfer to.
-        fps: frames a second, the same for every data set.
-        seeds: of the fits; a cell is the mean over them.
-        k: training subjects of the target for the third question, beside none and all of them; [] leaves it out.
-        draws: how often other k subjects are drawn.
-        epochs: for how long a model is fitted on, on k subjects; null: at most as long as the head's own configuration
-            says, and stopped early on all of the target's validation subjects, which then count as needed, too.
-        within: target -> the extractor of its own model, where it shall not be the one that was trained on it.
-        extract: how features are extracted.
+        fps: frames per second, the same for all data sets.
+        seeds: seeds of the fits; a cell is the mean over them.
+        k: numbers of training subjects of the target for the third question, besides none and all; [] omits it.
+        draws: number of random draws of k subjects.
+        epochs: number of epochs of the fits on k subjects; null: at most that of the head's configuration, with early
+            stopping on all validation subjects of the target, which are then needed too.
+        within: target -> extractor of its own model, if not the one trained on it.
+        extract: options of the extraction.
 
     Raises:
-        PainseqError: a name or a number that cannot be; a source without an extractor; no control.
+        PainseqError: an invalid name or number; a source without an extractor; no control.
 
     Example:
         >>> cnn = read_experiment({"model": {"extractor": {"class_path": "VGG16", "init_args": {"weights": None}}}})
@@ -103,52 +103,53 @@ class TransferPlan:
     extract: ExtractOptions = field(default_factory=ExtractOptions)
 
     def __post_init__(self) -> None:
-        for what, names in (("data", self.data), ("extractors", self.extractors), ("heads", self.heads)):
+        for key, names in (("data", self.data), ("extractors", self.extractors), ("heads", self.heads)):
             if not names:
-                raise PainseqError(f"The plan has no {what}; name one at least.")
+                raise PainseqError(f"The plan has no {key}. Add at least one.")
             for name in names:
                 if not NAME.fullmatch(name) or "_to_" in name:
                     raise PainseqError(
-                        f"{what} names {name!r}. Names become folders: letters, digits, '_', '-' and '.', without _to_."
+                        f"{key} names {name!r}. Names become folders: use letters, digits, '_', '-' and '.', "
+                        "without _to_."
                     )
-        for what, chosen, among in (
+        for key, chosen, among in (
             ("sources", self.sources, self.data),
             ("targets", self.targets, self.data),
             ("within", tuple(self.within), self.targets),
             ("within", tuple(self.within.values()), self.extractors),
         ):
-            _check_among(what, chosen, among)
+            _check_among(key, chosen, among)
         for name, extractor in self.extractors.items():
             _check_among(f"stores of {name}", tuple(extractor.stores), self.data)
         if not (self.sources and self.targets and self.seeds):
-            raise PainseqError("The plan needs a source, a target and a seed.")
-        for what, numbers in (("sources", self.sources), ("targets", self.targets), ("seeds", self.seeds)):
-            if len(set(numbers)) < len(numbers):
-                raise PainseqError(f"{what} is {list(numbers)}: each may be named once.")
+            raise PainseqError("The plan needs sources, targets and seeds; at least one of each.")
+        for key, values in (("sources", self.sources), ("targets", self.targets), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise PainseqError(f"{key} is {list(values)}: values must be different.")
         if any(seed < 0 for seed in self.seeds):
             raise PainseqError(f"seeds is {list(self.seeds)}: each must be 0 or more.")
         if not self.fps > 0:
             raise PainseqError(f"fps is {self.fps}; it must be more than 0.")
         if any(k < 1 for k in self.k) or self.draws < 1 or (self.epochs is not None and self.epochs < 1):
             raise PainseqError(
-                f"k is {list(self.k)}, draws {self.draws}, epochs {self.epochs}: all must be 1 or more. No subject of "
-                "the target at all (k = 0) is always added."
+                f"k is {list(self.k)}, draws {self.draws}, epochs {self.epochs}: all must be 1 or more. k = 0, no "
+                "subject of the target, is always added."
             )
-        lacking = [source for source in self.sources if not self.trained(source)]
-        if lacking:
+        untrained = [source for source in self.sources if not self.trained(source)]
+        if untrained:
             raise PainseqError(
-                f"No extractor was trained on the source {lacking[0]}, so it has no model or features to carry over. "
-                f"Give one `trained_on: {lacking[0]}` (docs/heat_cnn.md shows how to train it), or leave "
-                f"{lacking[0]} out of sources."
+                f"No extractor was trained on the source {untrained[0]}, so it has no model or features to transfer. "
+                f"Add one with `trained_on: {untrained[0]}` (docs/heat_cnn.md shows how to train it), or remove "
+                f"{untrained[0]} from sources."
             )
         if not self.controls:
             raise PainseqError(
-                "The plan has no extractor to compare with: add one with random weights (weights: null) and "
-                "`trained_on: nothing`. Without it, nobody can know what training on the source has given."
+                "The plan has no control extractor, which shows the effect of training on the source. Add one with "
+                "random weights (weights: null) and `trained_on: nothing`."
             )
 
     def trained(self, dataset: str) -> tuple[str, ...]:
-        """The extractors that were trained on a data set."""
+        """Return the extractors that were trained on a data set."""
         return tuple(name for name, extractor in self.extractors.items() if extractor.trained_on == dataset)
 
     @property
@@ -157,68 +158,68 @@ class TransferPlan:
         return tuple(name for name, extractor in self.extractors.items() if extractor.trained_on not in self.data)
 
     def within_extractor(self, target: str) -> str:
-        """The extractor of a target's own model: trained on its training subjects, or else the first control."""
+        """Return the extractor of a target's own model: trained on its training subjects, or the first control."""
         return self.within.get(target) or (*self.trained(target), *self.controls)[0]
 
     def within_is(self, target: str) -> str:
-        """A target's own model in words."""
+        """Describe a target's own model."""
         extractor = self.within_extractor(target)
         on = self.extractors[extractor].trained_on
-        what = "the same training subjects" if on == target else on
-        return f"head on {target}'s training subjects, extractor {extractor} trained on {what}"
+        trained_on = "the same training subjects" if on == target else on
+        return f"head on {target}'s training subjects, extractor {extractor} trained on {trained_on}"
 
     def within_cell(self, cell: TransferCell) -> TransferCell:
-        """The target's own model that a cell is compared with."""
+        """Return the cell of the target's own model, which a cell is compared with."""
         extractor = self.within_extractor(cell.target)
         return TransferCell("features", self.extractors[extractor].trained_on, cell.target, extractor, cell.head)
 
     def controls_of(self, cell: TransferCell) -> tuple[TransferCell, ...]:
-        """The same cell with each control in place of the extractor; for k subjects, the head on all of them."""
+        """Return the cells with each control as extractor; for k subjects, with the head fitted on all subjects."""
         if cell.question == "model":
             return tuple(TransferCell("model", cell.source, cell.target, name, cell.head) for name in self.controls)
         on = {name: self.extractors[name].trained_on for name in self.controls}
         return tuple(TransferCell("features", on[name], cell.target, name, cell.head) for name in self.controls)
 
     def cells(self, training_subjects: Mapping[str, int]) -> list[TransferCell]:
-        """The whole table.
+        """Return all cells of the table.
 
         Args:
-            training_subjects: target -> how many; decides which k there are.
+            training_subjects: target -> number of training subjects, which limits k.
         """
-        found: list[TransferCell] = []
+        cells: list[TransferCell] = []
         for head in self.heads:
             for source in self.sources:
                 for name in (*self.trained(source), *self.controls):
-                    found += [TransferCell("model", source, target, name, head) for target in self.targets]
+                    cells += [TransferCell("model", source, target, name, head) for target in self.targets]
             for name, extractor in self.extractors.items():
-                found += [TransferCell("features", extractor.trained_on, target, name, head) for target in self.targets]
+                cells += [TransferCell("features", extractor.trained_on, target, name, head) for target in self.targets]
             for source in self.sources:
                 for target in self.targets:
                     if source == target or not self.k:
                         continue
                     ks = (0, *numbers_of_subjects(self.k, training_subjects[target]))
-                    found += [
+                    cells += [
                         TransferCell("subjects", source, target, name, head, k)
                         for name in self.trained(source)
                         for k in ks
                     ]
-        return found
+        return cells
 
     def runs(self, cell: TransferCell, training_subjects: Mapping[str, int]) -> list[tuple[int, int]]:
-        """(seed, draw) of a cell's runs: other subjects are drawn where that makes a difference."""
+        """Return (seed, draw) of a cell's runs, with several draws only if subjects are drawn."""
         drawn = cell.k is not None and 0 < cell.k < training_subjects[cell.target]
         return [(seed, draw) for seed in self.seeds for draw in range(self.draws if drawn else 1)]
 
 
 @dataclass(frozen=True)
 class TransferFit:
-    """One fit that the table needs.
+    """One fit of the table.
 
     Args:
-        extractor, on, head: names in the plan; `on` is the data set whose training subjects it sees.
-        seed: of the fit.
-        source: the data set whose model it starts from; None: from random weights.
-        k, draw: how many training subjects, and which; None: all, with early stopping.
+        extractor, on, head: names in the plan; `on` is the data set of the training subjects.
+        seed: seed of the fit.
+        source: data set of the model to start from; None: random weights.
+        k, draw: number of training subjects, and of their draw; k None: all, with early stopping.
     """
 
     extractor: str
@@ -231,7 +232,7 @@ class TransferFit:
 
     @property
     def folder(self) -> Path:
-        """Below `fits` and `predictions`."""
+        """Folder of the fit in `fits` and `predictions`."""
         if self.source is None:
             return Path(self.extractor, self.on, self.head, f"seed{self.seed}")
         pair = f"{self.source}_to_{self.on}"
@@ -239,12 +240,12 @@ class TransferFit:
 
     @property
     def start(self) -> TransferFit | None:
-        """The fit whose model this one starts from."""
+        """The fit that this one continues."""
         return None if self.source is None else TransferFit(self.extractor, self.source, self.head, self.seed)
 
 
 def fit_of(cell: TransferCell, seed: int, draw: int) -> TransferFit:
-    """The fit that a run of a cell scores."""
+    """Return the fit that a run of a cell scores."""
     if cell.question == "features":
         return TransferFit(cell.extractor, cell.target, cell.head, seed)
     if not cell.k:
@@ -254,7 +255,7 @@ def fit_of(cell: TransferCell, seed: int, draw: int) -> TransferFit:
 
 @dataclass(frozen=True)
 class _Part:
-    """A head as YAML has it: files of an experiment, and values over them."""
+    """A head in YAML: files of an experiment, and values that override them."""
 
     config: tuple[str, ...] = ()
     set: dict[str, Any] = field(default_factory=dict)
@@ -273,7 +274,7 @@ class _Extractor(_Part):
 
 @dataclass(frozen=True)
 class _Extract:
-    """`ExtractOptions`, without what only a launch of several processes knows."""
+    """`ExtractOptions` without the settings of a launch of several processes."""
 
     dtype: Literal["float16", "float32"] = "float16"
     device: str = "auto"
@@ -302,16 +303,16 @@ class _PlanFile:
 
 
 def read_plan(path: str | Path) -> TransferPlan:
-    """Read and check a plan from YAML, as configs/demo/transfer.yaml; docs/transfer.md explains its keys.
+    """Read and check a plan from YAML, such as configs/demo/transfer.yaml; docs/transfer.md explains its keys.
 
     Data sets, extractors and heads have `config`, a list of files as for `read_experiment`, and `set`, nested keys that
-    win over them. Without `extract: {device: ...}` features are extracted on a GPU if there is one.
+    override them. Without `extract: {device: ...}`, features are extracted on a GPU if there is one.
 
     Args:
-        path: of a file, also of one of those shipped. What it names is imported: read only plans you trust.
+        path: path of a file, including shipped ones. Its classes are imported: read only plans you trust.
 
     Raises:
-        PainseqError: no such file, not YAML, a key that is missing or unknown, a value that does not fit.
+        PainseqError: no such file, not YAML, a missing or unknown key, an invalid value.
     """
     path = Path(path)
     path = shipped_config(path)
@@ -325,7 +326,7 @@ def read_plan(path: str | Path) -> TransferPlan:
         raise PainseqError(f"{path}: {error}") from error
     empty = [key for key, value in content.items() if value is None and key != "epochs"]
     if empty:
-        raise PainseqError(f"{path}: {empty[0]} is null. Leave it out, or give it a value.")
+        raise PainseqError(f"{path}: {empty[0]} is null. Omit it, or set a value.")
     data = {
         name: TransferData(_experiment(path, f"data.{name}", part), part["truth"])
         for name, part in content.pop("data").items()
@@ -348,7 +349,7 @@ def _experiment(path: Path, key: str, part: Mapping[str, Any]) -> Experiment:
 
 
 def _refuse_command_line(path: Path, content: object) -> None:
-    """Refuse a plan whose parts are lists of arguments of the command line, as they once were."""
+    """Refuse a plan of the older format, with lists of command line arguments."""
     if not isinstance(content, Mapping):
         return
     parts = [
@@ -359,19 +360,19 @@ def _refuse_command_line(path: Path, content: object) -> None:
     ]
     for key, part in (*parts, ("extract", content.get("extract"))):
         if isinstance(part, list) or (isinstance(part, Mapping) and "options" in part):
-            how = (
+            example = (
                 "extract: {precision: fp32}"
                 if key == "extract"
                 else (f"{key.rpartition('.')[2]}: {{config: [FILE.yaml, ...], set: {{trainer: {{max_epochs: 30}}}}}}")
             )
             raise PainseqError(
-                f"{path} gives {key} as a list of arguments (--config=...), which a plan no longer takes. Write YAML "
-                f"files under `config` and single keys, nested, under `set`, such as `{how}`; --data.root is now "
+                f"{path} gives {key} as a list of arguments (--config=...), which is no longer supported. Write YAML "
+                f"files under `config` and single keys, nested, under `set`, such as `{example}`; --data.root is now "
                 "`set: {data: {init_args: {root: FOLDER}}}`. docs/transfer.md shows a whole plan."
             )
 
 
-def _check_among(what: str, chosen: Sequence[str], among: Mapping[str, object] | Sequence[str]) -> None:
+def _check_among(key: str, chosen: Sequence[str], among: Mapping[str, object] | Sequence[str]) -> None:
     unknown = [name for name in chosen if name not in among]
     if unknown:
-        raise PainseqError(f"{what} names {unknown[0]!r}, which the plan does not have; it has: {', '.join(among)}.")
+        raise PainseqError(f"{key} names {unknown[0]!r}, which the plan does not have. It has: {', '.join(among)}.")

@@ -1,4 +1,4 @@
-"""The files of a transfer table: JSON, CSV and a page."""
+"""The files of a transfer table: JSON, CSV and report."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ COLUMNS = (
     "highest_run", "gap", "gap_low", "gap_high", "within", "majority_class", "chance", "subjects", "interval",
 )  # fmt: skip
 HOW = (
-    "Every cell is scored on the same test subjects of its target; no extractor and no head has seen any of them.",
+    "All cells of a target are scored on the same test subjects, which no extractor and no head was fitted on.",
     "The score is the balanced accuracy. Its 95 % interval is over subjects, each with the mean of all seeds and "
-    "draws: it shows what other subjects would change. What another seed or draw would, the lowest and the highest run "
-    "show.",
-    "The gap is the score of the target's own model minus that of the cell, paired by subject: above 0, something is "
-    "lost by coming from elsewhere.",
+    "draws: it shows the variation over subjects. The lowest and the highest run show the variation over seeds and "
+    "draws.",
+    "The gap is the score of the target's own model minus that of the cell, paired by subject: above 0, the "
+    "transferred model is worse.",
 )
 Results = Mapping[TransferCell, CellResult]
 
@@ -44,10 +44,10 @@ def write_results(
     """Write `transfer.json`, `transfer.csv`, `runs.csv`, `report.html` and its `figures/`.
 
     Args:
-        generated: the data sets whose faces are painseq's own.
+        generated: data sets with generated faces.
 
     Returns:
-        The path of the page.
+        The path of the report.
     """
     by_cell = {result.cell: result for result in results}
     _write_csv(out / "transfer.csv", [(result, "mean", "mean") for result in results])
@@ -66,7 +66,7 @@ def write_results(
     write_report(page, report)
     write_figures(out / "figures", report)
     cells = [{**result.to_dict(), "beside": _beside(plan, by_cell, result.cell)} for result in results]
-    # The last file: where it lies, the table is whole.
+    # Written last: its presence marks the table as finished.
     write_json(
         out / "transfer.json",
         {
@@ -81,7 +81,7 @@ def write_results(
 
 
 def interval_notes(results: Sequence[CellResult]) -> list[str]:
-    """The notes of all intervals, each once, with the targets."""
+    """Return the notes of all intervals, each once, with the targets."""
     targets: dict[str, set[str]] = {}
     for result in results:
         for interval in (result.interval, *(() if result.gap is None else (result.gap.interval,))):
@@ -91,35 +91,35 @@ def interval_notes(results: Sequence[CellResult]) -> list[str]:
 
 
 def unknown_people(facts: Spec) -> list[str]:
-    """A line for each extractor of a data set whose weights do not say whom they were trained on."""
+    """Return a line for each extractor of a data set whose weights do not record their training subjects."""
     extractors, data = facts["extractors"], facts["data"]
     assert isinstance(extractors, dict) and isinstance(data, dict)
     return [
-        f"The weights of {name} do not say whom they were trained on. That nobody who is scored is among them is "
-        "taken on trust."
+        f"The weights of {name} do not record their training subjects, so it was not checked that no test subject is "
+        "among them."
         for name, extractor in extractors.items()
         if extractor["trained_on"] in data and not extractor["people"]
     ]
 
 
 def note_on_controls(plan: TransferPlan) -> str:
-    """What the controls were trained on; where all are untrained, what therefore stays unknown."""
+    """Describe the training of the controls; if all are untrained, also what stays unknown."""
     trained = {name: plan.extractors[name].trained_on for name in plan.controls}
     note = f"Controls: {', '.join(f'{name}, trained on {on}' for name, on in trained.items())}."
     if set(trained.values()) == {"nothing"}:
-        note += " No network with ImageNet's weights is among them: what any trained network reaches is unknown."
+        note += " None has ImageNet weights, so the score of a network trained on other data is unknown."
     return note
 
 
 def note_on_generated(names: Sequence[str]) -> list[str]:
-    """A line where data sets are painseq's own; none where there is none."""
+    """Return a line if any data sets are generated."""
     if not names:
         return []
-    return [f"The faces of {', '.join(names)} are generated: no people, and no score to be cited."]
+    return [f"The faces of {', '.join(names)} are generated: they are not people, and the scores must not be cited."]
 
 
 def _beside(plan: TransferPlan, results: Results, cell: TransferCell) -> dict[str, object]:
-    """What a cell is read beside: name -> balanced accuracy on the same subjects."""
+    """Return the scores to compare a cell with: name -> balanced accuracy on the same subjects."""
     own = {"within": results[plan.within_cell(cell)].value}
     controls = {control.extractor: results[control].value for control in plan.controls_of(cell)}
     return {**own, **controls, "majority_class": results[cell].majority, "chance": results[cell].chance}
@@ -167,12 +167,12 @@ def _write_csv(path: Path, rows: Sequence[tuple[CellResult, str, str]]) -> None:
 
 
 def without_controls(plan: TransferPlan, results: Sequence[CellResult], question: Question) -> list[CellResult]:
-    """The cells of a question whose extractor was trained on their source; the controls stand beside them."""
+    """Return the cells of a question whose extractor was trained on their source, without the controls."""
     return [r for r in results if r.cell.question == question and r.cell.extractor not in plan.controls]
 
 
 def curves_of(chosen: Sequence[CellResult]) -> dict[tuple[str, str, str, str], list[CellResult]]:
-    """(source, target, extractor, head) -> its cells by k; the last one has all subjects."""
+    """Return (source, target, extractor, head) -> cells by k; the last one has all subjects."""
     curves: dict[tuple[str, str, str, str], list[CellResult]] = {}
     for result in sorted(chosen, key=lambda result: result.cell.k or 0):
         cell = result.cell
@@ -181,24 +181,24 @@ def curves_of(chosen: Sequence[CellResult]) -> dict[tuple[str, str, str, str], l
 
 
 def blocks(plan: TransferPlan, results: Results, facts: Spec) -> list[Block]:
-    """The sections of the page: the data sets, the two maps, the curves."""
-    found = [_data_block(plan, facts), _map_block(plan, results, "model"), _map_block(plan, results, "features")]
+    """Return the sections of the report: data sets, two maps, curves."""
+    sections = [_data_block(plan, facts), _map_block(plan, results, "model"), _map_block(plan, results, "features")]
     curves = curves_of(without_controls(plan, list(results.values()), "subjects"))
-    return [*found, _curve_block(plan, curves)] if curves else found
+    return [*sections, _curve_block(plan, curves)] if curves else sections
 
 
 def _data_block(plan: TransferPlan, facts: Spec) -> Block:
     rows, data = [], facts["data"]
     assert isinstance(data, dict)
-    for name, known in data.items():
-        classes = "; ".join(f"{key}: {', '.join(labels)}" for key, labels in known["classes"].items())
-        counts = [str(len(known["split"][part])) for part in ("train", "validation", "test")]
-        own = plan.within_is(name) if name in plan.targets else "no target"
-        rows.append([name, known["data_set"], classes, *counts, known["split"]["protocol"], own])
+    for name, recorded in data.items():
+        classes = "; ".join(f"{key}: {', '.join(labels)}" for key, labels in recorded["classes"].items())
+        counts = [str(len(recorded["split"][part])) for part in ("train", "validation", "test")]
+        own = plan.within_is(name) if name in plan.targets else "not a target"
+        rows.append([name, recorded["data_set"], classes, *counts, recorded["split"]["protocol"], own])
     columns = ["data set", "layout", "classes, of native labels", "training", "early stopping", "test", "split", "own"]
     text = (
-        f"Classes of the same names, {plan.fps:g} frames a second, faces cropped alike. The numbers are of subjects. "
-        "“Own” is the model of a target itself, with which its cells are compared."
+        f"Classes of the same names, {plan.fps:g} frames per second, faces cropped alike. Numbers are of subjects. "
+        "“Own” is the model trained on the target itself, which its cells are compared with."
     )
     return Block("The data sets, harmonised", text, columns, rows)
 
@@ -206,13 +206,13 @@ def _data_block(plan: TransferPlan, facts: Spec) -> Block:
 def _map_block(plan: TransferPlan, results: Results, question: Question) -> Block:
     pictures, rows = [], []
     for head in plan.heads:
-        found = {
+        by_place = {
             (cell.source, cell.extractor, cell.target): result
             for cell, result in results.items()
             if cell.question == question and cell.head == head
         }
-        sources = list(dict.fromkeys((source, extractor) for source, extractor, _ in found))
-        cells = [[found[*source, target] for target in plan.targets] for source in sources]
+        sources = list(dict.fromkeys((source, extractor) for source, extractor, _ in by_place))
+        cells = [[by_place[*source, target] for target in plan.targets] for source in sources]
         picture = heat_map(
             [[_or_nan(result.value) for result in line] for line in cells],
             [f"{source} ({extractor})" for source, extractor in sources],
@@ -222,7 +222,7 @@ def _map_block(plan: TransferPlan, results: Results, question: Question) -> Bloc
             f"{head}: balanced accuracy. Rows: source (extractor); columns: target",
             [[_ends(result) for result in line] for line in cells],
         )
-        alt = f"Balanced accuracy by source and target, head {head}; the numbers stand in the table."
+        alt = f"Balanced accuracy by source and target, head {head}; the table has the numbers."
         drawn = [result for line in cells for result in line]
         pictures.append(Picture(alt, picture, CHART, [_drawn(result) for result in drawn]))
         for result in drawn:
@@ -233,7 +233,7 @@ def _map_block(plan: TransferPlan, results: Results, question: Question) -> Bloc
     columns = ["source", "extractor", "target", "head", *NUMBERS, "own", GAP, *plan.controls, "chance"]
     text = MEANING[question]
     if all(result.majority == result.chance for result in results.values()):
-        text += " The majority class has the balanced accuracy of chance."
+        text += " The majority class has chance balanced accuracy."
     return Block(QUESTIONS[question], text, columns, rows, pictures)
 
 
@@ -252,20 +252,20 @@ def _curve_block(plan: TransferPlan, curves: Mapping[tuple[str, str, str, str], 
             for r in curve:
                 names = [source, extractor, target, head, str(r.cell.k), str(len(r.runs))]
                 rows.append([*names, *_numbers(r), _gap(r)])
-        alt = f"Balanced accuracy on {target} by the number of its subjects; the numbers stand in the table."
+        alt = f"Balanced accuracy on {target} by the number of its subjects; the table has the numbers."
         picture = interval_curves(drawn, f"training subjects of {target}", "balanced accuracy", chance)
         pictures.append(Picture(alt, picture, CHART, numbers))
     stop = (
-        "They are stopped early on all validation subjects of the target, who are needed beside the k."
+        "Fits are stopped early on all validation subjects of the target, which are needed besides the k."
         if plan.epochs is None
-        else f"All are fitted on for {plan.epochs} epochs: nobody of the target is left to stop early on."
+        else f"All fits run for {plan.epochs} epochs, as no subject of the target is left for early stopping."
     )
     text = (
-        f"{MEANING['subjects']} {stop} k = 0 is the source's model as it is.\n\nThe k subjects of a draw are the first "
-        "of a random order, so that those of a smaller k are among those of a larger one. Whoever comes first and has "
-        "clips of every class is taken first, since one class alone cannot be learned from. There are "
-        f"{plan.draws} draws a seed, one where k is all. Each test subject counts with the mean over draws and seeds, "
-        "and the interval is over subjects."
+        f"{MEANING['subjects']} {stop} k = 0 is the unchanged model of the source.\n\nThe k subjects of a draw are the "
+        "first in a random order, so that those of a smaller k are among those of a larger k. The first subject with "
+        "clips of every class is moved to the front, since a model cannot learn from one class alone. There are "
+        f"{plan.draws} draws per seed, and one if k is all. Each test subject has its mean over draws and seeds, and "
+        "the interval is over subjects."
     )
     columns = ["source", "extractor", "target", "head", "k", "runs", *NUMBERS, GAP]
     return Block(QUESTIONS["subjects"], text, columns, rows, pictures)
@@ -284,7 +284,7 @@ def _numbers(result: CellResult) -> list[str]:
 
 
 def _drawn(result: CellResult) -> list[str | float | None]:
-    """A row of `CHART`, in full precision."""
+    """Return a row of `CHART` in full precision."""
     cell, interval = result.cell, result.interval
     return [cell.source, cell.extractor, cell.target, cell.head, cell.k, result.value, interval.low, interval.high]
 
