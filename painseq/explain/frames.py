@@ -90,8 +90,8 @@ def frames_of_store(
     streams = video_streams(model.streams, video, action_units)
     if not clip.are_crops:
         return Frames(rows_of_video(streams, clip, video, start_s), clip.present, clip.times_s)
-    beside = beside_cnn(streams)
-    extra = rows_of_video(beside, clip, video, start_s) if beside else None
+    other_streams = beside_cnn(streams)
+    extra = rows_of_video(other_streams, clip, video, start_s) if other_streams else None
     return Frames(clip.features, clip.present, clip.times_s, extra)
 
 
@@ -140,7 +140,7 @@ def frames_of_video(
             "store that `painseq extract` wrote, or explain features (Frames)."
         )
     video = Path(video)
-    beside = beside_cnn(video_streams(model.streams, video, options.action_units))
+    other_streams = beside_cnn(video_streams(model.streams, video, options.action_units))
     face = model.face if locator is None else model.face.with_locator(locator)
     chunks = list(face.clip(video, start_s, end_s, model.fps, image_fps=image_fps))
     if not chunks:
@@ -151,8 +151,10 @@ def frames_of_video(
     boxes = torch.from_numpy(np.concatenate([chunk.boxes for chunk in chunks]))
     landmarks = _landmarks(chunks)
     extra = None
-    if beside and bool(present.any()):
-        extra = rows_of_video(beside, ClipFeatures(crops, present, times_s, landmarks), video, start_s, image_fps)
+    if other_streams and bool(present.any()):
+        extra = rows_of_video(
+            other_streams, ClipFeatures(crops, present, times_s, landmarks), video, start_s, image_fps
+        )
     return Frames(
         crops,
         present,

@@ -110,8 +110,8 @@ def demo(
 
     Args:
         out: folder for `report.html`, `metrics.json` (every model, score, interval, baseline, difference),
-            `predictions.csv` and `submission.csv` of the LSTM, `config.yaml`, `run.json` (versions, seed, split), `figures/` (the numbers
-            of the report), and a run folder for each model.
+            `predictions.csv` and `submission.csv` of the LSTM, `config.yaml`, `run.json` (versions, seed, split),
+            `figures/` (the numbers of the report), and a run folder for each model.
         seed: seed of data, heads and order.
         workers: number of processes that draw faces.
         size: size of the generated data.
