@@ -228,7 +228,7 @@ def check_submission(path: str | Path, layout: SubmissionFormat, items: Collecti
     if repeated or layout.id_column not in columns:
         return problems
     if not rows:
-        problems.append("no rows after the first line.")
+        problems.append("no row after the first line.")
 
     wrong: defaultdict[str, list[str]] = defaultdict(list)
     seen: dict[str, int] = {}
