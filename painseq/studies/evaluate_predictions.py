@@ -132,7 +132,8 @@ def _prepared(
             )
         if options.subjects is not None:
             raise PainseqError(
-                "subjects needs classes, but these are values on a scale. Omit it (command line: --subjects)."
+                "Scores by sex and age need classes, but these are values on a scale. Omit subjects (command line: "
+                "--subjects)."
             )
         return (predictions if truth is None else predictions.with_truth(truth)), None
     if truth is not None:
