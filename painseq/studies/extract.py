@@ -65,13 +65,7 @@ def extract_data_set(
     )
     summary = extract(manifest, face, extractor, data.options.fps, out, options, on_progress)
     log.info("%s", summary)
-    if face.tracks is not None and face.locator.needs_pixels and summary.extracted and not summary.reused_tracks:
-        log.warning(
-            "No clip has a track in %s, so faces were detected again. A track belongs to a video, a span and a frame "
-            "rate: create the tracks with the same configuration (here fps %s).",
-            face.tracks,
-            "null" if data.options.fps is None else f"{data.options.fps:g}",
-        )
+    _warn_of_unused_tracks(face, summary, data.options.fps)
     record = out / ("run.json" if process.rank == 0 else f"run-{process.rank:03d}.json")
     if summary.extracted or not record.is_file():
         # A run that found everything finished does not know how it was made.
@@ -102,6 +96,17 @@ def describe_work(manifest: Manifest, face: FaceCrops, out: Path, process: Proce
     share = f"; process {process.rank} of {process.count}" if process.count > 1 else ""
     locator = type(face.locator).__name__
     return f"{len(manifest)} clips of {len(manifest.subjects)} subjects; locator {locator}; into {out}{share}"
+
+
+def _warn_of_unused_tracks(face: FaceCrops, summary: ExtractSummary, fps: float | None) -> None:
+    """Warn if faces were looked for although a folder of tracks is given."""
+    if face.tracks is not None and face.locator.needs_pixels and summary.extracted and not summary.reused_tracks:
+        log.warning(
+            "No clip has a track in %s, so faces were detected again. A track belongs to a video, a span and a frame "
+            "rate: create the tracks with the same configuration (here fps %s).",
+            face.tracks,
+            "null" if fps is None else f"{fps:g}",
+        )
 
 
 def _warn_of_other_crops(extractor: Extractor, face: FaceCrops) -> None:

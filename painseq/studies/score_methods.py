@@ -127,9 +127,9 @@ def score_methods(
     experiment: Experiment | None = None,
     on_progress: OnProgress = no_progress,
 ) -> MethodRanking:
-    """Measure and rank explanation methods for a model by their faithfulness.
+    """Measure and rank explanation methods for a model by their faithfulness. Repeat an interrupted call to resume.
 
-    Repeat an interrupted call to resume. Clips that cannot be read or explained are skipped and reported.
+    Clips that cannot be read or explained are skipped and reported.
 
     Args:
         out: folder for config.yaml, run.json, clips/ and randomised/ (finished work), scores.csv (one row per clip and

@@ -170,13 +170,9 @@ def fit(
     """
     if model.head is not None:
         raise PainseqError("This model was already bound to data or fitted. Make a new PainClassifier for each fit.")
-    out = Path(out)
+    out, given = Path(out), options.gradient_settings()
     plan = RunPlan(
-        options.seed,
-        lambda: write_config(out, config or config_of(model, data, options)),
-        options.gradient_settings(),
-        resume,
-        refit_epochs,
+        options.seed, lambda: write_config(out, config or config_of(model, data, options)), given, resume, refit_epochs
     )
     quiet_lightning()
     begin_run(out, resume)
