@@ -128,3 +128,25 @@ def test_the_wheel_packs_every_package():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     packages = {module_of(path) for path in python_files() if path.name == "__init__.py"}
     assert set(settings["packages"]) - {"painseq.configs"} == packages
+
+
+def functions():
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
+
+
+def test_functions_can_be_read_in_one_look():
+    long = [name for name, node in functions() if node.end_lineno - node.lineno >= 60]
+    assert not long, "at most 60 lines each"
+
+
+def test_functions_take_few_parameters():
+    wide = []
+    for name, node in functions():
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        count = sum(argument.arg not in ("self", "cls", "ctx") for argument in arguments)
+        if count > 7 and node.name != "__init__":
+            wide.append(name)
+    assert not wide, "at most 7 each; arguments of constructors are settings"
