@@ -43,6 +43,7 @@ def test_another_package_needs_trust(tmp_path, monkeypatch):
         "painseq.spec.importlib.import_module",
         "painseq.heads.Nothing",
         "painseq.nowhere.LSTM",
+        "painseq.__main__.LSTM",
         "LSTM",
     ],
 )

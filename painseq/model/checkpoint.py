@@ -50,6 +50,11 @@ def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> Pa
         head.load_state_dict(content.head, strict=True)
     except RuntimeError as error:
         raise PainseqError(f"{path} is damaged or was written by another version: {error}") from error
+    if (head.in_shape, head.num_classes) != (record.in_shape, record.objective.num_outputs):
+        raise PainseqError(
+            f"{path} is damaged: its head takes frames of shape {head.in_shape} and has {head.num_classes} outputs, "
+            f"its record tells of {record.in_shape} and {record.objective.num_outputs}."
+        )
     extractor = None
     if record.extractor is not None:
         extractor = rebuild(record.extractor, content.extractor, record.extractor_trained_on, trust)

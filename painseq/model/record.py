@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from reprlib import repr as shortened
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -150,12 +152,16 @@ class ModelRecord:
             PainseqError: another format, a missing key, or a value of the wrong type.
         """
         found = value.get("format") if isinstance(value, dict) else None
-        if not isinstance(value, dict) or found != FORMAT:
+        if not isinstance(value, dict) or type(found) is not int or found != FORMAT:
             raise PainseqError(
-                f"not a checkpoint of this version of painseq: the format of its record is {found!r}, not {FORMAT}. "
+                f"not a checkpoint of this version of painseq: the format of its record is {shortened(found)}, not {FORMAT}. "
                 "Read it with the version that wrote it, or refit the model with this one."
             )
-        record: ModelRecord = _read(cls, value, "")
+        try:
+            record: ModelRecord = _read(cls, value, "")
+        except RecursionError as error:
+            raise PainseqError("damaged: its record is nested too deeply.") from error
+        _check_values(record)
         return record
 
 
@@ -177,6 +183,24 @@ def _read(kind: type[R], value: dict[Any, Any], prefix: str) -> R:
     )
 
 
+def _check_values(record: ModelRecord) -> None:
+    """Refuse values of the right type that no model has."""
+    names, prior = record.class_names, record.train_prior
+    distinct = len(set(names)) == len(names)
+    for key, is_right, wanted in (
+        ("class_names", distinct and bool(names) == (record.scale is None), "different names, or none beside a scale"),
+        (
+            "train_prior",
+            len(prior) == len(names) and all(share > 0 for share in prior),
+            "a positive share of each class",
+        ),
+        ("fps", record.fps is None or record.fps > 0, "above 0"),
+        ("baseline_clips", record.baseline_clips >= 0, "0 or more"),
+    ):
+        if not is_right:
+            raise PainseqError(f"damaged: {key} is {shortened(getattr(record, key))}, but must be {wanted}.")
+
+
 def _typed(kind: Any, value: object, key: str) -> Any:
     """Check a value from a file and convert it to the type of its field."""
     origin, args = get_origin(kind), get_args(kind)
@@ -191,11 +215,18 @@ def _typed(kind: Any, value: object, key: str) -> Any:
         return with_public_paths(typed)
     if is_dataclass(kind) and isinstance(value, dict):
         return _read(kind, value, f"{key}.")  # type: ignore[arg-type]
-    if kind is float and type(value) in (int, float):
-        return float(value)  # type: ignore[arg-type]
-    if (origin is Literal and value in args) or (isinstance(kind, type) and type(value) is kind):
+    if (
+        kind is float
+        and isinstance(value, int | float)
+        and type(value) is not bool
+        and abs(value) <= sys.float_info.max
+    ):
+        return float(value)
+    if origin is Literal and isinstance(value, str) and value in args:
         return value
-    raise PainseqError(f"damaged: {key} is {value!r}, but must be {_described(kind)}.")
+    if isinstance(kind, type) and type(value) is kind and kind is not float:
+        return value
+    raise PainseqError(f"damaged: {key} is {shortened(value)}, but must be {_described(kind)}.")
 
 
 def _described(kind: Any) -> str:
@@ -204,4 +235,6 @@ def _described(kind: Any) -> str:
         return f"one of {', '.join(map(str, args))}"
     if origin is tuple:
         return f"a list of {args[0].__name__}"
+    if kind is float:
+        return "a finite number"
     return "a dictionary" if origin is dict or is_dataclass(kind) else f"a value of type {kind.__name__}"

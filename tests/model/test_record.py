@@ -1,9 +1,11 @@
 """What a checkpoint says of its model: written, read again, and checked, since it may come from elsewhere."""
 
 import json
+import math
 from dataclasses import fields
 
 import pytest
+import torch
 
 from painseq.data.labels import Scale
 from painseq.errors import PainseqError
@@ -39,6 +41,14 @@ def test_a_record_is_plain_data_and_is_read_again(make_record, changes):
         ({"baseline_clips": True}, ["baseline_clips", "True"]),
         ({"baseline_clips": 1.5}, ["baseline_clips", "1.5"]),
         ({"fps": "fast"}, ["fps", "'fast'"]),
+        ({"fps": math.nan}, ["fps", "nan"]),
+        ({"fps": 0}, ["fps", "0"]),
+        ({"baseline_clips": -1}, ["baseline_clips", "-1"]),
+        ({"class_names": ["pain", "pain", "none"]}, ["class_names", "pain"]),
+        ({"class_names": []}, ["class_names"]),
+        ({"class_names": ["none", "pain"]}, ["train_prior", "0.333"]),
+        ({"train_prior": [1.0, 0.0, 0.0]}, ["train_prior", "0.0"]),
+        ({"scale": {"name": "pspi", "low": 0.0, "high": math.inf}}, ["scale.high", "inf"]),
         ({"head": ["LSTM"]}, ["head", "LSTM"]),
         ({"in_shape": 5}, ["in_shape", "5"]),
         ({"scale": {"name": "pspi", "low": 0.0}}, ["scale.high"]),
@@ -49,6 +59,37 @@ def test_what_is_no_record_is_an_error_that_names_key_and_value(make_record, cha
     with pytest.raises(PainseqError) as caught:
         ModelRecord.from_dict(make_record().to_dict() | change)
     assert all(part in str(caught.value) for part in named)
+
+
+def _endless() -> dict[str, object]:
+    table: dict[str, object] = {}
+    table["init_args"] = table
+    return table
+
+
+@pytest.mark.parametrize("key", ["format", *(field.name for field in fields(ModelRecord))])
+@pytest.mark.parametrize(
+    "value",
+    [
+        2**2000,
+        -(2**2000),
+        math.nan,
+        torch.zeros(2),
+        b"bytes",
+        "x" * 10**6,
+        {1: 2},
+        {"class_path": [1]},
+        [[]],
+        _endless(),
+    ],
+    ids=["huge", "very negative", "nan", "tensor", "bytes", "long", "keys", "path", "nested", "endless"],
+)
+def test_hostile_values_are_errors_for_people(make_record, key, value):
+    try:
+        ModelRecord.from_dict(make_record().to_dict() | {key: value})
+    except PainseqError as error:
+        assert key in str(error) or "nested" in str(error)
+        assert len(str(error)) < 500
 
 
 @pytest.mark.parametrize("found", [None, [], "record", {}])
