@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.published import REMARKS
 from painseq.evaluation.score import TITLES, Evaluation, number, shared_baselines
+from painseq.files import write_atomically
 from painseq.report import inline, tables
 from painseq.report.charts import learning_curves
 from painseq.report.content import Block, Figure, Picture, Report
@@ -67,7 +68,7 @@ def write_report(path: Path, report: Report) -> None:
     Example:
         >>> write_report(Path("report.html"), Report("Title", "Subtitle", "BioVid"))  # doctest: +SKIP
     """
-    path.write_text(page(report), encoding="utf-8")
+    write_atomically(path, page(report).encode())
 
 
 def page(report: Report) -> str:

@@ -15,6 +15,7 @@ from pytorch_lightning import Trainer
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, save_weights
+from painseq.files import write_atomically
 from painseq.model.checkpoint import Checkpoint
 from painseq.report.charts import learning_curves
 from painseq.runs import make_run_folder, read_history, versions
@@ -64,7 +65,7 @@ def config_of(model: PainClassifier, data: PainDataModule, options: FitOptions) 
 
 def write_config(out: Path, config: Mapping[str, Any]) -> None:
     """Write config.yaml of a fit."""
-    (out / CONFIG).write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+    write_atomically(out / CONFIG, yaml.safe_dump(plain(config), sort_keys=False).encode())
 
 
 def keep_log(out: Path) -> None:
@@ -142,5 +143,5 @@ def write_extractor(
     extractor.card = extractor_card(model, data, run, settings, read_history(out))
     seen = {*extractor.trained_on, *model.fitted_on, *model.record.extractor_trained_on}
     extractor.trained_on = tuple(sorted(seen))
-    (out / "extractor_card.md").write_text(card_page(extractor.card), encoding="utf-8")
+    write_atomically(out / "extractor_card.md", card_page(extractor.card).encode())
     save_weights(extractor, out / "extractor.safetensors")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -203,6 +204,16 @@ def test_tables_lie_beside_the_videos_or_in_a_folder_of_their_own(tmp_path):
         assert (stream.of(at(0.0, 0.5), clips[1], tmp_path)[:, 0] * 5).tolist() == [0, 1]
     with pytest.raises(PainseqError, match=r"a\.csv.*\b6\.0*\D.*\b7\.0*\D"):
         stream.of(at(5.0, 6.0), clips[0], tmp_path)
+
+
+def test_other_processes_get_no_tables_and_read_them_again(tmp_path):
+    write_table(tmp_path / "a.csv", {"AU01_r": np.arange(8) / 2}, 4.0)
+    clip, stream = Clip("a", "s", "a.mp4"), ActionUnitStream(tmp_path)
+    before = pickle.dumps(stream)
+    rows = stream.of(at(0.0, 0.5), clip, tmp_path)
+    assert len(pickle.dumps(stream)) == len(before)
+    there = pickle.loads(before)  # noqa: S301
+    assert torch.equal(there.of(at(0.0, 0.5), clip, tmp_path), rows)
 
 
 def at(*times_s: float) -> ClipFeatures:

@@ -159,6 +159,10 @@ class ActionUnitStream(Stream):
         self.table = table
         self._read: dict[Path, ActionUnits] = {}
 
+    def __getstate__(self) -> dict[str, object]:
+        # Other processes read the tables that they need: those of a whole data set take long to send.
+        return {**self.__dict__, "_read": {}}
+
     @property
     def columns(self) -> tuple[str, ...]:
         """`COLUMNS`."""
