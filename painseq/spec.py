@@ -153,7 +153,7 @@ def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = 
         raise PainseqError(f"{class_path} is not a {expected.__name__}.")
     try:
         return cls(**init_args)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise PainseqError(f"{class_path} does not accept these arguments: {error}.") from error
 
 

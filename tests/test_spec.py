@@ -2,6 +2,7 @@ import importlib
 import re
 
 import pytest
+import torch
 
 from painseq.errors import PainseqError
 from painseq.heads import LSTM, Head
@@ -50,6 +51,22 @@ def test_another_package_needs_trust(tmp_path, monkeypatch):
 def test_nothing_but_the_expected_class_is_built(class_path):
     with pytest.raises(PainseqError):
         build({"class_path": class_path, "init_args": {}}, Head)
+
+
+@pytest.mark.parametrize(
+    ("class_path", "args"),
+    [
+        ("painseq.heads.LSTM", {"in_shape": (4,), "num_classes": -1}),
+        ("painseq.heads.LSTM", {"in_shape": (4,), "num_classes": 3, "units": ()}),
+        ("painseq.heads.LSTM", {"in_shape": (4,), "num_classes": 3, "dropout": 7.0}),
+        ("painseq.heads.LSTM", {"in_shape": None, "num_classes": 3}),
+        ("painseq.extractors.TimmBackbone", {"model": 5}),
+        ("painseq.extractors.TimmBackbone", {"model": "test_resnet", "seed": "one"}),
+    ],
+)
+def test_arguments_that_no_object_takes_are_an_error_that_names_the_class(class_path, args):
+    with pytest.raises(PainseqError, match=class_path):
+        build({"class_path": class_path, "init_args": args}, torch.nn.Module)
 
 
 def test_differences_are_named_by_their_key():
