@@ -154,8 +154,8 @@ class ModelRecord:
         found = value.get("format") if isinstance(value, dict) else None
         if not isinstance(value, dict) or type(found) is not int or found != FORMAT:
             raise PainseqError(
-                f"not a checkpoint of this version of painseq: the format of its record is {shortened(found)}, not {FORMAT}. "
-                "Read it with the version that wrote it, or refit the model with this one."
+                f"not a checkpoint of this version of painseq: the format of its record is {shortened(found)}, "
+                f"not {FORMAT}. Read it with the version that wrote it, or refit the model with this one."
             )
         try:
             record: ModelRecord = _read(cls, value, "")

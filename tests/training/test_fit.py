@@ -20,6 +20,7 @@ from painseq.data.splits import every_fold
 from painseq.data_modules import AI4Pain
 from painseq.errors import PainseqError
 from painseq.extractors import TimmBackbone
+from painseq.faces import FaceCrops, Sidecar
 from painseq.heads import LSTM, Head
 from painseq.heads.head import Rows
 from painseq.model.checkpoint import load, read_checkpoint
@@ -182,6 +183,22 @@ def test_a_trained_extractor_has_its_card(heat, heat_crops, tmp_path):
 
 
 # Heads that are not fitted by gradients.
+
+
+class OwnLocator(Sidecar):
+    """A locator of no package that a file may name."""
+
+
+def test_a_model_fitted_with_a_locator_of_ones_own_is_given_back(electrical, tmp_path):
+    face = FaceCrops(OwnLocator(), size_px=32)
+    options = DataOptions(split=INNER, view="pixels", face=face, fps=1.0)
+    extractor = TimmBackbone("test_resnet", input_size_px=32)
+    made = fit(
+        lstm(extractor=extractor), AI4Pain(electrical, options), tmp_path / "run", replace(OPTIONS, max_epochs=1)
+    )
+    assert type(made.face.locator) is OwnLocator
+    with pytest.raises(PainseqError, match="trust"):
+        load(tmp_path / "run" / "best.ckpt")
 
 
 def test_shares_of_the_classes_are_fitted_loaded_and_scored(data, shares, tmp_path):
