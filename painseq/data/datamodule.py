@@ -21,9 +21,10 @@ from painseq.data.loading import BatchOrder, CropLoader, Draw, ResidentLoader, i
 from painseq.data.options import DataOptions
 from painseq.data.resident import ResidentClips, resident_clips, single_frames
 from painseq.data.splits import Split, make_split, qualified, split_of_items
-from painseq.data.streams import Stream, as_streams, beside_cnn
+from painseq.data.streams import StoreStream, Stream, as_streams, beside_cnn
 from painseq.errors import PainseqError
 from painseq.features import FeatureStore, NpzFolder, open_features
+from painseq.features.spans import check_spans
 from painseq.records import UNKNOWN, Clip, Manifest, Part
 
 log = logging.getLogger("painseq")
@@ -113,8 +114,9 @@ class PainDataModule(pl.LightningDataModule):
     def store(self) -> FeatureStore | NpzFolder | None:
         """The store of the frames, checked against the options; None if videos are read."""
         if self._store is None and self.options.store is not None:
-            self._store = open_features(self.options.store)
-            self._check_store(self._store)
+            store = open_features(self.options.store)
+            self._check_store(store)
+            self._store = store
         return self._store
 
     def _check_store(self, store: FeatureStore | NpzFolder) -> None:
@@ -131,6 +133,7 @@ class PainDataModule(pl.LightningDataModule):
             requested["sampling"] = {"fps": self.options.fps}
         if isinstance(store, FeatureStore):
             store.check_same({**store.spec, **requested})
+        check_spans(store.path, store.spans, store, self.manifest)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -140,8 +143,12 @@ class PainDataModule(pl.LightningDataModule):
             PainseqError: streams lists landmarks, but the store has none.
         """
         if self._streams is None:
-            streams = as_streams(self.options.streams, self.options.action_units)
-            self._streams = tuple(stream.seen(self.store) for stream in streams)
+            asked = as_streams(self.options.streams, self.options.action_units)
+            streams = tuple(stream.seen(self.store) for stream in asked)
+            for stream in streams:
+                if isinstance(stream, StoreStream):
+                    check_spans(stream.folder, stream.store.spans, stream.store, self.manifest)
+            self._streams = streams
         return self._streams
 
     @property

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from painseq.errors import PainseqError
+from painseq.features.spans import RecordedSpan
 
 COPY_BYTES = 16 * 2**20
 RERUN_HINT = "Rerun the same `painseq extract` command to complete the store."
@@ -143,8 +144,14 @@ class Layout:
         names = list(self.sizes)
         return sum(self.sizes[name] for name in names[: names.index(tensor)])
 
-    def header(self, rows: Mapping[str, Row], size_bytes: int = 0) -> bytes:
-        """Return the file's header, padded with spaces to at least `size_bytes`, and to a multiple of eight."""
+    def header(
+        self, rows: Mapping[str, Row], size_bytes: int = 0, spans: Mapping[str, RecordedSpan] | None = None
+    ) -> bytes:
+        """Return the file's header, padded with spaces to at least `size_bytes`, and to a multiple of eight.
+
+        `spans` are for pending files. Of clips in shards they are in the index, so that the shards do not depend on
+        them.
+        """
         shapes = {
             "features": (_SAFETENSORS_NAMES[self.dtype], [self.frames, *self.out_shape]),
             "padding": ("U8", [self.padding_bytes]),
@@ -152,9 +159,10 @@ class Layout:
             "landmarks": ("F32", [self.frames, self.landmarks, 2]),
             "present": ("BOOL", [self.frames]),
         }
-        entries: dict[str, object] = {
-            "__metadata__": {"clips": json.dumps({clip_id: asdict(row) for clip_id, row in rows.items()})}
-        }
+        metadata = {"clips": json.dumps({clip_id: asdict(row) for clip_id, row in rows.items()})}
+        if spans:
+            metadata["spans"] = json.dumps({clip_id: asdict(span) for clip_id, span in spans.items()})
+        entries: dict[str, object] = {"__metadata__": metadata}
         first = 0
         for name, size in self.sizes.items():
             kind, shape = shapes[name]
@@ -270,6 +278,15 @@ def rows_in(path: Path) -> dict[str, Row]:
         OSError: unchanged from Python: the file does not exist, or the disk cannot be read.
         PainseqError: it is damaged.
     """
+    return tables_in(path)[0]
+
+
+def tables_in(path: Path) -> tuple[dict[str, Row], dict[str, RecordedSpan]]:
+    """Read the clips and, of a pending file, their spans (empty if an earlier version wrote it) from a file's header.
+
+    Raises:
+        OSError, PainseqError: see `rows_in`.
+    """
     try:
         # Not with the library, which would map the whole file: memory may be short while shards are copied.
         with path.open("rb") as file:
@@ -278,10 +295,14 @@ def rows_in(path: Path) -> dict[str, Row]:
             if 8 + header_bytes > size_bytes:
                 raise ValueError("it ends within its header")
             header = json.loads(file.read(header_bytes))
-        table = json.loads(header.pop("__metadata__")["clips"])
+        metadata = header.pop("__metadata__")
+        table, spans = json.loads(metadata["clips"]), json.loads(metadata.get("spans", "{}"))
         if 8 + header_bytes + max(entry["data_offsets"][1] for entry in header.values()) != size_bytes:
             raise ValueError(f"its size of {size_bytes} bytes does not match its header")
-        return {clip_id: Row(**row) for clip_id, row in table.items()}
+        return (
+            {clip_id: Row(**row) for clip_id, row in table.items()},
+            {clip_id: RecordedSpan(**span) for clip_id, span in spans.items()},
+        )
     except OSError:
         raise
     except (struct.error, KeyError, TypeError, ValueError, AttributeError) as error:

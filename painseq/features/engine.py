@@ -33,6 +33,7 @@ from painseq.features.pipeline import (
     read_ahead,
     read_clip,
 )
+from painseq.features.spans import RecordedSpan
 from painseq.features.store import ClipFeatures, Dtype, StoreWriter
 from painseq.records import Manifest
 from painseq.runs import Process
@@ -289,7 +290,7 @@ def extract(
     run = _Run(len(clips), options.strict, on_progress)
     with StoreWriter(out, pipeline_spec(extractor, faces, fps), stored_dtype, extractor, precision, process) as writer:
         digests = Digests()
-        jobs = (Job(clip, manifest.path(clip)) for clip in clips)
+        jobs = (Job(clip, manifest.path(clip), RecordedSpan.of(clip, manifest, fps)) for clip in clips)
         writing = Writing(writer)
         try:
             batches = Batches(Network(extractor, options.device, precision), options.frames_a_batch, writing.put)

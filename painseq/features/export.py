@@ -8,6 +8,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from painseq.errors import PainseqError
+from painseq.features.spans import RecordedSpan
 from painseq.features.store import ClipFeatures, Dtype, FeatureStore
 from painseq.files import write_json
 from painseq.spec import Spec, digest
@@ -36,7 +38,7 @@ def file_name(clip_id: str) -> str:
 
 def export_npz(store: FeatureStore, directory: Path) -> None:
     """Write one .npz per clip (features, present, times_s, and landmarks if the store has any), index.csv (clip_id,
-    file), and source.json: the pipeline, and the subjects its extractor was trained on.
+    file), and source.json: the pipeline, the subjects its extractor was trained on, and the span of each clip.
 
     Raises:
         PainseqError: the folder is not empty, or cannot be written.
@@ -55,7 +57,12 @@ def export_npz(store: FeatureStore, directory: Path) -> None:
                     arrays[_LANDMARKS] = clip.landmarks.numpy()
                 np.savez(directory / file_name(clip_id), **arrays)
                 writer.writerow([clip_id, file_name(clip_id)])
-        source = {"spec": store.spec, "fingerprint": store.fingerprint, "trained_on": list(store.trained_on)}
+        source = {
+            "spec": store.spec,
+            "fingerprint": store.fingerprint,
+            "trained_on": list(store.trained_on),
+            "spans": {clip_id: asdict(span) for clip_id, span in store.spans.items()},
+        }
         write_json(directory / SOURCE, source)
     except OSError as error:
         raise PainseqError(f"{directory} cannot be written: {error}.") from error
@@ -77,11 +84,13 @@ class NpzFolder:
 
     trained_on: tuple[str, ...]
     failed: dict[str, str]
+    spans: dict[str, RecordedSpan]
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.failed = {}
         self.trained_on = self._trained_on()
+        self.spans = self._spans()
         self._files = self._find()
         if not self._files:
             raise PainseqError(f"{self.path} holds no .npz file.")
@@ -106,6 +115,16 @@ class NpzFolder:
         try:
             return tuple(str(subject) for subject in json.loads(source.read_text(encoding="utf-8"))["trained_on"])
         except (ValueError, KeyError, TypeError) as error:
+            raise PainseqError(f"{source} is damaged: {error}.") from error
+
+    def _spans(self) -> dict[str, RecordedSpan]:
+        source = self.path / SOURCE
+        if not source.is_file():
+            return {}
+        try:
+            spans = json.loads(source.read_text(encoding="utf-8")).get("spans", {})
+            return {clip_id: RecordedSpan(**span) for clip_id, span in spans.items()}
+        except (ValueError, TypeError, AttributeError) as error:
             raise PainseqError(f"{source} is damaged: {error}.") from error
 
     def _find(self) -> dict[str, Path]:

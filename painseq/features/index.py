@@ -13,7 +13,8 @@ from typing import Any, Literal, Self, get_args
 from painseq.errors import PainseqError
 from painseq.extractors.extractor import NOT_IDENTITY
 from painseq.faces import FaceCrops
-from painseq.features.clip_file import Dtype, Row, Shard, rows_in
+from painseq.features.clip_file import Dtype, Row, Shard, tables_in
+from painseq.features.spans import RecordedSpan
 from painseq.files import write_json
 from painseq.spec import Spec, difference, digest, with_public_paths
 
@@ -125,11 +126,13 @@ class Index:
         rows: clip id -> shard, and position in it.
         failed: clip id -> reason.
         shards: name -> size and digest.
+        spans: clip id -> where its features come from; stores of earlier versions have none.
     """
 
     rows: dict[str, tuple[str, Row]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     shards: dict[str, Shard] = field(default_factory=dict)
+    spans: dict[str, RecordedSpan] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -144,9 +147,10 @@ class Index:
             rows = {clip_id: _shard_and_row(entry) for clip_id, entry in content["clips"].items()}
             failed = {str(key): str(value) for key, value in content["failed"].items()}
             shards = {_checked_shard_name(name): Shard(**entry) for name, entry in content["shards"].items()}
+            spans = {clip_id: RecordedSpan(**entry) for clip_id, entry in content.get("spans", {}).items()}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PainseqError(f"{path} is damaged: {error!r}.") from error
-        return cls(rows, failed, shards)
+        return cls(rows, failed, shards, spans)
 
     def write(self, path: Path) -> None:
         """Replace the file at `path`.
@@ -156,22 +160,26 @@ class Index:
         """
         clips = {clip_id: {"shard": name, **asdict(row)} for clip_id, (name, row) in self.rows.items()}
         shards = {name: asdict(shard) for name, shard in self.shards.items()}
-        write_json(path, {"clips": clips, "failed": self.failed, "shards": shards})
+        spans = {clip_id: asdict(span) for clip_id, span in self.spans.items()}
+        write_json(path, {"clips": clips, "failed": self.failed, "shards": shards, "spans": spans})
 
-    def keep(self, clip_id: str, shard: str, row: Row) -> None:
+    def keep(self, clip_id: str, shard: str, row: Row, span: RecordedSpan | None) -> None:
         """Add or replace a clip."""
         self.forget(clip_id)
         self.rows[clip_id] = (shard, row)
+        if span is not None:
+            self.spans[clip_id] = span
 
     def forget(self, clip_id: str) -> None:
         """Remove a clip."""
         self.rows.pop(clip_id, None)
         self.failed.pop(clip_id, None)
+        self.spans.pop(clip_id, None)
 
     def merge(self, part: Index) -> None:
         """Merge the newer entries of one process into this index; idempotent."""
         for clip_id, (shard, row) in part.rows.items():
-            self.keep(clip_id, shard, row)
+            self.keep(clip_id, shard, row, part.spans.get(clip_id))
         for clip_id, reason in part.failed.items():
             self.forget(clip_id)
             self.failed[clip_id] = reason
@@ -210,11 +218,13 @@ class Contents:
         index: index.json, merged with the indexes of individual processes.
         pending: file -> clip id and row, oldest first; newer than the index.
         damaged: pending file -> why it is unreadable; its clip counts as not extracted.
+        pending_spans: clip id -> where the features of a pending clip come from.
     """
 
     index: Index
     pending: dict[str, tuple[str, Row]]
     damaged: dict[str, str]
+    pending_spans: dict[str, RecordedSpan]
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -227,9 +237,12 @@ class Contents:
         # order finds a clip that moves meanwhile in the next place.
         pending_files: list[tuple[str, dict[str, Row]]] = []
         damaged: dict[str, str] = {}
+        pending_spans: dict[str, RecordedSpan] = {}
         for file in sorted(path.glob("pending/*.safetensors")):
             try:
-                pending_files.append((f"pending/{file.name}", rows_in(file)))
+                table, spans = tables_in(file)
+                pending_files.append((f"pending/{file.name}", table))
+                pending_spans |= spans
             except FileNotFoundError:
                 pass
             except PainseqError as error:
@@ -257,13 +270,14 @@ class Contents:
                 pending.pop(file_of.get(clip_id, ""), None)
                 pending[name] = (clip_id, row)
                 file_of[clip_id] = name
-        return cls(index, pending, damaged)
+        return cls(index, pending, damaged, pending_spans)
 
     def combined(self) -> Index:
         """Return one index of all clips, the pending ones last."""
-        index = Index(dict(self.index.rows), dict(self.index.failed), dict(self.index.shards))
+        whole = self.index
+        index = Index(dict(whole.rows), dict(whole.failed), dict(whole.shards), dict(whole.spans))
         for name, (clip_id, row) in self.pending.items():
-            index.keep(clip_id, name, row)
+            index.keep(clip_id, name, row, self.pending_spans.get(clip_id))
         return index
 
 

@@ -30,6 +30,7 @@ from painseq.extractors import Pixels
 from painseq.faces import CropChunk, FaceCrops
 from painseq.features.clip_file import UnfitFeatures
 from painseq.features.network import Network
+from painseq.features.spans import RecordedSpan
 from painseq.features.writer import ClipFile, StoreWriter
 from painseq.records import Clip
 from painseq.spec import digest
@@ -52,6 +53,7 @@ class Job:
     Args:
         clip: the clip.
         video: its file, or its folder of images.
+        span: what the store records of where its features come from.
         source: digest of video and span.
         state: whether the store has it.
         backend: the library that decoded it.
@@ -63,6 +65,7 @@ class Job:
 
     clip: Clip
     video: Path
+    span: RecordedSpan | None = None
     source: str = ""
     state: State = "new"
     backend: str = ""
@@ -433,7 +436,7 @@ class Writing:
         if job.unfit_reason:
             return
         if job.file is None:
-            job.file = self.writer.begin(job.clip.clip_id, job.source)
+            job.file = self.writer.begin(job.clip.clip_id, job.source, job.span)
             self._open.add(job)
         try:
             job.file.append(frames.features)
@@ -454,6 +457,8 @@ class Writing:
             if job.file is not None:
                 job.file.discard()
             self.writer.fail(clip_id, reason, changed=job.state == "changed")
+        elif end.outcome == "done" and job.span is not None:
+            self.writer.confirm(clip_id, job.span)
         self._open.discard(job)
         if reason:
             return ClipResult(job, "failed", 0, 0, reason)

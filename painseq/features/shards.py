@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from painseq.features.clip_file import Dtype, Layout, Row, write_shard
 from painseq.features.index import Contents, Index, shard_name
+from painseq.features.spans import RecordedSpan
 
 CLIPS_PER_SHARD = 64
 SHARD_BYTES = 128 * 2**20
@@ -29,9 +30,10 @@ def close_shard(
     clips: Sequence[PendingClip],
     dtype: Dtype,
     out_shape: tuple[int, ...],
+    spans: Mapping[str, RecordedSpan],
     *indexes: Index,
 ) -> None:
-    """Copy pending clips into a shard and add it to `indexes`, without writing these.
+    """Copy pending clips into a shard and add it to `indexes`, with the clips' `spans`, without writing these.
 
     Raises:
         OSError: unchanged from Python.
@@ -42,7 +44,7 @@ def close_shard(
     for index in indexes:
         index.shards[name] = shard
         for clip_id, row in rows.items():
-            index.keep(clip_id, name, row)
+            index.keep(clip_id, name, row, spans.get(clip_id))
 
 
 def tidy(path: Path, dtype: Dtype, out_shape: tuple[int, ...], keep: str = "/") -> None:
@@ -66,7 +68,7 @@ def tidy(path: Path, dtype: Dtype, out_shape: tuple[int, ...], keep: str = "/") 
         log.warning("%s is unreadable (%s); its clip counts as not extracted.", path / name, reason)
     unfinished = [(name, *clip) for name, clip in contents.pending.items() if not name.startswith(f"pending/{keep}")]
     for group in groups(unfinished, dtype, out_shape):
-        close_shard(path, index.next_shard(), group, dtype, out_shape, index)
+        close_shard(path, index.next_shard(), group, dtype, out_shape, contents.pending_spans, index)
     # Write the index before deleting the files that it replaces.
     if index != Index.read(path / "index.json"):
         index.write(path / "index.json")

@@ -4,7 +4,8 @@
     extractor.safetensors   the extractor's weights, unless they can be downloaded from a public address
     shard-00000.safetensors concatenated clips, up to 64 of them or 128 MiB: features, present, times_s and, if the
                             locator gives them, landmarks
-    index.json              position of each clip; failed clips, with reasons; size and digest of each shard
+    index.json              position of each clip; failed clips, with reasons; size and digest of each shard; the span
+                            of the video that each clip comes from, its sampling and its data set
     index-000.json          the same, for the clips added by one process
     pending/                clips finished since the last shard, one file each
     .lock                   held by the processes that fill the store
@@ -41,6 +42,7 @@ from painseq.features.clip_file import (
     to_dtype,
 )
 from painseq.features.index import Contents, Precision, StoreHeader, check_same_pipeline, identity
+from painseq.features.spans import RecordedSpan
 from painseq.features.writer import ClipFile, StoreWriter
 from painseq.spec import Spec, digest
 
@@ -109,6 +111,11 @@ class FeatureStore:
     def failed(self) -> dict[str, str]:
         """Failed clips: clip id -> reason."""
         return dict(self._index.failed)
+
+    @property
+    def spans(self) -> dict[str, RecordedSpan]:
+        """Where the features of each clip come from: clip id -> span; clips of earlier versions are missing."""
+        return dict(self._index.spans)
 
     @property
     def digests(self) -> dict[str, str]:

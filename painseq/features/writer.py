@@ -35,6 +35,7 @@ from painseq.features.index import (
 )
 from painseq.features.lock import StoreLock
 from painseq.features.shards import close_shard, groups, is_full, tidy
+from painseq.features.spans import RecordedSpan
 from painseq.runs import Process
 from painseq.spec import Spec
 
@@ -46,14 +47,18 @@ _MAX_FRAMES = 10**15
 class ClipFile:
     """The file of a clip that is being written; only its small tensors are kept in memory until it is finished."""
 
-    def __init__(self, writer: StoreWriter, clip_id: str, source: str, partial: Path) -> None:
+    def __init__(
+        self, writer: StoreWriter, clip_id: str, source: str, partial: Path, span: RecordedSpan | None
+    ) -> None:
         self.clip_id = clip_id
         self.source = source
+        self.span = span
         self.frames = 0
         self._writer = writer
         self._partial = partial
         row = Row(0, _MAX_FRAMES, _MAX_FRAMES, source, _MAX_FRAMES)
-        self._header_bytes = len(writer._layout(_MAX_FRAMES, _MAX_FRAMES).header({clip_id: row}))
+        self._spans = {} if span is None else {clip_id: span}
+        self._header_bytes = len(writer._layout(_MAX_FRAMES, _MAX_FRAMES).header({clip_id: row}, spans=self._spans))
         with writer._disk():
             self._file = partial.open("wb")
             self._file.write(b" " * self._header_bytes)
@@ -101,7 +106,7 @@ class ClipFile:
         with self._writer._disk():
             self._file.write(small_tensors(layout, present, times_s, landmarks))
             self._file.seek(0)
-            self._file.write(layout.header({self.clip_id: row}, self._header_bytes))
+            self._file.write(layout.header({self.clip_id: row}, self._header_bytes, self._spans))
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -213,21 +218,31 @@ class StoreWriter:
         row = self._all.rows[clip_id][1]
         return row.frames, row.faceless
 
-    def begin(self, clip_id: str, source: str) -> ClipFile:
+    def confirm(self, clip_id: str, span: RecordedSpan) -> None:
+        """Record the span of a clip in the store, which has the same source; stores of earlier versions lack it."""
+        if self._all.spans.get(clip_id) == span:
+            return
+        name, row = self._all.rows[clip_id]
+        self._all.spans[clip_id] = span
+        if name not in self._pending:
+            self._own.keep(clip_id, name, row, span)
+            self._saved = False
+
+    def begin(self, clip_id: str, source: str, span: RecordedSpan | None = None) -> ClipFile:
         """Start a clip that is written in pieces; several may be open."""
         partial = self.path / "pending" / f".{self._prefix}{self._next_partial:08d}.partial"
         self._next_partial += 1
-        clip_file = ClipFile(self, clip_id, source, partial)
+        clip_file = ClipFile(self, clip_id, source, partial, span)
         self._open.append(clip_file)
         return clip_file
 
-    def add(self, clip_id: str, clip: ClipFeatures, source: str) -> None:
+    def add(self, clip_id: str, clip: ClipFeatures, source: str, span: RecordedSpan | None = None) -> None:
         """Write a whole clip: it is on disk when this returns, and replaces an older one with the same id.
 
         Raises:
             UnfitFeatures: as `ClipFile.append` and `ClipFile.finish`.
         """
-        clip_file = self.begin(clip_id, source)
+        clip_file = self.begin(clip_id, source, span)
         try:
             clip_file.append(clip.features)
             clip_file.finish(clip.present, clip.times_s, clip.landmarks)
@@ -276,7 +291,7 @@ class StoreWriter:
         partial.replace(self.path / name)
         self._next_pending += 1
         self._forget(clip_file.clip_id)
-        self._all.rows[clip_file.clip_id] = (name, row)
+        self._all.keep(clip_file.clip_id, name, row, clip_file.span)
         self._pending[name] = (clip_file.clip_id, row)
         self._drop(clip_file)
         if is_full([row for _, row in self._pending.values()], self.dtype, self._out_shape):
@@ -357,7 +372,8 @@ class StoreWriter:
         After a kill in between, the next run writes the shard again, or deletes pending files that are in the index."""
         clips = [(name, clip_id, row) for name, (clip_id, row) in self._pending.items()]
         for group in groups(clips, self.dtype, self._out_shape):
-            close_shard(self.path, self._next_shard, group, self.dtype, self._out_shape, self._own, self._all)
+            known = dict(self._all.spans)
+            close_shard(self.path, self._next_shard, group, self.dtype, self._out_shape, known, self._own, self._all)
             self._next_shard += self.process.count
         self._own.write(self.path / part_name(self.process.rank))
         self._saved = True
