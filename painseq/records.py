@@ -27,6 +27,9 @@ UNKNOWN = -1
 SEXES = {"f": "f", "female": "f", "m": "m", "male": "m"}
 """Accepted spellings in files."""
 
+MIN_FACE_SHARE = 0.5
+"""A prediction is reported as doubtful if a smaller share of the clip's frames has a face."""
+
 MAX_AGE = 120
 """In years. A higher value is a mistake, or a code such as 999 for an unknown age."""
 
@@ -73,6 +76,12 @@ class Clip:
         check_person(self.sex, self.age)
         if self.part is not None and self.part not in PARTS:
             raise PainseqError(f"Clip {self.clip_id}: part is {self.part!r}; it is one of {', '.join(PARTS)}.")
+
+
+def check_min_face_share(share: float) -> None:
+    """Raise a PainseqError unless this is a share."""
+    if not 0 <= share <= 1:
+        raise PainseqError(f"min_face_share (--min-face-share) is {share}; it must be between 0 and 1.")
 
 
 def check_person(sex: str | None, age: int | None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from painseq.errors import PainseqError
-from painseq.records import PARTS
+from painseq.records import MIN_FACE_SHARE, PARTS
 
 if TYPE_CHECKING:
     from painseq.cli.experiment import ExperimentCLI
@@ -118,6 +118,17 @@ def add_device(parser: Parser) -> None:
     """Add `--device`."""
     parser.add_argument(
         "--device", type=str, default="auto", help="run on this device: auto, cpu, cuda, cuda:0, ...; default: auto"
+    )
+
+
+def add_min_face_share(parser: Parser) -> None:
+    """Add `--min-face-share`."""
+    parser.add_argument(
+        "--min-face-share",
+        type=float,
+        default=MIN_FACE_SHARE,
+        metavar="SHARE",
+        help=f"warn of predictions from clips with a face in a smaller share of the frames; default: {MIN_FACE_SHARE}",
     )
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from painseq.cli.arguments import Parser, add_device, add_model, add_part, chosen_models, experiment
+from painseq.cli.arguments import (
+    Parser,
+    add_device,
+    add_min_face_share,
+    add_model,
+    add_part,
+    chosen_models,
+    experiment,
+)
 from painseq.evaluation import Evaluation, read_people, read_truth
 from painseq.evaluation.tables import probability_table, subgroup_table, table
 from painseq.evaluation.value_scores import ValueEvaluation, value_table
@@ -40,6 +48,7 @@ def add_arguments(parser: Parser) -> None:
         help="write predictions.csv, metrics.json, subjects.csv and report.html to this folder; several models get a "
         "folder each in it; default: runs/evaluate-<time>",
     )
+    add_min_face_share(parser)
     add_device(parser)
 
 
@@ -63,7 +72,13 @@ def evaluate_checkpoints(argv: Sequence[str]) -> dict[str, EvaluationResult]:
     models = chosen_models(args, pick_device(args.device))
     truth = None if args.truth is None else read_truth(args.truth)
     out = args.out or Path("runs") / f"evaluate-{time.strftime('%Y%m%d-%H%M%S')}"
-    options = EvaluateOptions(args.part, truth, args.calibrate, checkpoints=tuple(map(Path, args.checkpoint)))
+    options = EvaluateOptions(
+        args.part,
+        truth,
+        args.calibrate,
+        checkpoints=tuple(map(Path, args.checkpoint)),
+        min_face_share=args.min_face_share,
+    )
     with progress_bar("evaluate", "clips") as on_progress:
         if len(models) == 1:
             (model,) = models.values()
@@ -92,6 +107,7 @@ def _evaluate_file(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--calibrate-on", type=Path, metavar="FILE", help="fit a temperature on these predictions of other subjects"
     )
+    add_min_face_share(parser)
     parser.add_argument("--out", type=Path, help="write metrics.json, report.html and the other results to this folder")
     args = parser.parse_args(argv)
     options = PredictionsOptions(
@@ -101,6 +117,7 @@ def _evaluate_file(argv: Sequence[str]) -> None:
         class_names=args.classes,
         subjects=None if args.subjects is None else read_people(args.subjects),
         calibrate_on=args.calibrate_on,
+        min_face_share=args.min_face_share,
     )
     result = evaluate_predictions(args.predictions, args.out, options)
     print_results({result.name: result})

@@ -7,7 +7,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from painseq.cli.arguments import add_device, add_locator, add_model, chosen_locator, chosen_model
+from painseq.cli.arguments import (
+    add_device,
+    add_locator,
+    add_min_face_share,
+    add_model,
+    chosen_locator,
+    chosen_model,
+)
 
 log = logging.getLogger("painseq")
 
@@ -42,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
         baseline=args.baseline,
         action_units=args.action_units,
         checkpoints=tuple(map(Path, args.checkpoint)),
+        min_face_share=args.min_face_share,
     )
     model = chosen_model(args, pick_device(args.device))
     with progress_bar("explain", "%") as show:
@@ -93,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-s", type=float, default=0.0, help="start at this time, in seconds; default: 0")
     parser.add_argument("--end-s", type=float, help="end at this time, in seconds; default: the end of the video")
     parser.add_argument("--show-faces", action="store_true", help="draw the face even if it may be a patient's")
+    add_min_face_share(parser)
     add_device(parser)
     add_locator(parser)
     return parser

@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from painseq.cli.arguments import add_device, add_locator, add_model, chosen_locator, chosen_models
+from painseq.cli.arguments import (
+    add_device,
+    add_locator,
+    add_min_face_share,
+    add_model,
+    chosen_locator,
+    chosen_models,
+)
 from painseq.runs import pick_device
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="print a JSON list with the probabilities of each frame; for several models, one list per model",
     )
+    add_min_face_share(parser)
     add_device(parser)
     add_locator(parser)
     args = parser.parse_args(argv)
@@ -52,7 +61,13 @@ def main(argv: Sequence[str]) -> int:
     from painseq.studies.predict_videos import VideoOptions, predict_videos
 
     options = VideoOptions(
-        args.start_s, args.end_s, chosen_locator(args), args.baseline, args.image_fps, args.action_units
+        args.start_s,
+        args.end_s,
+        chosen_locator(args),
+        args.baseline,
+        args.image_fps,
+        args.action_units,
+        args.min_face_share,
     )
     predictions: dict[str, list[VideoPrediction]] = {}
     failed = False
@@ -78,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _table(predictions: Sequence[VideoPrediction], class_names: Sequence[str], scale: Scale | None) -> Table:
     """Return a table with one row per video, and the probability of each class."""
-    table = Table(caption=CAPTION)
+    table = Table(caption=_caption(predictions))
     table.add_column("video")
     for name in ("label", *class_names) if scale is None else (str(scale),):
         table.add_column(name, justify="left" if name == "label" else "right")
@@ -94,6 +109,12 @@ def _table(predictions: Sequence[VideoPrediction], class_names: Sequence[str], s
     return table
 
 
+def _caption(predictions: Sequence[VideoPrediction]) -> Text:
+    """Return the warnings of the predictions; models that saw the same frames share one."""
+    doubtful = [f"{Path(each.video).name}: {each.warning}" for each in predictions if each.warning is not None]
+    return Text("\n".join([*dict.fromkeys(doubtful), CAPTION]))
+
+
 def _cells(prediction: VideoPrediction, class_names: Sequence[str], scale: Scale | None) -> list[str]:
     if scale is not None:
         return ["-" if prediction.value is None else f"{prediction.value:.2f}"]
@@ -106,7 +127,8 @@ def _side_by_side(predictions: Mapping[str, Sequence[VideoPrediction]]) -> Table
     """Return a table with one row per video and one column per model."""
     from painseq.studies.evaluation_files import short_names
 
-    table = Table("video", *short_names([Path(name) for name in predictions]), caption=CAPTION)
+    caption = _caption([prediction for of_model in predictions.values() for prediction in of_model])
+    table = Table("video", *short_names([Path(name) for name in predictions]), caption=caption)
     by_video = [{prediction.video: prediction for prediction in of_model} for of_model in predictions.values()]
     for video in dict.fromkeys(video for of_model in by_video for video in of_model):
         table.add_row(Path(video).name, *(_short_cell(of_model.get(video)) for of_model in by_video))

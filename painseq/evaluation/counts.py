@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from painseq.evaluation.intervals import FEW_SUBJECTS
 from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.value_predictions import ValuePredictions
-from painseq.records import UNKNOWN
+from painseq.records import MIN_FACE_SHARE, UNKNOWN, check_min_face_share
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Counts:
         without_prediction_by_subject: subject id -> clips, for subjects with at least one.
         faceless_share_by_class: class name -> share of frames without a face, None without any frame. Empty for values
             on a scale.
+        few_faces: clips with a prediction whose share of frames with a face is below `min_face_share`; clips whose
+            frames the file does not state are not counted.
+        min_face_share: see `few_faces`.
     """
 
     clips: int
@@ -42,16 +45,24 @@ class Counts:
     without_prediction_by_class: dict[str, int]
     without_prediction_by_subject: dict[str, int]
     faceless_share_by_class: dict[str, float | None]
+    few_faces: int
+    min_face_share: float
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
         return dict(vars(self))
 
 
-def counts_of(predictions: Predictions | ValuePredictions) -> Counts:
-    """Count clips, subjects and frames."""
+def counts_of(predictions: Predictions | ValuePredictions, min_face_share: float = MIN_FACE_SHARE) -> Counts:
+    """Count clips, subjects and frames.
+
+    Raises:
+        PainseqError: `min_face_share` is not a share.
+    """
+    check_min_face_share(min_face_share)
     missing = ~predictions.predicted
     known = (predictions.frames != UNKNOWN) & (predictions.faceless != UNKNOWN)
+    share_with_face = (predictions.frames - predictions.faceless) / np.maximum(predictions.frames, 1)
     ids = np.asarray(predictions.subject_ids, dtype=object)
     rows_of_class: dict[str, NDArray[np.bool_]] = {}
     if isinstance(predictions, Predictions):
@@ -69,6 +80,8 @@ def counts_of(predictions: Predictions | ValuePredictions) -> Counts:
         faceless_share_by_class={
             name: faceless_share(predictions, known & rows) for name, rows in rows_of_class.items()
         },
+        few_faces=int((~missing & known & (share_with_face < min_face_share)).sum()),
+        min_face_share=min_face_share,
     )
 
 
@@ -91,6 +104,16 @@ def unscored_clip_warnings(counts: Counts) -> list[str]:
     if counts.hidden:
         lines.append(f"{counts.hidden} of {counts.clips} clips have a hidden truth and are not scored.")
     return lines
+
+
+def few_faces_warnings(counts: Counts) -> list[str]:
+    """A warning if predictions are based on clips with a face in few frames."""
+    if not counts.few_faces:
+        return []
+    return [
+        f"{counts.few_faces} of {counts.clips} clips are predicted although fewer than {counts.min_face_share:.0%} of "
+        "their frames have a face."
+    ]
 
 
 def few_subjects_warnings(counts: Counts) -> list[str]:

@@ -10,7 +10,13 @@ import numpy as np
 
 from painseq.evaluation.baselines import Baseline, baselines
 from painseq.evaluation.calibration import Calibration
-from painseq.evaluation.counts import Counts, counts_of, few_subjects_warnings, unscored_clip_warnings
+from painseq.evaluation.counts import (
+    Counts,
+    counts_of,
+    few_faces_warnings,
+    few_subjects_warnings,
+    unscored_clip_warnings,
+)
 from painseq.evaluation.intervals import Interval, confusion_intervals
 from painseq.evaluation.metrics import LOWER_IS_BETTER, STATISTICS, Scores, confusion_by_subject, scores_of
 from painseq.evaluation.people import Person, SubjectRow, subject_rows
@@ -22,6 +28,7 @@ from painseq.evaluation.probability import (
     probability_scores,
 )
 from painseq.evaluation.subgroups import GroupDifference, Subgroup, subgroups
+from painseq.records import MIN_FACE_SHARE
 
 TITLES = {
     "accuracy": "Accuracy",
@@ -95,7 +102,10 @@ class Evaluation:
 
 
 def score(
-    predictions: Predictions, people: Mapping[str, Person] | None = None, calibration: Calibration | None = None
+    predictions: Predictions,
+    people: Mapping[str, Person] | None = None,
+    calibration: Calibration | None = None,
+    min_face_share: float = MIN_FACE_SHARE,
 ) -> Evaluation:
     """Score predictions of subjects that the model was not trained on.
 
@@ -103,6 +113,10 @@ def score(
         predictions: predictions; with scaled probabilities if there is a calibration.
         people: subject id -> sex and age, for the subgroups; missing subjects are of unknown sex and age.
         calibration: result of `calibrate` for these predictions.
+        min_face_share: predictions are reported as doubtful if a smaller share of the frames has a face.
+
+    Raises:
+        PainseqError: `min_face_share` is not a share.
 
     Example:
         >>> score(read_predictions(Path("runs/lstm/predictions.csv"))).scores.balanced_accuracy  # doctest: +SKIP
@@ -117,7 +131,7 @@ def score(
         scores=scores,
         intervals=confusion_intervals(confusion, defined) | probability_intervals(predictions),
         baselines=baselines(predictions),
-        counts=counts_of(predictions),
+        counts=counts_of(predictions, min_face_share),
         warnings=(),
         probability=probability_scores(predictions),
         calibration=calibration,
@@ -127,6 +141,7 @@ def score(
     )
     warnings = [
         *unscored_clip_warnings(evaluation.counts),
+        *few_faces_warnings(evaluation.counts),
         *_class_warnings(evaluation),
         *_baseline_warnings(evaluation),
         *_probability_warnings(evaluation, predictions),

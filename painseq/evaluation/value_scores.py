@@ -18,11 +18,18 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from painseq.evaluation.counts import Counts, counts_of, few_subjects_warnings, unscored_clip_warnings
+from painseq.evaluation.counts import (
+    Counts,
+    counts_of,
+    few_faces_warnings,
+    few_subjects_warnings,
+    unscored_clip_warnings,
+)
 from painseq.evaluation.intervals import Interval, bootstrap_interval, mean_interval
 from painseq.evaluation.metrics import Floats
 from painseq.evaluation.score import no_better, number
 from painseq.evaluation.value_predictions import ValuePredictions
+from painseq.records import MIN_FACE_SHARE
 
 VALUE_TITLES = {
     "mse": "Mean squared error",
@@ -143,8 +150,16 @@ class ValueEvaluation:
         }
 
 
-def score_values(predictions: ValuePredictions) -> ValueEvaluation:
-    """Score values on a scale for subjects that the model was not trained on."""
+def score_values(predictions: ValuePredictions, min_face_share: float = MIN_FACE_SHARE) -> ValueEvaluation:
+    """Score values on a scale for subjects that the model was not trained on.
+
+    Args:
+        predictions: predictions.
+        min_face_share: predictions are reported as doubtful if a smaller share of the frames has a face.
+
+    Raises:
+        PainseqError: `min_face_share` is not a share.
+    """
     scored = predictions.only(predictions.scored)
     sums = sums_by_subject(scored)
     scores = _scores(sums.sum(0))
@@ -152,7 +167,7 @@ def score_values(predictions: ValuePredictions) -> ValueEvaluation:
     mean = float(scored.truth.mean()) if len(scored) else None
     always = dataclasses.replace(scored, value=np.full(len(scored), np.nan if mean is None else mean))
     baseline = _scores(sums_by_subject(always).sum(0))
-    counts = counts_of(predictions)
+    counts = counts_of(predictions, min_face_share)
     ids = np.asarray(predictions.subject_ids, dtype=object)
     return ValueEvaluation(
         scale=predictions.scale,
@@ -305,7 +320,7 @@ def _warnings(
     baseline: ValueScores,
     counts: Counts,
 ) -> tuple[str, ...]:
-    lines = unscored_clip_warnings(counts)
+    lines = unscored_clip_warnings(counts) + few_faces_warnings(counts)
     no_better_in = [
         f"{VALUE_TITLES[name].lower()} {number(model_value)} against {number(baseline_value)}"
         for name in ("mse", "mae")

@@ -19,6 +19,9 @@ from painseq.spec import Spec
 class TimmBackbone(Extractor):
     """A timm network without its classifier, with its own normalisation; gives (N, D) pooled features.
 
+    Of timm's configuration, only mean and standard deviation are used. Input size, interpolation and crop share are
+    not: crops have `input_size_px` and are resized with Pillow's bilinear filter, whatever timm names for the network.
+
     Args:
         model: timm's name, e.g. "resnet18" or "mobilenetv3_small_050.lamb_in1k".
         weights: "hub" downloads timm's pretrained weights; otherwise a path or address for `read_weights`, with

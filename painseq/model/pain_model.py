@@ -22,6 +22,7 @@ from painseq.features import ClipFeatures, VideoSpan, clip_features
 from painseq.heads import Head
 from painseq.model.decision import NO_PREDICTION, Decision, decide
 from painseq.model.record import ModelRecord
+from painseq.records import MIN_FACE_SHARE, check_min_face_share
 
 MAX_PREFIXES, PREFIXES_AT_ONCE, FRAMES_AT_ONCE = 300, 16, 20_000
 """Limits of a video head's running probability: prefixes of a clip in total and per batch, frames per batch."""
@@ -44,6 +45,7 @@ class VideoPrediction:
         frames: number of sampled frames.
         faceless_times_s: times of the frames without a face, seconds from the start of the span.
         backends: video reader, locator and device that were used.
+        min_face_share: `warning` says so if a smaller share of the frames has a face.
     """
 
     video: str
@@ -58,6 +60,23 @@ class VideoPrediction:
     frames: int
     faceless_times_s: np.ndarray
     backends: Mapping[str, str]
+    min_face_share: float = MIN_FACE_SHARE
+
+    def __post_init__(self) -> None:
+        check_min_face_share(self.min_face_share)
+
+    @property
+    def face_share(self) -> float:
+        """Share of the frames that have a face."""
+        return (self.frames - len(self.faceless_times_s)) / self.frames if self.frames else 0.0
+
+    @property
+    def warning(self) -> str | None:
+        """Why the prediction is doubtful; None if it is not, or if there is none."""
+        if (self.label is None and self.value is None) or self.face_share >= self.min_face_share:
+            return None
+        seen = self.frames - len(self.faceless_times_s)
+        return f"only {seen} of {self.frames} frames have a face ({self.face_share:.0%}): the prediction is doubtful."
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data for JSON."""
@@ -79,6 +98,8 @@ class VideoPrediction:
             **predicted,
             "frames": self.frames,
             "faceless_frames": len(self.faceless_times_s),
+            "face_share": round(self.face_share, 6),
+            "warning": self.warning,
             "faceless_times_s": [round(float(t), 4) for t in self.faceless_times_s],
             "frame_meaning": self.frame_meaning,
             "frame_times_s": [round(float(t), 4) for t in self.frame_times_s],

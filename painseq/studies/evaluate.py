@@ -16,7 +16,7 @@ from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.files import write_atomically
 from painseq.model.averaging import AveragedModel
 from painseq.model.pain_model import PainModel
-from painseq.records import Part
+from painseq.records import MIN_FACE_SHARE, Part, check_min_face_share
 from painseq.runs import OnProgress, make_run_folder, no_progress, read_history, versions
 from painseq.studies.evaluation_files import (
     EvaluationResult,
@@ -48,6 +48,7 @@ class EvaluateOptions:
         prior: class -> its share among the scored clips, if it differs from training; see `PainModel.with_prior`.
         checkpoints: files that the model was loaded from, named in `metrics.json` and the report; the report of a
             single checkpoint shows its learning curves.
+        min_face_share: predictions are reported as doubtful if a smaller share of the frames has a face.
     """
 
     part: Part = "test"
@@ -55,6 +56,10 @@ class EvaluateOptions:
     calibrate: bool = False
     prior: Mapping[str, float] | None = None
     checkpoints: tuple[Path, ...] = ()
+    min_face_share: float = MIN_FACE_SHARE
+
+    def __post_init__(self) -> None:
+        check_min_face_share(self.min_face_share)
 
 
 def evaluate(
@@ -99,7 +104,8 @@ def evaluate(
         own = {"part": options.part, "calibrate": options.calibrate, "checkpoints": _names(options.checkpoints)}
         content = yaml.safe_dump({**experiment.config, "evaluate": own}, sort_keys=False)
         write_atomically(out / "config.yaml", content.encode())
-    result = evaluated(model_name(model), predictions, people_of(data.clips(options.part)), calibration)
+    people = people_of(data.clips(options.part))
+    result = evaluated(model_name(model), predictions, people, calibration, options.min_face_share)
     write_evaluation(out, result, _details(model, data, options, calibration))
     if result.evaluation is None:
         log.info(

@@ -12,6 +12,7 @@ from painseq.evaluation import Calibration, Person, Predictions, calibrate, read
 from painseq.evaluation.leaky import is_leaky, mark, marked
 from painseq.evaluation.predictions import PREDICTIONS_FILE, model_name
 from painseq.evaluation.value_predictions import ValuePredictions, holds_values, read_value_predictions
+from painseq.records import MIN_FACE_SHARE, check_min_face_share
 from painseq.runs import make_run_folder, versions
 from painseq.studies.evaluation_files import (
     EvaluationResult,
@@ -39,6 +40,7 @@ class PredictionsOptions:
         class_names: class names in order of pain, for a file without prob_ columns.
         subjects: subject -> sex and age, for scores by sex and age; see `painseq.evaluation.read_people`.
         calibrate_on: file of predictions of other subjects, to fit a temperature on.
+        min_face_share: predictions are reported as doubtful if a smaller share of the frames has a face.
     """
 
     truth: Mapping[str, str] | None = None
@@ -47,6 +49,10 @@ class PredictionsOptions:
     class_names: Sequence[str] | None = None
     subjects: Mapping[str, Person] | None = None
     calibrate_on: Path | None = None
+    min_face_share: float = MIN_FACE_SHARE
+
+    def __post_init__(self) -> None:
+        check_min_face_share(self.min_face_share)
 
 
 def evaluate_predictions(
@@ -100,7 +106,7 @@ def evaluate_predictions(
             "subjects.",
             file,
         )
-    result = evaluated(name, predictions, subjects, calibration)
+    result = evaluated(name, predictions, subjects, calibration, options.min_face_share)
     if out is not None:
         _write(out, result, file, options)
         if leaky:

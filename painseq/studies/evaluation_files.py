@@ -9,11 +9,13 @@ from pathlib import Path
 
 from painseq.evaluation import Evaluation, Predictions, published_rows, score
 from painseq.evaluation.calibration import Calibration
+from painseq.evaluation.counts import counts_of, few_faces_warnings
 from painseq.evaluation.people import Person, write_subjects
 from painseq.evaluation.predictions import PREDICTIONS_FILE
 from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.evaluation.value_scores import ValueEvaluation, score_values
 from painseq.files import write_json
+from painseq.records import MIN_FACE_SHARE
 
 log = logging.getLogger("painseq")
 
@@ -57,14 +59,23 @@ def evaluated(
     predictions: Predictions | ValuePredictions,
     people: Mapping[str, Person],
     calibration: Calibration | None = None,
+    min_face_share: float = MIN_FACE_SHARE,
 ) -> EvaluationResult:
-    """Score predictions of classes or of values, if any truth is known."""
+    """Score predictions of classes or of values, if any truth is known.
+
+    Raises:
+        PainseqError: `min_face_share` is not a share.
+    """
     evaluation: Evaluation | ValueEvaluation | None = None
     if predictions.scored.any():
         if isinstance(predictions, ValuePredictions):
-            evaluation = score_values(predictions)
+            evaluation = score_values(predictions, min_face_share)
         else:
-            evaluation = score(predictions, people, calibration)
+            evaluation = score(predictions, people, calibration, min_face_share)
+    else:
+        # With a truth, it is among the warnings of the evaluation.
+        for line in few_faces_warnings(counts_of(predictions, min_face_share)):
+            log.warning("%s: %s", name, line)
     return EvaluationResult(name, predictions, evaluation, calibration)
 
 

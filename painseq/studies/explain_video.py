@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -40,6 +40,7 @@ from painseq.faces import Locator
 from painseq.features import ClipFeatures
 from painseq.files import write_csv, write_json
 from painseq.model.pain_model import PainModel, VideoPrediction
+from painseq.records import MIN_FACE_SHARE, check_min_face_share
 from painseq.runs import OnProgress, new_run_folder, no_progress, versions
 from painseq.video.generated import is_generated
 
@@ -69,6 +70,7 @@ class ExplainVideoOptions:
         baseline: video of the same subject without pain, for a model that needs one.
         action_units: OpenFace's table of the video; None: `<video without suffix>.csv` next to it, if it exists.
         checkpoints: files that the model was loaded from, named in the results.
+        min_face_share: the prediction is reported as doubtful if a smaller share of the frames has a face.
     """
 
     start_s: float = 0.0
@@ -84,6 +86,10 @@ class ExplainVideoOptions:
     baseline: Path | None = None
     action_units: Path | None = None
     checkpoints: tuple[Path, ...] = ()
+    min_face_share: float = MIN_FACE_SHARE
+
+    def __post_init__(self) -> None:
+        check_min_face_share(self.min_face_share)
 
 
 DEFAULT_OPTIONS = ExplainVideoOptions()
@@ -145,6 +151,8 @@ class VideoExplanation:
             outcome = f"predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f})"
         else:
             outcome = f"estimated {prediction.value:.2f}"
+        if prediction.warning is not None:
+            outcome += f"; a face in {prediction.face_share:.0%} of the frames only"
         attribution = self.space or self.time
         heat = None if self.space is None else self.space.heat(self.cut, coarse=not self.faces)
         title = f"{attribution.method} for {attribution.class_name}; {outcome}"
@@ -220,6 +228,9 @@ def _explained(
     features = features_of(model, clip)
     given = ClipFeatures(features.x, features.present, features.times_s, backend=clip.backend)
     prediction = model.predict_features(given, video, options.locator)
+    prediction = replace(prediction, min_face_share=options.min_face_share)
+    if prediction.warning is not None:
+        log.warning("%s: %s", video.name, prediction.warning)
     target = options.class_name or prediction.label
     read(1.0)
     known = known_units(video, clip.times_s.numpy(), options.start_s, options.image_fps, options.action_units)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from painseq.errors import PainseqError
 from painseq.faces import Locator
 from painseq.model.pain_model import PainModel, VideoPrediction
+from painseq.records import MIN_FACE_SHARE, check_min_face_share
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class VideoOptions:
         baseline: video of the same subject without pain, for a model that needs one.
         image_fps: images per second, if a video is a folder of images.
         action_units: OpenFace's table of a single video, for a model that needs one; None: the CSV next to each video.
+        min_face_share: predictions are reported as doubtful if a smaller share of the frames has a face.
     """
 
     start_s: float = 0.0
@@ -30,6 +32,10 @@ class VideoOptions:
     baseline: Path | None = None
     image_fps: float | None = None
     action_units: Path | None = None
+    min_face_share: float = MIN_FACE_SHARE
+
+    def __post_init__(self) -> None:
+        check_min_face_share(self.min_face_share)
 
 
 @dataclass(frozen=True)
@@ -84,4 +90,5 @@ def _predict(model: PainModel, video: Path, options: VideoOptions) -> VideoResul
     except PainseqError as error:
         return VideoResult(video, None, str(error))
     found = prediction.label is not None or prediction.value is not None
+    prediction = replace(prediction, min_face_share=options.min_face_share)
     return VideoResult(video, prediction, None if found else "no face found in any frame, so no prediction.")

@@ -219,6 +219,27 @@ def test_values_on_a_scale_are_scored_from_a_file(painseq, tmp_path):
     assert result.err.names("c0", f"{read_value_predictions(written).truth[0]:g}", 1)
 
 
+def test_predictions_from_few_frames_with_a_face_are_warned_of_in_every_output(painseq, tmp_path):
+    head = "clip_id,subject_id,truth,label,prob_No,prob_Yes,frames,faceless\n"
+    rows = [("a", 52, 51), ("b", 52, 30), ("c", 52, 0)]
+    text = "".join(f"{name},{name},No,No,0.7,0.3,{frames},{faceless}\n" for name, frames, faceless in rows)
+    (tmp_path / "p.csv").write_text(head + text)
+    result = painseq("evaluate", "--predictions", tmp_path / "p.csv", "--out", tmp_path / "out")
+    assert result.code == 0 and result.out.names("2 of 3 clips", "50%")
+    (scored,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["models"].values()
+    assert scored["counts"]["few_faces"] == 2 and any("50%" in line for line in scored["warnings"])
+    assert "2 of 3 clips are predicted" in (tmp_path / "out" / "report.html").read_text()
+    fewer = painseq("evaluate", "--predictions", tmp_path / "p.csv", "--min-face-share", "0.1")
+    assert fewer.out.names("1 of 3 clips", "10%")
+
+
+def test_a_checkpoint_that_sees_few_faces_is_warned_of(painseq, on_electrical, store, lstm, tmp_path):
+    call = ["evaluate", *on_electrical, "--data.options.store", store, "--checkpoint", lstm, "--min-face-share"]
+    assert not painseq(*call, "1", "--out", tmp_path / "all").log.names("100%")  # A face in every frame.
+    result = painseq(*call, "2", "--out", tmp_path / "out")
+    assert result.code == 1 and result.err.names("--min-face-share", "2.0")
+
+
 def test_a_leaky_file_says_so_in_every_output(painseq, tmp_path):
     mine = write_predictions(tmp_path / "frame_kfold_LEAKY.csv", "s", np.random.default_rng(3))
     result = painseq("evaluate", "--predictions", mine, "--out", tmp_path / "out")

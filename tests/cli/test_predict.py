@@ -17,6 +17,39 @@ def blind(video: Path) -> None:
     save_file(tensors, path)
 
 
+def seen_in(video: Path, frames: int) -> None:
+    """Let the sidecar tell of a face in the first frames alone."""
+    path = video.with_suffix(".faces.safetensors")
+    tensors = dict(load_file(path))
+    tensors["boxes"][frames:] = np.nan
+    save_file(tensors, path)
+
+
+def test_a_prediction_from_few_frames_with_a_face_is_told_everywhere(painseq, lstm, ann, video, tmp_path):
+    seen_in(video, 4)
+    result = painseq("predict", video, "--checkpoint", lstm)
+    assert result.code == 0 and result.out.names("clip.mp4:", "only 4 of 75 frames")
+    both = painseq("predict", video, "--checkpoint", lstm, "--checkpoint", ann)
+    assert both.out.names("only 4 of 75 frames")
+    (told,) = json.loads(painseq("predict", video, "--checkpoint", lstm, "--json").out)
+    assert told["face_share"] == pytest.approx(4 / 75, abs=1e-6) and "4 of 75" in told["warning"]
+    explained = painseq("explain", video, "--checkpoint", lstm, "--out", tmp_path / "why")
+    assert explained.code == 0 and explained.log.names("4 of 75")
+    assert "4 of 75" in json.loads((tmp_path / "why" / "explanation.json").read_text())["prediction"]["warning"]
+    fewer = ("--min-face-share", "0.05")
+    result = painseq("predict", video, "--checkpoint", lstm, *fewer)
+    assert "4 of 75" not in result.out
+    (told,) = json.loads(painseq("predict", video, "--checkpoint", lstm, "--json", *fewer).out)
+    assert told["warning"] is None
+    result = painseq("predict", video, "--checkpoint", lstm, "--min-face-share", "50")
+    assert result.code == 1 and result.err.names("--min-face-share", "50.0")
+
+
+def test_a_prediction_from_all_frames_is_not_doubted(painseq, lstm, video):
+    result = painseq("predict", video, "--checkpoint", lstm)
+    assert "doubtful" not in result.out and result.code == 0
+
+
 def test_a_table_of_predictions(painseq, lstm, video):
     result = painseq("predict", video, "--checkpoint", lstm)
     assert result.code == 0

@@ -9,6 +9,7 @@ import sklearn.metrics as reference
 from rich.console import Console
 from sklearn.dummy import DummyClassifier
 
+from painseq.errors import PainseqError
 from painseq.evaluation import (
     PUBLISHED,
     Person,
@@ -59,6 +60,24 @@ def test_baselines_are_scored_on_the_clips_that_the_model_is(predictions):
     always = always_majority(made)
     assert always.label.tolist() == [1, -1, 1, 1, -1]
     assert paired_difference(made, always, ["accuracy"])["accuracy"].value == pytest.approx(1 / 3)
+
+
+def test_predictions_from_few_frames_with_a_face_are_counted_and_warned_of(predictions):
+    made = dataclasses.replace(
+        predictions([0, 1, 2, 2, -1, 0], [0, 1, 2, -1, 1, 0]),
+        frames=np.array([10, 10, 10, 10, 52, -1]),
+        faceless=np.array([4, 5, 6, 10, 51, -1]),
+    )
+    evaluation = score(made)
+    assert (evaluation.counts.few_faces, evaluation.counts.min_face_share) == (2, 0.5)
+    assert warned(evaluation, "2", "6", "50%", "face")
+    assert evaluation.to_dict()["counts"]["few_faces"] == 2
+    assert score(made, min_face_share=0.6).counts.few_faces == 3
+    few = score(made, min_face_share=1 / 52)
+    assert few.counts.few_faces == 0 and not warned(few, "frames have a face")
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(PainseqError, match=rf"min_face_share.*{share}"):
+            score(made, min_face_share=share)
 
 
 def test_clips_without_a_prediction_are_left_out_and_counted(predictions):

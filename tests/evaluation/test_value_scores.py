@@ -122,6 +122,13 @@ def test_truth_all_the_same():
     assert both.mse == 1
 
 
+def test_values_from_few_frames_with_a_face_are_counted_and_warned_of():
+    p = values([1, 2, 3], [1, 3, np.nan], faceless=6)
+    evaluation = score_values(p)
+    assert evaluation.counts.few_faces == 2 and warned(evaluation, "2", "3", "50%", "face")
+    assert score_values(p, min_face_share=0.4).counts.few_faces == 0
+
+
 def test_hidden_truths_and_missing_predictions_are_left_out_and_counted():
     nan = np.nan
     p = values([1, 2, nan, 4, nan], [1, 3, 2, nan, nan], ["a", "b", "b", "c", "c"], faceless=3)
