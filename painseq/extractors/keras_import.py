@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,20 +36,26 @@ _CONVOLUTIONS = (
     (28, 512, 512),
 )
 
+# The number of convolutions before each max pooling.
+_POOLED_AFTER = (2, 4, 7, 10)
+
 
 def read_keras(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a Keras VGG16, named as in `painseq.extractors.VGG16`.
 
     The 13 convolutions, ordered by the numbers in their names, become `features.N`; the dense layer from 512 to 1024
-    becomes `fc_1024`; every other dense layer (the classes) becomes `classifier.N`, which VGG16 ignores. The network
-    must pool directly after block5_conv3, without block5_pool, to give the same features as `VGG16`; this cannot be
-    checked from the weights.
+    becomes `fc_1024`; every other dense layer (the classes) becomes `classifier.N`, which VGG16 ignores.
+
+    A file of a whole model holds its architecture too: a network that would give other features than `VGG16` with these
+    weights is refused, such as one with block5_pool before its global average pooling. A file of weights alone does not
+    tell; such a network must average directly after block5_conv3.
 
     Args:
         path: a .h5 (Keras 2 or 3, whole model or weights) or .keras file; the VGG16 may be a submodel.
 
     Raises:
-        PainseqError: h5py is not installed, the file is not a Keras file, or it does not hold a VGG16.
+        PainseqError: h5py is not installed, the file is not a Keras file, it does not hold a VGG16, or its architecture
+            differs.
     """
     try:
         import h5py
@@ -60,14 +68,79 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
                 content = io.BytesIO(archive.read("model.weights.h5"))
+                config = archive.read("config.json")
             with h5py.File(content, "r") as file:
                 layers = _layers(file)
         else:
             with h5py.File(path, "r") as file:
                 layers = _layers(file)
-    except (OSError, zipfile.BadZipFile, KeyError, RuntimeError) as error:
+                config = file.attrs.get("model_config")
+        problem = "" if config is None else difference_from_vgg16(config)
+    except (OSError, zipfile.BadZipFile, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise PainseqError(f"{path} is not a readable Keras file: {error}.") from error
-    return _renamed(layers, path)
+    tensors = _renamed(layers, path)
+    if problem:
+        raise PainseqError(
+            f"{path}: {problem}, so VGG16 would give other features with these weights than the network gave in Keras. "
+            "Import a network whose global average pooling follows block5_conv3 directly. To start training from the "
+            "convolutions all the same, save the model's weights alone (model.save_weights) and import these."
+        )
+    return tensors
+
+
+def _steps(layer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield class and configuration of each layer, in order; those of submodels and wrapped layers in their place."""
+    config = layer["config"]
+    if isinstance(config, dict) and "layers" in config:
+        for inner in config["layers"]:
+            yield from _steps(inner)
+    elif isinstance(config, dict) and isinstance(config.get("layer"), dict):
+        yield from _steps(config["layer"])
+    else:
+        yield str(layer["class_name"]), config
+
+
+def difference_from_vgg16(architecture: str | bytes) -> str:
+    """Describe how a network differs from `VGG16` apart from its weights; empty if it does not, or does not tell.
+
+    What follows the last convolution matters only if the network pools globally: otherwise only its convolutions are of
+    use.
+
+    Args:
+        architecture: Keras's JSON, as `model.to_json()` writes it.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    steps = list(_steps(json.loads(architecture)))
+    kinds = [kind for kind, _ in steps]
+    if "Conv2D" not in kinds:
+        return ""
+    last = len(kinds) - 1 - kinds[::-1].index("Conv2D")
+    dense = kinds.index("Dense", last) if "Dense" in kinds[last:] else len(kinds)
+    for place, (kind, config) in enumerate(steps):
+        if kind == "Conv2D" and (config.get("padding") != "same" or set(config.get("strides", ())) != {1}):
+            return f"its layer {config['name']} has padding {config.get('padding')}, strides {config.get('strides')}"
+        counts = kind == "Conv2D" or (place == dense and config.get("units") == 1024)
+        if counts and (activation := _activation(steps, place)) != "relu":
+            return f"the activation of its layer {config['name']} is {activation}, not relu"
+    pooled_after = [kinds[:place].count("Conv2D") for place in range(last) if kinds[place] == "MaxPooling2D"]
+    if pooled_after != list(_POOLED_AFTER) or any("Pooling" in kind and kind[:3] != "Max" for kind in kinds[:last]):
+        return f"it does not pool by the maximum after {', '.join(map(str, _POOLED_AFTER))} convolutions"
+    head = [kind for kind in kinds[last:dense] if "Pooling" in kind]
+    if any("Global" in kind for kind in head) and head != ["GlobalAveragePooling2D"]:
+        return f"after its last convolution it has {' and '.join(head)}"
+    return ""
+
+
+def _activation(steps: Sequence[tuple[str, dict[str, Any]]], place: int) -> str:
+    """Return the name of a layer's activation, which may be a separate layer after it."""
+    own = steps[place][1].get("activation")
+    name = str(own.get("config") if isinstance(own, dict) else own)
+    if name == "linear" and place + 1 < len(steps):
+        kind, config = steps[place + 1]
+        return "relu" if kind == "ReLU" else str(config.get("activation")) if kind == "Activation" else name
+    return name
 
 
 def _layers(file: h5py.File) -> dict[str, dict[str, np.ndarray]]:

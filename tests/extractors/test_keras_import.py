@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +15,7 @@ import torch
 
 from painseq.errors import PainseqError
 from painseq.extractors import VGG16, read_weights
+from painseq.extractors.keras_import import difference_from_vgg16
 
 h5py = pytest.importorskip("h5py")
 if importlib.util.find_spec("keras") is None:  # Not imported here: it would look for TensorFlow.
@@ -59,6 +62,37 @@ for name, model in (("flat", flat), ("nested", nested)):
     model.save(out / f"{name}.keras")
 flat.save_weights(out / "flat.weights.h5")
 base.save(out / "without_top.keras")
+
+# Architectures for the same weights.
+def classified(x, pool=keras.layers.GlobalAveragePooling2D, activation="relu", separate=False):
+    x = keras.layers.Dense(1024, activation=None if separate else activation)(pool()(x))
+    x = keras.layers.Activation(activation)(x) if separate else x
+    return keras.layers.Dense(2, activation="softmax")(x)
+
+layers = keras.layers
+frames = layers.TimeDistributed(keras.Model(base.input, classified(base.output)))(keras.Input((9, 32, 32, 3)))
+tail = [layers.GlobalAveragePooling2D(), layers.Dense(1024, activation="relu"), layers.Dense(2)]
+whole = keras.Model(base.input, base.output, name="whole")
+pooled_first = keras.Model(base.input, classified(base.output))
+built = {
+    "flat": flat,
+    "nested": nested,
+    "separate_relu": keras.Model(base.input, classified(last, separate=True)),
+    "sequential": keras.Sequential([keras.Input((32, 32, 3)), *base.layers[1:-1], *tail]),
+    "convolutions_alone": base,
+    "imagenet": keras.Model(base.input, layers.Dense(1024, activation="relu")(layers.Flatten()(base.output))),
+    "pool_before_average": pooled_first,
+    "pool_in_submodel": keras.Model(image, classified(whole(image))),
+    "pool_in_time": keras.Model(inputs=frames._keras_history.operation.input, outputs=frames),
+    "maximum": keras.Model(base.input, classified(last, layers.GlobalMaxPooling2D)),
+    "tanh": keras.Model(base.input, classified(last, activation="tanh")),
+}
+for name, model in built.items():
+    (out / f"{name}.json").write_text(model.to_json())
+pooled_first.set_weights(flat.get_weights())
+pooled_first.save(out / "pool_before_average.h5")
+pooled_first.save(out / "pool_before_average.keras")
+pooled_first.save_weights(out / "pool_before_average.weights.h5")
 """
 
 
@@ -82,6 +116,60 @@ def test_features_are_those_of_keras(made, file):
     np.testing.assert_allclose(maps.mean((2, 3)).numpy(), expected["pooled"], atol=1e-4, rtol=1e-4)
     assert expected["features"].max() > 0.1
     assert "classifier.1.bias" in extractor.loaded and "classifier.1.weight" in extractor.loaded
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_a_network_that_would_give_other_features_is_refused(made, suffix):
+    facts = rf"(?s)(?=.*pool_before_average\.{suffix})(?=.*MaxPooling2D and GlobalAveragePooling2D)"
+    with pytest.raises(PainseqError, match=facts):
+        VGG16(str(made / f"pool_before_average.{suffix}"), fc=True, input_size_px=32, preprocessing="caffe")
+
+
+@pytest.mark.parametrize(
+    ("name", "fact"),
+    [
+        ("flat", ""),
+        ("nested", ""),
+        ("separate_relu", ""),
+        ("sequential", ""),
+        ("convolutions_alone", ""),
+        ("imagenet", ""),
+        ("pool_before_average", "MaxPooling2D and GlobalAveragePooling2D"),
+        ("pool_in_submodel", "MaxPooling2D and GlobalAveragePooling2D"),
+        ("pool_in_time", "MaxPooling2D and GlobalAveragePooling2D"),
+        ("maximum", "GlobalMaxPooling2D"),
+        ("tanh", "tanh"),
+    ],
+)
+def test_architectures_for_the_same_weights(made, name, fact):
+    told = difference_from_vgg16((made / f"{name}.json").read_text())
+    assert fact in told and bool(fact) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fact"),
+    [
+        ('"padding": "same"', '"padding": "valid"', "block1_conv1.*valid"),
+        ('"strides": [1, 1]', '"strides": [2, 2]', "block1_conv1.*2"),
+        ('"activation": "relu"', '"activation": "elu"', "block1_conv1.*elu"),
+        ('"class_name": "MaxPooling2D"', '"class_name": "AveragePooling2D"', "maximum.*2, 4, 7, 10"),
+    ],
+)
+def test_other_convolutions_and_poolings(made, old, new, fact):
+    text = (made / "flat.json").read_text()
+    assert old in text and re.search(fact, difference_from_vgg16(text.replace(old, new)))
+
+
+def test_weights_alone_do_not_tell_the_architecture(made):
+    assert "fc_1024.weight" in read_weights(str(made / "pool_before_average.weights.h5"))[0]
+
+
+def test_a_damaged_architecture(made, tmp_path):
+    shutil.copy(made / "flat.h5", tmp_path / "odd.h5")
+    with h5py.File(tmp_path / "odd.h5", "a") as file:
+        file.attrs["model_config"] = "{"
+    with pytest.raises(PainseqError, match=r"odd\.h5"):
+        read_weights(str(tmp_path / "odd.h5"))
 
 
 def test_without_dense_layers_it_is_the_pooled_vgg16(made):
