@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from painseq.batch import masked_mean, real_frames_first
 from painseq.heads.attention import TimeAttention
 from painseq.heads.head import Head
+from painseq.heads.initialisation import Init, initialise
 from painseq.heads.masked_norm import MaskedBatchNorm
 from painseq.heads.recorded_attention import last_attention
 from painseq.heads.recurrent import ClipLSTM
@@ -70,6 +71,7 @@ class BiLSTMAttention(Head):
         head_width: width of each attention head.
         dense: units of the dense layer.
         dropout: after the Bi-LSTM and after the dense layer.
+        init: draw the initial weights as "torch" or "keras" does by default, see `painseq.heads.initialisation`.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
@@ -84,6 +86,7 @@ class BiLSTMAttention(Head):
         head_width: int = 16,
         dense: int = 128,
         dropout: float = 0.4,
+        init: Init = "torch",
     ) -> None:
         super().__init__(in_shape, num_classes)
         self.units = units
@@ -91,8 +94,10 @@ class BiLSTMAttention(Head):
         self.head_width = head_width
         self.dense = dense
         self.dropout = dropout
+        self.init = init
         (width,) = self.pooled_shape()
         self.layers = AttendedBiLSTMClassifier(width, num_classes, units, heads, head_width, dense, dropout)
+        initialise(self, init)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to video logits (B, K)."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from painseq.heads.head import Head
+from painseq.heads.initialisation import Init, initialise
 
 
 class FrameANN(Head):
@@ -21,6 +22,7 @@ class FrameANN(Head):
     Args:
         hidden: units of the layers before the output layer.
         dropout: after each of these layers.
+        init: draw the initial weights as "torch" or "keras" does by default, see `painseq.heads.initialisation`.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "frame"
@@ -31,16 +33,19 @@ class FrameANN(Head):
         num_classes: int,
         hidden: tuple[int, ...] = (1024, 128, 32),
         dropout: float = 0.3,
+        init: Init = "torch",
     ) -> None:
         super().__init__(in_shape, num_classes)
         self.hidden = tuple(hidden)
         self.dropout = dropout
+        self.init = init
         (width,) = self.pooled_shape()
         layers: list[nn.Module] = []
         for units in self.hidden:
             layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(dropout)]
             width = units
         self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
+        initialise(self, init)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to frame logits (B, T, K); a frame's logits depend only on that frame."""

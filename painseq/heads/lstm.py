@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from painseq.batch import real_frames_first
 from painseq.heads.head import Head
+from painseq.heads.initialisation import Init, initialise
 from painseq.heads.masked_norm import MaskedBatchNorm
 from painseq.heads.recurrent import in_float32
 
@@ -28,6 +29,7 @@ class LSTM(Head):
         dropout: after each LSTM layer.
         norm_epsilon: epsilon of batch norm.
         norm_momentum: momentum of batch norm, as PyTorch defines it.
+        init: draw the initial weights as "torch" or "keras" does by default, see `painseq.heads.initialisation`.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
@@ -41,6 +43,7 @@ class LSTM(Head):
         dropout: float = 0.3,
         norm_epsilon: float = 1e-3,
         norm_momentum: float = 0.01,
+        init: Init = "torch",
     ) -> None:
         super().__init__(in_shape, num_classes)
         self.units = tuple(units)
@@ -48,6 +51,7 @@ class LSTM(Head):
         self.dropout = dropout
         self.norm_epsilon = norm_epsilon
         self.norm_momentum = norm_momentum
+        self.init = init
         (width,) = self.pooled_shape()
         first, second = self.units
 
@@ -59,6 +63,7 @@ class LSTM(Head):
         self.lstm_second = nn.LSTM(first, second, batch_first=True)
         self.drop = nn.Dropout(dropout)
         self.classify = nn.Sequential(nn.Linear(second, dense), nn.ReLU(), nn.Linear(dense, num_classes))
+        initialise(self, init)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to video logits (B, K)."""

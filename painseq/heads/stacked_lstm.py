@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from painseq.batch import real_frames_first
 from painseq.heads.head import Head
+from painseq.heads.initialisation import Init, initialise
 from painseq.heads.masked_norm import MaskedBatchNorm
 from painseq.heads.recurrent import ClipLSTM
 
@@ -24,6 +25,7 @@ class StackedLSTM(Head):
         layers: number of layers.
         bidirectional: whether to read clips in both directions.
         dropout: between layers and before the classification layer.
+        init: draw the initial weights as "torch" or "keras" does by default, see `painseq.heads.initialisation`.
     """
 
     level: ClassVar[Literal["frame", "video"]] = "video"
@@ -36,16 +38,19 @@ class StackedLSTM(Head):
         layers: int = 2,
         bidirectional: bool = True,
         dropout: float = 0.3,
+        init: Init = "torch",
     ) -> None:
         super().__init__(in_shape, num_classes)
         self.units = units
         self.layers = layers
         self.bidirectional = bidirectional
         self.dropout = dropout
+        self.init = init
         (width,) = self.pooled_shape()
         self.norm = MaskedBatchNorm(width)
         self.lstm = ClipLSTM(width, units, layers, bidirectional, dropout)
         self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.lstm.out_width, num_classes))
+        initialise(self, init)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to video logits (B, K)."""

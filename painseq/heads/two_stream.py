@@ -11,6 +11,7 @@ from painseq.batch import real_frames_first
 from painseq.errors import PainseqError
 from painseq.heads.bilstm_attention import AttendedBiLSTM, AttendedBiLSTMClassifier
 from painseq.heads.head import Head
+from painseq.heads.initialisation import Init, initialise
 from painseq.heads.masked_norm import MaskedBatchNorm
 from painseq.heads.recorded_attention import last_attention
 
@@ -69,6 +70,7 @@ class TwoStream(Head):
         dense_cnn: width of the CNN stream.
         dense: units of the last dense layer.
         dropout: after dense layers and Bi-LSTMs.
+        init: draw the initial weights as "torch" or "keras" does by default, see `painseq.heads.initialisation`.
 
     Raises:
         PainseqError: frames are too narrow for the landmarks, or with `only: landmarks` have a different width.
@@ -90,6 +92,7 @@ class TwoStream(Head):
         dense_cnn: int = 256,
         dense: int = 128,
         dropout: float = 0.4,
+        init: Init = "torch",
     ) -> None:
         super().__init__(in_shape, num_classes)
         self.landmarks = landmarks
@@ -101,6 +104,7 @@ class TwoStream(Head):
         self.dense_cnn = dense_cnn
         self.dense = dense
         self.dropout = dropout
+        self.init = init
         widths = {"cnn": None, "landmarks": 2 * landmarks}
         self.streams = widths if only is None else {only: widths[only]}
         (width,) = self.pooled_shape()
@@ -118,6 +122,7 @@ class TwoStream(Head):
             self.fusion = classifier
         else:
             self.alone = classifier
+        initialise(self, init)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D + 2 * landmarks) to video logits (B, K); in phase 1 (B, T, width of the stream)."""

@@ -1,8 +1,10 @@
 """Recipes from Python: folds and phases in their order, and what recipes say of themselves."""
 
 import json
+import re
 
 import pytest
+import yaml
 
 import painseq.studies.reproduce as module
 from painseq.errors import PainseqError
@@ -96,6 +98,17 @@ def test_every_recipe_says_what_was_chosen_and_how_it_is_run(name):
     assert sum(len(note.points) for note in recipe.notes) >= 3
     assert f"painseq reproduce {name} --root" in recipe.path.read_text()
     assert not any("painseq extract" in note.heading for note in recipe.notes)
+
+
+@pytest.mark.parametrize("name", ["prajod2024_ann", "prajod2024_lstm", "elghaish2025"])
+def test_recipes_locate_the_face_in_each_frame_and_start_as_keras_does(name):
+    recipe = read_recipe(name)
+    config = yaml.safe_load(recipe.path.read_text())
+    face = options_of(config)["face"]["init_args"]
+    assert face["every_s"] == face["max_gap_s"] == 0 and config["model"]["head"]["init_args"]["init"] == "keras"
+    points = " ".join(point for note in recipe.notes for point in note.points)
+    for declared in ("Initial weights", "no face is found|none is found", "weights of the epoch", "[Ww]eight decay"):
+        assert re.search(declared, points), declared
 
 
 def test_a_comment_is_parsed_into_paragraphs_and_points():
