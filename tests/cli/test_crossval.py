@@ -289,7 +289,7 @@ def test_an_extractor_that_saw_the_subjects_stops_all_folds(painseq, tmp_path):
         (["--data.options.split.fold", "1"], ("split.fold", "split.fold_subject")),
         (["--data.options.split.validation_share", "0"], ("split.validation_share", "inner_folds")),
         (["--candidates", "configs/head/lstm.yaml"], ("--candidates", "--inner-folds")),
-        (["--candidates", "configs/head/lstm.yaml", "--inner-folds", "2"], ("head", "candidates")),
+        (["--candidates", "configs/head/lstm.yaml", "--inner-folds", "2"], ("head", "--candidates")),
         (["--inner-folds", "1"], ("inner_folds", 1, 2)),
         (["--repeats", "0"], ("repeats", 0)),
         (["--jobs", "0"], ("jobs", 0)),
