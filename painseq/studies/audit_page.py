@@ -111,7 +111,7 @@ def _report(audit: Audit, overlaps: Mapping[FoldProtocol, Overlap], facts: Mappi
         for protocol, shared in overlaps.items()
     ]
     claims = Block(
-        "Inflation of scores by leakage",
+        "What leakage would have claimed",
         "\n\n".join(inflation.sentence() for inflation in headlines(audit))
         + "\n\nInflation is the score under the leaky protocol minus that under subject folds, paired by subject. "
         "Clips are labelled by the majority vote of their frames.",
