@@ -478,8 +478,9 @@ class PainDataModule(pl.LightningDataModule):
         weights = None
         if self.options.balance:
             clips = items.clips
-            groups = [(clips[index].label, clips[index].subject_id) for index in indices]
-            size, subjects = Counter(groups), Counter(label for label, _ in set(groups))
+            # By the scheme's class, or value: several native labels may be one class.
+            groups = [(target_of(clips[index], self.scheme), clips[index].subject_id) for index in indices]
+            size, subjects = Counter(groups), Counter(target for target, _ in set(groups))
             weights = [1 / (size[group] * subjects[group[0]]) for group in groups]
         process, processes = self._process()
         order = BatchOrder(indices, self.options.batch_size, self.options.seed, weights, process, processes)

@@ -84,6 +84,7 @@ _PRAJOD = "Prajod et al. 2024, tables I and II"
 _GHAISH = "El-Ghaish et al. 2025"
 _VERMA = "Verma et al. 2026"
 _FRAMES = "five levels, 100,000 frames, stratified 5-fold over frames: frames of one clip on both sides"
+_HEAT = "images, no pain against high pain, split not stated there"
 _IMAGES = "random split of 133 images (54 with the CNN alone)"
 _LEVELS = "five levels, leave one subject out (standard deviation 0.104)"
 
@@ -145,7 +146,7 @@ PUBLISHED: tuple[Published, ...] = (
         "",
         "accuracy",
         0.70,
-        "images, no pain against high pain, split by subject",
+        _HEAT,
         True,
         "quoted in Prajod et al. 2024",
     ),
@@ -156,7 +157,7 @@ PUBLISHED: tuple[Published, ...] = (
         "",
         "F1",
         0.69,
-        "images, no pain against high pain, split by subject",
+        _HEAT,
         True,
         "quoted in Prajod et al. 2024",
     ),

@@ -120,6 +120,26 @@ class Objective(ABC):
         """Return the metric that scores `answer` in validation."""
 
 
+class BalancedAccuracy(MulticlassRecall):
+    """Mean recall of the classes that occur in the truth.
+
+    The macro average of torchmetrics also counts, as 0, a class that is only ever predicted.
+
+    Args:
+        num_classes: number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="none")
+
+    def compute(self) -> Tensor:
+        """Scalar; 0 without any clip."""
+        hits, _, _, misses = self._final_state()
+        occurs = (hits + misses) > 0
+        recall: Tensor = super().compute()
+        return (recall * occurs / occurs.sum().clamp(min=1)).sum()
+
+
 class _ClassObjective(Objective):
     """Base of the losses for classes.
 
@@ -157,8 +177,8 @@ class _ClassObjective(Objective):
         return decide(level, predictions, mask, self.rule).label
 
     def metric(self) -> Metric:
-        """Balanced accuracy."""
-        return MulticlassRecall(len(self.names), average="macro")
+        """Balanced accuracy, as evaluations have it."""
+        return BalancedAccuracy(len(self.names))
 
 
 class CrossEntropy(_ClassObjective):

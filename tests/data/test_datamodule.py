@@ -159,6 +159,28 @@ def test_balanced_drawing_evens_out_classes_and_the_subjects_within_them(tmp_pat
     assert shares == pytest.approx(dict.fromkeys(per_group, 0.25), abs=0.04)
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"no": ["0"], "pain": ["1", "2", "3", "4"]}, {"0": 0.5, "1": 0.125, "2": 0.125, "3": 0.125, "4": 0.125}),
+        # On a scale each value comes equally often, however it is written.
+        ("0..10", {"0": 0.25, "1": 0.125, "1.0": 0.125, "2": 0.25, "3": 0.25}),
+    ],
+)
+def test_balanced_drawing_evens_out_the_classes_of_the_scheme(tmp_path, labels, expected):
+    clips = [Clip(f"a-{label}", "a", "a.mp4", label, float(n), n + 1.0) for n, label in enumerate(expected)]
+    for clip in clips:
+        write_npz(tmp_path / "npz", clip.clip_id, np.ones((1, 2), np.float32))
+    split = SplitOptions("subject_lists", train=("a",))
+    options = DataOptions(labels, split, store=tmp_path / "npz", balance=True)
+    data = Listed(tmp_path, options, clips)
+    data.facts = DataSetFacts()
+    loader = data.train_dataloader()
+    drawn = Counter(clip_id.partition("-")[2] for _ in range(400) for batch in loader for clip_id in batch.clip_ids)
+    shares = {label: drawn[label] / sum(drawn.values()) for label in expected}
+    assert shares == pytest.approx(expected, abs=0.03)
+
+
 def test_clips_of_25_and_30_fps_feed_one_head(tmp_path, coded_video, number_of):
     clips = []
     for subject, fps in (("a", 25), ("b", 30), ("c", 25), ("d", 30)):

@@ -30,6 +30,13 @@ def test_the_validation_part_of_ai4pain_is_12_144_144():
     assert AI4PAIN_VALIDATION["high pain"] == people * expected.clips_per_class["High_Pain"]
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "F1"])
+def test_the_split_of_the_heat_network_is_not_known(metric):
+    """Prajod et al. 2024 quote its scores without it."""
+    heat = row("heat-pain VGG16 (Prajod et al. 2022)", BIOVID, "", metric)
+    assert "not stated" in heat.protocol and "subject" not in heat.protocol
+
+
 def test_biovids_classes_are_as_frequent_as_each_other():
     clips = row("VGG, landmarks and Bi-LSTM", BIOVID, "").clips
     expected = BioVid.facts.expected

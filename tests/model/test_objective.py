@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from painseq.data.labels import Scale
 from painseq.errors import PainseqError
+from painseq.evaluation.metrics import balanced_accuracy, confusion_matrix
 from painseq.model.decision import decide
 from painseq.model.objective import Corn, CrossEntropy, SquaredError, objective_of
 
@@ -120,6 +121,20 @@ def test_the_mean_of_models_is_that_of_what_is_shown(objective):
     else:
         torch.testing.assert_close(shown, torch.stack([objective.shown(one) for one in each]).mean(0))
     assert shown.shape == (4, len(objective.names))
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy("abc"), Corn("abc")])
+@pytest.mark.parametrize("classes", [(0, 1, 2), (0, 2), (1,), (0, 1)])
+def test_the_validation_score_is_the_balanced_accuracy_of_evaluations(objective, classes):
+    """Also where validation lacks a class that is predicted."""
+    torch.manual_seed(0)
+    truth = torch.tensor(classes)[torch.randint(len(classes), (40,))]
+    label = torch.randint(3, (40,))
+    metric = objective.metric()
+    for rows in (slice(0, 7), slice(7, 40)):
+        metric.update(label[rows], truth[rows])
+    expected = balanced_accuracy(confusion_matrix(truth.numpy(), label.numpy(), 3))
+    assert metric.compute().item() == pytest.approx(float(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("objective", [CrossEntropy("ab"), Corn("ab"), SquaredError(PSPI)])
