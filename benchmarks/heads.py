@@ -86,7 +86,8 @@ class RandomClips(PainDataModule):
         self.lengths[0] = frames
         labels = random.choice(LABELS, clips, p=(0.5, 0.3, 0.2))
         self.made = tuple(
-            Clip(f"clip{i}", f"subject{i % 20}", "none.mp4", str(labels[i]), part="train") for i in range(clips)
+            Clip(f"clip{i}", f"subject{i % 20}", f"none{i % 20}.mp4", str(labels[i]), part="train")
+            for i in range(clips)
         )
         total = int(self.lengths.sum())
         # Streams beside the CNN's come as float32, so that landmarks keep their precision.

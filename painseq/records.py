@@ -8,9 +8,10 @@ import io
 import math
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -32,6 +33,13 @@ MIN_FACE_SHARE = 0.5
 
 MAX_AGE = 120
 """In years. A higher value is a mistake, or a code such as 999 for an unknown age."""
+
+
+INVISIBLE = frozenset("\u034f\u115f\u1160\u3164") | {chr(code) for code in range(0xFE00, 0xFE10)}
+"""Characters without width outside the category Cf of Unicode: grapheme joiner, fillers, variation selectors."""
+
+SAME_FRAMES_S = 0.1
+"""Clips of two subjects that share more than this of one video are an error; less can come from rounding."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +129,9 @@ class Manifest:
             first = spelling.setdefault(plain_name(subject), subject)
             if first != subject:
                 raise PainseqError(
-                    f"{self.name}: subjects {first!r} and {subject!r} differ only in capitals, spaces or character "
-                    "encoding. If they are one person, a split could put that person on both sides: use one spelling. "
-                    "If they are two people, rename one of them."
+                    f"{self.name}: subjects {first!r} and {subject!r} differ only in capitals, spaces, invisible "
+                    "characters or character encoding. If they are one person, a split could put that person on both "
+                    "sides: use one spelling. If they are two people, rename one of them."
                 )
 
     def __len__(self) -> int:
@@ -156,9 +164,86 @@ class Manifest:
         write_csv(path, [names, *(dataclasses.astuple(clip) for clip in self.clips)])
 
 
-def plain_name(subject: str) -> str:
-    """Normalise a subject's name: ignore capitals, repeated spaces and character encoding."""
-    return " ".join(unicodedata.normalize("NFC", subject).casefold().split())
+@lru_cache(maxsize=1 << 16)
+def plain_name(name: str) -> str:
+    """Normalise a name, so that two names are the same person's exactly if they are equal afterwards.
+
+    Ignores capitals, spaces around the name and around slashes, repeated spaces, invisible characters, character
+    encoding and full-width letters. Serves bare subjects and "data set/subject".
+    """
+    text = unicodedata.normalize("NFKC", name)
+    visible = "".join(sign for sign in text if unicodedata.category(sign) != "Cf" and sign not in INVISIBLE)
+    text = " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
+    return re.sub(" ?/ ?", "/", text)
+
+
+def loose_name(name: str) -> str:
+    """Normalise a name beyond `plain_name`: equal ones may be one person's, such as S1 and s-01, or 1 and 1.0."""
+    # Many programs turn 1 into 1.0 in a column of numbers with an empty cell.
+    plain = re.sub(r"^(\d+)\.0$", r"\1", plain_name(name))
+    # A sign between two digits separates numbers: 1-11 is not 11-1.
+    joined = re.sub(r"(?<!\d) | (?!\d)", "", re.sub(r"[\W_]+", " ", plain))
+    return re.sub(r"(?<!\d)0+(?=\d)", "", joined)
+
+
+def shared_people(people: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Return those of `people`, sorted, who are also among `others`, however the names are written."""
+    known = {plain_name(other) for other in others}
+    return sorted({person for person in people if plain_name(person) in known})
+
+
+def doubtful_subjects(manifest: Manifest) -> list[str]:
+    """Describe subjects of a manifest who may be one person: almost the same name, or clips of the same file.
+
+    Returns:
+        A sentence for each, which is a warning: two people can have such names, and a recording can show several
+        people one after the other.
+
+    Raises:
+        PainseqError: the same seconds of a file are clips of two subjects.
+    """
+    doubts = []
+    names: dict[str, list[str]] = defaultdict(list)
+    for subject in manifest.subjects:
+        names[loose_name(subject)].append(subject)
+    for alike in names.values():
+        if len(alike) > 1:
+            doubts.append(
+                f"{manifest.name}: subjects {' and '.join(map(repr, alike))} have almost the same name. If they are "
+                "one person, a split can put that person on both sides: use one spelling."
+            )
+    files: dict[str, list[Clip]] = defaultdict(list)
+    for clip in manifest:
+        files[unicodedata.normalize("NFC", str(PurePosixPath(clip.video)))].append(clip)
+    for video, clips in files.items():
+        subjects = sorted({clip.subject_id for clip in clips})
+        if len(subjects) > 1:
+            _check_spans(manifest.name, video, clips)
+            doubts.append(
+                f"{manifest.name}: {video} holds clips of {some_subjects(subjects)}. If they are one person, a split "
+                "can put that person on both sides: use one name."
+            )
+    return doubts
+
+
+def _check_spans(name: str, video: str, clips: Sequence[Clip]) -> None:
+    """Raise a PainseqError if clips of different subjects share seconds of one video."""
+    last: Clip | None = None
+    for clip in sorted(clips, key=lambda clip: clip.start_s):
+        if last is None or _end_s(last) - clip.start_s <= SAME_FRAMES_S:
+            last = clip
+        elif last.subject_id != clip.subject_id:
+            raise PainseqError(
+                f"{name}: clip {last.clip_id!r} of subject {last.subject_id!r} and clip {clip.clip_id!r} of subject "
+                f"{clip.subject_id!r} show the same seconds of {video}. One face is followed in a clip, so one person "
+                "would count as two: correct subject, video or span of one of them."
+            )
+        elif _end_s(clip) > _end_s(last):
+            last = clip
+
+
+def _end_s(clip: Clip) -> float:
+    return math.inf if clip.end_s is None else clip.end_s
 
 
 def some_subjects(subjects: Sequence[str], most: int = 5) -> str:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from painseq.errors import PainseqError
-from painseq.records import Clip, Manifest, read_manifest
+from painseq.records import Clip, Manifest, doubtful_subjects, plain_name, read_manifest, shared_people
 
 text = st.text("abcXYZ012_-#/. ,\"'é", min_size=1, max_size=12).map(str.strip).filter(bool)
 plain = st.text("abcXYZ012_-#é", min_size=1, max_size=12)
@@ -93,11 +93,56 @@ def test_sex_is_read_in_the_usual_words(tmp_path):
     assert [clip.sex for clip in read_manifest(path, tmp_path, "set")] == ["f", "m", None]
 
 
-@pytest.mark.parametrize("other", ["p01", "P01 ", "P 01".replace(" ", "") + "\u00a0", "P01\t"])
+SAME_PERSON = [
+    *("p01", "P01 ", "P01\u00a0", "P01\t"),
+    *("P\u200b01", "\ufeffP01", "P01\u2060", "P\ufe0f01", "\uff30\uff10\uff11"),
+]
+"""P01 in other capitals, with blanks, invisible characters, and full-width letters."""
+
+
+@pytest.mark.parametrize("other", SAME_PERSON)
 def test_one_person_under_two_spellings_is_an_error(other):
     clips = (Clip("a", "P01", "a.mp4"), Clip("b", other, "b.mp4"))
     with pytest.raises(PainseqError, match=rf"mine.*'P01'.*{re.escape(repr(other))}"):
         Manifest("mine", Path(), clips)
+
+
+@pytest.mark.parametrize("other", SAME_PERSON)
+def test_the_same_person_is_recognised_across_lists(other):
+    assert shared_people([f"mine/{other}"], ["Mine/P01"]) == [f"mine/{other}"]
+    assert shared_people([f"mine/{other}"], ["yours/P01", "mine/P1", "mine/P02"]) == []
+
+
+@given(st.text(max_size=8))
+def test_a_normalised_name_stays_as_it_is(name):
+    assert plain_name(plain_name(name)) == plain_name(name) == plain_name(f" {name} ")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [("p1", "P-01", True), ("s_1", "S 001", True), ("1", "1.0", True), ("1-11", "11-1", False), ("p1", "p10", False)],
+)
+def test_almost_the_same_name_is_doubtful(one, other, alike):
+    manifest = Manifest("mine", Path(), (Clip("a", one, "a.mp4"), Clip("b", other, "b.mp4")))
+    doubts = doubtful_subjects(manifest)
+    assert len(doubts) == alike and all(repr(one) in text and repr(other) in text for text in doubts)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [((0, None), (0, None), True), ((0, 5), (0, 5), True), ((0, 5), (4, 8), True), ((1, None), (6, 7), True),
+     ((0, 5), (5, 10), False), ((0, 5.04), (5, 10), False)],
+)  # fmt: skip
+@pytest.mark.parametrize("other", ["a.mp4", "./a.mp4"])
+def test_the_same_seconds_of_a_file_show_one_person(first, second, shared, other):
+    clips = (Clip("a", "p", "a.mp4", None, *first), Clip("b", "q", other, None, *second), Clip("c", "q", "c.mp4"))
+    if shared:
+        with pytest.raises(PainseqError, match=r"'a'.*'p'.*'b'.*'q'.*a\.mp4"):
+            doubtful_subjects(Manifest("mine", Path(), clips))
+    else:
+        (doubt,) = doubtful_subjects(Manifest("mine", Path(), clips))
+        assert "a.mp4" in doubt and "p, q" in doubt
+    assert doubtful_subjects(Manifest("mine", Path(), clips[1:])) == []
 
 
 def test_a_letter_has_one_encoding():

@@ -25,7 +25,7 @@ from painseq.data.streams import StoreStream, Stream, as_streams, beside_cnn
 from painseq.errors import PainseqError
 from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.features.spans import check_spans
-from painseq.records import UNKNOWN, Clip, Manifest, Part
+from painseq.records import UNKNOWN, Clip, Manifest, Part, doubtful_subjects
 
 log = logging.getLogger("painseq")
 
@@ -87,6 +87,8 @@ class PainDataModule(pl.LightningDataModule):
         """All clips of the data set, including those whose label the scheme leaves out; read once."""
         if self._everything is None:
             self._everything = self.read_manifest()
+            for doubt in doubtful_subjects(self._everything):
+                log.warning("%s", doubt)
         return self._everything
 
     @property

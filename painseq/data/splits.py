@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from painseq.data.protocols import SplitOptions, check_options, class_counts, divide, kfold, known, random_state_of
 from painseq.errors import LeakError, PainseqError
-from painseq.records import PARTS, Clip, Manifest, Part, some_subjects
+from painseq.records import PARTS, Clip, Manifest, Part, plain_name, shared_people, some_subjects
 
 if TYPE_CHECKING:
     from painseq.data.labels import LabelScheme
@@ -47,7 +47,7 @@ class Split:
             ("train", self.train, "test", self.test),
             ("validation", self.validation, "test", self.test),
         ):
-            both = sorted(set(left) & set(right))
+            both = shared_people(left, right)
             if both:
                 raise LeakError(
                     f"{some_subjects(both)} in two parts of the split: {name} and {other}. Put every subject in one "
@@ -204,7 +204,7 @@ def _split(manifest: Manifest, options: SplitOptions, counts: Mapping[str, Count
 
 
 def _listed(manifest: Manifest, protocol: str, lists: Mapping[Part, Iterable[str]], source: str) -> Split:
-    """Make a split from lists of subjects.
+    """Make a split from lists of subjects, however their names are spelled.
 
     Raises:
         PainseqError: no subjects, or subjects without a clip.
@@ -212,13 +212,14 @@ def _listed(manifest: Manifest, protocol: str, lists: Mapping[Part, Iterable[str
     listed = {subject for subjects in lists.values() for subject in subjects}
     if not listed:
         raise PainseqError(f"{source} has no subjects: give the lists train, validation and test.")
-    unknown = sorted(listed - set(manifest.subjects))
+    spelling = {plain_name(subject): subject for subject in manifest.subjects}
+    unknown = sorted(subject for subject in listed if plain_name(subject) not in spelling)
     if unknown:
         raise PainseqError(
             f"{source} lists {some_subjects(unknown, len(unknown))} without a clip in {manifest.name} under its label "
             f"scheme. It has {some_subjects(manifest.subjects)}."
         )
-    return Split(protocol, *(tuple(sorted(set(lists[part]))) for part in PARTS))
+    return Split(protocol, *(tuple(sorted({spelling[plain_name(name)] for name in lists[part]})) for part in PARTS))
 
 
 def _warn_of_left_out(split: Split, manifest: Manifest) -> None:
@@ -344,7 +345,7 @@ def check_no_leak(fitted_on: Iterable[str], scored_on: Iterable[str], what: str 
     Raises:
         LeakError: a subject is in both; the message lists them.
     """
-    both = sorted(set(fitted_on) & set(scored_on))
+    both = shared_people(scored_on, fitted_on)
     if both:
         raise LeakError(
             f"{what} was fitted on {some_subjects(both)} of the subjects to be scored. Such a score says nothing about "

@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.probability import ProbabilityScores, probability_scores, rated
-from painseq.records import plain_name
+from painseq.records import shared_people
 
 LOWEST, HIGHEST = 0.05, 20.0
 """The range of temperatures searched; beyond it, probabilities are 0 and 1, or all equal."""
@@ -69,8 +69,7 @@ def calibrate(scored: Predictions, validation: Predictions) -> tuple[Predictions
         PainseqError: the classes differ, `scored` has no probabilities, or no validation clip has both a truth and
             probabilities.
     """
-    validation_names = {plain_name(subject) for subject in validation.subject_ids}
-    both = sorted({subject for subject in scored.subject_ids if plain_name(subject) in validation_names})
+    both = shared_people(scored.subject_ids, validation.subject_ids)
     if both:
         raise LeakError(
             f"{len(both)} of the subjects to be scored, such as {both[0]}, are also among the subjects that the "

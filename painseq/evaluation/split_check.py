@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from painseq.errors import PainseqError
-from painseq.records import plain_name
+from painseq.records import loose_name, plain_name
 from painseq.runs import OnProgress, no_progress
 from painseq.video import video_digest
 
@@ -333,7 +333,7 @@ def _similar(members: Iterable[Member]) -> list[str]:
     parts: dict[tuple[str, str], set[str]] = defaultdict(set)
     for member in members:
         plain = plain_name(member.subject)
-        by_key[member.fold, _loose(plain)].setdefault(plain, member)
+        by_key[member.fold, loose_name(member.subject)].setdefault(plain, member)
         parts[member.fold, plain].add(member.part)
     found = []
     for (fold, _), names in sorted(by_key.items()):
@@ -345,12 +345,6 @@ def _similar(members: Iterable[Member]) -> list[str]:
                     f"{names[first].subject} and {names[second].subject} ({where}{f'; fold {fold}' if fold else ''})"
                 )
     return found
-
-
-def _loose(plain: str) -> str:
-    # Many programs write 1 as 1.0 if a column of numbers has an empty cell.
-    plain = re.sub(r"^(\d+)\.0$", r"\1", plain)
-    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(letter for letter in plain if letter.isalnum()))
 
 
 def _plain_clip(member: Member) -> str:

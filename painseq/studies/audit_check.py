@@ -20,6 +20,7 @@ from painseq.evaluation.split_check import (
     read_table,
 )
 from painseq.evaluation.value_predictions import ValuePredictions
+from painseq.records import plain_name
 from painseq.runs import OnProgress, no_progress
 
 
@@ -168,14 +169,15 @@ def _seen(checkpoint: Path, data_set: str | None) -> dict[str, list[str]]:
         f"{checkpoint} was fitted on": record.fitted_on,
         f"{checkpoint} has an extractor trained on": record.extractor_trained_on,
     }
-    data_sets = sorted({name.partition("/")[0] for names in subjects.values() for name in names})
+    data_sets = sorted({plain_name(name).partition("/")[0] for names in subjects.values() for name in names})
     if data_set is None and len(data_sets) > 1:
         raise PainseqError(
             f"{checkpoint} was fitted on subjects of {' and '.join(data_sets)}, whose names may be equal. Give "
             "dataset, "
             "the data set of the predictions' subjects (command line: --dataset)."
         )
-    own = f"{data_set or ''.join(data_sets)}/"
+    own = plain_name(data_set) if data_set else "".join(data_sets)
     return {
-        reason: [name.removeprefix(own) for name in names if name.startswith(own)] for reason, names in subjects.items()
+        reason: [name.partition("/")[2] for name in names if plain_name(name).startswith(f"{own}/")]
+        for reason, names in subjects.items()
     }

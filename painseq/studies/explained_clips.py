@@ -19,7 +19,7 @@ from painseq.errors import PainseqError
 from painseq.explain import Frames, VideoOptions, frames_of_video
 from painseq.files import write_atomically
 from painseq.model.pain_model import PainModel
-from painseq.records import UNKNOWN, Clip, Part
+from painseq.records import UNKNOWN, Clip, Part, shared_people
 from painseq.studies.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def seen_in_training(model: PainModel, data: PainDataModule, clips: Sequence[Cli
     """Count the subjects, and those that head or extractor were fitted on, whose explanations may be better."""
     subjects = qualified(data.name, {clip.subject_id for clip in clips})
     seen = {*model.fitted_on, *model.extractor_trained_on}
-    return {"subjects": len(subjects), "seen": len(subjects & seen)}
+    return {"subjects": len(subjects), "seen": len(shared_people(subjects, seen))}
 
 
 def run_config(

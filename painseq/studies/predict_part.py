@@ -22,7 +22,7 @@ from painseq.features.store import identity
 from painseq.model.averaging import AveragedModel
 from painseq.model.decision import NO_PREDICTION
 from painseq.model.pain_model import PainModel
-from painseq.records import UNKNOWN, Part
+from painseq.records import UNKNOWN, Part, shared_people
 from painseq.spec import difference
 
 
@@ -155,7 +155,8 @@ def predict_validation(
             "that "
             "has some, or omit calibrate."
         )
-    seen = sorted((_trained_on(model) | set(data.extractor_trained_on)) & qualified(data.name, data.split.validation))
+    validation = qualified(data.name, data.split.validation)
+    seen = shared_people(validation, _trained_on(model) | set(data.extractor_trained_on))
     if seen:
         raise LeakError(
             f"The model was trained on {len(seen)} of the validation subjects, such as {seen[0]}. It is more "

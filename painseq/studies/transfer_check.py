@@ -11,6 +11,7 @@ from painseq.errors import PainseqError
 from painseq.evaluation.transfer import DataSetSettings, check_harmonised
 from painseq.extractors import Extractor
 from painseq.features.index import identity
+from painseq.records import plain_name
 from painseq.studies.transfer_plan import TransferPlan
 
 log = logging.getLogger("painseq")
@@ -121,7 +122,7 @@ def _check_trained_on(name: str, extractor: Extractor, stated: str, layout: str 
                 name,
                 stated,
             )
-        elif not any(subject.startswith(f"{layout}/") for subject in subjects):
+        elif not any(plain_name(subject).startswith(f"{plain_name(layout)}/") for subject in subjects):
             raise PainseqError(
                 f"The plan states that the extractor {name} was trained on {stated}, but its weights were trained on "
                 f"{', '.join(subjects[:3])} ..., none of which begins with {layout}/. Correct trained_on or the "

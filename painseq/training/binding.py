@@ -13,6 +13,7 @@ from painseq.extractors import Extractor
 from painseq.features import FeatureStore
 from painseq.heads import Head
 from painseq.model.start import start_head
+from painseq.records import shared_people
 
 log = logging.getLogger("painseq")
 
@@ -140,7 +141,7 @@ def check_seen(data: PainDataModule, seen: frozenset[str], owner: str) -> None:
         LeakError: the weights were fitted on a test subject.
     """
     check_no_leak(seen, qualified(data.name, data.split.test), owner)
-    validation_seen = seen & qualified(data.name, data.split.validation)
+    validation_seen = shared_people(qualified(data.name, data.split.validation), seen)
     if validation_seen:
         log.warning(
             "%s was fitted on %d of the %d validation subjects, so the validation loss is too optimistic.",

@@ -23,7 +23,7 @@ from painseq.heads import Head
 from painseq.model.checkpoint import contents, restore_extractor
 from painseq.model.objective import Objective, kind_of, objective_of
 from painseq.model.record import DataRecord, Loss, ModelRecord, SplitRecord, StreamRecord
-from painseq.records import UNKNOWN
+from painseq.records import UNKNOWN, shared_people
 from painseq.spec import Spec, is_default, plain, spec_of, spec_of_factory, with_public_paths
 from painseq.training.binding import (
     check_length,
@@ -219,8 +219,8 @@ class PainClassifier(pl.LightningModule):
             started_from=tuple(self.start_from),
             fitted_on=tuple(sorted(data.subjects_seen() | start_seen)),
             extractor_trained_on=tuple(sorted(extractor_seen)),
-            validation_seen_by_extractor=tuple(sorted(extractor_seen & validation)),
-            validation_seen_by_start=tuple(sorted(start_seen & validation)),
+            validation_seen_by_extractor=tuple(shared_people(validation, extractor_seen)),
+            validation_seen_by_start=tuple(shared_people(validation, start_seen)),
         )
 
     def _weigh_classes(self, data: PainDataModule) -> None:

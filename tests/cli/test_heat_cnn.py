@@ -260,10 +260,10 @@ CLIPS = st.dictionaries(
 def test_single_frames_are_drawn_equally_often_of_each_class_and_subject(clips):
     """However many clips each has, however long, in whatever frames a face was found."""
     with tempfile.TemporaryDirectory() as folder:
-        listed = [Clip("v-BL1-0", "v", "x.mp4", "BL1")]
+        listed = [Clip("v-BL1-0", "v", "v.mp4", "BL1")]
         for (subject, label, number), present in clips.items():
             clip_id = f"{subject}-{label}-{number}"
-            listed.append(Clip(clip_id, subject, "x.mp4", label))
+            listed.append(Clip(clip_id, subject, f"{subject}.mp4", label))
             _write_crops(Path(folder), clip_id, np.asarray(present))
         _write_crops(Path(folder), "v-BL1-0", np.ones(4, bool))
         options = DataOptions(

@@ -227,6 +227,20 @@ def test_labels_that_are_words_have_no_order_of_their_own(tmp_path, blink):
     assert severity == "error" and {"own", "Low", "low"} <= values(text)
 
 
+def test_subjects_who_may_be_one_person_are_warned_of(tmp_path, blink, caplog):
+    blink(tmp_path / "a.mp4", 8, 4)
+    blink(tmp_path / "b.mp4", 8, 4, grey=99)
+    data = own(tmp_path, [Clip("a", "p1", "a.mp4", "no"), Clip("b", "p01", "b.mp4", "yes")])
+    ((severity, _, items),) = told(check_data(data), "subjects")
+    assert severity == "warning" and "'p1'" in items[0] and "'p01'" in items[0]
+    # Whoever reads the data set is warned too, once.
+    assert data.manifest and data.whole_manifest
+    assert [record.levelname for record in caplog.records if "'p01'" in record.getMessage()] == ["WARNING"]
+    one, two = Clip("a", "p1", "a.mp4", "no", 0.0, 1.0), Clip("b", "p2", "a.mp4", "yes", 0.5, 1.5)
+    with pytest.raises(PainseqError, match=r"'a'.*'p1'.*'b'.*'p2'.*a\.mp4"):
+        check_data(own(tmp_path, [one, two]))
+
+
 def test_labels_that_disagree_are_errors_even_where_the_clips_cannot_be_listed(tmp_path, blink):
     data = own(tmp_path, [Clip("a", "S1", "a.mp4", "no"), Clip("b", "S1", "b.mp4", "yes")])
     blink(tmp_path / "a.mp4", 8, 4)

@@ -128,7 +128,7 @@ def test_single_frames_are_clips_of_one_frame(heat, heat_crops):
 
 
 def test_frames_without_a_face_are_no_single_frames(tmp_path):
-    clips = [Clip(f"{subject}-{n}", subject, "x.mp4", "No_Pain") for subject in "abc" for n in range(2)]
+    clips = [Clip(f"{subject}-{n}", subject, f"{subject}.mp4", "No_Pain") for subject in "abc" for n in range(2)]
     for clip in clips:
         write_npz(tmp_path / "npz", clip.clip_id, np.ones((8, 2), np.float32), np.arange(8) % 2 == 0)
     data = Listed(tmp_path, DataOptions(store=tmp_path / "npz", frames=FrameWindow(0.0, 1.0)), clips)
@@ -138,11 +138,11 @@ def test_frames_without_a_face_are_no_single_frames(tmp_path):
 def test_balanced_drawing_evens_out_classes_and_the_subjects_within_them(tmp_path):
     per_group = {("a", "No_Pain"): 30, ("b", "No_Pain"): 2, ("a", "High_Pain"): 3, ("c", "High_Pain"): 1}
     clips = [
-        Clip(f"{subject}-{label}-{n}", subject, "x.mp4", label)
+        Clip(f"{subject}-{label}-{n}", subject, f"{subject}.mp4", label)
         for (subject, label), count in per_group.items()
         for n in range(count)
     ]
-    clips += [Clip("v", "v", "x.mp4", "No_Pain")]
+    clips += [Clip("v", "v", "v.mp4", "No_Pain")]
     for clip in clips:
         write_npz(tmp_path / "npz", clip.clip_id, np.ones((1, 2), np.float32))
     split = SplitOptions(protocol="subject_holdout", test_share=0.0, validation_share=0.2)
@@ -208,7 +208,7 @@ def test_clips_of_25_and_30_fps_feed_one_head(tmp_path, coded_video, number_of):
 
 
 def test_a_class_without_a_training_clip_is_an_error_with_the_counts(tmp_path):
-    clips = [Clip(subject, subject, "x.mp4", label) for subject, label in zip("abcde", ["No_Pain"] * 5, strict=True)]
+    clips = [Clip(subject, subject, f"{subject}.mp4", "No_Pain") for subject in "abcde"]
     for clip in clips:
         write_npz(tmp_path / "npz", clip.clip_id, np.ones((2, 2), np.float32))
     data = Listed(tmp_path, DataOptions(labels="binary", store=tmp_path / "npz"), clips)
@@ -217,7 +217,7 @@ def test_a_class_without_a_training_clip_is_an_error_with_the_counts(tmp_path):
 
 
 def test_nothing_that_takes_part_is_an_error(tmp_path):
-    clips = [Clip(subject, subject, "x.mp4", "Low_Pain") for subject in "abc"]
+    clips = [Clip(subject, subject, f"{subject}.mp4", "Low_Pain") for subject in "abc"]
     with pytest.raises(PainseqError, match=r"'binary'.*Low_Pain"):
         _ = Listed(tmp_path, DataOptions(labels="binary"), clips).manifest
 
@@ -281,7 +281,7 @@ def test_shuffled_labels_are_shuffled_in_shared_features_too(electrical, store):
 def test_what_a_part_lacks_is_told_when_the_part_is_opened(electrical, tmp_path):
     random = np.random.default_rng(0)
     clips = [
-        Clip(f"{who}_{n}", who, "x.mp4", label=label)
+        Clip(f"{who}_{n}", who, f"{who}.mp4", label=label)
         for who in "abcd"
         for n, label in enumerate(["No_Pain", "High_Pain"])
     ]
@@ -300,7 +300,7 @@ def test_what_a_part_lacks_is_told_when_the_part_is_opened(electrical, tmp_path)
 
 
 def test_no_baseline_is_taken_of_labels_whose_order_nobody_told(tmp_path):
-    listed = [Clip(f"{who}_{label}", who, "x.mp4", label=label) for who in "abc" for label in ("no", "high")]
+    listed = [Clip(f"{who}_{label}", who, f"{who}.mp4", label=label) for who in "abc" for label in ("no", "high")]
     data = Listed(tmp_path, DataOptions(labels="native", baseline_clips=1), listed)
     data.name, data.facts = "mine", DataSetFacts()
     with pytest.raises(PainseqError, match=r"baseline_clips.*\bhigh\b\W+no\b"):

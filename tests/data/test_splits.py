@@ -396,5 +396,21 @@ def test_the_leak_check_names_who_is_on_both_sides():
         check_no_leak(qualified("biovid", "abc"), qualified("biovid", "abz"))
 
 
+@pytest.mark.parametrize("other", ["p01", "P01\u200b", "\uff30\uff10\uff11", " P01"])
+def test_a_spelling_hides_nobody(other):
+    with pytest.raises(LeakError, match="P01"):
+        check_no_leak([f"mine/{other}"], ["mine/P01"])
+    with pytest.raises(LeakError, match="P01"):
+        Split("by hand", ("P01",), (), (other,))
+    with pytest.raises(LeakError, match="P01"):
+        make_split(mine("P01", "P02"), SplitOptions("subject_lists", train=("P01",), test=("P02", other)))
+    split = make_split(mine("P01", "P02"), SplitOptions("subject_lists", train=(other,), test=("p02",)))
+    assert split.train == ("P01",) and split.test == ("P02",)
+
+
+def mine(*subjects):
+    return Manifest("mine", Path(), tuple(Clip(name, name, f"{name}.mp4") for name in subjects))
+
+
 def test_subjects_of_different_data_sets_never_count_as_the_same():
     check_no_leak(qualified("biovid", ["s01"]), qualified("ai4pain", ["s01"]))

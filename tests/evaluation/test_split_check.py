@@ -31,7 +31,7 @@ def test_a_leak_is_told_just_where_a_spelling_is_in_two_parts(rows):
     assert sum(len(finding.items) for finding in found) == len(several)
 
 
-@pytest.mark.parametrize("other", ["s01", " S01", "S01 ", "S01"])
+@pytest.mark.parametrize("other", ["s01", " S01", "S01 ", "S01", "S\u200b01", "\uff33\uff10\uff11"])
 def test_spelling_does_not_hide_a_subject(other):
     assert severities(check_members([Member("train", "S01"), Member("test", other)])) == ["leak"]
 

@@ -17,7 +17,7 @@ from painseq.data.check.videos import VideoFacts, available_s, below, read_video
 from painseq.data.datamodule import PainDataModule
 from painseq.data.labels import LabelScheme, ordered_labels
 from painseq.errors import PainseqError
-from painseq.records import Clip, Manifest
+from painseq.records import Clip, Manifest, doubtful_subjects
 from painseq.video.generated import is_generated
 
 SPAN_TOLERANCE_S = 0.05
@@ -57,15 +57,14 @@ def check_data(
     if workers < 1:
         raise PainseqError(f"--workers is {workers}; it must be 1 or more.")
     faceless = None if tracks is None else read_faceless(tracks)
-    label_problems = data.label_problems()
+    labels = _label_problem_findings(data.root, data.label_problems())
     try:
         manifest, scheme = data.whole_manifest, data.scheme
     except PainseqError as error:
-        if not label_problems:
+        if not labels:
             raise
         stopped = Finding("labels", "error", f"nothing else was checked, because: {below(data.root, error)}")
-        findings = [*_label_problem_findings(data.root, label_problems), stopped]
-        return DataCheck(data.name, is_generated(data.root), 0, 0, 0, (), (), {}, tuple(findings))
+        return DataCheck(data.name, is_generated(data.root), 0, 0, 0, (), (), {}, (*labels, stopped))
     by_video: dict[str, list[Clip]] = defaultdict(list)
     for clip in manifest:
         by_video[clip.video].append(clip)
@@ -75,9 +74,10 @@ def check_data(
     comparisons = compared(data.facts.expected, manifest, videos, seconds)
     findings = [
         *_published_findings(comparisons),
-        *_label_problem_findings(data.root, label_problems),
+        *labels,
         *_unknown_labels(scheme, manifest),
         *_unknown_order(scheme),
+        *findings_of("subjects", [("warning", "subjects who may be one person", doubtful_subjects(manifest))]),
         *_unreadable(videos.values()),
         *_duplicates(by_video, videos.values()),
         *_length_findings(manifest, videos, seconds, rows),

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-Topic = Literal["published", "labels", "files", "lengths", "classes", "faces"]
+Topic = Literal["published", "labels", "subjects", "files", "lengths", "classes", "faces"]
 Severity = Literal["error", "warning"]
-TOPICS: tuple[Topic, ...] = ("published", "labels", "files", "lengths", "classes", "faces")
+TOPICS: tuple[Topic, ...] = ("published", "labels", "subjects", "files", "lengths", "classes", "faces")
 
 
 @dataclass(frozen=True)
