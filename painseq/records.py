@@ -192,6 +192,51 @@ def shared_people(people: Iterable[str], others: Iterable[str]) -> list[str]:
     return sorted({person for person in people if plain_name(person) in known})
 
 
+THE_EXTRACTOR = "the extractor"
+"""What `Seen.unknown` calls the extractor of a data set's features."""
+
+UNKNOWN_PEOPLE = (
+    "The training subjects of %s are unknown, so a leak through these weights cannot be detected. Make sure that none "
+    "of the subjects to be scored is among them."
+)
+"""A warning in the log, with the names of the weights."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Whom weights have seen in training.
+
+    Args:
+        people: as "data set/subject".
+        unknown: names of weights for which this is not known, or not of all people; empty if it is known for all.
+    """
+
+    people: frozenset[str] = frozenset()
+    unknown: tuple[str, ...] = ()
+
+    def __or__(self, other: Seen) -> Seen:
+        return Seen(self.people | other.people, tuple(dict.fromkeys((*self.unknown, *other.unknown))))
+
+
+def read_people(value: object, place: str) -> tuple[str, ...]:
+    """Check a list of people from a file.
+
+    Args:
+        value: what was read.
+        place: where it was read, for the message.
+
+    Raises:
+        PainseqError: not a list of texts "data set/subject".
+    """
+    if not isinstance(value, list | tuple):
+        raise PainseqError(f'{place} is {value!r}; it must be a list of texts such as ["biovid/071309_w_21"].')
+    for person in value:
+        dataset, _, subject = person.partition("/") if isinstance(person, str) else ("", "", "")
+        if not dataset.strip() or not subject.strip():
+            raise PainseqError(f'{place} names {person!r}; name people as "data set/subject", each a text.')
+    return tuple(value)
+
+
 def doubtful_subjects(manifest: Manifest) -> list[str]:
     """Describe subjects of a manifest who may be one person: almost the same name, or clips of the same file.
 

@@ -157,6 +157,12 @@ def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = 
         raise PainseqError(f"{class_path} does not accept these arguments: {error}.") from error
 
 
+def names_weights(spec: object) -> bool:
+    """Whether the specification of an extractor names a source of weights; without one they are random, or none."""
+    init_args = spec.get("init_args") if isinstance(spec, Mapping) else None
+    return isinstance(init_args, Mapping) and init_args.get("weights") is not None
+
+
 def digest(value: object) -> str:
     """Return a short stable digest of plain data: 16 hex digits of sha256 over sorted JSON, see `HASHED_NAMES`."""
     text = json.dumps(_renamed(value, HASHED_NAMES), sort_keys=True, separators=(",", ":"))

@@ -100,10 +100,11 @@ def _show(explanation: RegionsExplanation) -> None:
     )
     for clip_id, reason in explanation.skipped.items():
         log.warning("Skipped %s: %s", clip_id, reason)
-    if explanation.details["seen_in_training"]["seen"]:
-        log.warning(
-            "The model was fitted on %(seen)d of these %(subjects)d subjects.", explanation.details["seen_in_training"]
-        )
+    seen = explanation.details["seen_in_training"]
+    if seen["seen"]:
+        log.warning("The model was fitted on %(seen)d of these %(subjects)d subjects.", seen)
+    if seen["unknown"]:
+        log.warning("The training subjects of %s are unknown.", ", ".join(seen["unknown"]))
 
 
 def _cell(row: RegionRow) -> str:

@@ -103,8 +103,11 @@ def _show(ranking: MethodRanking) -> None:
         console.print(details["verdict"][kind], highlight=False)
     for clip_id, reason in ranking.skipped.items():
         log.warning("Skipped %s: %s", clip_id, reason)
-    if details["seen_in_training"]["seen"]:
-        log.warning("The model was fitted on %(seen)d of these %(subjects)d subjects.", details["seen_in_training"])
+    seen = details["seen_in_training"]
+    if seen["seen"]:
+        log.warning("The model was fitted on %(seen)d of these %(subjects)d subjects.", seen)
+    if seen["unknown"]:
+        log.warning("The training subjects of %s are unknown.", ", ".join(seen["unknown"]))
 
 
 def _cell(ranked: Rank, name: str) -> str:

@@ -53,6 +53,8 @@ def _print_info(summary: Mapping[str, object]) -> None:
     assert isinstance(extractor, dict) and isinstance(failed, dict) and isinstance(no_face, list)
     assert isinstance(summary["out_shape"], list | tuple)
     trained_on = ", ".join(f"{count} subjects of {data}" for data, count in extractor["trained_on"].items())
+    if not extractor["people_known"]:
+        trained_on = f"{trained_on}, and unknown subjects" if trained_on else "unknown subjects"
     kept = "kept in the store" if extractor["weights_in_store"] else "not kept in the store"
     shape = " x ".join(map(str, summary["out_shape"]))
     rows = {
@@ -66,7 +68,7 @@ def _print_info(summary: Mapping[str, object]) -> None:
         "face": json.dumps(summary["face"]),
         "extractor": f"{extractor['class_path']}, fingerprint {extractor['fingerprint']}",
         "weights": f"{extractor['weights'] or 'no file'}; {kept}",
-        "trained on": trained_on or "unknown subjects",
+        "trained on": trained_on or "nobody",
         "fingerprint": str(summary["fingerprint"]),
     }
     table = Table(title=str(summary["path"]), show_header=False)

@@ -25,7 +25,7 @@ from painseq.data.streams import StoreStream, Stream, as_streams, beside_cnn
 from painseq.errors import PainseqError
 from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.features.spans import check_spans
-from painseq.records import UNKNOWN, Clip, Manifest, Part, doubtful_subjects
+from painseq.records import THE_EXTRACTOR, UNKNOWN, Clip, Manifest, Part, doubtful_subjects
 
 log = logging.getLogger("painseq")
 
@@ -211,6 +211,12 @@ class PainDataModule(pl.LightningDataModule):
         for stream in self.streams:
             subjects.update(dict.fromkeys(stream.trained_on))
         return tuple(subjects)
+
+    @property
+    def unknown_extractors(self) -> tuple[str, ...]:
+        """Names of the store's extractor and of streams for which it is not known whom they were fitted on."""
+        unknown = [] if self.store is None or self.store.people_known else [THE_EXTRACTOR]
+        return (*unknown, *(f"the stream {stream.name!r}" for stream in self.streams if not stream.people_known))
 
     def train_on_validation_too(self) -> None:
         """Move the validation subjects to the training subjects, for a refit with a fixed number of epochs."""

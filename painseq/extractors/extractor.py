@@ -42,6 +42,9 @@ class Extractor(nn.Module):
     trained_on: tuple[str, ...] = ()
     """Subjects the weights were trained on, as "data set/subject", for the leak check. Stored in the weights file; not
     part of the fingerprint."""
+    people_known: bool = True
+    """Whether `trained_on` names everybody; False for weights from a file or an address that does not list them. Stored
+    like `trained_on`."""
     card: Spec | None = None
     """How `painseq fit` trained the weights: data, split, crops, settings, scores, in plain values; None for other
     weights. Stored like `trained_on`; not part of the fingerprint."""

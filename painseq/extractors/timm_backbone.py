@@ -68,6 +68,7 @@ class TimmBackbone(Extractor):
         elif weights == "hub":
             if self.new:
                 raise PainseqError("TimmBackbone: `new` needs a weights file; weights='hub' loads every block.")
+            self.people_known = False
             self.loaded = f"Loaded timm's pretrained weights {config.get('architecture')}.{config.get('tag')}."
         else:
             classifier = config["classifier"]

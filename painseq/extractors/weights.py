@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from painseq.errors import PainseqError
 from painseq.extractors.extractor import Extractor
 from painseq.files import write_atomically
-from painseq.spec import Spec, build
+from painseq.records import read_people
+from painseq.spec import Spec, build, names_weights
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras")
 log = logging.getLogger("painseq")
@@ -193,17 +194,15 @@ def load_weights(extractor: Extractor, source: str, new: Sequence[str] = (), dro
     _check_preprocessing(extractor, metadata, source)
     extractor.trained_on = trained_on_of(metadata, source)
     extractor.card = card_of(metadata, source)
-    trained_on_note = "" if "trained_on" in metadata else " The file does not list the subjects it was trained on."
+    extractor.people_known = people_known_of(metadata, source)
+    trained_on_note = "" if extractor.people_known else " The file does not list the subjects it was trained on."
     extractor.loaded = f"Loaded {text}; from {source}.{trained_on_note}"
     extractor.published_as = extractor.fingerprint() if is_public(source) and not new_names else None
     log.info("%s: %s", type(extractor).__name__, extractor.loaded)
 
 
 def _check_preprocessing(extractor: Extractor, metadata: Mapping[str, str], source: str) -> None:
-    try:
-        recorded = json.loads(metadata.get("spec", "{}"))
-    except json.JSONDecodeError as error:
-        raise PainseqError(f"{source}: its metadata 'spec' is not JSON: {error}.") from error
+    recorded = _spec_of(metadata, source)
     init_args = recorded.get("init_args", {}) if isinstance(recorded, dict) else {}
     trained_with = init_args.get("preprocessing") if isinstance(init_args, dict) else None
     configured = getattr(extractor, "preprocessing", None)
@@ -212,6 +211,13 @@ def _check_preprocessing(extractor: Extractor, metadata: Mapping[str, str], sour
             f"{source} was trained with preprocessing {trained_with!r}, but the extractor has {configured!r}. Set "
             f"preprocessing: {trained_with}."
         )
+
+
+def _spec_of(metadata: Mapping[str, str], source: str) -> object:
+    try:
+        return json.loads(metadata.get("spec", "{}"))
+    except json.JSONDecodeError as error:
+        raise PainseqError(f"{source}: its metadata 'spec' is not JSON: {error}.") from error
 
 
 def trained_on_of(metadata: Mapping[str, str], source: str) -> tuple[str, ...]:
@@ -224,9 +230,21 @@ def trained_on_of(metadata: Mapping[str, str], source: str) -> tuple[str, ...]:
         subjects = json.loads(metadata.get("trained_on", "[]"))
     except json.JSONDecodeError as error:
         raise PainseqError(f"{source}: its metadata 'trained_on' is not JSON: {error}.") from error
-    if not isinstance(subjects, list) or not all(isinstance(subject, str) for subject in subjects):
-        raise PainseqError(f"{source}: its metadata 'trained_on' is not a list of subjects: {subjects!r}.")
-    return tuple(subjects)
+    return read_people(subjects, f"{source}: its metadata 'trained_on'")
+
+
+def people_known_of(metadata: Mapping[str, str], source: str) -> bool:
+    """Whether the metadata name everybody that the weights were trained on.
+
+    Raises:
+        PainseqError: the metadata are damaged.
+    """
+    if "people_known" in metadata:
+        return metadata["people_known"] == "true"
+    # Files without that entry also list nobody if the weights came from a file that did not tell.
+    return bool(trained_on_of(metadata, source)) or (
+        "trained_on" in metadata and not names_weights(_spec_of(metadata, source))
+    )
 
 
 def card_of(metadata: Mapping[str, str], source: str) -> Spec | None:
@@ -249,8 +267,8 @@ def card_of(metadata: Mapping[str, str], source: str) -> Spec | None:
 def save_weights(extractor: Extractor, path: Path) -> None:
     """Write the network's tensors as safetensors, under the network's own names (torchvision's, timm's).
 
-    Metadata: `trained_on` (JSON list), `spec` (JSON), `fingerprint`, and `card` (JSON) if the extractor has one. The
-    file is written atomically.
+    Metadata: `trained_on` (JSON list), `people_known` ("true" or "false"), `spec` (JSON), `fingerprint`, and `card`
+    (JSON) if the extractor has one. The file is written atomically.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -258,6 +276,7 @@ def save_weights(extractor: Extractor, path: Path) -> None:
     tensors = {name: tensor.detach().cpu() for name, tensor in extractor.network.state_dict().items()}
     metadata = {
         "trained_on": json.dumps(list(extractor.trained_on)),
+        "people_known": json.dumps(extractor.people_known),
         "spec": json.dumps(extractor.spec(), sort_keys=True),
         "fingerprint": extractor.fingerprint(),
     }
@@ -272,6 +291,7 @@ def rebuild(
     trained_on: Sequence[str] = (),
     trust: Sequence[str] = (),
     card: Spec | None = None,
+    people_known: bool = True,
 ) -> Extractor:
     """Rebuild an extractor from its recorded specification, in eval mode.
 
@@ -282,6 +302,7 @@ def rebuild(
         trained_on: subjects that the weights were trained on.
         trust: packages besides painseq whose classes may be built.
         card: how the weights were trained, if known; see `Extractor.card`.
+        people_known: whether `trained_on` names everybody.
 
     Raises:
         PainseqError: the specification cannot be built, or the tensors do not fit.
@@ -298,6 +319,7 @@ def rebuild(
         for key in unloaded.keys() & {"weights", "new"}:
             setattr(extractor, key, recorded[key])
     extractor.trained_on = tuple(trained_on) or extractor.trained_on
+    extractor.people_known = people_known and extractor.people_known
     extractor.card = extractor.card if card is None else card
     return extractor.eval()
 

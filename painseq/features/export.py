@@ -19,6 +19,7 @@ from painseq.errors import PainseqError
 from painseq.features.spans import RecordedSpan
 from painseq.features.store import ClipFeatures, Dtype, FeatureStore
 from painseq.files import write_json
+from painseq.records import read_people
 from painseq.spec import Spec, digest
 
 SOURCE = "source.json"
@@ -61,6 +62,7 @@ def export_npz(store: FeatureStore, directory: Path) -> None:
             "spec": store.spec,
             "fingerprint": store.fingerprint,
             "trained_on": list(store.trained_on),
+            "people_known": store.people_known,
             "spans": {clip_id: asdict(span) for clip_id, span in store.spans.items()},
         }
         write_json(directory / SOURCE, source)
@@ -83,13 +85,14 @@ class NpzFolder:
     """
 
     trained_on: tuple[str, ...]
+    people_known: bool
     failed: dict[str, str]
     spans: dict[str, RecordedSpan]
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.failed = {}
-        self.trained_on = self._trained_on()
+        self.trained_on, self.people_known = self._trained_on()
         self.spans = self._spans()
         self._files = self._find()
         if not self._files:
@@ -102,7 +105,8 @@ class NpzFolder:
         self.spec: Spec = {"extractor": None, "face": None, "sampling": None, "out_shape": list(self.out_shape)}
         self.fingerprint = digest(self.spec)
 
-    def _trained_on(self) -> tuple[str, ...]:
+    def _trained_on(self) -> tuple[tuple[str, ...], bool]:
+        """Read whom the extractor was trained on, and whether that is everybody; null means that it is not known."""
         source = self.path / SOURCE
         if not source.is_file():
             log.warning(
@@ -111,11 +115,14 @@ class NpzFolder:
                 self.path,
                 SOURCE,
             )
-            return ()
+            return (), False
         try:
-            return tuple(str(subject) for subject in json.loads(source.read_text(encoding="utf-8"))["trained_on"])
-        except (ValueError, KeyError, TypeError) as error:
+            content = json.loads(source.read_text(encoding="utf-8"))
+            given = content["trained_on"]
+            known = content.get("people_known", given is not None)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PainseqError(f"{source} is damaged: {error}.") from error
+        return (() if given is None else read_people(given, f"{source}: trained_on")), known is True
 
     def _spans(self) -> dict[str, RecordedSpan]:
         source = self.path / SOURCE

@@ -16,7 +16,8 @@ from painseq.faces import FaceCrops
 from painseq.features.clip_file import Dtype, Row, Shard, tables_in
 from painseq.features.spans import RecordedSpan
 from painseq.files import write_json
-from painseq.spec import Spec, difference, digest, with_public_paths
+from painseq.records import read_people
+from painseq.spec import Spec, difference, digest, names_weights, with_public_paths
 
 FORMAT = 2
 
@@ -61,6 +62,7 @@ class StoreHeader:
         precision: precision of the network; not part of the identity.
         out_shape: shape of one frame's features.
         trained_on: subjects that the extractor was trained on, as "data set/subject".
+        people_known: whether `trained_on` names all of them.
     """
 
     spec: Spec
@@ -69,13 +71,20 @@ class StoreHeader:
     precision: Precision
     out_shape: tuple[int, ...]
     trained_on: tuple[str, ...]
+    people_known: bool = True
 
     @classmethod
     def of(
-        cls, spec: Spec, dtype: Dtype, precision: Precision, out_shape: tuple[int, ...], trained_on: tuple[str, ...]
+        cls,
+        spec: Spec,
+        dtype: Dtype,
+        precision: Precision,
+        out_shape: tuple[int, ...],
+        trained_on: tuple[str, ...],
+        people_known: bool = True,
     ) -> Self:
         """Create a header with the fingerprint of `spec`."""
-        return cls(spec, digest(identity(spec)), dtype, precision, out_shape, trained_on)
+        return cls(spec, digest(identity(spec)), dtype, precision, out_shape, trained_on, people_known)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -98,13 +107,17 @@ class StoreHeader:
         try:
             if header["dtype"] not in get_args(Dtype) or header["precision"] not in get_args(Precision):
                 raise ValueError(f"features of type {header['dtype']!r}, computed in {header['precision']!r}")
+            spec = with_public_paths(dict(header["spec"]))
+            # Stores without `people_known` also list nobody if the extractor's weights did not tell.
+            trained_on = read_people(header["trained_on"], f"{path / 'store.json'}: trained_on")
             return cls(
-                with_public_paths(dict(header["spec"])),
+                spec,
                 str(header["fingerprint"]),
                 header["dtype"],
                 header["precision"],
                 tuple(header["out_shape"]),
-                tuple(header["trained_on"]),
+                trained_on,
+                bool(header.get("people_known", trained_on or not names_weights(spec.get("extractor")))),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PainseqError(f"{path / 'store.json'} is damaged: {error!r}.") from error

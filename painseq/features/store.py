@@ -98,6 +98,7 @@ class FeatureStore:
         self.precision: Precision = header.precision
         self.out_shape: tuple[int, ...] = header.out_shape
         self.trained_on: tuple[str, ...] = header.trained_on
+        self.people_known: bool = header.people_known
         self._contents = Contents.read(self.path)
         self._index = self._contents.combined()
         self.landmarks = self._index.landmarks
@@ -204,7 +205,9 @@ class FeatureStore:
         assert isinstance(recorded, dict)
         weights = self.path / "extractor.safetensors"
         tensors, metadata = read_weights(str(weights)) if weights.is_file() else (None, {})
-        extractor = rebuild(recorded, tensors, self.trained_on, trust, card_of(metadata, str(weights)))
+        extractor = rebuild(
+            recorded, tensors, self.trained_on, trust, card_of(metadata, str(weights)), self.people_known
+        )
         if extractor.fingerprint() != recorded["fingerprint"]:
             raise PainseqError(
                 f"{self.path}: the rebuilt extractor (fingerprint {extractor.fingerprint()}) differs from the one used "

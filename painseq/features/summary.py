@@ -53,6 +53,7 @@ def _extractor(store: FeatureStore) -> dict[str, object]:
         "weights": init_args.get("weights"),
         "weights_in_store": file.is_file(),
         "trained_on": dict(Counter(subject.rpartition("/")[0] for subject in store.trained_on)),
+        "people_known": store.people_known,
         "card": card_of(metadata, str(file)),
     }
 

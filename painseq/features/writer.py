@@ -311,12 +311,13 @@ class StoreWriter:
         if (self.path / "store.json").exists():
             recorded = self._checked_header()
             known = tuple(sorted({*recorded.trained_on, *self.extractor.trained_on}))
-            if known != tuple(sorted(recorded.trained_on)):
+            people_known = recorded.people_known or self.extractor.people_known
+            if (known, people_known) != (tuple(sorted(recorded.trained_on)), recorded.people_known):
                 # The weights are the same, but more training subjects are known now.
-                self.extractor.trained_on = known
+                self.extractor.trained_on, self.extractor.people_known = known, people_known
                 if (self.path / "extractor.safetensors").exists():
                     save_weights(self.extractor, self.path / "extractor.safetensors")
-                self._header(known).write(self.path)
+                self._header().write(self.path)
             # With another number of processes, or other clips, a pending clip may belong to another process now.
             keep = self._prefix if self.process.count == 1 else "/"
             tidy(self.path, self.dtype, self._out_shape, keep)
@@ -327,10 +328,11 @@ class StoreWriter:
         if self.extractor.network.state_dict() and not self.extractor.is_published():
             save_weights(self.extractor, self.path / "extractor.safetensors")
         Index().write(self.path / "index.json")
-        self._header(tuple(self.extractor.trained_on)).write(self.path)
+        self._header().write(self.path)
 
-    def _header(self, trained_on: tuple[str, ...]) -> StoreHeader:
-        return StoreHeader.of(self.spec, self.dtype, self.precision, self._out_shape, trained_on)
+    def _header(self) -> StoreHeader:
+        people, known = tuple(self.extractor.trained_on), self.extractor.people_known
+        return StoreHeader.of(self.spec, self.dtype, self.precision, self._out_shape, people, known)
 
     def _checked_header(self) -> StoreHeader:
         recorded = StoreHeader.read(self.path)

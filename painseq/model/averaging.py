@@ -37,6 +37,7 @@ class AveragedModel(PainModel):
             first.record,
             fitted_on=tuple(sorted({name for record in records for name in record.fitted_on})),
             extractor_trained_on=tuple(sorted({name for record in records for name in record.extractor_trained_on})),
+            unknown_people=tuple(dict.fromkeys(name for record in records for name in record.unknown_people)),
         )
         super().__init__(record, first.head, first.extractor, first.face)
         for model in models:

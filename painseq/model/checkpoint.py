@@ -24,6 +24,7 @@ from painseq.files import write_atomically
 from painseq.heads import Head
 from painseq.model.pain_model import PainModel
 from painseq.model.record import ModelRecord
+from painseq.records import THE_EXTRACTOR
 from painseq.spec import Spec, build
 
 HEAD = "head."
@@ -57,7 +58,13 @@ def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> Pa
         )
     extractor = None
     if record.extractor is not None:
-        extractor = rebuild(record.extractor, content.extractor, record.extractor_trained_on, trust)
+        extractor = rebuild(
+            record.extractor,
+            content.extractor,
+            record.extractor_trained_on,
+            trust,
+            people_known=THE_EXTRACTOR not in record.unknown_people,
+        )
         if extractor.fingerprint() != record.extractor.get("fingerprint"):
             raise PainseqError(f"{path}: the extractor's weights are not the ones that the model was fitted with.")
     face = None if record.face is None else FaceCrops.from_spec(record.face, trust)

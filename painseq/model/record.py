@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from reprlib import repr as shortened
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 from painseq import __version__
 from painseq.data.labels import Scale
 from painseq.errors import PainseqError
-from painseq.spec import Spec, plain, with_public_paths
+from painseq.records import THE_EXTRACTOR, Seen
+from painseq.spec import Spec, names_weights, plain, with_public_paths
 
 if TYPE_CHECKING:
     from painseq.model.objective import Objective
@@ -103,6 +104,8 @@ class ModelRecord:
         validation_seen_by_extractor: validation subjects among these.
         validation_seen_by_start: validation subjects that a model which the head started from was fitted on.
         painseq: version of painseq that fitted the model.
+        unknown_people: names of weights, of the extractor or of models that the head started from, whose training
+            subjects are not known; empty if they are known for all.
     """
 
     class_names: tuple[str, ...]
@@ -123,6 +126,12 @@ class ModelRecord:
     validation_seen_by_extractor: tuple[str, ...]
     validation_seen_by_start: tuple[str, ...]
     painseq: str = __version__
+    unknown_people: tuple[str, ...] = ()
+
+    @property
+    def seen(self) -> Seen:
+        """Whom head and extractor have seen."""
+        return Seen(frozenset({*self.fitted_on, *self.extractor_trained_on}), self.unknown_people)
 
     @property
     def objective(self) -> Objective:
@@ -162,7 +171,14 @@ class ModelRecord:
         except RecursionError as error:
             raise PainseqError("damaged: its record is nested too deeply.") from error
         _check_values(record)
-        return record
+        return record if "unknown_people" in value else replace(record, unknown_people=_unknown_people(record))
+
+
+def _unknown_people(record: ModelRecord) -> tuple[str, ...]:
+    """Return the weights of an older record whose training subjects are not known, since the record lists none."""
+    silent = record.extractor is None or (names_weights(record.extractor) and not record.extractor_trained_on)
+    started = [source for source in record.started_from if not source.endswith(".ckpt") or "://" in source]
+    return (*([THE_EXTRACTOR] if silent else []), *started)
 
 
 def _to_dict(record: SplitRecord | DataRecord | ModelRecord) -> Spec:

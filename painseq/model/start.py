@@ -14,16 +14,17 @@ from torch import Tensor
 
 from painseq.download import sha256_of
 from painseq.errors import PainseqError
-from painseq.extractors.weights import read_weights, trained_on_of
+from painseq.extractors.weights import people_known_of, read_weights, trained_on_of
 from painseq.heads import Head
 from painseq.model.checkpoint import read_checkpoint
+from painseq.records import Seen
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 SHA256 = re.compile("[0-9a-f]{64}")
 log = logging.getLogger("painseq")
 
 
-def start_head(head: Head, source: str) -> frozenset[str]:
+def start_head(head: Head, source: str) -> Seen:
     """Initialise a head from stored weights, and log which of its tensors were filled.
 
     Args:
@@ -32,12 +33,12 @@ def start_head(head: Head, source: str) -> frozenset[str]:
             `read_weights`.
 
     Returns:
-        Subjects that those weights were fitted on, as "data set/subject"; empty if the source does not say.
+        The subjects that those weights were fitted on; `source` is among the unknown if it does not list them.
 
     Raises:
         PainseqError: the weights cannot be fetched or read, or none fits the head.
     """
-    tensors, fitted_on = _read(source)
+    tensors, seen = _read(source)
     filled = head.start(tensors)
     own = head.state_dict()
     if not filled:
@@ -57,7 +58,7 @@ def start_head(head: Head, source: str) -> frozenset[str]:
         len(own),
         f"; unchanged: {', '.join(listed)}" if unfilled else "",
     )
-    return frozenset(fitted_on)
+    return seen
 
 
 def _summary(tensors: Mapping[str, Tensor]) -> str:
@@ -65,16 +66,17 @@ def _summary(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(shown) + (f" and {len(tensors) - 3} more" if len(tensors) > 3 else "")
 
 
-def _read(source: str) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+def _read(source: str) -> tuple[Mapping[str, Tensor], Seen]:
     if source.startswith("timm:"):
-        return _from_timm(source.removeprefix("timm:")), ()
+        return _from_timm(source.removeprefix("timm:")), Seen(unknown=(source,))
     if source.startswith("hub:"):
-        return _from_hub(source), ()
+        return _from_hub(source), Seen(unknown=(source,))
     if source.endswith(".ckpt") and "://" not in source:
         content = read_checkpoint(Path(source).expanduser())
-        return content.head, (*content.record.fitted_on, *content.record.extractor_trained_on)
+        return content.head, content.record.seen
     tensors, metadata = read_weights(source)
-    return tensors, trained_on_of(metadata, source)
+    unknown = () if people_known_of(metadata, source) else (source,)
+    return tensors, Seen(frozenset(trained_on_of(metadata, source)), unknown)
 
 
 def _from_timm(name: str) -> Mapping[str, Tensor]:

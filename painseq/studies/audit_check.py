@@ -131,11 +131,7 @@ def audit_predictions(
         PainseqError: the checkpoint was trained on several data sets, and `dataset` is None.
     """
     scored = [Member("test", subject) for subject in dict.fromkeys(predictions.subject_ids)]
-    return tuple(
-        finding
-        for reason, seen in _seen(Path(checkpoint), dataset).items()
-        for finding in check_seen(scored, seen, reason)
-    )
+    return tuple(_check_model(scored, Path(checkpoint), dataset))
 
 
 def _description(table: ClipTable) -> str:
@@ -150,8 +146,7 @@ def _check_predictions(table: ClipTable, split: ClipTable | None, options: Check
         seen = [member.subject for member in split.members if member.part != "test"]
         findings += check_seen(table.members, seen, f"{split.path} trains or stops early on")
     if options.checkpoint is not None:
-        for reason, seen in _seen(options.checkpoint, options.dataset).items():
-            findings += check_seen(table.members, seen, reason)
+        findings += _check_model(table.members, options.checkpoint, options.dataset)
     if split is None and options.checkpoint is None and not findings:
         raise PainseqError(
             f"{table.path} holds predictions, which do not name the subjects that the model was fitted on. Give "
@@ -160,8 +155,8 @@ def _check_predictions(table: ClipTable, split: ClipTable | None, options: Check
     return findings
 
 
-def _seen(checkpoint: Path, data_set: str | None) -> dict[str, list[str]]:
-    """Return why a model has seen subjects -> these subjects, of one data set."""
+def _check_model(scored: Sequence[Member], checkpoint: Path, data_set: str | None) -> list[SplitFinding]:
+    """Return the scored subjects of one data set that a model has seen, and weights whose subjects are not known."""
     from painseq.model.checkpoint import read_checkpoint
 
     record = read_checkpoint(checkpoint).record
@@ -177,7 +172,11 @@ def _seen(checkpoint: Path, data_set: str | None) -> dict[str, list[str]]:
             "the data set of the predictions' subjects (command line: --dataset)."
         )
     own = plain_name(data_set) if data_set else "".join(data_sets)
-    return {
-        reason: [name.partition("/")[2] for name in names if plain_name(name).startswith(f"{own}/")]
-        for reason, names in subjects.items()
-    }
+    findings = []
+    for reason, names in subjects.items():
+        seen = [name.partition("/")[2] for name in names if plain_name(name).startswith(f"{own}/")]
+        findings += check_seen(scored, seen, reason)
+    if record.unknown_people:
+        text = f"{checkpoint} has weights whose training subjects are unknown"
+        findings.append(SplitFinding("suspicious", text, record.unknown_people))
+    return findings

@@ -16,7 +16,7 @@ from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.files import write_atomically
 from painseq.model.averaging import AveragedModel
 from painseq.model.pain_model import PainModel
-from painseq.records import MIN_FACE_SHARE, Part, check_min_face_share
+from painseq.records import MIN_FACE_SHARE, UNKNOWN_PEOPLE, Part, check_min_face_share
 from painseq.runs import OnProgress, make_run_folder, no_progress, read_history, versions
 from painseq.studies.evaluation_files import (
     EvaluationResult,
@@ -29,7 +29,7 @@ from painseq.studies.evaluation_files import (
     write_page,
 )
 from painseq.studies.experiment import Experiment
-from painseq.studies.predict_part import predict_part, predict_validation, predict_values
+from painseq.studies.predict_part import predict_part, predict_validation, predict_values, seen_by
 from painseq.studies.true_labels import in_classes
 from painseq.video.generated import is_generated
 
@@ -99,6 +99,9 @@ def evaluate(
     if options.prior is not None:
         model = model.with_prior(options.prior)
     make_run_folder(out)
+    unknown = seen_by(model, data).unknown
+    if unknown:
+        log.warning(UNKNOWN_PEOPLE, ", ".join(unknown))
     predictions, calibration = _predict(model, data, options, on_progress)
     if experiment is not None:
         own = {"part": options.part, "calibrate": options.calibrate, "checkpoints": _names(options.checkpoints)}
@@ -193,6 +196,7 @@ def _details(
         "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
         "checkpoints": _names(options.checkpoints),
         "prior": _shares(model.prior),
+        "fitted_on": {"subjects": len(model.fitted_on), "unknown": list(seen_by(model, data).unknown)},
         "baseline_clips": model.record.baseline_clips,
         "temperature": None if calibration is None else calibration.temperature,
         "device": str(model.device),
@@ -204,12 +208,14 @@ def _page(
     model: PainModel, data: PainDataModule, options: EvaluateOptions, calibration: Calibration | None
 ) -> PageText:
     part, split, paths, prior = options.part, data.split, options.checkpoints, _shares(model.prior)
+    unknown = seen_by(model, data).unknown
     facts = {
         "data": f"{data.name}, part {part}, labels {data.options.labels}, fingerprint {data.manifest.fingerprint()}",
         "split": f"{split.protocol}: "
         + ", ".join(f"{part} {len(split.subjects(part))} subjects" for part in split.parts()),
         **({"checkpoint": ", ".join(_names(paths))} if paths else {}),
-        "fitted on": f"{len(model.fitted_on)} subjects, including those of early stopping and of the extractor",
+        "fitted on": f"{len(model.fitted_on)} subjects, including those of early stopping and of the extractor"
+        + (f"; unknown subjects of {', '.join(unknown)}" if unknown else ""),
         **({"stated mix of classes": ", ".join(prior)} if prior else {}),
         **calibration_facts(calibration),
         "device": str(model.device),

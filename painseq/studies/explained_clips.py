@@ -113,11 +113,14 @@ def table_of_clip(data: PainDataModule, clip: Clip) -> Path | None:
     return None if folder is None else ActionUnitStream(folder).path(clip, data.manifest.root)
 
 
-def seen_in_training(model: PainModel, data: PainDataModule, clips: Sequence[Clip]) -> dict[str, int]:
-    """Count the subjects, and those that head or extractor were fitted on, whose explanations may be better."""
+def seen_in_training(model: PainModel, data: PainDataModule, clips: Sequence[Clip]) -> dict[str, object]:
+    """Count the subjects, and those that head or extractor were fitted on, whose explanations may be better.
+
+    "unknown" lists weights whose training subjects are not known.
+    """
     subjects = qualified(data.name, {clip.subject_id for clip in clips})
-    seen = {*model.fitted_on, *model.extractor_trained_on}
-    return {"subjects": len(subjects), "seen": len(shared_people(subjects, seen))}
+    seen, unknown = model.record.seen.people, model.record.unknown_people
+    return {"subjects": len(subjects), "seen": len(shared_people(subjects, seen)), "unknown": list(unknown)}
 
 
 def run_config(

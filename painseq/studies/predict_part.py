@@ -22,7 +22,7 @@ from painseq.features.store import identity
 from painseq.model.averaging import AveragedModel
 from painseq.model.decision import NO_PREDICTION
 from painseq.model.pain_model import PainModel
-from painseq.records import UNKNOWN, Part, shared_people
+from painseq.records import UNKNOWN, Part, Seen, shared_people
 from painseq.spec import difference
 
 
@@ -40,6 +40,11 @@ def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
     check_no_leak(data.extractor_trained_on, scored, "The extractor of a store")
     check_no_leak(model.fitted_on, scored)
     check_fits(model, data)
+
+
+def seen_by(model: PainModel, data: PainDataModule) -> Seen:
+    """The people whom head, extractor and the extractors of the data's stores have seen."""
+    return model.record.seen | Seen(frozenset(data.extractor_trained_on), data.unknown_extractors)
 
 
 def check_fits(model: PainModel, data: PainDataModule) -> None:

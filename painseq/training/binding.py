@@ -13,7 +13,7 @@ from painseq.extractors import Extractor
 from painseq.features import FeatureStore
 from painseq.heads import Head
 from painseq.model.start import start_head
-from painseq.records import shared_people
+from painseq.records import THE_EXTRACTOR, UNKNOWN_PEOPLE, Seen, shared_people
 
 log = logging.getLogger("painseq")
 
@@ -116,32 +116,40 @@ def check_length(data: PainDataModule, head: Head) -> None:
             )
 
 
-def seen_by_extractor(data: PainDataModule, extractor: Extractor | None) -> frozenset[str]:
-    """Return the subjects that the extractor was trained on, as recorded by it and the store ("data set/subject")."""
-    return frozenset({*data.extractor_trained_on, *(() if extractor is None else extractor.trained_on)})
+def seen_by_extractor(data: PainDataModule, extractor: Extractor | None) -> Seen:
+    """Return the subjects that the extractor was trained on, as recorded by it and the store."""
+    of_data = Seen(frozenset(data.extractor_trained_on), data.unknown_extractors)
+    if extractor is None:
+        return of_data
+    return of_data | Seen(frozenset(extractor.trained_on), () if extractor.people_known else (THE_EXTRACTOR,))
 
 
-def start_from(head: Head, sources: Iterable[str]) -> frozenset[str]:
+def start_from(head: Head, sources: Iterable[str]) -> Seen:
     """Initialise the head from these weights in turn; return the subjects that they were fitted on.
 
     Raises:
         PainseqError: see `start_head`.
     """
-    return frozenset(subject for source in sources for subject in start_head(head, source))
+    seen = Seen()
+    for source in sources:
+        seen |= start_head(head, source)
+    return seen
 
 
-def check_seen(data: PainDataModule, seen: frozenset[str], owner: str) -> None:
-    """Refuse weights fitted on test subjects, and warn about weights fitted on validation subjects.
+def check_seen(data: PainDataModule, seen: Seen, owner: str) -> None:
+    """Refuse weights fitted on test subjects; warn about weights fitted on validation subjects or on unknown ones.
 
     Args:
-        seen: subjects that the weights were fitted on, as "data set/subject".
+        seen: subjects that the weights were fitted on.
         owner: name of the weights' owner in messages, such as "The extractor".
 
     Raises:
         LeakError: the weights were fitted on a test subject.
     """
-    check_no_leak(seen, qualified(data.name, data.split.test), owner)
-    validation_seen = shared_people(qualified(data.name, data.split.validation), seen)
+    check_no_leak(seen.people, qualified(data.name, data.split.test), owner)
+    if seen.unknown:
+        log.warning(UNKNOWN_PEOPLE, ", ".join(seen.unknown))
+    validation_seen = shared_people(qualified(data.name, data.split.validation), seen.people)
     if validation_seen:
         log.warning(
             "%s was fitted on %d of the %d validation subjects, so the validation loss is too optimistic.",

@@ -23,7 +23,7 @@ from painseq.heads import Head
 from painseq.model.checkpoint import contents, restore_extractor
 from painseq.model.objective import Objective, kind_of, objective_of
 from painseq.model.record import DataRecord, Loss, ModelRecord, SplitRecord, StreamRecord
-from painseq.records import UNKNOWN, shared_people
+from painseq.records import UNKNOWN, Seen, shared_people
 from painseq.spec import Spec, is_default, plain, spec_of, spec_of_factory, with_public_paths
 from painseq.training.binding import (
     check_length,
@@ -184,9 +184,7 @@ class PainClassifier(pl.LightningModule):
         # Set last: a classifier with a head counts as bound.
         self.head = head
 
-    def _make_record(
-        self, data: PainDataModule, head: Head, extractor_seen: frozenset[str], start_seen: frozenset[str]
-    ) -> ModelRecord:
+    def _make_record(self, data: PainDataModule, head: Head, extractor_seen: Seen, start_seen: Seen) -> ModelRecord:
         """Make the record for the checkpoints of this fit.
 
         Args:
@@ -217,10 +215,11 @@ class PainClassifier(pl.LightningModule):
                 shuffled_labels=data.shuffled_labels,
             ),
             started_from=tuple(self.start_from),
-            fitted_on=tuple(sorted(data.subjects_seen() | start_seen)),
-            extractor_trained_on=tuple(sorted(extractor_seen)),
-            validation_seen_by_extractor=tuple(shared_people(validation, extractor_seen)),
-            validation_seen_by_start=tuple(shared_people(validation, start_seen)),
+            fitted_on=tuple(sorted(data.subjects_seen() | start_seen.people)),
+            extractor_trained_on=tuple(sorted(extractor_seen.people)),
+            validation_seen_by_extractor=tuple(shared_people(validation, extractor_seen.people)),
+            validation_seen_by_start=tuple(shared_people(validation, start_seen.people)),
+            unknown_people=(extractor_seen | start_seen).unknown,
         )
 
     def _weigh_classes(self, data: PainDataModule) -> None:

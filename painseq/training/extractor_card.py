@@ -50,6 +50,7 @@ def extractor_card(
             "trained_on": list(extractor.trained_on),
             "card": extractor.card,
         },
+        "unknown_people": list(model.record.unknown_people),
         "data": {
             **model.record.data.to_dict(),
             "generated": is_generated(data.root),
@@ -106,6 +107,8 @@ def card_page(card: Spec) -> str:
     lines += ["", f"Test (held out): {_listed(split['test'])}"]
     if started["trained_on"]:
         lines += ["", f"Training of the weights that it started from: {_listed(started['trained_on'])}"]
+    if card["unknown_people"]:
+        lines += ["", f"Training subjects unknown: {', '.join(_names(card['unknown_people']))}."]
     return "\n".join(lines) + "\n"
 
 

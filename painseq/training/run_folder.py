@@ -120,6 +120,7 @@ def run_record(model: PainClassifier, data: PainDataModule, trainer: Trainer, co
         "data": model.record.data.to_dict(),
         "pipeline": data.pipeline,
         "extractor": content.record.extractor,
+        "unknown_people": list(content.record.unknown_people),
         "epochs": trainer.current_epoch if model.head.fitted_by_gradients else None,
     }
 
@@ -142,6 +143,6 @@ def write_extractor(
     settings = yaml.safe_load((out / CONFIG).read_text(encoding="utf-8"))["model"]
     extractor.card = extractor_card(model, data, run, settings, read_history(out))
     seen = {*extractor.trained_on, *model.fitted_on, *model.record.extractor_trained_on}
-    extractor.trained_on = tuple(sorted(seen))
+    extractor.trained_on, extractor.people_known = tuple(sorted(seen)), not model.record.unknown_people
     write_atomically(out / "extractor_card.md", card_page(extractor.card).encode())
     save_weights(extractor, out / "extractor.safetensors")

@@ -37,7 +37,7 @@ def test_tables_and_pictures_of_a_part(regions, lstm, tmp_path):
         assert not clip[0]["share"] or sum(float(row["share"]) for row in clip) == pytest.approx(1, abs=1e-5)
     facts = json.loads((tmp_path / "out" / "regions.json").read_text())
     assert (facts["method"], facts["layer"], facts["clips"], facts["skipped"]) == ("gradcam", "layer1", 4, {})
-    assert facts["seen_in_training"] == {"subjects": 2, "seen": 0}
+    assert facts["seen_in_training"] == {"subjects": 2, "seen": 0, "unknown": []}
     for table in facts["regions"].values():
         assert [row["region"] for row in table] == list(REGIONS)
     blinks = json.loads((tmp_path / "out" / "blink.json").read_text())["blinks"]

@@ -64,7 +64,7 @@ def test_the_methods_of_a_checkpoint_are_ranked(score, quick, lstm, tmp_path):
         assert set(facts["randomisation"][kind]) == set(names) - {"random"}
         assert facts["verdict"][kind] in " ".join(result.out.split())
     assert (facts["clips"], facts["most_steps"], facts["seed"], facts["device"]) == (2, 8, 0, "cpu")
-    assert facts["seen_in_training"] == {"subjects": 2, "seen": 0} and facts["versions"]["painseq"]
+    assert facts["seen_in_training"] == {"subjects": 2, "seen": 0, "unknown": []} and facts["versions"]["painseq"]
     assert result.log.names(8) and re.search(r"\b2\b\D+\b2\b", result.out)
     assert Image.open(tmp_path / "out" / "scores.png").format == "PNG"
     assert "insertion" in (tmp_path / "out" / "scores.svg").read_text()

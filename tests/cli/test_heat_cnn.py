@@ -230,7 +230,7 @@ def test_a_file_that_cannot_tell_whom_it_was_fitted_on_says_so(run, tmp_path):
     warning = converted.loaded.partition("w.pth")[2].strip(" .")
     assert converted.card is None and converted.trained_on == () and warning and warning not in trained(run).loaded
     # What one knows of such a file can be written into it.
-    converted.trained_on = trained(run).trained_on
+    converted.trained_on, converted.people_known = trained(run).trained_on, True
     save_weights(converted, tmp_path / "told.safetensors")
     told = TimmBackbone("test_resnet", str(tmp_path / "told.safetensors"), input_size_px=32)
     assert told.trained_on == trained(run).trained_on and warning not in told.loaded

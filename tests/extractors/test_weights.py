@@ -131,7 +131,7 @@ def test_what_was_loaded_is_logged(tmp_path, caplog):
     assert extractor.loaded in caplog.text
 
 
-@pytest.mark.parametrize("trained_on", ["not json", '{"a": 1}', "[1]"])
+@pytest.mark.parametrize("trained_on", ["not json", '{"a": 1}', "[1]", '"biovid/1"', '["1"]'])
 def test_damaged_subjects_are_an_error(tmp_path, trained_on):
     extractor = TimmBackbone("test_resnet", input_size_px=32)
     write_safetensors(tmp_path / "w.safetensors", extractor.network.state_dict(), {"trained_on": trained_on})
@@ -145,6 +145,29 @@ def test_a_damaged_card_is_an_error(tmp_path, card):
     write_safetensors(tmp_path / "w.safetensors", extractor.network.state_dict(), {"card": card})
     with pytest.raises(PainseqError, match=r"(?s)(?=.*w\.safetensors)(?=.*\bcard\b)"):
         TimmBackbone("test_resnet", str(tmp_path / "w.safetensors"), input_size_px=32)
+
+
+def test_weights_tell_whether_their_people_are_known(tmp_path):
+    """A list of nobody in a file of an earlier version, which names a source of weights, means unknown."""
+
+    def read(path):
+        return TimmBackbone("test_resnet", str(path), input_size_px=32)
+
+    fresh = TimmBackbone("test_resnet", input_size_px=32)
+    torch.save(fresh.network.state_dict(), tmp_path / "w.pth")
+    loaded = read(tmp_path / "w.pth")
+    assert fresh.people_known and not loaded.people_known
+    for extractor, known in ((fresh, True), (loaded, False)):
+        save_weights(extractor, tmp_path / "w.safetensors")
+        assert read(tmp_path / "w.safetensors").people_known is known
+        tensors, metadata = read_weights(str(tmp_path / "w.safetensors"))
+        del metadata["people_known"]
+        for people in ([], ["biovid/1"]):
+            write_safetensors(tmp_path / "old.safetensors", tensors, {**metadata, "trained_on": json.dumps(people)})
+            assert read(tmp_path / "old.safetensors").people_known is (known or bool(people))
+    loaded.trained_on, loaded.people_known = ("biovid/1",), True
+    save_weights(loaded, tmp_path / "told.safetensors")
+    assert read(tmp_path / "told.safetensors").people_known
 
 
 def test_metadata_is_plain(tmp_path):

@@ -1,6 +1,7 @@
 """Features for other tools, and from them."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -127,3 +128,36 @@ def test_file_names_are_safe_and_different(clip_ids):
     for name in names:
         assert name.endswith(".npz") and len(name) < 130
         assert not set(name) & set('/\\:*?"<>|\0') and not name.startswith(".")
+
+
+@pytest.mark.parametrize(
+    "trained_on",
+    ["mine/P01", {"mine": "P01"}, 7, [1], ["P01"], ["mine/"], ["/P01"], ["mine/P01", None], [["mine/P01"]]],
+)
+def test_the_people_of_a_folder_are_a_list_of_names_with_their_data_set(tmp_path, trained_on):
+    write(tmp_path / "a.npz")
+    (tmp_path / "source.json").write_text(json.dumps({"trained_on": trained_on}))
+    with pytest.raises(PainseqError, match=r"source\.json.*trained_on"):
+        NpzFolder(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "7", "{"])
+def test_a_damaged_source_is_an_error(tmp_path, content):
+    write(tmp_path / "a.npz")
+    (tmp_path / "source.json").write_text(content)
+    with pytest.raises(PainseqError, match=r"source\.json"):
+        NpzFolder(tmp_path)
+
+
+def test_whether_the_people_of_a_folder_are_known(store, tmp_path):
+    export_npz(store, tmp_path / "npz")
+    assert NpzFolder(tmp_path / "npz").people_known
+    store.people_known, store.trained_on = False, ("mine/P01",)
+    export_npz(store, tmp_path / "unknown")
+    folder = NpzFolder(tmp_path / "unknown")
+    assert folder.trained_on == ("mine/P01",) and not folder.people_known
+    for content, known in (({"trained_on": []}, True), ({"trained_on": None}, False), ({"trained_on": ["a/b"]}, True)):
+        (tmp_path / "npz" / "source.json").write_text(json.dumps(content))
+        assert NpzFolder(tmp_path / "npz").people_known is known
+    (tmp_path / "npz" / "source.json").unlink()
+    assert not NpzFolder(tmp_path / "npz").people_known

@@ -98,6 +98,26 @@ def test_round_trip(clips, kind, finish, points, extractor, tmp_path_factory, mo
     assert bool(list(out.glob("pending/*"))) == (not finish and len(clips) % 3 > 0)
 
 
+def test_a_store_tells_whether_the_people_of_its_extractor_are_known(tmp_path):
+    fresh = TimmBackbone("test_resnet", input_size_px=32)
+    torch.save(fresh.network.state_dict(), tmp_path / "w.pth")
+    loaded = TimmBackbone("test_resnet", str(tmp_path / "w.pth"), input_size_px=32)
+    for name, network in (("fresh", fresh), ("loaded", loaded)):
+        with StoreWriter(tmp_path / name, {"extractor": network.record()}, "float16", network):
+            pass
+        read, known = FeatureStore(tmp_path / name), name == "fresh"
+        assert read.people_known is read.extractor().people_known is known
+        # Stores of earlier versions have no such entry.
+        header = json.loads((tmp_path / name / "store.json").read_text())
+        del header["people_known"]
+        (tmp_path / name / "store.json").write_text(json.dumps(header))
+        assert FeatureStore(tmp_path / name).people_known is known
+        for wrong in ("mine/P01", ["P01"], [1]):
+            (tmp_path / name / "store.json").write_text(json.dumps({**header, "trained_on": wrong}))
+            with pytest.raises(PainseqError, match=r"store\.json.*trained_on"):
+                FeatureStore(tmp_path / name)
+
+
 def test_the_extractor_comes_back_with_its_weights(extractor, tmp_path):
     trained = TimmBackbone("test_resnet", input_size_px=32, seed=3)
     trained.trained_on = ("biovid/1", "biovid/2")

@@ -19,6 +19,7 @@ OWN = DataRecord("folder", {"none": ["0"], "some": ["1..3"]}, "f" * 16, SPLIT, {
     "changes",
     [
         {},
+        {"unknown_people": ("the extractor", "timm:vit")},
         {"data": OWN, "fitted_on": ("folder/a", "folder/b"), "fps": None},
         {"scale": Scale("pspi", 0.0, 16.0), "loss": "mse", "class_names": (), "train_prior": ()},
     ],
@@ -102,8 +103,28 @@ def test_every_key_is_needed(make_record):
     for field in fields(ModelRecord):
         written = make_record().to_dict()
         del written[field.name]
-        if field.name == "painseq":
+        if field.name in ("painseq", "unknown_people"):
             ModelRecord.from_dict(written)
             continue
         with pytest.raises(PainseqError, match=field.name):
             ModelRecord.from_dict(written)
+
+
+RANDOM = {"class_path": "painseq.extractors.TimmBackbone", "init_args": {"weights": None}}
+LOADED = {"class_path": "painseq.extractors.TimmBackbone", "init_args": {"weights": "w.pth"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "unknown"),
+    [
+        ({"extractor": RANDOM}, ()),
+        ({"extractor": LOADED, "extractor_trained_on": ("biovid/1",)}, ()),
+        ({"extractor": LOADED}, ("the extractor",)),
+        ({"extractor": None}, ("the extractor",)),
+        ({"extractor": RANDOM, "started_from": ("a.ckpt", "w.pth", "timm:vit")}, ("w.pth", "timm:vit")),
+    ],
+)
+def test_an_older_record_that_names_nobody_says_unknown(make_record, changes, unknown):
+    written = make_record(**changes).to_dict()
+    del written["unknown_people"]
+    assert ModelRecord.from_dict(written).unknown_people == unknown

@@ -17,6 +17,7 @@ from painseq.extractors.weights import write_safetensors
 from painseq.heads import LinearFrames
 from painseq.heads.vivit import ViViT
 from painseq.model.start import start_head
+from painseq.records import Seen
 
 
 def head(classes=2) -> LinearFrames:
@@ -47,7 +48,7 @@ def test_a_file_fills_the_head_and_the_log_says_so(tmp_path, weights, caplog):
     torch.save(weights, tmp_path / "w.pth")
     started = head()
     with caplog.at_level(logging.INFO, "painseq"):
-        assert start_head(started, str(tmp_path / "w.pth")) == frozenset()
+        assert start_head(started, str(tmp_path / "w.pth")) == Seen(unknown=(str(tmp_path / "w.pth"),))
     assert same(started, weights)
     (message,) = caplog.messages
     assert re.search(rf"{re.escape(str(tmp_path / 'w.pth'))}.*\b2\D+2\b", message)
@@ -63,12 +64,12 @@ def test_what_does_not_fit_stays_and_is_named(tmp_path, weights, caplog):
 
 def test_a_file_tells_whom_it_was_fitted_on(tmp_path, weights):
     write_safetensors(tmp_path / "w.safetensors", weights, {"trained_on": json.dumps(["biovid/7"])})
-    assert start_head(head(), str(tmp_path / "w.safetensors")) == {"biovid/7"}
+    assert start_head(head(), str(tmp_path / "w.safetensors")) == Seen(frozenset({"biovid/7"}))
 
 
 def test_a_checkpoint_gives_its_head_and_whom_it_was_fitted_on(tmp_path, weights, checkpoint):
     path, started = checkpoint(tmp_path / "best.ckpt", weights, ["biovid/7", "biovid/9"]), head()
-    assert start_head(started, str(path)) == {"biovid/7", "biovid/9"}
+    assert start_head(started, str(path)) == Seen(frozenset({"biovid/7", "biovid/9"}))
     assert same(started, weights)
     with pytest.raises(PainseqError, match=r"other\.ckpt.*\bfitted_on\b.*'biovid/7'"):
         start_head(head(), str(checkpoint(tmp_path / "other.ckpt", weights, "biovid/7")))
@@ -104,7 +105,9 @@ def test_timms_pretrained_weights(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", pretrained)
     started = ViViT((3, 32, 32), 3, frames=2, width=192, heads=3, depth=1)
-    assert start_head(started, "timm:vit_tiny_patch16_224.augreg_in21k") == frozenset()
+    assert start_head(started, "timm:vit_tiny_patch16_224.augreg_in21k").unknown == (
+        "timm:vit_tiny_patch16_224.augreg_in21k",
+    )
     assert torch.equal(started.space.blocks[0].qkv.weight, image.blocks[0].attn.qkv.weight)
 
 
@@ -163,7 +166,7 @@ def test_the_hubs_safetensors(tmp_path, hub, weights, caplog):
     hub.put("model.safetensors", as_bytes(tmp_path, weights))
     for source, revision in (("hub:some/one", None), ("hub:some/one@v1.0", "v1.0")):
         started = head()
-        assert start_head(started, source) == frozenset()
+        assert start_head(started, source) == Seen(unknown=(source,))
         assert same(started, weights)
         assert hub.asked[-1] == ("some/one", "model.safetensors", revision)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

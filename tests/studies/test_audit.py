@@ -9,7 +9,7 @@ import pytest
 
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
-from painseq.data.splits import Split
+from painseq.data.splits import LeakySplit, Split
 from painseq.data_modules import AI4Pain
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import read_predictions
@@ -142,7 +142,7 @@ def test_a_model_of_ones_own_is_audited(data, tmp_path):
 
 def test_a_split_with_somebody_on_both_sides():
     assert audit_split(Split("loso", ("S01",), ("S02",), ("S03",))) == ()
-    (finding,) = audit_split(Split("loso", ("S01",), (), ("s01 ",)))
+    (finding,) = audit_split(LeakySplit("clip_kfold_LEAKY", ("S01",), (), ("s01 ",), {}))
     assert finding.severity == "leak" and len(finding.items) == 1
 
 

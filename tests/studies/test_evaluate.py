@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +47,22 @@ def test_a_model_is_scored_with_a_truth_from_elsewhere(lstm, data, truth, tmp_pa
     assert not (tmp_path / "out" / "config.yaml").exists() and (tmp_path / "out" / "report.html").is_file()
     with pytest.raises(PainseqError):
         evaluate(model, data, tmp_path / "out", options)
+
+
+def test_unknown_training_subjects_are_told_in_every_output(lstm, data, truth, tmp_path, caplog):
+    model = painseq.load(lstm)
+    evaluate(model, data, tmp_path / "known", EvaluateOptions(truth=truth))
+    assert "unknown" not in caplog.text
+    metrics = json.loads((tmp_path / "known" / "metrics.json").read_text())
+    assert metrics["fitted_on"] == {"subjects": len(model.fitted_on), "unknown": []}
+    model.record = replace(model.record, unknown_people=("w.pth",))
+    data.store.people_known = False
+    evaluate(model, data, tmp_path / "out", EvaluateOptions(truth=truth))
+    assert re.search(r"w\.pth, the extractor are unknown", caplog.text)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["fitted_on"]["unknown"] == ["w.pth", "the extractor"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert re.search(r"unknown subjects of w\.pth, the extractor", page)
 
 
 def test_hidden_labels_a_prior_and_the_configuration(lstm, electrical, store, tiny, tmp_path):

@@ -141,6 +141,34 @@ def test_a_trained_extractor_remembers_whom_it_has_seen(heat, heat_run):
     assert checkpoint.fitted_on == {*trained.trained_on}
 
 
+def test_weights_of_unknown_people_are_recorded_and_told(electrical, store, lstm, tmp_path, caplog):
+    """Those that a head starts from, and those of a store's extractor."""
+    head = {n.removeprefix("head."): t for n, t in torch.load(lstm, weights_only=True)["state_dict"].items()}
+    torch.save(head, tmp_path / "w.pth")
+
+    def bound(start_from, known=True):
+        caplog.clear()
+        data = AI4Pain(electrical, DataOptions(split=INNER, store=store))
+        data.store.people_known = known
+        classifier = PainClassifier(head=LSTM, start_from=start_from)
+        classifier.bind(data)
+        told = [record.getMessage() for record in caplog.records if "unknown" in record.getMessage()]
+        return classifier.record, told
+
+    assert bound([])[0].unknown_people == () and bound([])[1] == []
+    source = str(tmp_path / "w.pth")
+    record, (told,) = bound([source])
+    assert record.unknown_people == (source,) and source in told
+    record, told = bound([source], known=False)
+    assert record.unknown_people == ("the extractor", source) and len(told) == 2
+    # Whoever starts from such a model starts from unknown people too.
+    content = torch.load(lstm, weights_only=True)
+    content["painseq"]["unknown_people"] = ["w.pth"]
+    content["painseq"]["fitted_on"] = []
+    torch.save(content, tmp_path / "w.ckpt")
+    assert bound([str(tmp_path / "w.ckpt")])[0].unknown_people == ("w.pth",)
+
+
 def test_nobody_whom_the_head_has_seen_is_scored(lstm, electrical, store):
     model = painseq.load(lstm)
     data = AI4Pain(electrical, DataOptions(split=INNER, store=store))

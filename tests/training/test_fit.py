@@ -24,6 +24,7 @@ from painseq.faces import FaceCrops, Sidecar
 from painseq.heads import LSTM, Head
 from painseq.heads.head import Rows
 from painseq.model.checkpoint import load, read_checkpoint
+from painseq.records import Seen
 from painseq.runs import read_history
 from painseq.studies.predict_part import predict_part
 from painseq.training import FitOptions, PainClassifier, fit, fit_fold
@@ -242,7 +243,7 @@ def test_class_weights_are_those_of_the_rows_and_validation_may_be_absent(data, 
 def test_settings_that_only_gradients_use_are_refused_by_name(
     data, shares, tmp_path, monkeypatch, arguments, options, more, named
 ):
-    monkeypatch.setattr("painseq.training.binding.start_head", lambda *_: frozenset())
+    monkeypatch.setattr("painseq.training.binding.start_head", lambda *_: Seen())
     with pytest.raises(PainseqError, match="Shares") as caught:
         made = PainClassifier(head=shares, **arguments)
         fit(made, data, tmp_path / "run", FitOptions(accelerator="cpu", **options), **more)

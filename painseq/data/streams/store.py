@@ -72,6 +72,11 @@ class StoreStream(Stream):
         """Subjects that the second store's extractor was trained on, as "data set/subject"."""
         return tuple(self.store.trained_on)
 
+    @property
+    def people_known(self) -> bool:
+        """Whether the second store names everybody that its extractor was fitted on."""
+        return self.store.people_known
+
     def check(self, clips: Sequence[Clip], root: Path, store: FeatureStore | NpzFolder | None) -> None:
         """Check that the second store has these clips, with frames at the same times.
 

@@ -58,6 +58,11 @@ class Stream(ABC):
         """
         return ()
 
+    @property
+    def people_known(self) -> bool:
+        """Whether `trained_on` names everybody."""
+        return True
+
     def seen(self, store: FeatureStore | NpzFolder | None) -> Stream:
         """Return this stream for frames of `store` (None: of videos), with its width if the store defines it.
 
