@@ -14,7 +14,7 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.facts import DataSetFacts
 from painseq.data.labels import ordered_labels
 from painseq.data.options import DataOptions
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, printable
 from painseq.records import Clip, Manifest, read_manifest
 
 from .files import warn_of_16_bits
@@ -171,7 +171,7 @@ class Folder(PainDataModule):
         if sequences:
             warn_of_16_bits(self.name, self.root / min(sequences))
         for path in all_clips:
-            clip_id = path if path in sequences else str(PurePosixPath(path).with_suffix(""))
+            clip_id = printable(path if path in sequences else str(PurePosixPath(path).with_suffix("")))
             match = self.pattern.fullmatch(clip_id)
             if match is None or not match["subject"]:
                 raise PainseqError(

@@ -15,5 +15,26 @@ class LocatorUnavailable(PainseqError):
     """The face locator's package or model is missing on this machine, so locating fails for every clip."""
 
 
+CLIP_FAILURES = (PainseqError, OSError, MemoryError, UnicodeError)
+"""What fails one clip and not the run; pass it to `reason_of`. Errors of decoders are `PainseqError` by then."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a clip failed: never empty, and text that every file and terminal takes.
+
+    Raises:
+        LocatorUnavailable: the error itself, since it is not a fault of the clip.
+    """
+    if isinstance(error, LocatorUnavailable):
+        raise error
+    reason = "the memory does not suffice" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+    return printable(reason)
+
+
+def printable(text: str) -> str:
+    r"""Return a text with the bytes of a file name that are not UTF-8 written as `\udcfc`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class LeakError(PainseqError):
     """A subject is on both sides of a split: the model would be scored on a person it was trained on."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, printable
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -42,10 +42,12 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]], delimiter: str = ",", line_end: str = "\r\n") -> None:
-    """Write a table, header row first, atomically; see `write_atomically`. None becomes an empty cell."""
+    """Write a table, header row first, atomically; see `write_atomically`. None becomes an empty cell.
+
+    Bytes of a file name that are not UTF-8 are written as `printable` does."""
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator=line_end).writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, printable(text.getvalue()).encode())
 
 
 def shipped_configs() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ RESUME_HINTS = {
 LIBRARY_ERRORS = {
     "OutOfMemoryError": "The GPU is out of memory. Use smaller batches (--data.options.batch_size, --batch-frames), "
     "or the CPU (--device cpu, --trainer.accelerator cpu).",
+    "MemoryError": "The memory of this machine does not suffice. Use smaller batches, fewer workers or shorter spans.",
     "MisconfigurationException": "Lightning does not accept these trainer settings.",
 }
 """Errors of torch and Lightning, explained. They are matched by name, so that neither package has to be imported."""
@@ -74,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         sys.stderr.write(f"painseq: unknown command {name!r}. Commands: {', '.join(COMMANDS)}.\n")
         return 2
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # Names of files need not be UTF-8.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("huggingface_hub").propagate = False  # It prints its messages itself.
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +16,13 @@ from painseq.batch import Sample
 from painseq.data.augment import Augment
 from painseq.data.labels import LabelScheme
 from painseq.data.streams import Stream, mirrored, rows_of
-from painseq.errors import PainseqError
+from painseq.errors import CLIP_FAILURES, PainseqError, reason_of
 from painseq.extractors import Pixels
 from painseq.faces import FaceCrops
 from painseq.features import ClipFeatures, FeatureStore, NpzFolder, VideoSpan, clip_features
 from painseq.records import UNKNOWN, Clip, Manifest
+
+log = logging.getLogger("painseq")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,10 @@ class StoredCrops(Dataset[Sample]):
 
 
 class VideoClips(Dataset[Sample]):
-    """Clips as samples of crops, cut from the videos on each access."""
+    """Clips as samples of crops, cut from the videos on each access.
+
+    A clip that cannot be read is a sample of one frame without a face, whose time is NaN; its reason is logged.
+    """
 
     def __init__(
         self,
@@ -89,8 +96,23 @@ class VideoClips(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
         span = VideoSpan(self.manifest.path(clip), clip.start_s, clip.end_s, self.fps, clip.fps)
-        crops = clip_features(Pixels(self.face.size_px), self.face, span, "cpu")
+        try:
+            crops = clip_features(Pixels(self.face.size_px), self.face, span, "cpu")
+        except CLIP_FAILURES as error:
+            log.warning("%s cannot be read: %s", clip.clip_id, reason_of(error))
+            return self._unreadable(clip)
         return crops_of(clip, self.scheme, crops, self.extra, self.manifest.root)
+
+    def _unreadable(self, clip: Clip) -> Sample:
+        return Sample(
+            clip_id=clip.clip_id,
+            subject_id=clip.subject_id,
+            target=target_of(clip, self.scheme),
+            present=torch.zeros(1, dtype=torch.bool),
+            times_s=torch.full((1,), math.nan, dtype=torch.float64),
+            video=torch.zeros((1, 3, self.face.size_px, self.face.size_px), dtype=torch.uint8),
+            extra=torch.zeros((1, sum(stream.width for stream in self.extra))) if self.extra else None,
+        )
 
 
 class SingleCrops(Dataset[Sample]):

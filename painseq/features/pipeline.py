@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from painseq.errors import LocatorUnavailable, PainseqError
+from painseq.errors import CLIP_FAILURES, PainseqError, printable, reason_of
 from painseq.extractors import Pixels
 from painseq.faces import CropChunk, FaceCrops
 from painseq.features.clip_file import UnfitFeatures
@@ -199,12 +199,10 @@ def read_clip(
             yield job, chunk
         if not frames:
             raise no_frames_error(job.video, clip.start_s, clip.end_s)
-    except LocatorUnavailable:
-        raise  # Not specific to this clip.
-    except (PainseqError, OSError) as error:
+    except CLIP_FAILURES as error:
         # Stores are shared, so they must not reveal the path of the data.
         root = str(job.video).removesuffix(clip.video)
-        yield ClipEnd(job, "failed", str(error).replace(root, ""))
+        yield ClipEnd(job, "failed", reason_of(error).replace(printable(root), ""))
     else:
         yield ClipEnd(job, "read")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from painseq.data.datamodule import PainDataModule
-from painseq.errors import PainseqError
+from painseq.errors import CLIP_FAILURES, PainseqError, reason_of
 from painseq.explain.drawing import contact_sheet
 from painseq.faces import FaceCrops
 from painseq.files import write_atomically
@@ -18,6 +19,7 @@ from painseq.video import open_video
 from painseq.video.generated import is_generated
 
 PICTURE_PX = 224
+log = logging.getLogger("painseq")
 
 
 def write_contact_sheet(
@@ -87,12 +89,12 @@ def _middle(manifest: Manifest, clip: Clip, face: FaceCrops | None) -> tuple[NDA
             frame = video.frames(np.array([middle]))[0]
             time_s = float(video.times_s[middle])
             after_s = float(video.times_s[middle + 1]) if middle + 1 < len(video) else None
-    except PainseqError:
+        chunk = None if face is None else next(face.clip(path, time_s, after_s, image_fps=clip.fps))
+    except CLIP_FAILURES as error:
+        log.warning("%s cannot be drawn: %s", clip.clip_id, reason_of(error))
         return _blank(), "cannot be read"
-    if face is not None:
-        chunk = next(face.clip(path, time_s, after_s, image_fps=clip.fps))
-        if chunk.present[0]:
-            return chunk.crops[0].transpose(1, 2, 0), ""
+    if chunk is not None and chunk.present[0]:
+        return chunk.crops[0].transpose(1, 2, 0), ""
     small = Image.fromarray(frame)
     small.thumbnail((PICTURE_PX, PICTURE_PX))
     return np.asarray(small), "" if face is None else "no face found"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from painseq.data.datamodule import PainDataModule
-from painseq.errors import PainseqError
+from painseq.errors import CLIP_FAILURES, PainseqError, reason_of
 from painseq.explain import (
     REGIONS,
     BlinkCheck,
@@ -217,8 +217,8 @@ def _explain_clips(
         on_progress(number, len(clips), f"{method}, {len(skipped)} skipped")
         try:
             frames = _frames(model, data, clip, options.landmarks)
-        except PainseqError as error:
-            skipped[clip.clip_id] = str(error)
+        except CLIP_FAILURES as error:
+            skipped[clip.clip_id] = reason_of(error)
             continue
         if not done and frames.present.any():
             check_landmarks(frames)

@@ -234,8 +234,9 @@ def _rows(
         subjects += batch.subject_ids
         outputs.append(output(batch))
         truth.append(_numpy(batch.target.double()))
-        frames.append(_numpy(batch.lengths))
-        faceless.append(_numpy(batch.lengths - batch.mask.sum(dim=1)))
+        lengths = batch.lengths * ~batch.times_s[:, 0].isnan()  # NaN: the video could not be read.
+        frames.append(_numpy(lengths))
+        faceless.append(_numpy(lengths - batch.mask.sum(dim=1)))
         if on_progress is not None:
             on_progress(len(ids), len(dataset))
     unread = [clip for clip in data.clips(part) if clip.clip_id in set(dataset.left_out)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from painseq.errors import PainseqError
+from painseq.errors import CLIP_FAILURES, PainseqError, reason_of
 from painseq.faces import Locator
 from painseq.model.pain_model import PainModel, VideoPrediction
 from painseq.records import MIN_FACE_SHARE, check_min_face_share
@@ -87,8 +87,8 @@ def _predict(model: PainModel, video: Path, options: VideoOptions) -> VideoResul
             options.image_fps,
             options.action_units,
         )
-    except PainseqError as error:
-        return VideoResult(video, None, str(error))
+    except CLIP_FAILURES as error:
+        return VideoResult(video, None, reason_of(error))
     found = prediction.label is not None or prediction.value is not None
     prediction = replace(prediction, min_face_share=options.min_face_share)
     return VideoResult(video, prediction, None if found else "no face found in any frame, so no prediction.")

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from painseq.data.datamodule import PainDataModule
-from painseq.errors import PainseqError
+from painseq.errors import CLIP_FAILURES, PainseqError, reason_of
 from painseq.explain import (
     Frames,
     Method,
@@ -242,8 +242,8 @@ class _Run:
                 try:
                     # Different noise for each clip.
                     stored = self._score_clip(clip, self.options.seed + number, show)
-                except PainseqError as error:
-                    skipped[clip.clip_id] = str(error)
+                except CLIP_FAILURES as error:
+                    skipped[clip.clip_id] = reason_of(error)
                     continue
                 write_json(path, stored)
             scores = {kind: [MethodScores(**row) for row in stored["scores"][kind]] for kind in self.plan}

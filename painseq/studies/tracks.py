@@ -12,7 +12,7 @@ from pathlib import Path
 
 from painseq.data.datamodule import PainDataModule
 from painseq.data.labels import LabelScheme
-from painseq.errors import LocatorUnavailable, PainseqError
+from painseq.errors import CLIP_FAILURES, PainseqError, printable, reason_of
 from painseq.faces import FaceCrops
 from painseq.faces.tracks import StoredTrack, TrackFolder
 from painseq.features import ExtractProgress
@@ -227,10 +227,8 @@ def _track(manifest: Manifest, clip: Clip, face: FaceCrops, fps: float | None, f
         if not len(track.face):
             end = "its end" if clip.end_s is None else f"{clip.end_s} s"
             raise PainseqError(f"{video} has no frame between {clip.start_s} s and {end}.")
-    except LocatorUnavailable:
-        raise  # Not a fault of the clip.
-    except (PainseqError, OSError) as error:
-        reason = str(error).replace(str(video), clip.clip_id)
+    except CLIP_FAILURES as error:
+        reason = reason_of(error).replace(printable(str(video)), clip.clip_id)
         for path in (manifest.root, folder.path):
             reason = reason.replace(f"{path}{os.sep}", "")
         return TrackedClip(clip, reason=reason)

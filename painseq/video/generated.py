@@ -33,7 +33,7 @@ def is_generated(path: Path) -> bool:
         with safe_open(truth, "np") as file:
             recorded = (file.metadata() or {}).get("video")
         return recorded == video_digest(path)
-    except (PainseqError, SafetensorError):
+    except (PainseqError, SafetensorError, OSError):
         # A video that is not provably generated may show a real person.
         return False
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from painseq.errors import PainseqError
+from painseq.errors import CLIP_FAILURES, reason_of
 from painseq.records import Clip
 from painseq.video import open_video, read_chunks, video_digest
 from painseq.video.container import image_files
@@ -82,9 +82,9 @@ def _read_video(root: Path, video: str, image_fps: float | None, deep: bool) -> 
             times_s = opened.times_s
             fps = (len(times_s) - 1) / float(times_s[-1] - times_s[0]) if len(times_s) > 1 else None
             return VideoFacts(video, "", len(times_s), fps, opened.duration_s, digest)
-    except (PainseqError, OSError) as error:
+    except CLIP_FAILURES as error:
         # The item of the finding already starts with the path.
-        return VideoFacts(video, problem=below(root, error).removeprefix(f"{video} "))
+        return VideoFacts(video, problem=below(root, reason_of(error)).removeprefix(f"{video} "))
 
 
 def _content_digest(path: Path) -> str:
@@ -98,9 +98,9 @@ def _content_digest(path: Path) -> str:
     return state.hexdigest()
 
 
-def below(root: Path, error: object) -> str:
+def below(root: Path, text: object) -> str:
     """Remove the root of the data set from a message."""
-    return str(error).replace(f"{root}{os.sep}", "")
+    return str(text).replace(f"{root}{os.sep}", "")
 
 
 def available_s(clip: Clip, facts: VideoFacts) -> float:
