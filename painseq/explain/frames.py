@@ -34,6 +34,7 @@ class Frames:
         boxes: (T, 4) area of the crop in pixels of the video's frame: left, top, right, bottom.
         landmarks: (T, L, 2) x and y in pixels of the crop; NaN without a face.
         backend: library that decoded the video; "" if the clip was not read from a video.
+        switched_s: times in seconds from which on another person may be followed.
     """
 
     x: Tensor
@@ -44,6 +45,7 @@ class Frames:
     boxes: Tensor | None = None
     landmarks: Tensor | None = None
     backend: str = ""
+    switched_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.x.ndim not in (2, 4):
@@ -164,6 +166,7 @@ def frames_of_video(
         boxes,
         None if landmarks is None else landmarks_in_crops(landmarks, boxes, crops.shape[-1]),
         chunks[0].backend,
+        tuple(time_s for chunk in chunks for time_s in chunk.switched_s),
     )
 
 

@@ -42,6 +42,8 @@ class CropChunk:
             present. None if the locator gives none, or the clip has no face.
         seconds: time spent per stage ("decode", "locate", "crop").
         reused_track: whether the face track came from disk.
+        switched_s: times in seconds since the clip's start from which on another person may be followed
+            (`painseq.faces.track.Tracker`).
     """
 
     crops: NDArray[np.uint8]
@@ -52,6 +54,7 @@ class CropChunk:
     landmarks: NDArray[np.float32] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     reused_track: bool = False
+    switched_s: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -73,6 +76,9 @@ class FaceCrops:
             (`painseq.faces.sightings`); 0 is every frame. At the default, YuNet's crops of 224 pixels are within 5
             pixels of those located on every frame.
         tracks: folder of tracks, as written by `painseq faces`. Faces are located only in clips without a track there.
+        same_person: after a gap or a cut, follow only a face that continues the one before in position and size
+            (`painseq.faces.track.Tracker`); as long as there is none, frames have no face. False follows the largest
+            face, and warns.
 
     Areas outside the frame are black; a box that lies completely outside, or is smaller than a pixel, counts as no
     face. Crops are resampled with an antialiased triangle filter.
@@ -92,6 +98,7 @@ class FaceCrops:
         backend: str = "auto",
         every_s: float = 0.2,
         tracks: str | Path | None = None,
+        same_person: bool = False,
     ) -> None:
         if kind not in ("square", "landmark_box"):
             raise PainseqError(f"FaceCrops: kind is {kind!r}; use square or landmark_box.")
@@ -116,6 +123,7 @@ class FaceCrops:
         self.backend = backend
         self.every_s = every_s
         self.tracks = tracks
+        self.same_person = same_person
 
     def spec(self) -> Spec:
         """Describe how to rebuild this object, in plain values; see `from_spec`."""
@@ -154,7 +162,10 @@ class FaceCrops:
     def tracking(self) -> Spec:
         """Return the part of `identity()` that decides the track before smoothing."""
         names = ["max_gap_s"] + (["every_s"] if self.locator.needs_pixels else [])
-        return {name: float(getattr(self, name)) for name in names} | {"locator": self.locator.identity()}
+        # Only where it is set: stores and tracks of earlier versions do not have it.
+        same_person: Spec = {"same_person": True} if self.same_person else {}
+        numbers: Spec = {name: float(getattr(self, name)) for name in names}
+        return numbers | same_person | {"locator": self.locator.identity()}
 
     def fingerprint(self) -> str:
         """Digest of `identity()`."""
@@ -268,14 +279,17 @@ class FaceCrops:
 
     def _search(self, span: _Span) -> _Search:
         sightings = Sightings(self.locator, span.opened.path, span.video_times_s, self.every_s)
-        return _Search(sightings, Tracker(self.max_gap_s, span.opened.path), span.times_s)
+        return _Search(sightings, self._tracker(span), span.times_s)
+
+    def _tracker(self, span: _Span) -> Tracker:
+        return Tracker(self.max_gap_s, span.opened.path, self.same_person)
 
     def _find_track(self, span: _Span) -> StoredTrack:
         if self.locator.needs_pixels:
             search = self._search(span)
             parts = [search.add(images) for images in span.blocks()]
             return StoredTrack(joined([*parts, search.finish()]), search.sightings.located)
-        tracker = Tracker(self.max_gap_s, span.opened.path)
+        tracker = self._tracker(span)
         found = self.locator.locate(None, span.video_times_s, span.opened.path)
         return StoredTrack(joined([tracker.add(span.times_s, found), tracker.finish()]), len(found))
 
@@ -336,12 +350,14 @@ class _Search:
     def __init__(self, sightings: Sightings, tracker: Tracker, times_s: NDArray[np.float64]) -> None:
         self.sightings = sightings
         self._tracker = tracker
-        self._remaining_s = times_s
+        self._times_s = times_s
+        self._done = 0
 
     def add(self, images: NDArray[np.uint8]) -> FaceTrack:
         found = self.sightings.add(images)
-        times_s, self._remaining_s = self._remaining_s[: len(found)], self._remaining_s[len(found) :]
-        return self._tracker.add(times_s, found)
+        first, self._done = self._done, self._done + len(found)
+        cuts = {cut - first for cut in self.sightings.cuts}
+        return self._tracker.add(self._times_s[first : self._done], found, cuts)
 
     def finish(self) -> FaceTrack:
         return self._tracker.finish()
@@ -355,7 +371,15 @@ def _chunk(
     seconds.update(dict.fromkeys(seconds, 0.0))
     channels_first = crops.transpose(0, 3, 1, 2)
     return CropChunk(
-        channels_first, face.times_s, face.present, face.boxes, backend, face.landmarks, spent, reused_track
+        channels_first,
+        face.times_s,
+        face.present,
+        face.boxes,
+        backend,
+        face.landmarks,
+        spent,
+        reused_track,
+        face.switched_s,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.faces.locator import Face, Locator
+from painseq.faces.track import motion_px
 
 # Measured on real faces (docs/faces.md): half of it needs 1.5 times as many frames, twice of it doubles the error.
 _MAX_MOTION = 0.05
@@ -35,11 +36,13 @@ class Sightings:
         video_times_s: (N,) times of all frames to be added, in seconds since the video's first frame, non-decreasing.
         every_s: largest time between two located frames, in seconds; 0 locates every frame.
 
-    `located` is the number of frames located so far.
+    `located` is the number of frames located so far; `cuts` are the frames that come after a cut, counted from the
+    first frame added.
     """
 
     def __init__(self, locator: Locator, video: Path, video_times_s: NDArray[np.float64], every_s: float) -> None:
         self.located = 0
+        self.cuts: set[int] = set()
         self._locator = locator
         self._video = video
         self._times_s = video_times_s
@@ -62,6 +65,7 @@ class Sightings:
         due = set((start + np.flatnonzero(self._due[self._first + start :][: len(images)])).tolist())
         for frame in self._cuts(images, start):
             due |= {frame - 1, frame}
+            self.cuts.add(self._first + frame)
         self._locate(sorted(frame for frame in due if self._faces[frame] is None))
         located = [frame for frame, faces in enumerate(self._faces) if faces is not None]
         if not located:
@@ -129,18 +133,8 @@ def _counterparts(before: Sequence[Face], after: Sequence[Face]) -> list[tuple[F
     for face in before:
         other = min(remaining, key=lambda candidate: float(np.abs(candidate.box - face.box).max()))
         side = float((face.box[2:] - face.box[:2]).max())
-        if _moved(face, other) > _MAX_MOTION * side:
+        if motion_px(face, other) > _MAX_MOTION * side:
             return None
         remaining = [candidate for candidate in remaining if candidate is not other]
         pairs.append((face, other))
     return pairs
-
-
-def _moved(a: Face, b: Face) -> float:
-    """Return the largest motion of a box edge or landmark, in pixels; infinite if the landmarks do not match."""
-    distance = float(np.abs(a.box - b.box).max())
-    if a.landmarks is None and b.landmarks is None:
-        return distance
-    if a.landmarks is None or b.landmarks is None or a.landmarks.shape != b.landmarks.shape:
-        return float("inf")
-    return max(distance, float(np.abs(a.landmarks - b.landmarks).max()))

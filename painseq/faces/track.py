@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,13 @@ from painseq.errors import PainseqError
 from painseq.faces.locator import Face
 
 _TIME_TOLERANCE_S = 1e-6
+# After a gap, a face of the same person lies within the longer side of the last box, and is not much larger or smaller.
+_LARGEST_RATIO = 1.5
+# At a cut, a face of the same person stays where it is; moving, it crosses its longer side in a second at most.
+_CUT_MOTION = 0.1
+_SIDES_PER_S = 1.0
+# Detections nearer than this to the followed face, in its longer sides, are not other people's faces.
+_SAME_PLACE = 0.5
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class FaceTrack:
         present: (N,) bool, false for a frame without a face.
         scores: (N,) float32, interpolated in a bridged gap; 0 where not present.
         landmarks: (N, L, 2) float32, not smoothed, NaN where not present; None if no face has landmarks.
+        switched: (N,) bool, true for a frame from which on another person may be followed; see `Tracker`.
     """
 
     times_s: NDArray[np.float64]
@@ -33,13 +41,26 @@ class FaceTrack:
     present: NDArray[np.bool_]
     scores: NDArray[np.float32]
     landmarks: NDArray[np.float32] | None
+    switched: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.times_s)
 
     def __getitem__(self, frames: slice) -> FaceTrack:
         landmarks = None if self.landmarks is None else self.landmarks[frames]
-        return FaceTrack(self.times_s[frames], self.boxes[frames], self.present[frames], self.scores[frames], landmarks)
+        return FaceTrack(
+            self.times_s[frames],
+            self.boxes[frames],
+            self.present[frames],
+            self.scores[frames],
+            landmarks,
+            self.switched[frames],
+        )
+
+    @property
+    def switched_s(self) -> tuple[float, ...]:
+        """Times, in seconds, from which on another person may be followed."""
+        return tuple(self.times_s[self.switched].tolist())
 
     def spans_without_face(self) -> list[tuple[float, float]]:
         """Return the first and last time, in seconds, of each run of frames without a face."""
@@ -70,6 +91,16 @@ def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
         np.concatenate([part.present for part in parts]),
         np.concatenate([part.scores for part in parts]),
         landmarks,
+        np.concatenate([part.switched for part in parts]),
+    )
+
+
+def switch_warning(switched_s: Sequence[float]) -> str:
+    """Return the warning that another person may be followed from each of these times on, in seconds."""
+    times = ", ".join(f"{time_s:.2f} s" for time_s in switched_s[:3]) + (", ..." if len(switched_s) > 3 else "")
+    return (
+        f"another person may be followed from {times} on: after a gap or a cut, the face does not continue the one "
+        "before in position and size. Look at the video there; same_person of FaceCrops leaves such faces out."
     )
 
 
@@ -81,33 +112,55 @@ class Tracker:
     `max_gap_s`, choose the largest face again. In gaps of at most `max_gap_s`, box and landmarks are interpolated;
     longer gaps, and the time before the first and after the last detection, have no face: nothing is extrapolated.
 
+    A face that may be another person's is followed, but marked as `switched` in the track:
+
+    - it lies where another face was when the followed one was last seen;
+    - after a gap of more than `max_gap_s`, it is further away than the longer side of the last box, or more than 1.5
+      times larger or smaller;
+    - after a cut of the video, an edge of its box or a landmark has moved by more than a tenth of that side, and a side
+      per second between the last face and the cut.
+
     Args:
         max_gap_s: longest gap that is bridged, in seconds; 0 bridges none.
         video: path of the video, for error messages.
+        same_person: never follow a face that may be another person's; until the last one is back, there is no face.
     """
 
-    def __init__(self, max_gap_s: float, video: Path | None = None) -> None:
+    def __init__(self, max_gap_s: float, video: Path | None = None, same_person: bool = False) -> None:
         self.max_gap_s = max_gap_s
         self.video = video
+        self.same_person = same_person
+        self._others: list[Face] = []
+        self._cut_s: float | None = None
         self._last: Face | None = None
         self._last_s = 0.0
         self._in_sight = False
         self._gap_s: list[float] = []
         self._points: tuple[int, ...] | None = None
 
-    def add(self, times_s: NDArray[np.float64], detections: Sequence[Sequence[Face]]) -> FaceTrack:
+    def add(
+        self, times_s: NDArray[np.float64], detections: Sequence[Sequence[Face]], cuts: Container[int] = ()
+    ) -> FaceTrack:
         """Add the next frames, at non-decreasing times; return the track of the frames that are now final, in order.
 
         A frame with the face is final at once, a frame without it after `max_gap_s` at the latest.
+
+        Args:
+            times_s: (n,) their times, in seconds.
+            detections: the faces in each of them.
+            cuts: those of them, counted from 0, that come after a cut of the video.
 
         Raises:
             PainseqError: faces with different numbers of landmarks.
         """
         times: list[float] = []
         faces: list[Face | None] = []
-        for time_s, found in zip(times_s.tolist(), detections, strict=True):
+        switched: list[bool] = []
+        for frame, (time_s, found) in enumerate(zip(times_s.tolist(), detections, strict=True)):
+            if frame in cuts:
+                self._cut_s = time_s
             bridged = self._last is not None and time_s - self._last_s <= self.max_gap_s + _TIME_TOLERANCE_S
-            face = self._choose(found, bridged)
+            face, fits = self._choose(found, bridged)
             if face is None and bridged:
                 self._gap_s.append(time_s)
                 continue
@@ -118,31 +171,46 @@ class Tracker:
                 between = self._last.towards(face, share) if face and self._last and bridged else None
                 times.append(missed_s)
                 faces.append(between)
+                switched.append(False)
             self._gap_s = []
             times.append(time_s)
             faces.append(face)
+            switched.append(not fits)
             if face is not None:
-                self._last, self._last_s = face, time_s
-        return _rows(times, faces, self._points)
+                self._last, self._last_s, self._cut_s = face, time_s, None
+                self._others = [other for other in found if _distance(other, face) > _SAME_PLACE * _side(face)]
+        return _rows(times, faces, self._points, switched)
 
     def finish(self) -> FaceTrack:
         """Return the remaining frames at the end of the clip: they have no face."""
         gap_s, self._gap_s = self._gap_s, []
         return _rows(gap_s, [None] * len(gap_s), self._points)
 
-    def _choose(self, found: Sequence[Face], bridged: bool) -> Face | None:
+    def _choose(self, found: Sequence[Face], bridged: bool) -> tuple[Face | None, bool]:
+        """Return the face to follow, and whether it can be that of the person before."""
         followed, self._in_sight = self._in_sight, False
+        last, regained = self._last, not (bridged or followed)
+        if last is not None and self.same_person:
+            found = [face for face in found if self._fits(face, last, regained)]
         if not found:
-            return None
-        if self._last is None or not (bridged or followed):
+            return None, True
+        if last is None or regained:
             chosen = max(found, key=_area)
         else:
-            last = self._last
             chosen = min(found, key=lambda face: _distance(face, last))
-            if _distance(chosen, last) > max(last.box[2] - last.box[0], last.box[3] - last.box[1]):
-                return None
+            if _distance(chosen, last) > _side(last):
+                return None, True
         self._in_sight = True
-        return chosen
+        return chosen, last is None or self._fits(chosen, last, regained)
+
+    def _fits(self, face: Face, last: Face, regained: bool) -> bool:
+        if any(_distance(face, other) < _distance(face, last) for other in self._others):
+            return False
+        if self._cut_s is not None:
+            sides = min(1.0, _CUT_MOTION + _SIDES_PER_S * (self._cut_s - self._last_s))
+            if motion_px(last, face) > sides * _side(last):
+                return False
+        return not regained or _continues(last, face)
 
     def _check_landmarks(self, face: Face, time_s: float) -> None:
         points = None if face.landmarks is None else face.landmarks.shape
@@ -238,7 +306,36 @@ def smoothed(track: FaceTrack, smooth_s: float) -> FaceTrack:
     return joined([smoother.add(track), smoother.finish()])
 
 
-def _rows(times_s: Sequence[float], faces: Sequence[Face | None], points: tuple[int, ...] | None) -> FaceTrack:
+def switched_in(boxes: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return `FaceTrack.switched`, as far as the boxes before and after each gap tell it."""
+    switched = np.zeros(len(present), np.bool_)
+    runs = [first_and_end for first_and_end in _runs(present) if present[first_and_end[0]]]
+    for (_, end), (first, _) in itertools.pairwise(runs):
+        switched[first] = not _continues(Face(boxes[end - 1], 1.0), Face(boxes[first], 1.0))
+    return switched
+
+
+def motion_px(a: Face, b: Face) -> float:
+    """Return the largest motion of a box edge or landmark, in pixels; infinite if the landmarks do not match."""
+    distance = float(np.abs(a.box - b.box).max())
+    if a.landmarks is None and b.landmarks is None:
+        return distance
+    if a.landmarks is None or b.landmarks is None or a.landmarks.shape != b.landmarks.shape:
+        return float("inf")
+    return max(distance, float(np.abs(a.landmarks - b.landmarks).max()))
+
+
+def _continues(last: Face, face: Face) -> bool:
+    sides = _side(last), _side(face)
+    return _distance(face, last) <= sides[0] and max(sides) <= _LARGEST_RATIO * min(sides)
+
+
+def _rows(
+    times_s: Sequence[float],
+    faces: Sequence[Face | None],
+    points: tuple[int, ...] | None,
+    switched: Sequence[bool] | None = None,
+) -> FaceTrack:
     count = len(times_s)
     track = FaceTrack(
         times_s=np.asarray(times_s, np.float64),
@@ -246,6 +343,7 @@ def _rows(times_s: Sequence[float], faces: Sequence[Face | None], points: tuple[
         present=np.zeros(count, np.bool_),
         scores=np.zeros(count, np.float32),
         landmarks=None if points is None else np.full((count, *points), np.nan, np.float32),
+        switched=np.zeros(count, np.bool_) if switched is None else np.asarray(switched, np.bool_),
     )
     for frame, face in enumerate(faces):
         if face is not None:
@@ -265,6 +363,10 @@ def _runs(present: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def _area(face: Face) -> float:
     return float((face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
+
+
+def _side(face: Face) -> float:
+    return float(max(face.box[2] - face.box[0], face.box[3] - face.box[1]))
 
 
 def _distance(a: Face, b: Face) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from painseq.errors import PainseqError
-from painseq.faces.track import FaceTrack
+from painseq.faces.track import FaceTrack, switched_in
 from painseq.files import write_atomically, write_json
 from painseq.spec import Spec, difference, digest
 from painseq.video import video_digest
@@ -126,6 +126,8 @@ class TrackFolder:
         tensors = {"times_s": face.times_s, "boxes": face.boxes, "scores": face.scores, "present": face.present}
         if face.landmarks is not None:
             tensors["landmarks"] = face.landmarks
+        if face.switched.any():
+            tensors["switched"] = face.switched
         contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
         write_atomically(place, save(contiguous, {"format": str(FORMAT), "located": str(track.located)}))
 
@@ -145,11 +147,18 @@ class TrackFolder:
                 located = int((file.metadata() or {})["located"])
             count = len(tensors["times_s"])
             face = FaceTrack(
-                tensors["times_s"], tensors["boxes"], tensors["present"], tensors["scores"], tensors.get("landmarks")
+                tensors["times_s"],
+                tensors["boxes"],
+                tensors["present"],
+                tensors["scores"],
+                tensors.get("landmarks"),
+                tensors.get("switched", np.zeros(count, np.bool_)),
             )
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise PainseqError(f"The track {place} is damaged: {error}. {_RERUN_HINT}") from error
         shapes = {"times_s": (count,), "boxes": (count, 4), "present": (count,), "scores": (count,)}
+        if "switched" in tensors:
+            shapes["switched"] = (count,)
         if face.landmarks is not None:
             shapes["landmarks"] = (count, *face.landmarks.shape[1:2], 2)
         for name, shape in shapes.items():
@@ -161,4 +170,7 @@ class TrackFolder:
             raise PainseqError(
                 f"The track {place} has {count} frames, which do not match the video's {len(times_s)}. {_RERUN_HINT}"
             )
+        if "switched" not in tensors:
+            # Written by an earlier version, or none.
+            face = replace(face, switched=switched_in(face.boxes, face.present))
         return StoredTrack(face, located)

@@ -49,6 +49,7 @@ class ClipFeatures:
         landmarks: (T, L, 2) float32, x and y in pixels of the video's frame; NaN in frames without a face. None where
             unknown.
         backend: the library that decoded the video; "" if the clip comes from a store.
+        switched_s: times in seconds from which on another person may be followed; not kept in stores.
     """
 
     features: Tensor
@@ -56,6 +57,7 @@ class ClipFeatures:
     times_s: Tensor
     landmarks: Tensor | None = None
     backend: str = ""
+    switched_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         tensors = (self.features, self.present, self.times_s, self.landmarks)

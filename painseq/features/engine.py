@@ -18,6 +18,7 @@ import torch
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
 from painseq.faces import CropChunk, FaceCrops
+from painseq.faces.track import switch_warning
 from painseq.features.index import Precision, StoreHeader
 from painseq.features.network import Network, RequestedPrecision, choose_precision
 from painseq.features.pipeline import (
@@ -90,6 +91,8 @@ class ExtractSummary:
         faceless: frames among them without a face.
         clips_without_face: clips without any face.
         reused_tracks: clips extracted in this run whose face track came from disk.
+        switched: clip id -> times in seconds from which on another person may be followed, of clips extracted in this
+            run.
         seconds: duration of this run.
         frames_per_s: frames extracted per second in this run.
         stages: seconds spent in "decode", "locate" (including tracking), "crop", "network" and "write", which overlap
@@ -107,6 +110,7 @@ class ExtractSummary:
     faceless: int
     clips_without_face: int
     reused_tracks: int
+    switched: Mapping[str, tuple[float, ...]]
     seconds: float
     frames_per_s: float
     stages: Mapping[str, float]
@@ -132,6 +136,7 @@ class ExtractSummary:
             lines.append(
                 f"face tracks: {self.reused_tracks} clips from disk, {self.extracted - self.reused_tracks} computed"
             )
+        lines += [f"{clip_id}: {switch_warning(times_s)}" for clip_id, times_s in self.switched.items()]
         return "\n  ".join([*lines, *(f"failed: {clip_id}: {reason}" for clip_id, reason in self.failed.items())])
 
 
@@ -192,6 +197,7 @@ def clip_features(
     """
     network = Network(extractor, device, "fp32")
     features, small, backend = [], SmallTensors(), ""
+    switched_s: tuple[float, ...] = ()
     for chunk in faces.clip(span.video, span.start_s, span.end_s, span.fps, batch_frames, span.image_fps):
         found = torch.from_numpy(chunk.present)
         out = torch.zeros((len(found), *extractor.out_shape), dtype=network.dtype)
@@ -200,9 +206,10 @@ def clip_features(
         features.append(out)
         small.add(chunk.present, chunk.times_s, chunk.landmarks)
         backend = chunk.backend
+        switched_s += chunk.switched_s
     if not features:
         raise no_frames_error(span.video, span.start_s, span.end_s)
-    return ClipFeatures(torch.cat(features), *small.tensors(), backend)
+    return ClipFeatures(torch.cat(features), *small.tensors(), backend, switched_s)
 
 
 @dataclass(frozen=True)
@@ -352,6 +359,7 @@ class _Run:
         self.failed: dict[str, str] = {}
         self.frames = self.faceless = self.clips_without_face = 0
         self.new_frames = self.new_faceless = self.reused_tracks = 0
+        self.switched: dict[str, tuple[float, ...]] = {}
         self.readers: set[str] = set()
 
     def timed(self, items: Iterator[tuple[Job, CropChunk] | ClipEnd]) -> Iterator[tuple[Job, CropChunk] | ClipEnd]:
@@ -398,6 +406,8 @@ class _Run:
         if ended.outcome == "written":
             self.new_faceless += ended.faceless
             self.reused_tracks += job.reused_track
+            if job.switched_s:
+                self.switched[job.clip.clip_id] = job.switched_s
             self.readers.add(job.backend)
 
     def _notify(self, clip_id: str, outcome: Outcome | None) -> None:
@@ -430,6 +440,7 @@ class _Run:
             faceless=self.faceless,
             clips_without_face=self.clips_without_face,
             reused_tracks=self.reused_tracks,
+            switched=self.switched,
             seconds=time.perf_counter() - self.started,
             frames_per_s=self._rate(),
             stages=self.stages,

@@ -58,6 +58,7 @@ class Job:
         state: whether the store has it.
         backend: the library that decoded it.
         reused_track: whether its face track came from disk.
+        switched_s: times in seconds from which on another person may be followed.
         file: the file of its features.
         unfit_reason: why its features cannot be stored; empty if they can.
         small: its tensors other than the features.
@@ -70,6 +71,7 @@ class Job:
     state: State = "new"
     backend: str = ""
     reused_track: bool = False
+    switched_s: tuple[float, ...] = ()
     file: ClipFile | None = None
     unfit_reason: str = ""
     small: SmallTensors = field(default_factory=lambda: SmallTensors())
@@ -196,6 +198,7 @@ def read_clip(
         for chunk in faces.clip(job.video, clip.start_s, clip.end_s, fps, CHUNK_FRAMES, clip.fps):
             frames += len(chunk)
             job.backend, job.reused_track = chunk.backend, chunk.reused_track
+            job.switched_s += chunk.switched_s
             yield job, chunk
         if not frames:
             raise no_frames_error(job.video, clip.start_s, clip.end_s)

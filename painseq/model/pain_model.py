@@ -18,6 +18,7 @@ from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
 from painseq.extractors.frames import batch_features
 from painseq.faces import FaceCrops, Locator
+from painseq.faces.track import switch_warning
 from painseq.features import ClipFeatures, VideoSpan, clip_features
 from painseq.heads import Head
 from painseq.model.decision import NO_PREDICTION, Decision, decide
@@ -46,6 +47,7 @@ class VideoPrediction:
         faceless_times_s: times of the frames without a face, seconds from the start of the span.
         backends: video reader, locator and device that were used.
         min_face_share: `warning` says so if a smaller share of the frames has a face.
+        switched_s: times from which on another person may be followed, seconds from the start of the span.
     """
 
     video: str
@@ -61,6 +63,7 @@ class VideoPrediction:
     faceless_times_s: np.ndarray
     backends: Mapping[str, str]
     min_face_share: float = MIN_FACE_SHARE
+    switched_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_min_face_share(self.min_face_share)
@@ -73,10 +76,16 @@ class VideoPrediction:
     @property
     def warning(self) -> str | None:
         """Why the prediction is doubtful; None if it is not, or if there is none."""
-        if (self.label is None and self.value is None) or self.face_share >= self.min_face_share:
+        if self.label is None and self.value is None:
             return None
-        seen = self.frames - len(self.faceless_times_s)
-        return f"only {seen} of {self.frames} frames have a face ({self.face_share:.0%}): the prediction is doubtful."
+        reasons = []
+        if self.face_share < self.min_face_share:
+            seen = self.frames - len(self.faceless_times_s)
+            share = f"{seen} of {self.frames} frames have a face ({self.face_share:.0%})"
+            reasons.append(f"only {share}: the prediction is doubtful.")
+        if self.switched_s:
+            reasons.append(switch_warning(self.switched_s))
+        return " ".join(reasons) or None
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data for JSON."""
@@ -100,6 +109,7 @@ class VideoPrediction:
             "faceless_frames": len(self.faceless_times_s),
             "face_share": round(self.face_share, 6),
             "warning": self.warning,
+            "switched_s": [round(time_s, 4) for time_s in self.switched_s],
             "faceless_times_s": [round(float(t), 4) for t in self.faceless_times_s],
             "frame_meaning": self.frame_meaning,
             "frame_times_s": [round(float(t), 4) for t in self.frame_times_s],
@@ -349,6 +359,7 @@ class PainModel(nn.Module):
             frames=len(clip.present),
             faceless_times_s=clip.times_s[~clip.present].numpy(),
             backends={"video": clip.backend, "locator": type(face.locator).__name__, "device": str(self.device)},
+            switched_s=clip.switched_s,
         )
 
     def _subtract_baseline(

@@ -151,8 +151,10 @@ class VideoExplanation:
             outcome = f"predicted {prediction.label} ({prediction.probabilities[prediction.label]:.2f})"
         else:
             outcome = f"estimated {prediction.value:.2f}"
-        if prediction.warning is not None:
+        if prediction.face_share < prediction.min_face_share:
             outcome += f"; a face in {prediction.face_share:.0%} of the frames only"
+        if prediction.switched_s:
+            outcome += f"; perhaps another person from {prediction.switched_s[0]:.2f} s on"
         attribution = self.space or self.time
         heat = None if self.space is None else self.space.heat(self.cut, coarse=not self.faces)
         title = f"{attribution.method} for {attribution.class_name}; {outcome}"
@@ -226,7 +228,9 @@ def _explained(
     clip = _read(model, video, options)
     read(0.5)
     features = features_of(model, clip)
-    given = ClipFeatures(features.x, features.present, features.times_s, backend=clip.backend)
+    given = ClipFeatures(
+        features.x, features.present, features.times_s, backend=clip.backend, switched_s=clip.switched_s
+    )
     prediction = model.predict_features(given, video, options.locator)
     prediction = replace(prediction, min_face_share=options.min_face_share)
     if prediction.warning is not None:

@@ -23,7 +23,7 @@ from painseq.runs import Process, versions
 from painseq.spec import Spec
 from painseq.studies.extract import clips_of_parts, describe_work
 
-COLUMNS = ("clip_id", "track", "frames", "faceless", "faceless_share", "faceless_spans_s", "reason")
+COLUMNS = ("clip_id", "track", "frames", "faceless", "faceless_share", "faceless_spans_s", "switched_s", "reason")
 log = logging.getLogger("painseq")
 
 
@@ -38,6 +38,7 @@ class TrackedClip:
         faceless: number of frames without a face.
         located: number of frames processed by the locator.
         spans_s: first and last time in seconds of each run of faceless frames, "0.120-0.360;1.000-1.040".
+        switched_s: times from which on another person may be followed, "1.533;4.200".
         reason: why the clip failed, without paths of this machine; empty if it did not.
         tracked_before: whether the track is from an earlier run.
     """
@@ -48,6 +49,7 @@ class TrackedClip:
     faceless: int = 0
     located: int = 0
     spans_s: str = ""
+    switched_s: str = ""
     reason: str = ""
     tracked_before: bool = False
 
@@ -56,14 +58,15 @@ class TrackedClip:
         """Summarise a track."""
         spans_s = ";".join(f"{first:.3f}-{last:.3f}" for first, last in track.face.spans_without_face())
         faceless = int((~track.face.present).sum())
-        return cls(clip, file, len(track.face), faceless, track.located, spans_s, "", tracked_before)
+        switched_s = ";".join(f"{time_s:.3f}" for time_s in track.face.switched_s)
+        return cls(clip, file, len(track.face), faceless, track.located, spans_s, switched_s, "", tracked_before)
 
     def row(self) -> list[object]:
         """Return the row of faces.csv."""
         if self.reason:
-            return [self.clip.clip_id, "", "", "", "", "", self.reason]
+            return [self.clip.clip_id, "", "", "", "", "", "", self.reason]
         share = f"{self.faceless / self.frames:.4f}"
-        return [self.clip.clip_id, self.file, self.frames, self.faceless, share, self.spans_s, ""]
+        return [self.clip.clip_id, self.file, self.frames, self.faceless, share, self.spans_s, self.switched_s, ""]
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class TracksSummary:
         frames_located: number of these frames processed by the locator.
         faceless: number of these frames without a face.
         clips_without_face: number of clips without any face.
+        switched: clip id -> times in seconds from which on another person may be followed, "1.533;4.200".
         faceless_by_label: class, or "hidden" -> clips, frames and faceless frames.
         seconds: duration of this run.
     """
@@ -93,6 +97,7 @@ class TracksSummary:
     frames_located: int
     faceless: int
     clips_without_face: int
+    switched: Mapping[str, str]
     faceless_by_label: Mapping[str, Mapping[str, int]]
     seconds: float
 
@@ -102,7 +107,9 @@ class TracksSummary:
             f"{self.frames} frames, {self.frames_located} processed by the locator; {self.faceless} frames without a "
             f"face, {self.clips_without_face} clips without any face; {self.seconds:.1f} s"
         )
-        return "\n  ".join([text, *(f"failed: {clip_id}: {reason}" for clip_id, reason in self.failed.items())])
+        switched = [f"another person may be followed: {key}: from {value} s on" for key, value in self.switched.items()]
+        failed = [f"failed: {clip_id}: {reason}" for clip_id, reason in self.failed.items()]
+        return "\n  ".join([text, *switched, *failed])
 
 
 def track_faces(
@@ -263,6 +270,7 @@ def _summary(tracked: Sequence[TrackedClip], face: FaceCrops, scheme: LabelSchem
         frames_located=sum(result.located for result in done),
         faceless=sum(result.faceless for result in done),
         clips_without_face=sum(result.frames == result.faceless for result in done),
+        switched={result.clip.clip_id: result.switched_s for result in done if result.switched_s},
         faceless_by_label=by_label,
         seconds=round(seconds, 3),
     )

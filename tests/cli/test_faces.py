@@ -68,6 +68,27 @@ def test_every_clip_has_a_track_and_a_row(painseq, options, tmp_path):
         assert str(tmp_path) not in (out / file).read_text()
 
 
+def test_another_person_followed_is_told_by_every_command(painseq, options, data, tmp_path):
+    sidecar = sorted(data.rglob("*.faces.safetensors"))[1]
+    tensors = load_file(sidecar)
+    times_s, boxes = tensors["times_s"], tensors["boxes"]
+    late = times_s >= 1
+    boxes[late, 2:] = (boxes[late, :2] + boxes[late, 2:]) / 2
+    boxes[times_s < 0.3] = boxes[~np.isnan(boxes[:, 0])][-1] * 2
+    save_file(tensors, sidecar)
+    result = painseq("faces", *options)
+    assert result.code == 0 and "another person" in result.log
+    rows = {row["clip_id"]: row["switched_s"] for row in table(tmp_path / "tracks" / "faces.csv")}
+    ((clip_id, times),) = [(clip_id, times) for clip_id, times in rows.items() if times]
+    assert float(times) == pytest.approx(1, abs=0.4)
+    assert json.loads((tmp_path / "tracks" / "summary.json").read_text())["switched"] == {clip_id: times}
+    extracted = painseq("extract", *options[:-1], tmp_path / "store", "--json")
+    assert extracted.code == 0 and extracted.log.names(clip_id, "another person")
+    assert json.loads(extracted.out)["switched"] == {clip_id: [pytest.approx(float(times), abs=1e-3)]}
+    checked = painseq("data", "check", *options[: options.index("--out")], "--tracks", tmp_path / "tracks")
+    assert checked.out.names(clip_id, "another person", times)
+
+
 def test_a_second_run_searches_nothing_and_its_tracks_are_taken(painseq, options, tmp_path, data, monkeypatch):
     monkeypatch.setattr("painseq.faces.Sidecar.needs_pixels", True)
     assert painseq("faces", *options).code == 0

@@ -45,6 +45,30 @@ def test_a_prediction_from_few_frames_with_a_face_is_told_everywhere(painseq, ls
     assert result.code == 1 and result.err.names("--min-face-share", "50.0")
 
 
+def other_person_after(video: Path, first_s: float, end_s: float) -> None:
+    """Let the sidecar tell of no face for a while, and of one half as large after it."""
+    path = video.with_suffix(".faces.safetensors")
+    tensors = dict(load_file(path))
+    times_s, boxes = tensors["times_s"], tensors["boxes"]
+    boxes[(times_s >= first_s) & (times_s < end_s)] = np.nan
+    after = boxes[times_s >= end_s]
+    boxes[times_s >= end_s, 2:] = (after[:, :2] + after[:, 2:]) / 2
+    save_file(tensors, path)
+
+
+def test_another_person_followed_is_told_everywhere(painseq, lstm, ann, video, tmp_path):
+    other_person_after(video, 1, 2.2)
+    result = painseq("predict", video, "--checkpoint", lstm)
+    assert result.code == 0 and result.out.names("clip.mp4:", "another person", "2.33 s")
+    both = painseq("predict", video, "--checkpoint", lstm, "--checkpoint", ann)
+    assert both.out.names("another person")
+    (told,) = json.loads(painseq("predict", video, "--checkpoint", lstm, "--json").out)
+    assert told["switched_s"] == pytest.approx([7 / 3], abs=1e-3) and "another person" in told["warning"]
+    explained = painseq("explain", video, "--checkpoint", lstm, "--out", tmp_path / "why")
+    assert explained.code == 0 and explained.log.names("another person")
+    assert json.loads((tmp_path / "why" / "explanation.json").read_text())["prediction"]["switched_s"]
+
+
 def test_a_prediction_from_all_frames_is_not_doubted(painseq, lstm, video):
     result = painseq("predict", video, "--checkpoint", lstm)
     assert "doubtful" not in result.out and result.code == 0

@@ -271,6 +271,12 @@ def test_whereabouts_and_decoder_do_not_change_the_identity_and_the_rest_does():
     assert FaceCrops(Bright(), every_s=0).fingerprint() != FaceCrops(Bright()).fingerprint()
 
 
+def test_same_person_is_part_of_the_identity_only_where_it_is_set():
+    plain, same = FaceCrops(Sidecar()), FaceCrops(Sidecar(), same_person=True)
+    assert "same_person" not in plain.tracking() and same.tracking()["same_person"] is True
+    assert FaceCrops.from_spec(same.record()).same_person and plain.fingerprint() != same.fingerprint()
+
+
 def test_a_locator_from_elsewhere_needs_trust():
     spec = FaceCrops(Sidecar()).spec()
     init_args = spec["init_args"]

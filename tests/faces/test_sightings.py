@@ -148,3 +148,12 @@ def test_the_parts_do_not_matter_and_what_was_looked_at_is_given(
     assert {0, len(truth) - 1} <= {*looked}
     assert every_s == 0 or np.diff(looked).max(initial=0) / FPS <= max(every_s, 1 / FPS) + 1e-6
     assert all(found[frame] == truth[frame] for frame in looked)
+
+
+@pytest.mark.parametrize("sizes", [[], [3, 1, 5], [10]])
+def test_frames_after_a_cut_are_named(sizes: list[int]):
+    locator = Known([[face(50)]] * 20)
+    sightings = Sightings(locator, VIDEO, np.arange(20) / FPS, 0.2)
+    for part in np.split(pictures(20, cuts=[4, 10]), np.cumsum(sizes, dtype=int)):
+        sightings.add(part)
+    assert sightings.cuts == {4, 10}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from painseq.errors import PainseqError
 from painseq.faces import Face, FaceTrack, track
-from painseq.faces.track import Smoother, Tracker, joined
+from painseq.faces.track import Smoother, Tracker, joined, switch_warning, switched_in
 
 
 def face(x: float, y: float = 50, side: float = 20, score: float = 0.9, landmarks: bool = False) -> Face:
@@ -152,6 +152,92 @@ def test_however_the_frames_are_handed_over_the_track_is_the_same_bit_for_bit(
     parts += [smoother.add(tracker.finish()), smoother.finish()]
     again = joined(parts)
     assert (again.landmarks is None) == (whole.landmarks is None)
-    for name in ("times_s", "boxes", "present", "scores", "landmarks"):
+    for name in ("times_s", "boxes", "present", "scores", "landmarks", "switched"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
     assert np.array_equal(again.times_s, times_s)
+
+
+def switched(frames: list[list[Face]], fps: float = 10, **settings: object) -> FaceTrack:
+    tracker = Tracker(0.3, **settings)  # type: ignore[arg-type]
+    return joined([tracker.add(np.arange(len(frames)) / fps, frames), tracker.finish()])
+
+
+HIDDEN_FOR_A_WHILE = [[face(20), face(70)]] * 3 + [[face(70)]] * 8 + [[face(21), face(70)]] * 3
+
+
+def test_another_person_followed_after_a_gap_is_told():
+    found = switched(HIDDEN_FOR_A_WHILE)
+    assert found.switched_s == (0.6,) and centres(found.boxes[6:]) == [70] * 8
+    assert "0.60 s" in switch_warning(found.switched_s)
+    assert found[7:].switched_s == ()
+
+
+def test_only_the_same_person_is_followed_if_asked_for():
+    found = switched(HIDDEN_FOR_A_WHILE, same_person=True)
+    assert found.switched_s == ()
+    assert found.present.tolist() == [True] * 3 + [False] * 8 + [True] * 3
+    assert centres(found.boxes[11:]) == [21] * 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_other"),
+    [
+        ([face(50)], [face(60)], False),
+        ([face(50)], [face(50, side=28)], False),
+        ([face(50)], [face(75)], True),
+        ([face(50)], [face(50, side=32)], True),
+        ([face(50)], [face(50, side=12)], True),
+        # Within reach of the last box, but where another face was before.
+        ([face(50), face(66)], [face(65)], True),
+        # One face found twice is not two people.
+        ([face(50), face(54)], [face(53)], False),
+    ],
+)
+def test_after_a_gap_a_face_of_the_same_person_is_near_and_of_the_same_size(
+    before: list[Face], after: list[Face], is_other: bool
+):
+    found = switched([before] * 2 + [[]] * 6 + [after] * 2)
+    assert found.switched_s == ((0.8,) if is_other else ())
+    assert found.present.tolist() == [True] * 2 + [False] * 6 + [True] * 2
+    (alone,) = {tuple(switched([before] * 2 + [[]] * 6 + [after] * 2, same_person=True).present[8:])}
+    assert alone == (not is_other,) * 2
+
+
+def test_a_person_who_moves_far_in_a_short_gap_stays_the_same():
+    frames = [[face(20)]] * 3 + [[]] * 2 + [[face(38)]] * 3
+    assert switched(frames).switched_s == switched(frames, same_person=True).switched_s == ()
+    assert switched(frames, same_person=True).present.all()
+
+
+def test_the_face_next_to_one_that_vanishes_is_another_persons():
+    frames = [[face(50), face(64)]] * 3 + [[face(64)]] * 3
+    assert switched(frames).switched_s == (0.3,)
+    assert switched(frames, same_person=True).present.tolist() == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("after", "fps", "is_other"),
+    [
+        (face(50, landmarks=True), 25, False),
+        (face(52, landmarks=True), 25, False),
+        (face(55, landmarks=True), 25, True),
+        (face(50, side=28, landmarks=True), 25, True),
+        # Seconds apart, a face may have moved that far without a cut.
+        (face(55, landmarks=True), 2, False),
+        # The same box, with other landmarks.
+        (Face(face(50).box, 0.9, face(50, landmarks=True).landmarks + 5), 25, True),
+    ],
+)
+def test_a_face_that_jumps_at_a_cut_may_be_another_persons(after: Face, fps: float, is_other: bool):
+    frames = [[face(50, landmarks=True)]] * 3 + [[after]] * 3
+    found = joined([(tracker := Tracker(0.3)).add(np.arange(6) / fps, frames, {3}), tracker.finish()])
+    assert found.switched_s == ((3 / fps,) if is_other else ()) and found.present.all()
+    without = joined([(tracker := Tracker(0.3)).add(np.arange(6) / fps, frames), tracker.finish()])
+    assert without.switched_s == ()
+
+
+@given(st.lists(frame, max_size=40))
+def test_marks_change_nothing_else_and_are_found_again_in_the_boxes(clip: list[list[tuple[float, float]]]):
+    found = switched([[face(x, side=side) for x, side in faces] for faces in clip])
+    again = switched_in(found.boxes, found.present)
+    assert not (again & ~found.switched).any()

@@ -138,7 +138,10 @@ def test_a_damaged_track_is_told_by_name(video: Path, tmp_path: Path):
     with pytest.raises(PainseqError, match=r"(?s)(?=.*\b44\b)(?=.*\b45\b)"):
         next(iter(faces.clip(video)))
     face = stored.face
-    folder.write(place, StoredTrack(FaceTrack(face.times_s, face.boxes[:, :3], face.present, face.scores, None), 3))
+    folder.write(
+        place,
+        StoredTrack(FaceTrack(face.times_s, face.boxes[:, :3], face.present, face.scores, None, face.switched), 3),
+    )
     with pytest.raises(PainseqError, match=r"(?s)(?=.*boxes)(?=.*\(45, 3\))(?=.*\(45, 4\))"):
         next(iter(faces.clip(video)))
 
@@ -193,3 +196,15 @@ def test_clips_of_crops_come_from_the_tracks(video: Path, tmp_path: Path):
 def test_tracks_are_refused_where_no_picture_is_searched(tmp_path):
     with pytest.raises(PainseqError, match=r"(?s)(?=.*\bSidecar\b)(?=.*\btracks\b)"):
         FaceCrops(Sidecar(), tracks=tmp_path)
+
+
+def test_times_from_which_another_person_may_be_followed_are_kept(tmp_path: Path):
+    boxes = np.array([[0, 0, 10, 10]] * 2 + [[np.nan] * 4] * 2 + [[50, 0, 60, 10]] * 2, np.float32)
+    present, times_s = np.isfinite(boxes[:, 0]), np.arange(6) / 2
+    folder = TrackFolder(tmp_path, {})
+    for name, switched in (("told", [1]), ("before", [])):
+        marks = np.isin(np.arange(6), switched)
+        folder.write(tmp_path / name, StoredTrack(FaceTrack(times_s, boxes, present, present * 1.0, None, marks), 6))
+    assert folder.read(tmp_path / "told").face.switched_s == (0.5,)
+    # Tracks of earlier versions have no marks: the boxes around the gap tell.
+    assert folder.read(tmp_path / "before").face.switched_s == (2.0,)

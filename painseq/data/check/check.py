@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,6 +57,7 @@ def check_data(
     if workers < 1:
         raise PainseqError(f"--workers is {workers}; it must be 1 or more.")
     faceless = None if tracks is None else read_faceless(tracks)
+    switched = [] if tracks is None else _switched(tracks)
     labels = _label_problem_findings(data.root, data.label_problems())
     try:
         manifest, scheme = data.whole_manifest, data.scheme
@@ -83,6 +84,7 @@ def check_data(
         *_length_findings(manifest, videos, seconds, rows),
         *_class_findings(manifest, scheme, data.classes),
         *([] if faceless is None else _face_findings(manifest, scheme, rows, faceless)),
+        *findings_of("faces", [("warning", "clips in which another person may be followed", switched)]),
     ]
     return DataCheck(
         data_set=data.name,
@@ -103,21 +105,31 @@ def read_faceless(tracks: Path) -> dict[str, tuple[int, int] | str]:
     Raises:
         PainseqError: no faces.csv, or it is damaged.
     """
+    found: dict[str, tuple[int, int] | str] = {}
+    for path, row in _rows_of_tracks(tracks):
+        try:
+            counts = (int(row["frames"]), int(row["faceless"])) if row["frames"] != "" else None
+            found[row["clip_id"]] = row["reason"] if counts is None else counts
+        except (KeyError, ValueError, TypeError) as error:
+            raise PainseqError(f"{path} is damaged ({error!r}). Run `painseq faces` again.") from error
+    return found
+
+
+def _switched(tracks: Path) -> list[str]:
+    """Return the clips in which another person may be followed, with the times."""
+    # Earlier versions do not have the column.
+    times_s = {row["clip_id"]: row.get("switched_s") for _, row in _rows_of_tracks(tracks)}
+    return [f"{clip_id}: from {times} s on" for clip_id, times in times_s.items() if times]
+
+
+def _rows_of_tracks(tracks: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     # Files of single processes first: a later run with one process writes all clips into faces.csv.
     files = [*sorted(tracks.glob("faces-*.csv")), *tracks.glob("faces.csv")]
     if not files:
         raise PainseqError(f"No faces.csv at {tracks}. Write the tracks first: painseq faces --out {tracks}.")
-    found: dict[str, tuple[int, int] | str] = {}
     for path in files:
         with path.open(newline="", encoding="utf-8") as file:
-            try:
-                for row in csv.DictReader(file):
-                    counted = row["frames"] != ""
-                    counts = (int(row["frames"]), int(row["faceless"])) if counted else None
-                    found[row["clip_id"]] = row["reason"] if counts is None else counts
-            except (KeyError, ValueError, TypeError) as error:
-                raise PainseqError(f"{path} is damaged ({error!r}). Run `painseq faces` again.") from error
-    return found
+            yield from ((path, row) for row in csv.DictReader(file))
 
 
 def _published_findings(comparisons: Sequence[Comparison]) -> list[Finding]:
