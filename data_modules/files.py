@@ -6,10 +6,12 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from painseq.errors import PainseqError
 from painseq.video.container import image_files
+from painseq.video.images import UNREADABLE_IMAGE
+from painseq.video.limits import check_pixels
 
 log = logging.getLogger("painseq")
 
@@ -28,8 +30,9 @@ def warn_of_16_bits(name: str, folder: Path) -> None:
     try:
         path = image_files(folder)[0]
         with Image.open(path) as image:
+            check_pixels(path, *image.size)
             levels = len(np.unique(np.asarray(image) >> 8)) if image.mode.startswith("I") else 0
-    except (PainseqError, UnidentifiedImageError, OSError):
+    except (PainseqError, *UNREADABLE_IMAGE):
         # Reported when the clip is read.
         return
     if levels:

@@ -16,6 +16,7 @@ from painseq.data.labels import ordered_labels
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError, printable
 from painseq.records import Clip, Manifest, read_manifest
+from painseq.video.container import IMAGE_SUFFIXES
 
 from .files import warn_of_16_bits
 from .pattern import compiled_pattern
@@ -23,7 +24,6 @@ from .pattern import compiled_pattern
 log = logging.getLogger("painseq")
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv")
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 PATTERN = r"(?P<label>[^/]+)/(?P<subject>[^/_]+)_[^/]+"
 
 
@@ -140,7 +140,7 @@ class Folder(PainDataModule):
         videos, sequences, others = self._search()
         all_clips = sorted((*videos, *sequences))
         if not all_clips:
-            images = any(PurePosixPath(path).suffix.lower() in IMAGES for path in others)
+            images = any(PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES for path in others)
             raise PainseqError(
                 f"{self.root} has no videos ({', '.join(VIDEOS)}). "
                 + (
@@ -201,7 +201,7 @@ class Folder(PainDataModule):
                     continue
                 if suffix in VIDEOS:
                     videos.append(path)
-                elif suffix in IMAGES and self.fps is not None and relative.parts:
+                elif suffix in IMAGE_SUFFIXES and self.fps is not None and relative.parts:
                     sequences.add(relative.as_posix())
                 elif relative.parts and not name.endswith(".faces.safetensors"):
                     # Tables and notes are often in the root itself; sidecars with faces are next to their videos.

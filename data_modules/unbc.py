@@ -298,12 +298,12 @@ def find_sequences(root: Path) -> list[UNBCSequence]:
             video = folder.relative_to(root).as_posix()
             try:
                 frames = tuple(path.stem for path in image_files(folder))
-            except PainseqError:
-                empty.append(video)
+            except PainseqError as error:
+                empty.append(str(error))
                 continue
             sequences.append(UNBCSequence(subject.name, folder.name, video, frames))
     if empty:
-        log.warning("unbc: %d folders without images are left out, such as %s.", len(empty), empty[0])
+        log.warning("unbc: %d folders are left out. %s", len(empty), empty[0])
     if not sequences:
         raise PainseqError(f"{images} has no <subject>/<sequence>/<frame>.png.")
     return sequences

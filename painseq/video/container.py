@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import re
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 _ONE_FRAME_PER_PACKET = ("h264", "hevc", "mpeg4", "vp9", "av1", "mjpeg")
 _TRUSTED_CONTAINERS = ("mov", "matroska")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+_UNREAD_IMAGE_SUFFIXES = (".avif", ".dng", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".tga")
 _MIB = 1 << 20
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
@@ -193,17 +195,23 @@ def image_files(folder: Path) -> list[Path]:
     Hidden files, folders, and files without an image suffix are ignored.
 
     Raises:
-        PainseqError: the folder holds no image.
+        PainseqError: the folder holds no image, images of a format that is not read, or one image in two formats.
     """
     with os.scandir(folder) as entries:
-        names = [
-            entry.name
-            for entry in entries
-            if entry.name.lower().endswith(_IMAGE_SUFFIXES) and not entry.name.startswith(".") and entry.is_file()
-        ]
+        found = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+    names = sorted((name for name in found if name.lower().endswith(IMAGE_SUFFIXES)), key=_natural)
     if not names:
-        raise PainseqError(f"{folder} holds no image ({', '.join(_IMAGE_SUFFIXES)}).")
-    return [folder / name for name in sorted(names, key=_natural)]
+        raise PainseqError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
+    unread = sorted(name for name in found if name.lower().endswith(_UNREAD_IMAGE_SUFFIXES))
+    if unread:
+        raise PainseqError(
+            f"{folder} holds images that are not read ({len(unread)}, such as {unread[0]}) beside {len(names)} that "
+            f"are. Convert them to one of {', '.join(IMAGE_SUFFIXES)}, or move them out of the folder."
+        )
+    for name, following in itertools.pairwise(names):
+        if Path(name).stem == Path(following).stem:
+            raise PainseqError(f"{folder} holds the same image twice, {name} and {following}. Remove one of the two.")
+    return [folder / name for name in names]
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:

@@ -12,14 +12,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from painseq.errors import PainseqError
 from painseq.video.container import image_files, image_times_s
+from painseq.video.limits import check_pixels, max_pixels, too_many_pixels
 from painseq.video.video import Backend, Video
 
-# Pillow raises these for damaged files, besides its own errors, which are subclasses of them.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+UNREADABLE_IMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, *_TOO_LARGE)
+"""What Pillow raises for files that it cannot read; its other errors are subclasses of these."""
 
 
 class ImageSequence(Video):
-    """The images of a folder (png, jpg, jpeg, bmp) in the natural order of their names, equally spaced in time.
+    """The images of a folder (`IMAGE_SUFFIXES`) in the natural order of their names, equally spaced in time.
 
     Image k is shown at k / `image_fps` seconds; k counts from 0, independent of the numbers in the names.
 
@@ -63,19 +65,29 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Grey becomes RGB, transparency is dropped, and of 16 bits per channel the upper eight are kept.
 
     Raises:
-        PainseqError: empty, truncated, or not an image.
+        PainseqError: empty, truncated, not an image, or of more pixels than `painseq.video.limits.max_pixels`.
     """
+    _raise_limit_of_pillow()
     try:
         with Image.open(path) as image:
+            check_pixels(path, *image.size)
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):
                 grey = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(upright.convert("RGB"), dtype=np.uint8)
-    except _DAMAGED as error:
+    except _TOO_LARGE as error:
+        raise too_many_pixels(path, str(error).rstrip(".")) from error
+    except UNREADABLE_IMAGE as error:
         reason: object = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
         if path.is_file() and not path.stat().st_size:
             reason = "the file is empty"
         raise PainseqError(
             f"{path} cannot be read as an image: {reason}. Is the file complete? Copy or convert it again."
         ) from error
+
+
+def _raise_limit_of_pillow() -> None:
+    """Let Pillow open what the user allows; it has a limit of its own, of 90 million pixels."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels() > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels()

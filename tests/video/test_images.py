@@ -2,13 +2,14 @@
 
 import contextlib
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops, FullFrame
@@ -55,11 +56,54 @@ def test_names_are_in_natural_order_and_other_files_do_not_count(tmp_path: Path)
     names = ["Img2.PNG", "img9.jpg", "IMG10.JPEG", "img010b.bmp", "img100.png"]
     for level, name in enumerate(names):
         save(tmp_path / name, 50 * level)
-    for name in (".DS_Store", "Thumbs.db", "notes.txt", "._img1.png", "img11.tif", "img12.csv"):
+    for name in (".DS_Store", "Thumbs.db", "notes.txt", "._img1.png", "img12.csv"):
         (tmp_path / name).write_bytes(b"nothing to see")
     (tmp_path / "img3.png").mkdir()
     assert [file.name for file in image_files(tmp_path)] == names
     assert levels(tmp_path) == [0, 50, 100, 150, 200]
+
+
+def test_formats_may_be_mixed_and_keep_the_order_of_the_names(tmp_path: Path):
+    for number in range(1, 13):
+        suffix = (".png", ".webp", ".tif", ".bmp")[number % 4]
+        save(tmp_path / f"img{number}{suffix}", 20 * number, **({"lossless": True} if suffix == ".webp" else {}))
+    assert levels(tmp_path) == [20 * number for number in range(1, 13)]
+
+
+@pytest.mark.parametrize("other", ["img2.heic", "img2.GIF", "img1.webp"])
+def test_images_that_would_be_left_out_or_shown_twice_are_refused(tmp_path: Path, other: str):
+    save(tmp_path / "img1.png", 0)
+    (tmp_path / other).write_bytes(b"an image of another format")
+    with pytest.raises(PainseqError, match=re.escape(other)):
+        image_files(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("limit", [20, 60, 95])
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, limit: int
+):
+    path = tmp_path / f"1.{suffix}"
+    save(path, 50)
+    # Pillow's own limit warns above it and refuses above twice of it.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    monkeypatch.setenv("PAINSEQ_MAX_PIXELS", "96")
+    assert read_image(path).shape == (8, 12, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    monkeypatch.setenv("PAINSEQ_MAX_PIXELS", str(limit))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("the image was decoded"))
+    for kind in ("error", "ignore"):
+        with warnings.catch_warnings(), pytest.raises(PainseqError, match=rf"(?s)(?=.*1\.{suffix})(?=.*\b{limit}\b)"):
+            warnings.simplefilter(kind)
+            read_image(path)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "1e9", "9" * 30, "many"])
+def test_a_limit_that_is_no_number_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str):
+    save(tmp_path / "1.png", 0)
+    monkeypatch.setenv("PAINSEQ_MAX_PIXELS", text)
+    with pytest.raises(PainseqError, match="PAINSEQ_MAX_PIXELS"):
+        read_image(tmp_path / "1.png")
 
 
 @given(
