@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,22 +18,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
+from painseq.video.display import Display, read_display
 
 if TYPE_CHECKING:
+    from av import VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
 _ONE_FRAME_PER_PACKET = ("h264", "hevc", "mpeg4", "vp9", "av1", "mjpeg")
+_RESIZING_CODECS = ("vp8", "vp9", "av1")
+# Where the kind of a unit of a packet stands in its first byte, and the kind that holds the picture's size.
+_SETTINGS = {"h264": (0, 31, 7), "hevc": (1, 63, 33)}
 _TRUSTED_CONTAINERS = ("mov", "matroska")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _UNREAD_IMAGE_SUFFIXES = (".avif", ".dng", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".tga")
 _MIB = 1 << 20
+# What follows the last known box or chunk belongs to the program that appended it.
+_BOXES = (
+    b"ftyp",
+    b"moov",
+    b"mdat",
+    b"moof",
+    b"mfra",
+    b"free",
+    b"skip",
+    b"wide",
+    b"uuid",
+    b"meta",
+    b"sidx",
+    b"styp",
+    b"udta",
+)
+_CHUNKS = (b"LIST", b"idx1", b"JUNK")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The frames of a file's first video stream that a player shows, in order.
+    """The frames of a file's first video stream (not a cover picture) that a player shows, in order.
 
     Args:
         pts: (N,) int64, the container's timestamps, increasing.
@@ -41,8 +63,13 @@ class Timeline:
         time_base: seconds per unit of `pts`.
         end_pts: end of the last frame.
         hidden: number of stored frames that the file's edit list hides.
+        reordered: whether the timestamps are in the order of decoding (AVI): picture k as decoded is at pts[k].
         picture_bytes: size of one decoded picture (yuv420p).
         container: FFmpeg's name of the format, e.g. "mov,mp4,m4a,3gp,3g2,mj2".
+        codec: FFmpeg's name of the decoder, e.g. "h264".
+        may_resize: whether the stored picture's size may change within the stream.
+        display: how stored pictures are turned into shown ones.
+        streams: number of video streams, without cover pictures.
     """
 
     pts: NDArray[np.int64]
@@ -50,8 +77,13 @@ class Timeline:
     time_base: Fraction
     end_pts: int
     hidden: int
+    reordered: bool
     picture_bytes: int
     container: str
+    codec: str
+    may_resize: bool
+    display: Display
+    streams: int
 
     @property
     def times_s(self) -> NDArray[np.float64]:
@@ -74,7 +106,10 @@ def unreadable(path: Path, backend: str, reason: object) -> PainseqError:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open the container and its first video stream with PyAV; decoding errors inside become a `PainseqError`."""
+    """Open the container and its first video stream with PyAV; decoding errors inside become a `PainseqError`.
+
+    A cover picture does not count as a video stream.
+    """
     import av
 
     if not path.is_file():
@@ -82,90 +117,167 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if path.stat().st_size == 0:
         raise unreadable(path, "pyav", "the file is empty")
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
+        # FFmpeg takes what is before a colon in a relative path for a protocol. Titles may be in any encoding.
+        with av.open(str(path.absolute()), metadata_errors="replace") as container:
+            streams = video_streams(container)
+            if not streams:
                 raise unreadable(path, "pyav", "it holds no video stream")
-            yield container, container.streams.video[0]
+            if streams[0].codec_context is None:
+                raise unreadable(path, "pyav", "FFmpeg has no decoder for its codec")
+            yield container, streams[0]
     except (av.error.FFmpegError, OSError) as error:
         raise unreadable(path, "pyav", error) from error
+
+
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """List the video streams that are not cover pictures."""
+    from av.stream import Disposition
+
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
 def read_timeline(path: Path) -> Timeline:
     """Find the frames shown, without decoding if the format stores one frame per packet.
 
     Raises:
-        PainseqError: missing, empty, truncated, or not a video.
+        PainseqError: missing, empty, truncated, or not a video; to be shown turned by other than quarter turns.
     """
     with opened(path) as (container, stream):
         size, expected_size = path.stat().st_size, _expected_bytes(path, container.format.name)
         if expected_size > size:
             raise unreadable(path, "pyav", f"it is truncated: {size} of {expected_size} bytes")
-        name, codec, time_base = container.format.name, stream.codec.name, stream.time_base
-        width, height = stream.width, stream.height
-        pts: list[int] = []
-        keys: list[int] = []
-        hidden, end = 0, 0
-        one_frame_per_packet = codec in _ONE_FRAME_PER_PACKET and name.startswith(_TRUSTED_CONTAINERS)
-        for packet in container.demux(stream):
-            if packet.size == 0:
-                continue
-            if packet.is_corrupt:
-                raise unreadable(path, "pyav", f"it is truncated: packet {len(pts) + hidden} is incomplete")
-            if packet.pts is None:
-                one_frame_per_packet = False
-                continue
-            if packet.is_keyframe:
-                keys.append(packet.pts)
-            if packet.is_discard:
-                hidden += 1
-            else:
-                pts.append(packet.pts)
-                end = max(end, packet.pts + (packet.duration or 0))
-    if not one_frame_per_packet:
-        pts, end = _decoded_pts(path)
-        keys, hidden = [], 0
-    if not pts or time_base is None:
+        name, codec, time_base = container.format.name, stream.codec.canonical_name, stream.time_base
+        streams, pixel_aspect = len(video_streams(container)), stream.sample_aspect_ratio
+        packets = _read_packets(path, container, stream)
+    reordered = False
+    if not (packets.timed and codec in _ONE_FRAME_PER_PACKET and name.startswith(_TRUSTED_CONTAINERS)):
+        pts, end, reordered = _decoded_pts(path, name)
+        packets = replace(packets, pts=pts, end=end, keys=[], hidden=0)
+    if not packets.pts or time_base is None or packets.picture is None:
         raise unreadable(path, "pyav", "it holds no frame")
-    unique = np.unique(np.asarray(pts, dtype=np.int64))
+    try:
+        display = read_display(packets.picture, pixel_aspect)
+    except ValueError as error:
+        raise unreadable(path, "pyav", error) from error
+    unique = np.unique(np.asarray(packets.pts, dtype=np.int64))
     step = int(np.median(np.diff(unique))) if len(unique) > 1 else 0
     return Timeline(
         pts=unique,
-        key_pts=np.unique(np.asarray(keys, dtype=np.int64)),
+        key_pts=np.unique(np.asarray(packets.keys, dtype=np.int64)),
         time_base=time_base,
-        end_pts=end if end > unique[-1] else int(unique[-1]) + step,
-        hidden=hidden,
-        picture_bytes=width * height * 3 // 2,
+        end_pts=packets.end if packets.end > unique[-1] else int(unique[-1]) + step,
+        hidden=packets.hidden,
+        reordered=reordered,
+        picture_bytes=display.width * display.height * 3 // 2,
         container=name,
+        codec=codec,
+        may_resize=codec in _RESIZING_CODECS or len(packets.settings) > 1,
+        display=display,
+        streams=streams,
     )
+
+
+@dataclass
+class _Packets:
+    """What the packets of a stream say: as in `Timeline`; `timed`, whether all have a time; the first picture."""
+
+    pts: list[int] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    settings: set[bytes] = field(default_factory=set)
+    hidden: int = 0
+    end: int = 0
+    timed: bool = True
+    picture: VideoFrame | None = None
+
+
+def _read_packets(path: Path, container: InputContainer, stream: VideoStream) -> _Packets:
+    found = _Packets()
+    codec = stream.codec.canonical_name
+    stream.codec_context.thread_count = 1  # Threads would delay the first picture.
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            continue
+        if packet.is_corrupt:
+            number = len(found.pts) + found.hidden
+            raise unreadable(path, "pyav", f"it is truncated: packet {number} is incomplete")
+        if found.picture is None:
+            found.picture = next(iter(packet.decode()), None)
+        if packet.pts is None:
+            found.timed = False
+            continue
+        if packet.is_keyframe:
+            found.keys.append(packet.pts)
+            if codec in _SETTINGS:
+                found.settings |= _settings(bytes(packet), *_SETTINGS[codec])
+        if packet.is_discard:
+            found.hidden += 1
+        else:
+            found.pts.append(packet.pts)
+            found.end = max(found.end, packet.pts + (packet.duration or 0))
+    if found.picture is None:
+        found.picture = next(iter(stream.decode(None)), None)
+    return found
+
+
+def _settings(packet: bytes, shift: int, mask: int, kind: int) -> set[bytes]:
+    """Return the sequence parameter sets, which hold the picture's size, that an H.264 or H.265 packet contains."""
+    found: set[bytes] = set()
+    start = 0
+    while start + 4 < len(packet):
+        size = int.from_bytes(packet[start : start + 4], "big")
+        if (packet[start + 4] >> shift) & mask == kind:
+            found.add(packet[start + 4 : start + 4 + size])
+        start += 4 + size
+    return found
 
 
 def _expected_bytes(path: Path, container: str) -> int:
     """Return the file size that its headers imply; 0 if they do not specify it.
 
-    FFmpeg reads a file that ends between two packets as a shorter video, without an error.
+    FFmpeg reads a file that ends between two packets as a shorter video, without an error. What a camera or a program
+    appended to the video does not count.
     """
     with path.open("rb") as file:
-        if container == "avi":
-            return 8 + int.from_bytes(file.read(8)[4:], "little")
         if container.startswith("matroska"):
             file.seek(4)
             file.seek(_ebml_size(file) or 0, 1)
             file.seek(4, 1)
             segment = _ebml_size(file)
             return 0 if segment is None else file.tell() + segment
-        if not container.startswith("mov"):
-            return 0
-        start, total = 0, path.stat().st_size
-        while start < total:
-            file.seek(start)
-            header = file.read(16)
-            size = int.from_bytes(header[:4], "big")
-            if size == 1:
-                size = int.from_bytes(header[8:], "big")
-            if size < 8:  # 0 is a box that extends to the end of the file; less than 8 is padding
-                return 0
-            start += size
-        return start
+        if container == "avi":
+            return _end_of_chunks(file)
+        return _end_of_boxes(file) if container.startswith("mov") else 0
+
+
+def _end_of_boxes(file: BinaryIO) -> int:
+    """Return where the last box of an MP4 or MOV file ends; 0 if it extends to the end of the file."""
+    start, total = 0, file.seek(0, os.SEEK_END)
+    while start < total:
+        file.seek(start)
+        header = file.read(16)
+        size = int.from_bytes(header[:4], "big")
+        if size == 1:
+            size = int.from_bytes(header[8:], "big")
+        if size < 8 or header[4:8] not in _BOXES:  # less than 8 is padding, or a box that extends to the end
+            break
+        start += size
+    return start
+
+
+def _end_of_chunks(file: BinaryIO) -> int:
+    """Return where the last chunk of an AVI file ends; its size as a whole is wrong in files of some programs."""
+    start, total = 0, file.seek(0, os.SEEK_END)
+    while start + 8 <= total:
+        file.seek(start)
+        header = file.read(8)
+        if header[:4] == b"RIFF":
+            start += 12
+        elif header[:4] in _CHUNKS or re.fullmatch(rb"\d\d(dc|db|wb)", header[:4]):
+            start += 8 + int.from_bytes(header[4:], "little")
+            start += start % 2
+        else:
+            break
+    return start - start % 2
 
 
 def _ebml_size(file: BinaryIO) -> int | None:
@@ -175,18 +287,23 @@ def _ebml_size(file: BinaryIO) -> int | None:
     return None if size == (1 << (7 * (extra + 1))) - 1 else size
 
 
-def _decoded_pts(path: Path) -> tuple[list[int], int]:
+def _decoded_pts(path: Path, container_name: str) -> tuple[list[int], int, bool]:
+    """Return the times of the frames, the end of the last one, and whether the file's times are those of decoding."""
     pts: list[int] = []
     end = 0
     with opened(path) as (container, stream):
         for frame in container.decode(stream):
             if frame.pts is None:
                 raise unreadable(path, "pyav", f"frame {len(pts)} has no timestamp")
-            if pts and frame.pts <= pts[-1]:
-                raise unreadable(path, "pyav", f"the timestamps go backwards at frame {len(pts)}")
             pts.append(frame.pts)
             end = max(end, frame.pts + (frame.duration or 0))
-    return pts, end
+    backwards = np.flatnonzero(np.diff(pts) <= 0)
+    if not len(backwards):
+        return pts, end, False
+    # AVI numbers the frames as they are stored, which with B-frames is not how they are shown.
+    if container_name == "avi" and len(set(pts)) == len(pts):
+        return sorted(pts), end, True
+    raise unreadable(path, "pyav", f"the timestamps go backwards at frame {backwards[0] + 1}")
 
 
 def image_files(folder: Path) -> list[Path]:

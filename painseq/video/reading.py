@@ -10,9 +10,11 @@ therefore used for short videos, and PyAV, which is as fast, for others.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from abc import ABC
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from painseq.video.container import Timeline, opened, read_timeline, unreadable
 from painseq.video.images import ImageSequence
 from painseq.video.sampling import frame_indices
 from painseq.video.video import Backend, Video
+
+log = logging.getLogger("painseq")
 
 _DECORD_CONTAINERS = ("mov", "matroska")
 _THREADS = 2
@@ -41,8 +45,6 @@ class _CodedVideo(Video, ABC):
     def _keep_first(self, image: NDArray[np.uint8] | None) -> None:
         if image is None:
             raise unreadable(self.path, self.backend, "no frame can be decoded")
-        if image.shape[2] != 3:  # decord reads the padding of a very narrow rotated picture as a fourth channel
-            raise unreadable(self.path, self.backend, "its frames are garbled; backend 'pyav' may read it")
         self.size = (image.shape[1], image.shape[0])
         self._last = (0, image)
 
@@ -73,6 +75,8 @@ class _PyAVVideo(_CodedVideo):
         if index > 0 and key > 0:
             container.seek(int(keys[key]), stream=stream)
         self._pictures = container.decode(stream)
+        if self._timeline.reordered:
+            self._pictures = _retimed(self._pictures, self._timeline.pts)
         self._position = index
 
     def _decode(self, indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
@@ -96,14 +100,28 @@ class _PyAVVideo(_CodedVideo):
             if picture.pts != pts[index] or picture.is_corrupt:
                 raise unreadable(self.path, self.backend, f"frame {index} ({self.times_s[index]:.3f} s) is damaged")
             self._position = int(index) + 1
-            yield self._upright(picture)
+            yield self._shown(picture, int(index))
 
-    def _upright(self, picture: Any) -> NDArray[np.uint8]:
+    def _shown(self, picture: Any, index: int) -> NDArray[np.uint8]:
+        display = self._timeline.display
+        if not display.fits(picture.width, picture.height):
+            raise unreadable(
+                self.path,
+                self.backend,
+                f"the picture changes from {display.width} x {display.height} to {picture.width} x {picture.height} "
+                f"pixels at {self.times_s[index]:.3f} s, another shape. Cut the video there",
+            )
         # `to_ndarray(format=...)` would create a converter for each frame, which takes twice as long.
-        converted = self._converter.reformat(picture, format="rgb24", threads=1)
-        image: NDArray[np.uint8] = np.asarray(converted.to_ndarray(), dtype=np.uint8)
-        turns = round(picture.rotation / 90) % 4
-        return np.rot90(image, turns) if turns else image
+        converted = self._converter.reformat(
+            picture, width=display.width, height=display.height, format="rgb24", threads=1
+        )
+        return display.show(np.asarray(converted.to_ndarray(), dtype=np.uint8))
+
+
+def _retimed(pictures: Iterator[Any], pts: NDArray[np.int64]) -> Iterator[Any]:
+    for picture, moment in zip(pictures, pts, strict=False):
+        picture.pts = int(moment)
+        yield picture
 
 
 class _DecordVideo(_CodedVideo):
@@ -114,7 +132,7 @@ class _DecordVideo(_CodedVideo):
 
         super().__init__(path, timeline)
         decord.logging.set_level(decord.logging.QUIET)
-        self._errors = (decord.DECORDError, RuntimeError, StopIteration)
+        self._errors = (decord.DECORDError, RuntimeError, StopIteration, UnicodeError)
         self._restart()
         if len(self._reader) != len(timeline.pts) + timeline.hidden:
             raise unreadable(
@@ -123,7 +141,7 @@ class _DecordVideo(_CodedVideo):
                 f"it counts {len(self._reader)} frames, but the container holds "
                 f"{len(timeline.pts) + timeline.hidden}; backend 'pyav' may read it",
             )
-        self._keep_first(self._next())
+        self._keep_first(self._shown(self._next()))
         self._long = len(timeline.pts) * timeline.picture_bytes > _AHEAD_BYTES
 
     def close(self) -> None:
@@ -133,7 +151,7 @@ class _DecordVideo(_CodedVideo):
         import decord
 
         try:
-            self._reader = decord.VideoReader(str(self.path), num_threads=_THREADS)
+            self._reader = decord.VideoReader(str(self.path.absolute()), num_threads=_THREADS)
         except self._errors as error:
             raise unreadable(self.path, self.backend, error) from error
         self._position = 0
@@ -146,13 +164,20 @@ class _DecordVideo(_CodedVideo):
         self._position += 1
         return image
 
+    def _shown(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if image.shape[2] != 3:  # decord reads the padding of a very narrow rotated picture as a fourth channel
+            raise unreadable(self.path, self.backend, "its frames are garbled; backend 'pyav' may read it")
+        display = self._timeline.display
+        return display.show(display.unturned(image))
+
     def _decode(self, indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         if not self._timeline.hidden:
             for index in indices:
                 try:
-                    yield self._reader[int(index)].asnumpy()
+                    image = self._reader[int(index)].asnumpy()
                 except self._errors as error:
                     raise unreadable(self.path, self.backend, error) from error
+                yield self._shown(image)
             if self._long:
                 self._reader.seek(0)  # discards the frames decoded ahead
             return
@@ -163,18 +188,24 @@ class _DecordVideo(_CodedVideo):
                 self._restart()
             while self._position < index:
                 self._next()
-            yield self._next()
+            yield self._shown(self._next())
 
 
 def open_video(path: Path, backend: str = "auto", image_fps: float | None = None) -> Video:
     """Open a video file, or a folder of images as a video.
 
+    Frames are shown as a player does: turned and mirrored as the file says, with square pixels (the short side is
+    enlarged). If the picture's size changes within the file, later frames are scaled to the first one's size; another
+    shape is an error. Of several video streams the first is read, and high dynamic range is not tone-mapped: a warning
+    says so.
+
     Args:
         path: the file, or the folder.
         backend: "decord", "pyav", "images", or "auto": images for a folder; for a file decord if it is installed and
             reads the file correctly within 64 MiB, otherwise PyAV. `Video.backend` is the choice, and
-            `Video.backend_note` the reason if it is not decord. decord's frame numbers are wrong in containers other
-            than MP4, MOV, MKV and WebM, and it reads a video whose edit list hides frames from the start only.
+            `Video.backend_note` the reason if it is not decord. decord itself is refused where its frames may be wrong:
+            in containers other than MP4, MOV and MKV, for VP8, VP9 and AV1, and with several video streams. A video
+            whose edit list hides frames it reads from the start only.
         image_fps: images per second; required for a folder. A file has its own timestamps.
 
     Raises:
@@ -193,20 +224,59 @@ def open_video(path: Path, backend: str = "auto", image_fps: float | None = None
     if backend == "decord" and not installed:
         raise PainseqError("Video backend decord is not installed; use pyav or auto.")
     timeline = read_timeline(path)
+    _tell(path, timeline)
     if backend == "pyav" or not installed:
         return _PyAVVideo(path, timeline)
-    why_not_decord = ""
-    if not timeline.container.startswith(_DECORD_CONTAINERS):
-        why_not_decord = f"decord's frame numbers are wrong in {timeline.container} files"
-        if backend == "decord":
-            raise PainseqError(f"{path}: {why_not_decord}. Use backend pyav or auto.")
-    elif timeline.hidden:
-        why_not_decord = f"decord's frame numbers are unreliable if an edit list hides frames ({timeline.hidden} here)"
-    elif len(timeline.pts) * timeline.picture_bytes > _AHEAD_BYTES:
-        why_not_decord = "decord decodes ahead without limit, and this video is large"
-    if why_not_decord and backend == "auto":
+    wrong = _wrong_in_decord(timeline)
+    if backend == "decord":
+        if wrong:
+            raise PainseqError(f"{path}: {wrong}. Use backend pyav or auto.")
+        return _DecordVideo(path, timeline)
+    why_not_decord = wrong or _better_without_decord(timeline)
+    if why_not_decord:
         return _PyAVVideo(path, timeline, why_not_decord)
-    return _DecordVideo(path, timeline)
+    try:
+        return _DecordVideo(path, timeline)
+    except PainseqError as error:
+        return _PyAVVideo(path, timeline, f"decord does not read it ({error})")
+
+
+def _wrong_in_decord(timeline: Timeline) -> str:
+    """Return why decord would show other pictures than the container's; empty if it does not."""
+    if not timeline.container.startswith(_DECORD_CONTAINERS):
+        return f"decord's frame numbers are wrong in {timeline.container} files"
+    if timeline.streams > 1:
+        return f"decord may take another one of the file's {timeline.streams} video streams than the first"
+    if timeline.may_resize:
+        return f"decord stretches pictures whose shape changes, which it can in this {timeline.codec} stream"
+    return ""
+
+
+def _better_without_decord(timeline: Timeline) -> str:
+    if timeline.hidden:
+        return f"decord's frame numbers are unreliable if an edit list hides frames ({timeline.hidden} here)"
+    if len(timeline.pts) * timeline.picture_bytes > _AHEAD_BYTES:
+        return "decord decodes ahead without limit, and this video is large"
+    return ""
+
+
+def _tell(path: Path, timeline: Timeline) -> None:
+    """Warn of what a viewer of the file might not expect of the frames."""
+    display = timeline.display
+    if timeline.streams > 1:
+        _warn_once(
+            f"{path} holds {timeline.streams} video streams; the first is read ({display.width} x {display.height})."
+        )
+    if display.hdr:
+        _warn_once(
+            f"{path} has high dynamic range, {display.hdr}. It is read without tone mapping, so its faces look paler "
+            "and darker than those of ordinary videos. Convert it for comparable results."
+        )
+
+
+@lru_cache(maxsize=4096)
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def read_chunks(

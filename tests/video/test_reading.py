@@ -1,7 +1,6 @@
 """Frames and times of video files by both decoders, and of the same pictures as images."""
 
 import importlib.util
-import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -138,39 +137,6 @@ def test_other_containers_go_through_pyav(tmp_path: Path, suffix: str, codec: st
     if importlib.util.find_spec("decord"):
         with pytest.raises(PainseqError, match="pyav"):
             open_video(path, "decord")
-
-
-def test_time_stamps_that_go_backwards_are_an_error(tmp_path: Path):
-    path = tmp_path / "reordered.avi"  # AVI cannot tell when frames are shown that are stored out of order
-    encode(path, "libx264", first=0, count=60)
-    with pytest.raises(PainseqError, match=r"reordered\.avi"):
-        open_video(path)
-
-
-def turned(source: Path, target: Path, matrix: tuple[int, int, int, int]) -> None:
-    """A copy with another display matrix in its track header."""
-    data = bytearray(source.read_bytes())
-    start = data.index(b"tkhd") + 4 + 4 + 20 + 16  # version 0: flags, times and id; layer, group, volume
-    a, b, c, d = (value << 16 for value in matrix)
-    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    target.write_bytes(data)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    ("matrix", "corner"),
-    [((1, 0, 0, 1), (0, 0)), ((0, 1, -1, 0), (0, -1)), ((-1, 0, 0, -1), (-1, -1)), ((0, -1, 1, 0), (-1, 0))],
-)
-def test_a_turned_camera_gives_upright_pictures(tmp_path: Path, backend: str, matrix, corner):
-    frame = np.zeros((80, 64, 3), np.uint8)
-    frame[:40, :32] = 255  # upper left before the turn
-    write_video(tmp_path / "plain.mp4", [frame] * 5, 30)
-    turned(tmp_path / "plain.mp4", tmp_path / "turned.mp4", matrix)
-    with open_video(tmp_path / "turned.mp4", backend) as video:
-        assert video.size == ((64, 80) if matrix[0] else (80, 64))
-        image = video.frames(np.array([3]))[0]
-    corners = {(y, x): image[y, x].mean() > 128 for y in (0, -1) for x in (0, -1)}
-    assert [place for place, white in corners.items() if white] == [corner]
 
 
 def damaged(kind: str, source: Path) -> bytes | None:
