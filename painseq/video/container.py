@@ -63,7 +63,7 @@ class Timeline:
         time_base: seconds per unit of `pts`.
         end_pts: end of the last frame.
         hidden: number of stored frames that the file's edit list hides.
-        reordered: whether the timestamps are in the order of decoding (AVI): picture k as decoded is at pts[k].
+        reordered: whether the own timestamps of an AVI or MPEG file do not increase; decoded picture k is at pts[k].
         picture_bytes: size of one decoded picture (yuv420p).
         container: FFmpeg's name of the format, e.g. "mov,mp4,m4a,3gp,3g2,mj2".
         codec: FFmpeg's name of the decoder, e.g. "h264".
@@ -300,9 +300,15 @@ def _decoded_pts(path: Path, container_name: str) -> tuple[list[int], int, bool]
     backwards = np.flatnonzero(np.diff(pts) <= 0)
     if not len(backwards):
         return pts, end, False
+    times = np.sort(np.asarray(pts, dtype=np.int64))
+    if container_name == "mpeg":
+        # MPEG program streams time only the first frame of a group; FFmpeg may guess the others wrong by a frame.
+        guessed, times = times, times[0] + int(np.median(np.diff(times))) * np.arange(len(times))
+        if np.abs(times - guessed).max() > 1.5 * (times[1] - times[0]):
+            times = guessed
     # AVI numbers the frames as they are stored, which with B-frames is not how they are shown.
-    if container_name == "avi" and len(set(pts)) == len(pts):
-        return sorted(pts), end, True
+    if container_name in ("avi", "mpeg") and np.all(np.diff(times) > 0):
+        return times.tolist(), end, True
     raise unreadable(path, "pyav", f"the timestamps go backwards at frame {backwards[0] + 1}")
 
 
@@ -368,9 +374,11 @@ def probe_duration_s(path: Path, image_fps: float | None = None) -> float:
         return float(image_times_s(path, len(image_files(path)), image_fps)[-1])
     with opened(path) as (container, stream):
         # The container's duration respects an edit list; the stream's includes hidden frames.
-        if container.duration is not None:
+        # That of an MPEG program stream is a guess from its last timestamp, which may lie many frames before the end.
+        guessed = container.format.name == "mpeg"
+        if container.duration is not None and not guessed:
             return container.duration / 1_000_000
-        if stream.duration is not None and stream.time_base is not None:
+        if not guessed and stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
     return read_timeline(path).duration_s
 
