@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
 from painseq.video.display import Display, read_display
+from painseq.video.limits import check_pixels
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -159,6 +160,7 @@ def read_timeline(path: Path) -> Timeline:
         display = read_display(packets.picture, pixel_aspect)
     except ValueError as error:
         raise unreadable(path, "pyav", error) from error
+    check_pixels(path, *display.size)
     unique = np.unique(np.asarray(packets.pts, dtype=np.int64))
     step = int(np.median(np.diff(unique))) if len(unique) > 1 else 0
     return Timeline(

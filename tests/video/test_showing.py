@@ -144,6 +144,14 @@ def test_absurd_pixels_are_refused(tmp_path: Path):
         open_video(path)
 
 
+def test_the_limit_of_pixels_holds_for_the_picture_as_it_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "wide.mkv"
+    encode(path, [quarters()] * 2, prepare=lambda stream: setattr(stream, "sample_aspect_ratio", Fraction(4)))
+    monkeypatch.setenv("PAINSEQ_MAX_PIXELS", str(64 * 80 * 3))
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*wide\.mkv)(?=.*256 x 80)"):
+        open_video(path)
+
+
 @pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG"), ("bt709", None)])
 def test_high_dynamic_range_is_told_once(tmp_path: Path, caplog, transfer: str, name: str | None):
     path = tmp_path / "phone.mp4"
