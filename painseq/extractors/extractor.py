@@ -129,6 +129,15 @@ class Extractor(nn.Module):
         """Return preprocessing settings that are not arguments of `__init__`."""
         return {}
 
+    def input_record(self) -> Spec:
+        """Return what crops the network is fed with, for a store to record; not part of the fingerprint."""
+        return {
+            "size_px": self.input_size_px,
+            "interpolation": "bilinear",
+            "resized_by": "Pillow, with antialiasing",
+            **self.preprocessing_spec(),
+        }
+
     def fingerprint(self) -> str:
         """Digest architecture, weights and preprocessing: extractors with equal fingerprints give equal features.
 

@@ -21,6 +21,7 @@ class TimmBackbone(Extractor):
 
     Of timm's configuration, only mean and standard deviation are used. Input size, interpolation and crop share are
     not: crops have `input_size_px` and are resized with Pillow's bilinear filter, whatever timm names for the network.
+    Stores record both (`input_record`).
 
     Args:
         model: timm's name, e.g. "resnet18" or "mobilenetv3_small_050.lamb_in1k".
@@ -110,6 +111,18 @@ class TimmBackbone(Extractor):
         """Return timm's mean and standard deviation for this network, for values in 0..1."""
         config = self.backbone.pretrained_cfg
         return {"mean": list(config["mean"]), "std": list(config["std"])}
+
+    def input_record(self) -> Spec:
+        """Return what the network is fed with, and under "timm" what timm's configuration of it states."""
+        config = self.backbone.pretrained_cfg
+        timm_states = {
+            "size_px": int(config["input_size"][-1]),
+            "interpolation": str(config["interpolation"]),
+            "crop_share": float(config["crop_pct"]),
+            "mean": list(config["mean"]),
+            "std": list(config["std"]),
+        }
+        return {**super().input_record(), "timm": timm_states}
 
     def maps(self, x: Tensor) -> Tensor:
         """Compute the features before pooling: (N, C, h, w) for a CNN; in timm's own layout for others.

@@ -144,11 +144,11 @@ def pipeline_spec(extractor: Extractor, faces: FaceCrops, fps: float | None) -> 
     """Describe the pipeline of a store's features.
 
     Returns:
-        {"extractor": {class_path, init_args, fingerprint}, "face": {class_path, init_args, identity},
+        {"extractor": {class_path, init_args, fingerprint, input}, "face": {class_path, init_args, identity},
         "sampling": {fps}}, in plain values.
     """
     return {
-        "extractor": extractor.record(),
+        "extractor": {**extractor.record(), "input": extractor.input_record()},
         "face": faces.record(),
         "sampling": {"fps": None if fps is None else float(fps)},
     }

@@ -28,10 +28,13 @@ def identity(spec: Mapping[str, object]) -> Spec:
     """Return the part of a pipeline's specification that decides the features.
 
     The source of the weights and the trained blocks are left out: the extractor's fingerprint covers the weights. So
-    are paths of a locator's files, and the library that decodes.
+    are the input of the network, which crops and fingerprint decide, paths of a locator's files, and the library that
+    decodes.
     """
     plain: Spec = json.loads(json.dumps(spec))
     extractor = plain.get("extractor")
+    if isinstance(extractor, dict):
+        extractor.pop("input", None)
     if isinstance(extractor, dict) and isinstance(extractor.get("init_args"), dict):
         extractor["init_args"] = {key: v for key, v in extractor["init_args"].items() if key not in NOT_IDENTITY}
     face = plain.get("face")

@@ -56,6 +56,7 @@ def extract_data_set(
         raise PainseqError("export needs the whole store. Rerun with export and one process.")
     manifest = clips_of_parts(data, parts)
     _warn_of_other_crops(extractor, face)
+    _warn_of_other_input(extractor)
     log.info(
         "%s: %s on %s, %s",
         data.name,
@@ -118,5 +119,24 @@ def _warn_of_other_crops(extractor: Extractor, face: FaceCrops) -> None:
             "%s was trained on differently cropped faces, so its features of these crops may be worse. The first value "
             "is that of training, the second that of these crops:\n  %s",
             type(extractor).__name__,
+            "\n  ".join(lines),
+        )
+
+
+def _warn_of_other_input(extractor: Extractor) -> None:
+    """Warn if a trained network gets other pictures than timm's configuration of it states."""
+    fed = extractor.input_record()
+    stated = fed.get("timm")
+    if not isinstance(stated, dict) or getattr(extractor, "weights", None) is None:
+        return
+    # The crop share is about whole pictures: a crop of a face has no border to cut off.
+    names = [name for name in stated if name in fed]
+    lines = difference({name: fed[name] for name in names}, {name: stated[name] for name in names})
+    if lines:
+        log.warning(
+            "%s: timm states another input for %s, so its features may be worse. The first value is the one used, the "
+            "second timm's; store.json records both:\n  %s",
+            type(extractor).__name__,
+            getattr(extractor, "model", "this network"),
             "\n  ".join(lines),
         )

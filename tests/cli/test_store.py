@@ -90,3 +90,18 @@ def test_no_store(painseq, tmp_path, command):
     result = painseq("store", command, tmp_path)
     assert result.code == 1 and result.err.names(tmp_path)
     assert painseq("store").code == 2
+
+
+def test_what_the_network_was_fed_with_is_recorded_and_told_once(painseq, on_electrical, tmp_path):
+    from painseq.extractors import TimmBackbone, save_weights
+
+    save_weights(TimmBackbone("test_resnet", input_size_px=32), tmp_path / "net.safetensors")
+    network = ["--model.extractor.init_args.weights", tmp_path / "net.safetensors"]
+    result = painseq("extract", *on_electrical, *network, "--out", tmp_path / "s")
+    assert result.code == 0, result.err
+    recorded = json.loads((tmp_path / "s" / "store.json").read_text())["spec"]["extractor"]["input"]
+    assert (recorded["size_px"], recorded["timm"]["size_px"]) == (32, 160)
+    assert recorded["interpolation"] == recorded["timm"]["interpolation"] == "bilinear"
+    assert len(re.findall(r"size_px: 32, not 160", result.log)) == 1
+    # Random weights know no other pictures.
+    assert "not 160" not in painseq("extract", *on_electrical, "--out", tmp_path / "random").log

@@ -61,3 +61,13 @@ def test_new_blocks_start_from_random(tmp_path):
         source = fresh if name.startswith("layer4.") else given
         assert torch.equal(tensor, source.network.state_dict()[name])
     assert "layer4." in extractor.loaded and "layer3." not in extractor.loaded
+
+
+def test_what_the_network_is_fed_with_stands_beside_what_timm_states():
+    extractor = TimmBackbone("resnet18", input_size_px=64)
+    before = extractor.fingerprint()
+    record = extractor.input_record()
+    assert (record["size_px"], record["interpolation"]) == (64, "bilinear")
+    assert (record["timm"]["size_px"], record["timm"]["interpolation"]) == (224, "bicubic")
+    assert record["mean"] == record["timm"]["mean"] == [0.485, 0.456, 0.406]
+    assert "input" not in extractor.record() and extractor.fingerprint() == before

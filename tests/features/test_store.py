@@ -174,6 +174,12 @@ def test_another_pipeline_is_refused_by_its_differences(extractor, tmp_path):
     moved = spec_of(extractor)
     moved["extractor"]["init_args"] |= {"weights": "elsewhere.pth", "trainable": ["layer4"], "seed": 9}
     read.check_same(moved)
+    # Nor does what stores record for people to read, which older stores lack.
+    moved["extractor"]["input"] = extractor.input_record()
+    read.check_same(moved)
+    with StoreWriter(tmp_path, moved, "float16", extractor):
+        pass
+    assert FeatureStore(tmp_path).fingerprint == read.fingerprint
 
 
 def test_a_missing_clip_says_why_and_what_to_do(extractor, tmp_path):
