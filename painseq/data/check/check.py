@@ -57,7 +57,6 @@ def check_data(
     if workers < 1:
         raise PainseqError(f"--workers is {workers}; it must be 1 or more.")
     faceless = None if tracks is None else read_faceless(tracks)
-    switched = [] if tracks is None else _switched(tracks)
     labels = _label_problem_findings(data.root, data.label_problems())
     try:
         manifest, scheme = data.whole_manifest, data.scheme
@@ -83,8 +82,7 @@ def check_data(
         *_duplicates(by_video, videos.values()),
         *_length_findings(manifest, videos, seconds, rows),
         *_class_findings(manifest, scheme, data.classes),
-        *([] if faceless is None else _face_findings(manifest, scheme, rows, faceless)),
-        *findings_of("faces", [("warning", "clips in which another person may be followed", switched)]),
+        *([] if tracks is None or faceless is None else _face_findings(manifest, scheme, rows, faceless, tracks)),
     ]
     return DataCheck(
         data_set=data.name,
@@ -330,6 +328,7 @@ def _face_findings(
     scheme: LabelScheme,
     rows: Sequence[LabelSummary],
     faceless: Mapping[str, tuple[int, int] | str],
+    tracks: Path,
 ) -> list[Finding]:
     missing, failed, without_face = [], [], []
     for clip in manifest:
@@ -354,6 +353,7 @@ def _face_findings(
             ("warning", "clips without a row in faces.csv; run `painseq faces` again", missing),
             ("warning", "clips that could not be tracked", failed),
             ("warning", "clips without any face", without_face),
+            ("warning", "clips in which another person may be followed", _switched(tracks)),
             ("warning", "labels with a higher share of frames without a face", labels),
             ("warning", f"subjects with more than {FACELESS_SUBJECT:.0%} of frames without a face", subjects),
         ],
