@@ -11,12 +11,12 @@ from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, Part, read_manifest
 from painseq.video import probe_duration_s
 
-from .files import mp4_files
+from .files import video_files
 from .pattern import compiled_pattern
 
 PARTS: dict[str, Part] = {"Train": "train", "Validation": "validation", "Test": "test"}
-PATTERN = r"(?P<subject>[^/]+)/(?P=subject)_(?P<label>[A-Za-z_]+)_(?P<trial>\d+)\.(?i:mp4)"
-TEST_PATTERN = r"(?P<subject>[^/]+)/[^/]+\.(?i:mp4)"
+PATTERN = r"(?P<subject>[^/]+)/(?P=subject)_(?P<label>[A-Za-z_]+)_(?P<trial>\d+)\.\w+"
+TEST_PATTERN = r"(?P<subject>[^/]+)/[^/]+\.\w+"
 
 FACTS = DataSetFacts(
     native=("No_Pain", "Low_Pain", "High_Pain"),
@@ -95,7 +95,7 @@ class AI4Pain(PainDataModule):
     def _part(self, folder: str, part: Part) -> list[Clip]:
         clips: list[Clip] = []
         pattern = self.test_pattern if part == "test" else self.pattern
-        for path in mp4_files(self.root / folder, "**/*"):
+        for path in video_files(self.root / folder, "**/*"):
             relative = path.relative_to(self.root / folder).as_posix()
             match = pattern.fullmatch(relative)
             if match is None:

@@ -16,8 +16,9 @@ from painseq.data.facts import DataSetFacts, Expected
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, Part
+from painseq.video import VIDEO_SUFFIXES
 
-from .files import mp4_files, subfolders
+from .files import subfolders, video_files
 
 SAMPLE = re.compile(r"(?P<subject>\d{6}_(?P<sex>[mw])_(?P<age>\d+))-(?P<label>[A-Za-z]+\d)-(?P<number>\d+)")
 SEXES = {"m": "m", "w": "f"}
@@ -156,7 +157,7 @@ class BioVid(PainDataModule):
         return Manifest(self.name, self.root, tuple(chosen))
 
     def _found(self) -> list[Path]:
-        videos = [] if self.layout == "images" else video_files(self.root)
+        videos = [] if self.layout == "images" else video_files(self.root, "PartA/video/*/*")
         folders = [] if self.layout == "videos" else image_folders(self.root)
         if videos and folders:
             raise PainseqError(
@@ -173,7 +174,7 @@ class BioVid(PainDataModule):
         return videos or folders
 
     def _clip(self, path: Path) -> Clip:
-        relative, is_video = path.relative_to(self.root), path.suffix.lower() == ".mp4"
+        relative, is_video = path.relative_to(self.root), path.suffix.lower() in VIDEO_SUFFIXES
         name = path.stem if is_video else path.name
         match = SAMPLE.fullmatch(name)
         if is_video and (match is None or match["subject"] != path.parent.name):
@@ -246,11 +247,6 @@ class BioVid(PainDataModule):
             self.subjects,
         )
         return chosen
-
-
-def video_files(root: Path) -> list[Path]:
-    """List the clips of the video layout; hidden files are ignored."""
-    return mp4_files(root, "PartA/video/*/*")
 
 
 def image_folders(root: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from painseq.errors import PainseqError
+from painseq.video import VIDEO_SUFFIXES
 from painseq.video.container import image_files
 from painseq.video.images import UNREADABLE_IMAGE
 from painseq.video.limits import check_pixels
@@ -16,12 +17,13 @@ from painseq.video.limits import check_pixels
 log = logging.getLogger("painseq")
 
 
-def mp4_files(folder: Path, pattern: str) -> list[Path]:
+def video_files(folder: Path, pattern: str) -> list[Path]:
     """List videos below a folder that match a pattern of `Path.glob`, sorted; "**/*" is any depth."""
     return sorted(
         path
         for path in folder.glob(pattern)
-        if path.suffix.lower() == ".mp4" and not any(name.startswith(".") for name in path.relative_to(folder).parts)
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        and not any(name.startswith(".") for name in path.relative_to(folder).parts)
     )
 
 

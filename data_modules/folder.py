@@ -16,6 +16,7 @@ from painseq.data.labels import ordered_labels
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError, printable
 from painseq.records import Clip, Manifest, read_manifest
+from painseq.video import VIDEO_SUFFIXES
 from painseq.video.container import IMAGE_SUFFIXES
 
 from .files import warn_of_16_bits
@@ -23,7 +24,6 @@ from .pattern import compiled_pattern
 
 log = logging.getLogger("painseq")
 
-VIDEOS = (".mp4", ".mov", ".avi", ".mkv")
 PATTERN = r"(?P<label>[^/]+)/(?P<subject>[^/_]+)_[^/]+"
 
 
@@ -142,7 +142,7 @@ class Folder(PainDataModule):
         if not all_clips:
             images = any(PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES for path in others)
             raise PainseqError(
-                f"{self.root} has no videos ({', '.join(VIDEOS)}). "
+                f"{self.root} has no videos ({', '.join(VIDEO_SUFFIXES)}). "
                 + (
                     "It has images: if each folder of images is a clip, set their frame rate, fps (--data.fps)."
                     if images
@@ -165,7 +165,7 @@ class Folder(PainDataModule):
                 "%s: %d files that are not videos (%s) are ignored, such as %s.",
                 self.name,
                 len(others),
-                ", ".join(VIDEOS),
+                ", ".join(VIDEO_SUFFIXES),
                 others[0],
             )
         if sequences:
@@ -199,7 +199,7 @@ class Folder(PainDataModule):
                 path, suffix = (relative / name).as_posix(), Path(name).suffix.lower()
                 if name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini"):
                     continue
-                if suffix in VIDEOS:
+                if suffix in VIDEO_SUFFIXES:
                     videos.append(path)
                 elif suffix in IMAGE_SUFFIXES and self.fps is not None and relative.parts:
                     sequences.add(relative.as_posix())

@@ -14,8 +14,9 @@ from painseq.data.facts import DataSetFacts
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
 from painseq.records import Clip, Manifest, csv_text
+from painseq.video import VIDEO_SUFFIXES
 
-from .files import mp4_files
+from .files import video_files
 from .pattern import compiled_pattern
 
 log = logging.getLogger("painseq")
@@ -154,7 +155,7 @@ class XITE(PainDataModule):
                 f"No X-ITE videos at {folder}. root (--data.root) must be the folder with "
                 f"{' and '.join(VIEWS.values())}; view (--data.view) selects one of them."
             )
-        found = [path.relative_to(self.root).as_posix() for path in mp4_files(folder, "*/*")]
+        found = [path.relative_to(self.root).as_posix() for path in video_files(folder, "*/*")]
         if not found:
             raise PainseqError(f"{folder} has no <subject>/<segment>.mp4.")
         return found
@@ -217,7 +218,9 @@ def _read_table(path: Path) -> dict[str, str]:
             "by a comma."
         )
     for row in reader:
-        segment, label = re.sub(r"(?i)\.mp4$", "", (row["segment"] or "").strip()), (row["label"] or "").strip()
+        segment, label = (row["segment"] or "").strip(), (row["label"] or "").strip()
+        if PurePosixPath(segment).suffix.lower() in VIDEO_SUFFIXES:
+            segment = segment[: segment.rindex(".")]
         if not segment or not label:
             continue
         if table.setdefault(segment, _normalised(label)) != _normalised(label):

@@ -51,7 +51,11 @@ _BOXES = (
     b"udta",
 )
 _CHUNKS = (b"LIST", b"idx1", b"JUNK")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".wmv", ".asf"),
+    *(".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".ogv", ".flv"),
+)
+"""Suffixes, in lower case, by which a file in a data set's folders is taken for a video."""
 
 
 @dataclass(frozen=True)

@@ -121,10 +121,10 @@ def test_folders_of_images_are_clips_if_their_rate_is_given(tree, caplog):
 
 
 def test_files_that_are_no_videos_are_left_out_and_counted(tree, caplog):
-    root = tree("pain/anna_1.mp4", "calm/ben_1.mp4", "calm/ben_2.wmv", "calm/notes.txt")
+    root = tree("pain/anna_1.mp4", "calm/ben_1.mp4", "calm/ben_2.mp3", "calm/notes.txt")
     with caplog.at_level(logging.WARNING, "painseq"):
         assert len(Folder(root, NATIVE).read_manifest()) == 2
-    assert re.search(r"\b2 files\b.*\.mp4.*\bcalm/ben_2\.wmv\b", caplog.text)
+    assert re.search(r"\b2 files\b.*\.mp4.*\bcalm/ben_2\.mp3\b", caplog.text)
 
 
 def test_a_folder_that_may_not_be_read_is_not_passed_over(tree, monkeypatch):
