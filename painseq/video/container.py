@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
 from painseq.video.display import Display, read_display
-from painseq.video.limits import check_pixels
+from painseq.video.limits import check_pixels, max_pixels, too_many_pixels
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -34,6 +35,9 @@ _TRUSTED_CONTAINERS = ("mov", "matroska")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _UNREAD_IMAGE_SUFFIXES = (".avif", ".dng", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".tga")
 _MIB = 1 << 20
+_REMEMBERED = 16
+# Between two frames: a camera of 100,000 frames per second, and one picture every three hours.
+_SHORTEST_STEP_S, _LONGEST_STEP_S = 1e-5, 1e4
 # What follows the last known box or chunk belongs to the program that appended it.
 _BOXES = (
     b"ftyp",
@@ -75,6 +79,7 @@ class Timeline:
         may_resize: whether the stored picture's size may change within the stream.
         display: how stored pictures are turned into shown ones.
         streams: number of video streams, without cover pictures.
+        stated_frames: number of frames by the file's header; 0 if it has none.
     """
 
     pts: NDArray[np.int64]
@@ -89,6 +94,7 @@ class Timeline:
     may_resize: bool
     display: Display
     streams: int
+    stated_frames: int
 
     @property
     def times_s(self) -> NDArray[np.float64]:
@@ -110,28 +116,51 @@ def unreadable(path: Path, backend: str, reason: object) -> PainseqError:
 
 
 @contextmanager
+def decoding(path: Path, backend: str) -> Iterator[None]:
+    """Turn whatever FFmpeg and its bindings raise for odd files into the error for an unreadable file."""
+    import av
+
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError, ArithmeticError, LookupError) as error:
+        raise unreadable(path, backend, error) from error
+
+
+@contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open the container and its first video stream with PyAV; decoding errors inside become a `PainseqError`.
 
-    A cover picture does not count as a video stream.
+    A cover picture does not count as a video stream. Nothing is decoded if the pictures are too large.
     """
     import av
 
+    # FFmpeg decodes on opening, where the header lacks something, and may meet larger pictures than the header's.
+    # Its own limit is wider, so that the one in pixels shown decides.
+    options = {"max_pixels": str(2 * max_pixels())}
     if not path.is_file():
         raise PainseqError(f"No video at {path}.")
     if path.stat().st_size == 0:
         raise unreadable(path, "pyav", "the file is empty")
-    try:
-        # FFmpeg takes what is before a colon in a relative path for a protocol. Titles may be in any encoding.
-        with av.open(str(path.absolute()), metadata_errors="replace") as container:
-            streams = video_streams(container)
-            if not streams:
-                raise unreadable(path, "pyav", "it holds no video stream")
-            if streams[0].codec_context is None:
-                raise unreadable(path, "pyav", "FFmpeg has no decoder for its codec")
-            yield container, streams[0]
-    except (av.error.FFmpegError, OSError) as error:
-        raise unreadable(path, "pyav", error) from error
+    # FFmpeg takes what is before a colon in a relative path for a protocol. Titles may be in any encoding.
+    with (
+        decoding(path, "pyav"),
+        av.open(str(path.absolute()), options=options, metadata_errors="replace") as container,
+    ):
+        streams = video_streams(container)
+        if not streams:
+            raise unreadable(path, "pyav", "it holds no video stream")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise unreadable(path, "pyav", "FFmpeg has no decoder for its codec")
+        check_pixels(path, stream.width, stream.height)
+        sized = stream.width > 0
+        stream.codec_context.options = options
+        try:
+            yield container, stream
+        except av.error.ArgumentError as error:
+            if sized:
+                raise
+            raise too_many_pixels(path, "by its codec, as its header has no size") from error
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
@@ -144,15 +173,27 @@ def video_streams(container: InputContainer) -> list[VideoStream]:
 def read_timeline(path: Path) -> Timeline:
     """Find the frames shown, without decoding if the format stores one frame per packet.
 
+    The last few files are remembered, as long as they do not change: a long recording may hold many clips.
+
     Raises:
-        PainseqError: missing, empty, truncated, or not a video; to be shown turned by other than quarter turns.
+        PainseqError: missing, empty, truncated, or not a video; to be shown turned by other than quarter turns; damaged
+            timestamps; pictures of more than `painseq.video.limits.max_pixels`.
     """
+    if not path.is_file():
+        raise PainseqError(f"No video at {path}.")
+    state = path.stat()
+    return _timeline(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns), max_pixels())
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _timeline(path: Path, _state: tuple[int, ...], _max_pixels: int) -> Timeline:
     with opened(path) as (container, stream):
         size, expected_size = path.stat().st_size, _expected_bytes(path, container.format.name)
         if expected_size > size:
             raise unreadable(path, "pyav", f"it is truncated: {size} of {expected_size} bytes")
         name, codec, time_base = container.format.name, stream.codec.canonical_name, stream.time_base
         streams, pixel_aspect = len(video_streams(container)), stream.sample_aspect_ratio
+        stated_frames = stream.frames
         packets = _read_packets(path, container, stream)
     reordered = False
     if not (packets.timed and codec in _ONE_FRAME_PER_PACKET and name.startswith(_TRUSTED_CONTAINERS)):
@@ -167,11 +208,14 @@ def read_timeline(path: Path) -> Timeline:
     check_pixels(path, *display.size)
     unique = np.unique(np.asarray(packets.pts, dtype=np.int64))
     step = int(np.median(np.diff(unique))) if len(unique) > 1 else 0
+    end_pts = packets.end if packets.end > unique[-1] else int(unique[-1]) + step
+    _check_steps(path, np.diff([*unique, end_pts]) * float(time_base))
+    unique.flags.writeable = False
     return Timeline(
         pts=unique,
         key_pts=np.unique(np.asarray(packets.keys, dtype=np.int64)),
         time_base=time_base,
-        end_pts=packets.end if packets.end > unique[-1] else int(unique[-1]) + step,
+        end_pts=end_pts,
         hidden=packets.hidden,
         reordered=reordered,
         picture_bytes=display.width * display.height * 3 // 2,
@@ -180,7 +224,19 @@ def read_timeline(path: Path) -> Timeline:
         may_resize=codec in _RESIZING_CODECS or len(packets.settings) > 1,
         display=display,
         streams=streams,
+        stated_frames=stated_frames,
     )
+
+
+def _check_steps(path: Path, steps_s: NDArray[np.float64]) -> None:
+    """Refuse timestamps that no camera makes: a span would hold no frame, or one frame billions of times."""
+    if steps_s.max() > _LONGEST_STEP_S:
+        reason = f"a frame lasts {steps_s.max():.3g} s"
+    elif len(steps_s) > 1 and np.median(steps_s[:-1]) < _SHORTEST_STEP_S:
+        reason = f"its frames are {np.median(steps_s[:-1]):.3g} s apart"
+    else:
+        return
+    raise unreadable(path, "pyav", f"its timestamps are damaged: {reason}")
 
 
 @dataclass

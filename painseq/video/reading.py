@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
-from painseq.video.container import Timeline, opened, read_timeline, unreadable
+from painseq.video.container import Timeline, decoding, opened, read_timeline, unreadable
 from painseq.video.images import ImageSequence
 from painseq.video.sampling import frame_indices
 from painseq.video.video import Backend, Video
@@ -58,11 +58,12 @@ class _PyAVVideo(_CodedVideo):
         super().__init__(path, timeline, backend_note)
         self._converter = VideoReformatter()
         self._files = ExitStack()
-        self._restart()
-        self._keep_first(next(self._decode(np.zeros(1, np.int64)), None))
+        self._pictures: Iterator[Any] = iter(())
+        self._position: int | None = None
+        self.size = timeline.display.size
 
     def close(self) -> None:
-        self._pictures: Iterator[Any] = iter(())
+        self._pictures = iter(())
         self._files.close()
 
     def _restart(self, index: int = 0) -> None:
@@ -80,27 +81,23 @@ class _PyAVVideo(_CodedVideo):
         self._position = index
 
     def _decode(self, indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-        import av
-
-        pts, keys = self._timeline.pts, self._timeline.key_pts
+        pts = self._timeline.pts
         for index in indices:
-            position_pts = pts[min(self._position, len(pts) - 1)]
-            is_earlier = index < self._position
-            key_between = np.searchsorted(keys, pts[index], "right") > np.searchsorted(keys, position_pts, "right")
-            if is_earlier or (key_between and index > self._position):
+            if self._position is None or index < self._position or self._key_between(self._position, int(index)):
                 self._restart(int(index))
-            try:
-                for picture in self._pictures:
-                    if picture.pts is not None and picture.pts >= pts[index]:
-                        break
-                else:
-                    return
-            except av.error.FFmpegError as error:
-                raise unreadable(self.path, self.backend, error) from error
+            with decoding(self.path, self.backend):
+                picture = next((one for one in self._pictures if one.pts is not None and one.pts >= pts[index]), None)
+            if picture is None:
+                return
             if picture.pts != pts[index] or picture.is_corrupt:
                 raise unreadable(self.path, self.backend, f"frame {index} ({self.times_s[index]:.3f} s) is damaged")
             self._position = int(index) + 1
             yield self._shown(picture, int(index))
+
+    def _key_between(self, position: int, index: int) -> bool:
+        pts, keys = self._timeline.pts, self._timeline.key_pts
+        before, there = np.searchsorted(keys, [pts[min(position, len(pts) - 1)], pts[index]], "right")
+        return index > position and bool(there > before)
 
     def _shown(self, picture: Any, index: int) -> NDArray[np.uint8]:
         display = self._timeline.display
@@ -111,11 +108,12 @@ class _PyAVVideo(_CodedVideo):
                 f"the picture changes from {display.width} x {display.height} to {picture.width} x {picture.height} "
                 f"pixels at {self.times_s[index]:.3f} s, another shape. Cut the video there",
             )
-        # `to_ndarray(format=...)` would create a converter for each frame, which takes twice as long.
-        converted = self._converter.reformat(
-            picture, width=display.width, height=display.height, format="rgb24", threads=1
-        )
-        return display.show(np.asarray(converted.to_ndarray(), dtype=np.uint8))
+        with decoding(self.path, self.backend):
+            # `to_ndarray(format=...)` would create a converter for each frame, which takes twice as long.
+            converted = self._converter.reformat(
+                picture, width=display.width, height=display.height, format="rgb24", threads=1
+            )
+            return display.show(np.asarray(converted.to_ndarray(), dtype=np.uint8))
 
 
 def _retimed(pictures: Iterator[Any], pts: NDArray[np.int64]) -> Iterator[Any]:
@@ -247,6 +245,8 @@ def _wrong_in_decord(timeline: Timeline) -> str:
         return f"decord's frame numbers are wrong in {timeline.container} files"
     if timeline.streams > 1:
         return f"decord may take another one of the file's {timeline.streams} video streams than the first"
+    if timeline.stated_frames > 2 * (len(timeline.pts) + timeline.hidden) + 1000:
+        return f"decord reserves memory for the {timeline.stated_frames} frames of a damaged header"
     if timeline.may_resize:
         return f"decord stretches pictures whose shape changes, which it can in this {timeline.codec} stream"
     return ""

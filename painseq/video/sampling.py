@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from painseq.errors import PainseqError
 
 _TIME_TOLERANCE_S = 1e-6
+_MOST_SAMPLES = 100_000_000
 
 
 def frame_indices(
@@ -50,6 +51,8 @@ def frame_indices(
     half_frame_s = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.0
     last_sample_s = times[-1] + half_frame_s
     count = max(0, math.floor((min(end, last_sample_s + 1 / fps) - start_s) * fps) + 2)
+    if count > _MOST_SAMPLES:
+        raise PainseqError(f"fps is {fps:.15g}, which takes {count:.3g} samples of one clip; choose a smaller rate.")
     offsets = np.arange(count) / fps
     samples = start_s + offsets
     keep = (samples < end - _TIME_TOLERANCE_S) & (samples <= last_sample_s + _TIME_TOLERANCE_S)

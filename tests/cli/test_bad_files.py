@@ -49,6 +49,10 @@ def titled_avi(out: Path, title: bytes) -> None:
     patched(out, out, b"X" * len(title), title)
 
 
+def not_utf8(folder: Path) -> Path:
+    return Path(os.fsdecode(os.fsencode(folder / "S02_m") + b"\xfcller.mp4"))
+
+
 @pytest.fixture
 def bad(tmp_path: Path) -> dict[str, Path]:
     """Kind of fault -> file, in a folder of two classes with a good video each."""
@@ -58,8 +62,9 @@ def bad(tmp_path: Path) -> dict[str, Path]:
     folder.mkdir()
     write_video(good, (np.full((48, 64, 3), 20 * grey, np.uint8) for grey in range(10)), 10)
     shutil.copy(good, folder / "S02_good.mp4")
-    names = ("zero", "text", "cut", "zeros", "table", "picture")
+    names = ("codec", "zero", "text", "cut", "zeros", "table", "picture")
     files = {name: folder / f"S02_{name}.mp4" for name in names} | {"title": folder / "S02_title.avi"}
+    patched(good, files["codec"], b"avc1\0\0\0\0", b"zzzz\0\0\0\0")
     files["zero"].write_bytes(b"")
     files["text"].write_text("not a video\n" * 100)
     files["cut"].write_bytes(good.read_bytes()[:-400])
@@ -68,7 +73,8 @@ def bad(tmp_path: Path) -> dict[str, Path]:
     struct.pack_into(">I", content, content.index(b"stsz") + 12, 1 << 28)
     files["table"].write_bytes(content)
     files["picture"].write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300))
-    titled_avi(files["title"], b"Mueller")
+    titled_avi(files["title"], b"M\xfcller")
+    shutil.copy(good, not_utf8(folder))
     return files
 
 
@@ -80,8 +86,8 @@ def options(bad: dict[str, Path], tmp_path: Path) -> list[str]:
     return [*given, "--data.classes", "[no_pain, pain]", "--data.options.labels", "native"]
 
 
-FAILED = {f"pain/S02_{name}" for name in ("zero", "text", "cut", "zeros", "table", "picture")}
-READ = {"no_pain/S01_good", "pain/S02_good", "pain/S02_title"}
+FAILED = {f"pain/S02_{name}" for name in ("codec", "zero", "text", "cut", "zeros", "table", "picture")}
+READ = {"no_pain/S01_good", "pain/S02_good", "pain/S02_title", r"pain/S02_m\udcfcller"}
 
 
 def test_extract_reads_the_others(painseq, options, tmp_path):
@@ -118,14 +124,14 @@ def test_a_contact_sheet_draws_the_others(painseq, options, bad, tmp_path):
         (bad["zero"].parent / name).unlink()
     result = painseq("data", "show", *options, "--out", tmp_path / "sheet.png", "--show-faces")
     assert result.code == 0 and (tmp_path / "sheet.png").is_file()
-    assert result.log.names("pain/S02_cut")
+    assert result.log.names("pain/S02_codec")
 
 
 def test_predict_predicts_the_others(painseq, lstm, bad, options, tmp_path):
     folder = bad["zero"].parent
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "fifo.mp4")
-    good = [folder / "S02_good.mp4", bad["title"]]
+    good = [folder / "S02_good.mp4", bad["title"], not_utf8(folder)]
     failing = [*(path for name, path in bad.items() if name != "title"), tmp_path / "folder.mp4", tmp_path / "fifo.mp4"]
     result = painseq("predict", *failing, *good, "--checkpoint", lstm, "--locator", "full_frame", "--json")
     assert result.code == 1
