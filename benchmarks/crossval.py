@@ -1,20 +1,20 @@
 """Leave-one-subject-out cross-validation of the LSTM on features of BioVid's size, against fitting fold by fold.
 
     python benchmarks/crossval.py            # on a CPU: 4 folds of 2 epochs, and from these all 87
-    python benchmarks/crossval.py --whole    # all folds, as many epochs as early stopping takes: on a GPU
+    python benchmarks/crossval.py --whole    # all folds, as many epochs as early stopping takes
     python benchmarks/crossval.py --write    # and record the table in benchmarks/RESULTS.md
 
 Generated: 87 subjects, 5 classes x 20 clips, 138 frames of 1024 random fp16 features, written through the real store;
 the extractor is VGG16 with fc-1024, random weights. The plain way is `painseq fit` and the prediction of its test
 subject for each fold, one after the other in one process: each opens and reads the store anew and builds the extractor
 anew, with the logger and the two checkpoints an epoch that `fit` has by default. The other way is what `painseq
-crossval` does. First it is checked that both give the same predictions, fold by fold; then both are timed.
+crossval` does. First it is checked that both give the same predictions, fold by fold; then both are timed. On a GPU:
+`benchmarks/gpu.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
 import os
@@ -28,54 +28,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from biovid_sized import FRAMES, LABELS, WIDTH, generate
 from results import RESULTS, write_between
 
 from painseq.cli.fit import fit
 from painseq.data.splits import Split
 from painseq.evaluation import read_predictions
-from painseq.extractors import VGG16
-from painseq.features import ClipFeatures, StoreWriter
 from painseq.model.checkpoint import load
 from painseq.studies.crossval import folds_of
 from painseq.studies.experiment import Experiment, read_experiment
 from painseq.studies.fold_fits import FoldFit, candidate_of, device_of, fold_fitter
 from painseq.studies.predict_part import predict_part
 
-LABELS = ("BL1", "PA1", "PA2", "PA3", "PA4")
-FRAMES, WIDTH, FPS = 138, 1024, 25.0
 SILENT = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
 
 
-def generate(root: Path, subjects: int, clips: int) -> None:
-    """Clips of every class for every subject, as a table and as a store."""
-    extractor, random = VGG16(None, fc=True), np.random.default_rng(0)
-    made = {**extractor.spec(), "fingerprint": extractor.fingerprint()}
-    spec: dict[str, object] = {"extractor": made, "face": None, "sampling": {"fps": FPS}}
-    present, times_s = torch.ones(FRAMES, dtype=torch.bool), torch.arange(FRAMES, dtype=torch.float64) / FPS
-    with (
-        (root / "clips.csv").open("w", newline="", encoding="utf-8") as file,
-        StoreWriter(root / "store", spec, "float16", extractor) as writer,
-    ):
-        table = csv.writer(file)
-        table.writerow(["clip_id", "subject_id", "video", "label"])
-        for subject in range(subjects):
-            for kind, label in enumerate(LABELS):
-                for number in range(clips):
-                    clip_id = f"s{subject:02d}-{label}-{number:02d}"
-                    table.writerow([clip_id, f"s{subject:02d}", f"{clip_id}.mp4", label])
-                    features = torch.from_numpy(random.standard_normal((FRAMES, WIDTH), dtype=np.float32))
-                    # A trace of the class, so that there is something to learn.
-                    features[:, kind] += 0.3
-                    writer.add(clip_id, ClipFeatures(features.half(), present, times_s, None), "generated")
-
-
-def files(root: Path, gpu: bool) -> list[str]:
+def files(root: Path) -> list[str]:
     """The configuration of both ways."""
     options = {"labels": "native", "store": str(root / "store"), "split": {"protocol": "loso"}}
     data = {"root": str(root), "name": "biovid_sized", "manifest": str(root / "clips.csv"), "classes": list(LABELS)}
     config = {
         "data": {"class_path": "painseq.data_modules.Folder", "init_args": {**data, "options": options}},
-        "trainer": {"accelerator": "gpu" if gpu else "cpu"},
+        "trainer": {"accelerator": "cpu"},
     }
     (root / "data.yaml").write_text(json.dumps(config), encoding="utf-8")
     return ["configs/head/lstm.yaml", str(root / "data.yaml")]
@@ -116,7 +90,7 @@ def together(experiment: Experiment, folds: int, out: Path, jobs: int, threads: 
     return ready - begin, time.perf_counter() - ready
 
 
-def check(configs: list[str], out: Path, gpu: bool) -> str:
+def check(configs: list[str], out: Path) -> str:
     """Both ways on two folds of one epoch, one thread each: how far apart their probabilities are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -133,9 +107,8 @@ def check(configs: list[str], out: Path, gpu: bool) -> str:
         for other in others:
             assert one.clip_ids == other.clip_ids and np.array_equal(one.truth, other.truth)
             apart = max(apart, float(np.abs(one.probabilities - other.probabilities).max()))
-    most = 1e-2 if gpu else 0.0
-    if apart > most:
-        raise SystemExit(f"Predictions differ by {apart:.2g}, more than {most:g}; nothing is timed.")
+    if apart > 0:
+        raise SystemExit(f"Predictions differ by {apart:.2g}; nothing is timed.")
     return f"Same predictions in both ways, and in two processes: largest difference of a probability {apart:g}."
 
 
@@ -176,15 +149,11 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true", help="all folds, until early stopping")
     parser.add_argument("--jobs", type=int, nargs="+", help="how many folds at a time to measure")
     parser.add_argument("--threads", type=int, nargs="+", help="threads of each fold, for each of the jobs")
-    parser.add_argument("--gpu", action="store_true", help="on a GPU")
     parser.add_argument("--write", action="store_true", help="record the table in benchmarks/RESULTS.md")
     options_given = parser.parse_args()
-    gpu, cores = options_given.gpu, os.cpu_count() or 1
-    if gpu and not torch.cuda.is_available():
-        print("On a GPU: pending, there is none here.")
-        return 1
-    jobs = options_given.jobs or ([1, 2, 4] if gpu else [1, 1, cores])
-    threads = options_given.threads or ([1] * len(jobs) if gpu else [cores, 1, 1])
+    cores = os.cpu_count() or 1
+    jobs = options_given.jobs or [1, 1, cores]
+    threads = options_given.threads or [cores, 1, 1]
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("painseq").setLevel(logging.ERROR)
@@ -192,12 +161,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         generate(root, options_given.subjects, options_given.clips)
-        configs = files(root, gpu)
-        agreement = check(configs, root / "check", gpu)
+        configs = files(root)
+        agreement = check(configs, root / "check")
         print(agreement, flush=True)
         epochs = None if options_given.whole else options_given.epochs
         rows = measure(configs, epochs, root, folds, options_given.subjects, jobs, threads)
-    device = torch.cuda.get_device_name() if gpu else f"{cores} cores, {platform.machine()}"
+    device = f"{cores} cores, {platform.machine()}"
     clips = options_given.subjects * len(LABELS) * options_given.clips
     timed = (
         "all folds, with early stopping"
@@ -216,7 +185,7 @@ def main() -> int:
     )
     print(table)
     if options_given.write:
-        write_between(RESULTS, "crossval_gpu" if gpu else "crossval", table)
+        write_between(RESULTS, "crossval", table)
     return 0
 
 

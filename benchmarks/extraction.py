@@ -5,8 +5,8 @@
     python benchmarks/extraction.py --write            # and record their tables in benchmarks/RESULTS.md
 
 Each part first checks that results agree, then times variants in turns, and compares ratios with the goals. The videos
-are those of the test assets (`--assets`). `recipe` needs painseq[face-alignment], `gpu` a GPU; without, they are
-skipped, and their tables stay as they are. `biovid` extrapolates from what was measured in the same call. `--quick`
+are those of the test assets (`--assets`). `recipe` needs painseq[face-alignment]; without, it is skipped, and its table
+stays as it is. `biovid` extrapolates from what was measured in the same call. On a GPU: `benchmarks/gpu.py`. `--quick`
 shows in a minute that everything runs, with tiny networks, and writes nothing.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from extraction_parts.bench import BIOVID_CLIPS, BIOVID_FRAMES, Bench, Skipped, table
-from extraction_parts.network import bf16, ceiling, gpu
+from extraction_parts.network import bf16, ceiling
 from extraction_parts.road import light, pipeline, recipe, tracking
 from extraction_parts.stores import memory, ranks, store
 from results import RESULTS, ROOT, machine, write_between
@@ -45,8 +45,7 @@ def biovid(bench: Bench) -> str:
 
 
 PARTS: dict[str, Callable[[Bench], str]] = {
-    part.__name__: part
-    for part in (ceiling, pipeline, bf16, light, recipe, tracking, memory, store, ranks, gpu, biovid)
+    part.__name__: part for part in (ceiling, pipeline, bf16, light, recipe, tracking, memory, store, ranks, biovid)
 }
 
 

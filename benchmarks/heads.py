@@ -1,7 +1,6 @@
 """Every head of configs/head: does training cost more than it must, and what does each head reach on generated data?
 
     python benchmarks/heads.py            # speed and memory: checked against a plain loop, then timed; some minutes
-    python benchmarks/heads.py --gpu      # the same on a GPU: synchronisation, bf16, ViViT-B
     python benchmarks/heads.py --all      # `fit` and `evaluate` with every head on the generated electrical set
 
 `--write` records the tables of speed in benchmarks/RESULTS.md; `--all` writes that of docs/heads.md. Interrupted,
@@ -215,6 +214,10 @@ class Interleaved(pl.Callback):
             torch.cuda.set_sync_debug_mode("default")
         self.losses.append(outputs["loss"].detach())
 
+    def on_exception(self, *args: Any) -> None:
+        if self.forbid:
+            torch.cuda.set_sync_debug_mode("default")
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, PainClassifier)
         middle = self._now(pl_module.device)
@@ -237,7 +240,7 @@ def train(
     data: RandomClips,
     callback: pl.Callback,
     epochs: int,
-    gpu: bool,
+    accelerator: str = "cpu",
     lr: float | None = None,
     bf16: bool = False,
 ) -> PainClassifier:
@@ -250,7 +253,7 @@ def train(
     )
     trainer = pl.Trainer(
         max_epochs=epochs,
-        accelerator="gpu" if gpu else "cpu",
+        accelerator=accelerator,
         devices=1,
         precision="bf16-mixed" if bf16 else "32-true",
         logger=False,
@@ -263,17 +266,17 @@ def train(
     return model
 
 
-def check(name: str, gpu: bool) -> str:
+def check(name: str, accelerator: str = "cpu", data: RandomClips | None = None) -> str:
     """Lightning's training is the plain loop's: the same losses, step by step, and the same weights, dropout included.
 
     By gradient descent: Adam turns rounding into whole steps where a gradient is zero, as it is before a batch norm.
     """
-    data = RandomClips(*shape_of(name), clips=3 * BATCH)
+    data = data or RandomClips(*shape_of(name), clips=3 * BATCH)
     callback = Interleaved(data)
-    model = train(name, data, callback, epochs=2, gpu=gpu, lr=0.01)
+    model = train(name, data, callback, epochs=2, accelerator=accelerator, lr=0.01)
     own, plain = model.head.state_dict(), callback.plain.head.state_dict()
     weights = max(float((own[key].cpu() - plain[key].cpu()).abs().max()) for key in own)
-    most = 1e-3 if gpu else 1e-4
+    most = 1e-4 if accelerator == "cpu" else 1e-3
     if max(callback.apart, weights) > most:
         raise SystemExit(
             f"{name}: losses differ by {callback.apart:.1e} from a plain loop's, weights by {weights:.1e}."
@@ -281,14 +284,21 @@ def check(name: str, gpu: bool) -> str:
     return f"{max(callback.apart, weights):.0e}"
 
 
-def step_times(name: str, gpu: bool = False, bf16: bool = False, forbid: bool = False) -> tuple[float, float, float]:
+def step_times(
+    name: str,
+    accelerator: str = "cpu",
+    bf16: bool = False,
+    forbid: bool = False,
+    data: RandomClips | None = None,
+    rounds: int = ROUNDS,
+) -> tuple[float, float, float]:
     """Milliseconds a step, Lightning's and the plain loop's, and the median of their ratios; interleaved."""
-    data = RandomClips(*shape_of(name))
+    data = data or RandomClips(*shape_of(name))
     callback = Interleaved(data, bf16, forbid)
-    train(name, data, callback, epochs=1 + ROUNDS, gpu=gpu, bf16=bf16)
-    rounds, steps = callback.seconds[1:], -(-len(data.made) // BATCH)
-    ours, plain = (1e3 * median(each[which] for each in rounds) / steps for which in (0, 1))
-    return ours, plain, median(own / theirs for own, theirs in rounds)
+    train(name, data, callback, epochs=1 + rounds, accelerator=accelerator, bf16=bf16)
+    timed, steps = callback.seconds[1:], -(-len(data.made) // BATCH)
+    ours, plain = (1e3 * median(each[which] for each in timed) / steps for which in (0, 1))
+    return ours, plain, median(own / theirs for own, theirs in timed)
 
 
 def peak_bytes() -> int:
@@ -310,7 +320,7 @@ def speed_table() -> tuple[str, float | None]:
     """The table, and seconds of an LSTM's epoch under Lightning."""
     rows, lstm_epoch_s = [], None
     for name in YAMLS:
-        apart = check(name, gpu=False)
+        apart = check(name)
         ours, plain, ratio = step_times(name)
         lstm_epoch_s = ours * -(-CLIPS // BATCH) / 1e3 if name == "lstm" else lstm_epoch_s
         memory = memory_of_fit(name)
@@ -380,68 +390,6 @@ def store_table(lstm_epoch_s: float | None) -> str:
 def verdict(what: str, value: float, goal: float, at_least: bool) -> str:
     met = value >= goal if at_least else value <= goal
     return f"- {what}: {value:.3f}; goal at {'least' if at_least else 'most'} {goal}: {'met' if met else 'MISSED'}"
-
-
-def gpu_tables() -> str:
-    """Step times on the GPU, none of which waits for it; bf16 against fp32; ViViT as published."""
-    rows = []
-    for name in YAMLS:
-        apart = check(name, gpu=True)
-        ours, plain, ratio = step_times(name, gpu=True, forbid=True)
-        half, _, half_ratio = step_times(name, gpu=True, bf16=True, forbid=True)
-        rows.append(
-            f"| {title_of(name)} | {ours:.2f} | {plain:.2f} | {ratio:.3f} | {half:.2f} | {half_ratio:.3f} | {apart} "
-            "| none |"
-        )
-        print(rows[-1], flush=True)
-    head = [
-        "| head | ms a step, fp32 | plain loop | ratio | ms a step, bf16 | ratio to a plain loop in bf16 | apart "
-        "| synchronisations in a step |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    return "\n".join([*head, *rows, "", *published_vivit()])
-
-
-def published_vivit(clips: int = 8) -> list[str]:
-    """ViViT-B/16x2: time and memory of a step on a batch of clips of 32 frames of 224 pixels."""
-    from painseq.heads import ViViT
-
-    lines = [
-        f"| ViViT-B/16x2, {clips} clips of 32 frames of 224 pixels | ms a step | clips/s | peak memory, GB |",
-        "|---|---|---|---|",
-    ]
-    for encoder in ("joint", "factorised"):
-        for bf16 in (False, True):
-            torch.manual_seed(0)
-            head = ViViT((3, 224, 224), 3, encoder=encoder).cuda()
-            optimizer = torch.optim.AdamW(head.parameters(), 1e-4)
-            x = torch.randint(0, 256, (clips, 32, 3, 224, 224), dtype=torch.uint8, device="cuda")
-            mask, target = (
-                torch.ones(clips, 32, dtype=torch.bool, device="cuda"),
-                torch.arange(clips, device="cuda") % 3,
-            )
-            torch.cuda.reset_peak_memory_stats()
-            times = []
-            for step in range(12):
-                if step == 2:
-                    torch.cuda.synchronize()
-                    torch.cuda.set_sync_debug_mode("error")
-                start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-                start.record()
-                with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-                    logits = head(x, mask)
-                optimizer.zero_grad()
-                F.cross_entropy(logits.float(), target).backward()
-                optimizer.step()
-                end.record()
-                times.append((start, end))
-            torch.cuda.set_sync_debug_mode("default")
-            torch.cuda.synchronize()
-            step_ms = median(start.elapsed_time(end) for start, end in times[2:])
-            kind, peak = "bf16" if bf16 else "fp32", torch.cuda.max_memory_allocated() / 1e9
-            lines.append(f"| {encoder}, {kind} | {step_ms:.1f} | {1e3 * clips / step_ms:.1f} | {peak:.1f} |")
-            print(lines[-1], flush=True)
-    return lines
 
 
 # ---- Comparison ----
@@ -689,7 +637,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder of --all; default: runs/heads")
     parser.add_argument("--quick", action="store_true", help="with --all: few people, one epoch, nothing written")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="fits side by side")
-    parser.add_argument("--gpu", action="store_true", help="measure on a GPU")
     parser.add_argument("--heads", nargs="+", choices=list(YAMLS), help="measure the speed of these alone")
     parser.add_argument("--write", action="store_true", help="record the tables of speed in benchmarks/RESULTS.md")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
@@ -699,23 +646,17 @@ def main() -> int:
     quiet()
     if args.memory_of:
         before = peak_bytes()
-        train(args.memory_of, RandomClips(*shape_of(args.memory_of)), pl.Callback(), epochs=2, gpu=False)
+        train(args.memory_of, RandomClips(*shape_of(args.memory_of)), pl.Callback(), epochs=2)
         print((peak_bytes() - before) / 1e6)
         return 0
     for name in [name for name in YAMLS if args.heads and name not in args.heads]:
         del YAMLS[name]
-    if args.gpu and not torch.cuda.is_available():
-        print("On a GPU: pending, there is none here.")
-        return 1
-    if args.gpu:
-        tables, marker = f"{torch.cuda.get_device_name()}. {machine()}\n\n{gpu_tables()}", "heads_speed_gpu"
-    else:
-        speed, lstm_epoch_s = speed_table()
-        threads = f"{torch.get_num_threads()} threads; {CLIPS} clips of {FRAMES} frames, batches of {BATCH}."
-        tables, marker = f"{machine()} {threads}\n\n{speed}\n\n{store_table(lstm_epoch_s)}", "heads_speed"
+    speed, lstm_epoch_s = speed_table()
+    threads = f"{torch.get_num_threads()} threads; {CLIPS} clips of {FRAMES} frames, batches of {BATCH}."
+    tables = f"{machine()} {threads}\n\n{speed}\n\n{store_table(lstm_epoch_s)}"
     print(f"\n{tables}")
     if args.write:
-        write_between(RESULTS, marker, tables)
+        write_between(RESULTS, "heads_speed", tables)
     return 0
 
 

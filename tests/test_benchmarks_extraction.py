@@ -45,12 +45,6 @@ def test_memory_and_processes(extraction, bench, monkeypatch):
     assert re.search(r"\b16\b.*\b2\b", stores.ranks(bench))
 
 
-def test_the_tables_of_a_gpu(extraction, bench):
-    network = importlib.import_module("extraction_parts.network")
-    tables = network.on_device(bench, torch.device("cpu"))
-    assert re.search(r"VGG16.*\bGPU\b.*\bbf16: \d", tables) and "extrapolated" in tables
-
-
 def test_parts_that_cannot_run_are_skipped(extraction, assets, capsys):
     assert extraction.main(["biovid", "--assets", str(assets), "--quick"]) == 0
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The network by itself, in its two precisions, and on a GPU."""
+"""The network by itself, in its two precisions."""
 
 import time
 from collections.abc import Callable
@@ -7,8 +7,6 @@ from statistics import median
 import torch
 from extraction_parts.bench import (
     BATCH,
-    BIOVID_CLIPS,
-    BIOVID_FRAMES,
     SAME,
     Bench,
     Skipped,
@@ -29,7 +27,6 @@ from painseq.data.labels import label_scheme
 from painseq.data.resident import resident_clips
 from painseq.data.streams import CnnStream
 from painseq.data_modules.biovid import BioVid
-from painseq.extractors import VGG16, Extractor, TimmBackbone
 from painseq.faces import FaceCrops, Sidecar
 from painseq.features import ExtractOptions, ExtractSummary, FeatureStore, extract
 from painseq.features.network import Network, has_bf16
@@ -183,108 +180,3 @@ def fitted(head: Head, x: Tensor, mask: Tensor, target: Tensor, steps: int = 60)
         F.cross_entropy(logits, wanted, ignore_index=UNKNOWN).backward()
         optimizer.step()
     return head.eval()
-
-
-def gpu(bench: Bench) -> str:
-    """On a GPU: frames a second, share of the matrix rate, and which stage limits."""
-    if not torch.cuda.is_available():
-        raise Skipped("there is no GPU here")
-    return f"{torch.cuda.get_device_name()}.\n\n{on_device(bench, torch.device('cuda'))}"
-
-
-def on_device(bench: Bench, device: torch.device) -> str:
-    """The tables of `gpu`. The videos are generated and their faces known, since the assets seldom lie there."""
-
-    def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def rate(run: Callable[[], object], times: int) -> float:
-        """Runs a second."""
-        run()
-        start = now()
-        for _ in range(times):
-            run()
-        return times / (now() - start)
-
-    name, size_px, times = bench.name_of("vgg16"), bench.size_px, 1 if bench.quick else 20
-
-    def extractor() -> Extractor:
-        return VGG16(input_size_px=size_px) if name == "vgg16" else TimmBackbone(name, input_size_px=size_px)
-
-    crops = torch.randint(0, 256, (512, 3, size_px, size_px), dtype=torch.uint8)[: 16 if bench.quick else 512]
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        reference = extractor()(crops[:8])
-    frame_flop, side = counter.get_total_flops() / len(reference), 256 if bench.quick else 8192
-    rows, goals, frames_s = [], [], {}
-    for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        network = Network(extractor(), device, kind)
-        error = require_same(
-            f"On {device}, {kind}", network(crops[:8]).cpu(), reference, 1e-4 if kind == "fp32" else 0.05
-        )
-        matrix = torch.randn(side, side, device=device).to(dtype)
-        most = rate(lambda matrix=matrix: torch.mm(matrix, matrix), times) * 2 * side**3
-        for batch_frames in (8,) if bench.quick else (32, 128, 512):
-            ready = crops[:batch_frames].to(device)
-            each = batch_frames * rate(lambda network=network, ready=ready: network(ready), times)
-            frames_s[kind] = max(frames_s.get(kind, 0.0), each)
-            share = each * frame_flop / most
-            rows.append(f"| {kind}, {batch_frames} | {each:,.0f} | {1e-12 * most:.0f} | {share:.2f} | {error:.0e} |")
-            print(rows[-1], flush=True)
-        if kind == "bf16":
-            best = frames_s[kind] * frame_flop / most
-            goals.append(verdict("VGG16 over the matrix rate, GPU, bf16", best, 0.5, at_least=True))
-    plan = BioVidPlan(8, 4, ("BL1", "PA1", "PA4"), fps=25, size_px=192)
-    if bench.quick:
-        plan = BioVidPlan(1, 1, ("BL1", "PA4"), fps=2, size_px=64)
-    ends = []
-    with bench.folder() as folder:
-        write_biovid(folder / "heat", plan, seed=0, workers=1 if bench.quick else 8)
-        manifest = BioVid(folder / "heat").manifest
-        faces = FaceCrops(Sidecar(), size_px=size_px)
-        for kind in ("fp32", "bf16"):
-            for workers in (1, 4, 8, 14):
-                with bench.folder() as out:
-                    summary = extract(
-                        manifest,
-                        faces,
-                        extractor(),
-                        None,
-                        out / "s",
-                        options=ExtractOptions(device=device, precision=kind, workers=workers),
-                    )
-                stages = dict(summary.stages)
-                idle = stages.pop("waiting for frames")
-                # Reading is shared by threads; the network and the writer have one each.
-                for stage in ("decode", "locate", "crop"):
-                    stages[stage] /= workers
-                reading = stages["decode"] + stages["locate"] + stages["crop"]
-                limit = max(
-                    {"reading": reading, "network": stages["network"], "write": stages["write"]}.items(),
-                    key=lambda item: item[1],
-                )[0]
-                hours = BIOVID_CLIPS * BIOVID_FRAMES / summary.frames_per_s / 3600
-                ends.append(
-                    f"| {kind}, {workers} | {summary.frames_per_s:,.0f} | {summary.frames_per_s / frames_s[kind]:.2f} "
-                    f"| {idle / summary.seconds:.2f} | {limit} | {hours:.2f} |"
-                )
-                print(ends[-1], flush=True)
-    return "\n".join(
-        [
-            f"VGG16 on ready crops, {1e-9 * frame_flop:.1f} GFLOP a frame:",
-            "",
-            table("| batch | frames/s | matrix rate, TFLOP/s | share | features apart from the CPU's |", rows),
-            "",
-            f"The whole pipeline, {len(manifest)} generated clips of {plan.size_px} pixels with known faces; they cost "
-            "less to decode than BioVid's, and nothing to locate:",
-            "",
-            table(
-                "| reading threads | frames/s | share of the network's | waiting for frames | slowest stage "
-                "| BioVid at this rate, hours (extrapolated) |",
-                ends,
-            ),
-            "",
-            *goals,
-        ]
-    )

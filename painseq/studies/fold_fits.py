@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from pickle import PicklingError
+from typing import TYPE_CHECKING
 
 import torch
 from pytorch_lightning import Trainer
@@ -27,10 +28,12 @@ from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.files import write_json
 from painseq.model.pain_model import PainModel
-from painseq.studies.experiment import Experiment
 from painseq.studies.predict_part import predict_part, predict_values
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions, fit_fold
+
+if TYPE_CHECKING:
+    from painseq.studies.experiment import Experiment
 
 SHARED_MEMORY = Path("/dev/shm")
 
