@@ -209,13 +209,16 @@ class Seen:
     Args:
         people: as "data set/subject".
         unknown: names of weights for which this is not known, or not of all people; empty if it is known for all.
+        videos: short digests of the videos that a head was fitted on, as far as known.
     """
 
     people: frozenset[str] = frozenset()
     unknown: tuple[str, ...] = ()
+    videos: frozenset[str] = frozenset()
 
     def __or__(self, other: Seen) -> Seen:
-        return Seen(self.people | other.people, tuple(dict.fromkeys((*self.unknown, *other.unknown))))
+        unknown = tuple(dict.fromkeys((*self.unknown, *other.unknown)))
+        return Seen(self.people | other.people, unknown, self.videos | other.videos)
 
 
 def read_people(value: object, place: str) -> tuple[str, ...]:

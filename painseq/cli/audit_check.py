@@ -34,7 +34,11 @@ def check(argv: Sequence[str]) -> int:
     parser.add_argument("--subject-column", help="read subjects from this column; default: guessed by name")
     parser.add_argument("--part-column", help="read parts or folds from this column; default: guessed by name")
     parser.add_argument("--split", type=Path, help="split (JSON) that predictions, or a CSV without parts, belong to")
-    parser.add_argument("--checkpoint", type=Path, help="model that made the predictions")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="model that made the predictions; with --root, compares its training videos with those of the test part",
+    )
     parser.add_argument(
         "--dataset",
         help="data set of the predictions' subjects; default: the data set that the checkpoint was trained on, if "

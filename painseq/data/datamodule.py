@@ -26,6 +26,7 @@ from painseq.errors import PainseqError
 from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.features.spans import check_spans
 from painseq.records import THE_EXTRACTOR, UNKNOWN, Clip, Manifest, Part, doubtful_subjects
+from painseq.video import SHORT_DIGEST, video_digest
 
 log = logging.getLogger("painseq")
 
@@ -58,6 +59,8 @@ class PainDataModule(pl.LightningDataModule):
         self._streams: tuple[Stream, ...] | None = None
         self._datasets: dict[Part, Clips] = {}
         self._resident: ResidentClips | None = None
+        self._digests: dict[str, str] | None = None
+        self._warned = False
         self.shuffled_labels: int | None = None
         """Seed of a shuffled-label control; None if labels are not shuffled. See `shuffle_labels`."""
 
@@ -337,7 +340,7 @@ class PainDataModule(pl.LightningDataModule):
             # Opened first, so that all copies share them.
             self._manifest, self._store = self.manifest, self.store
         module = copy.copy(self)
-        module.trainer, module._split, module._datasets = None, split, {}
+        module.trainer, module._split, module._datasets, module._warned = None, split, {}, False
         return module
 
     def with_items(self, items: ResidentClips, parts: Mapping[Part, Sequence[int]], protocol: str) -> PainDataModule:
@@ -440,6 +443,28 @@ class PainDataModule(pl.LightningDataModule):
         """Return the training and validation subjects, as "data set/subject"."""
         return qualified(self.name, (*self.split.train, *self.split.validation))
 
+    @property
+    def video_digests(self) -> Mapping[str, str]:
+        """Clip id -> short digest of its video's content, as the store records it, or else that of the video.
+
+        Missing: clips of a store that does not record it, and videos that do not exist.
+        """
+        if self._digests is None:
+            if self.store is not None:
+                spans = self.store.spans
+                self._digests = {clip_id: span.video for clip_id, span in spans.items() if span.video is not None}
+            else:
+                videos = {clip.clip_id: (self.manifest.path(clip), clip.fps) for clip in self.manifest}
+                known = {key: video_digest(*key)[:SHORT_DIGEST] for key in set(videos.values()) if key[0].exists()}
+                self._digests = {clip_id: known[key] for clip_id, key in videos.items() if key in known}
+        return self._digests
+
+    def videos_seen(self) -> frozenset[str]:
+        """Return the short digests of the videos of the training and validation subjects, as far as known."""
+        seen, digests = self.subjects_seen(), self.video_digests
+        clips = [clip.clip_id for clip in self.manifest if f"{self.name}/{clip.subject_id}" in seen]
+        return frozenset(digests[clip_id] for clip_id in clips if clip_id in digests)
+
     def setup(self, stage: str) -> None:
         """Open the parts that a stage needs, so that errors show before training starts."""
         parts: dict[str, tuple[Part, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
@@ -466,7 +491,9 @@ class PainDataModule(pl.LightningDataModule):
                     "official or official_inner."
                 )
             unvalidated = [name for name, n in validation.items() if n == 0]
-            if self.split.validation and unvalidated:
+            # Lightning sets up data that were set up before, too.
+            if self.split.validation and unvalidated and not self._warned:
+                self._warned = True
                 log.warning(
                     "No validation clip of class %s, so the best epoch is chosen without it: %s.",
                     ", ".join(unvalidated),

@@ -18,7 +18,7 @@ from typing import Literal
 from painseq.errors import PainseqError
 from painseq.records import loose_name, plain_name
 from painseq.runs import OnProgress, no_progress
-from painseq.video import video_digest
+from painseq.video import SHORT_DIGEST, video_digest
 
 SUBJECT_COLUMNS = ("subject_id", "subject", "subject_name", "participant_id", "participant", "patient_id", "patient")
 PART_COLUMNS = ("part", "split", "partition", "subset", "set")
@@ -310,6 +310,31 @@ def check_contents(members: Sequence[Member], root: Path, on_progress: OnProgres
         *_findings("leak", "videos with the same content in several parts", in_parts),
         *_findings("suspicious", "videos with the same content under several subjects", several),
     ]
+
+
+def check_videos_seen(
+    members: Sequence[Member], root: Path, seen: Sequence[str], model: str, on_progress: OnProgress = no_progress
+) -> list[SplitFinding]:
+    """Find test videos that a model was fitted on, by their content, whatever their subject and data set are called.
+
+    Args:
+        members: clips with paths of videos; those whose part begins with "test" count.
+        root: folder that the paths of the videos are relative to.
+        seen: short digests of the videos that the model was fitted on.
+        model: beginning of the finding's text, such as "best.ckpt was fitted on".
+        on_progress: called with the number of videos read, and the number of all videos.
+
+    Raises:
+        PainseqError: a missing video.
+    """
+    videos = sorted({member.video for member in members if member.video and plain_name(member.part).startswith("test")})
+    known, found = frozenset(seen), []
+    for done, video in enumerate(videos):
+        on_progress(done, len(videos))
+        if video_digest(root / video)[:SHORT_DIGEST] in known:
+            found.append(video)
+    on_progress(len(videos), len(videos))
+    return _findings("leak", f"{model} videos of the test part", found)
 
 
 def _in_several(members: Iterable[Member], key: Callable[[Member], str], shown: Callable[[Member], str]) -> list[str]:

@@ -14,7 +14,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Full, Queue
 from threading import Event, Lock, Thread
@@ -34,7 +34,7 @@ from painseq.features.spans import RecordedSpan
 from painseq.features.writer import ClipFile, StoreWriter
 from painseq.records import Clip
 from painseq.spec import digest
-from painseq.video import video_digest
+from painseq.video import SHORT_DIGEST, video_digest
 
 CHUNK_FRAMES = 16
 WRITE_AHEAD = 16
@@ -171,12 +171,17 @@ class Digests:
     def __init__(self) -> None:
         self._digests: dict[tuple[Path, float | None], str] = {}
 
-    def source(self, video: Path, clip: Clip, extra_files: Sequence[Path]) -> str:
-        """Digest a clip's video and span, and the extra files that locating depends on."""
-        key = video, clip.fps
+    def video(self, video: Path, image_fps: float | None) -> str:
+        """Digest a video's content."""
+        key = video, image_fps
         if key not in self._digests:
             self._digests[key] = video_digest(*key)
-        return digest([self._digests[key], clip.start_s, clip.end_s, *map(video_digest, extra_files)])
+        return self._digests[key]
+
+    def source(self, video: Path, clip: Clip, extra_files: Sequence[Path]) -> str:
+        """Digest a clip's video and span, and the extra files that locating depends on."""
+        of_video = self.video(video, clip.fps)
+        return digest([of_video, clip.start_s, clip.end_s, *map(video_digest, extra_files)])
 
 
 def read_clip(
@@ -191,6 +196,8 @@ def read_clip(
     frames = 0
     try:
         job.source = digests.source(job.video, clip, faces.extra_files(job.video))
+        if job.span is not None:
+            job.span = replace(job.span, video=digests.video(job.video, clip.fps)[:SHORT_DIGEST])
         job.state = state(clip.clip_id, job.source)
         if job.state == "done":
             yield ClipEnd(job, "done")

@@ -27,6 +27,7 @@ class RecordedSpan:
         end_s: end of the span, exclusive; None is the end of the video.
         fps: samples per second; None is every frame.
         image_fps: images per second, if the video is a folder of images.
+        video: the first `SHORT_DIGEST` digits of `painseq.video.video_digest`; None in stores of earlier versions.
     """
 
     data_set: str
@@ -34,6 +35,7 @@ class RecordedSpan:
     end_s: float | None
     fps: float | None
     image_fps: float | None
+    video: str | None = None
 
     def __post_init__(self) -> None:
         numbers = (self.end_s, self.fps, self.image_fps)
@@ -41,6 +43,7 @@ class RecordedSpan:
             type(self.data_set) is not str
             or type(self.start_s) not in (int, float)
             or not all(value is None or type(value) in (int, float) for value in numbers)
+            or not (self.video is None or type(self.video) is str)
         ):
             raise ValueError(f"not the span of a clip: {vars(self)}")
 

@@ -24,6 +24,7 @@ from painseq.heads import Head
 from painseq.model.decision import NO_PREDICTION, Decision, decide
 from painseq.model.record import ModelRecord
 from painseq.records import MIN_FACE_SHARE, check_min_face_share
+from painseq.video import SHORT_DIGEST, video_digest
 
 MAX_PREFIXES, PREFIXES_AT_ONCE, FRAMES_AT_ONCE = 300, 16, 20_000
 """Limits of a video head's running probability: prefixes of a clip in total and per batch, frames per batch."""
@@ -48,6 +49,7 @@ class VideoPrediction:
         backends: video reader, locator and device that were used.
         min_face_share: `warning` says so if a smaller share of the frames has a face.
         switched_s: times from which on another person may be followed, seconds from the start of the span.
+        fitted_on_video: whether the model was fitted on this very video, by its content; None if it is not known.
     """
 
     video: str
@@ -64,6 +66,7 @@ class VideoPrediction:
     backends: Mapping[str, str]
     min_face_share: float = MIN_FACE_SHARE
     switched_s: tuple[float, ...] = ()
+    fitted_on_video: bool | None = None
 
     def __post_init__(self) -> None:
         check_min_face_share(self.min_face_share)
@@ -85,6 +88,8 @@ class VideoPrediction:
             reasons.append(f"only {share}: the prediction is doubtful.")
         if self.switched_s:
             reasons.append(switch_warning(self.switched_s))
+        if self.fitted_on_video:
+            reasons.append("the model was fitted on this video, so the prediction says nothing about new videos.")
         return " ".join(reasons) or None
 
     def to_dict(self) -> dict[str, object]:
@@ -110,6 +115,7 @@ class VideoPrediction:
             "face_share": round(self.face_share, 6),
             "warning": self.warning,
             "switched_s": [round(time_s, 4) for time_s in self.switched_s],
+            "fitted_on_video": self.fitted_on_video,
             "faceless_times_s": [round(float(t), 4) for t in self.faceless_times_s],
             "frame_meaning": self.frame_meaning,
             "frame_times_s": [round(float(t), 4) for t in self.frame_times_s],
@@ -321,7 +327,11 @@ class PainModel(nn.Module):
         """
         clip = self.read(Path(video), start_s, end_s, locator, image_fps, action_units)
         clip = self._subtract_baseline(clip, baseline, locator, image_fps)
-        return self.predict_features(clip, video, locator)
+        prediction, fitted = self.predict_features(clip, video, locator), self.record.fitted_videos
+        if not fitted:
+            return prediction
+        digest = video_digest(Path(video), image_fps)[:SHORT_DIGEST]
+        return replace(prediction, fitted_on_video=digest in fitted)
 
     def predict_features(
         self, clip: ClipFeatures, video: str | Path, locator: Locator | None = None

@@ -106,6 +106,8 @@ class ModelRecord:
         painseq: version of painseq that fitted the model.
         unknown_people: names of weights, of the extractor or of models that the head started from, whose training
             subjects are not known; empty if they are known for all.
+        fitted_videos: short digests of the training and validation videos of the head, and of models that it started
+            from; empty if they are not known.
     """
 
     class_names: tuple[str, ...]
@@ -127,11 +129,13 @@ class ModelRecord:
     validation_seen_by_start: tuple[str, ...]
     painseq: str = __version__
     unknown_people: tuple[str, ...] = ()
+    fitted_videos: tuple[str, ...] = ()
 
     @property
     def seen(self) -> Seen:
         """Whom head and extractor have seen."""
-        return Seen(frozenset({*self.fitted_on, *self.extractor_trained_on}), self.unknown_people)
+        people = frozenset({*self.fitted_on, *self.extractor_trained_on})
+        return Seen(people, self.unknown_people, frozenset(self.fitted_videos))
 
     @property
     def objective(self) -> Objective:

@@ -16,6 +16,7 @@ from painseq.evaluation.split_check import (
     check_contents,
     check_members,
     check_seen,
+    check_videos_seen,
     joined,
     read_table,
 )
@@ -32,7 +33,8 @@ class CheckOptions:
         subject_column: column of subjects; None: guessed by name.
         part_column: column of parts or folds; None: guessed by name.
         split: split (JSON) that predictions, or a CSV without parts, belong to.
-        checkpoint: model that made the predictions.
+        checkpoint: model that made the predictions; with `root`, the videos of a split's test part are compared with
+            those that it was fitted on.
         dataset: data set of the predictions' subjects; None: the data set that the checkpoint was trained on, if there
             is only one.
         root: folder of the videos, whose content is compared to find copies.
@@ -104,6 +106,8 @@ def audit_files(
     if options.root is not None:
         for name, members in divided.items():
             findings[name] += check_contents(members, options.root, on_progress)
+            if options.checkpoint is not None:
+                findings[name] += _check_videos(members, options.root, options.checkpoint, on_progress)
     return SplitAudit({name: tuple(of_file) for name, of_file in findings.items()})
 
 
@@ -153,6 +157,19 @@ def _check_predictions(table: ClipTable, split: ClipTable | None, options: Check
             "checkpoint, or the split of the fit (command line: --checkpoint, --split)."
         )
     return findings
+
+
+def _check_videos(
+    members: Sequence[Member], root: Path, checkpoint: Path, on_progress: OnProgress
+) -> list[SplitFinding]:
+    """Return the test videos that a model was fitted on, or that its checkpoint does not tell."""
+    from painseq.model.checkpoint import read_checkpoint
+
+    seen = read_checkpoint(checkpoint).record.fitted_videos
+    if not seen:
+        text = "checkpoints that do not record the videos that they were fitted on, which are not compared"
+        return [SplitFinding("suspicious", text, (str(checkpoint),))]
+    return check_videos_seen(members, root, seen, f"{checkpoint} was fitted on", on_progress)
 
 
 def _check_model(scored: Sequence[Member], checkpoint: Path, data_set: str | None) -> list[SplitFinding]:

@@ -17,7 +17,7 @@ from painseq.files import write_atomically
 from painseq.model.averaging import AveragedModel
 from painseq.model.pain_model import PainModel
 from painseq.records import MIN_FACE_SHARE, UNKNOWN_PEOPLE, Part, check_min_face_share
-from painseq.runs import OnProgress, make_run_folder, no_progress, read_history, versions
+from painseq.runs import OnProgress, new_run_folder, no_progress, read_history, versions
 from painseq.studies.evaluation_files import (
     EvaluationResult,
     PageText,
@@ -29,7 +29,16 @@ from painseq.studies.evaluation_files import (
     write_page,
 )
 from painseq.studies.experiment import Experiment
-from painseq.studies.predict_part import predict_part, predict_validation, predict_values, seen_by
+from painseq.studies.predict_part import (
+    check_can_calibrate,
+    check_can_score,
+    predict_part,
+    predict_validation,
+    predict_values,
+    same_videos,
+    same_videos_warning,
+    seen_by,
+)
 from painseq.studies.true_labels import in_classes
 from painseq.video.generated import is_generated
 
@@ -91,14 +100,22 @@ def evaluate(
         >>> result.evaluation.scores.balanced_accuracy
     """
     out = Path(out)
-    if options.calibrate and options.part == "validation":
-        raise PainseqError(
-            "calibrate fits the temperature on the validation part, so part cannot be validation. Choose the part "
-            "test, or omit calibrate."
-        )
+    if options.calibrate:
+        _check_calibrates(model, options)
     if options.prior is not None:
         model = model.with_prior(options.prior)
-    make_run_folder(out)
+    with new_run_folder(out):
+        return _evaluate(model, data, out, options, experiment, on_progress)
+
+
+def _evaluate(
+    model: PainModel,
+    data: PainDataModule,
+    out: Path,
+    options: EvaluateOptions,
+    experiment: Experiment | None,
+    on_progress: OnProgress,
+) -> EvaluationResult:
     unknown = seen_by(model, data).unknown
     if unknown:
         log.warning(UNKNOWN_PEOPLE, ", ".join(unknown))
@@ -141,13 +158,35 @@ def evaluate_models(
     Raises:
         LeakError, PainseqError: see `evaluate`.
     """
-    out = Path(out)
-    make_run_folder(out)
+    # All before the first: a model that is refused must not leave a folder that holds the others.
+    for model in models.values():
+        _check(model, data, options)
     results = {}
-    for name, (path, model) in zip(short_names(list(map(Path, models))), models.items(), strict=True):
-        of_model = replace(options, checkpoints=(Path(path),))
-        results[name] = evaluate(model, data, out / name, of_model, experiment, on_progress)
+    with new_run_folder(Path(out)) as folder:
+        for name, (path, model) in zip(short_names(list(map(Path, models))), models.items(), strict=True):
+            of_model = replace(options, checkpoints=(Path(path),))
+            results[name] = evaluate(model, data, folder / name, of_model, experiment, on_progress)
     return results
+
+
+def _check(model: PainModel, data: PainDataModule, options: EvaluateOptions) -> None:
+    """Refuse what `evaluate` refuses of a model."""
+    check_can_score(model, data, options.part)
+    if options.calibrate:
+        _check_calibrates(model, options)
+        check_can_calibrate(model, data)
+    if options.prior is not None:
+        model.with_prior(options.prior)
+
+
+def _check_calibrates(model: PainModel, options: EvaluateOptions) -> None:
+    if options.part == "validation":
+        raise PainseqError(
+            "calibrate fits the temperature on the validation part, so part cannot be validation. Choose the part "
+            "test, or omit calibrate."
+        )
+    if model.predicts_values:
+        raise PainseqError(f"This model predicts numbers ({model.scale}), and only probabilities can be calibrated.")
 
 
 def model_name(model: PainModel) -> str:
@@ -170,10 +209,6 @@ def _predict(
         on_progress(done, total, part)
 
     if model.predicts_values:
-        if options.calibrate:
-            raise PainseqError(
-                f"This model predicts numbers ({model.scale}), and only probabilities can be calibrated."
-            )
         values = predict_values(model, data, part, on_part)
         return (values if truth is None else values.with_truth(truth)), None
     validation = None
@@ -197,6 +232,7 @@ def _details(
         "checkpoints": _names(options.checkpoints),
         "prior": _shares(model.prior),
         "fitted_on": {"subjects": len(model.fitted_on), "unknown": list(seen_by(model, data).unknown)},
+        "same_videos": list(same_videos(model, data, options.part)),
         "baseline_clips": model.record.baseline_clips,
         "temperature": None if calibration is None else calibration.temperature,
         "device": str(model.device),
@@ -221,12 +257,13 @@ def _page(
         "device": str(model.device),
         "versions": in_one_line(versions()),
     }
-    generated = is_generated(data.root)
+    generated, same = is_generated(data.root), same_videos(model, data, part)
     return PageText(
         subtitle=f"Part {part} of {data.name}" + (", generated faces: no people" if generated else ""),
         dataset="generated faces" if generated else data.facts.published_as or data.name,
         facts=facts,
         history=read_history(paths[0].parent) if len(paths) == 1 else (),
+        warnings=[same_videos_warning(same)] if same else (),
     )
 
 

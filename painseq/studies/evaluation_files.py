@@ -46,12 +46,14 @@ class PageText:
         dataset: name of the data set, in the published rows if it has any.
         facts: name -> text.
         history: one row per epoch of the fit, if known.
+        warnings: about the evaluation, besides those of the scores.
     """
 
     subtitle: str
     dataset: str
     facts: Mapping[str, str]
     history: Sequence[Mapping[str, float]] = ()
+    warnings: Sequence[str] = ()
 
 
 def evaluated(
@@ -112,6 +114,7 @@ def write_page(out: Path, result: EvaluationResult, text: PageText) -> None:
         else (),
         histories={name: text.history} if text.history else {},
         facts=text.facts,
+        warnings=text.warnings,
         published=published_rows(text.dataset),
     )
     write_report(out / "report.html", report)

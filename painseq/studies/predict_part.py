@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,10 @@ from painseq.features.store import identity
 from painseq.model.averaging import AveragedModel
 from painseq.model.decision import NO_PREDICTION
 from painseq.model.pain_model import PainModel
-from painseq.records import UNKNOWN, Part, Seen, shared_people
+from painseq.records import UNKNOWN, Part, Seen, plain_name, shared_people
 from painseq.spec import difference
+
+log = logging.getLogger("painseq")
 
 
 def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
@@ -40,6 +43,36 @@ def check_can_score(model: PainModel, data: PainDataModule, part: Part) -> None:
     check_no_leak(data.extractor_trained_on, scored, "The extractor of a store")
     check_no_leak(model.fitted_on, scored)
     check_fits(model, data)
+
+
+def same_videos(model: PainModel, data: PainDataModule, part: Part) -> tuple[str, ...]:
+    """Return the clips of a part whose video the model was fitted on, under another name of data set or subject.
+
+    Videos are recognised by their content, as far as the model's record and the data know it. A file that also holds
+    clips of a subject whom the model is known to have seen can show several people, and does not count.
+    """
+    fitted, digests = frozenset(model.record.fitted_videos), data.video_digests
+    if not fitted:
+        return ()
+    seen = {plain_name(person) for person in model.fitted_on}
+    told = {clip.video for clip in data.manifest if plain_name(f"{data.name}/{clip.subject_id}") in seen}
+    return tuple(
+        clip.clip_id for clip in data.clips(part) if digests.get(clip.clip_id) in fitted and clip.video not in told
+    )
+
+
+def same_videos_warning(clip_ids: Sequence[str]) -> str:
+    """Describe scored clips whose video the model was fitted on."""
+    return (
+        f"LEAK: the model was fitted on the videos of {len(clip_ids)} of the clips to be scored, such as "
+        f"{clip_ids[0]!r}, under the name of another data set or subject. Their score says nothing about new people."
+    )
+
+
+def _warn_of_same_videos(model: PainModel, data: PainDataModule, part: Part) -> None:
+    same = same_videos(model, data, part)
+    if same:
+        log.warning("%s", same_videos_warning(same))
 
 
 def seen_by(model: PainModel, data: PainDataModule) -> Seen:
@@ -110,6 +143,7 @@ def predict_part(
         LeakError, PainseqError: see `check_can_score`; no clip in this part.
     """
     check_can_score(model, data, part)
+    _warn_of_same_videos(model, data, part)
     return predict_unchecked(model, data, part, on_progress)
 
 
@@ -153,6 +187,12 @@ def predict_validation(
         LeakError: the weights of head or extractor were fitted on a validation subject.
         PainseqError: see `check_fits`; no validation subject, or no clip of one.
     """
+    check_can_calibrate(model, data)
+    return predict_unchecked(model, data, "validation", on_progress)
+
+
+def check_can_calibrate(model: PainModel, data: PainDataModule) -> None:
+    """Check that a temperature can be fitted on the validation part; see `predict_validation`."""
     check_fits(model, data)
     if not data.split.validation:
         raise PainseqError(
@@ -169,7 +209,6 @@ def predict_validation(
             "fitted "
             "with."
         )
-    return predict_unchecked(model, data, "validation", on_progress)
 
 
 def _trained_on(model: PainModel) -> set[str]:
@@ -194,6 +233,7 @@ def predict_values(
         LeakError, PainseqError: see `check_can_score`; no clip in this part.
     """
     check_can_score(model, data, part)
+    _warn_of_same_videos(model, data, part)
     rows = _rows(data, part, lambda batch: _numpy(model.estimate(batch).double())[:, None], on_progress)
     return ValuePredictions(
         scale=model.objective.names[0],

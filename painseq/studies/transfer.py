@@ -23,7 +23,7 @@ from painseq.runs import OnProgress, check_same_run, no_progress, read_json
 from painseq.spec import Spec
 from painseq.studies.experiment import Experiment
 from painseq.studies.extract import extract_data_set
-from painseq.studies.predict_part import predict_part
+from painseq.studies.predict_part import predict_part, same_videos
 from painseq.studies.transfer_check import check_plan, settings_of
 from painseq.studies.transfer_plan import TransferFit, TransferPlan, fit_of
 from painseq.studies.transfer_report import write_results
@@ -93,7 +93,7 @@ def transfer(plan: TransferPlan, out: str | Path, on_progress: OnProgress = no_p
     study.fit(on_progress)
     cells = study.cells()
     generated = tuple(name for name, data in study.data.items() if is_generated(data.root))
-    page = write_results(out, plan, cells, study.predictions, study.facts(), generated)
+    page = write_results(out, plan, cells, study.predictions, study.told(), generated)
     return TransferResult(tuple(cells), page, generated)
 
 
@@ -140,6 +140,7 @@ class _Study:
         self.head_settings: dict[str, Spec] = {}
         for name, experiment in self.heads.items():
             with _named(f"The head {name}"):
+                _check_start(experiment)
                 experiment.classifier()
                 self.head_settings[name] = _settings(experiment)
         self.truths = {name: read_truth(data.truth) for name, data in plan.data.items() if data.truth is not None}
@@ -159,6 +160,8 @@ class _Study:
                 given = plan.extractors[fit.extractor].stores.get(name)
                 self.stores[fit.extractor, name] = given or out / "stores" / f"{fit.extractor}_{name}"
         self.predictions: dict[tuple[TransferFit, str], Predictions] = {}
+        self.same_videos: dict[str, set[str]] = {}
+        """Target -> test clips whose video a fit has seen under another name."""
 
     def check(self) -> None:
         """Check that all data sets are read alike, and check for leaks between training and test subjects.
@@ -233,6 +236,15 @@ class _Study:
             "heads": self.head_settings,
         }
 
+    def told(self) -> Spec:
+        """Return `facts`, and what the table says besides, which decides no fit."""
+        facts = self.facts()
+        extractors = facts["extractors"]
+        assert isinstance(extractors, dict)
+        for name, of_extractor in extractors.items():
+            of_extractor["people_known"] = self.extractors[name].people_known
+        return {**facts, "same_videos": {name: sorted(clips) for name, clips in self.same_videos.items()}}
+
     def extract(self, on_progress: OnProgress) -> None:
         """Extract the stores that are not given."""
         total = len(self.stores) + len(self.fits)
@@ -259,8 +271,11 @@ class _Study:
                             loaded[name] = self._stored(name, self.stores[extractor, name])
                     if not self.is_done(fit):
                         self._fit(fit, loaded)
+                    seen = read_json(self._fit_file(fit)) or {}
                     for target in self.fits[fit]:
                         self.predictions[fit, target] = self._read(fit, target)
+                        same = seen.get("same_videos", {}).get(target, ())
+                        self.same_videos.setdefault(target, set()).update(same)
                 done += 1
                 on_progress(done, total, f"fitted {fit.folder}")
 
@@ -273,10 +288,10 @@ class _Study:
         split = data.split if fit.k is None else self._drawn(fit, data)
         model = fit_fold(experiment.classifier, data.with_split(split), out, options, epochs)
         seen = {key: list(getattr(model.record, key)) for key in ("fitted_on", "extractor_trained_on", "started_from")}
-        record = self._predictions_file(fit, "fit").with_suffix(".json")
-        record.parent.mkdir(parents=True, exist_ok=True)
+        same = {target: list(same_videos(model, loaded[target], "test")) for target in self.fits[fit]}
+        self._fit_file(fit).parent.mkdir(parents=True, exist_ok=True)
         # Written before the predictions, whose presence marks the fit as finished.
-        write_json(record, seen)
+        write_json(self._fit_file(fit), {**seen, "same_videos": same})
         for target in self.fits[fit]:
             predict_part(model, loaded[target], "test").write_csv(self._predictions_file(fit, target))
         if fit.k is not None:
@@ -297,6 +312,9 @@ class _Study:
 
     def _predictions_file(self, fit: TransferFit, target: str) -> Path:
         return self.out / "predictions" / fit.folder / f"{target}.csv"
+
+    def _fit_file(self, fit: TransferFit) -> Path:
+        return self._predictions_file(fit, "fit").with_suffix(".json")
 
     def is_done(self, fit: TransferFit) -> bool:
         """Whether the predictions for all targets of a fit are written."""
@@ -328,6 +346,16 @@ def _settings(experiment: Experiment) -> Spec:
     """Return a head's model and fit options, without the seed, as plain values."""
     fit = dataclasses.asdict(dataclasses.replace(experiment.fit_options(), seed=0))
     return {"model": _without_none(experiment.config["model"]), "fit": fit}
+
+
+def _check_start(experiment: Experiment) -> None:
+    """Refuse weights that the head would start from: the table decides where each fit starts."""
+    start = experiment.config["model"]["start_from"]
+    if start:
+        raise PainseqError(
+            f"start_from is {start}, but the fits of a transfer table start from random weights, or from the model of "
+            "a source. Leave start_from out."
+        )
 
 
 def _without_none(value: object) -> object:

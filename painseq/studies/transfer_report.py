@@ -16,6 +16,7 @@ from painseq.report import Block, Picture, Report, write_figures, write_report
 from painseq.report.charts import heat_map, interval_curves
 from painseq.runs import versions
 from painseq.spec import Spec
+from painseq.studies.predict_part import same_videos_warning
 from painseq.studies.transfer_plan import TransferFit, TransferPlan, fit_of
 
 COLUMNS = (
@@ -58,7 +59,7 @@ def write_results(
         subtitle=f"From {' and '.join(plan.sources)} to {', '.join(plan.targets)}",
         dataset=", ".join(plan.data),
         notes=notes,
-        warnings=[*interval_notes(results), *unknown_people(facts)],
+        warnings=[*interval_notes(results), *unknown_people(facts), *seen_videos(facts)],
         facts={"seeds": ", ".join(map(str, plan.seeds)), **versions()},
         blocks=blocks(plan, by_cell, facts),
     )
@@ -91,15 +92,22 @@ def interval_notes(results: Sequence[CellResult]) -> list[str]:
 
 
 def unknown_people(facts: Spec) -> list[str]:
-    """Return a line for each extractor of a data set whose weights do not record their training subjects."""
+    """Return a line for each extractor of a data set whose weights do not record all their training subjects."""
     extractors, data = facts["extractors"], facts["data"]
     assert isinstance(extractors, dict) and isinstance(data, dict)
     return [
-        f"The weights of {name} do not record their training subjects, so it was not checked that no test subject is "
-        "among them."
+        f"The weights of {name} do not record all their training subjects, so it was not checked that no test subject "
+        "is among them."
         for name, extractor in extractors.items()
-        if extractor["trained_on"] in data and not extractor["people"]
+        if extractor["trained_on"] in data and not (extractor["people"] and extractor.get("people_known", True))
     ]
+
+
+def seen_videos(facts: Spec) -> list[str]:
+    """Return a line for each target with test clips whose video a fit has seen under another name."""
+    same = facts.get("same_videos", {})
+    assert isinstance(same, dict)
+    return [f"{target}: {same_videos_warning(clips)}" for target, clips in same.items() if clips]
 
 
 def note_on_controls(plan: TransferPlan) -> str:

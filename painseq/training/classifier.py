@@ -220,6 +220,7 @@ class PainClassifier(pl.LightningModule):
             validation_seen_by_extractor=tuple(shared_people(validation, extractor_seen.people)),
             validation_seen_by_start=tuple(shared_people(validation, start_seen.people)),
             unknown_people=(extractor_seen | start_seen).unknown,
+            fitted_videos=tuple(sorted(data.videos_seen() | start_seen.videos)),
         )
 
     def _weigh_classes(self, data: PainDataModule) -> None:

@@ -15,7 +15,7 @@ from painseq.data.protocols import SplitOptions
 from painseq.data_modules import AI4Pain
 from painseq.errors import LeakError, PainseqError
 from painseq.evaluation import Person, Predictions, read_predictions, with_temperature
-from painseq.studies.evaluate import EvaluateOptions, evaluate
+from painseq.studies.evaluate import EvaluateOptions, evaluate, evaluate_models
 from painseq.studies.evaluate_predictions import PredictionsOptions, evaluate_predictions
 from painseq.studies.experiment import read_experiment
 
@@ -86,6 +86,19 @@ def test_a_part_that_was_seen_is_not_scored(lstm, data, tmp_path):
         evaluate(painseq.load(lstm), data, tmp_path / "out", EvaluateOptions(part="train"))
     with pytest.raises(PainseqError, match=r"calibrate.*validation"):
         evaluate(painseq.load(lstm), data, tmp_path / "b", EvaluateOptions("validation", calibrate=True))
+
+
+def test_a_model_that_is_refused_leaves_no_folder(lstm, data, tmp_path):
+    new, seen = painseq.load(lstm), painseq.load(lstm)
+    person = f"{data.name}/{data.split.test[0]}"
+    seen.record = replace(seen.record, fitted_on=(*seen.record.fitted_on, person))
+    with pytest.raises(LeakError, match=data.split.test[0]):
+        evaluate_models({"a/best.ckpt": new, "b/best.ckpt": seen}, data, tmp_path / "out")
+    with pytest.raises(LeakError):
+        evaluate(seen, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    done = evaluate_models({"a/best.ckpt": new, "b/best.ckpt": painseq.load(lstm)}, data, tmp_path / "out")
+    assert set(done) == {"a", "b"}
 
 
 def test_predictions_at_hand_are_scored_without_a_folder(tmp_path):

@@ -25,7 +25,7 @@ from painseq.studies.transfer_plan import (
     fit_of,
     read_plan,
 )
-from painseq.studies.transfer_report import note_on_controls, unknown_people
+from painseq.studies.transfer_report import note_on_controls, seen_videos, unknown_people
 
 TRAINING = {"heat": 5, "electrical": 3}
 NOTHING = Experiment({})
@@ -211,6 +211,13 @@ def test_what_the_table_cannot_show_is_noted():
     told = {name: {"trained_on": on, "people": people} for name, (on, people) in networks.items()}
     (line,) = unknown_people({"data": {"heat": {}}, "extractors": told})
     assert "mine" in line and "cnn" not in line and "untrained" not in line
+    told["cnn"]["people_known"] = False
+    assert len(unknown_people({"data": {"heat": {}}, "extractors": told})) == 2
+
+
+def test_test_clips_whose_videos_were_seen_under_another_name_are_told():
+    (line,) = seen_videos({"same_videos": {"heat": ["a", "b"], "electrical": []}})
+    assert "heat" in line and "LEAK" in line and "2" in line and seen_videos({}) == []
 
 
 # ---- a small table, from videos to the page ----
@@ -304,6 +311,20 @@ def test_nothing_of_the_test_subjects_is_in_any_fit(filled, planned):
             assert seen and not seen & scored[predictions.stem]
             subjects = set(read_predictions(predictions).subject_ids)
             assert {name.partition("/")[2] for name in scored[predictions.stem]} == subjects
+
+
+@pytest.mark.slow
+def test_the_table_tells_whose_training_subjects_are_known_and_which_videos_were_seen(filled):
+    told = json.loads((filled / "transfer.json").read_text())["plan"]
+    assert {name: each["people_known"] for name, each in told["extractors"].items()} == {"cnn": True, "untrained": True}
+    assert told["same_videos"] == {"heat": [], "electrical": []}
+
+
+def test_a_head_of_the_plan_may_not_start_from_weights_of_its_own(planned, small, tmp_path):
+    start = small["heads"]["linear"].changed({"model": {"start_from": ["head.pth"]}})
+    with pytest.raises(PainseqError, match=r"linear.*start_from.*head\.pth"):
+        transfer(planned(heads={"linear": start}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
