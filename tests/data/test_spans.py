@@ -22,7 +22,7 @@ from painseq.faces import FaceCrops, FullFrame
 from painseq.features import ClipFeatures, FeatureStore, NpzFolder, StoreWriter, export_npz, extract
 from painseq.features.spans import RecordedSpan
 from painseq.records import Clip, Manifest
-from painseq.video import write_video
+from painseq.video import SHORT_DIGEST, video_digest, write_video
 
 INNER = SplitOptions(protocol="official_inner")
 
@@ -63,7 +63,10 @@ def first_ids(root: Path, count: int) -> list[str]:
 
 def test_a_store_records_span_sampling_and_data_set_of_each_clip(electrical, store):
     data = AI4Pain(electrical, DataOptions(split=INNER, store=store))
-    expected = {c.clip_id: RecordedSpan("ai4pain", c.start_s, c.end_s, 3.0, None) for c in data.manifest}
+    digests = {c.clip_id: video_digest(data.manifest.path(c))[:SHORT_DIGEST] for c in data.manifest}
+    expected = {
+        c.clip_id: RecordedSpan("ai4pain", c.start_s, c.end_s, 3.0, None, digests[c.clip_id]) for c in data.manifest
+    }
     assert FeatureStore(store).spans == expected and len({span.start_s for span in expected.values()}) > 1
 
 
@@ -195,7 +198,8 @@ def test_images_a_second_are_compared_where_the_video_is_a_folder(tmp_path):
     options = DataOptions(labels="native", view="pixels", store=tmp_path / "store")
     data = Images(tmp_path, options)
     extract(data.manifest, FaceCrops(FullFrame(), size_px=16), Pixels(16), None, tmp_path / "store")
-    assert FeatureStore(tmp_path / "store").spans["c"] == RecordedSpan("ai4pain", 0.0, None, None, 5.0)
+    digest = video_digest(tmp_path / "c", 5.0)[:SHORT_DIGEST]
+    assert FeatureStore(tmp_path / "store").spans["c"] == RecordedSpan("ai4pain", 0.0, None, None, 5.0, digest)
     assert data.store is not None
     other = Images(tmp_path, options)
     other.image_fps = 10.0

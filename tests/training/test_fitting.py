@@ -56,6 +56,16 @@ def test_a_fold_gives_the_model_that_load_gives(data, folds, tmp_path):
     assert {path.name for path in (tmp_path / "fold").iterdir()} == {"best.ckpt", "metrics.csv", "run.json"}
 
 
+def test_a_class_that_validation_lacks_is_told_once(data, folds, tmp_path, caplog):
+    validation, lacking = folds[0].validation, data.scheme.class_names[-1]
+    labels = data.scheme.classes[lacking]
+    kept = [clip for clip in data.manifest if clip.subject_id not in validation or clip.label not in labels]
+    data._manifest = data.manifest.only(kept)
+    fit_fold(make, data.with_split(folds[0]), tmp_path / "fold", OPTIONS)
+    (told,) = (message for message in caplog.messages if "validation" in message)
+    assert lacking in told
+
+
 def test_a_fold_is_what_fit_makes_of_the_same_split(data, folds, on_electrical, store, tmp_path):
     from painseq.cli.fit import fit
 
