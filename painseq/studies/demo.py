@@ -8,18 +8,21 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
 import yaml
 
+from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.evaluation import Difference, Evaluation, Predictions, paired_difference, published_rows, read_truth
 from painseq.extractors import Extractor, Pixels
-from painseq.features import ExtractOptions
+from painseq.features import ExtractOptions, ExtractProgress
 from painseq.files import write_json
 from painseq.model.checkpoint import load
 from painseq.report import Figure, Report, write_figures, write_report
@@ -48,8 +51,8 @@ NOTES = (
     "The faces are generated. The scores show that the software works from video to score; they say nothing about "
     "patients, and are not comparable with scores on real data.",
     "To run in minutes on two cores, the demo uses a small network (timm's test_resnet, random weights), crops "
-    "of 80 pixels, videos of 8 frames per second, and the generator's face boxes. For real data, use VGG16 at 224 "
-    "pixels and 30 frames per second with YuNet or face-alignment; the code is the same.",
+    "of 80 pixels, videos of 128 pixels and 8 (heat: 4) frames per second, and the generator's face boxes. For real "
+    "data, use VGG16 at 224 pixels and 30 frames per second with YuNet or face-alignment; the code is the same.",
     "Every model was stopped early on subjects of the training part, and scored once, on test subjects whose labels "
     "are "
     "outside the data set's folder.",
@@ -68,7 +71,9 @@ class Size:
         train, validation, test: subjects of the electrical data set.
         trials: clips of low pain, and of high pain, per subject.
         baseline_s: duration of the no-pain recordings, cut into clips of 10 s for training.
-        fps: frames per second of the videos.
+        fps: frames per second of the electrical videos.
+        heat_fps: frames per second of the heat videos, of which single frames are used.
+        size_px: height and width of the videos; at 128, a face is slightly larger than its crop.
     """
 
     heat_subjects: int = 40
@@ -77,8 +82,10 @@ class Size:
     validation: int = 2
     test: int = 20
     trials: int = 3
-    baseline_s: float = 60.0
+    baseline_s: float = 30.0
     fps: float = 8.0
+    heat_fps: float = 4.0
+    size_px: int = 128
 
 
 @dataclass(frozen=True)
@@ -113,10 +120,10 @@ def demo(
             `predictions.csv` and `submission.csv` of the LSTM, `config.yaml`, `run.json` (versions, seed, split),
             `figures/` (the numbers of the report), and a run folder for each model.
         seed: seed of data, heads and order.
-        workers: number of processes that draw faces.
+        workers: number of processes that draw faces. The result does not depend on it.
         size: size of the generated data.
         on_step: called with the title of each step.
-        on_progress: called with (frames or clips done, their total, their unit).
+        on_progress: called with (frames or clips done, their total, their unit), also from another thread.
 
     Raises:
         PainseqError: `out` holds a demo with another seed or size.
@@ -185,32 +192,68 @@ class Demo:
         yield
         self.seconds[title] = time.perf_counter() - start
 
+    @contextmanager
+    def _meanwhile(self, work: Callable[[OnProgress], object], unit: str) -> Iterator[None]:
+        """Run `work` in a thread during the body, with a function to report progress to; wait for it at the end.
+
+        If the body fails, the work ends with its next report. It must not draw global random numbers.
+        """
+        stop = Event()
+        show = self._counting(unit)
+
+        def report(done: int, total: int, note: str = "") -> None:
+            if stop.is_set():
+                raise PainseqError("The demo was stopped.")
+            show(done, total)
+
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as thread:
+            running = thread.submit(work, report)
+            try:
+                yield
+                running.result()
+            finally:
+                stop.set()
+
     def generate(self) -> None:
-        """Generate two data sets of different subjects, as mp4 files in the layouts of real data sets."""
+        """Generate heat pain as mp4 files in the layout of a real data set."""
         size = self.size
-        heat = BioVidPlan(size.heat_subjects, size.heat_trials, ("BL1", "PA4"), fps=size.fps)
-        electrical = AI4PainPlan(size.train, size.validation, size.test, size.trials, size.baseline_s, fps=size.fps)
-        with self._step("1. Generate heat pain (BioVid's layout) and electrical pain (AI4Pain's layout)"):
+        heat = BioVidPlan(size.heat_subjects, size.heat_trials, ("BL1", "PA4"), fps=size.heat_fps, size_px=size.size_px)
+        with self._step("1. Generate heat pain (BioVid's layout)"):
             write_biovid(self.out / "heat", heat, self.seed, self.workers, self._counting("frames of heat pain"))
-            show = self._counting("frames of electrical pain")
-            write_ai4pain(self.out / "electrical", electrical, self.seed, self.workers, show)
 
     def train_heat_cnn(self) -> None:
-        """Train the heat-pain CNN: no pain against high pain on single frames of heat subjects."""
-        with self._step("2. Train the heat-pain CNN, no pain against high pain, on frames of heat training subjects"):
-            self._extract(self._experiment(HEAT), "heat_crops", Pixels(CROP_PX))
+        """Train the heat-pain CNN: no pain against high pain on single frames of heat subjects.
+
+        Meanwhile, electrical pain of other subjects is generated: training uses one core.
+        """
+        title = "2. Train the heat-pain CNN on frames of heat subjects; generate electrical pain (AI4Pain's layout)"
+        with self._step(title), self._meanwhile(self._generate_electrical, "frames of electrical pain"):
+            heat = self._experiment(HEAT)
+            self._extract(heat.data(), Pixels(CROP_PX), "heat_crops")
             self._fit(self._experiment(HEAT, _on_store(self.out / "heat_crops")), "heat_cnn")
 
+    def _generate_electrical(self, on_progress: OnProgress) -> None:
+        size = self.size
+        plan = AI4PainPlan(
+            size.train, size.validation, size.test, size.trials, size.baseline_s, fps=size.fps, size_px=size.size_px
+        )
+        write_ai4pain(self.out / "electrical", plan, self.seed, max(1, self.workers - 1), on_progress)
+
     def extract(self) -> None:
-        """Extract features of the electrical videos with the heat-pain CNN, and with the untrained network."""
-        with self._step(
-            "3. Extract features of the electrical videos with the frozen CNN, and with the untrained network"
-        ):
-            weights = str(self.out / "heat_cnn" / "extractor.safetensors")
-            untrained = self._experiment(ELECTRICAL)
-            trained = untrained.changed({"model": {"extractor": {"init_args": {"weights": weights}}}})
-            for experiment, name in ((trained, "heat"), (untrained, "untrained")):
-                self._extract(experiment, f"{name}_features", experiment.extractor())
+        """Extract features of the electrical videos with the heat-pain CNN, and at once with the untrained network."""
+        weights = str(self.out / "heat_cnn" / "extractor.safetensors")
+        untrained = self._experiment(ELECTRICAL)
+        trained = untrained.changed({"model": {"extractor": {"init_args": {"weights": weights}}}})
+        control, extractor = untrained.data(), untrained.extractor()
+
+        def extract_control(on_progress: OnProgress) -> None:
+            self._extract(control, extractor, "untrained_features", on_progress)
+
+        title = "3. Extract features of the electrical videos with the frozen CNN, and with the untrained network"
+        with self._step(title):
+            heat_data, heat_cnn = trained.data(), trained.extractor()
+            with self._meanwhile(extract_control, "clips for each network"):
+                self._extract(heat_data, heat_cnn, "heat_features")
 
     def fit_heads(self) -> None:
         """Fit heads for three classes on electrical training subjects, with early stopping on some of them."""
@@ -284,14 +327,16 @@ class Demo:
         changes = (_on_store(self.out / f"{store}_features"), {"model": {"extractor": None}})
         return self._experiment(ELECTRICAL, head, *changes)
 
-    def _extract(self, experiment: Experiment, store: str, extractor: Extractor) -> None:
-        # For the same scores on processors with and without bfloat16.
-        options = ExtractOptions(device=pick_device("auto"), precision="fp32")
-        show = self._counting(f"clips for {store}")
-        data = experiment.data()
-        extract_data_set(
-            data, extractor, self.out / store, options, on_progress=lambda progress: show(progress.done, progress.total)
-        )
+    def _extract(
+        self, data: PainDataModule, extractor: Extractor, store: str, on_progress: OnProgress = no_progress
+    ) -> None:
+        # For the same scores on processors with and without bfloat16; larger batches are faster for a small network.
+        options = ExtractOptions(device=pick_device("auto"), precision="fp32", batch_frames=32)
+
+        def show(progress: ExtractProgress) -> None:
+            on_progress(progress.done, progress.total)
+
+        extract_data_set(data, extractor, self.out / store, options, on_progress=show)
 
     def _fit(self, experiment: Experiment, folder: str) -> None:
         fit_unless_done(experiment, self.out / folder)

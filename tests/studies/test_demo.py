@@ -3,16 +3,20 @@
 import csv
 import json
 import shutil
+from contextlib import suppress
+from threading import Event
 
 import pytest
 import yaml
 
 from painseq.errors import PainseqError
-from painseq.studies.demo import MODELS, Size, demo
+from painseq.studies.demo import MODELS, Demo, Size, demo
 
 pytestmark = pytest.mark.slow
 
-TINY = Size(heat_subjects=5, heat_trials=1, train=5, validation=1, test=3, trials=1, baseline_s=10.0, fps=8.0)
+TINY = Size(
+    heat_subjects=5, heat_trials=1, train=5, validation=1, test=3, trials=1, baseline_s=10.0, fps=4.0, size_px=64
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +76,24 @@ def test_run_again_it_trains_nothing_that_is_there_and_redoes_what_is_missing(fi
 def test_another_seed_does_not_go_on_in_the_same_folder(finished):
     with pytest.raises(PainseqError, match="seed: 5, not 6"):
         demo(finished, seed=6, workers=1, size=TINY)
+
+
+def test_work_beside_a_step_ends_with_it_and_its_error_is_the_steps(tmp_path):
+    job = Demo(tmp_path, seed=5, workers=1, size=TINY)
+    ended = Event()
+
+    def endless(on_progress):
+        with suppress(PainseqError):
+            while True:
+                on_progress(0, 1)
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt), job._meanwhile(endless, "frames"):
+        raise KeyboardInterrupt
+    assert ended.is_set()
+
+    def failing(on_progress):
+        raise PainseqError("the disk is full")
+
+    with pytest.raises(PainseqError, match="the disk is full"), job._meanwhile(failing, "frames"):
+        pass
