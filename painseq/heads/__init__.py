@@ -7,17 +7,22 @@ from painseq.heads.linear_probe import LinearProbe
 from painseq.heads.lstm import LSTM
 from painseq.heads.stacked_lstm import StackedLSTM
 from painseq.heads.temporal_conv_net import TemporalConvNet
+from painseq.heads.trees import AdaBoost, GradientBoosting, HistogramBoosting, RandomForest
 from painseq.heads.two_stream import TwoStream
 from painseq.heads.vivit import ViViT
 
 __all__ = [
     "LSTM",
+    "AdaBoost",
     "AttentionMIL",
     "BiLSTMAttention",
     "FrameANN",
+    "GradientBoosting",
     "Head",
+    "HistogramBoosting",
     "LinearFrames",
     "LinearProbe",
+    "RandomForest",
     "StackedLSTM",
     "TemporalConvNet",
     "TwoStream",

@@ -22,7 +22,7 @@ class AttentionMIL(Head):
         dropout: after the embedding.
     """
 
-    level: ClassVar[Literal["frame", "video"]] = "video"
+    level: Literal["frame", "video"] = "video"
     attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset({"frames"})
 
     def __init__(

@@ -74,7 +74,7 @@ class BiLSTMAttention(Head):
         init: draw the initial weights as "torch" or "keras" does by default, see `painseq.heads.initialisation`.
     """
 
-    level: ClassVar[Literal["frame", "video"]] = "video"
+    level: Literal["frame", "video"] = "video"
     attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset({"frames"})
 
     def __init__(

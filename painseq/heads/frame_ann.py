@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ class FrameANN(Head):
         init: draw the initial weights as "torch" or "keras" does by default, see `painseq.heads.initialisation`.
     """
 
-    level: ClassVar[Literal["frame", "video"]] = "frame"
+    level: Literal["frame", "video"] = "frame"
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ class Head(nn.Module):
         num_classes: number of classes K.
     """
 
-    level: ClassVar[Literal["frame", "video"]]
+    level: Literal["frame", "video"]
     """Whether `forward` returns logits for each frame or for the clip."""
     fitted_by_gradients: ClassVar[bool] = True
     """Whether an optimizer fits the head; if false, `fit_rows` does, and stores the result in the state dict."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ class LinearFrames(Head):
         dropout: before the linear layer.
     """
 
-    level: ClassVar[Literal["frame", "video"]] = "frame"
+    level: Literal["frame", "video"] = "frame"
 
     def __init__(self, in_shape: tuple[int, ...], num_classes: int, dropout: float = 0.0) -> None:
         super().__init__(in_shape, num_classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ class LinearProbe(Head):
     It uses neither the order of frames nor single frames, only the mean of the features.
     """
 
-    level: ClassVar[Literal["frame", "video"]] = "video"
+    level: Literal["frame", "video"] = "video"
 
     def __init__(self, in_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__(in_shape, num_classes)

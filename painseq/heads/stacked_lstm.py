@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class StackedLSTM(Head):
         init: draw the initial weights as "torch" or "keras" does by default, see `painseq.heads.initialisation`.
     """
 
-    level: ClassVar[Literal["frame", "video"]] = "video"
+    level: Literal["frame", "video"] = "video"
 
     def __init__(
         self,

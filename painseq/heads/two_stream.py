@@ -76,7 +76,7 @@ class TwoStream(Head):
         PainseqError: frames are too narrow for the landmarks, or with `only: landmarks` have a different width.
     """
 
-    level: ClassVar[Literal["frame", "video"]] = "video"
+    level: Literal["frame", "video"] = "video"
     attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset({"frames"})
 
     def __init__(

@@ -134,7 +134,7 @@ class ViViT(Head):
         PainseqError: no square pixels, or the size of the crops or `width` is not divisible by tubelets or heads.
     """
 
-    level: ClassVar[Literal["frame", "video"]] = "video"
+    level: Literal["frame", "video"] = "video"
     attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset({"frames", "pixels"})
     pixel_mean: Tensor
     pixel_std: Tensor

@@ -14,17 +14,22 @@ from painseq.errors import PainseqError
 from painseq.files import shipped_configs
 from painseq.heads import (
     LSTM,
+    AdaBoost,
     AttentionMIL,
     BiLSTMAttention,
     FrameANN,
+    GradientBoosting,
     Head,
+    HistogramBoosting,
     LinearFrames,
     LinearProbe,
+    RandomForest,
     StackedLSTM,
     TemporalConvNet,
     TwoStream,
     ViViT,
 )
+from painseq.heads.head import Rows
 from painseq.model.decision import NO_PREDICTION, decide
 from painseq.spec import build, spec_of
 
@@ -45,9 +50,16 @@ HEADS = {
     "two_stream": lambda k: TwoStream((D,), k, landmarks=3, units=8, heads=2, head_width=4, ratio=2, dense_cnn=8),
     "two_stream_cnn": lambda k: TwoStream((D,), k, 3, "cnn", units=8, heads=2, head_width=4, ratio=2, dense_cnn=8),
     "two_stream_landmarks": lambda k: TwoStream((D,), k, 6, "landmarks", units=8, heads=2, head_width=4),
+    "histogram_boosting": lambda k: HistogramBoosting((D,), k, trees=20, learning_rate=0.3, min_rows=2),
+    "histogram_boosting_frames": lambda k: HistogramBoosting((D,), k, "frame", trees=20, learning_rate=0.3),
+    "gradient_boosting": lambda k: GradientBoosting((D,), k, trees=10, learning_rate=0.3),
+    "random_forest": lambda k: RandomForest((D,), k, "frame", trees=20),
+    "adaboost": lambda k: AdaBoost((D,), k, trees=20, max_depth=2),
     "vivit": lambda k: ViViT(PIXELS, k, **VIVIT),
     "vivit_factorised": lambda k: ViViT(PIXELS, k, **VIVIT, encoder="factorised", temporal_depth=1),
 }
+
+BY_GRADIENTS = [name for name, make in HEADS.items() if make(K).fitted_by_gradients]
 
 
 def frames(head: Head, clips: int, length: int = T) -> torch.Tensor:
@@ -89,10 +101,20 @@ def without_dropout(head: Head) -> Head:
     return head
 
 
+def fit_at_once(head: Head, x: torch.Tensor, mask: torch.Tensor, target: torch.Tensor) -> None:
+    """Fit a head that is not fitted by gradients."""
+    if head.level == "frame":
+        x, target, mask = x[mask], target[:, None].expand_as(mask)[mask], mask[mask]
+    head.fit_rows(Rows(x, mask, target, torch.ones(len(target))), None)
+
+
 @pytest.fixture(params=HEADS)
 def head(request) -> Head:
     torch.manual_seed(0)
     made = HEADS[request.param](K)
+    if not made.fitted_by_gradients:
+        fit_at_once(made, frames(made, 30), all_real(30), torch.arange(30) % K)
+        return made.eval()
     # Statistics other than 0 and 1, as after training.
     made.train()
     for _ in range(3):
@@ -150,6 +172,7 @@ def test_what_stands_in_masked_frames_does_not_matter(head, clips, garbage):
     assert head(dirty, mask).isfinite().all()
 
 
+@pytest.mark.parametrize("head", BY_GRADIENTS, indirect=True)
 @pytest.mark.parametrize("garbage", [1e4, math.nan])
 def test_garbage_in_masked_frames_does_not_matter_in_training_either(head, clips, garbage):
     x, mask = clips
@@ -202,6 +225,7 @@ def test_a_clip_of_one_frame(head):
     assert head(frames(head, 1, 1), all_real(1, 1)).isfinite().all()
 
 
+@pytest.mark.parametrize("head", BY_GRADIENTS, indirect=True)
 def test_training_takes_a_batch_of_one_clip_of_one_frame(head):
     head.train()
     out = head(frames(head, 1, 1), all_real(1, 1))
@@ -221,6 +245,7 @@ def test_a_clip_without_a_real_frame_gets_no_prediction(head, clips):
     torch.testing.assert_close(decision.probabilities[others].sum(1), torch.ones(4))
 
 
+@pytest.mark.parametrize("head", BY_GRADIENTS, indirect=True)
 @pytest.mark.parametrize("empty", [[2], [0, 1, 2, 3, 4]])
 def test_clips_without_a_real_frame_poison_no_gradient(head, clips, empty):
     x, mask = clips
@@ -240,6 +265,7 @@ def test_a_batch_without_a_real_frame_leaves_the_running_statistics(head):
     torch.testing.assert_close(dict(head.named_buffers()), before, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("head", BY_GRADIENTS, indirect=True)
 def test_gradient_reaches_every_real_frame(head, clips):
     x, mask = clips
     x.requires_grad_()
@@ -249,6 +275,7 @@ def test_gradient_reaches_every_real_frame(head, clips):
     assert (size[~mask] == 0).all()
 
 
+@pytest.mark.parametrize("head", BY_GRADIENTS, indirect=True)
 def test_a_training_step_never_waits_for_the_device(head):
     # Whatever needs a value on the host (boolean indices, .item(), `if tensor`, packing) raises where there are none.
     head.to("meta").train()
@@ -310,11 +337,14 @@ def test_learns_a_small_separable_set(name):
     x = x if len(head.in_shape) == 1 else x * 50 + 128
     mask = torch.rand(60, T) > 0.2
     mask[:, 0] = True
-    optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss_of(head, x, mask, target).backward()
-        optimizer.step()
+    if head.fitted_by_gradients:
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss_of(head, x, mask, target).backward()
+            optimizer.step()
+    else:
+        fit_at_once(head, x, mask, target)
     label = decide(head.eval().level, head(x, mask), mask).label
     assert (label == target).float().mean() >= 0.95
 
@@ -337,7 +367,7 @@ REGRESSION = {
 }
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", BY_GRADIENTS)
 def test_a_stored_value_still_comes_out(name):
     head = HEADS[name](K).eval()
     with torch.no_grad():
