@@ -13,7 +13,7 @@ from painseq.data.splits import Split, every_fold
 from painseq.data_modules import Folder
 from painseq.evaluation import read_predictions
 from painseq.heads import LSTM, ViViT
-from painseq.studies.fold_fits import Candidate, FoldFit, fold_fitter
+from painseq.studies.fold_fits import Candidate, FoldFit, device_of, fold_fitter
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions
 
@@ -41,7 +41,11 @@ def _data(bench: Bench, name: str, clips: int) -> RandomClips:
 
 def _steps(bench: Bench, name: str) -> None:
     bench.need(15)
-    differing = check(name, bench.accelerator, _data(bench, name, 3 * BATCH))
+    try:
+        differing = check(name, bench.accelerator, _data(bench, name, 3 * BATCH))
+    except SystemExit as error:
+        bench.differs(str(error))
+        return
     rounds = 1 if bench.small else ROUNDS
     clips = _data(bench, name, BATCH).resident.to(bench.device)
     clips.batch(range(len(clips)))
@@ -135,7 +139,7 @@ def folds(bench: Bench) -> None:
         bench.need(45)
         fits = [FoldFit(root / f"jobs{jobs}" / str(n), split) for n, split in enumerate(chosen)]
         start = bench.now()
-        with fold_fitter([Candidate("LSTM", lstm, fit_options)], data, jobs, 1, bench.device) as run:
+        with fold_fitter([Candidate("LSTM", lstm, fit_options)], data, jobs, 1, device_of(fit_options)) as run:
             if jobs > 1:
                 # A fold that cannot be fitted takes no time, and is back when its process has started.
                 list(run([FoldFit(root / "nothing", Split("none", (), (), ()))] * jobs))
