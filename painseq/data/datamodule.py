@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from painseq.data.options import DataOptions
 from painseq.data.resident import ResidentClips, resident_clips, single_frames
 from painseq.data.splits import Split, make_split, qualified, split_of_items
 from painseq.data.streams import StoreStream, Stream, as_streams, beside_cnn
-from painseq.errors import PainseqError
+from painseq.errors import CLIP_FAILURES, PainseqError
 from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.features.spans import check_spans
 from painseq.records import THE_EXTRACTOR, UNKNOWN, Clip, Manifest, Part, doubtful_subjects
@@ -447,16 +448,20 @@ class PainDataModule(pl.LightningDataModule):
     def video_digests(self) -> Mapping[str, str]:
         """Clip id -> short digest of its video's content, as the store records it, or else that of the video.
 
-        Missing: clips of a store that does not record it, and videos that do not exist.
+        Missing: clips of a store that does not record it, and videos that cannot be read.
         """
         if self._digests is None:
             if self.store is not None:
                 spans = self.store.spans
                 self._digests = {clip_id: span.video for clip_id, span in spans.items() if span.video is not None}
             else:
-                videos = {clip.clip_id: (self.manifest.path(clip), clip.fps) for clip in self.manifest}
-                known = {key: video_digest(*key)[:SHORT_DIGEST] for key in set(videos.values()) if key[0].exists()}
-                self._digests = {clip_id: known[key] for clip_id, key in videos.items() if key in known}
+                known: dict[tuple[Path, float | None], str] = {}
+                for key in {(self.manifest.path(clip), clip.fps) for clip in self.manifest}:
+                    # A clip that cannot be read is told where its frames are read.
+                    with suppress(*CLIP_FAILURES):
+                        known[key] = video_digest(*key)[:SHORT_DIGEST]
+                places = {clip.clip_id: (self.manifest.path(clip), clip.fps) for clip in self.manifest}
+                self._digests = {clip_id: known[key] for clip_id, key in places.items() if key in known}
         return self._digests
 
     def videos_seen(self) -> frozenset[str]:

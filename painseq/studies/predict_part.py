@@ -51,9 +51,10 @@ def same_videos(model: PainModel, data: PainDataModule, part: Part) -> tuple[str
     Videos are recognised by their content, as far as the model's record and the data know it. A file that also holds
     clips of a subject whom the model is known to have seen can show several people, and does not count.
     """
-    fitted, digests = frozenset(model.record.fitted_videos), data.video_digests
+    fitted = frozenset(model.record.fitted_videos)
     if not fitted:
         return ()
+    digests = data.video_digests
     seen = {plain_name(person) for person in model.fitted_on}
     told = {clip.video for clip in data.manifest if plain_name(f"{data.name}/{clip.subject_id}") in seen}
     return tuple(

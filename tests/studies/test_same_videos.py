@@ -68,6 +68,10 @@ def test_a_checkpoint_records_the_videos_of_its_head(lstm, fitted):
 def test_videos_are_recognised_without_a_store_too(electrical, fitted):
     options = replace(fitted.options, store=None, view="pixels")
     assert AI4Pain(electrical, options).videos_seen() == fitted.videos_seen()
+    lacking = AI4Pain(electrical, options)
+    clip = lacking.manifest.clips[0]
+    lacking._manifest = lacking.manifest.only([replace(clip, video="gone.mp4"), *lacking.manifest.clips[1:]])
+    assert clip.clip_id not in lacking.video_digests and len(lacking.video_digests) == len(lacking.manifest) - 1
 
 
 def test_an_evaluation_on_renamed_training_videos_warns_in_every_output(lstm, renamed, fitted, tmp_path, caplog):
