@@ -71,8 +71,11 @@ class StoredCrops(Dataset[Sample]):
 class VideoClips(Dataset[Sample]):
     """Clips as samples of crops, cut from the videos on each access.
 
-    A clip that cannot be read is a sample of one frame without a face, whose time is NaN; its reason is logged.
+    A clip that cannot be read is a sample of one frame without a face, whose time is NaN; its reason is logged. If the
+    first ten cannot be read, the last error is raised.
     """
+
+    _most_failures = 10
 
     def __init__(
         self,
@@ -89,6 +92,8 @@ class VideoClips(Dataset[Sample]):
         self.fps = fps
         self.extra = tuple(extra)
         self.left_out: list[str] = []
+        self._readable = 0
+        self._unreadable = 0
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -100,10 +105,14 @@ class VideoClips(Dataset[Sample]):
             crops = clip_features(Pixels(self.face.size_px), self.face, span, "cpu")
         except CLIP_FAILURES as error:
             log.warning("%s cannot be read: %s", clip.clip_id, reason_of(error))
-            return self._unreadable(clip)
+            self._unreadable += 1
+            if not self._readable and self._unreadable >= self._most_failures:
+                raise
+            return self._without_frames(clip)
+        self._readable += 1
         return crops_of(clip, self.scheme, crops, self.extra, self.manifest.root)
 
-    def _unreadable(self, clip: Clip) -> Sample:
+    def _without_frames(self, clip: Clip) -> Sample:
         return Sample(
             clip_id=clip.clip_id,
             subject_id=clip.subject_id,

@@ -195,6 +195,8 @@ def read_clip(
     clip = job.clip
     frames = 0
     try:
+        if printable(clip.clip_id) != clip.clip_id:
+            raise PainseqError(f"The name of {job.video} is not UTF-8, so no file can hold it. Rename the video.")
         job.source = digests.source(job.video, clip, faces.extra_files(job.video))
         if job.span is not None:
             job.span = replace(job.span, video=digests.video(job.video, clip.fps)[:SHORT_DIGEST])

@@ -35,7 +35,8 @@ _TRUSTED_CONTAINERS = ("mov", "matroska")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _UNREAD_IMAGE_SUFFIXES = (".avif", ".dng", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".tga")
 _MIB = 1 << 20
-_REMEMBERED = 16
+REMEMBERED = 64
+_LONGEST_STATED_S = 1e5
 # Between two frames: a camera of 100,000 frames per second, and one picture every three hours.
 _SHORTEST_STEP_S, _LONGEST_STEP_S = 1e-5, 1e4
 # What follows the last known box or chunk belongs to the program that appended it.
@@ -185,7 +186,7 @@ def read_timeline(path: Path) -> Timeline:
     return _timeline(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns), max_pixels())
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=REMEMBERED)
 def _timeline(path: Path, _state: tuple[int, ...], _max_pixels: int) -> Timeline:
     with opened(path) as (container, stream):
         size, expected_size = path.stat().st_size, _expected_bytes(path, container.format.name)
@@ -425,6 +426,8 @@ def image_times_s(folder: Path, count: int, image_fps: float | None) -> NDArray[
 def probe_duration_s(path: Path, image_fps: float | None = None) -> float:
     """Return the duration that the container states, in seconds: fast, and accurate to about one frame.
 
+    A header that states none, or more than a day, is not believed: the frames tell.
+
     Args:
         path: the file, or a folder of images.
         image_fps: images per second; required for a folder.
@@ -437,11 +440,13 @@ def probe_duration_s(path: Path, image_fps: float | None = None) -> float:
     with opened(path) as (container, stream):
         # The container's duration respects an edit list; the stream's includes hidden frames.
         # That of an MPEG program stream is a guess from its last timestamp, which may lie many frames before the end.
-        guessed = container.format.name == "mpeg"
-        if container.duration is not None and not guessed:
-            return container.duration / 1_000_000
-        if not guessed and stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base)
+        stated_s = 0.0
+        if container.format.name != "mpeg" and container.duration is not None:
+            stated_s = container.duration / 1_000_000
+        elif container.format.name != "mpeg" and stream.duration is not None and stream.time_base is not None:
+            stated_s = float(stream.duration * stream.time_base)
+        if 0 < stated_s < _LONGEST_STATED_S:
+            return stated_s
     return read_timeline(path).duration_s
 
 

@@ -185,3 +185,15 @@ def test_evaluate_on_videos_counts_a_broken_one_as_unread(painseq, electrical, o
     broken = rows.pop(f"Test/{videos[0].parent.name}/{videos[0].stem}")
     assert (broken["frames"], broken["label"]) == ("0", "")
     assert rows and all(int(row["frames"]) > 0 and row["label"] for row in rows.values())
+
+
+def test_evaluate_on_videos_of_which_none_can_be_read_ends(
+    painseq, electrical, on_electrical, lstm, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("painseq.data.datasets.VideoClips._most_failures", 2)
+    shutil.copytree(electrical, tmp_path / "copy")
+    for path in (tmp_path / "copy" / "Test").rglob("*.mp4"):
+        path.write_bytes(b"")
+    given = [*on_electrical, "--data.root", tmp_path / "copy", "--data.options.view", "pixels", "--part", "test"]
+    result = painseq("evaluate", *given, "--checkpoint", lstm, "--out", tmp_path / "scores")
+    assert result.code == 1 and result.err.names("empty")

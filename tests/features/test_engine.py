@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -338,6 +339,13 @@ def test_a_drive_that_fails_is_a_failed_clip(faces, extractor, videos, tmp_path,
     monkeypatch.setattr(type(faces), "clip", fails)
     summary = run(videos("5", "6"), faces, extractor, tmp_path / "s")
     assert "Input/output error" in summary.failed["s0/clip 0"] and summary.frames == 6
+
+
+def test_a_name_that_is_not_utf8_is_a_failed_clip(faces, extractor, videos, tmp_path):
+    manifest = videos("5", "6")
+    odd = replace(manifest.clips[0], clip_id="s0/m\udcfcller")
+    summary = run(replace(manifest, clips=(odd, manifest.clips[1])), faces, extractor, tmp_path / "s")
+    assert set(summary.failed) == {"s0/m\udcfcller"} and set(FeatureStore(tmp_path / "s")) == {"s1/clip 1"}
 
 
 def test_where_the_time_went(faces, extractor, videos, tmp_path):

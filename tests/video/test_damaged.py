@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from painseq.errors import PainseqError
-from painseq.video import container, open_video, read_timeline, write_video
+from painseq.video import container, open_video, probe_duration_s, read_timeline, write_video
 from painseq.video.sampling import frame_indices
 
 # Box, place behind its name, format: numbers of entries, and first entries.
@@ -159,7 +159,14 @@ def test_the_container_is_read_once_for_all_clips_and_again_when_it_changes(
         np.testing.assert_array_equal(images, every[start : start + 3])
     write_video(path, (np.full((48, 64, 3), grey, np.uint8) for grey in range(30)), 30)
     assert len(read_timeline(path).pts) == 30 and len(read) == 2
-    for number in range(40):
+    for number in range(container.REMEMBERED + 5):
         write_video(tmp_path / f"{number}.mp4", [np.zeros((16, 16, 3), np.uint8)], 30)
         read_timeline(tmp_path / f"{number}.mp4")
-    assert container._timeline.cache_info().currsize <= 16
+    assert container._timeline.cache_info().currsize <= container.REMEMBERED
+
+
+def test_a_duration_that_the_header_invents_is_not_believed(good: bytes, tmp_path: Path):
+    path = tmp_path / "a.mp4"
+    changed = patched(patched(good, "mdhd duration", (1 << 31) - 1), "elst duration", (1 << 31) - 1)
+    path.write_bytes(changed)
+    assert probe_duration_s(path) == pytest.approx(2.0, abs=0.2)
