@@ -195,6 +195,7 @@ def _timeline(path: Path, _state: tuple[int, ...], _max_pixels: int) -> Timeline
         name, codec, time_base = container.format.name, stream.codec.canonical_name, stream.time_base
         streams, pixel_aspect = len(video_streams(container)), stream.sample_aspect_ratio
         stated_frames = stream.frames
+        transfer = int(stream.codec_context.color_trc)
         packets = _read_packets(path, container, stream)
     reordered = False
     if not (packets.timed and codec in _ONE_FRAME_PER_PACKET and name.startswith(_TRUSTED_CONTAINERS)):
@@ -203,7 +204,7 @@ def _timeline(path: Path, _state: tuple[int, ...], _max_pixels: int) -> Timeline
     if not packets.pts or time_base is None or packets.picture is None:
         raise unreadable(path, "pyav", "it holds no frame")
     try:
-        display = read_display(packets.picture, pixel_aspect)
+        display = read_display(packets.picture, pixel_aspect, transfer)
     except ValueError as error:
         raise unreadable(path, "pyav", error) from error
     check_pixels(path, *display.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ class Display:
         flip_x: left and right are exchanged.
         flip_y: top and bottom are exchanged.
         hdr: name of the transfer function of high dynamic range; empty for ordinary videos.
+        interlaced: whether a picture holds two moments, in alternating lines.
     """
 
     width: int
@@ -43,6 +44,12 @@ class Display:
     flip_x: bool = False
     flip_y: bool = False
     hdr: str = ""
+    interlaced: bool = False
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether pictures are stored otherwise than upright."""
+        return self.transposed or self.flip_x or self.flip_y
 
     @property
     def size(self) -> tuple[int, int]:
@@ -75,12 +82,13 @@ class Display:
         return abs(width * self.height - height * self.width) <= 0.02 * width * self.height
 
 
-def read_display(picture: VideoFrame, pixel_aspect: Fraction | None) -> Display:
+def read_display(picture: VideoFrame, pixel_aspect: Fraction | None, transfer: int) -> Display:
     """Return how the pictures of a file are shown.
 
     Args:
         picture: the first one, decoded.
         pixel_aspect: width of a pixel divided by its height; None if the file does not say.
+        transfer: number of the transfer function (H.273).
 
     Raises:
         ValueError: the picture is to be turned by other than quarter turns, or its pixels are absurdly narrow.
@@ -88,8 +96,8 @@ def read_display(picture: VideoFrame, pixel_aspect: Fraction | None) -> Display:
     aspect = pixel_aspect or Fraction(1)
     if not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT:
         raise ValueError(f"its pixels are {float(aspect):g} times as wide as high")
-    hdr = _HDR.get(int(picture.color_trc), "")
-    plain = Display(picture.width, picture.height, aspect, hdr=hdr)
+    hdr = _HDR.get(transfer, "")
+    plain = Display(picture.width, picture.height, aspect, hdr=hdr, interlaced=bool(picture.interlaced_frame))
     side_data: Any = picture.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return plain
@@ -102,4 +110,4 @@ def read_display(picture: VideoFrame, pixel_aspect: Fraction | None) -> Display:
         return plain
     if rest > _MAX_SKEW * (abs(x) + abs(y)) or not (x and y):
         raise ValueError(f"it is to be turned by {picture.rotation} degrees, and only quarter turns are possible")
-    return Display(picture.width, picture.height, aspect, bool(transposed), bool(x < 0), bool(y < 0), hdr)
+    return replace(plain, transposed=bool(transposed), flip_x=bool(x < 0), flip_y=bool(y < 0))

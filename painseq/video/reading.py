@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, printable
 from painseq.video.container import Timeline, decoding, opened, read_timeline, unreadable
 from painseq.video.images import ImageSequence
 from painseq.video.sampling import frame_indices
@@ -194,16 +194,16 @@ def open_video(path: Path, backend: str = "auto", image_fps: float | None = None
 
     Frames are shown as a player does: turned and mirrored as the file says, with square pixels (the short side is
     enlarged). If the picture's size changes within the file, later frames are scaled to the first one's size; another
-    shape is an error. Of several video streams the first is read, and high dynamic range is not tone-mapped: a warning
-    says so.
+    shape is an error. A warning says if the first of several video streams is read, and if a video is interlaced or has
+    high dynamic range, which are read as they are stored.
 
     Args:
         path: the file, or the folder.
         backend: "decord", "pyav", "images", or "auto": images for a folder; for a file decord if it is installed and
             reads the file correctly within 64 MiB, otherwise PyAV. `Video.backend` is the choice, and
             `Video.backend_note` the reason if it is not decord. decord itself is refused where its frames may be wrong:
-            in containers other than MP4, MOV and MKV, for VP8, VP9 and AV1, and with several video streams. A video
-            whose edit list hides frames it reads from the start only.
+            in containers other than MP4, MOV and MKV, for an MKV that is stored turned, for VP8, VP9 and AV1, and with
+            several video streams. A video whose edit list hides frames it reads from the start only.
         image_fps: images per second; required for a folder. A file has its own timestamps.
 
     Raises:
@@ -247,12 +247,16 @@ def _wrong_in_decord(timeline: Timeline) -> str:
         return f"decord may take another one of the file's {timeline.streams} video streams than the first"
     if timeline.stated_frames > 2 * (len(timeline.pts) + timeline.hidden) + 1000:
         return f"decord reserves memory for the {timeline.stated_frames} frames of a damaged header"
+    if timeline.display.is_turned and not timeline.container.startswith("mov"):
+        return f"decord shows {timeline.container} files as they are stored, and this one is stored turned or mirrored"
     if timeline.may_resize:
         return f"decord stretches pictures whose shape changes, which it can in this {timeline.codec} stream"
     return ""
 
 
 def _better_without_decord(timeline: Timeline) -> str:
+    if timeline.display.is_turned:
+        return "decord knows only one of the places that say how a video is turned or mirrored"
     if timeline.hidden:
         return f"decord's frame numbers are unreliable if an edit list hides frames ({timeline.hidden} here)"
     if len(timeline.pts) * timeline.picture_bytes > _AHEAD_BYTES:
@@ -267,6 +271,11 @@ def _tell(path: Path, timeline: Timeline) -> None:
         _warn_once(
             f"{path} holds {timeline.streams} video streams; the first is read ({display.width} x {display.height})."
         )
+    if display.interlaced:
+        _warn_once(
+            f"{path} is interlaced: its lines alternate between two moments, which combs a moving face. It is read as "
+            "it is stored. Deinterlace it for comparable results."
+        )
     if display.hdr:
         _warn_once(
             f"{path} has high dynamic range, {display.hdr}. It is read without tone mapping, so its faces look paler "
@@ -276,7 +285,7 @@ def _tell(path: Path, timeline: Timeline) -> None:
 
 @lru_cache(maxsize=4096)
 def _warn_once(message: str) -> None:
-    log.warning("%s", message)
+    log.warning("%s", printable(message))
 
 
 def read_chunks(

@@ -93,6 +93,38 @@ def test_a_turned_or_mirrored_camera_gives_upright_pictures(tmp_path: Path, back
             assert seen(image) == seen(expected)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (180, 2)])
+def test_a_turned_file_of_any_container_is_upright(tmp_path: Path, suffix: str, degrees: int, turns: int):
+    from av.video.stream import VideoStream
+
+    if not hasattr(VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV writes no rotation")
+    path = tmp_path / f"turned{suffix}"
+    encode(path, [quarters()] * 5, prepare=lambda stream: stream.set_display_rotation(degrees))
+    expected = np.rot90(quarters(), turns)
+    with open_video(path) as video:
+        assert video.size == expected.shape[1::-1]
+        assert seen(video.frames(np.array([4]))[0]) == seen(expected)
+    if suffix == ".mkv" and importlib.util.find_spec("decord"):
+        with pytest.raises(PainseqError, match="pyav"):  # decord would show it as it is stored
+            open_video(path, "decord")
+
+
+def test_interlaced_lines_are_told_once(tmp_path: Path, caplog):
+    path = tmp_path / "camcorder.mts"
+
+    def prepare(stream: Any) -> None:
+        stream.options = {"x264-params": "tff=1"}
+
+    encode(path, [quarters()] * 5, prepare=prepare)
+    for _ in range(2):
+        with open_video(path) as video:
+            assert video.frames(np.arange(5)).shape == (5, 80, 64, 3)
+    (message,) = caplog.messages
+    assert str(path) in message and "interlaced" in message
+
+
 def test_an_odd_angle_is_refused(tmp_path: Path):
     write_video(tmp_path / "plain.mp4", [quarters()] * 5, 30)
     with_matrix(tmp_path / "plain.mp4", tmp_path / "odd.mp4", (0.7, 0.7, -0.7, 0.7))
@@ -177,7 +209,7 @@ def encode_side_by_side(path: Path, films: dict[str, list[np.ndarray]]) -> None:
             stream.height, stream.width = films[name][0].shape[:2]
             stream.pix_fmt = "yuv420p" if codecs[name] == "libx264" else "rgb24"
             if codecs[name] == "png":
-                stream.disposition = av.stream.Disposition.attached_pic
+                stream.disposition = av.stream.Disposition.attached_pic.value
         for number in range(10):
             for name, stream in streams.items():
                 if number < len(films[name]):
