@@ -149,14 +149,25 @@ def add_parts(parser: Parser) -> None:
 
 
 def add_locator(parser: Parser) -> None:
-    """Add `--locator` and `--yunet-model`, which `chosen_locator` reads. They replace the model's own locator."""
+    """Add `--locator` and the files of its models, which `chosen_locator` reads. They replace the model's locator."""
     parser.add_argument(
         "--locator",
-        choices=["yunet", "sidecar", "full_frame", "face_alignment"],
+        choices=["yunet", "face_mesh", "sidecar", "full_frame", "face_alignment"],
         help="detect faces with this locator; default: the model's own",
     )
+    add_locator_models(parser)
+
+
+def add_locator_models(parser: Parser) -> None:
+    """Add `--yunet-model` and `--face-mesh-model`."""
     parser.add_argument(
         "--yunet-model", type=str, metavar="FILE", help="read YuNet from this .onnx file instead of downloading it"
+    )
+    parser.add_argument(
+        "--face-mesh-model",
+        type=str,
+        metavar="FILE",
+        help="read the face mesh from this face_landmarker.task instead of downloading it",
     )
 
 
@@ -225,16 +236,20 @@ def chosen_locator(args: Any) -> Locator | None:
     """Return the locator that `add_locator`'s arguments name; None keeps the model's own.
 
     Raises:
-        PainseqError: `--yunet-model` with another locator than yunet.
+        PainseqError: the file of a model that the locator does not use.
     """
-    from painseq.faces import FaceAlignment, FullFrame, Sidecar, YuNet
+    from painseq.faces import FaceAlignment, FaceMesh, FullFrame, Sidecar, YuNet
 
-    if args.yunet_model is not None and args.locator != "yunet":
-        raise PainseqError(f"--yunet-model {args.yunet_model} needs --locator yunet.")
+    if args.yunet_model is not None and args.locator not in ("yunet", "face_mesh"):
+        raise PainseqError(f"--yunet-model {args.yunet_model} needs --locator yunet or face_mesh.")
+    if args.face_mesh_model is not None and args.locator != "face_mesh":
+        raise PainseqError(f"--face-mesh-model {args.face_mesh_model} needs --locator face_mesh.")
     if args.locator is None:
         return None
     if args.locator == "yunet":
         return YuNet(args.yunet_model)
+    if args.locator == "face_mesh":
+        return FaceMesh(args.face_mesh_model, args.yunet_model)
     if args.locator == "sidecar":
         return Sidecar()
     return FullFrame() if args.locator == "full_frame" else FaceAlignment()

@@ -2,6 +2,7 @@
 
 from painseq.faces.crops import CropChunk, FaceCrops
 from painseq.faces.face_alignment import FaceAlignment
+from painseq.faces.face_mesh import FaceMesh
 from painseq.faces.full_frame import FullFrame
 from painseq.faces.locator import Face, Locator
 from painseq.faces.sidecar import Sidecar
@@ -14,6 +15,7 @@ __all__ = [
     "Face",
     "FaceAlignment",
     "FaceCrops",
+    "FaceMesh",
     "FaceTrack",
     "FullFrame",
     "Locator",

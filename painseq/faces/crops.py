@@ -38,8 +38,8 @@ class CropChunk:
         present: (n,) bool.
         boxes: (n, 4) float32, the cropped area, in pixels of the frame; NaN where not present.
         backend: the library that decoded the video.
-        landmarks: (n, L, 2) float32, x and y in pixels of the frame, not of the crop, and not smoothed; NaN where not
-            present. None if the locator gives none, or the clip has no face.
+        landmarks: (n, L, 2 or 3) float32, x, y (and z) in pixels of the frame, not of the crop, and not smoothed; NaN
+            where not present. None if the locator gives none, or the clip has no face.
         seconds: time spent per stage ("decode", "locate", "crop").
         reused_track: whether the face track came from disk.
         switched_s: times in seconds since the clip's start from which on another person may be followed
@@ -73,8 +73,8 @@ class FaceCrops:
         max_gap_s: longest gap without a face that is bridged by interpolation, in seconds.
         backend: "auto", "decord", "pyav" or "images" (`painseq.video.open_video`).
         every_s: largest time between two frames that a locator of pixels looks at, in seconds
-            (`painseq.faces.sightings`); 0 is every frame. At the default, YuNet's crops of 224 pixels are within 5
-            pixels of those located on every frame.
+            (`painseq.faces.sightings`); 0 is every frame, at which FaceMesh always looks. At the default, YuNet's
+            crops of 224 pixels are within 5 pixels of those located on every frame.
         tracks: folder of tracks, as written by `painseq faces`. Faces are located only in clips without a track there.
         same_person: after a gap or a cut, follow only a face that continues the one before in position and size
             (`painseq.faces.track.Tracker`); as long as there is none, frames have no face. False follows the largest
@@ -161,7 +161,7 @@ class FaceCrops:
 
     def tracking(self) -> Spec:
         """Return the part of `identity()` that decides the track before smoothing."""
-        names = ["max_gap_s"] + (["every_s"] if self.locator.needs_pixels else [])
+        names = ["max_gap_s"] + (["every_s"] if self.locator.needs_pixels and not self.locator.every_frame else [])
         # Only where it is set: stores and tracks of earlier versions do not have it.
         same_person: Spec = {"same_person": True} if self.same_person else {}
         numbers: Spec = {name: float(getattr(self, name)) for name in names}
@@ -308,11 +308,11 @@ class FaceCrops:
             side = (face.boxes[:, 2:] - face.boxes[:, :2]).max(axis=1, keepdims=True) * (1 + self.margin)
             boxes = np.concatenate([centre - side / 2, centre + side / 2], axis=1)
         elif face.landmarks is not None:
-            boxes = np.concatenate([face.landmarks.min(axis=1), face.landmarks.max(axis=1)], axis=1)
+            boxes = np.concatenate([face.landmarks.min(axis=1)[:, :2], face.landmarks.max(axis=1)[:, :2]], axis=1)
         elif face.present.any():
             raise PainseqError(
                 f"{opened.path}: {type(self.locator).__name__} finds no landmarks, which crops of kind landmark_box "
-                "need. Use kind square, or the locator FaceAlignment or Sidecar."
+                "need. Use kind square, or the locator FaceMesh, FaceAlignment or Sidecar."
             )
         else:
             boxes = face.boxes

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from painseq.errors import PainseqError
+from painseq.faces import mesh_points
 
 # For each of the 68 iBUG points the one on the other side of the face.
 _MIRRORED_68 = (
@@ -20,6 +21,11 @@ _MIRRORED_68 = (
     *range(64, 59, -1),  # inner lips
     *(67, 66, 65),
 )
+_MIRRORED = {
+    len(_MIRRORED_68): list(_MIRRORED_68),
+    mesh_points.BARE_POINTS: mesh_points.MIRRORED[: mesh_points.BARE_POINTS].tolist(),
+    mesh_points.POINTS: mesh_points.MIRRORED.tolist(),
+}
 _MIN_RADIUS_PX = 1e-3
 
 
@@ -30,14 +36,14 @@ def normalise(landmarks: Tensor, present: Tensor) -> Tensor:
     kept.
 
     Args:
-        landmarks: (T, L, 2) x and y in pixels.
+        landmarks: (T, L, 2) x and y in pixels, or (T, L, 3), whose z is ignored.
         present: (T,) bool, false for a frame without a face.
 
     Returns:
         (T, 2L) float32, [x0, y0, x1, y1, ...]; zero in a frame without a face, with a non-finite point, or whose
         points all coincide.
     """
-    points = landmarks.to(torch.float32)
+    points = landmarks[..., :2].to(torch.float32)
     points = points - points.mean(dim=1, keepdim=True)
     radius = points.square().sum(dim=2).mean(dim=1).sqrt()
     known = present & torch.isfinite(radius) & (radius > _MIN_RADIUS_PX)
@@ -49,16 +55,16 @@ def mirror(stream: Tensor) -> Tensor:
     """Mirror a stream of `normalise`: negate x, and exchange left and right points.
 
     Args:
-        stream: (T, 2 * 68), of the 68 iBUG points.
+        stream: (T, 2 L), of the 68 iBUG points, or of the 468 or 478 points of the face mesh.
 
     Raises:
         PainseqError: another number of points, for which left and right are unknown.
     """
     points = stream.reshape(*stream.shape[:-1], -1, 2)
-    if points.shape[-2] != len(_MIRRORED_68):
+    if points.shape[-2] not in _MIRRORED:
         raise PainseqError(
-            f"A stream of {points.shape[-2]} landmarks cannot be mirrored: left and right are only known for the "
-            f"{len(_MIRRORED_68)} iBUG points. Set the augmentation's flip to 0."
+            f"A stream of {points.shape[-2]} landmarks cannot be mirrored: left and right are only known for the 68 "
+            "iBUG points and the 468 or 478 points of the face mesh. Set the augmentation's flip to 0."
         )
-    other_side = points[..., list(_MIRRORED_68), :]
+    other_side = points[..., _MIRRORED[points.shape[-2]], :]
     return torch.stack([-other_side[..., 0], other_side[..., 1]], dim=-1).flatten(start_dim=-2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -20,7 +21,8 @@ class Face:
     Args:
         box: (4,) float32, left, top, right, bottom in pixels.
         score: the locator's confidence, 0 to 1.
-        landmarks: (L, 2) float32, x and y in pixels; None if the locator does not provide them.
+        landmarks: (L, 2) float32, x and y in pixels, or (L, 3), with z in the same unit; None if the locator does not
+            provide them.
     """
 
     box: NDArray[np.float32]
@@ -37,6 +39,10 @@ class Face:
         return Face(box, (1 - share) * self.score + share * other.score, landmarks)
 
 
+Follow = Callable[[NDArray[np.uint8], NDArray[np.float64]], list[list[Face]]]
+"""Finds the faces in the next frames of one clip: (N, H, W, 3) RGB uint8 and (N,) times in, N lists of faces out."""
+
+
 class Locator(ABC):
     """Base class of face locators, which find the faces in each frame of a video.
 
@@ -46,6 +52,8 @@ class Locator(ABC):
 
     needs_pixels: ClassVar[bool]
     """Whether `locate` needs the images; otherwise it is called once, for all frames of a clip."""
+    every_frame: ClassVar[bool] = False
+    """Whether a clip's faces can only be found by looking at each of its frames, in order."""
 
     @abstractmethod
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
@@ -56,6 +64,10 @@ class Locator(ABC):
             times_s: (N,) times of these frames, in seconds since the video's first frame.
             video: path of the video.
         """
+
+    def follow(self, video: Path) -> Follow:
+        """Return what finds the faces of one clip, whose frames are given in order; by default each frame by itself."""
+        return lambda images, times_s: self.locate(images, times_s, video)
 
     def extra_files(self, video: Path) -> tuple[Path, ...]:
         """Return the files, other than the video, that locating depends on; if their content changes, so do crops."""

@@ -34,7 +34,7 @@ class Sightings:
         locator: a locator that needs pixels.
         video: path of the video.
         video_times_s: (N,) times of all frames to be added, in seconds since the video's first frame, non-decreasing.
-        every_s: largest time between two located frames, in seconds; 0 locates every frame.
+        every_s: largest time between two located frames, in seconds; 0 locates every frame, as some locators need.
 
     `located` is the number of frames located so far; `cuts` are the frames that come after a cut, counted from the
     first frame added.
@@ -43,10 +43,9 @@ class Sightings:
     def __init__(self, locator: Locator, video: Path, video_times_s: NDArray[np.float64], every_s: float) -> None:
         self.located = 0
         self.cuts: set[int] = set()
-        self._locator = locator
-        self._video = video
+        self._follow = locator.follow(video)
         self._times_s = video_times_s
-        self._due = _due(video_times_s, every_s)
+        self._due = _due(video_times_s, 0 if locator.every_frame else every_s)
         # The last located frame, which is complete, and the incomplete frames after it.
         self._first = 0
         self._images: list[NDArray[np.uint8] | None] = []
@@ -92,7 +91,7 @@ class Sightings:
             batch = frames[first : first + _BATCH_FRAMES]
             images = np.stack([image for image in (self._images[frame] for frame in batch) if image is not None])
             times_s = self._times_s[self._first + np.asarray(batch)]
-            for frame, faces in zip(batch, self._locator.locate(images, times_s, self._video), strict=True):
+            for frame, faces in zip(batch, self._follow(images, times_s), strict=True):
                 self._faces[frame] = faces
         self.located += len(frames)
 

@@ -32,7 +32,7 @@ class FaceTrack:
         boxes: (N, 4) float32, left, top, right, bottom; NaN where not present.
         present: (N,) bool, false for a frame without a face.
         scores: (N,) float32, interpolated in a bridged gap; 0 where not present.
-        landmarks: (N, L, 2) float32, not smoothed, NaN where not present; None if no face has landmarks.
+        landmarks: (N, L, 2 or 3) float32, not smoothed, NaN where not present; None if no face has landmarks.
         switched: (N,) bool, true for a frame from which on another person may be followed; see `Tracker`.
     """
 

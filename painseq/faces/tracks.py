@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from painseq.errors import PainseqError
+from painseq.faces.fixed_point import from_fixed_point, to_fixed_point
 from painseq.faces.track import FaceTrack, switched_in
 from painseq.files import write_atomically, write_json
 from painseq.spec import Spec, difference, digest
@@ -19,6 +20,7 @@ from painseq.video import video_digest
 
 FORMAT = 1
 _INDEX = "tracks.json"
+_FIXED_POINT = ("landmark_steps", "landmark_low", "landmark_step")
 _RERUN_HINT = "Delete the file and rerun `painseq faces`: it writes the missing tracks."
 
 
@@ -124,7 +126,9 @@ class TrackFolder:
         """
         face = track.face
         tensors = {"times_s": face.times_s, "boxes": face.boxes, "scores": face.scores, "present": face.present}
-        if face.landmarks is not None:
+        if face.landmarks is not None and face.landmarks.shape[2] == 3:
+            tensors |= dict(zip(_FIXED_POINT, to_fixed_point(face.landmarks), strict=True))
+        elif face.landmarks is not None:
             tensors["landmarks"] = face.landmarks
         if face.switched.any():
             tensors["switched"] = face.switched
@@ -146,6 +150,8 @@ class TrackFolder:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 located = int((file.metadata() or {})["located"])
             count = len(tensors["times_s"])
+            if _FIXED_POINT[0] in tensors:
+                tensors["landmarks"] = from_fixed_point(*(tensors[name] for name in _FIXED_POINT))
             face = FaceTrack(
                 tensors["times_s"],
                 tensors["boxes"],
@@ -160,7 +166,7 @@ class TrackFolder:
         if "switched" in tensors:
             shapes["switched"] = (count,)
         if face.landmarks is not None:
-            shapes["landmarks"] = (count, *face.landmarks.shape[1:2], 2)
+            shapes["landmarks"] = (count, *face.landmarks.shape[1:2], 3 if face.landmarks.shape[-1] == 3 else 2)
         for name, shape in shapes.items():
             if tensors[name].shape != shape:
                 raise PainseqError(

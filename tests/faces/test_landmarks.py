@@ -105,7 +105,7 @@ def test_it_is_the_stream_of_the_mirrored_picture(seed: int):
     torch.testing.assert_close(mirror(stream_of(points)), stream_of(in_mirror), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("points", [5, 478])
+@pytest.mark.parametrize("points", [5, 100])
 def test_other_points_cannot_be_mirrored(points: int):
     with pytest.raises(PainseqError, match=rf"(?s)(?=.*\b{points}\b)(?=.*\bflip\b)"):
         mirror(torch.zeros(3, 2 * points))
