@@ -7,19 +7,24 @@ from typing import TYPE_CHECKING, Any
 from painseq.errors import LeakError, PainseqError
 
 if TYPE_CHECKING:
+    from painseq.faces.movements import movements
     from painseq.model.checkpoint import load
     from painseq.model.pain_model import PainModel, VideoPrediction
 
 __version__ = "0.1.0"
-__all__ = ["LeakError", "PainModel", "PainseqError", "VideoPrediction", "__version__", "load"]
+__all__ = ["LeakError", "PainModel", "PainseqError", "VideoPrediction", "__version__", "load", "movements"]
 
 
 def __getattr__(name: str) -> Any:
-    """`painseq.load` and its types, imported when they are first asked for: they need torch, `--help` does not."""
+    """`painseq.load`, `painseq.movements`, ..., imported when they are first asked for: they need torch or OpenCV."""
     if name == "load":
         from painseq.model.checkpoint import load
 
         return load
+    if name == "movements":
+        from painseq.faces.movements import movements
+
+        return movements
     if name in ("PainModel", "VideoPrediction"):
         from painseq.model import pain_model
 

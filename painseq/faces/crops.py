@@ -233,10 +233,7 @@ class FaceCrops:
         with opened:
             span = _Span(opened, start_s, end_s, fps, image_fps)
             with _timed(seconds, "locate"):
-                stored = self._stored(span)
-                known = (
-                    None if self.locator.needs_pixels and stored is None else (stored or self._find_track(span)).face
-                )
+                known, reused = self._known(span)
             remaining = len(span.times_s)
             crops, filled = self._empty_crops(min(chunk_frames, remaining)), 0
             parts: list[FaceTrack] = []
@@ -251,9 +248,24 @@ class FaceCrops:
                     parts.append(part)
                     filled, first = filled + end - first, end
                     if filled == len(crops):
-                        yield _chunk(crops, joined(parts), opened.backend, seconds, stored is not None)
+                        yield _chunk(crops, joined(parts), opened.backend, seconds, reused)
                         remaining -= filled
                         crops, filled, parts = self._empty_crops(min(chunk_frames, remaining)), 0, []
+
+    def frames(
+        self, video: Path, start_s: float = 0.0, end_s: float | None = None, image_fps: float | None = None
+    ) -> Iterator[tuple[list[NDArray[np.uint8]], FaceTrack]]:
+        """Yield the frames of a span of a video with their smoothed track, a few at a time; see `clip`."""
+        with open_video(video, self.backend, image_fps) as opened:
+            span = _Span(opened, start_s, end_s, None, image_fps)
+            yield from self._frames_with_boxes(span, self._known(span)[0], {"decode": 0.0, "locate": 0.0})
+
+    def _known(self, span: _Span) -> tuple[FaceTrack | None, bool]:
+        """Return the track, unless the frames must be searched one after the other, and whether it was on disk."""
+        stored = self._stored(span)
+        if stored is None and self.locator.needs_pixels:
+            return None, False
+        return (stored or self._find_track(span)).face, stored is not None
 
     def _empty_crops(self, frames: int) -> NDArray[np.uint8]:
         return np.zeros((frames, self.size_px, self.size_px, 3), np.uint8)

@@ -63,7 +63,7 @@ def test_a_face_is_followed_through_every_frame_that_shows_it(assets: Path, mesh
         return
     known = golden(assets, video)
     assert face.present[known["frame"]].all()
-    assert face.present.all() or video == "face_noface.mov" and face.present.sum() == 72
+    assert face.present.all() or (video == "face_noface.mov" and face.present.sum() == 72)
     assert face.landmarks is not None
     points = face.landmarks[known["frame"]]
     between_eyes = np.linalg.norm(known["landmarks"][:, 263] - known["landmarks"][:, 33], axis=1)
