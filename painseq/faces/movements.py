@@ -61,6 +61,7 @@ class Movements:
         boxes: (N, 4) float32, left, top, right, bottom of the face's points in pixels; NaN without a face.
         values: (N, 52) float32, 0 to 1, in the order of `NAMES`; NaN without a face.
         switched_s: times in seconds from which on another person may be followed (`painseq.faces.track.Tracker`).
+        most_faces: the most faces found in one frame, of which one is followed; 0 where unknown.
     """
 
     times_s: NDArray[np.float64]
@@ -68,6 +69,7 @@ class Movements:
     boxes: NDArray[np.float32]
     values: NDArray[np.float32]
     switched_s: tuple[float, ...] = ()
+    most_faces: int = 0
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -95,7 +97,7 @@ class Movements:
 
     @classmethod
     def read_csv(cls, path: Path) -> Movements:
-        """Read a table that `write_csv` wrote; values are rounded to 6 digits, and `switched_s` is not in it.
+        """Read a table that `write_csv` wrote; values are rounded to 6 digits, and the last two fields are not in it.
 
         Raises:
             PainseqError: it is another table.
@@ -169,7 +171,9 @@ def movement_parts(
     faces = FaceCrops(mesh, smooth_s=0, max_gap_s=0)
     for images, track in faces.frames(video, start_s, end_s, image_fps):
         points = np.full((len(track), 478, 3), np.nan, np.float32) if track.landmarks is None else track.landmarks
-        yield images, points, Movements(track.times_s, track.present, track.boxes, mesh.bundle.movements(points))
+        values = mesh.bundle.movements(points)
+        found = Movements(track.times_s, track.present, track.boxes, values, track.switched_s, track.most_faces)
+        yield images, points, found
 
 
 def joined(parts: list[Movements]) -> Movements:
@@ -180,4 +184,5 @@ def joined(parts: list[Movements]) -> Movements:
         np.concatenate([part.boxes for part in parts]),
         np.concatenate([part.values for part in parts]),
         tuple(time_s for part in parts for time_s in part.switched_s),
+        max(part.most_faces for part in parts),
     )

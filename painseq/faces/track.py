@@ -34,6 +34,7 @@ class FaceTrack:
         scores: (N,) float32, interpolated in a bridged gap; 0 where not present.
         landmarks: (N, L, 2 or 3) float32, not smoothed, NaN where not present; None if no face has landmarks.
         switched: (N,) bool, true for a frame from which on another person may be followed; see `Tracker`.
+        most_faces: the most faces found in one frame; 0 where unknown, as for tracks from disk.
     """
 
     times_s: NDArray[np.float64]
@@ -42,6 +43,7 @@ class FaceTrack:
     scores: NDArray[np.float32]
     landmarks: NDArray[np.float32] | None
     switched: NDArray[np.bool_]
+    most_faces: int = 0
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -55,6 +57,7 @@ class FaceTrack:
             self.scores[frames],
             landmarks,
             self.switched[frames],
+            self.most_faces,
         )
 
     @property
@@ -92,6 +95,7 @@ def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
         np.concatenate([part.scores for part in parts]),
         landmarks,
         np.concatenate([part.switched for part in parts]),
+        max(part.most_faces for part in parts),
     )
 
 
@@ -179,7 +183,8 @@ class Tracker:
             if face is not None:
                 self._last, self._last_s, self._cut_s = face, time_s, None
                 self._others = [other for other in found if _distance(other, face) > _SAME_PLACE * _side(face)]
-        return _rows(times, faces, self._points, switched)
+        most_faces = max(map(len, detections), default=0)
+        return replace(_rows(times, faces, self._points, switched), most_faces=most_faces)
 
     def finish(self) -> FaceTrack:
         """Return the remaining frames at the end of the clip: they have no face."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from painseq.errors import PainseqError
 from painseq.faces import FaceMesh
 from painseq.faces.movements import Movements, joined, movement_parts
+from painseq.faces.track import switch_warning
 from painseq.files import write_atomically, write_json
 from painseq.records import MIN_FACE_SHARE
 from painseq.runs import OnProgress, check_same_run, no_progress, read_json
@@ -188,6 +189,10 @@ def _summary(video: Path, digest: str, table: Movements) -> dict[str, object]:
     warnings = []
     if share < MIN_FACE_SHARE:
         warnings.append(f"only {int(table.success.sum())} of {len(table)} frames have a face.")
+    if table.most_faces > 1:
+        warnings.append(f"up to {table.most_faces} faces in a frame; the largest one at the start is followed.")
+    if table.switched_s:
+        warnings.append(switch_warning(table.switched_s))
     return {
         "video": video.as_posix(),
         "video_digest": digest,
