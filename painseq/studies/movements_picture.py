@@ -80,7 +80,7 @@ def face_picture(
     return np.asarray(canvas)
 
 
-def draw_mesh(canvas: Image.Image, points: NDArray[np.float32]) -> None:
+def draw_mesh(canvas: Image.Image, points: NDArray[np.floating]) -> None:
     """Draw the outlines of a mesh, (478, 2) in pixels of the canvas, if they are finite."""
     if not np.isfinite(points).all():
         return
