@@ -4,9 +4,10 @@
     python benchmarks/transfer_claim.py --write    # and record the table in benchmarks/RESULTS.md
 
 For each seed the whole demo is run, on larger and longer videos than `make demo` generates: other people, other
-starting weights of the heads, other order; the network starts from the same random weights. Printed are the balanced accuracy of the
-LSTM on heat-trained features, and what it has above always saying the majority class and above the same LSTM on
-the same network untrained; each with a 95 % interval from resampling the test subjects, both models on the same draws.
+starting weights of the heads, other order; the network starts from the same random weights. Printed are the balanced
+accuracy of the LSTM on heat-trained features, and what it has above always saying the majority class and above the same
+LSTM on the same network untrained; each with a 95 % interval from resampling the test subjects, both models on the same
+draws.
 The generator's difficulty was set on seed 0, which is therefore not among them.
 """
 

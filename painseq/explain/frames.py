@@ -142,8 +142,8 @@ def frames_of_video(
             "store that `painseq extract` wrote, or explain features (Frames)."
         )
     video = Path(video)
-    other_streams = beside_cnn(video_streams(model.streams, video, options.action_units))
     face = model.face if locator is None else model.face.with_locator(locator)
+    other_streams = beside_cnn(video_streams(model.streams, video, options.action_units, face.locator))
     chunks = list(face.clip(video, start_s, end_s, model.fps, image_fps=image_fps))
     if not chunks:
         raise no_frames_error(video, start_s, end_s)

@@ -258,7 +258,7 @@ class PainModel(nn.Module):
                 table is given that the model does not use; the table cannot be read, or covers another time.
         """
         extractor, face = self._extractor_and_face(locator)
-        streams = video_streams(self.streams, video, action_units)
+        streams = video_streams(self.streams, video, action_units, face.locator)
         span = VideoSpan(video, start_s, end_s, self.fps, image_fps)
         clip = clip_features(extractor, face, span, self.device)
         if beside_cnn(streams) and not clip.present.any():

@@ -13,6 +13,7 @@ from painseq.data.streams import (
     ActionUnitStream,
     CnnStream,
     LandmarkStream,
+    MovementStream,
     StoreStream,
     Stream,
     as_streams,
@@ -24,6 +25,7 @@ from painseq.errors import PainseqError
 from painseq.features import ClipFeatures, NpzFolder
 from painseq.records import Clip
 
+ASSETS = Path(__file__).parents[2].parent / "shared" / "assets"
 CLIP = Clip("clip-7", "subject", "a/clip-7.mp4", start_s=1.0)
 PRESENT = torch.tensor([True, True, False, True, True])
 TIMES_S = torch.arange(5, dtype=torch.float64) / 4
@@ -31,7 +33,7 @@ TIMES_S = torch.arange(5, dtype=torch.float64) / 4
 
 def clip_features(width: int = 7) -> ClipFeatures:
     random = torch.Generator().manual_seed(0)
-    landmarks = torch.where(PRESENT[:, None, None], torch.rand((5, 68, 2), generator=random) * 100, torch.nan)
+    landmarks = torch.where(PRESENT[:, None, None], torch.rand((5, 478, 2), generator=random) * 100, torch.nan)
     return ClipFeatures(torch.rand((5, width), generator=random).half(), PRESENT, TIMES_S, landmarks)
 
 
@@ -56,6 +58,14 @@ def action_units(root: Path) -> Stream:
     return ActionUnitStream()
 
 
+def movements(root: Path) -> Stream:
+    bundle = ASSETS / "weights" / "face_mesh" / "face_landmarker.task"
+    if not bundle.is_file():
+        pytest.skip(f"the networks of the face mesh are not here ({bundle} is absent)")
+    pytest.importorskip("cv2", exc_type=ImportError)
+    return MovementStream(str(bundle))
+
+
 @dataclass(frozen=True)
 class Case:
     """A stream as it is given to the tests.
@@ -73,6 +83,7 @@ OTHER = replace(CLIP, clip_id="clip-8", video="a/clip-8.mp4")
 STREAMS = {
     "cnn": Case(lambda root: CnnStream()),
     "landmarks": Case(lambda root: LandmarkStream(), (replace(clip_features(), landmarks=None), OTHER)),
+    "movements": Case(movements, (replace(clip_features(), landmarks=None), OTHER)),
     "action_units": Case(action_units, (clip_features(), OTHER)),
     "store": Case(lambda root: StoreStream(write_npz(root / "second")), (clip_features(), OTHER)),
 }

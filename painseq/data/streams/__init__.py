@@ -8,15 +8,18 @@ from pathlib import Path
 from painseq.data.streams.action_units import ActionUnits, ActionUnitStream, read_action_units, table_of
 from painseq.data.streams.cnn import CnnStream
 from painseq.data.streams.landmarks import LandmarkStream
+from painseq.data.streams.movements import MovementStream
 from painseq.data.streams.store import StoreStream
 from painseq.data.streams.stream import Stream, beside_cnn, lone_clip, mirrored, rows_of, rows_of_video
 from painseq.errors import PainseqError
+from painseq.faces import FaceMesh, Locator
 
 __all__ = [
     "ActionUnitStream",
     "ActionUnits",
     "CnnStream",
     "LandmarkStream",
+    "MovementStream",
     "StoreStream",
     "Stream",
     "as_streams",
@@ -30,7 +33,9 @@ __all__ = [
     "video_streams",
 ]
 
-SHORT_NAMES: dict[str, type[Stream]] = {stream.name: stream for stream in (CnnStream, LandmarkStream, ActionUnitStream)}
+SHORT_NAMES: dict[str, type[Stream]] = {
+    stream.name: stream for stream in (CnnStream, LandmarkStream, MovementStream, ActionUnitStream)
+}
 """Streams that are listed by name, since they need no arguments; they can also be read from a video."""
 
 
@@ -78,13 +83,16 @@ def check_recorded(identities: Mapping[str, Mapping[str, object]]) -> None:
             )
 
 
-def video_streams(names: Sequence[str], video: Path, table: Path | None = None) -> tuple[Stream, ...]:
+def video_streams(
+    names: Sequence[str], video: Path, table: Path | None = None, locator: Locator | None = None
+) -> tuple[Stream, ...]:
     """Return the streams of a single video that is not part of a data set.
 
     Args:
         names: names of the model's streams.
         video: the video file.
         table: OpenFace's table of the video; None: the CSV next to the video.
+        locator: finds the face; the stream `movements` uses its bundle.
 
     Raises:
         PainseqError: a stream that cannot be read from a video; a table that is not needed, or a missing one.
@@ -100,7 +108,10 @@ def video_streams(names: Sequence[str], video: Path, table: Path | None = None) 
             f"This model takes the stream {others[0]!r}, which comes from a feature store and not from a video, so it "
             "cannot read videos. Evaluate it on the features of a data set, with that store."
         )
-    streams = tuple(ActionUnitStream(table=table) if name == "action_units" else SHORT_NAMES[name]() for name in names)
+    given: dict[str, Stream] = {"action_units": ActionUnitStream(table=table)}
+    if isinstance(locator, FaceMesh):
+        given["movements"] = MovementStream(locator.model)
+    streams = tuple(given.get(name) or SHORT_NAMES[name]() for name in names)
     for stream in streams:
         stream.check((lone_clip(video),), Path(), None)
     return streams

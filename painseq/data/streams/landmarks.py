@@ -19,10 +19,12 @@ class LandmarkStream(Stream):
     """Landmarks of the face track, normalised frame by frame; see `painseq.faces.landmarks.normalise`.
 
     Args:
-        points: landmarks per frame; None before a store is known.
+        points: landmarks per frame, the first ones of those of the store: 468 leaves out the irises of the 478 points
+            of `FaceMesh`. None takes all, which are known once a store is.
     """
 
     name = "landmarks"
+    needs_landmarks = True
 
     def __init__(self, points: int | None = None) -> None:
         self.points = points
@@ -43,13 +45,15 @@ class LandmarkStream(Stream):
         """Return the stream with this store's number of landmarks.
 
         Raises:
-            PainseqError: the store has no landmarks.
+            PainseqError: the store has no landmarks, or fewer than asked for.
         """
         if store is None:
             return self
         if not store.landmarks:
             raise _no_landmarks(f"{store.path} has none")
-        return LandmarkStream(store.landmarks)
+        if self.points is not None and self.points > store.landmarks:
+            raise _no_landmarks(f"{store.path} has {store.landmarks}, not {self.points}")
+        return LandmarkStream(self.points or store.landmarks)
 
     def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
         """Return (T, 2 * points) float32, zero in frames without a face.
@@ -61,10 +65,10 @@ class LandmarkStream(Stream):
         if stored.landmarks is None or (face and not torch.isfinite(stored.landmarks[stored.present]).any()):
             raise PainseqError(
                 f"Clip {clip.clip_id!r} has no landmarks, but streams lists landmarks. Choose a locator that finds "
-                "landmarks (FaceAlignment or Sidecar; for a store, extract into a new folder), or leave landmarks out "
-                "of streams."
+                "landmarks (FaceMesh, FaceAlignment or Sidecar; for a store, extract into a new folder), or leave "
+                "landmarks out of streams."
             )
-        return landmarks.normalise(stored.landmarks, stored.present)
+        return landmarks.normalise(stored.landmarks[:, : self.points], stored.present)
 
     def mirror(self, rows: Tensor) -> Tensor:
         """Mirror the landmarks; see `painseq.faces.landmarks.mirror`."""
@@ -74,5 +78,5 @@ class LandmarkStream(Stream):
 def _no_landmarks(reason: str) -> PainseqError:
     return PainseqError(
         f"The stream landmarks needs a store with landmarks, but {reason}. Run `painseq extract` into a new folder, "
-        "with a locator that finds landmarks (FaceAlignment, Sidecar), and set --data.options.store to it."
+        "with a locator that finds landmarks (FaceMesh, FaceAlignment, Sidecar), and set --data.options.store to it."
     )

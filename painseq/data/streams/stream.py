@@ -26,6 +26,8 @@ class Stream(ABC):
     """Name in configurations, records and messages; unique in a list of streams."""
     can_mirror: ClassVar[bool] = True
     """Whether `mirror` is supported."""
+    needs_landmarks: ClassVar[bool] = False
+    """Whether `of` reads the landmarks of the main store, which are large for a face mesh."""
 
     @property
     @abstractmethod

@@ -1,0 +1,75 @@
+"""The stream of facial movements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from painseq.data.streams.stream import Stream
+from painseq.errors import PainseqError
+from painseq.faces.mesh_nets import POINTS, FaceLandmarkerBundle
+from painseq.faces.movements import MIRRORED, NAMES
+from painseq.features import ClipFeatures, FeatureStore, NpzFolder
+from painseq.records import Clip
+from painseq.spec import Spec
+
+
+class MovementStream(Stream):
+    """52 facial-movement coefficients of each frame, computed from the 478 points of `FaceMesh`; no action units.
+
+    The points come from the store or the face track, so that a store made with `FaceMesh` gives this stream without its
+    videos.
+
+    Args:
+        model: path of the bundle face_landmarker.task; None downloads it (3.8 MB) into the cache, once.
+    """
+
+    name = "movements"
+    needs_landmarks = True
+
+    def __init__(self, model: str | None = None) -> None:
+        self.model = model
+        self._bundle = FaceLandmarkerBundle(model)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the movements, such as "eyeBlinkLeft"; see `painseq.faces.movements.NAMES`."""
+        return NAMES
+
+    @property
+    def identity(self) -> Spec:
+        """The network by its content; the locator is recorded and compared with the face crop."""
+        return {"model_sha256": self._bundle.sha256()}
+
+    def check(self, clips: Sequence[Clip], root: Path, store: FeatureStore | NpzFolder | None) -> None:
+        """Check that the store has the points of a face mesh."""
+        if store is not None and store.landmarks != POINTS:
+            raise _no_mesh(f"{store.path} has {store.landmarks or 'no'} landmarks per frame")
+
+    def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
+        """Return (T, 52) float32, 0 to 1; zero in frames without a face.
+
+        Raises:
+            PainseqError: the clip has no points of a face mesh; the network is not available.
+        """
+        points, present = stored.landmarks, stored.present
+        if points is None or points.shape[1] != POINTS or (present.any() and not points[present].isfinite().any()):
+            if points is None and not present.any():
+                return torch.zeros((len(stored), len(NAMES)))
+            raise _no_mesh(f"clip {clip.clip_id!r} has {'none' if points is None else points.shape[1]}")
+        shown = torch.where(present[:, None, None], points, torch.nan)
+        return torch.from_numpy(self._bundle.movements(shown.numpy())).nan_to_num(0.0)
+
+    def mirror(self, rows: Tensor) -> Tensor:
+        """Exchange left and right."""
+        return rows[..., list(MIRRORED)]
+
+
+def _no_mesh(reason: str) -> PainseqError:
+    return PainseqError(
+        f"The stream movements needs the {POINTS} points of the locator FaceMesh, but {reason}. Extract into a new "
+        "folder with FaceMesh, and set --data.options.store to it."
+    )
