@@ -1,35 +1,102 @@
-"""Write files atomically, and find the files shipped with painseq."""
+"""Write files atomically, lock them, and find the files shipped with painseq."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 from painseq.errors import PainseqError, printable
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of file systems, and of operating systems, without file locks."""
 
-def write_atomically(path: Path, content: bytes) -> None:
+
+@contextmanager
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Give a path in the same folder to write to, which becomes `path` at the end: complete, or not at all.
+
+    Args:
+        path: the file.
+        durable: whether it must outlast a power failure too, which takes some milliseconds.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the old file is unchanged, and nothing else remains.
+    """
+    # A unique name: processes of one launch may write the same file at the same time.
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        yield partial
+        if durable:
+            with partial.open("r+b") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        # Errors of a full disk name no file.
+        raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a file atomically: it is complete or absent, even if the process is killed or the power fails.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; no partial file remains.
     """
-    # A unique name: processes of one launch may write the same file at the same time.
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def is_partial(name: str) -> bool:
+    """Whether this is the name of a file that a killed process has not finished; see `replacing`."""
+    return name.startswith(".") and name.endswith(".partial")
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove the unfinished files of killed processes from a folder that no other process writes into."""
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)
+
+
+def try_lock(file: IO[bytes], exclusive: bool = True) -> bool:
+    """Lock an open file, and return true; return false if another process has locked it.
+
+    The system releases the lock when the process ends, even if it is killed.
+
+    Raises:
+        OSError: among others with an `errno` in `NO_LOCKS`.
+    """
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        import fcntl
+    except ImportError as error:
+        raise OSError(errno.ENOSYS, "no file locks on this operating system") from error
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(file: IO[bytes]) -> None:
+    """Release the lock of `try_lock`, and close the file."""
+    # Closing the file is not enough: a forked child shares it and would keep the lock.
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
+    except (ImportError, OSError):
+        pass  # There was no lock.
+    file.close()
 
 
 def write_json(path: Path, content: object) -> None:

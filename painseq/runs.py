@@ -5,18 +5,28 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import json
+import logging
+import multiprocessing
 import os
 import platform
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from threading import Thread
+from typing import IO, Any, Protocol
 from uuid import uuid4
 
 from painseq import __version__
 from painseq.errors import PainseqError
+from painseq.files import NO_LOCKS, is_partial, remove_partials, try_lock, unlock
 from painseq.spec import difference
+
+log = logging.getLogger("painseq")
+
+LOCK = ".lock"
+"""The lock in a run folder; see `locked_folder`."""
 
 
 class OnProgress(Protocol):
@@ -39,15 +49,96 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def make_run_folder(path: Path) -> Path:
+def files_of(folder: Path) -> set[str]:
+    """Return the names in a run folder, without its lock and without unfinished files of killed processes."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in names if name != LOCK and not is_partial(name)}
+
+
+@contextmanager
+def locked_folder(path: Path) -> Iterator[bool]:
+    """Create the folder of a run if it is missing, and lock it: a second command that would write into it is refused.
+
+    If nothing was written, the folder is removed again. If the work fails after it has written something, the file
+    `.lock` stays, as after a kill; it does not lock anything then, but marks the folder as that of an interrupted run.
+
+    Yields:
+        Whether an earlier run in this folder was interrupted.
+
+    Raises:
+        PainseqError: another process works in the folder, or the folder cannot be created.
+
+    Example:
+        >>> with locked_folder(Path("runs/lstm")):
+        ...     make_run_folder(Path("runs/lstm"))
+    """
+    existed = path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock, interrupted = _take_lock(path)
+        remove_partials(path)
+    except OSError as error:
+        raise PainseqError(f"The run folder {path} cannot be created: {error}.") from error
+    finished = False
+    try:
+        yield interrupted
+        finished = True
+    finally:
+        is_empty = not files_of(path)
+        if finished or is_empty:
+            (path / LOCK).unlink(missing_ok=True)
+        unlock(lock)
+        if is_empty and not existed:
+            path.rmdir()
+
+
+def _take_lock(folder: Path) -> tuple[IO[bytes], bool]:
+    """Return the locked file, and whether a killed process had locked it before."""
+    path = folder / LOCK
+    while True:
+        lock = path.open("a+b")
+        lock.seek(0)
+        owner = lock.read().decode(errors="replace")
+        try:
+            is_locked = try_lock(lock)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            log.warning(
+                "The file system of %s has no file locks (%s): make sure that nothing else writes into it.",
+                folder,
+                error.strerror,
+            )
+            is_locked = True
+        if not is_locked:
+            lock.close()
+            raise PainseqError(
+                f"{owner or 'Another process'} is writing into {folder}. Wait until it ends, or choose another folder "
+                "(command line: --out)."
+            )
+        # The last owner may have removed the file before it was locked here.
+        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            break
+        unlock(lock)
+    lock.truncate(0)
+    lock.write(f"Process {os.getpid()} on {platform.node()}".encode())
+    lock.flush()
+    return lock, bool(owner)
+
+
+def make_run_folder(path: Path, ignored: Collection[str] = ()) -> Path:
     """Create a new folder for a run; nothing is ever overwritten.
+
+    Args:
+        path: the folder.
+        ignored: names of files that it may hold: those that a run writes first, where an earlier one was interrupted.
 
     Raises:
         PainseqError: the folder is not empty, or cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
+        if files_of(path) - set(ignored):
             raise PainseqError(
                 f"{path} already holds a run, which is never overwritten. Choose another folder for --out."
             )
@@ -58,14 +149,9 @@ def make_run_folder(path: Path) -> Path:
 
 @contextmanager
 def new_run_folder(path: Path) -> Iterator[Path]:
-    """`make_run_folder` for work that writes at its end: remove the folder again if it failed and wrote nothing."""
-    existed = path.exists()
-    make_run_folder(path)
-    try:
-        yield path
-    finally:
-        if not existed and not any(path.iterdir()):
-            path.rmdir()
+    """`locked_folder` with `make_run_folder`, for work that is not resumed."""
+    with locked_folder(path):
+        yield make_run_folder(path)
 
 
 def versions() -> dict[str, str]:
@@ -201,6 +287,36 @@ def this_process(environment: Mapping[str, str] = os.environ) -> Process:
     if "LOCAL_RANK" in environment and "WORLD_SIZE" in environment:
         return _lightning(environment)
     return Process()
+
+
+def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this is the only process of a fit, or the first one of its launch, which writes the files."""
+    if "RANK" in environment:
+        return _number(environment, "RANK") == 0
+    if "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PTY_PORT" not in environment:
+        return _number(environment, "SLURM_PROCID", 0) == 0
+    # Lightning's own launcher, on one machine or several.
+    return _number(environment, "LOCAL_RANK", 0) == 0 and _number(environment, "NODE_RANK", 0) == 0
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the process that started it ends, even if that was killed.
+
+    For the workers of a study: they would go on with their fold, and then wait for the next one forever.
+    """
+    parent = multiprocessing.parent_process()
+    parent_id = os.getppid()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        else:
+            while os.getppid() == parent_id:
+                time.sleep(1.0)
+        # Not sys.exit, which would end this thread alone.
+        os._exit(1)
+
+    Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _torch_distributed(environment: Mapping[str, str]) -> Process:

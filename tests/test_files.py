@@ -1,6 +1,10 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
+import re
+import resource
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -8,7 +12,7 @@ import pytest
 
 from painseq.errors import PainseqError
 from painseq.files import write_atomically, write_csv, write_json
-from painseq.runs import check_same_run, read_json
+from painseq.runs import check_same_run, locked_folder, make_run_folder, read_json
 
 
 def test_several_may_write_one_file_at_the_same_time(tmp_path):
@@ -62,3 +66,100 @@ def test_another_run_in_a_folder_is_refused_with_what_differs(tmp_path):
         check_same_run(tmp_path, then, now)
     lines = [line.strip() for line in str(caught.value).splitlines()[1:-1]]
     assert lines == ["data.fps: 25, not 50", "seed: 1, not 2", "split: differs"]
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "index.json"
+    write_atomically(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match=re.escape(str(path))) as caught:
+            write_atomically(path, b"new" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def in_child(work) -> int:
+    """Run `work` in a forked process, and return how that ended."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except PainseqError:
+            os._exit(3)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def locked(folder) -> bool:
+    with locked_folder(folder) as interrupted:
+        return interrupted
+
+
+def test_a_second_command_in_a_run_folder_is_refused(tmp_path):
+    with locked_folder(tmp_path / "run"):
+        assert in_child(lambda: locked(tmp_path / "run")) == 3
+        with pytest.raises(PainseqError, match=rf"{os.getpid()}.*{re.escape(str(tmp_path / 'run'))}"):
+            locked(tmp_path / "run")
+        (tmp_path / "run" / "result.json").touch()
+    assert in_child(lambda: locked(tmp_path / "run")) == 0
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["result.json"]
+
+
+def test_the_folder_of_a_dead_process_is_free_and_marked_as_interrupted(tmp_path):
+    def killed() -> None:
+        with locked_folder(tmp_path / "run"):
+            (tmp_path / "run" / "config.yaml").touch()
+            (tmp_path / "run" / ".last.ckpt.0.partial").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(killed) == -signal.SIGKILL
+    with locked_folder(tmp_path / "run") as interrupted:
+        assert interrupted
+        with pytest.raises(PainseqError, match="run"):
+            make_run_folder(tmp_path / "run")
+        make_run_folder(tmp_path / "run", ["config.yaml"])
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.yaml"]
+    assert not locked(tmp_path / "run")
+
+
+def test_work_that_fails_leaves_a_folder_only_if_it_wrote_something(tmp_path):
+    def fail(written: bool) -> None:
+        with pytest.raises(KeyError), locked_folder(tmp_path / "run"):
+            if written:
+                (tmp_path / "run" / "config.yaml").touch()
+            raise KeyError
+
+    fail(written=False)
+    assert not (tmp_path / "run").exists()
+    fail(written=True)
+    assert locked(tmp_path / "run")
+    assert not locked(tmp_path / "run")
+
+
+def test_many_take_turns_in_one_folder(tmp_path):
+    """The lock is removed by its owner: a process that waits with the removed file must not count as owner."""
+
+    def work() -> None:
+        for _ in range(200):
+            try:
+                with locked_folder(tmp_path / "run"):
+                    (tmp_path / "run" / "mine").touch(exist_ok=False)
+                    (tmp_path / "run" / "mine").unlink()
+            except PainseqError:
+                pass
+
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            try:
+                work()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]

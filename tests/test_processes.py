@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from painseq import runs as processes
 from painseq.errors import PainseqError
-from painseq.runs import Process, this_process
+from painseq.runs import Process, is_first_process, this_process
 
 TORCHRUN = {
     "RANK": "3",
@@ -101,6 +102,69 @@ def test_one_process_that_was_launched_shares_with_nobody():
 def test_variables_that_tell_nothing_are_refused(environment, values):
     with pytest.raises(PainseqError, match=values):
         this_process(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        (SBATCH, True),
+        (TORCHRUN, False),
+        ({**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({**TORCHRUN, "RANK": "2", "LOCAL_RANK": "0"}, False),
+        (SRUN, False),
+        ({**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, True),
+        ({**SRUN, "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, False),
+        (LIGHTNING, False),
+        ({**LIGHTNING, "LOCAL_RANK": "0"}, True),
+        ({"NODE_RANK": "1"}, False),
+    ],
+)
+def test_one_process_of_a_launch_writes(environment, first):
+    assert is_first_process(environment) == first
+
+
+WORKER = """
+import os, sys, time
+from multiprocessing import get_context
+from painseq.runs import end_with_parent
+
+def work(path):
+    end_with_parent()
+    with open(path, "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(300)
+
+if __name__ == "__main__":
+    worker = get_context("spawn").Process(target=work, args=(sys.argv[1],))
+    worker.start()
+    worker.join()
+"""
+
+
+def test_a_worker_ends_with_a_killed_parent(tmp_path):
+    script, told = tmp_path / "study.py", tmp_path / "pid"
+    script.write_text(WORKER)
+    parent = subprocess.Popen([sys.executable, str(script), str(told)])
+    give_up_s = time.monotonic() + 120
+    while not (told.is_file() and told.read_text()) and time.monotonic() < give_up_s:
+        time.sleep(0.05)
+    worker = int(told.read_text())
+    os.kill(worker, 0)
+    parent.kill()
+    parent.wait()
+    while is_running(worker) and time.monotonic() < give_up_s:
+        time.sleep(0.05)
+    assert not is_running(worker)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; in a container nobody may collect the orphans, which stay as zombies."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
 
 
 def test_a_real_torchrun(tmp_path):

@@ -8,12 +8,14 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import CSVLogger
 
 from painseq.cli.experiment import ExperimentCLI
+from painseq.files import replacing
+from painseq.runs import LOCK, is_first_process
 from painseq.training.callbacks import EpochLines
 from painseq.training.fitting import RunPlan, run_callbacks
-from painseq.training.run_folder import CONFIG, begin_run
+from painseq.training.run_folder import CONFIG, check_run_folder
+from painseq.training.saving import RunLog
 
 GENERAL_TRAINER_SETTINGS = {
     "accelerator", "default_root_dir", "devices", "enable_model_summary", "enable_progress_bar", "logger",
@@ -28,7 +30,7 @@ class FitCLI(ExperimentCLI):
     fits = True
 
     def before_instantiate_classes(self) -> None:
-        """Prepare the run folder, and direct everything the run writes to it."""
+        """Check the run folder, and direct everything the run writes to it."""
         self.out = Path(self.config["out"])
         trainer = self.config["trainer"]
         self.plan = RunPlan(
@@ -39,7 +41,9 @@ class FitCLI(ExperimentCLI):
             self.config["refit"],
             trainer["sync_batchnorm"],
         )
-        begin_run(self.out, self.plan.resume)
+        if is_first_process():
+            # Checked again once it is locked; here mistakes are reported before the data are read.
+            check_run_folder(self.out, self.plan.resume, (self.out / LOCK).is_file())
         trainer["default_root_dir"] = str(self.out)
         # The data modules distribute batches over processes themselves.
         trainer["use_distributed_sampler"] = False
@@ -66,10 +70,11 @@ class FitCLI(ExperimentCLI):
             kwargs["enable_progress_bar"] = in_terminal
         self.trainer_defaults["callbacks"] = callbacks
         if given.get("logger") in (None, True):
-            kwargs["logger"] = CSVLogger(self.out, name="", version="")
+            kwargs["logger"] = RunLog(self.out)
         return super().instantiate_trainer(**kwargs)
 
     def save_config(self) -> None:
         """Write config.yaml, which can be given to another run."""
         self.config["resume"] = False
-        self.parser.save(self.config, self.out / CONFIG, overwrite=True, skip_validation=True)
+        with replacing(self.out / CONFIG) as partial:
+            self.parser.save(self.config, partial, overwrite=True, skip_validation=True)

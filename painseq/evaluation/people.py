@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from painseq.evaluation.counts import faceless_share
 from painseq.evaluation.metrics import accuracy, balanced_accuracy, confusion_matrix
 from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.rows import read_rows
+from painseq.files import write_csv
 from painseq.records import SEXES, UNKNOWN, Clip, check_person
 
 
@@ -133,7 +133,5 @@ def _row(subject: str, predictions: Predictions, person: Person) -> SubjectRow:
 
 def write_subjects(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows with equal keys, such as those of `SubjectRow.to_dict`, as CSV; None is an empty cell."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+    columns = list(rows[0]) if rows else []
+    write_csv(path, [columns, *([row[name] for name in columns] for row in rows)])

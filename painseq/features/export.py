@@ -18,7 +18,7 @@ from torch import Tensor
 from painseq.errors import PainseqError
 from painseq.features.spans import RecordedSpan
 from painseq.features.store import ClipFeatures, Dtype, FeatureStore
-from painseq.files import write_json
+from painseq.files import write_csv, write_json
 from painseq.records import read_people
 from painseq.spec import Spec, digest
 
@@ -48,16 +48,13 @@ def export_npz(store: FeatureStore, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise PainseqError(f"{directory} is not empty. Choose a new folder for --export.")
-        with (directory / "index.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["clip_id", "file"])
-            for clip_id in store:
-                clip = store[clip_id]
-                arrays = {name: getattr(clip, name).numpy() for name in _ARRAYS}
-                if clip.landmarks is not None:
-                    arrays[_LANDMARKS] = clip.landmarks.numpy()
-                np.savez(directory / file_name(clip_id), **arrays)
-                writer.writerow([clip_id, file_name(clip_id)])
+        for clip_id in store:
+            clip = store[clip_id]
+            arrays = {name: getattr(clip, name).numpy() for name in _ARRAYS}
+            if clip.landmarks is not None:
+                arrays[_LANDMARKS] = clip.landmarks.numpy()
+            np.savez(directory / file_name(clip_id), **arrays)
+        write_csv(directory / "index.csv", [["clip_id", "file"], *([clip_id, file_name(clip_id)] for clip_id in store)])
         source = {
             "spec": store.spec,
             "fingerprint": store.fingerprint,

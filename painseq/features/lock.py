@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from painseq.errors import PainseqError
+from painseq.files import NO_LOCKS, try_lock, unlock
 from painseq.runs import Process
 
 WAIT_S = 1.0
@@ -66,9 +66,9 @@ class StoreLock:
 
     def _entered(self, file: IO[bytes], when_alone: Callable[[], None], is_ready: Callable[[], bool]) -> bool:
         try:
-            was_exclusive = self._lock(file, exclusive=True)
+            was_exclusive = try_lock(file)
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            if error.errno not in NO_LOCKS:
                 raise
             self._check_single_process(error)
             when_alone()
@@ -80,7 +80,7 @@ class StoreLock:
         # Changing from exclusive to shared is not atomic: another launch may get in between. A single process never
         # shares.
         may_share = was_exclusive or self._process.count > 1
-        if may_share and self._lock(file, exclusive=False) and self._names_this_launch(file) and is_ready():
+        if may_share and try_lock(file, exclusive=False) and self._names_this_launch(file) and is_ready():
             self._hold_rank()
             self._held = file
             return True
@@ -88,7 +88,7 @@ class StoreLock:
 
     def _hold_rank(self) -> None:
         own = self._path.with_name(f".lock-{self._process.rank:03d}").open("wb")
-        if not self._lock(own, exclusive=True):
+        if not try_lock(own):
             own.close()
             raise PainseqError(
                 f"Process {self._process.rank} of this launch is already filling {self._path.parent}. Check whether a "
@@ -107,27 +107,16 @@ class StoreLock:
             if when_alone is not None:
                 when_alone()
             return
-        import fcntl
-
-        # Closing the file is not enough: a forked child shares it and would keep the lock.
-        for file in (self._own, self._held):
-            if file is not None:
-                fcntl.flock(file, fcntl.LOCK_UN)
-                file.close()
+        for held in (self._own, self._held):
+            if held is not None:
+                unlock(held)
         if when_alone is not None:
-            with self._path.open("a+b") as file:
-                if self._lock(file, exclusive=True):
+            file = self._path.open("a+b")
+            try:
+                if try_lock(file):
                     when_alone()
-                    fcntl.flock(file, fcntl.LOCK_UN)
-
-    def _lock(self, file: IO[bytes], exclusive: bool) -> bool:
-        import fcntl  # POSIX only, and not needed to read a store.
-
-        try:
-            fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+            finally:
+                unlock(file)
 
     def _write_launch(self, file: IO[bytes]) -> None:
         file.seek(0)

@@ -13,12 +13,11 @@ import math
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import Full, Queue
-from threading import Event, Lock, Thread
-from typing import Literal, TypeVar
+from threading import Thread
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,15 +34,13 @@ from painseq.features.writer import ClipFile, StoreWriter
 from painseq.records import Clip
 from painseq.spec import digest
 from painseq.video import SHORT_DIGEST, video_digest
+from painseq.video.ahead import POLL_S, Channel
 
 CHUNK_FRAMES = 16
 WRITE_AHEAD = 16
 MAX_WAITING = 256
-_POLL_S = 0.1
-_JOIN_TIMEOUT_S = 10.0
 
 State = Literal["new", "done", "changed"]
-T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -226,66 +223,6 @@ def no_frames_error(video: Path, start_s: float, end_s: float | None) -> Painseq
     )
 
 
-def read_ahead(
-    jobs: Iterable[Job], read: Callable[[Job], Iterator[T]], workers: int, depth: int
-) -> Generator[T, None, None]:
-    """Yield the items of `read` for each job, read ahead by threads; with several threads, jobs are interleaved.
-
-    Close the generator to stop the threads early.
-
-    Args:
-        jobs: the jobs to read.
-        read: yields the items of one job.
-        workers: number of threads, 1 or more.
-        depth: maximum number of waiting items.
-    """
-    waiting: Queue[T | BaseException | None] = Queue(depth)
-    stop, lock, remaining_jobs = Event(), Lock(), iter(jobs)
-
-    def put(item: T | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=_POLL_S)
-            except Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            while True:
-                with lock:
-                    job = next(remaining_jobs, None)
-                if job is None:
-                    break
-                for item in read(job):
-                    if not put(item):
-                        return
-        except BaseException as error:
-            put(error)
-        else:
-            put(None)
-
-    threads = [Thread(target=work, name="reader", daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        running = workers
-        while running:
-            item = waiting.get()
-            if item is None:
-                running -= 1
-            elif isinstance(item, BaseException):
-                raise item
-            else:
-                yield item
-    finally:
-        stop.set()
-        give_up_s = time.monotonic() + _JOIN_TIMEOUT_S
-        for thread in threads:
-            thread.join(max(0.0, give_up_s - time.monotonic()))
-
-
 class Batches:
     """Collect frames of consecutive clips into batches, run the network on them, and pass everything on in order.
 
@@ -384,9 +321,9 @@ class Writing:
         self.seconds = {"network": 0.0, "write": 0.0}
         self._error: BaseException | None = None
         self._open: set[Job] = set()
-        self._queue: Queue[FeatureBatch | ClipFrames | ClipEnd | None] = Queue(WRITE_AHEAD)
-        self._thread = Thread(target=self._work, name="writer", daemon=True)
-        self._thread.start()
+        self._queue: Channel[FeatureBatch | ClipFrames | ClipEnd] = Channel(WRITE_AHEAD)
+        self._ended = False
+        Thread(target=self._work, name="writer", daemon=True).start()
 
     def put(self, item: FeatureBatch | ClipFrames | ClipEnd) -> None:
         """Queue the next item.
@@ -405,27 +342,32 @@ class Writing:
     def close(self) -> None:
         """Write all queued items, and discard unfinished clips."""
         try:
-            self._queue.put(None)
-            self._thread.join()
+            self._join()
         except BaseException as error:
             # Interrupted again: drop the queued items, but do not release the store while the thread writes.
             self._error = error
-            self._queue.put(None)
-            self._thread.join()
+            self._join()
             raise
         for job in self._open:
             if job.file is not None:
                 job.file.discard()
         self._open.clear()
 
+    def _join(self) -> None:
+        self._queue.close()
+        # An interrupted Thread.join takes a running thread for an ended one.
+        while not self._ended:
+            time.sleep(POLL_S)
+
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
+        for item in self._queue:
             # After an error keep emptying the queue, so that `put` does not block.
             if self._error is None:
                 try:
                     self._take(item)
                 except BaseException as error:
                     self._error = error
+        self._ended = True
 
     def _take(self, item: FeatureBatch | ClipFrames | ClipEnd) -> None:
         start = time.perf_counter()

@@ -97,7 +97,7 @@ def write_checkpoint(path: Path, record: ModelRecord, head: Head, extractor: Ext
     """
     buffer = io.BytesIO()
     torch.save(contents(record, head, extractor), buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getbuffer())
 
 
 def restore_extractor(content: dict[str, Any], extractor: Extractor) -> None:

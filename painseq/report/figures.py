@@ -11,7 +11,7 @@ from pathlib import Path
 
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.score import shared_baselines
-from painseq.files import write_csv, write_json
+from painseq.files import write_atomically, write_csv, write_json
 from painseq.report.charts import LEARNING_CURVES
 from painseq.report.content import Block, CellValue, Report
 from painseq.report.page import blocks_of
@@ -68,7 +68,7 @@ def write_figures(folder: Path, report: Report) -> None:
     write_json(folder / "figures.json", content)
     for name, block in _named_blocks(report):
         for number, picture in enumerate(block.pictures, 1):
-            (folder / f"{_chart_name(name, number)}.svg").write_bytes(picture.svg)
+            write_atomically(folder / f"{_chart_name(name, number)}.svg", picture.svg)
 
 
 def numbers_of(report: Report) -> list[Numbers]:

@@ -14,7 +14,7 @@ from painseq.evaluation.predictions import PREDICTIONS_FILE, Predictions, read_p
 from painseq.evaluation.value_predictions import holds_values, read_value_predictions
 from painseq.files import write_csv, write_json
 from painseq.report import Block, Report, write_report
-from painseq.runs import make_run_folder
+from painseq.runs import new_run_folder
 
 log = logging.getLogger("painseq")
 
@@ -92,7 +92,8 @@ def compare_runs(
     )
     comparison = Comparison(tuple(compare(models, statistic, against, options.seed)), files, options.seed)
     if out is not None:
-        _write(make_run_folder(out), comparison)
+        with new_run_folder(out):
+            _write(out, comparison)
         log.info("Results written to %s: comparison.json, comparison.csv, report.html.", out)
     return comparison
 

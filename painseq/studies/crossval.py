@@ -15,8 +15,16 @@ import yaml
 from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import check_no_leak, every_fold, inner_splits, qualified
 from painseq.errors import PainseqError
-from painseq.files import write_json
-from painseq.runs import OnProgress, check_same_run, make_run_folder, no_progress, read_history, read_json
+from painseq.files import write_atomically, write_json
+from painseq.runs import (
+    OnProgress,
+    check_same_run,
+    locked_folder,
+    make_run_folder,
+    no_progress,
+    read_history,
+    read_json,
+)
 from painseq.studies.crossval_report import CrossValidationResult, Fold, FoldResult, write_results
 from painseq.studies.fold_fits import (
     Candidate,
@@ -83,8 +91,9 @@ def cross_validate(
         on_progress: called after each fit.
 
     Raises:
-        PainseqError: a protocol without folds; a folder that holds another run; several processes with a candidate
-            that cannot be pickled; no fold can be fitted; see `painseq.training.fitting.fit_fold`.
+        PainseqError: a protocol without folds; a folder that holds another run, or in which another process works;
+            several processes with a candidate that cannot be pickled; no fold can be fitted; see
+            `painseq.training.fitting.fit_fold`.
         LeakError: the extractor was fitted on test subjects.
 
     Example:
@@ -101,12 +110,22 @@ def cross_validate(
     check_no_leak(data.extractor_trained_on, qualified(data.name, tested), "The extractor")
     if options.inner_folds is not None:
         check_fitted_in_epochs(candidates, data.with_split(folds[0].split))
-    _open(out, candidates, data, folds, options, config)
-    if data.options.view == "features":
-        data.everything()
-    device = device_of(candidates[0].options)
-    results, warnings = _fit(candidates, data, folds, out, options, device, on_progress)
-    settings = {
+    with locked_folder(out) as interrupted:
+        _open(out, _settings(candidates, options, config), data, folds, interrupted)
+        if data.options.view == "features":
+            data.everything()
+        device = device_of(candidates[0].options)
+        results, warnings = _fit(candidates, data, folds, out, options, device, on_progress)
+        names = [candidate.name for candidate in candidates]
+        name = names[0] if len(names) == 1 else f"best of {', '.join(names)}"
+        return write_results(out, name, results, data, warnings, _facts(candidates, data, options, device))
+
+
+def _facts(
+    candidates: Sequence[Candidate], data: PainDataModule, options: CrossValidation, device: torch.device
+) -> dict[str, object]:
+    """Return the settings to report."""
+    return {
         "protocol": data.options.split.protocol,
         "repeats": options.repeats,
         "inner_folds": options.inner_folds,
@@ -116,9 +135,6 @@ def cross_validate(
         "device": str(device),
         "threads_a_fold": options.threads,
     }
-    names = [candidate.name for candidate in candidates]
-    name = names[0] if len(names) == 1 else f"best of {', '.join(names)}"
-    return write_results(out, name, results, data, warnings, settings)
 
 
 def _check(candidates: Sequence[Candidate], data: PainDataModule, options: CrossValidation) -> None:
@@ -161,22 +177,23 @@ def folds_of(data: PainDataModule, out: Path, repeats: int) -> list[Fold]:
     return folds
 
 
-def _open(
-    out: Path,
-    candidates: Sequence[Candidate],
-    data: PainDataModule,
-    folds: Sequence[Fold],
-    options: CrossValidation,
-    config: Mapping[str, Any] | None,
-) -> None:
-    """Create the run folder, or check that it holds the same run."""
+def _settings(
+    candidates: Sequence[Candidate], options: CrossValidation, config: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the content of config.yaml."""
     own = {
         "repeats": options.repeats,
         "inner_folds": options.inner_folds,
         "threads": options.threads,
         "candidates": {candidate.name: asdict(candidate.options) for candidate in candidates},
     }
-    settings = {**(config or {}), "crossval": own}
+    return {**(config or {}), "crossval": own}
+
+
+def _open(
+    out: Path, settings: Mapping[str, Any], data: PainDataModule, folds: Sequence[Fold], interrupted: bool
+) -> None:
+    """Start a run in its folder, or check that it holds the same run."""
     content = {
         "data": data.name,
         "fingerprint": data.manifest.fingerprint(),
@@ -186,8 +203,8 @@ def _open(
     if not (out / "folds.json").is_file() or not any(out.rglob("run.json")):
         # A failed run without a finished fold does not block a corrected one.
         if not (out / "folds.json").is_file():
-            make_run_folder(out)
-        (out / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+            make_run_folder(out, ("config.yaml",) if interrupted else ())
+        write_atomically(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
         # Written last: its presence makes the run resumable.
         write_json(out / "folds.json", content)
         return

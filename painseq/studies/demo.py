@@ -23,10 +23,19 @@ from painseq.errors import PainseqError
 from painseq.evaluation import Difference, Evaluation, Predictions, paired_difference, published_rows, read_truth
 from painseq.extractors import Extractor, Pixels
 from painseq.features import ExtractOptions, ExtractProgress
-from painseq.files import write_json
+from painseq.files import write_atomically, write_json
 from painseq.model.checkpoint import load
 from painseq.report import Figure, Report, write_figures, write_report
-from painseq.runs import OnProgress, check_same_run, no_progress, pick_device, read_history, read_json, versions
+from painseq.runs import (
+    OnProgress,
+    check_same_run,
+    locked_folder,
+    no_progress,
+    pick_device,
+    read_history,
+    read_json,
+    versions,
+)
 from painseq.studies.evaluate import EvaluateOptions, evaluate
 from painseq.studies.experiment import Experiment, read_experiment
 from painseq.studies.explain_video import ExplainVideoOptions, explain_video
@@ -136,13 +145,14 @@ def demo(
     threads = torch.get_num_threads()
     job = Demo(out, seed, workers, size, on_step, on_progress)
     try:
-        job.start()
-        job.generate()
-        job.train_heat_cnn()
-        job.extract()
-        job.fit_heads()
-        job.score()
-        return job.report()
+        with locked_folder(out):
+            job.start()
+            job.generate()
+            job.train_heat_cnn()
+            job.extract()
+            job.fit_heads()
+            job.score()
+            return job.report()
     finally:
         torch.set_num_threads(threads)
 
@@ -181,7 +191,7 @@ class Demo:
             check_same_run(self.out, yaml.safe_load(path.read_text(encoding="utf-8")), config)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+            write_atomically(path, yaml.safe_dump(config, sort_keys=False).encode())
         except OSError as error:
             raise PainseqError(f"The demo's folder {self.out} cannot be written: {error}.") from error
 
@@ -360,7 +370,7 @@ class Demo:
             video = self.out / "electrical" / f"{clip_id}.mp4"
             options = ExplainVideoOptions(end_s=10.0, class_name="high_pain")
             png = explain_video(model, video, options=options).picture()
-            (self.out / f"gradcam_{name}.png").write_bytes(png)
+            write_atomically(self.out / f"gradcam_{name}.png", png)
             truth = predictions.class_names[predictions.truth[row]]
             figures.append(
                 Figure(

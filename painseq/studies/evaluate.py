@@ -116,6 +116,7 @@ def _evaluate(
     experiment: Experiment | None,
     on_progress: OnProgress,
 ) -> EvaluationResult:
+    """Evaluate a model into a new folder."""
     unknown = seen_by(model, data).unknown
     if unknown:
         log.warning(UNKNOWN_PEOPLE, ", ".join(unknown))

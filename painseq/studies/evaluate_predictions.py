@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from painseq.evaluation.leaky import is_leaky, mark, marked
 from painseq.evaluation.predictions import PREDICTIONS_FILE, model_name
 from painseq.evaluation.value_predictions import ValuePredictions, holds_values, read_value_predictions
 from painseq.records import MIN_FACE_SHARE, check_min_face_share
-from painseq.runs import make_run_folder, versions
+from painseq.runs import new_run_folder, versions
 from painseq.studies.evaluation_files import (
     EvaluationResult,
     PageText,
@@ -95,8 +96,19 @@ def evaluate_predictions(
     unknown = set(predictions.subject_ids) - set(subjects)
     if options.subjects is not None and unknown:
         log.warning("Sex and age are unknown for %d subjects, such as %s.", len(unknown), min(unknown))
-    if out is not None:
-        make_run_folder(out)
+    with nullcontext() if out is None else new_run_folder(out):
+        return _evaluated_file(predictions, file, name, out, options, calibration)
+
+
+def _evaluated_file(
+    predictions: Predictions | ValuePredictions,
+    file: Path | None,
+    name: str | None,
+    out: Path | None,
+    options: PredictionsOptions,
+    calibration: Calibration | None,
+) -> EvaluationResult:
+    """Score checked predictions, into a new folder if one is given."""
     leaky = file is not None and is_leaky(file)
     name = name or ("predictions" if file is None else model_name(file))
     if leaky:
@@ -106,7 +118,7 @@ def evaluate_predictions(
             "subjects.",
             file,
         )
-    result = evaluated(name, predictions, subjects, calibration, options.min_face_share)
+    result = evaluated(name, predictions, options.subjects or {}, calibration, options.min_face_share)
     if out is not None:
         _write(out, result, file, options)
         if leaky:

@@ -37,7 +37,7 @@ from painseq.explain import (
 from painseq.explain.frames import landmarks_in_crops
 from painseq.explain.regions import check_landmarks, has_regions
 from painseq.faces import FaceAlignment, Sidecar
-from painseq.files import write_csv, write_json
+from painseq.files import write_atomically, write_csv, write_json
 from painseq.model.pain_model import PainModel
 from painseq.records import Clip, Part
 from painseq.runs import OnProgress, new_run_folder, no_progress, versions
@@ -300,5 +300,5 @@ def _write(explanation: RegionsExplanation, out: Path) -> None:
     checks = {name: check.to_dict() for name, check in explanation.blinks.items()}
     write_json(out / "blink.json", {**explanation.details, "blinks": checks})
     title = f"{explanation.details['method']}, {len(explanation.clips)} clips"
-    (out / "region_bars.svg").write_bytes(region_bars(explanation.tables, title, "svg"))
-    (out / "region_bars.png").write_bytes(region_bars(explanation.tables, title, "png"))
+    write_atomically(out / "region_bars.svg", region_bars(explanation.tables, title, "svg"))
+    write_atomically(out / "region_bars.png", region_bars(explanation.tables, title, "png"))

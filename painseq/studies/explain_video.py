@@ -38,7 +38,7 @@ from painseq.explain.known_units import HIGHEST_PSPI
 from painseq.explain.regions import has_regions
 from painseq.faces import Locator
 from painseq.features import ClipFeatures
-from painseq.files import write_csv, write_json
+from painseq.files import write_atomically, write_csv, write_json
 from painseq.model.pain_model import PainModel, VideoPrediction
 from painseq.records import MIN_FACE_SHARE, check_min_face_share
 from painseq.runs import OnProgress, new_run_folder, no_progress, versions
@@ -206,7 +206,7 @@ def explain_video(
         explained = _explained(model, video, options, on_progress)
         try:
             if is_png:
-                out.write_bytes(explained.picture())
+                write_atomically(out, explained.picture())
             else:
                 _write(explained, out, options)
         except OSError as error:
@@ -285,7 +285,7 @@ def _check(model: PainModel, options: ExplainVideoOptions) -> None:
 
 
 def _write(explained: VideoExplanation, out: Path, options: ExplainVideoOptions) -> None:
-    (out / "explanation.png").write_bytes(explained.picture())
+    write_atomically(out / "explanation.png", explained.picture())
     details = {
         **explained.to_dict(),
         "checkpoints": [str(path) for path in options.checkpoints],

@@ -28,6 +28,7 @@ from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.files import write_json
 from painseq.model.pain_model import PainModel
+from painseq.runs import end_with_parent
 from painseq.studies.predict_part import predict_part, predict_values
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions, fit_fold
@@ -323,6 +324,7 @@ def _start_worker(candidates: Sequence[Candidate], data: PainDataModule, threads
     global _worker
     # Ctrl-C reaches all processes of a terminal; the first process ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     torch.set_num_threads(threads)
     _worker = candidates, data
 

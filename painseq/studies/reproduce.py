@@ -24,6 +24,7 @@ from painseq.records import Part
 from painseq.runs import (
     OnProgress,
     check_same_run,
+    locked_folder,
     make_run_folder,
     no_progress,
     pick_device,
@@ -117,18 +118,19 @@ def reproduce(
     # Mistakes are reported here, before the folder is created for these settings.
     experiment.classifier()
     experiment.fit_options()
-    _claim(out, parsed_recipe, root, different)
-    job = Job(parsed_recipe, experiment, out, on_progress)
-    parts = job.run(data, truth)
-    result = Reproduction(
-        recipe=parsed_recipe,
-        evaluations={part: job.scored(part) for part in parts},
-        published={part: published_beside(data.facts.published_as, part) for part in parts},
-        published_as=data.facts.published_as,
-        generated=is_generated(root),
-        changes=different,
-    )
-    _write(out, result, root)
+    with locked_folder(out):
+        _claim(out, parsed_recipe, root, different)
+        job = Job(parsed_recipe, experiment, out, on_progress)
+        parts = job.run(data, truth)
+        result = Reproduction(
+            recipe=parsed_recipe,
+            evaluations={part: job.scored(part) for part in parts},
+            published={part: published_beside(data.facts.published_as, part) for part in parts},
+            published_as=data.facts.published_as,
+            generated=is_generated(root),
+            changes=different,
+        )
+        _write(out, result, root)
     return result
 
 

@@ -33,10 +33,10 @@ from painseq.explain import (
 from painseq.explain.perturbation_picture import perturbation_picture
 from painseq.explain.randomisation import Kind
 from painseq.explain.ranking import NUMBERS, MethodScores, Rank, method_scores, rank, verdict
-from painseq.files import write_csv, write_json
+from painseq.files import write_atomically, write_csv, write_json
 from painseq.model.pain_model import PainModel
 from painseq.records import Clip, Part
-from painseq.runs import OnProgress, check_same_run, make_run_folder, no_progress, read_json, versions
+from painseq.runs import OnProgress, check_same_run, locked_folder, make_run_folder, no_progress, read_json, versions
 from painseq.studies.experiment import Experiment
 from painseq.studies.explained_clips import (
     check_explainable,
@@ -153,32 +153,27 @@ def score_methods(
     target = None if options.class_name is None else class_number(model, options.class_name)
     clips = chosen_clips(data, options.part, options.clips)
     digests = {str(path): hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in options.checkpoints}
-    content = {
-        "fingerprint": data.manifest.fingerprint(),
-        "clips": [clip.clip_id for clip in clips],
-        "checkpoints": digests,
-        "model": _digest(model),
-        "settings": _settings(),
-    }
-    _prepare(out, run_config(experiment, "explain_score", options, model), content)
-    run = _Run(model, data, out, options, plan, target, on_progress)
-    run.announce(clips)
-    done, skipped = run.score(clips)
-    checks = run.randomise([scored.clip for scored in done[:RANDOMISED_CLIPS]], len(clips))
-    ranks = _ranks(plan, done, checks)
-    details = {
-        "verdict": {kind: verdict(ranked) for kind, ranked in ranks.items()},
-        "ranking": {kind: [method.to_dict() for method in ranked] for kind, ranked in ranks.items()},
-        "randomisation": checks,
-        **run.facts(),
-        "checkpoints": digests,
-        "clips": len(done),
-        "skipped": skipped,
-        "seen_in_training": seen_in_training(model, data, clips),
-    }
-    write_json(out / "scores.json", details)
-    _draw(out, done, ranks)
-    return MethodRanking(done, skipped, ranks, details)
+    content = _content(model, data, clips, digests)
+    with locked_folder(out) as interrupted:
+        _prepare(out, run_config(experiment, "explain_score", options, model), content, interrupted)
+        run = _Run(model, data, out, options, plan, target, on_progress)
+        run.announce(clips)
+        done, skipped = run.score(clips)
+        checks = run.randomise([scored.clip for scored in done[:RANDOMISED_CLIPS]], len(clips))
+        ranks = _ranks(plan, done, checks)
+        details = {
+            "verdict": {kind: verdict(ranked) for kind, ranked in ranks.items()},
+            "ranking": {kind: [method.to_dict() for method in ranked] for kind, ranked in ranks.items()},
+            "randomisation": checks,
+            **run.facts(),
+            "checkpoints": digests,
+            "clips": len(done),
+            "skipped": skipped,
+            "seen_in_training": seen_in_training(model, data, clips),
+        }
+        write_json(out / "scores.json", details)
+        _draw(out, done, ranks)
+        return MethodRanking(done, skipped, ranks, details)
 
 
 @dataclass(frozen=True)
@@ -348,12 +343,25 @@ def _plan(model: PainModel, wanted: Sequence[str]) -> Plan:
     return {kind: methods for kind, methods in chosen.items() if methods}
 
 
-def _prepare(out: Path, config: Mapping[str, Any], content: Mapping[str, object]) -> None:
-    """Create the run folder, or check that it holds the same run."""
+def _content(
+    model: PainModel, data: PainDataModule, clips: Sequence[Clip], digests: Mapping[str, str]
+) -> dict[str, object]:
+    """Return the content of run.json, which must be the same when a run is resumed."""
+    return {
+        "fingerprint": data.manifest.fingerprint(),
+        "clips": [clip.clip_id for clip in clips],
+        "checkpoints": dict(digests),
+        "model": _digest(model),
+        "settings": _settings(),
+    }
+
+
+def _prepare(out: Path, config: Mapping[str, Any], content: Mapping[str, object], interrupted: bool) -> None:
+    """Start a run in its folder, or check that it holds the same run."""
     previous_run = read_json(out / "run.json")
     # A feature store also has a run.json, but no config.yaml; it is refused as a folder that is not empty.
     if previous_run is None or not (out / "config.yaml").is_file():
-        make_run_folder(out)
+        make_run_folder(out, ("config.yaml",) if interrupted else ())
         write_config(out, config)
         write_json(out / "run.json", content)
         return
@@ -413,5 +421,5 @@ def _draw(out: Path, done: Sequence[ScoredClip], ranks: Mapping[Kind, Sequence[R
     tables = {TITLES[kind]: [scored.scores[kind] for scored in done] for kind in ranks}
     order = {TITLES[kind]: ranked for kind, ranked in ranks.items()}
     subjects = [scored.clip.subject_id for scored in done]
-    (out / "scores.svg").write_bytes(perturbation_picture(tables, subjects, order, "svg"))
-    (out / "scores.png").write_bytes(perturbation_picture(tables, subjects, order, "png"))
+    write_atomically(out / "scores.svg", perturbation_picture(tables, subjects, order, "svg"))
+    write_atomically(out / "scores.png", perturbation_picture(tables, subjects, order, "png"))

@@ -6,8 +6,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from painseq.data.datamodule import PainDataModule
@@ -22,6 +22,7 @@ from painseq.records import Clip, Manifest, Part
 from painseq.runs import Process, versions
 from painseq.spec import Spec
 from painseq.studies.extract import clips_of_parts, describe_work
+from painseq.video.ahead import read_ahead
 
 COLUMNS = ("clip_id", "track", "frames", "faceless", "faceless_share", "faceless_spans_s", "switched_s", "reason")
 log = logging.getLogger("painseq")
@@ -193,15 +194,14 @@ def _track_all(
 ) -> list[TrackedClip]:
     """Track every clip; returns the results in the manifest's order."""
 
-    def work(clip: Clip) -> TrackedClip:
-        return _track(manifest, clip, face, fps, folder)
+    def work(clip: Clip) -> list[TrackedClip]:
+        return [_track(manifest, clip, face, fps, folder)]
 
     tracked: dict[str, TrackedClip] = {}
     frames = faceless = failed = 0
     started = time.perf_counter()
-    # Its threads do not delay an interrupt, and track files are written atomically.
-    with ThreadPool(workers) as pool:
-        for result in pool.imap_unordered(work, manifest):
+    with closing(read_ahead(manifest, work, workers, 2 * workers)) as results:
+        for result in results:
             tracked[result.clip.clip_id] = result
             frames += 0 if result.tracked_before else result.frames
             faceless += 0 if result.tracked_before else result.faceless

@@ -19,7 +19,7 @@ from painseq.evaluation.transfer import CellResult, cell_result, drawn_order
 from painseq.extractors import Extractor
 from painseq.features import ExtractProgress, FeatureStore
 from painseq.files import write_json
-from painseq.runs import OnProgress, check_same_run, no_progress, read_json
+from painseq.runs import OnProgress, check_same_run, files_of, locked_folder, no_progress, read_json
 from painseq.spec import Spec
 from painseq.studies.experiment import Experiment
 from painseq.studies.extract import extract_data_set
@@ -88,12 +88,13 @@ def transfer(plan: TransferPlan, out: str | Path, on_progress: OnProgress = no_p
     out = Path(out)
     study = _Study(plan, out)
     study.check()
-    study.begin()
-    study.extract(on_progress)
-    study.fit(on_progress)
-    cells = study.cells()
-    generated = tuple(name for name, data in study.data.items() if is_generated(data.root))
-    page = write_results(out, plan, cells, study.predictions, study.told(), generated)
+    with locked_folder(out):
+        study.begin()
+        study.extract(on_progress)
+        study.fit(on_progress)
+        cells = study.cells()
+        generated = tuple(name for name, data in study.data.items() if is_generated(data.root))
+        page = write_results(out, plan, cells, study.predictions, study.told(), generated)
     return TransferResult(tuple(cells), page, generated)
 
 
@@ -199,12 +200,11 @@ class _Study:
         """
         path, facts = self.out / "plan.json", self.facts()
         before = read_json(path)
-        if before is None and self.out.is_dir() and any(self.out.iterdir()):
+        if before is None and files_of(self.out):
             raise PainseqError(f"{self.out} is not empty and holds no transfer. Choose another folder.")
         if before is not None:
             # Data sets, extractors, heads, seeds, k and draws may be added in the same folder.
             check_same_run(self.out, _common(before, facts), _common(facts, before))
-        self.out.mkdir(parents=True, exist_ok=True)
         write_json(path, facts)
 
     def facts(self) -> Spec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from painseq.evaluation import Predictions
 from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.score import number
 from painseq.evaluation.transfer import MEANING, QUESTIONS, CellResult, Question, TransferCell, cell_result
-from painseq.files import write_json
+from painseq.files import write_csv, write_json
 from painseq.report import Block, Picture, Report, write_figures, write_report
 from painseq.report.charts import heat_map, interval_curves
 from painseq.runs import versions
@@ -147,31 +146,30 @@ def _single_runs(
 
 
 def _write_csv(path: Path, rows: Sequence[tuple[CellResult, str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for result, seed, draw in rows:
-            gap = result.gap
-            writer.writerow(
-                {
-                    **vars(result.cell),
-                    "seed": seed,
-                    "draw": draw,
-                    **{name: result.scores.value(name) for name in STATISTICS},
-                    "low": result.interval.low,
-                    "high": result.interval.high,
-                    "lowest_run": result.lowest,
-                    "highest_run": result.highest,
-                    "gap": gap and gap.value,
-                    "gap_low": gap and gap.interval.low,
-                    "gap_high": gap and gap.interval.high,
-                    "within": result.within,
-                    "majority_class": result.majority,
-                    "chance": result.chance,
-                    "subjects": result.subjects,
-                    "interval": result.interval.method,
-                }
-            )
+    write_csv(path, [COLUMNS, *(_row(*row) for row in rows)])
+
+
+def _row(result: CellResult, seed: str, draw: str) -> list[object]:
+    gap = result.gap
+    cells = {
+        **vars(result.cell),
+        "seed": seed,
+        "draw": draw,
+        **{name: result.scores.value(name) for name in STATISTICS},
+        "low": result.interval.low,
+        "high": result.interval.high,
+        "lowest_run": result.lowest,
+        "highest_run": result.highest,
+        "gap": gap and gap.value,
+        "gap_low": gap and gap.interval.low,
+        "gap_high": gap and gap.interval.high,
+        "within": result.within,
+        "majority_class": result.majority,
+        "chance": result.chance,
+        "subjects": result.subjects,
+        "interval": result.interval.method,
+    }
+    return [cells[name] for name in COLUMNS]
 
 
 def without_controls(plan: TransferPlan, results: Sequence[CellResult], question: Question) -> list[CellResult]:

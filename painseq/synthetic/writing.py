@@ -16,7 +16,7 @@ from pathlib import Path
 
 from painseq.errors import PainseqError
 from painseq.files import write_csv, write_json
-from painseq.runs import OnProgress, check_same_run, no_progress
+from painseq.runs import OnProgress, check_same_run, end_with_parent, locked_folder, no_progress
 from painseq.synthetic.clips import ClipJob, draw_subject, stage_folder, write_clip
 from painseq.synthetic.scars import Scar
 from painseq.video.generated import MARKER, truth_folder
@@ -78,6 +78,13 @@ def write_dataset(root: Path, dataset: GeneratedSet, seed: int, workers: int, on
     if workers < 1:
         raise PainseqError(f"workers is {workers}; it must be 1 or more.")
     truth = truth_folder(root)
+    # Not in the data set's own folder, which holds what the real one does.
+    with locked_folder(truth):
+        _write(root, truth, dataset, seed, workers, on_progress or no_progress)
+    return truth
+
+
+def _write(root: Path, truth: Path, dataset: GeneratedSet, seed: int, workers: int, on_progress: OnProgress) -> None:
     scars_json, scars_marker = truth / "scars.json", truth / "scars.unfinished"
     if _mark(root, {**dataset.plan, "scars": True} if dataset.scar else dataset.plan, seed):
         # A data set may have been deleted without its truth.
@@ -90,10 +97,10 @@ def write_dataset(root: Path, dataset: GeneratedSet, seed: int, workers: int, on
     # Scars are added last: a set that has them is finished, and its missing clips are intended.
     is_scarred = scars_json.is_file()
     missing = [] if is_scarred else [job for job in dataset.jobs if not job.is_done]
-    _write_clips(dataset.jobs, missing, workers, on_progress or no_progress)
+    _write_clips(dataset.jobs, missing, workers, on_progress)
     shutil.rmtree(stage_folder(root), ignore_errors=True)
     if is_scarred:
-        return truth
+        return
     _write_truth_tables(truth, dataset.jobs)
     if dataset.tables:
         dataset.tables()
@@ -101,7 +108,6 @@ def write_dataset(root: Path, dataset: GeneratedSet, seed: int, workers: int, on
         scars_marker.touch()
         write_json(scars_json, [asdict(scar) for scar in dataset.scar()])
         scars_marker.unlink()
-    return truth
 
 
 def _write_clips(jobs: Sequence[ClipJob], missing: Sequence[ClipJob], workers: int, on_progress: OnProgress) -> None:
@@ -172,6 +178,7 @@ def _write_each(jobs: Sequence[ClipJob], workers: int) -> Iterator[int]:
 
 
 def _init_worker() -> None:
+    end_with_parent()
     # A keyboard interrupt reaches the parent too, which then stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One process per core: threads would only compete. Libraries loaded later read these variables.

@@ -16,37 +16,38 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.seed import isolate_rng
 from timm.layers.norm_act import BatchNormAct2d
 
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops
-from painseq.files import write_json
+from painseq.files import remove_partials, write_json
 from painseq.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from painseq.model.pain_model import PainModel
-from painseq.runs import check_same_run, read_json
+from painseq.runs import check_same_run, is_first_process, read_json
 from painseq.training.callbacks import BestWeights, EpochLines, RunCheckpoint
 from painseq.training.classifier import PainClassifier
 from painseq.training.rows import rows_of
 from painseq.training.run_folder import (
     BEST,
     LAST,
-    begin_run,
     best_epoch,
+    checkpoint_to_resume,
     chosen_checkpoint,
     config_of,
-    first_process,
     keep_log,
+    open_run,
     run_record,
     write_config,
     write_extractor,
     write_learning_curves,
 )
+from painseq.training.saving import AtomicCheckpointIO, RunLog
 
 __all__ = [
     "BEST", "LAST", "FitOptions", "RunPlan", "best_epoch", "fit", "fit_fold", "fit_model", "quiet_lightning",
@@ -99,7 +100,7 @@ class RunPlan:
     Args:
         seed: recorded in run.json.
         write_config: writes config.yaml, the first file of a run; called after all checks, so that a refused run leaves
-            the folder empty.
+            no folder.
         gradient_settings: names of given settings that apply only to a head fitted by gradients; other heads refuse
             them.
         resume: resume from last.ckpt.
@@ -148,7 +149,8 @@ def fit(
         data: data module with its split; call `data.shuffle_labels(seed)` first for a shuffled-label control.
         out: a new folder, or with `resume` the folder of an interrupted run of the same model and data.
         options: epochs, early stopping, seed, precision, accelerator.
-        resume: resume from `last.ckpt`; the final weights are those of an uninterrupted run.
+        resume: resume from `last.ckpt`; the final weights are those of an uninterrupted run. A run that was interrupted
+            before its first checkpoint starts anew.
         refit_epochs: train on training and validation subjects together for this number of epochs, without early
             stopping.
         config: the configuration of model and data, such as an experiment's, to write to config.yaml; None describes
@@ -159,9 +161,9 @@ def fit(
 
     Raises:
         LeakError: the extractor, or a model that the head starts from, was fitted on a test subject.
-        PainseqError: the folder holds another run, there is nothing to resume, the resumed run has other settings, the
-            model was fitted before, there are no validation subjects, or the head or Lightning cannot use a setting;
-            see also `PainDataModule.setup` and `PainClassifier.bind`.
+        PainseqError: the folder holds another run, or another process works in it, there is nothing to resume, the
+            resumed run has other settings, the model was fitted before, there are no validation subjects, or the head
+            or Lightning cannot use a setting; see also `PainDataModule.setup` and `PainClassifier.bind`.
 
     Example:
         >>> data = AI4Pain("data/AI4Pain", DataOptions(store=Path("stores/ai4pain")))
@@ -175,7 +177,6 @@ def fit(
         options.seed, lambda: write_config(out, config or config_of(model, data, options)), given, resume, refit_epochs
     )
     quiet_lightning()
-    begin_run(out, resume)
     with isolate_rng(), settings_refused():
         torch.manual_seed(options.seed)
         model.seed = options.seed
@@ -189,7 +190,7 @@ def fit(
 def run_fit(
     trainer: Trainer, model: PainClassifier, data: PainDataModule, out: Path, plan: RunPlan
 ) -> Checkpoint | None:
-    """Fit with a trainer that has `run_callbacks`, into a folder made by `begin_run`.
+    """Fit with a trainer that has `run_callbacks`, into a new run folder or that of an interrupted run.
 
     Returns:
         The checkpoint used for prediction; None in processes other than the first, whose disk may not have it.
@@ -198,6 +199,14 @@ def run_fit(
         PainseqError, LeakError: see `fit`.
     """
     _check_trainer(trainer)
+    with open_run(out, plan.resume) as last:
+        return _run_fit(trainer, model, data, out, plan, last)
+
+
+def _run_fit(
+    trainer: Trainer, model: PainClassifier, data: PainDataModule, out: Path, plan: RunPlan, last: Path | None
+) -> Checkpoint | None:
+    """Fit into an open run folder, from the checkpoint `last` if there is one."""
     if plan.refit_epochs is not None:
         data = copy.copy(data)
         data.train_on_validation_too()
@@ -213,10 +222,9 @@ def run_fit(
             "sync_batchnorm would replace this extractor's batch norm layers of timm by PyTorch's, and drop the "
             "activations that they include. Leave it out; each process then normalises its own frames."
         )
-    last = out / LAST if plan.resume else None
     if last is not None:
-        model.check_resumes(read_checkpoint(last).record)
-    if first_process():
+        model.check_resumes(checkpoint_to_resume(last).record)
+    if is_first_process():
         plan.write_config()
         _announce(trainer, data)
         if last is not None:
@@ -274,6 +282,7 @@ def fit_fold(
         model.bind(data)
         _check_fit(trainer, model, data, options.gradient_settings(), epochs)
         out.mkdir(parents=True, exist_ok=True)
+        remove_partials(out)
         fit_model(trainer, model, data, out)
         if fixed or best.weights:
             model.load_state_dict(best.weights, strict=False)
@@ -315,6 +324,8 @@ def train(trainer: Trainer, model: PainClassifier, data: PainDataModule, resume:
         KeyboardInterrupt: the fit was interrupted.
         PainseqError: early stopping on a metric that is not logged.
     """
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     try:
         trainer.fit(model, datamodule=data, ckpt_path=None if resume is None else str(resume), weights_only=True)
     except SystemExit:
@@ -357,7 +368,7 @@ def _trainer(out: Path, options: FitOptions, epochs: int | None, callbacks: Sequ
         max_epochs=options.max_epochs if epochs is None else epochs,
         gradient_clip_val=options.gradient_clip_val,
         callbacks=list(callbacks),
-        logger=CSVLogger(out, name="", version=""),
+        logger=RunLog(out),
         enable_checkpointing=any(isinstance(callback, RunCheckpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,9 @@ from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, save_weights
 from painseq.files import write_atomically
-from painseq.model.checkpoint import Checkpoint
+from painseq.model.checkpoint import Checkpoint, read_checkpoint
 from painseq.report.charts import learning_curves
-from painseq.runs import make_run_folder, read_history, versions
+from painseq.runs import files_of, is_first_process, locked_folder, read_history, versions
 from painseq.spec import plain, spec_of
 from painseq.training.classifier import PainClassifier
 from painseq.training.extractor_card import card_page, extractor_card
@@ -26,31 +27,79 @@ from painseq.training.extractor_card import card_page, extractor_card
 if TYPE_CHECKING:
     from painseq.training.fitting import FitOptions
 
+log = logging.getLogger("painseq")
+
 BEST, LAST = "best.ckpt", "last.ckpt"
 CONFIG = "config.yaml"
 
 
-def first_process() -> bool:
-    """Return whether this process writes files: the only process of a fit, or rank 0."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+FIRST_FILES = (CONFIG, "metrics.csv", "hparams.yaml", BEST)
+"""What a run has written when it is interrupted before its first `last.ckpt`."""
 
 
-def begin_run(out: Path, resume: bool) -> None:
-    """Create the folder of a new run, or check that there is a run to resume.
+def check_run_folder(out: Path, resume: bool, interrupted: bool) -> None:
+    """Check that a run can start in a folder, or be resumed; a run without a checkpoint starts anew either way.
+
+    Args:
+        out: the run folder, which need not exist.
+        resume: whether to resume.
+        interrupted: whether an earlier run in the folder was interrupted; see `locked_folder`.
 
     Raises:
         PainseqError: nothing to resume; or the folder already holds a run, finished or interrupted.
     """
-    if resume:
-        if not (out / LAST).is_file():
-            raise PainseqError(f"Nothing to resume: no {LAST} in {out}.")
-    elif first_process():
-        if (out / LAST).is_file() and not (out / "run.json").is_file():
+    if (out / LAST).is_file():
+        if not resume and not (out / "run.json").is_file():
             raise PainseqError(
                 f"{out} holds an interrupted run. Resume it (resume=True; command line: --resume), or "
                 "choose another folder (--out)."
             )
-        make_run_folder(out)
+        if resume:
+            return
+    found = files_of(out) - set(FIRST_FILES if interrupted else ())
+    if resume and (found or not interrupted):
+        raise PainseqError(f"Nothing to resume: no {LAST} in {out}.")
+    if found:
+        raise PainseqError(f"{out} already holds a run, which is never overwritten. Choose another folder for --out.")
+
+
+@contextmanager
+def open_run(out: Path, resume: bool) -> Iterator[Path | None]:
+    """Create and lock the folder of a new run, or lock that of a run to resume.
+
+    Yields:
+        The checkpoint to resume from; None for a run from the start.
+
+    Raises:
+        PainseqError: another process works in the folder; see also `check_run_folder`.
+    """
+    last = out / LAST
+    if not is_first_process():
+        yield last if resume and last.is_file() else None
+        return
+    with locked_folder(out) as interrupted:
+        check_run_folder(out, resume, interrupted)
+        if resume and last.is_file():
+            yield last
+            return
+        left_over = files_of(out)
+        if left_over:
+            log.warning("%s holds a run that ended before its first checkpoint. It starts anew.", out)
+        for name in left_over:
+            (out / name).unlink()
+        yield None
+
+
+def checkpoint_to_resume(path: Path) -> Checkpoint:
+    """Read the checkpoint of a run to resume.
+
+    Raises:
+        PainseqError: it is damaged.
+    """
+    try:
+        return read_checkpoint(path)
+    except PainseqError as error:
+        raise PainseqError(f"{error} The run cannot be resumed. Choose another folder for a new one.") from error
 
 
 def config_of(model: PainClassifier, data: PainDataModule, options: FitOptions) -> Mapping[str, Any]:
@@ -129,7 +178,7 @@ def write_learning_curves(out: Path, model: PainClassifier) -> None:
     """Plot each metric of metrics.csv over the epochs; do nothing without epochs."""
     for title, picture in learning_curves(read_history(out), model.objective.chance):
         name = f"learning_curve_{title.lower().replace(' ', '_')}.svg"
-        (out / name).write_bytes(base64.b64decode(picture))
+        write_atomically(out / name, base64.b64decode(picture))
 
 
 def write_extractor(

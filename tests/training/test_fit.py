@@ -248,7 +248,7 @@ def test_settings_that_only_gradients_use_are_refused_by_name(
         made = PainClassifier(head=shares, **arguments)
         fit(made, data, tmp_path / "run", FitOptions(accelerator="cpu", **options), **more)
     assert all(name in str(caught.value) for name in named)
-    assert not files(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_balanced_drawing_is_refused_by_name(data, shares, tmp_path):

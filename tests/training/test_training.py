@@ -137,7 +137,7 @@ def test_the_configuration_of_a_run_serves_another(run, tmp_path):
 def test_a_setting_that_cannot_be_is_refused_before_the_run_begins(run, tmp_path, option, pattern):
     with pytest.raises(PainseqError, match=pattern):
         run("run", option)
-    assert not any((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from painseq.errors import CLIP_FAILURES, reason_of
 from painseq.records import Clip
 from painseq.video import open_video, read_chunks, video_digest
+from painseq.video.ahead import read_ahead
 from painseq.video.container import image_files
 
 
@@ -61,9 +62,8 @@ def read_videos(
 
     found: dict[str, VideoFacts] = {}
     on_progress(0, len(by_video))
-    # The threads of this pool do not delay an interrupt.
-    with ThreadPool(workers) as pool:
-        for facts in pool.imap_unordered(read, by_video):
+    with closing(read_ahead(by_video, lambda video: [read(video)], workers, 2 * workers)) as read_videos:
+        for facts in read_videos:
             found[facts.video] = facts
             on_progress(len(found), len(by_video))
     return {video: found[video] for video in by_video}
