@@ -79,16 +79,17 @@ def locked_folder(path: Path) -> Iterator[bool]:
         remove_partials(path)
     except OSError as error:
         raise PainseqError(f"The run folder {path} cannot be created: {error}.") from error
-    finished = False
+    before, finished = files_of(path), False
     try:
         yield interrupted
         finished = True
     finally:
-        is_empty = not files_of(path)
-        if finished or is_empty:
+        files = files_of(path)
+        # Work that was refused has written nothing, and leaves no mark on files of others.
+        if finished or not files or not (interrupted or files - before):
             (path / LOCK).unlink(missing_ok=True)
         unlock(lock)
-        if is_empty and not existed:
+        if not files and not existed:
             path.rmdir()
 
 

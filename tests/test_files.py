@@ -138,6 +138,8 @@ def test_work_that_fails_leaves_a_folder_only_if_it_wrote_something(tmp_path):
     fail(written=True)
     assert locked(tmp_path / "run")
     assert not locked(tmp_path / "run")
+    fail(written=True)
+    assert not locked(tmp_path / "run")
 
 
 def test_many_take_turns_in_one_folder(tmp_path):
