@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -90,7 +90,9 @@ def locked_folder(path: Path) -> Iterator[bool]:
             (path / LOCK).unlink(missing_ok=True)
         unlock(lock)
         if not files and not existed:
-            path.rmdir()
+            # The next process may be in it already.
+            with suppress(OSError):
+                path.rmdir()
 
 
 def _take_lock(folder: Path) -> tuple[IO[bytes], bool]:
