@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 from collections import Counter
@@ -13,7 +12,8 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.facts import DataSetFacts
 from painseq.data.options import DataOptions
 from painseq.errors import PainseqError
-from painseq.records import Clip, Manifest, csv_text
+from painseq.records import Clip, Manifest
+from painseq.tables import read_table, shown
 from painseq.video import VIDEO_SUFFIXES
 
 from .files import video_files
@@ -210,22 +210,21 @@ def _read_table(path: Path) -> dict[str, str]:
             "groups subject and label."
         )
     table: dict[str, str] = {}
-    reader = csv.DictReader(csv_text(path))
-    reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
-    if not {"segment", "label"} <= set(reader.fieldnames):
+    columns, rows = read_table(path)
+    if not {"segment", "label"} <= set(columns):
         raise PainseqError(
-            f"{path} has the columns {', '.join(reader.fieldnames) or 'none'}; it needs segment and label, separated "
-            "by a comma."
+            f"{path} has the columns {shown(columns)}; it needs segment and label, separated by a comma."
         )
-    for row in reader:
-        segment, label = (row["segment"] or "").strip(), (row["label"] or "").strip()
+    for line, cells in rows:
+        row = {**dict.fromkeys(columns, ""), **dict(zip(columns, cells, strict=False))}
+        segment, label = row["segment"].strip(), row["label"].strip()
         if PurePosixPath(segment).suffix.lower() in VIDEO_SUFFIXES:
             segment = segment[: segment.rindex(".")]
         if not segment or not label:
             continue
         if table.setdefault(segment, _normalised(label)) != _normalised(label):
             raise PainseqError(
-                f"{path}, line {reader.line_num}: segment {segment!r} has the label {label} here and "
+                f"{path}, line {line}: segment {segment!r} has the label {label} here and "
                 f"{table[segment]} above. Keep one of the two."
             )
     return table

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 import re
 import unicodedata
@@ -18,6 +16,7 @@ from typing import Literal
 from painseq.errors import PainseqError
 from painseq.files import write_csv
 from painseq.spec import digest
+from painseq.tables import number, read_table, shown, whole_number
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -79,8 +78,10 @@ class Clip:
             raise PainseqError(f"A clip needs a clip_id, a subject_id and a video: {self}.")
         if not (math.isfinite(self.start_s) and self.start_s >= 0):
             raise PainseqError(f"Clip {self.clip_id}: start_s is {self.start_s}; it must be 0 or more.")
-        if self.end_s is not None and not self.end_s > self.start_s:
+        if self.end_s is not None and not math.inf > self.end_s > self.start_s:
             raise PainseqError(f"Clip {self.clip_id}: end_s {self.end_s} is not after start_s {self.start_s}.")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise PainseqError(f"Clip {self.clip_id}: fps is {self.fps}; it must be more than 0, or empty.")
         check_person(self.sex, self.age)
         if self.part is not None and self.part not in PARTS:
             raise PainseqError(f"Clip {self.clip_id}: part is {self.part!r}; it is one of {', '.join(PARTS)}.")
@@ -301,61 +302,64 @@ def some_subjects(subjects: Sequence[str], most: int = 5) -> str:
     return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({names}{more})"
 
 
-def csv_text(path: Path) -> io.StringIO:
-    """Read the text of a user's table, for the readers of `csv`.
-
-    Raises:
-        PainseqError: it is not encoded in UTF-8; spreadsheets often use other encodings.
-    """
-    try:
-        return io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
-    except UnicodeDecodeError as error:
-        raise PainseqError(f'{path} is not encoded in UTF-8 ({error}). Save it again as "CSV UTF-8".') from error
-
-
 def read_manifest(path: Path, root: Path, name: str) -> Manifest:
     """Read a manifest CSV. Its columns are the fields of `Clip`; clip_id, subject_id and video are required.
 
     Raises:
-        PainseqError: no such file, not in UTF-8, a missing or unknown column, or an invalid value, with its line.
+        PainseqError: no such file, another encoding than UTF-8 and UTF-16, a missing or unknown column, or an invalid
+            value, with its line.
     """
     if not path.is_file():
         raise PainseqError(f"No manifest at {path}.")
     known = {field.name for field in fields(Clip)}
-    reader = csv.DictReader(csv_text(path))
-    reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
-    columns = set(reader.fieldnames)
-    missing, unknown = {"clip_id", "subject_id", "video"} - columns, columns - known
+    columns, rows = read_table(path)
+    missing, unknown = {"clip_id", "subject_id", "video"} - set(columns), set(columns) - known
     if missing or unknown:
         raise PainseqError(
             f"{path}: missing columns: {', '.join(sorted(missing)) or 'none'}; unknown columns: "
-            f"{', '.join(sorted(unknown)) or 'none'}. Known columns: {', '.join(sorted(known))}. Separate columns by "
-            "commas."
+            f"{shown(sorted(unknown))}. Known columns: {', '.join(sorted(known))}. Separate columns by commas."
         )
     clips = []
-    try:
-        for row in reader:
-            # Spreadsheets leave rows that consist of commas only.
-            if any(str(cell or "").strip() for cell in row.values()):
-                clips.append(_clip_of(row))
-    except (ValueError, csv.Error, PainseqError) as error:
-        raise PainseqError(f"{path}, line {reader.line_num}: {error}") from error
+    for line, cells in rows:
+        try:
+            if len(cells) > len(columns):
+                raise PainseqError("more cells than columns.")
+            clips.append(_clip_of(dict(zip(columns, cells, strict=False))))
+        except PainseqError as error:
+            raise PainseqError(f"{path}, line {line}: {error}") from error
     return Manifest(name, root, tuple(clips))
 
 
-def _clip_of(row: Mapping[str | None, str]) -> Clip:
-    if None in row:
-        raise PainseqError("more cells than columns.")
-    cells = {key: value.strip() or None for key, value in row.items() if value is not None}
-    video = cells.get("video") or ""
-    if PurePosixPath(video).is_absolute() or ".." in PurePosixPath(video).parts or re.match(r"[A-Za-z]:|.*\\", video):
-        raise PainseqError(f"video is {video!r}; give its path relative to the data set's root, with forward slashes.")
+def check_inside(column: str, path: str) -> None:
+    """Check a path in a table of clips.
 
-    def number(key: str) -> float | None:
+    Raises:
+        PainseqError: it is absolute, leads out of the root, or has backslashes; it names the column.
+    """
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or re.match(r"[A-Za-z]:|.*\\", path):
+        raise PainseqError(
+            f"{column} is {path!r}; give its path relative to the data set's root, with forward slashes."
+        )
+
+
+def _clip_of(row: Mapping[str, str]) -> Clip:
+    cells = {key: value.strip() or None for key, value in row.items()}
+    video, au_truth, age = cells.get("video") or "", cells.get("au_truth"), cells.get("age")
+    check_inside("video", video)
+    check_inside("au_truth", au_truth or "")
+
+    def number_in(key: str) -> float | None:
         cell = cells.get(key)
-        return None if cell is None else float(cell)
+        try:
+            return None if cell is None else number(cell)
+        except ValueError as error:
+            raise PainseqError(f"{key}: {error}.") from error
 
-    age, part, sex = number("age"), cells.get("part"), cells.get("sex")
+    part, sex = cells.get("part"), cells.get("sex")
+    try:
+        years = None if age is None else whole_number(age)
+    except ValueError as error:
+        raise PainseqError(f"age: {error}; use whole years, or leave the cell empty.") from error
     if part is not None and part not in PARTS:
         raise PainseqError(f"part is {part!r}; it is one of {', '.join(PARTS)}.")
     return Clip(
@@ -363,12 +367,12 @@ def _clip_of(row: Mapping[str | None, str]) -> Clip:
         subject_id=cells.get("subject_id") or "",
         video=video,
         label=cells.get("label"),
-        start_s=number("start_s") or 0.0,
-        end_s=number("end_s"),
-        fps=number("fps"),
+        start_s=number_in("start_s") or 0.0,
+        end_s=number_in("end_s"),
+        fps=number_in("fps"),
         stimulus=cells.get("stimulus"),
         sex=None if sex is None else SEXES.get(sex.lower(), sex),
-        age=None if age is None else int(age),
+        age=years,
         part=part,
-        au_truth=cells.get("au_truth"),
+        au_truth=au_truth,
     )

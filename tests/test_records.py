@@ -56,10 +56,9 @@ def test_a_table_is_read_as_spreadsheets_leave_it(tmp_path):
     assert read_manifest(path, tmp_path, "set").clips == (Clip("1", "Jörg", "a.mp4", "no"),)
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
-def test_a_table_in_another_encoding_is_an_error_that_says_which_is_meant(tmp_path, encoding):
+def test_a_table_in_another_encoding_is_an_error_that_says_which_is_meant(tmp_path):
     path = tmp_path / "m.csv"
-    path.write_text("clip_id,subject_id,video\n1,Jörg,a.mp4\n", encoding=encoding)
+    path.write_text("clip_id,subject_id,video\n1,Jörg,a.mp4\n", encoding="cp1252")
     with pytest.raises(PainseqError, match=r"m\.csv.*UTF-8"):
         read_manifest(path, tmp_path, "set")
 
@@ -68,7 +67,7 @@ def test_a_table_in_another_encoding_is_an_error_that_says_which_is_meant(tmp_pa
     ("content", "pattern"),
     [
         ("clip_id,subject_id\n1,a\n", r"(?i)m\.csv.*missing[^;.]*\bvideo\b"),
-        ("clip_id;subject_id;video\n1;a;v\n", r"m\.csv.*clip_id;subject_id;video"),
+        ("clip_id|subject_id|video\n1|a|v\n", r"m\.csv.*clip_id\|subject_id\|video"),
         ("clip_id,subject_id,video,colour\n1,a,v,red\n", r"m\.csv.*\bcolour\b"),
         ("clip_id,subject_id,video,start_s\n1,a,v,soon\n", r"m\.csv\D*\b2\b.*'soon'"),
         ("clip_id,subject_id,video,part\n1,a,v,trian\n", r"m\.csv\D*\b2\b.*\bpart\b.*'trian'"),
@@ -151,8 +150,10 @@ def test_a_letter_has_one_encoding():
         Manifest("mine", Path(), clips)
 
 
-@pytest.mark.parametrize("video", ["/home/klinik/meyer.mp4", "../../secret.mp4", "C:\\a.mp4", "a\\b.mp4"])
-def test_a_table_names_no_place_outside_the_root(tmp_path, video):
-    (tmp_path / "clips.csv").write_text(f"clip_id,subject_id,video\na,s,{video}\n")
-    with pytest.raises(PainseqError, match=rf"clips\.csv\D*\b2\b.*{re.escape(repr(video))}"):
+@pytest.mark.parametrize("column", ["video", "au_truth"])
+@pytest.mark.parametrize("path", ["/home/klinik/meyer.mp4", "../../secret.mp4", "C:\\a.mp4", "a\\b.mp4"])
+def test_a_table_names_no_place_outside_the_root(tmp_path, column, path):
+    cells = {"clip_id": "a", "subject_id": "s", "video": "a.mp4", column: path}
+    (tmp_path / "clips.csv").write_text(f"{','.join(cells)}\n{','.join(cells.values())}\n")
+    with pytest.raises(PainseqError, match=rf"clips\.csv\D*\b2\b.*{column}.*{re.escape(repr(path))}"):
         read_manifest(tmp_path / "clips.csv", tmp_path, "mine")

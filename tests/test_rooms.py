@@ -17,7 +17,7 @@ ROOMS = (
     "explain", "training", "synthetic", "data_modules", "studies", "export", "live", "serve", "cli",
 )  # fmt: skip
 
-ROOT_MODULES = {"__init__", "__main__", "batch", "download", "errors", "files", "records", "runs", "spec"}
+ROOT_MODULES = {"__init__", "__main__", "batch", "download", "errors", "files", "records", "runs", "spec", "tables"}
 
 MAY_IMPORT = {
     "video": {"root"},
@@ -41,8 +41,8 @@ MAY_IMPORT = {
 
 WITHOUT_TORCH = [
     "painseq", "painseq.errors", "painseq.spec", "painseq.files", "painseq.download", "painseq.runs",
-    "painseq.records", "painseq.video", "painseq.data.labels", "painseq.data.splits", "painseq.model.record",
-    "painseq.evaluation",
+    "painseq.records", "painseq.tables", "painseq.video", "painseq.data.labels", "painseq.data.splits",
+    "painseq.model.record", "painseq.evaluation",
     "painseq.report", "painseq.cli",
 ]  # fmt: skip
 

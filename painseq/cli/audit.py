@@ -73,12 +73,12 @@ def _audit_model(argv: Sequence[str]) -> None:
 
 def show(audit: Audit) -> None:
     """Print the balanced accuracies, their inflation, and a sentence for each."""
-    from rich.console import Console
     from rich.table import Table
 
+    from painseq.cli.printing import terminal
     from painseq.studies.audit_page import audit_cells, headlines
 
-    console = Console()
+    console = terminal()
     for unit in audit.subject_folds.evaluations:
         table = Table(title=f"Balanced accuracy over {unit}", caption="95 % intervals over subjects")
         table.add_column("protocol", no_wrap=True)

@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from painseq.cli.printing import terminal
 from painseq.cli.progress import progress_bar
 from painseq.files import write_json
 from painseq.studies.audit_check import CheckOptions, SplitAudit, audit_files
@@ -60,7 +59,7 @@ def check(argv: Sequence[str]) -> int:
 
 def show(audit: SplitAudit) -> None:
     """Print the findings of each file, and the number of leaks."""
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console = terminal(highlight=False, soft_wrap=True)
     for checked, findings in audit.findings.items():
         console.print(f"{checked}: {'ok' if not findings else ''}".rstrip())
         for finding in findings:

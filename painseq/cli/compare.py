@@ -6,10 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from painseq.cli.printing import terminal
 from painseq.errors import PainseqError
 from painseq.evaluation.comparison import ERRORS, STATISTIC_NAMES
 from painseq.evaluation.leaky import LEAKY
@@ -74,7 +73,7 @@ def named_runs(texts: Sequence[str]) -> dict[str, Path]:
 
 def show(comparison: Comparison) -> None:
     """Print the table, and a sentence and cautions for each pair."""
-    console = Console()
+    console = terminal()
     title = STATISTIC_NAMES[comparison.statistic]
     table = Table(title=f"Difference in {title}, paired by subject", caption="p: after Holm's correction")
     table.add_column("", overflow="fold")
@@ -82,7 +81,7 @@ def show(comparison: Comparison) -> None:
         table.add_column(column, justify="right")
     for pair in comparison.pairs:
         cells = pair_cells(pair)
-        table.add_row(escape(cells[0]), *cells[3:8])
+        table.add_row(cells[0], *cells[3:8])
     console.print(table)
     for pair in comparison.pairs:
         console.print(pair.sentence, style="bold" if pair.better else "", markup=False, highlight=False)

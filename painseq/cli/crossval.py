@@ -85,13 +85,12 @@ def _candidates(base: Experiment, files: Sequence[str], argv: Sequence[str]) -> 
 
 def show(result: CrossValidationResult) -> None:
     """Print the pooled scores of all folds, their spread over folds, and warnings."""
-    from rich.console import Console
-
     from painseq.cli.evaluate import show as show_scores
+    from painseq.cli.printing import terminal
     from painseq.evaluation.value_scores import value_table
     from painseq.studies.crossval_report import SPREAD, spread_sentences
 
-    console = Console()
+    console = terminal()
     if result.evaluations:
         show_scores(result.evaluations)
     if result.value_evaluations:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.text import Text
 
+from painseq.cli.printing import terminal
 from painseq.cli.progress import progress_bars
 
 
@@ -34,10 +35,10 @@ def main(argv: Sequence[str]) -> int:
     from painseq.cli.evaluate import show
     from painseq.studies.demo import demo, in_words
 
-    console = Console()
+    console = terminal()
 
     def begin_step(title: str) -> None:
-        console.rule(f"[bold]{title}", align="left")
+        console.rule(Text(title, style="bold"), align="left")
 
     with progress_bars() as on_progress:
         result = demo(args.out, args.seed, args.workers, on_step=begin_step, on_progress=on_progress)

@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from painseq.cli.arguments import (
     Parser,
     add_device,
@@ -18,6 +16,7 @@ from painseq.cli.arguments import (
     chosen_models,
     experiment,
 )
+from painseq.cli.printing import terminal
 from painseq.evaluation import Evaluation, read_people, read_truth
 from painseq.evaluation.tables import probability_table, subgroup_table, table
 from painseq.evaluation.value_scores import ValueEvaluation, value_table
@@ -132,7 +131,7 @@ def print_results(results: Mapping[str, EvaluationResult]) -> None:
 
 def show(evaluations: Mapping[str, Evaluation | ValueEvaluation]) -> None:
     """Print tables of scores, with one column per model, and warnings."""
-    console = Console()
+    console = terminal()
     classes = {name: scores for name, scores in evaluations.items() if isinstance(scores, Evaluation)}
     values = {name: scores for name, scores in evaluations.items() if isinstance(scores, ValueEvaluation)}
     tables = [table(classes), probability_table(classes), subgroup_table(classes)] if classes else []

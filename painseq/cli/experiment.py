@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -60,6 +60,8 @@ class ExperimentCLI(LightningCLI):
             raise PainseqError(
                 f"{shortened(error)}\n`painseq {self.command} --help` lists every option and key."
             ) from error
+        for key in _keys_set_to_null(args if isinstance(args, Sequence) else ()):
+            _set_to_none(self.config, key.split("."))
 
     def data(self) -> PainDataModule:
         """Return the data set.
@@ -134,3 +136,25 @@ def with_shipped_configs(args: Sequence[str]) -> list[str]:
         expects_file = arg == "--config"
         resolved.append(arg)
     return resolved
+
+
+def _keys_set_to_null(args: Sequence[str]) -> list[str]:
+    """Return the keys whose last value on the command line is YAML's null, such as "data.options.store"."""
+    last: dict[str, str] = {}
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        flag, equals, value = arg.partition("=")
+        if flag.startswith("--"):
+            last[flag.removeprefix("--")] = value if equals else following
+    return [key for key, value in last.items() if value in ("null", "Null", "NULL", "~")]
+
+
+def _set_to_none(config: Namespace, key: Sequence[str]) -> None:
+    """Set a key to None where jsonargparse made the word "None", or a path of that name, of a null inside a class."""
+    for name in key[:-1]:
+        config = config.get(name, config.get("init_args", {}).get(name))
+        if not isinstance(config, Namespace):
+            return
+    if key[-1] not in config:
+        config = config.get("init_args", {})
+    if str(config.get(key[-1])) == "None":
+        config[key[-1]] = None

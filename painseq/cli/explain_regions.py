@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from painseq.cli.arguments import Parser, add_device, add_model, add_part, chosen_model, experiment
+from painseq.cli.printing import terminal
 
 if TYPE_CHECKING:
     from painseq.explain import RegionRow
@@ -86,9 +86,9 @@ def _show(explanation: RegionsExplanation) -> None:
     for rows in zip(*explanation.tables.values(), strict=True):
         units = " ".join(unit.removeprefix("AU") for unit in ACTION_UNITS[rows[0].region])
         table.add_row(f"{rows[0].region}\n{units}", *map(_cell, rows))
-    Console().print(table)
+    terminal().print(table)
     for name, check in explanation.blinks.items():
-        Console().print(
+        terminal().print(
             f"Blinks, {name} ({check.clips} clips of {check.area.interval.subjects} subjects): {check.verdict} "
             f"{check.figures}",
             highlight=False,

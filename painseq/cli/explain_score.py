@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from painseq.cli.arguments import Parser, add_device, add_model, add_part, chosen_model, experiment
 from painseq.cli.explain_regions import add_clips
+from painseq.cli.printing import terminal
 
 if TYPE_CHECKING:
     from painseq.explain.ranking import Rank
@@ -87,7 +87,7 @@ def _show(ranking: MethodRanking) -> None:
     """Print the tables, and which method to use."""
     from painseq.studies.score_methods import TITLES
 
-    console, details = Console(), ranking.details
+    console, details = terminal(), ranking.details
     subjects = len({scored.clip.subject_id for scored in ranking.clips})
     for kind, ranks in ranking.ranks.items():
         names = [name for name in HEADINGS if any(ranked.means[name].value is not None for ranked in ranks)]

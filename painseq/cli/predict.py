@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,7 @@ from painseq.cli.arguments import (
     chosen_locator,
     chosen_models,
 )
+from painseq.cli.printing import terminal
 from painseq.runs import pick_device
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     elif first := next(iter(predictions.values())):
         model = next(iter(models.values()))
         several = len(models) > 1
-        Console().print(_side_by_side(predictions) if several else _table(first, model.class_names, model.scale))
+        terminal().print(_side_by_side(predictions) if several else _table(first, model.class_names, model.scale))
         log.info("Backends: %s.", ", ".join(f"{key} {value}" for key, value in first[0].backends.items()))
     return 1 if failed else 0
 

@@ -38,7 +38,8 @@ def progress_bar(title: str, unit: str, shown: bool = True) -> Iterator[OnProgre
     """
     console, started = Console(stderr=True), time.perf_counter()
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit + " {task.fields[note]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TextColumn(unit + " {task.fields[note]}", markup=False),
         TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     last_line_s = 0.0

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from painseq.cli.printing import terminal
 from painseq.evaluation import read_truth
 from painseq.evaluation.published import REMARKS, Published
 from painseq.studies.recipe import read_recipe, shipped_recipes
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     split = arguments.index("--") if "--" in arguments else len(arguments)
     args = parser.parse_args(arguments[:split])
     recipe = read_recipe(args.recipe)
-    console = Console()
+    console = terminal()
     console.print(recipe.title, style="bold", markup=False)
     from painseq.cli.experiment import ExperimentCLI
     from painseq.cli.progress import progress_bars
@@ -84,7 +84,7 @@ def comparison_table(result: Reproduction, part: Part) -> Table:
     protocols = {name: chr(ord("a") + place) for place, name in enumerate(dict.fromkeys(row.protocol for row in rows))}
     table = Table(
         title=f"{result.recipe.name}: {part} part, and published scores",
-        caption=escape("\n".join(f"{letter}: {protocol}" for protocol, letter in protocols.items())),
+        caption="\n".join(f"{letter}: {protocol}" for protocol, letter in protocols.items()),
         caption_justify="left",
     )
     table.add_column("", overflow="fold")
@@ -115,7 +115,7 @@ def comparison_table(result: Reproduction, part: Part) -> Table:
 
 def _cells(row: Published, letter: str) -> list[str]:
     return [
-        escape(f"{row.name}, {row.modality} ({letter})"),
+        f"{row.name}, {row.modality} ({letter})",
         row.metric,
         _printed(row.value),
         _printed(row.majority_accuracy if row.metric == "accuracy" else None, 2),

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from painseq.cli.arguments import Parser, experiment
+from painseq.cli.printing import terminal
 
 if TYPE_CHECKING:
     from painseq.data.datamodule import PainDataModule
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
     data, out = cli.data(), cli.config.out
     write_split(out, data.split, data.manifest, made_with(data.options.split))
-    Console().print(parts_table(data))
+    terminal().print(parts_table(data))
     log.info(
         "Split written to %s. To use it: --data.options.split.protocol file --data.options.split.file %s", out, out
     )

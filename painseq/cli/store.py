@@ -46,8 +46,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print_info(summary: Mapping[str, object]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from painseq.cli.printing import terminal
 
     extractor, failed, no_face = summary["extractor"], summary["failed"], summary["clips_without_face"]
     assert isinstance(extractor, dict) and isinstance(failed, dict) and isinstance(no_face, list)
@@ -76,7 +77,7 @@ def _print_info(summary: Mapping[str, object]) -> None:
     table.add_column(overflow="fold")
     for name, text in rows.items():
         table.add_row(name, text)
-    console = Console(markup=False)
+    console = terminal()
     console.print(table)
     for clip_id, reason in failed.items():
         console.print(f"failed: {clip_id}: {reason}")

@@ -110,11 +110,10 @@ def _add_numbers(
 
 def run(args: argparse.Namespace) -> int:
     """Write the data set, showing progress; resumes an interrupted run."""
-    from rich.console import Console
-
+    from painseq.cli.printing import terminal
     from painseq.cli.progress import progress_bar
 
-    console, write = Console(), _writer(args)
+    console, write = terminal(), _writer(args)
     with progress_bar(f"{args.data_set} -> {args.out}", "frames") as bar:
         truth = write(bar, args.scars)
     with (truth / "labels.csv").open(newline="", encoding="utf-8") as file:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from painseq.cli.printing import terminal
 from painseq.evaluation.score import number
 from painseq.evaluation.transfer import MEANING, QUESTIONS, CellResult, TransferCell
 
@@ -49,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _show_work(work: TransferWork) -> None:
-    console = Console()
+    console = terminal()
     table = Table("", "total", "finished", title="Work of this plan")
     for title, (total, done) in (
         ("feature stores (extractor and data set)", work.stores),
@@ -79,7 +78,7 @@ def _show(plan: TransferPlan, result: TransferResult) -> None:
         without_controls,
     )
 
-    console, by_cell = Console(), {cell.cell: cell for cell in result.cells}
+    console, by_cell = terminal(), {cell.cell: cell for cell in result.cells}
     for question in ("model", "features"):
         console.print(_table(plan, by_cell, without_controls(plan, result.cells, question)))
     curves = curves_of(without_controls(plan, result.cells, "subjects"))
@@ -98,16 +97,16 @@ def _table(plan: TransferPlan, results: Mapping[TransferCell, CellResult], chose
     question = chosen[0].cell.question
     baselines = f"majority class {number(chosen[0].majority)}, chance {number(chosen[0].chance)}"
     caption = f"{MEANING[question]} Balanced accuracy; {baselines}. Gap: own minus score."
-    table = Table(title=QUESTIONS[question], caption=escape(caption))
+    table = Table(title=QUESTIONS[question], caption=caption)
     table.add_column("From, to")
     table.add_column("Head")
     for name in ("Score", "Own", "Gap", *plan.controls):
-        table.add_column(escape(name), justify="right")
+        table.add_column(name, justify="right")
     for result in chosen:
         cell, gap = result.cell, result.gap
         table.add_row(
-            escape(f"{cell.source}, {cell.target}"),
-            escape(cell.head),
+            f"{cell.source}, {cell.target}",
+            cell.head,
             _short(result),
             number(results[plan.within_cell(cell)].value),
             "" if gap is None else f"{_signed(gap.value)}\n{_signed(gap.interval.low)}, {_signed(gap.interval.high)}",
@@ -119,7 +118,7 @@ def _table(plan: TransferPlan, results: Mapping[TransferCell, CellResult], chose
 def _curve_table(curves: Mapping[tuple[str, str, str, str], Sequence[CellResult]]) -> Table:
     fewer = sorted({result.cell.k or 0 for curve in curves.values() for result in curve[:-1]})
     caption = f"{MEANING['subjects']} Balanced accuracy by k; all: their number. The report has the intervals."
-    table = Table(title=QUESTIONS["subjects"], caption=escape(caption))
+    table = Table(title=QUESTIONS["subjects"], caption=caption)
     table.add_column("From, to")
     table.add_column("Head")
     for name in (*map(str, fewer), "all"):
@@ -127,7 +126,7 @@ def _curve_table(curves: Mapping[tuple[str, str, str, str], Sequence[CellResult]
     for (source, target, _, head), curve in curves.items():
         by_k = {result.cell.k: number(result.value) for result in curve[:-1]}
         last = f"{number(curve[-1].value)} ({curve[-1].cell.k})"
-        table.add_row(escape(f"{source}, {target}"), escape(head), *(by_k.get(k, "") for k in fewer), last)
+        table.add_row(f"{source}, {target}", head, *(by_k.get(k, "") for k in fewer), last)
     return table
 
 

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from painseq.files import write_csv
+from painseq.tables import read_table, text_of
 
 LEAKY = "LEAKY"
 LEAKY_COLUMN = "leaky"
@@ -13,9 +14,7 @@ LEAKY_COLUMN = "leaky"
 
 def is_leaky(path: Path) -> bool:
     """Whether a file's path or content contains the word LEAKY, or a column is called leaky."""
-    content = path.read_text(encoding="utf-8-sig", errors="replace")
-    columns = next(csv.reader(content.splitlines()[:1]), [])
-    return LEAKY in str(path.resolve()) or LEAKY in content or LEAKY_COLUMN in columns
+    return LEAKY in str(path.resolve()) or LEAKY in text_of(path) or LEAKY_COLUMN in read_table(path)[0]
 
 
 def marked(name: str) -> str:

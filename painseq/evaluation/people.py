@@ -15,6 +15,7 @@ from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.rows import read_rows
 from painseq.files import write_csv
 from painseq.records import SEXES, UNKNOWN, Clip, check_person
+from painseq.tables import shown, whole_number
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,20 @@ def read_people(path: str | Path) -> dict[str, Person]:
         raise PainseqError(f"No table of subjects at {path}.")
     rows, columns = read_rows(path, {"subject_id"})
     if not {"sex", "age"} & set(columns):
-        raise PainseqError(f"{path} has no column sex or age. Columns found: {', '.join(columns)}.")
+        raise PainseqError(f"{path} has no column sex or age. Columns found: {shown(columns)}.")
     people: dict[str, Person] = {}
     for line, row in rows:
         subject, sex, age = row["subject_id"], row.get("sex", "").strip().lower(), row.get("age", "").strip()
         if not subject or subject in people:
             raise PainseqError(f"{path}, line {line}: subject_id {subject!r} is empty or appears more than once.")
-        if age and not age.isdecimal():
-            raise PainseqError(f"{path}, line {line}: age is {age!r}; write whole years, or leave the cell empty.")
         try:
-            people[subject] = Person(SEXES.get(sex, sex) or None, int(age) if age else None)
+            years = whole_number(age) if age else None
+        except ValueError as error:
+            raise PainseqError(
+                f"{path}, line {line}: age is {age!r}; write whole years, or leave the cell empty."
+            ) from error
+        try:
+            people[subject] = Person(SEXES.get(sex, sex) or None, years)
         except PainseqError as error:
             raise PainseqError(f"{path}, line {line}: {error}") from error
     return people

@@ -14,6 +14,7 @@ from painseq.errors import PainseqError
 from painseq.evaluation.rows import NumberedRow, check_ids, check_new, count_in, numbers_in, read_rows
 from painseq.files import write_csv
 from painseq.records import UNKNOWN
+from painseq.tables import shown
 
 PREDICTIONS_FILE = "predictions.csv"
 """Name of painseq's predictions files; the folder's name then identifies the model."""
@@ -261,7 +262,7 @@ def read_truth(path: str | Path) -> dict[str, str]:
     rows, columns = read_rows(path, {"clip_id"})
     column = "truth" if "truth" in columns else "label"
     if column not in columns:
-        raise PainseqError(f"{path} has no column truth or label. Columns found: {', '.join(columns)}.")
+        raise PainseqError(f"{path} has no column truth or label. Columns found: {shown(columns)}.")
     truth: dict[str, str] = {}
     for line, row in rows:
         clip_id, name = row["clip_id"], row[column].strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from painseq.errors import PainseqError
 from painseq.records import UNKNOWN
+from painseq.tables import number, read_table, shown
 
 NumberedRow = tuple[int, dict[str, str]]
 """Line number, and column -> cell."""
@@ -20,30 +20,20 @@ def read_rows(path: Path, required: set[str]) -> tuple[list[NumberedRow], list[s
     """Read a CSV file: rows with a cell in every column, and the columns in order.
 
     Raises:
-        PainseqError: not a CSV file in UTF-8, a missing or repeated column, or a row with missing or extra cells.
+        PainseqError: see `read_table`; a missing column, or a row with missing or extra cells.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ())
-            missing = required - set(columns)
-            if missing:
-                raise PainseqError(
-                    f"{path}, line 1: missing columns: {', '.join(sorted(missing))}. Columns found: "
-                    f"{', '.join(columns) or 'none'}. Columns must be separated by commas."
-                )
-            repeated = [name for name, count in Counter(columns).items() if count > 1]
-            if repeated:
-                raise PainseqError(f"{path}, line 1: column {repeated[0]!r} appears more than once.")
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise PainseqError(
-                        f"{path}, line {reader.line_num}: the row must have {len(columns)} cells, as the first line."
-                    )
-                rows.append((reader.line_num, row))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PainseqError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from error
+    columns, lines = read_table(path)
+    missing = required - set(columns)
+    if missing:
+        raise PainseqError(
+            f"{path}, line 1: missing columns: {', '.join(sorted(missing))}. Columns found: {shown(columns)}. Columns "
+            "must be separated by commas."
+        )
+    rows = []
+    for line, cells in lines:
+        if len(cells) != len(columns):
+            raise PainseqError(f"{path}, line {line}: the row must have {len(columns)} cells, as the first line.")
+        rows.append((line, dict(zip(columns, cells, strict=True))))
     return rows, columns
 
 
@@ -85,7 +75,7 @@ def numbers_in(row: Mapping[str, str], columns: Sequence[str]) -> list[float]:
     for column in columns:
         cell = row.get(column, "").strip()
         try:
-            values.append(float(cell) if cell else np.nan)
+            values.append(number(cell) if cell else np.nan)
         except ValueError as error:
             raise PainseqError(f"{column} is {cell!r}, not a number.") from error
     return values

@@ -5,7 +5,6 @@ Tables of other programs work too: a CSV with a column of subjects and a column 
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections import defaultdict
@@ -15,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
+from painseq import tables
 from painseq.errors import PainseqError
 from painseq.records import loose_name, plain_name
 from painseq.runs import OnProgress, no_progress
@@ -114,18 +114,14 @@ def read_table(path: Path, subject_column: str | None = None, part_column: str |
         raise PainseqError(f"No file at {path}.")
     if path.suffix.lower() == ".json":
         return ClipTable(path, "split", _read_split(path), {})
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PainseqError(f"{path} cannot be read as CSV: {error}.") from error
+    header, lines = tables.read_table(path)
+    rows = [(line, dict(zip(header, cells, strict=False))) for line, cells in lines]
     if not rows:
         raise PainseqError(f"{path} has no rows below its header, so there is nothing to check.")
-    header = [str(name) for name in rows[0] if name is not None]
     columns = _columns(path, header, subject_column, part_column)
     members = []
-    for line, row in enumerate(rows, start=2):
-        cells = {purpose: (row.get(column) or "").strip() for purpose, column in columns.items()}
+    for line, row in rows:
+        cells = {purpose: row.get(column, "").strip() for purpose, column in columns.items()}
         if not cells["subject"]:
             raise PainseqError(f"{path}, row {line}: column {columns['subject']!r} is empty. Fill in the subject.")
         part = cells.pop("part", "").casefold()
@@ -136,7 +132,7 @@ def read_table(path: Path, subject_column: str | None = None, part_column: str |
     has_predictions = any(name == "label" or name.startswith("prob_") for name in header)
     if has_predictions and "video" not in columns:
         scored = tuple(replace(member, part=SCORED) for member in members)
-        marked = sum(any("LEAKY" in cell for cell in row.values() if isinstance(cell, str)) for row in rows)
+        marked = sum(any("LEAKY" in cell for cell in row.values()) for _, row in rows)
         text = "training subjects are scored, according to marks in the file"
         marks = _findings("leak", text, [f"{marked} rows are marked LEAKY"] if marked else [])
         return ClipTable(path, "predictions", scored, columns, tuple(marks))

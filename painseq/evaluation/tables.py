@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from painseq.evaluation.intervals import Interval
 from painseq.evaluation.metrics import LOWER_IS_BETTER, STATISTICS, Scores
 from painseq.evaluation.probability import PROBABILITY_STATISTICS
 from painseq.evaluation.score import TITLES, Evaluation, number, shared_baselines
 
+CAPTION_STYLE = "table.caption"
 INTERVALS = "95 % intervals over subjects"
 SHOWN_OF_GROUPS = ("balanced_accuracy", "accuracy", "mean_absolute_error")
 
@@ -21,15 +22,15 @@ def table(evaluations: Mapping[str, Evaluation]) -> Table:
     """Main table: one row per model with its intervals, then the baselines."""
     baselines = shared_baselines(evaluations)
     caption = "; ".join(f"{name}: {baseline.rule}" for name, baseline in baselines)
-    result = _table("Scores", escape(caption), STATISTICS)
+    result = _table("Scores", caption, STATISTICS)
     result.add_column("Lowest recall", justify="right")
     for model, evaluation in evaluations.items():
         cells = [_cell(evaluation.value(name), evaluation.intervals.get(name)) for name in STATISTICS]
-        result.add_row(escape(model), *cells, escape(_lowest_recall(evaluation.scores)))
+        result.add_row(Text(model), *cells, Text(_lowest_recall(evaluation.scores)))
     result.add_section()
     for name, baseline in baselines:
         cells = [number(baseline.scores.value(key)) for key in STATISTICS]
-        result.add_row(escape(name), *cells, "", style="dim")
+        result.add_row(Text(name), *cells, "", style="dim")
     return result
 
 
@@ -41,11 +42,11 @@ def probability_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
         calibration = evaluation.calibration
         if calibration is not None and calibration.before is not None:
             before = [number(calibration.before.value(name)) for name in PROBABILITY_STATISTICS]
-            result.add_row(escape(f"{model}, uncalibrated"), *before, style="dim")
+            result.add_row(Text(f"{model}, uncalibrated"), *before, style="dim")
             model = f"{model}, temperature {calibration.temperature:.2f}"
         if evaluation.probability is not None:
             cells = [_cell(evaluation.value(name), evaluation.intervals.get(name)) for name in PROBABILITY_STATISTICS]
-            result.add_row(escape(model), *cells)
+            result.add_row(Text(model), *cells)
     return result if result.rows else None
 
 
@@ -57,12 +58,12 @@ def subgroup_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
     for model, evaluation in evaluations.items():
         if evaluation.subgroups and len(evaluations) > 1:
             result.add_section()
-            result.add_row(escape(model), style="bold")
+            result.add_row(Text(model), style="bold")
         for group in evaluation.subgroups:
             cells = [_cell(group.scores.value(name), group.intervals.get(name)) for name in SHOWN_OF_GROUPS]
             counts = (str(group.subjects), str(group.clips))
             style = "dim" if group.caution else None
-            result.add_row(escape(f"{group.attribute}: {group.name}"), *cells, *counts, style=style)
+            result.add_row(Text(f"{group.attribute}: {group.name}"), *cells, *counts, style=style)
     return result if result.rows else None
 
 
@@ -75,13 +76,17 @@ def _differences(evaluations: Mapping[str, Evaluation]) -> str:
             span = "no interval" if low is None or high is None else f"{low:+.2f} to {high:+.2f}"
             groups = f"{difference.first} minus {difference.second}"
             lines.append(f"{prefix}{groups}: balanced accuracy {difference.value:+.3f} ({span})")
-    return escape("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _table(title: str, caption: str, statistics: Iterable[str]) -> Table:
     """An empty table that fits 80 columns: no lines between columns, and no broken intervals."""
     result = Table(
-        title=f"{title}, with {INTERVALS}", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+        title=f"{title}, with {INTERVALS}",
+        caption=Text(caption, CAPTION_STYLE),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     result.add_column("", overflow="fold")
     for name in statistics:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from painseq.evaluation.counts import (
     Counts,
@@ -188,17 +188,18 @@ def value_table(evaluations: Mapping[str, ValueEvaluation]) -> Table:
         baselines.setdefault(tuple(number(evaluation.baseline.value(name)) for name in VALUE_TITLES), model)
     scales = ", ".join(sorted({evaluation.scale for evaluation in evaluations.values()}))
     result = Table(
-        title=f"Scores on the scale {escape(scales)}, with 95 % intervals over subjects",
+        title=Text(f"Scores on the scale {scales}, with 95 % intervals over subjects", "table.title"),
         caption=MEAN_RULE,
     )
     result.add_column("", overflow="fold")
     for title in VALUE_TITLES.values():
         result.add_column(title, justify="right")
     for model, evaluation in evaluations.items():
-        result.add_row(escape(model), *(_cell(evaluation, name) for name in VALUE_TITLES))
+        result.add_row(Text(model), *(_cell(evaluation, name) for name in VALUE_TITLES))
     result.add_section()
     for cells, model in baselines.items():
-        result.add_row("always the mean" + (f" ({escape(model)})" if len(baselines) > 1 else ""), *cells, style="dim")
+        name = Text("always the mean" + (f" ({model})" if len(baselines) > 1 else ""))
+        result.add_row(name, *cells, style="dim")
     return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
+from painseq.tables import number, read_table, shown
 
 ROUNDING_S = 1e-3
 """OpenFace rounds its timestamps to a millisecond."""
@@ -24,27 +24,23 @@ def read_openface(path: Path, names: Sequence[str]) -> NDArray[np.float64]:
     Raises:
         PainseqError: a column is missing, or a cell is not a number, with its line.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = [cell.strip() for cell in next(reader, [])]
-        missing = [name for name in names if name not in header]
-        if missing:
-            raise PainseqError(
-                f"{path} is not an OpenFace table: it has no column {missing[0]!r} ({len(missing)} missing)."
-            )
-        columns = [header.index(name) for name in names]
-        rows: list[list[float]] = []
-        for row in reader:
-            try:
-                rows.append([_number(row[column]) for column in columns])
-            except (ValueError, IndexError) as error:
-                raise PainseqError(f"{path}, line {reader.line_num}: {error}.") from error
+    header, lines = read_table(path)
+    missing = [name for name in names if name not in header]
+    if missing:
+        raise PainseqError(
+            f"{path} is not an OpenFace table: it has no column {missing[0]!r} ({len(missing)} missing). Columns "
+            f"found: {shown(header)}."
+        )
+    columns = [header.index(name) for name in names]
+    rows: list[list[float]] = []
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise PainseqError(f"{path}, line {line}: it has {len(cells)} cells, but there are {len(header)} columns.")
+        try:
+            rows.append([number(cells[column]) for column in columns])
+        except ValueError as error:
+            raise PainseqError(f"{path}, line {line}: {error}.") from error
     return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(names))
-
-
-def _number(cell: str) -> float:
-    # Windows writes "-nan(ind)", which Python cannot parse.
-    return float("nan") if "nan" in cell else float(cell)
 
 
 def nearest_rows(

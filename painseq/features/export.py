@@ -21,6 +21,7 @@ from painseq.features.store import ClipFeatures, Dtype, FeatureStore
 from painseq.files import write_csv, write_json
 from painseq.records import read_people
 from painseq.spec import Spec, digest
+from painseq.tables import read_table
 
 SOURCE = "source.json"
 _ARRAYS = ("features", "present", "times_s")
@@ -135,10 +136,10 @@ class NpzFolder:
         index = self.path / "index.csv"
         if not index.is_file():
             return {file.stem: file for file in sorted(self.path.glob("*.npz"))}
-        with index.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        if rows and not {"clip_id", "file"} <= rows[0].keys():
+        columns, lines = read_table(index)
+        if not {"clip_id", "file"} <= set(columns):
             raise PainseqError(f"{index} must have the columns clip_id and file.")
+        rows = [{**dict.fromkeys(columns, ""), **dict(zip(columns, cells, strict=False))} for _, cells in lines]
         outside = [row["file"] for row in rows if Path(row["file"]).name != row["file"]]
         if outside:
             raise PainseqError(f"{index} names {outside[0]!r}; files must be in {self.path} itself.")

@@ -3,7 +3,7 @@
 import pytest
 
 import painseq.heads
-from painseq.cli.experiment import with_shipped_configs
+from painseq.cli.experiment import ExperimentCLI, with_shipped_configs
 from painseq.errors import PainseqError
 from painseq.files import shipped_configs
 from painseq.heads import Head
@@ -79,3 +79,18 @@ def test_a_file_of_the_users_goes_before_the_shipped_one(tmp_path, monkeypatch):
     assert with_shipped_configs(["--config", "configs/head/lstm.yaml"]) == ["--config", "configs/head/lstm.yaml"]
     with pytest.raises(PainseqError, match=r"configs/none\.yaml"):
         with_shipped_configs(["--config", "configs/none.yaml"])
+
+
+@pytest.mark.parametrize("null", ["null", "~"])
+def test_null_unsets_a_path(heat, tiny, null, tmp_path):
+    """Below a class, jsonargparse makes the path "None" of it."""
+    (tmp_path / "store.yaml").write_text("data: {init_args: {options: {store: nowhere, split: {file: nowhere}}}}\n")
+    given = ["--config", "configs/data/biovid.yaml", "--config", tiny, "--config", str(tmp_path / "store.yaml")]
+    keys = ["data.options.store", "data.options.split.file", "data.options.face.init_args.tracks"]
+    flags = [word for key in keys for word in (f"--{key}", null)]
+    for unset in (flags, [f"--{key}={null}" for key in keys]):
+        cli = ExperimentCLI("evaluate", [*given, "--data.root", str(heat), *unset])
+        options = cli.data().options
+        assert options.store is options.split.file is options.face.tracks is None
+        again = cli.experiment.data().options
+        assert again.store is again.split.file is again.face.tracks is None

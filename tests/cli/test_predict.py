@@ -168,3 +168,14 @@ def test_an_explanation_that_cannot_be(painseq, lstm, video, tmp_path):
     blind(video)
     result = painseq("explain", video, *out)
     assert result.code == 1 and result.err.names("clip.mp4", "face")
+
+
+@pytest.mark.parametrize("name", ["pain [id].mp4", "a [bold] b.mp4", "x:heart:.mp4", "[/].mp4"])
+def test_names_are_printed_as_they_are(painseq, lstm, ann, video, name):
+    # A name of a folder cannot hold a slash.
+    other = video.with_name(name.replace("/", "-"))
+    video.with_suffix(".faces.safetensors").rename(other.with_suffix(".faces.safetensors"))
+    video.rename(other)
+    for models in (["--checkpoint", lstm], ["--checkpoint", lstm, "--checkpoint", ann]):
+        result = painseq("predict", other, *models)
+        assert result.code == 0 and other.name in result.out

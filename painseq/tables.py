@@ -1,0 +1,117 @@
+"""Tables that users bring: CSV files as spreadsheets and other programs write them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from painseq.errors import PainseqError
+
+_DELIMITERS = (",", ";", "\t")
+_MOST_SHOWN = 20
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def text_of(path: Path) -> str:
+    """Read a text in UTF-8 or UTF-16, with or without a byte order mark.
+
+    Raises:
+        PainseqError: another encoding; or the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PainseqError(f"{path} cannot be read: {error.strerror}.") from error
+    encoding = "utf-8-sig"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif b"\0" in content[:2]:
+        encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise PainseqError(
+            f'{path} is not encoded in UTF-8 or UTF-16 ({error}). Save it again as "CSV UTF-8".'
+        ) from error
+
+
+def read_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Read a table with a header, separated by commas, semicolons or tabs: whichever the header has most of.
+
+    Returns:
+        The names of the columns without spaces around them, and line number and cells of each row. Empty rows are left
+        out, and so are empty cells behind the last column; a row may have fewer or more cells than there are columns.
+
+    Raises:
+        PainseqError: see `text_of`; a line that is not CSV; while the rows are read, too.
+    """
+    text = text_of(path)
+    first_line = text.partition("\n")[0]
+    counts = [first_line.count(delimiter) for delimiter in _DELIMITERS]
+    delimiter = _DELIMITERS[counts.index(max(counts))]
+    lines = _lines(path, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    _, header = next(lines, (0, []))
+    columns = [name.strip() for name in header]
+    while columns and not columns[-1]:
+        columns.pop()
+    repeated = [name for name, count in Counter(columns).items() if count > 1 and name]
+    if repeated:
+        raise PainseqError(f"{path}, line 1: column {repeated[0]!r} appears more than once.")
+    return columns, _rows(lines, len(columns))
+
+
+def _lines(path: Path, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    line = 0
+    try:
+        for row in reader:
+            line = reader.line_num  # type: ignore[attr-defined]
+            yield line, row
+    except csv.Error as error:
+        raise PainseqError(f"{path}, line {line + 1}: {error}, so it cannot be read as CSV.") from error
+
+
+def _rows(lines: Iterator[tuple[int, list[str]]], width: int) -> Iterator[tuple[int, list[str]]]:
+    for line, cells in lines:
+        while len(cells) > width and not cells[-1].strip():
+            cells.pop()
+        if any(cell.strip() for cell in cells):
+            yield line, cells
+
+
+def number(cell: str) -> float:
+    """Parse a number with a decimal point or a decimal comma.
+
+    Raises:
+        ValueError: it is not a number; names the cell.
+    """
+    text = cell.strip()
+    try:
+        return float(text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text)
+    except ValueError:
+        # Windows writes "-nan(ind)".
+        if re.fullmatch(r"-?nan(\(\w*\))?", text, re.IGNORECASE):
+            return float("nan")
+        raise ValueError(f"{cell!r} is not a number" if text else "the cell is empty") from None
+
+
+def whole_number(cell: str) -> int:
+    """Parse a whole number; "33.0" is one.
+
+    Raises:
+        ValueError: it is not a whole number; names the cell.
+    """
+    value = number(cell)
+    if not value.is_integer():  # Nor are infinity and NaN.
+        raise ValueError(f"{cell!r} is not a whole number")
+    return int(value)
+
+
+def shown(names: Sequence[str]) -> str:
+    """List names of columns in a message: the first of them, if there are many."""
+    more = len(names) - _MOST_SHOWN
+    return (", ".join(names[:_MOST_SHOWN]) or "none") + (f" and {more} more" if more > 0 else "")
