@@ -18,7 +18,7 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def text_of(path: Path) -> str:
-    """Read a text in UTF-8 or UTF-16, with or without a byte order mark.
+    """Read a text in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
         PainseqError: another encoding; or the file cannot be read.
@@ -27,17 +27,16 @@ def text_of(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise PainseqError(f"{path} cannot be read: {error.strerror}.") from error
-    encoding = "utf-8-sig"
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif b"\0" in content[:2]:
-        encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode(encoding)
+        text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise PainseqError(
             f'{path} is not encoded in UTF-8 or UTF-16 ({error}). Save it again as "CSV UTF-8".'
         ) from error
+    if "\0" in text:
+        raise PainseqError(f'{path} is not a text in UTF-8 or UTF-16: it has zero bytes. Save it again as "CSV UTF-8".')
+    return text
 
 
 def read_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:

@@ -23,7 +23,7 @@ def as_text(rows: list[list[str]], delimiter: str, line_end: str) -> str:
     return "".join(delimiter.join(row) + line_end for row in rows)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 @pytest.mark.parametrize("tail", ["", "\n", "\n\n  \n", ";\n;;\n"])
@@ -32,7 +32,8 @@ def test_a_table_reads_the_same_however_a_spreadsheet_saved_it(
 ):
     path = tmp_path / "t.csv"
     tail = tail.replace(";", delimiter)
-    path.write_bytes((as_text(ROWS, delimiter, line_end) + tail).encode(encoding))
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    path.write_bytes((mark + as_text(ROWS, delimiter, line_end) + tail).encode(encoding))
     columns, rows = read_table(path)
     assert columns == ROWS[0] and list(rows) == [(2, ["a", "0,5"]), (3, ["b", "2"])]
 
@@ -49,6 +50,7 @@ def test_quoted_cells_keep_what_separates(tmp_path: Path):
     [
         (b"a,b\n\xe9,1\n", ["UTF-8"]),
         (b"\xff\xfea", ["UTF-16"]),
+        ("a,b\n1,2\n".encode("utf-16-le"), ["UTF-8"]),
         (b"a,b,a\n1,2,3\n", ["line 1", "'a'"]),
         (b'a,b\n1,2\n"open,3\n', ["line 3"]),
         (b"a,b\n1,2\n" + b"x" * 200_000 + b",3\n", ["line 3"]),
@@ -87,7 +89,7 @@ def test_numbers_that_are_none_as_programs_write_them(cell: str):
 
 @pytest.mark.parametrize("cell", ["inf", "-inf", "1e400", "nan", "33.5", "", "9" * 5000])
 def test_what_is_no_whole_number_is_told(cell: str):
-    with pytest.raises(ValueError, match="number|empty"):
+    with pytest.raises(ValueError, match=r"number|empty"):
         whole_number(cell)
     assert whole_number("33.0") == whole_number("33") == 33
 

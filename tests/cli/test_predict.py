@@ -171,7 +171,8 @@ def test_an_explanation_that_cannot_be(painseq, lstm, video, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pain [id].mp4", "a [bold] b.mp4", "x:heart:.mp4", "[/].mp4"])
-def test_names_are_printed_as_they_are(painseq, lstm, ann, video, name):
+def test_names_are_printed_as_they_are(painseq, lstm, ann, video, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     # A name of a folder cannot hold a slash.
     other = video.with_name(name.replace("/", "-"))
     video.with_suffix(".faces.safetensors").rename(other.with_suffix(".faces.safetensors"))

@@ -118,12 +118,14 @@ def test_a_table_that_does_not_help_is_an_error(tree, text, message):
         XITE(tree, FOUR).read_manifest()
 
 
-def test_a_table_may_be_saved_by_a_spreadsheet_in_utf_8_alone(tree):
+def test_a_table_may_be_saved_by_a_spreadsheet(tree):
     table = tree / "labels.csv"
     text = table.read_text().replace(",", " , ").replace("S006_0001 ", "S006_0001.MP4 ")
     table.write_text("\ufeff" + text.replace("\n", "\r\n"), encoding="utf-8", newline="")
     assert XITE(tree, FOUR).label_problems() == []
-    table.write_text(text, encoding="utf-16")
+    table.write_text(text.replace(" , ", ";"), encoding="utf-16")
+    assert XITE(tree, FOUR).label_problems() == []
+    table.write_text(text + "é,1\n", encoding="cp1252")
     with pytest.raises(PainseqError, match=r"(?s)labels\.csv\b.*UTF-8"):
         XITE(tree, FOUR).read_manifest()
 
