@@ -56,6 +56,8 @@ MODELS = {
 """Name -> run folder, store, head. The submission has the predictions of the LSTM, the paper's second model."""
 SUBMITTED = "LSTM"
 CROP_PX = 80
+HEAD_EPOCHS = 30
+"""By then the frame network's validation loss changes by less than 0.01 in ten epochs."""
 NOTES = (
     "The faces are generated. The scores show that the software works from video to score; they say nothing about "
     "patients, and are not comparable with scores on real data.",
@@ -334,7 +336,8 @@ class Demo:
         return read_experiment(config, *more, own)
 
     def _on_features(self, store: str, head: str) -> Experiment:
-        changes = (_on_store(self.out / f"{store}_features"), {"model": {"extractor": None}})
+        limit = {"trainer": {"max_epochs": HEAD_EPOCHS}, "model": {"extractor": None}}
+        changes = (limit, _on_store(self.out / f"{store}_features"))
         return self._experiment(ELECTRICAL, head, *changes)
 
     def _extract(

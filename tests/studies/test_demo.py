@@ -4,12 +4,12 @@ import csv
 import json
 import shutil
 from contextlib import suppress
-from pathlib import Path
 from threading import Event
 
 import pytest
 import yaml
 
+import painseq.studies.demo as module
 from painseq.errors import PainseqError
 from painseq.studies.demo import MODELS, Demo, Size, demo
 
@@ -23,14 +23,11 @@ TINY = Size(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished demo, whose heads learned for few epochs."""
-    work = tmp_path_factory.mktemp("demo")
+    out = tmp_path_factory.mktemp("demo") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        for name, (folder, store, head) in MODELS.items():
-            short = yaml.safe_load(Path(head).read_text()) | {"trainer": {"max_epochs": 2}}
-            (work / Path(head).name).write_text(yaml.safe_dump(short))
-            patch.setitem(MODELS, name, (folder, store, str(work / Path(head).name)))
-        demo(work / "run", seed=5, workers=1, size=TINY)
-        yield work / "run"
+        patch.setattr(module, "HEAD_EPOCHS", 2)
+        demo(out, seed=5, workers=1, size=TINY)
+        yield out
 
 
 def test_it_leaves_the_files_that_other_tools_read(finished):
