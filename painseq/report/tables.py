@@ -42,7 +42,7 @@ def span(interval: Interval | None) -> str:
         return "no interval"
     # Subjects without differences do not show how much others would vary.
     if interval.low == interval.high:
-        return "interval of no width"
+        return "zero width"
     return f"{number(interval.low)} to {number(interval.high)}"
 
 

@@ -127,7 +127,8 @@ def _warn_of_other_input(extractor: Extractor) -> None:
     """Warn if a trained network gets other pictures than timm's configuration of it states."""
     fed = extractor.input_record()
     stated = fed.get("timm")
-    if not isinstance(stated, dict) or getattr(extractor, "weights", None) is None:
+    # Weights with a card were trained by painseq, on pictures as they are fed here.
+    if not isinstance(stated, dict) or getattr(extractor, "weights", None) is None or extractor.card is not None:
         return
     # The crop share is about whole pictures: a crop of a face has no border to cut off.
     names = [name for name in stated if name in fed]

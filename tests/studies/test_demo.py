@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import shutil
 from contextlib import suppress
 from threading import Event
@@ -65,7 +66,7 @@ def test_nobody_is_on_two_sides_and_the_truth_lies_outside_the_data_set(finished
     assert not list((finished / "electrical").rglob("labels.csv"))
 
 
-def test_run_again_it_trains_nothing_that_is_there_and_redoes_what_is_missing(finished):
+def test_run_again_it_trains_nothing_that_is_there_and_redoes_what_is_missing(finished, caplog):
     trained = (finished / "lstm" / "best.ckpt").stat().st_mtime_ns
     before = json.loads((finished / "metrics.json").read_text())["models"]
     (finished / "report.html").unlink()
@@ -74,6 +75,8 @@ def test_run_again_it_trains_nothing_that_is_there_and_redoes_what_is_missing(fi
     assert (finished / "report.html").is_file()
     assert (finished / "lstm" / "best.ckpt").stat().st_mtime_ns == trained
     again = json.loads((finished / "metrics.json").read_text())["models"]
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not any("test_resnet" in message for message in told), "the network was trained on what it is fed with"
     assert again == before, "the same seed gives the same result, also for the head that was fitted again"
 
 
