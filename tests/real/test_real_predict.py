@@ -15,7 +15,7 @@ from painseq.synthetic import AI4PainPlan, write_ai4pain
 pytestmark = pytest.mark.slow
 
 FPS = "1"
-"""So low, and clips so few, that the network sees some eighty frames in all."""
+"""So low, and clips so short, that the network sees some thirty frames in all."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,12 @@ def model(assets: Path, through_vgg16: list[str], tmp_path_factory: pytest.TempP
     work = tmp_path_factory.mktemp("generated")
     plan = AI4PainPlan(train=2, validation=0, test=0, trials=1, baseline_s=10, fps=1, size_px=128)
     write_ai4pain(work / "electrical", plan, seed=0)
-    data = [*through_vgg16, "--data.root", str(work / "electrical")]
+    rows = "".join(
+        f"{video.stem},{video.parent.name},{video.relative_to(work / 'electrical')},{video.stem[4:-2]},3,5,train\n"
+        for video in sorted((work / "electrical").rglob("*.mp4"))
+    )
+    (work / "clips.csv").write_text(f"clip_id,subject_id,video,label,start_s,end_s,part\n{rows}")
+    data = [*through_vgg16, "--data.root", str(work / "electrical"), "--data.manifest", str(work / "clips.csv")]
     assert main(["extract", *data, "--out", str(work / "store")]) == 0
     head = ["--config", "configs/head/lstm.yaml", "--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
