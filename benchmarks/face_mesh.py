@@ -3,10 +3,10 @@
     python benchmarks/face_mesh.py --assets ASSETS            # with the installed OpenCV
     python benchmarks/face_mesh.py --assets ASSETS --versions 4.12.0.88 4.14.0.94 5.0.0.93 --write
 
-ASSETS holds videos, `golden_*_facelandmarker.npz` of the makers' own runtime, and the models (see tests/conftest.py). Each
-version of opencv-python is installed into a temporary folder of its own. Printed are the largest distance of a point from
-the makers' (the region of interest is theirs), the largest difference of a movement coefficient, the CPU time of a
-followed frame on one core, and the peak memory of a video and of the same video ten times as long.
+ASSETS holds videos, `golden_*_facelandmarker.npz` of the makers' own runtime, and the models (see tests/conftest.py).
+Each version of opencv-python is installed into a temporary folder of its own. Printed are the largest distance of a
+point from the makers' (the region of interest is theirs), the largest difference of a movement coefficient, the CPU
+time of a followed frame on one core, and the peak memory of a video and of the same video ten times as long.
 """
 
 import argparse
@@ -155,10 +155,9 @@ def main() -> None:
     arguments = ["--assets", str(assets)]
     rows = [measured_with(version, arguments) for version in args.versions] or [measured_here(assets)]
     short, long = peak_mb(assets, 3), peak_mb(assets, 30)
-    text = (
-        f"{machine()}\n\n{table(rows)}\n\nGoals: {LIMITS['px']} px, {LIMITS['coefficient']}, {GOAL_MS} ms on one core. Peak "
-        f"memory of the movements of 216 frames: {short:.0f} MB, of 2,160 frames: {long:.0f} MB ({long / short:.2f} times)."
-    )
+    goals = f"Goals: {LIMITS['px']} px, {LIMITS['coefficient']}, {GOAL_MS} ms on one core."
+    memory = f"{short:.0f} MB for 216 frames, {long:.0f} MB for 2,160 ({long / short:.2f} times)."
+    text = f"{machine()}\n\n{table(rows)}\n\n{goals} Peak memory of the movements: {memory}"
     print(text)
     if args.write:
         write_between(RESULTS, "face_mesh", text)

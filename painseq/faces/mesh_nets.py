@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from painseq.download import fetch, sha256_of
 from painseq.errors import LocatorUnavailable, PainseqError
+from painseq.faces.opencv import errors_only, import_cv2
 
 URL = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
 SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
@@ -106,8 +107,7 @@ class FaceLandmarkerBundle:
             (478, 3) float32, x and y in pixels of the picture, z (towards the camera is negative) in the same unit; and
             the probability that the region shows a face.
         """
-        import cv2
-
+        cv2 = import_cv2()
         scale = region.side / CROP_PX
         turn = region.turn() * scale
         centre = np.array([region.x, region.y])
@@ -170,19 +170,11 @@ class FaceLandmarkerBundle:
 
 def _read_net(content: bytes, name: str, outputs: dict[str, int]) -> Any:
     """Load a network by OpenCV, and check the sizes of its outputs on an input of zeros."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise LocatorUnavailable(
-            f"OpenCV cannot be imported: {error}. If a shared library such as libGL is missing, install it "
-            "(Debian: apt install libgl1 libglib2.0-0) or replace opencv-python with opencv-python-headless."
-        ) from error
+    cv2 = import_cv2()
     zeros = (1, 3, CROP_PX, CROP_PX) if POINTS * 3 in outputs.values() else (1, len(MOVEMENT_POINTS), 2)
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     try:
         # From a file, as OpenCV 5.0 ignores the engine for a buffer; its new engine gives one output under all names.
-        with tempfile.TemporaryDirectory(prefix="painseq-") as folder:
+        with errors_only(cv2), tempfile.TemporaryDirectory(prefix="painseq-") as folder:
             file = Path(folder) / "net.tflite"
             file.write_bytes(content)
             engine = getattr(cv2.dnn, "ENGINE_CLASSIC", None)
@@ -195,8 +187,6 @@ def _read_net(content: bytes, name: str, outputs: dict[str, int]) -> Any:
         raise LocatorUnavailable(
             f"OpenCV {cv2.__version__} cannot read {name}: {error}. Install opencv-python 4.12 or later."
         ) from error
-    finally:
-        cv2.utils.logging.setLogLevel(level)
     if sizes != outputs:
         raise LocatorUnavailable(
             f"OpenCV {cv2.__version__} gives {sizes} values for {name}, not {outputs}. Install another version of "

@@ -13,6 +13,7 @@ from PIL import Image
 from painseq.download import fetch, sha256_of
 from painseq.errors import LocatorUnavailable, PainseqError
 from painseq.faces.locator import Face, Locator
+from painseq.faces.opencv import errors_only, import_cv2
 from painseq.spec import Spec
 
 URL = "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/face_detection_yunet_2023mar.onnx"
@@ -92,25 +93,15 @@ class YuNet(Locator):
         return [Face(box, float(score)) for box, score in zip(boxes, rows[:, 14], strict=True)]
 
     def _load(self) -> Any:
-        try:
-            import cv2
-        except ImportError as error:
-            raise LocatorUnavailable(
-                f"OpenCV cannot be imported: {error}. If a shared library such as libGL is missing, install it "
-                "(Debian: apt install libgl1 libglib2.0-0) or replace opencv-python with opencv-python-headless."
-            ) from error
+        cv2 = import_cv2()
         try:
             path = fetch(URL, SHA256) if self.model is None else self._model_file()
         except PainseqError as error:
             raise LocatorUnavailable(str(error)) from error
-        level = cv2.utils.logging.getLogLevel()
-        # OpenCV 5 warns at each load that its new engine has no targets, although none was requested.
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
-            return cv2.FaceDetectorYN.create(str(path), "", (320, 320), self.min_score)
+            with errors_only(cv2):
+                return cv2.FaceDetectorYN.create(str(path), "", (320, 320), self.min_score)
         except cv2.error as error:
             raise LocatorUnavailable(
                 f"OpenCV {cv2.__version__} cannot load {path} as a YuNet model: {error}"
             ) from error
-        finally:
-            cv2.utils.logging.setLogLevel(level)
