@@ -36,5 +36,9 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+class UntrustedClass(PainseqError):
+    """A file names a class of a package that the caller does not trust."""
+
+
 class LeakError(PainseqError):
     """A subject is on both sides of a split: the model would be scored on a person it was trained on."""

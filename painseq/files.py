@@ -6,15 +6,22 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import uuid4
+
+import yaml
 
 from painseq.errors import PainseqError, printable
 
+MAX_DEPTH = 50
+"""Lists within lists that are read from a file."""
+MAX_YAML_CHARACTERS, MAX_YAML_VALUES = 4 * 2**20, 200_000
+"""Limits of a YAML file. Aliases let a few lines stand for billions of values."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of file systems, and of operating systems, without file locks."""
 
@@ -106,6 +113,83 @@ def write_json(path: Path, content: object) -> None:
         ValueError: NaN or an infinite number, which JSON cannot represent.
     """
     write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON from a file that may be damaged.
+
+    Raises:
+        ValueError: not JSON, not in UTF-8, NaN or an infinite number, or nested too deeply.
+    """
+    if isinstance(text, bytes):
+        text = text.decode()
+    try:
+        content = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        values = (value for inner in level for value in (inner.values() if isinstance(inner, dict) else inner))
+        level = [value for value in values if isinstance(value, dict | list)]
+    if level:
+        raise ValueError("nested too deeply")
+    return content
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the keys of a YAML file that may be damaged.
+
+    Raises:
+        PainseqError: it cannot be read, is too large or nested too deeply, see `check_yaml`, or holds no keys.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        check_yaml(text)
+        content = yaml.safe_load(text)
+    # Besides its own errors, PyYAML raises those of the types that it builds.
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, AttributeError, yaml.YAMLError) as error:
+        raise PainseqError(f"{path} cannot be read as YAML: {error}.") from error
+    if not isinstance(content, dict):
+        raise PainseqError(f"{path} holds no keys; it must be YAML such as `data: ...`.")
+    return content
+
+
+def check_yaml(text: str) -> None:
+    """Check that YAML is small enough to be read, with its aliases written out.
+
+    Raises:
+        ValueError: it has too many values, is nested too deeply, or contains itself.
+        yaml.YAMLError: it is not YAML.
+    """
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise ValueError(f"it has more than {MAX_YAML_CHARACTERS} characters")
+    sizes: dict[str, int] = {}
+    within: list[tuple[str | None, int]] = []
+    size = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+            within.append((event.anchor, size))
+            size = 0
+        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+            anchor, outside = within.pop()
+            if anchor is not None:
+                sizes[anchor] = size
+            size += outside
+        elif isinstance(event, yaml.AliasEvent):
+            if any(event.anchor == anchor for anchor, _ in within):
+                raise ValueError(f"the value of &{event.anchor} contains itself")
+            size += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            size += 1
+        if size > MAX_YAML_VALUES or len(within) > MAX_DEPTH:
+            raise ValueError(f"it has more than {MAX_YAML_VALUES} values, or is nested more than {MAX_DEPTH} deep")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]], delimiter: str = ",", line_end: str = "\r\n") -> None:

@@ -34,6 +34,9 @@ MAX_AGE = 120
 """In years. A higher value is a mistake, or a code such as 999 for an unknown age."""
 
 
+MAX_FPS = 10_000
+"""Frames per second; a greater number is a mistake."""
+
 INVISIBLE = frozenset("\u034f\u115f\u1160\u3164") | {chr(code) for code in range(0xFE00, 0xFE10)}
 """Characters without width outside the category Cf of Unicode: grapheme joiner, fillers, variation selectors."""
 
@@ -80,8 +83,10 @@ class Clip:
             raise PainseqError(f"Clip {self.clip_id}: start_s is {self.start_s}; it must be 0 or more.")
         if self.end_s is not None and not math.inf > self.end_s > self.start_s:
             raise PainseqError(f"Clip {self.clip_id}: end_s {self.end_s} is not after start_s {self.start_s}.")
-        if self.fps is not None and not 0 < self.fps < math.inf:
-            raise PainseqError(f"Clip {self.clip_id}: fps is {self.fps}; it must be more than 0, or empty.")
+        if self.fps is not None and not 0 < self.fps <= MAX_FPS:
+            raise PainseqError(
+                f"Clip {self.clip_id}: fps is {self.fps}; it must be more than 0 and at most {MAX_FPS}, or empty."
+            )
         check_person(self.sex, self.age)
         if self.part is not None and self.part not in PARTS:
             raise PainseqError(f"Clip {self.clip_id}: part is {self.part!r}; it is one of {', '.join(PARTS)}.")

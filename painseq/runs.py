@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from painseq import __version__
 from painseq.errors import PainseqError
-from painseq.files import NO_LOCKS, is_partial, remove_partials, try_lock, unlock
+from painseq.files import NO_LOCKS, is_partial, parse_json, remove_partials, try_lock, unlock
 from painseq.spec import difference
 
 log = logging.getLogger("painseq")
@@ -177,7 +177,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise PainseqError(f"{path} cannot be read: {error}. Was it written by painseq?") from error
     if not isinstance(content, dict):

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, UntrustedClass
 
 T = TypeVar("T")
 Spec = dict[str, object]
@@ -39,6 +39,22 @@ Stores, tracks and weights written before paths were public contain these names,
 For a class that is not listed, digests use its public path.
 """
 _PUBLIC_NAMES = {hashed: public for public, hashed in HASHED_NAMES.items()}
+
+BUILDABLE = ("painseq.data", "painseq.data.streams", "painseq.extractors", "painseq.faces", "painseq.heads")
+"""The packages whose exported classes a file may name. Importing any other module of painseq might do something."""
+
+_REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a constructor raises when the arguments in a file do not suit it."""
 
 
 def plain(value: object) -> object:
@@ -82,9 +98,15 @@ def spec_of(obj: object) -> Spec:
     """Describe an object as `{"class_path": ..., "init_args": {...}}`.
 
     Raises:
-        PainseqError: an argument of `__init__` is not kept as an attribute of the same name.
+        PainseqError: an argument of `__init__` is not kept as an attribute of the same name, or the class cannot be
+            imported by its name, as one that is defined within a function.
     """
     cls = type(obj)
+    if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is not cls:
+        raise PainseqError(
+            f"{cls.__module__}.{cls.__qualname__} cannot be imported by this name, so it could not be built from a "
+            "checkpoint. Define the class at the top level of a module."
+        )
     init_args: dict[str, object] = {}
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -132,7 +154,9 @@ def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = 
     unless the caller trusts another package.
 
     Raises:
-        PainseqError: the class is outside the trusted packages, cannot be found, or is not an `expected`.
+        UntrustedClass: the class is outside the trusted packages.
+        PainseqError: it cannot be found, is not an `expected`, is a class of painseq outside `BUILDABLE`, or does not
+            accept the arguments.
     """
     class_path, init_args = spec.get("class_path"), spec.get("init_args", {})
     if not isinstance(class_path, str) or "." not in class_path or not isinstance(init_args, Mapping):
@@ -140,8 +164,13 @@ def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = 
     class_path = _PUBLIC_NAMES.get(class_path, class_path)
     module_name, _, name = class_path.rpartition(".")
     package = module_name.partition(".")[0]
-    if package not in ("painseq", *trust):
-        raise PainseqError(
+    if package == "painseq":
+        if module_name not in BUILDABLE:
+            raise PainseqError(
+                f"{class_path} is not a {expected.__name__}: a file may only name classes of {', '.join(BUILDABLE)}."
+            )
+    elif package not in trust:
+        raise UntrustedClass(
             f"The file names {class_path}, which is not part of painseq; building it would run that package's "
             f"code. If you trust the package, set trust=[{package!r}] (command line: --trust {package})."
         )
@@ -153,8 +182,8 @@ def build(spec: Mapping[str, object], expected: type[T], trust: Sequence[str] = 
         raise PainseqError(f"{class_path} is not a {expected.__name__}.")
     try:
         return cls(**init_args)
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise PainseqError(f"{class_path} does not accept these arguments: {error}.") from error
+    except _REFUSALS as error:
+        raise PainseqError(f"{class_path} does not accept these arguments: {error!r}.") from error
 
 
 def names_weights(spec: object) -> bool:

@@ -1,6 +1,7 @@
 """Fetching files into the cache, from a server on this machine."""
 
 import hashlib
+import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from painseq.download import cache_dir, fetch
+import painseq.download
+from painseq.download import ALLOW_HOSTS, cache_dir, fetch
 from painseq.errors import PainseqError
 
 CONTENT = b"weights" * 1000
@@ -23,8 +25,14 @@ class Server(BaseHTTPRequestHandler):
         if self.path == "/absent.bin":
             self.send_error(404)
             return
+        if self.path == "/elsewhere.bin":
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/model.bin")
+            self.end_headers()
+            return
         self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
+        if self.path != "/untold.bin":
+            self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
         self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path == "/short.bin" else CONTENT)
 
@@ -45,6 +53,7 @@ def address() -> Iterator[str]:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PAINSEQ_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv(ALLOW_HOSTS, "example.org, 127.0.0.1")
     return tmp_path / "cache"
 
 
@@ -96,3 +105,51 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_dir() == tmp_path / ".cache" / "painseq"
+
+
+def test_hosts_that_nobody_allowed_are_not_called(address: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = Server.asked
+    monkeypatch.setenv(ALLOW_HOSTS, "example.org")
+    for url in (f"{address}/model.bin", "https://github.com.example.net/w.bin", "https://notgithub.com/w.bin"):
+        with pytest.raises(PainseqError, match=ALLOW_HOSTS):
+            fetch(url, SHA256)
+    assert Server.asked == asked and not cache.exists()
+    monkeypatch.setenv(ALLOW_HOSTS, "127.0.0.1")
+    fetch(f"{address}/model.bin", SHA256)
+    with pytest.raises(PainseqError, match=rf"localhost.*{ALLOW_HOSTS}=localhost"):
+        fetch(f"{address}/elsewhere.bin", SHA256)
+
+
+def test_an_address_in_a_record_is_called_only_if_its_host_is_allowed(
+    address: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = Server.asked
+    monkeypatch.setenv(ALLOW_HOSTS, "")
+    monkeypatch.setattr(painseq.download, "HOSTS", ("127.0.0.1",))
+    with pytest.raises(PainseqError, match=rf"{ALLOW_HOSTS}=127\.0\.0\.1"):
+        fetch(f"{address}/model.bin", SHA256, from_record=True)
+    assert Server.asked == asked
+    path = fetch(f"{address}/model.bin", SHA256)
+    assert fetch(f"{address}/model.bin", SHA256, from_record=True) == path
+    path.unlink()
+    monkeypatch.setenv(ALLOW_HOSTS, "127.0.0.1")
+    assert fetch(f"{address}/model.bin", SHA256, from_record=True) == path
+
+
+def test_what_is_fetched_is_told_before(address: str, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO, "painseq"):
+        path = fetch(f"{address}/model.bin", SHA256)
+        fetch(f"{address}/untold.bin", SHA256)
+    first, second = caplog.messages
+    assert f"{address}/model.bin" in first and str(path) in first and f"{len(CONTENT) / 1e6:.1f} MB" in first
+    assert "unknown size" in second
+
+
+@pytest.mark.parametrize("name", ["model.bin", "untold.bin"])
+def test_a_file_that_is_too_large_is_not_downloaded(
+    address: str, cache: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(painseq.download, "MAX_BYTES", len(CONTENT) - 1)
+    with pytest.raises(PainseqError, match=name):
+        fetch(f"{address}/{name}", SHA256)
+    assert not list(cache.iterdir())

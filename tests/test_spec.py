@@ -16,11 +16,12 @@ def test_an_object_tells_how_it_was_built():
     assert isinstance(build(spec, Head), LSTM)
 
 
-def test_an_argument_that_is_not_kept_is_an_error_that_says_how_to_mend_it():
-    class Careless(Head):
-        def __init__(self, in_shape: tuple[int, ...], num_classes: int, width: int = 3) -> None:
-            super().__init__(in_shape, num_classes)
+class Careless(Head):
+    def __init__(self, in_shape: tuple[int, ...], num_classes: int, width: int = 3) -> None:
+        super().__init__(in_shape, num_classes)
 
+
+def test_an_argument_that_is_not_kept_is_an_error_that_says_how_to_mend_it():
     with pytest.raises(PainseqError, match=r"Careless.*'width'"):
         spec_of(Careless((8,), 3))
 
@@ -45,6 +46,10 @@ def test_another_package_needs_trust(tmp_path, monkeypatch):
         "painseq.heads.Nothing",
         "painseq.nowhere.LSTM",
         "painseq.__main__.LSTM",
+        "painseq.heads.lstm.LSTM",
+        "painseq.studies.demo.Demo",
+        "painseq.heads..LSTM",
+        "painseq.LSTM",
         "LSTM",
     ],
 )
@@ -106,3 +111,24 @@ def test_a_name_of_before_is_built():
     from painseq.faces import Locator, Sidecar
 
     assert type(build({"class_path": "painseq.faces.sidecar.Sidecar", "init_args": {}}, Locator)) is Sidecar
+
+
+@pytest.mark.parametrize("module", ["painseq.__main__", "painseq.studies.demo", "painseq.cli.demo"])
+def test_a_file_cannot_have_a_module_imported_that_holds_nothing_to_build(module, monkeypatch):
+    monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail(f"{name} was imported"))
+    with pytest.raises(PainseqError, match=re.escape(module)):
+        build({"class_path": f"{module}.LSTM", "init_args": {}}, Head, trust=["painseq"])
+
+
+def test_a_class_that_cannot_be_imported_by_its_name_is_not_recorded():
+    class Local(LSTM):
+        pass
+
+    for head in (Local((4,), 2), type("Renamed", (LSTM,), {})((4,), 2)):
+        with pytest.raises(PainseqError, match=f"{type(head).__name__}.*top level"):
+            spec_of(head)
+    assert spec_of(Kept((4,), 2))["class_path"].endswith("test_spec.Kept")
+
+
+class Kept(LSTM):
+    pass

@@ -59,6 +59,7 @@ class PainDataModule(pl.LightningDataModule):
         self._store: FeatureStore | NpzFolder | None = None
         self._streams: tuple[Stream, ...] | None = None
         self._datasets: dict[Part, Clips] = {}
+        self._of_items = False
         self._resident: ResidentClips | None = None
         self._digests: dict[str, str] | None = None
         self._warned = False
@@ -223,7 +224,16 @@ class PainDataModule(pl.LightningDataModule):
         return (*unknown, *(f"the stream {stream.name!r}" for stream in self.streams if not stream.people_known))
 
     def train_on_validation_too(self) -> None:
-        """Move the validation subjects to the training subjects, for a refit with a fixed number of epochs."""
+        """Move the validation subjects to the training subjects, for a refit with a fixed number of epochs.
+
+        Raises:
+            PainseqError: the parts were given as items (`with_items`), which subjects do not tell.
+        """
+        if self._of_items:
+            raise PainseqError(
+                "refit_epochs trains on all clips of the training and validation subjects, but these parts were given "
+                "as items. Give the items of both parts as training items, and fit for a fixed number of epochs."
+            )
         split = self.split
         self._split = replace(split, train=tuple(sorted((*split.train, *split.validation))), validation=())
         self._datasets = {}
@@ -341,7 +351,8 @@ class PainDataModule(pl.LightningDataModule):
             # Opened first, so that all copies share them.
             self._manifest, self._store = self.manifest, self.store
         module = copy.copy(self)
-        module.trainer, module._split, module._datasets, module._warned = None, split, {}, False
+        module.trainer, module._split, module._datasets = None, split, {}
+        module._of_items = module._warned = False
         return module
 
     def with_items(self, items: ResidentClips, parts: Mapping[Part, Sequence[int]], protocol: str) -> PainDataModule:
@@ -370,7 +381,7 @@ class PainDataModule(pl.LightningDataModule):
         for dataset in given.values():
             dataset.left_out = []  # Clips that could not be read are not items of any part.
         module = copy.copy(self)
-        module.trainer, module._datasets = None, dict(given)
+        module.trainer, module._datasets, module._of_items = None, dict(given), True
         module._split = split_of_items({part: dataset.clips for part, dataset in given.items()}, items.clips, protocol)
         return module
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +30,7 @@ class Scale:
         high: highest number.
 
     Raises:
-        PainseqError: `low` is below 0, or `high` is not above `low`.
+        PainseqError: `low` is below 0, or `high` is not above `low` or not finite.
     """
 
     name: str
@@ -37,10 +38,10 @@ class Scale:
     high: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high:
+        if not 0 <= self.low < self.high < math.inf:
             raise PainseqError(
                 f"The scale {self.name!r} is {self.low:g} to {self.high:g}; it must start at 0 or above, and end at a "
-                "higher number."
+                "higher, finite number."
             )
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from painseq.data.protocols import SplitOptions
 from painseq.data.streams import Stream, as_streams
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops
+from painseq.records import MAX_FPS
 
 
 @dataclass(frozen=True)
@@ -88,5 +89,5 @@ class DataOptions:
             raise PainseqError(f"batch_size is {self.batch_size}; it must be 1 or more.")
         if self.num_workers < 0:
             raise PainseqError(f"num_workers is {self.num_workers}; it must be 0 or more.")
-        if self.fps is not None and not self.fps > 0:
-            raise PainseqError(f"fps is {self.fps}; it must be more than 0.")
+        if self.fps is not None and not 0 < self.fps <= MAX_FPS:
+            raise PainseqError(f"fps is {self.fps}; it must be more than 0 and at most {MAX_FPS}.")

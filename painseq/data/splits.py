@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from painseq.data.protocols import SplitOptions, check_options, class_counts, divide, kfold, known, random_state_of
 from painseq.errors import LeakError, PainseqError
+from painseq.files import parse_json
 from painseq.records import PARTS, Clip, Manifest, Part, plain_name, shared_people, some_subjects
 
 if TYPE_CHECKING:
@@ -318,7 +319,7 @@ def read_split(path: Path, manifest: Manifest) -> Split:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise PainseqError(f"No split file at {path}. `painseq split` writes one.") from error
     except (OSError, ValueError) as error:

@@ -5,7 +5,6 @@ Tables of other programs work too: a CSV with a column of subjects and a column 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Literal
 
 from painseq import tables
 from painseq.errors import PainseqError
+from painseq.files import parse_json
 from painseq.records import loose_name, plain_name
 from painseq.runs import OnProgress, no_progress
 from painseq.video import SHORT_DIGEST, video_digest
@@ -167,7 +167,7 @@ def _columns(path: Path, header: Sequence[str], subject_column: str | None, part
 
 def _read_split(path: Path) -> tuple[Member, ...]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise PainseqError(f"{path} cannot be read as a split: {error}.") from error
     folds = content.get("folds") if isinstance(content, dict) else None

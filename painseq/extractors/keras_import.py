@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from painseq.errors import PainseqError
+from painseq.files import parse_json
 
 if TYPE_CHECKING:
     import h5py
@@ -35,6 +36,13 @@ _CONVOLUTIONS = (
     (26, 512, 512),
     (28, 512, 512),
 )
+
+MAX_BYTES = 2 * 2**30
+"""A file whose layers are larger is no VGG16: with its classifier, that has 553 MB."""
+_MAX_CONFIG_BYTES = 64 * 2**20
+
+_FC_WIDTH = 1024
+_DAMAGED = (AttributeError, TypeError, ValueError)
 
 # The number of convolutions before each max pooling.
 _POOLED_AFTER = (2, 4, 7, 10)
@@ -67,17 +75,20 @@ def read_keras(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
-                content = io.BytesIO(archive.read("model.weights.h5"))
-                config = archive.read("config.json")
+                content = io.BytesIO(_entry(archive, "model.weights.h5", MAX_BYTES))
+                config = _entry(archive, "config.json", _MAX_CONFIG_BYTES)
             with h5py.File(content, "r") as file:
-                layers = _layers(file)
+                layers, norms = _layers(file)
         else:
             with h5py.File(path, "r") as file:
-                layers = _layers(file)
+                layers, norms = _layers(file)
                 config = file.attrs.get("model_config")
         problem = "" if config is None else difference_from_vgg16(config)
-    except (OSError, zipfile.BadZipFile, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, LookupError, MemoryError, RuntimeError, *_DAMAGED) as error:
         raise PainseqError(f"{path} is not a readable Keras file: {error}.") from error
+    inner = [name for name, size in norms.items() if size < _FC_WIDTH]
+    if config is None and inner:
+        problem = f"it has the batch normalization {inner[0]}, which VGG16 has not"
     tensors = _renamed(layers, path)
     if problem:
         raise PainseqError(
@@ -86,6 +97,13 @@ def read_keras(path: Path) -> dict[str, Tensor]:
             "convolutions all the same, save the model's weights alone (model.save_weights) and import these."
         )
     return tensors
+
+
+def _entry(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
+    size = archive.getinfo(name).file_size
+    if size > max_bytes:
+        raise ValueError(f"{name} in it is {size} bytes, more than {max_bytes}")
+    return archive.read(name)
 
 
 def _steps(layer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -112,7 +130,7 @@ def difference_from_vgg16(architecture: str | bytes) -> str:
     Raises:
         ValueError, KeyError, TypeError: it is damaged.
     """
-    steps = list(_steps(json.loads(architecture)))
+    steps = list(_steps(parse_json(architecture)))
     kinds = [kind for kind, _ in steps]
     if "Conv2D" not in kinds:
         return ""
@@ -121,16 +139,34 @@ def difference_from_vgg16(architecture: str | bytes) -> str:
     for place, (kind, config) in enumerate(steps):
         if kind == "Conv2D" and (config.get("padding") != "same" or set(config.get("strides", ())) != {1}):
             return f"its layer {config['name']} has padding {config.get('padding')}, strides {config.get('strides')}"
-        counts = kind == "Conv2D" or (place == dense and config.get("units") == 1024)
+        counts = kind == "Conv2D" or (place == dense and config.get("units") == _FC_WIDTH)
         if counts and (activation := _activation(steps, place)) != "relu":
             return f"the activation of its layer {config['name']} is {activation}, not relu"
     pooled_after = [kinds[:place].count("Conv2D") for place in range(last) if kinds[place] == "MaxPooling2D"]
     if pooled_after != list(_POOLED_AFTER) or any("Pooling" in kind and kind[:3] != "Max" for kind in kinds[:last]):
         return f"it does not pool by the maximum after {', '.join(map(str, _POOLED_AFTER))} convolutions"
+    if norm := _normalised(steps, last, dense):
+        return f"it has a {norm}, which VGG16 has not"
     head = [kind for kind in kinds[last:dense] if "Pooling" in kind]
     if any("Global" in kind for kind in head) and head != ["GlobalAveragePooling2D"]:
         return f"after its last convolution it has {' and '.join(head)}"
     return ""
+
+
+def _normalised(steps: Sequence[tuple[str, dict[str, Any]]], last: int, dense: int) -> str:
+    """Return the kind of a normalization that changes the features; one behind the features does not.
+
+    Args:
+        steps: the layers.
+        last: place of the last convolution.
+        dense: place of the first dense layer after it.
+    """
+    kinds = [kind for kind, _ in steps]
+    pooling = next((place for place in range(last, dense) if "Global" in kinds[place]), None)
+    has_fc = dense < len(steps) and steps[dense][1].get("units") == _FC_WIDTH
+    end = last if pooling is None else dense if has_fc else pooling
+    # Keras calls the layer that normalises its input Normalization; it is part of the preprocessing.
+    return next((kind for kind in kinds[:end] if kind.endswith("Normalization") and kind != "Normalization"), "")
 
 
 def _activation(steps: Sequence[tuple[str, dict[str, Any]]], place: int) -> str:
@@ -143,22 +179,35 @@ def _activation(steps: Sequence[tuple[str, dict[str, Any]]], place: int) -> str:
     return name
 
 
-def _layers(file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
-    """Read kernel and bias of each layer, by the layer's path in the file."""
+def _layers(file: h5py.File) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
+    """Read kernel and bias of each layer, by the layer's path in the file, and the width of each batch normalization.
+
+    Raises:
+        ValueError: the layers are too large.
+    """
     import h5py
 
     root = file.get("model_weights", file)
     layers: dict[str, dict[str, np.ndarray]] = {}
+    norms: dict[str, int] = {}
+    total_bytes = 0
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        nonlocal total_bytes
+        norm = re.fullmatch(r"(.+?)/(?:vars/3|moving_variance(?::0)?)", name)
+        if norm and isinstance(item, h5py.Dataset) and not name.startswith("optimizer"):
+            norms[norm.group(1)] = int(item.size or 0)
         # Keras 2 and 3 write <layer>/kernel:0 or <layer>/kernel; the newer format <layer>/vars/0.
         match = re.fullmatch(r"(.+?)/(?:vars/0|kernel(?::0)?|vars/1|bias(?::0)?)", name)
         if match and isinstance(item, h5py.Dataset) and not name.startswith("optimizer"):
+            total_bytes += item.nbytes
+            if total_bytes > MAX_BYTES:
+                raise ValueError(f"its layers have more than {MAX_BYTES} bytes")
             kind = "kernel" if re.search(r"(vars/0|kernel(:0)?)$", name) else "bias"
             layers.setdefault(match.group(1), {})[kind] = np.asarray(item[()])
 
     root.visititems(visit)
-    return layers
+    return {name: layer for name, layer in layers.items() if name not in norms}, norms
 
 
 def _layer_number(layer: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from painseq.errors import PainseqError
 from painseq.extractors.extractor import Extractor, random_start
+from painseq.extractors.hub import announce_timm
 from painseq.extractors.weights import load_weights
 from painseq.spec import Spec
 
@@ -25,8 +26,8 @@ class TimmBackbone(Extractor):
 
     Args:
         model: timm's name, e.g. "resnet18" or "mobilenetv3_small_050.lamb_in1k".
-        weights: "hub" downloads timm's pretrained weights; otherwise a path or address for `read_weights`, with
-            timm's parameter names; None starts from random weights.
+        weights: "hub" downloads timm's pretrained weights, whose sha256 is not checked; otherwise a path or address
+            for `read_weights`, with timm's parameter names; None starts from random weights.
         input_size_px: side of the crops. A network of fixed input size (ViT) is built for this size.
         seed: seed of random weights.
         trainable: blocks that are trained, by timm's module names ("layer4", "blocks.3"), or "all". The others are
@@ -158,6 +159,8 @@ def _create(model: str, pretrained: bool, input_size_px: int) -> nn.Module:
     try:
         config = timm.get_pretrained_cfg(model)
         size: dict[str, Any] = {}
+        if pretrained:
+            announce_timm(model)
         if config is not None and config.fixed_input_size and input_size_px != config.input_size[-1]:
             size = {"img_size": input_size_px}
         network: nn.Module = timm.create_model(model, pretrained=pretrained, num_classes=0, **size)

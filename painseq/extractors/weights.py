@@ -7,8 +7,9 @@ import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypeGuard
 from urllib.parse import urlsplit
 
 import safetensors.torch
@@ -18,11 +19,29 @@ from torch import Tensor, nn
 
 from painseq.errors import PainseqError
 from painseq.extractors.extractor import Extractor
-from painseq.files import write_atomically
+from painseq.files import parse_json, write_atomically
 from painseq.records import read_people
 from painseq.spec import Spec, build, names_weights
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras")
+STATE_KEYS = ("state_dict", "model", "model_state_dict")
+"""Where training scripts put the network in their files."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes of names that DataParallel and torch.compile add."""
+TORCH_ERRORS = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
+"""What torch.load raises for a damaged file."""
 log = logging.getLogger("painseq")
 
 
@@ -61,7 +80,8 @@ def read_weights(source: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         if not path.is_file():
             raise PainseqError(
                 f"No weights file at {path}. Put it there, or name another one (for an extractor: "
-                "--model.extractor.init_args.weights FILE). README.md explains how to get VGG16's ImageNet weights."
+                "--model.extractor.init_args.weights FILE). docs/biovid_to_ai4pain.md explains how to get VGG16's "
+                "ImageNet weights."
             )
     else:
         from painseq.download import fetch
@@ -89,21 +109,64 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
+        check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise PainseqError(
             f"{path} holds more than tensors, or is not a PyTorch file; reading it would run its code, which painseq "
             "refuses. Save only the state_dict, preferably as .safetensors."
         ) from error
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except TORCH_ERRORS as error:
         raise PainseqError(f"{path} is not a readable PyTorch file: {error}.") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
-    ):
-        raise PainseqError(f"{path} holds no state_dict (names to tensors), neither directly nor under 'state_dict'.")
-    return dict(content)
+    return _without_wrappers(path, content)
+
+
+def check_stored(path: Path) -> None:
+    """Raise a ValueError if a zip archive holds compressed entries; torch writes none, so that none can be a bomb."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("it is compressed, which torch.save never does")
+
+
+def are_tensors(value: object) -> TypeGuard[Mapping[str, Tensor]]:
+    """Whether a value from a file maps names to tensors."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+    )
+
+
+def _without_wrappers(path: Path, content: object) -> dict[str, Tensor]:
+    """Find the state_dict in a file, and remove the prefixes of modules that wrap the network."""
+    found, under = content, ""
+    if not are_tensors(content):
+        named = {key: value for key, value in content.items() if value} if isinstance(content, Mapping) else {}
+        inner = [key for key, value in named.items() if isinstance(key, str) and are_tensors(value)]
+        # A trainer's checkpoint also has tensors of its optimizer, or averaged weights.
+        known = [key for key in inner if key in STATE_KEYS] or inner
+        if len(known) > 1:
+            raise PainseqError(
+                f"{path} holds several networks: {', '.join(map(repr, known))}. Save the state_dict of one of them "
+                "alone, preferably as .safetensors."
+            )
+        if not known:
+            raise PainseqError(
+                f"{path} holds no state_dict (names to tensors), neither directly nor under {' or '.join(STATE_KEYS)}."
+            )
+        found, under = named[known[0]], known[0]
+    assert are_tensors(found)
+    tensors, removed = dict(found), ""
+    while prefix := next((p for p in WRAPPERS if tensors and all(name.startswith(p) for name in tensors)), ""):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        removed += prefix
+    if under or removed:
+        log.info(
+            "%s: reading the tensors%s%s.",
+            path,
+            f" under {under!r}" if under else "",
+            f", without the prefix {removed!r} of their names" if removed else "",
+        )
+    return tensors
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], new: Sequence[str], drop: Sequence[str]) -> str:
@@ -135,7 +198,8 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], new: Sequence[st
     if missing or unexpected:
         raise PainseqError(
             f"The weights do not fit {type(module).__name__}. Missing: {_some(missing)}. Unexpected: "
-            f"{_some(unexpected)}. Name blocks that should start from random weights: new=[...]."
+            f"{_some(unexpected)}. {_prefix_hint(tensors, wanted)}Name blocks that should start from random weights: "
+            "new=[...]."
         )
     for name in sorted(wanted):
         if own[name].shape != tensors[name].shape:
@@ -157,6 +221,16 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], new: Sequence[st
     if dropped:
         text += f"; left out: {_some(dropped)}"
     return text
+
+
+def _prefix_hint(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> str:
+    """Name the prefix whose removal from the file's names would give every name that is wanted; else empty."""
+    first = min(wanted, default="")
+    for name in tensors:
+        prefix = name.removesuffix(first)
+        if first and prefix not in ("", name) and all(f"{prefix}{other}" in tensors for other in wanted):
+            return f"They would fit without the prefix {prefix!r} of their names: remove it and save the file again. "
+    return ""
 
 
 def _dtype(tensor: Tensor) -> str:
@@ -215,8 +289,8 @@ def _check_preprocessing(extractor: Extractor, metadata: Mapping[str, str], sour
 
 def _spec_of(metadata: Mapping[str, str], source: str) -> object:
     try:
-        return json.loads(metadata.get("spec", "{}"))
-    except json.JSONDecodeError as error:
+        return parse_json(metadata.get("spec", "{}"))
+    except ValueError as error:
         raise PainseqError(f"{source}: its metadata 'spec' is not JSON: {error}.") from error
 
 
@@ -227,8 +301,8 @@ def trained_on_of(metadata: Mapping[str, str], source: str) -> tuple[str, ...]:
         PainseqError: the metadata are damaged.
     """
     try:
-        subjects = json.loads(metadata.get("trained_on", "[]"))
-    except json.JSONDecodeError as error:
+        subjects = parse_json(metadata.get("trained_on", "[]"))
+    except ValueError as error:
         raise PainseqError(f"{source}: its metadata 'trained_on' is not JSON: {error}.") from error
     return read_people(subjects, f"{source}: its metadata 'trained_on'")
 
@@ -256,8 +330,8 @@ def card_of(metadata: Mapping[str, str], source: str) -> Spec | None:
     if "card" not in metadata:
         return None
     try:
-        card = json.loads(metadata["card"])
-    except json.JSONDecodeError as error:
+        card = parse_json(metadata["card"])
+    except ValueError as error:
         raise PainseqError(f"{source}: its metadata 'card' is not JSON: {error}.") from error
     if not isinstance(card, dict):
         raise PainseqError(f"{source}: its metadata 'card' is not a JSON object: {card!r}.")
@@ -298,16 +372,18 @@ def rebuild(
     Args:
         spec: as returned by `Extractor.spec()`.
         tensors: its weights, named as by `save_weights`. None reads them again from the source in the specification
-            (a public address, or random weights by seed).
+            (a public address, or random weights by seed). A specification calls no address unasked: the file must be in
+            the cache, or its host be allowed; see `painseq.download.fetch`.
         trained_on: subjects that the weights were trained on.
         trust: packages besides painseq whose classes may be built.
         card: how the weights were trained, if known; see `Extractor.card`.
         people_known: whether `trained_on` names everybody.
 
     Raises:
-        PainseqError: the specification cannot be built, or the tensors do not fit.
+        PainseqError: the specification cannot be built, its weights are missing, or the tensors do not fit.
     """
     if tensors is None:
+        _require_weights(spec)
         extractor = build(spec, Extractor, trust)  # type: ignore[type-abstract, unused-ignore]
     else:
         init_args = spec.get("init_args")
@@ -322,6 +398,23 @@ def rebuild(
     extractor.people_known = people_known and extractor.people_known
     extractor.card = extractor.card if card is None else card
     return extractor.eval()
+
+
+def _require_weights(spec: Mapping[str, object]) -> None:
+    """Have the weights of a recorded extractor in the cache, if it names any."""
+    from painseq.download import fetch
+
+    init_args = spec.get("init_args")
+    weights = init_args.get("weights") if isinstance(init_args, Mapping) else None
+    if weights is None:
+        return
+    address = _address(weights) if isinstance(weights, str) else None
+    if address is None:
+        raise PainseqError(
+            f"The extractor's weights are missing. They came from {weights!r}, which only the user may have read: "
+            "restore the file from a copy."
+        )
+    fetch(*address, from_record=True)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

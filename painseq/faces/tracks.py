@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from safetensors.numpy import save
 from painseq.errors import PainseqError
 from painseq.faces.fixed_point import from_fixed_point, to_fixed_point
 from painseq.faces.track import FaceTrack, switched_in
-from painseq.files import write_atomically, write_json
+from painseq.files import parse_json, write_atomically, write_json
 from painseq.spec import Spec, difference, digest
 from painseq.video import video_digest
 
@@ -79,7 +78,7 @@ class TrackFolder:
                 "out the argument `tracks` of FaceCrops."
             )
         try:
-            content = json.loads(index.read_text(encoding="utf-8"))
+            content = parse_json(index.read_bytes())
             found, format_number = content["tracking"], content["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise PainseqError(

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from painseq.errors import PainseqError
 from painseq.features.spans import RecordedSpan
+from painseq.files import parse_json
 
 COPY_BYTES = 16 * 2**20
 RERUN_HINT = "Rerun the same `painseq extract` command to complete the store."
@@ -154,6 +155,17 @@ class Layout:
         `spans` are for pending files. Of clips in shards they are in the index, so that the shards do not depend on
         them.
         """
+        metadata = {"clips": json.dumps({clip_id: asdict(row) for clip_id, row in rows.items()})}
+        if spans:
+            metadata["spans"] = json.dumps({clip_id: asdict(span) for clip_id, span in spans.items()})
+        text = json.dumps({"__metadata__": metadata, **self.entries}, separators=(",", ":")).encode()
+        length = max(len(text), size_bytes - 8)
+        length += -length % 8
+        return struct.pack("<Q", length) + text.ljust(length)
+
+    @property
+    def entries(self) -> dict[str, dict[str, object]]:
+        """Type, shape and place of each tensor, as in the file's header."""
         shapes = {
             "features": (_SAFETENSORS_NAMES[self.dtype], [self.frames, *self.out_shape]),
             "padding": ("U8", [self.padding_bytes]),
@@ -161,19 +173,13 @@ class Layout:
             "landmarks": ("F32", [self.frames, self.landmarks, 2]),
             "present": ("BOOL", [self.frames]),
         }
-        metadata = {"clips": json.dumps({clip_id: asdict(row) for clip_id, row in rows.items()})}
-        if spans:
-            metadata["spans"] = json.dumps({clip_id: asdict(span) for clip_id, span in spans.items()})
-        entries: dict[str, object] = {"__metadata__": metadata}
+        entries: dict[str, dict[str, object]] = {}
         first = 0
         for name, size in self.sizes.items():
             kind, shape = shapes[name]
             entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [first, first + size]}
             first += size
-        text = json.dumps(entries, separators=(",", ":")).encode()
-        length = max(len(text), size_bytes - 8)
-        length += -length % 8
-        return struct.pack("<Q", length) + text.ljust(length)
+        return entries
 
 
 def to_dtype(features: Tensor, dtype: Dtype) -> Tensor:
@@ -273,6 +279,53 @@ def _nan_blocks(count: int) -> Iterator[bytes]:
         yield np.full(min(block_values, count - first), np.nan, np.float32).tobytes()
 
 
+def _header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the entry of each tensor, and the metadata.
+
+    Raises:
+        OSError: unchanged from Python.
+        struct.error, KeyError, TypeError, ValueError, AttributeError: it is damaged.
+    """
+    # Not with the library, which would map the whole file: memory may be short while shards are copied.
+    with path.open("rb") as file:
+        (header_bytes,) = struct.unpack("<Q", file.read(8))
+        size_bytes = path.stat().st_size
+        if 8 + header_bytes > size_bytes:
+            raise ValueError("it ends within its header")
+        header = parse_json(file.read(header_bytes))
+    metadata = header.pop("__metadata__")
+    if 8 + header_bytes + max(entry["data_offsets"][1] for entry in header.values()) != size_bytes:
+        raise ValueError(f"its size of {size_bytes} bytes does not match its header")
+    return header, metadata
+
+
+def difference_in_layout(path: Path, dtype: Dtype, out_shape: tuple[int, ...]) -> str:
+    """Describe how the tensors of a file differ from those of a store; empty if they do not.
+
+    Args:
+        path: the file.
+        dtype: type of the store's features.
+        out_shape: shape of one frame's features.
+
+    Raises:
+        OSError, PainseqError: see `rows_in`.
+    """
+    rows = rows_in(path)
+    header, _ = _header(path)
+    points = max((row.landmarks for row in rows.values()), default=0)
+    expected = Layout(dtype, out_shape, sum(row.frames for row in rows.values()), points).entries
+    for name, entry in expected.items():
+        found = {key: header[name].get(key) for key in ("dtype", "shape")} if name in header else None
+        wanted = {key: entry[key] for key in ("dtype", "shape")}
+        if name != "padding" and found != wanted:
+            return f"its tensor {name} is {_described(found)}, not {_described(wanted)}"
+    return ""
+
+
+def _described(entry: Mapping[str, object] | None) -> str:
+    return "missing" if entry is None else f"{entry['dtype']} of shape {entry['shape']}"
+
+
 def rows_in(path: Path) -> dict[str, Row]:
     """Read the table of clips from a file's header.
 
@@ -290,25 +343,27 @@ def tables_in(path: Path) -> tuple[dict[str, Row], dict[str, RecordedSpan]]:
         OSError, PainseqError: see `rows_in`.
     """
     try:
-        # Not with the library, which would map the whole file: memory may be short while shards are copied.
-        with path.open("rb") as file:
-            (header_bytes,) = struct.unpack("<Q", file.read(8))
-            size_bytes = path.stat().st_size
-            if 8 + header_bytes > size_bytes:
-                raise ValueError("it ends within its header")
-            header = json.loads(file.read(header_bytes))
-        metadata = header.pop("__metadata__")
-        table, spans = json.loads(metadata["clips"]), json.loads(metadata.get("spans", "{}"))
-        if 8 + header_bytes + max(entry["data_offsets"][1] for entry in header.values()) != size_bytes:
-            raise ValueError(f"its size of {size_bytes} bytes does not match its header")
-        return (
-            {clip_id: Row(**row) for clip_id, row in table.items()},
-            {clip_id: RecordedSpan(**span) for clip_id, span in spans.items()},
-        )
+        header, metadata = _header(path)
+        table, spans = parse_json(metadata["clips"]), parse_json(metadata.get("spans", "{}"))
+        rows = {clip_id: Row(**row) for clip_id, row in table.items()}
+        (frames,) = header["present"]["shape"]
+        if any(row.first + row.frames > frames for row in rows.values()):
+            raise ValueError(f"it has {frames} frames, fewer than its clips")
+        return rows, {clip_id: RecordedSpan(**span) for clip_id, span in spans.items()}
     except OSError:
         raise
     except (struct.error, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PainseqError(f"{path} is damaged: {error}. Delete it. {RERUN_HINT}") from error
+
+
+def shard_of(path: Path) -> Shard:
+    """Return the size and digest of a shard that is on disk.
+
+    Raises:
+        OSError: unchanged from Python.
+    """
+    with path.open("rb") as file:
+        return Shard(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def read_frames(path: Path, clip_id: str, row: Row, first: int, stop: int) -> ClipFeatures:
@@ -319,6 +374,8 @@ def read_frames(path: Path, clip_id: str, row: Row, first: int, stop: int) -> Cl
     """
     names = ("features", "present", "times_s", *(["landmarks"] if row.landmarks else []))
     features, present, times_s, *landmarks = _read(path, clip_id, row, slice(first, stop), names)
+    if {len(tensor) for tensor in (features, present, times_s, *landmarks)} != {max(0, stop - first)}:
+        raise PainseqError(f"{path} is damaged: it has too few frames. Run `painseq store check`.")
     return ClipFeatures(features, present, times_s, landmarks[0] if landmarks else None)
 
 
@@ -334,7 +391,7 @@ def read_times(path: Path, clip_id: str, row: Row) -> Tensor:
 def _read(path: Path, clip_id: str, row: Row, rows: slice, names: Sequence[str]) -> list[Tensor]:
     try:
         with safe_open(path, "pt") as file:
-            table = json.loads((file.metadata() or {})["clips"])
+            table = parse_json((file.metadata() or {})["clips"])
             if clip_id not in table or Row(**table[clip_id]) != row:
                 raise PainseqError(
                     f"{path} does not hold clip {clip_id!r} where the index says. The store is damaged: delete this "
@@ -347,7 +404,7 @@ def _read(path: Path, clip_id: str, row: Row, rows: slice, names: Sequence[str])
             f"{path} with clip {clip_id!r} is missing. If an extraction is running, it closed a shard since this store "
             f"was opened: open the store again. Otherwise the file was deleted: {RERUN_HINT}"
         ) from None
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise PainseqError(
             f"{path} cannot be read ({error}). If an extraction is running, it closed a shard since this store was "
             "opened: open the store again. Otherwise the file is damaged: run `painseq store check`."

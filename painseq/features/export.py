@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
+import math
 import re
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 from painseq.errors import PainseqError
 from painseq.features.spans import RecordedSpan
 from painseq.features.store import ClipFeatures, Dtype, FeatureStore
-from painseq.files import write_csv, write_json
+from painseq.files import parse_json, write_csv, write_json
 from painseq.records import read_people
 from painseq.spec import Spec, digest
 from painseq.tables import read_table
@@ -26,6 +28,28 @@ from painseq.tables import read_table
 SOURCE = "source.json"
 _ARRAYS = ("features", "present", "times_s")
 _LANDMARKS = "landmarks"
+MAX_CLIP_BYTES = 4 * 2**30
+"""A clip whose arrays are larger in memory is refused: a small compressed file can hold huge ones."""
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_NPZ_ERRORS = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What zipfile and numpy raise for a damaged file."""
 log = logging.getLogger("painseq")
 
 
@@ -76,7 +100,8 @@ class NpzFolder:
     in frames without a face. index.csv (clip_id, file) names the clips; without it, the clip id is the file's name
     without .npz.
 
-    Two folders of features of the same shape count as the same pipeline, since the files do not record it.
+    Two folders of features of the same shape count as the same pipeline if neither names one: the `fingerprint` in
+    source.json, as `export_npz` writes it.
 
     Raises:
         PainseqError: no such folder, no .npz in it, or an invalid file.
@@ -90,8 +115,12 @@ class NpzFolder:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.failed = {}
-        self.trained_on, self.people_known = self._trained_on()
-        self.spans = self._spans()
+        source = self._read_source()
+        given = source.get("trained_on")
+        # null means that it is not known.
+        self.trained_on = () if given is None else read_people(given, f"{self.path / SOURCE}: trained_on")
+        self.people_known = source.get("people_known", given is not None) is True
+        self.spans = source.get("spans", {})
         self._files = self._find()
         if not self._files:
             raise PainseqError(f"{self.path} holds no .npz file.")
@@ -101,10 +130,12 @@ class NpzFolder:
         kinds: dict[torch.dtype, Dtype] = {torch.uint8: "uint8", torch.float16: "float16", torch.float32: "float32"}
         self.dtype = kinds[first.features.dtype]
         self.spec: Spec = {"extractor": None, "face": None, "sampling": None, "out_shape": list(self.out_shape)}
+        if "fingerprint" in source:
+            self.spec["source"] = source["fingerprint"]
         self.fingerprint = digest(self.spec)
 
-    def _trained_on(self) -> tuple[tuple[str, ...], bool]:
-        """Read whom the extractor was trained on, and whether that is everybody; null means that it is not known."""
+    def _read_source(self) -> dict[str, Any]:
+        """Read source.json; empty without one."""
         source = self.path / SOURCE
         if not source.is_file():
             log.warning(
@@ -113,24 +144,20 @@ class NpzFolder:
                 self.path,
                 SOURCE,
             )
-            return (), False
-        try:
-            content = json.loads(source.read_text(encoding="utf-8"))
-            given = content["trained_on"]
-            known = content.get("people_known", given is not None)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PainseqError(f"{source} is damaged: {error}.") from error
-        return (() if given is None else read_people(given, f"{source}: trained_on")), known is True
-
-    def _spans(self) -> dict[str, RecordedSpan]:
-        source = self.path / SOURCE
-        if not source.is_file():
             return {}
         try:
-            spans = json.loads(source.read_text(encoding="utf-8")).get("spans", {})
-            return {clip_id: RecordedSpan(**span) for clip_id, span in spans.items()}
+            content = parse_json(source.read_bytes())
+            if not isinstance(content, dict) or "trained_on" not in content:
+                raise ValueError("it has no trained_on")
+            if not isinstance(content.get("fingerprint", ""), str):
+                raise ValueError(f"fingerprint is {content['fingerprint']!r}")
+            spans = content.get("spans", {}).items()
+            return {**content, "spans": {clip_id: RecordedSpan(**span) for clip_id, span in spans}}
         except (ValueError, TypeError, AttributeError) as error:
-            raise PainseqError(f"{source} is damaged: {error}.") from error
+            raise PainseqError(
+                f"{source} is damaged: {error}. Export the features again, or correct the file: it needs trained_on, "
+                'a list such as ["biovid/071309_w_21"], or null if the subjects are not known.'
+            ) from error
 
     def _find(self) -> dict[str, Path]:
         index = self.path / "index.csv"
@@ -140,6 +167,8 @@ class NpzFolder:
         if not {"clip_id", "file"} <= set(columns):
             raise PainseqError(f"{index} must have the columns clip_id and file.")
         rows = [{**dict.fromkeys(columns, ""), **dict(zip(columns, cells, strict=False))} for _, cells in lines]
+        if not all(row["clip_id"] and row["file"] for row in rows):
+            raise PainseqError(f"{index}: each row needs a clip_id and a file.")
         outside = [row["file"] for row in rows if Path(row["file"]).name != row["file"]]
         if outside:
             raise PainseqError(f"{index} names {outside[0]!r}; files must be in {self.path} itself.")
@@ -181,6 +210,11 @@ class NpzFolder:
             raise PainseqError(
                 f"{self._file(clip_id)}: features of {features.dtype}, shape {features.shape}; need (T, D)."
             )
+        for name, array in (("present", present), ("times_s", times_s)):
+            if array.dtype.kind not in "bfiu" or array.ndim != 1:
+                raise PainseqError(
+                    f"{self._file(clip_id)}: {name} of {array.dtype}, shape {array.shape}; need (T,) numbers."
+                )
         if not len(features) == len(present) == len(times_s):
             raise PainseqError(
                 f"{self._file(clip_id)}: features, present and times_s have {len(features)}, {len(present)} and "
@@ -242,14 +276,40 @@ class NpzFolder:
         """Read arrays of a clip's file; landmarks only if it has them."""
         file = self._file(clip_id)
         try:
+            _check_sizes(file)
             with np.load(file, allow_pickle=False) as arrays:
                 missing = [name for name in names if name not in arrays]
                 for name in missing:
                     if name != _LANDMARKS:
                         raise PainseqError(f"{file} has no array {name!r}; it needs {', '.join(_ARRAYS)}.")
                 return {name: arrays[name] for name in names if name not in missing}
-        except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        except _NPZ_ERRORS as error:
             raise PainseqError(f"{file} is not a readable .npz file of plain arrays: {error}.") from error
+
+
+def _check_sizes(file: Path) -> None:
+    """Check from the headers of a clip's arrays how much memory they take, before any of them is read.
+
+    Raises:
+        ValueError, OSError, zipfile.BadZipFile, ...: they are too large, or damaged; see `_NPZ_ERRORS`.
+    """
+    total_bytes = 0
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as array:
+                version = np.lib.format.read_magic(array)
+                if version not in _HEADERS:
+                    raise ValueError(f"{entry.filename} has a header of version {version}")
+                shape, _, dtype = _HEADERS[version](array)
+                size_bytes = math.prod(shape) * dtype.itemsize
+                # Objects are pickled; they are refused when they are read.
+                if not dtype.hasobject and array.tell() + size_bytes != entry.file_size:
+                    raise ValueError(f"{entry.filename} does not hold the {size_bytes} bytes of its shape {shape}")
+            total_bytes += entry.file_size
+    if total_bytes > MAX_CLIP_BYTES:
+        raise ValueError(
+            f"its arrays take {total_bytes} bytes, more than {MAX_CLIP_BYTES}; cut the clip into shorter ones"
+        )
 
 
 def open_features(path: Path) -> FeatureStore | NpzFolder:

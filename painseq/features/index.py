@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,15 +14,21 @@ from typing import Any, Literal, Self, get_args
 from painseq.errors import PainseqError
 from painseq.extractors.extractor import NOT_IDENTITY
 from painseq.faces import FaceCrops
-from painseq.features.clip_file import Dtype, Row, Shard, tables_in
+from painseq.features.clip_file import RERUN_HINT, Dtype, Row, Shard, shard_of, tables_in
 from painseq.features.spans import RecordedSpan
-from painseq.files import write_json
+from painseq.files import parse_json, write_json
 from painseq.records import read_people
 from painseq.spec import Spec, difference, digest, names_weights, with_public_paths
 
 FORMAT = 2
 
 Precision = Literal["fp32", "bf16"]
+
+RESTORE_HINT = "Restore it from a copy, or extract again into another folder."
+_MIN_FRAME_BYTES = 10
+"""Bytes of a frame: at least one of features, eight of time, one that says whether there is a face."""
+_MAX_SIZE = 2**32
+log = logging.getLogger("painseq")
 
 
 def identity(spec: Mapping[str, object]) -> Spec:
@@ -102,6 +109,8 @@ class StoreHeader:
             raise PainseqError(
                 f"{path} is not a feature store: it has no store.json. Create one with `painseq extract`."
             ) from error
+        except PainseqError as error:
+            raise PainseqError(f"{error} {RESTORE_HINT}") from error
         if header.get("format") != FORMAT:
             raise PainseqError(
                 f"{path}: the store has format {header.get('format')!r}; this version reads {FORMAT}. Extract again "
@@ -110,12 +119,17 @@ class StoreHeader:
         try:
             if header["dtype"] not in get_args(Dtype) or header["precision"] not in get_args(Precision):
                 raise ValueError(f"features of type {header['dtype']!r}, computed in {header['precision']!r}")
-            spec = with_public_paths(dict(header["spec"]))
+            spec = _checked_spec(header["spec"])
+            if not isinstance(header["fingerprint"], str):
+                raise ValueError(f"fingerprint is {header['fingerprint']!r}")
+            sizes = header["out_shape"]
+            if not sizes or not all(type(size) is int and 0 < size < _MAX_SIZE for size in sizes):
+                raise ValueError(f"out_shape is {sizes!r}")
             # Stores without `people_known` also list nobody if the extractor's weights did not tell.
             trained_on = read_people(header["trained_on"], f"{path / 'store.json'}: trained_on")
             return cls(
                 spec,
-                str(header["fingerprint"]),
+                header["fingerprint"],
                 header["dtype"],
                 header["precision"],
                 tuple(header["out_shape"]),
@@ -123,7 +137,7 @@ class StoreHeader:
                 bool(header.get("people_known", trained_on or not names_weights(spec.get("extractor")))),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise PainseqError(f"{path / 'store.json'} is damaged: {error!r}.") from error
+            raise PainseqError(f"{path / 'store.json'} is damaged: {error!r}. {RESTORE_HINT}") from error
 
     def write(self, path: Path) -> None:
         """Write store.json into the store at `path`.
@@ -158,15 +172,42 @@ class Index:
             FileNotFoundError: it does not exist.
             PainseqError: it is damaged.
         """
-        content = _read_json(path)
+        try:
+            content = _read_json(path)
+        except PainseqError as error:
+            raise PainseqError(f"{error} {INDEX_HINT}") from error
         try:
             rows = {clip_id: _shard_and_row(entry) for clip_id, entry in content["clips"].items()}
             failed = {str(key): str(value) for key, value in content["failed"].items()}
             shards = {_checked_shard_name(name): Shard(**entry) for name, entry in content["shards"].items()}
             spans = {clip_id: RecordedSpan(**entry) for clip_id, entry in content.get("spans", {}).items()}
+            for clip_id, (name, row) in rows.items():
+                if name in shards and (row.first + row.frames) * _MIN_FRAME_BYTES > shards[name].bytes:
+                    raise ValueError(f"clip {clip_id!r} has {row.frames} frames, more than {name} can hold")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PainseqError(f"{path} is damaged: {error!r}.") from error
+            raise PainseqError(f"{path} is damaged: {error!r}. {INDEX_HINT}") from error
         return cls(rows, failed, shards, spans)
+
+    @classmethod
+    def rebuilt(cls, path: Path) -> Self:
+        """Make the index of the store at `path` anew, from the headers of its shards; without failed clips and spans.
+
+        Shards that are damaged are left out.
+
+        Raises:
+            OSError: unchanged from Python.
+        """
+        index = cls()
+        for file in sorted(path.glob("shard-*.safetensors"), key=lambda file: (len(file.name), file.name)):
+            try:
+                name, (table, _) = _checked_shard_name(file.name), tables_in(file)
+            except (PainseqError, ValueError) as error:
+                log.warning("%s is left out of the new index: %s", file, error)
+                continue
+            index.shards[name] = shard_of(file)
+            for clip_id, row in table.items():
+                index.keep(clip_id, name, row, None)
+        return index
 
     def write(self, path: Path) -> None:
         """Replace the file at `path`.
@@ -272,7 +313,9 @@ class Contents:
         try:
             index = Index.read(path / "index.json")
         except FileNotFoundError as error:
-            raise PainseqError(f"{path / 'index.json'} is missing: the store is damaged.") from error
+            raise PainseqError(
+                f"{path / 'index.json'} is missing. {RERUN_HINT} It makes the index anew from the shards."
+            ) from error
         for part in parts:
             index.merge(part)
         pending: dict[str, tuple[str, Row]] = {}
@@ -297,6 +340,17 @@ class Contents:
         return index
 
 
+INDEX_HINT = f"Delete it. {RERUN_HINT} It makes the index anew from the shards, and extracts only what they lack."
+
+
+def _checked_spec(spec: Mapping[str, Any]) -> Spec:
+    parts = {key: dict(spec[key]) for key in ("extractor", "face", "sampling")}
+    for key in ("class_path", "fingerprint"):
+        if not isinstance(parts["extractor"].get(key), str):
+            raise ValueError(f"the extractor's {key} is {parts['extractor'].get(key)!r}")
+    return with_public_paths(dict(spec))
+
+
 def _shard_and_row(entry: Mapping[str, Any]) -> tuple[str, Row]:
     values = dict(entry)
     return _checked_shard_name(values.pop("shard")), Row(**values)
@@ -310,10 +364,10 @@ def _checked_shard_name(shard: str) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise PainseqError(f"{path} is damaged: {error}.") from error
     if not isinstance(content, dict):
         raise PainseqError(f"{path} is damaged: it is not a JSON object.")

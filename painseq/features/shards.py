@@ -82,10 +82,12 @@ def tidy(path: Path, dtype: Dtype, out_shape: tuple[int, ...], keep: str = "/") 
 
 
 def _drop_lost_shards(path: Path, index: Index) -> None:
-    for name in [name for name in index.shards if not (path / name).exists()]:
+    """Forget shards without a file, and clips of shards that are not in the list of shards."""
+    named = {*index.shards, *(shard for shard, _ in index.rows.values())}
+    for name in sorted(name for name in named if name not in index.shards or not (path / name).exists()):
         lost = [clip_id for clip_id, (shard, _) in index.rows.items() if shard == name]
-        log.warning("%s is missing; its %d clips count as not extracted.", path / name, len(lost))
-        del index.shards[name]
+        log.warning("%s is missing or not in the index; its %d clips count as not extracted.", path / name, len(lost))
+        index.shards.pop(name, None)
         for clip_id in lost:
             index.forget(clip_id)
 

@@ -31,17 +31,19 @@ from painseq.extractors.weights import card_of, is_public, trained_on_of
 from painseq.features.clip_file import (
     COPY_BYTES,
     RERUN_HINT,
+    TORCH_DTYPES,
     ClipFeatures,
     Dtype,
     Layout,
     Row,
     UnfitFeatures,
+    difference_in_layout,
     read_frames,
     read_times,
     rows_in,
     to_dtype,
 )
-from painseq.features.index import Contents, Precision, StoreHeader, check_same_pipeline, identity
+from painseq.features.index import RESTORE_HINT, Contents, Precision, StoreHeader, check_same_pipeline, identity
 from painseq.features.spans import RecordedSpan
 from painseq.features.writer import ClipFile, StoreWriter
 from painseq.spec import Spec, digest
@@ -58,6 +60,13 @@ __all__ = [
     "identity",
     "to_dtype",
 ]
+
+
+HEADER_REPAIR = f"Rerun the same `painseq extract` command, which writes it again. If that is refused: {RESTORE_HINT}"
+EXTRACTOR_REPAIR = (
+    "Delete it, if it is there, and rerun the same `painseq extract` command, which writes it again. If that is "
+    f"refused: {RESTORE_HINT}"
+)
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,11 @@ class FeatureStore:
         name, row = self._row(clip_id)
         stop = row.frames if last is None else min(last, row.frames)
         clip = read_frames(self.path / name, clip_id, row, row.first + first, row.first + stop)
+        if clip.features.dtype != TORCH_DTYPES[self.dtype] or tuple(clip.features.shape[1:]) != self.out_shape:
+            raise PainseqError(
+                f"{self.path / name} holds {clip.features.dtype} of shape {tuple(clip.features.shape[1:])} per frame, "
+                f"but store.json says {self.dtype} of shape {self.out_shape}. Run `painseq store check`."
+            )
         if self.landmarks and clip.landmarks is None:
             return replace(clip, landmarks=torch.full((len(clip), self.landmarks, 2), torch.nan))
         return clip
@@ -261,6 +275,11 @@ class FeatureStore:
             return [Problem(name, "is not in the list of shards, so changes cannot be detected", repair)]
         try:
             table = rows_in(self.path / name)
+            if what := difference_in_layout(self.path / name, self.dtype, self.out_shape):
+                if recorded is not None:
+                    # The shard is as it was written, so it is store.json that has changed.
+                    return [Problem("store.json", f"does not match {name}: {what}", HEADER_REPAIR)]
+                return [Problem(name, f"does not match store.json: {what}", repair)]
             wrong = [self._wrong_in(clip_id, table.get(clip_id)) for clip_id in clip_ids]
         except (PainseqError, OSError) as error:
             wrong = [str(error)]
@@ -281,17 +300,16 @@ class FeatureStore:
         return ""
 
     def _check_header(self) -> list[Problem]:
-        repair = "Restore the file from a copy, or extract again into another folder."
         problems = []
         if digest(identity(self.spec)) != self.fingerprint:
-            problems.append(Problem("store.json", "its specification does not match its fingerprint", repair))
+            problems.append(Problem("store.json", "its specification does not match its fingerprint", HEADER_REPAIR))
         weights = self.path / "extractor.safetensors"
         if weights.is_file():
             with suppress(PainseqError):  # Reported by `_check_extractor`.
                 known = trained_on_of(read_weights(str(weights))[1], str(weights))
                 if set(known) != set(self.trained_on):
                     what = "lists other subjects as the extractor's training subjects than extractor.safetensors"
-                    problems.append(Problem("store.json", what, repair))
+                    problems.append(Problem("store.json", what, RESTORE_HINT))
         return problems
 
     def _check_extractor(self, trust: Sequence[str]) -> list[Problem]:
@@ -303,5 +321,5 @@ class FeatureStore:
             if (self.path / name).is_file() or not (isinstance(weights, str) and is_public(weights)):
                 self.extractor(trust)
         except PainseqError as error:
-            return [Problem(name, str(error), "Restore the file from a copy, or extract again into another folder.")]
+            return [Problem(name, str(error), EXTRACTOR_REPAIR)]
         return []

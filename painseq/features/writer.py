@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_args
@@ -40,6 +42,7 @@ from painseq.runs import Process
 from painseq.spec import Spec
 
 _FIRST_FILES = {"pending", ".lock", "index.json", "extractor.safetensors"}
+log = logging.getLogger("painseq")
 # Reserves space in the header of a file whose length is still unknown.
 _MAX_FRAMES = 10**15
 
@@ -310,6 +313,9 @@ class StoreWriter:
         """Create the store, or tidy up after earlier runs; no other process fills it meanwhile."""
         if (self.path / "store.json").exists():
             recorded = self._checked_header()
+            if not (self.path / "index.json").exists():
+                log.warning("%s has no index.json; it is made anew from the shards.", self.path)
+                Index.rebuilt(self.path).write(self.path / "index.json")
             known = tuple(sorted({*recorded.trained_on, *self.extractor.trained_on}))
             people_known = recorded.people_known or self.extractor.people_known
             if (known, people_known) != (tuple(sorted(recorded.trained_on)), recorded.people_known):
@@ -317,7 +323,11 @@ class StoreWriter:
                 self.extractor.trained_on, self.extractor.people_known = known, people_known
                 if (self.path / "extractor.safetensors").exists():
                     save_weights(self.extractor, self.path / "extractor.safetensors")
-                self._header().write(self.path)
+            self._save_missing_weights()
+            header = self._header()
+            # The pipeline is the same; the rest may be damaged.
+            if header != replace(recorded, spec=header.spec):
+                header.write(self.path)
             # With another number of processes, or other clips, a pending clip may belong to another process now.
             keep = self._prefix if self.process.count == 1 else "/"
             tidy(self.path, self.dtype, self._out_shape, keep)
@@ -325,10 +335,14 @@ class StoreWriter:
         for partial in self.path.glob(".*.partial"):
             partial.unlink()
         # store.json is written last: a folder that has it is a complete store.
-        if self.extractor.network.state_dict() and not self.extractor.is_published():
-            save_weights(self.extractor, self.path / "extractor.safetensors")
+        self._save_missing_weights()
         Index().write(self.path / "index.json")
         self._header().write(self.path)
+
+    def _save_missing_weights(self) -> None:
+        file = self.path / "extractor.safetensors"
+        if not file.exists() and self.extractor.network.state_dict() and not self.extractor.is_published():
+            save_weights(self.extractor, file)
 
     def _header(self) -> StoreHeader:
         people, known = tuple(self.extractor.trained_on), self.extractor.people_known

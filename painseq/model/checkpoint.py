@@ -7,18 +7,18 @@ Besides Lightning's own entries a file holds `painseq`, the model's record; `sta
 from __future__ import annotations
 
 import io
-import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, rebuild
+from painseq.extractors.weights import TORCH_ERRORS, are_tensors, check_stored
 from painseq.faces import FaceCrops
 from painseq.files import write_atomically
 from painseq.heads import Head
@@ -133,8 +133,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not zipfile.is_zipfile(path):
         raise PainseqError(f"{path} is not a checkpoint, or is truncated: it is not a file written by torch.")
     try:
+        check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except TORCH_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PainseqError(f"{path} cannot be read as a checkpoint without running code from it: {reason}") from error
     if not isinstance(content, dict):
@@ -144,16 +145,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except PainseqError as error:
         raise PainseqError(f"{path} is {error}") from error
     state, extractor = content.get("state_dict"), content.get("extractor")
-    if not _are_named_tensors(state) or not (extractor is None or _are_named_tensors(extractor)):
+    if not are_tensors(state) or not (extractor is None or are_tensors(extractor)):
         raise PainseqError(f"{path} is damaged: the weights are missing or are not named tensors.")
     head = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
-    return Checkpoint(record, head, extractor)
-
-
-def _are_named_tensors(value: object) -> TypeGuard[dict[str, Tensor]]:
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
-    )
+    return Checkpoint(record, head, None if extractor is None else dict(extractor))
 
 
 def _with_tuples(spec: Spec, path: Path) -> Spec:

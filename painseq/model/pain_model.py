@@ -157,8 +157,9 @@ class PainModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(chain(self.head.parameters(), self.head.buffers())).device
+        """Device of the weights; the CPU for a model without any."""
+        tensors = chain(self.head.parameters(), self.head.buffers(), self.parameters(), self.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     @property
     def fitted_on(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from reprlib import repr as shortened
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 from painseq import __version__
 from painseq.data.labels import Scale
 from painseq.errors import PainseqError
-from painseq.records import THE_EXTRACTOR, Seen
+from painseq.records import MAX_FPS, THE_EXTRACTOR, Seen
 from painseq.spec import Spec, names_weights, plain, with_public_paths
 
 if TYPE_CHECKING:
     from painseq.model.objective import Objective
 
 FORMAT = 3
+MAX_SIZE = 2**24
+"""Largest size of a frame's features, in each dimension; a greater one is damage."""
 Loss = Literal["cross_entropy", "corn", "mse"]
 R = TypeVar("R")
 
@@ -214,7 +217,8 @@ def _check_values(record: ModelRecord) -> None:
             len(prior) == len(names) and all(share > 0 for share in prior),
             "a positive share of each class",
         ),
-        ("fps", record.fps is None or record.fps > 0, "above 0"),
+        ("fps", record.fps is None or 0 < record.fps <= MAX_FPS, f"above 0 and at most {MAX_FPS}"),
+        ("in_shape", all(0 < size <= MAX_SIZE for size in record.in_shape), f"sizes from 1 to {MAX_SIZE}"),
         ("baseline_clips", record.baseline_clips >= 0, "0 or more"),
     ):
         if not is_right:
@@ -225,6 +229,7 @@ def _typed(kind: Any, value: object, key: str) -> Any:
     """Check a value from a file and convert it to the type of its field."""
     origin, args = get_origin(kind), get_args(kind)
     if kind is object:
+        _check_plain(value, key)
         return value
     if origin is UnionType:
         return None if value is None else _typed(next(arg for arg in args if arg is not NoneType), value, key)
@@ -247,6 +252,18 @@ def _typed(kind: Any, value: object, key: str) -> Any:
     if isinstance(kind, type) and type(value) is kind and kind is not float:
         return value
     raise PainseqError(f"damaged: {key} is {shortened(value)}, but must be {_described(kind)}.")
+
+
+def _check_plain(value: object, key: str) -> None:
+    """Refuse numbers that JSON cannot hold, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PainseqError(f"damaged: {key} is {value}, but must be a finite number.")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_plain(item, f"{key}.{shortened(name).strip(chr(39))}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{key}[{index}]")
 
 
 def _described(kind: Any) -> str:

@@ -8,19 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import timm
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 
-from painseq.download import sha256_of
 from painseq.errors import PainseqError
+from painseq.extractors.hub import announce_timm, hub_file
 from painseq.extractors.weights import people_known_of, read_weights, trained_on_of
 from painseq.heads import Head
 from painseq.model.checkpoint import read_checkpoint
 from painseq.records import Seen
 
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-SHA256 = re.compile("[0-9a-f]{64}")
 log = logging.getLogger("painseq")
 
 
@@ -82,6 +78,7 @@ def _read(source: str) -> tuple[Mapping[str, Tensor], Seen]:
 def _from_timm(name: str) -> Mapping[str, Tensor]:
     if not timm.is_model(name):
         raise PainseqError(f"timm {timm.__version__} has no model {name!r}; timm.list_models('vit*') lists some.")
+    announce_timm(name)
     try:
         tensors: Mapping[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
@@ -96,31 +93,4 @@ def _from_hub(source: str) -> Mapping[str, Tensor]:
     match = re.fullmatch(r"hub:([^/@]+/[^/@]+)(?:@(.+))?", source)
     if match is None:
         raise PainseqError(f"start_from is {source!r}; a repository on the hub is written hub:OWNER/NAME[@REVISION].")
-    path = _hub_file(match[1], match[2])
-    # Only the first link: its target in the hub's cache may itself be a link.
-    published = path.readlink().name if path.is_symlink() else ""
-    if not SHA256.fullmatch(published):
-        log.warning("%s: the hub's cache has no sha256 for %s, so the file is not verified.", source, path.name)
-    elif sha256_of(path) != published:
-        raise PainseqError(
-            f"{source}: {path} does not have the sha256 that the hub publishes for it, {published}, so it is not used. "
-            f"Delete {path.resolve()} to download it again."
-        )
-    return read_weights(str(path))[0]
-
-
-def _hub_file(repository: str, revision: str | None) -> Path:
-    missing: list[str] = []
-    for name in HUB_FILES:
-        try:
-            return Path(hf_hub_download(repository, name, revision=revision))
-        except EntryNotFoundError as error:
-            missing.append(f"{name}: {error}")
-        except Exception as error:  # The client also raises errors of the library that it downloads with.
-            missing.append(f"{name}: {error}")
-            break
-    raise PainseqError(
-        f"Weights of {repository} could not be downloaded from the hub. {' '.join(missing)} Offline, copy "
-        f"{' or '.join(HUB_FILES)} of the repository from elsewhere and start from its path (as .safetensors or .pth); "
-        "HF_HUB_OFFLINE=1 uses a copy in the hub's cache without asking the network."
-    )
+    return read_weights(str(hub_file(match[1], match[2])))[0]

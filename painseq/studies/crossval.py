@@ -15,7 +15,7 @@ import yaml
 from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import check_no_leak, every_fold, inner_splits, qualified
 from painseq.errors import PainseqError
-from painseq.files import write_atomically, write_json
+from painseq.files import read_yaml, write_atomically, write_json
 from painseq.runs import (
     OnProgress,
     check_same_run,
@@ -208,7 +208,7 @@ def _open(
         # Written last: its presence makes the run resumable.
         write_json(out / "folds.json", content)
         return
-    previous = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    previous = read_yaml(out / "config.yaml")
     check_same_run(out, {**previous, "folds": read_json(out / "folds.json")}, {**settings, "folds": content})
 
 

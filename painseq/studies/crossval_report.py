@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from painseq.evaluation.value_scores import ValueEvaluation, score_values
 from painseq.files import write_json
 from painseq.report import Block, Report, write_figures, write_report
 from painseq.report.values import value_blocks
-from painseq.runs import versions
+from painseq.runs import read_json, versions
 from painseq.video.generated import is_generated
 
 if TYPE_CHECKING:
@@ -250,7 +249,7 @@ def _row(result: FoldResult, predictions: Predictions | ValuePredictions | None)
     row: dict[str, object] = {"repeat": fold.repeat, "fold": fold.number, "test": list(fold.split.test)}
     if predictions is None:
         return {**row, "left_out": result.left_out}
-    run = json.loads((fold.out / "run.json").read_text(encoding="utf-8"))
+    run = read_json(fold.out / "run.json") or {}
     counts = {"clips": len(predictions), "scored": int(predictions.scored.sum())}
     return {**row, "model": result.candidate, "epochs": run["best_epoch"], **counts, **fold_scores(predictions)}
 

@@ -23,7 +23,7 @@ from painseq.errors import PainseqError
 from painseq.evaluation import Difference, Evaluation, Predictions, paired_difference, published_rows, read_truth
 from painseq.extractors import Extractor, Pixels
 from painseq.features import ExtractOptions, ExtractProgress
-from painseq.files import write_atomically, write_json
+from painseq.files import read_yaml, write_atomically, write_json
 from painseq.model.checkpoint import load
 from painseq.report import Figure, Report, write_figures, write_report
 from painseq.runs import (
@@ -190,7 +190,7 @@ class Demo:
         config = {"seed": self.seed, "size": asdict(self.size), "models": {k: list(v) for k, v in MODELS.items()}}
         path = self.out / "config.yaml"
         if path.is_file():
-            check_same_run(self.out, yaml.safe_load(path.read_text(encoding="utf-8")), config)
+            check_same_run(self.out, read_yaml(path), config)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             write_atomically(path, yaml.safe_dump(config, sort_keys=False).encode())

@@ -22,7 +22,7 @@ import painseq.heads  # noqa: F401  (short class names resolve for imported clas
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
-from painseq.files import shipped_configs
+from painseq.files import read_yaml, shipped_configs
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions
 
@@ -206,21 +206,15 @@ def config_argument(path: Path) -> str:
         PainseqError: see `shipped_config`.
     """
     path = shipped_config(path)
-    if not re.search(rb"^(%s):" % "|".join(STUDY_KEYS).encode(), path.read_bytes(), re.MULTILINE):
+    content = read_yaml(path)
+    if not content.keys() & set(STUDY_KEYS):
         return str(path)
-    content = {key: value for key, value in _yaml(path).items() if key not in STUDY_KEYS}
+    content = {key: value for key, value in content.items() if key not in STUDY_KEYS}
     return yaml.safe_dump(content, sort_keys=False)
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:
-    path = shipped_config(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PainseqError(f"{path} cannot be read as YAML: {error}.") from error
-    if not isinstance(content, Mapping):
-        raise PainseqError(f"{path} holds no keys; an experiment has {', '.join(KEYS)}.")
-    return content
+    return read_yaml(shipped_config(path))
 
 
 @cache

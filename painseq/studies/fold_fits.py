@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
@@ -26,7 +25,7 @@ from painseq.data.splits import Split
 from painseq.errors import PainseqError
 from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.value_predictions import ValuePredictions
-from painseq.files import write_json
+from painseq.files import parse_json, write_json
 from painseq.model.pain_model import PainModel
 from painseq.runs import end_with_parent
 from painseq.studies.predict_part import predict_part, predict_values
@@ -137,7 +136,7 @@ def run_fit(fit: FoldFit, candidates: Sequence[Candidate], data: PainDataModule)
     """Fit a model and predict the test subjects; a finished fit is not repeated."""
     warnings_file = fit.out / "warnings.json"
     if fit.finished:
-        logged = json.loads(warnings_file.read_text(encoding="utf-8")) if warnings_file.is_file() else ()
+        logged = parse_json(warnings_file.read_bytes()) if warnings_file.is_file() else ()
         return FitResult(fit, None, tuple(logged))
     with _warnings_kept() as warnings:
         fold = data.with_split(fit.split)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import CLIP_FAILURES, PainseqError, reason_of
@@ -33,7 +32,7 @@ from painseq.explain import (
 from painseq.explain.perturbation_picture import perturbation_picture
 from painseq.explain.randomisation import Kind
 from painseq.explain.ranking import NUMBERS, MethodScores, Rank, method_scores, rank, verdict
-from painseq.files import write_atomically, write_csv, write_json
+from painseq.files import read_yaml, write_atomically, write_csv, write_json
 from painseq.model.pain_model import PainModel
 from painseq.records import Clip, Part
 from painseq.runs import OnProgress, check_same_run, locked_folder, make_run_folder, no_progress, read_json, versions
@@ -365,7 +364,7 @@ def _prepare(out: Path, config: Mapping[str, Any], content: Mapping[str, object]
         write_config(out, config)
         write_json(out / "run.json", content)
         return
-    previous = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    previous = read_yaml(out / "config.yaml")
     check_same_run(out, {**previous, "run": previous_run}, {**config, "run": content})
 
 

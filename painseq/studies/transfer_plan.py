@@ -14,6 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from painseq.errors import PainseqError
 from painseq.evaluation.transfer import TransferCell, numbers_of_subjects
 from painseq.features import ExtractOptions
+from painseq.files import read_yaml
 from painseq.runs import pick_device
 from painseq.studies.experiment import Experiment, read_experiment, shipped_config
 
@@ -320,7 +321,7 @@ def read_plan(path: str | Path) -> TransferPlan:
     parser.add_class_arguments(_PlanFile, None)
     try:
         text = path.read_text(encoding="utf-8")
-        _refuse_command_line(path, yaml.safe_load(text))
+        _refuse_command_line(path, read_yaml(path))
         content = parser.parse_string(text, str(path)).as_dict()
     except (ArgumentError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PainseqError(f"{path}: {error}") from error

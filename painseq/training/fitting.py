@@ -24,7 +24,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from timm.layers.norm_act import BatchNormAct2d
 
 from painseq.data.datamodule import PainDataModule
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, UntrustedClass
 from painseq.faces import FaceCrops
 from painseq.files import remove_partials, write_json
 from painseq.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -479,7 +479,12 @@ def _model(fitted: PainClassifier, content: Checkpoint, data: PainDataModule) ->
     # A locator that the caller gave is the caller's own code.
     given = data.options.face
     trust = () if given is None else (type(given.locator).__module__.partition(".")[0],)
-    face = None if content.record.face is None else FaceCrops.from_spec(content.record.face, trust)
+    try:
+        face = None if content.record.face is None else FaceCrops.from_spec(content.record.face, trust)
+    except UntrustedClass as error:
+        # Features need no locator, so their store may name one of another package.
+        log.info("The fitted model is returned without its face crop, so it cannot read videos. %s", error)
+        face = None
     return PainModel(content.record, fitted.head, fitted.extractor, face)
 
 

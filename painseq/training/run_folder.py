@@ -16,7 +16,7 @@ from pytorch_lightning import Trainer
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, save_weights
-from painseq.files import write_atomically
+from painseq.files import read_yaml, write_atomically
 from painseq.model.checkpoint import Checkpoint, read_checkpoint
 from painseq.report.charts import learning_curves
 from painseq.runs import files_of, is_first_process, locked_folder, read_history, versions
@@ -189,7 +189,7 @@ def write_extractor(
     if not isinstance(extractor, Extractor) or not extractor.trainable:
         return
     extractor.network.load_state_dict(content.extractor or {})
-    settings = yaml.safe_load((out / CONFIG).read_text(encoding="utf-8"))["model"]
+    settings = read_yaml(out / CONFIG)["model"]
     extractor.card = extractor_card(model, data, run, settings, read_history(out))
     seen = {*extractor.trained_on, *model.fitted_on, *model.record.extractor_trained_on}
     extractor.trained_on, extractor.people_known = tuple(sorted(seen)), not model.record.unknown_people

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
+from painseq.records import MAX_FPS
 
 _TIME_TOLERANCE_S = 1e-6
 _MOST_SAMPLES = 100_000_000
@@ -32,14 +33,14 @@ def frame_indices(
         (n,) int64 indices into `times_s`, non-decreasing, and (n,) float64 sample times in seconds since `start_s`.
 
     Raises:
-        PainseqError: `start_s` is negative, `end_s` is not after it, or `fps` is not above 0.
+        PainseqError: `start_s` is negative, `end_s` is not after it, or `fps` is out of range.
     """
     if not (math.isfinite(start_s) and start_s >= 0):
         raise PainseqError(f"start_s is {start_s}; it must be 0 or more.")
     if end_s is not None and not end_s > start_s:
         raise PainseqError(f"end_s {end_s} is not after start_s {start_s}.")
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise PainseqError(f"fps is {fps}; it must be more than 0, or None for every frame.")
+    if fps is not None and not 0 < fps <= MAX_FPS:
+        raise PainseqError(f"fps is {fps}; it must be more than 0 and at most {MAX_FPS}, or None for every frame.")
     times = np.asarray(times_s, dtype=np.float64)
     if len(times) == 0:
         return np.zeros(0, np.int64), np.zeros(0)

@@ -91,8 +91,8 @@ FIRST_MESSAGES = [
     (
         "reproduce prajod2024_lstm --root {data} {out}",
         "painseq reproduce: No weights file at weights/heat_vgg16.h5. Put it there, or name another one "
-        "(for an extractor: --model.extractor.init_args.weights FILE). README.md explains how to get VGG16's ImageNet "
-        "weights.",
+        "(for an extractor: --model.extractor.init_args.weights FILE). docs/biovid_to_ai4pain.md explains how to get "
+        "VGG16's ImageNet weights.",
     ),
     (
         "submit --out s.csv",

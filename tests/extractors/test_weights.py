@@ -93,7 +93,7 @@ def test_an_extractor_is_published_until_its_weights_change(tmp_path, monkeypatc
     save_weights(TimmBackbone("test_resnet", input_size_px=32, seed=4), tmp_path / "cached")
     asked = []
 
-    def fetch(url: str, sha256: str, name: str | None = None) -> Path:
+    def fetch(url: str, sha256: str, name: str | None = None, from_record: bool = False) -> Path:
         asked.append((url, sha256))
         return tmp_path / "cached"
 

@@ -103,7 +103,7 @@ def test_a_store_tells_whether_the_people_of_its_extractor_are_known(tmp_path):
     torch.save(fresh.network.state_dict(), tmp_path / "w.pth")
     loaded = TimmBackbone("test_resnet", str(tmp_path / "w.pth"), input_size_px=32)
     for name, network in (("fresh", fresh), ("loaded", loaded)):
-        with StoreWriter(tmp_path / name, {"extractor": network.record()}, "float16", network):
+        with StoreWriter(tmp_path / name, spec_of(network), "float16", network):
             pass
         read, known = FeatureStore(tmp_path / name), name == "fresh"
         assert read.people_known is read.extractor().people_known is known

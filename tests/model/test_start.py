@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from huggingface_hub import DryRunFileInfo
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+import painseq.extractors.hub
 import painseq.model.start
 from painseq.errors import PainseqError
 from painseq.extractors.weights import write_safetensors
@@ -104,6 +106,7 @@ def test_timms_pretrained_weights(monkeypatch):
         return image
 
     monkeypatch.setattr(timm, "create_model", pretrained)
+    monkeypatch.setattr(painseq.model.start, "announce_timm", print)
     started = ViViT((3, 32, 32), 3, frames=2, width=192, heads=3, depth=1)
     assert start_head(started, "timm:vit_tiny_patch16_224.augreg_in21k").unknown == (
         "timm:vit_tiny_patch16_224.augreg_in21k",
@@ -116,6 +119,7 @@ def test_timm_without_a_network_or_the_model(monkeypatch):
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(painseq.extractors.hub, "hf_hub_download", offline)
     with pytest.raises(PainseqError, match=r"vit_tiny_patch16_224.*no connection"):
         start_head(head(), "timm:vit_tiny_patch16_224")
     with pytest.raises(PainseqError, match=r"'vit_teeny'.*list_models"):
@@ -131,6 +135,7 @@ class Hub:
     def __init__(self, folder: Path):
         self.folder = folder
         self.asked = []
+        self.cached, self.size_bytes = True, 12_300_000
 
     def put(self, name: str, content: bytes, blob: str | None = None) -> Path:
         stored = self.folder / "blobs" / (blob or hashlib.sha256(content).hexdigest())
@@ -139,7 +144,11 @@ class Hub:
         (self.folder / name).symlink_to(stored)
         return stored
 
-    def __call__(self, repository, name, revision=None):
+    def __call__(self, repository, name, revision=None, dry_run=False):
+        if dry_run and not self.cached and (self.folder / name).exists():
+            return DryRunFileInfo("0" * 40, self.size_bytes, name, str(self.folder / name), False, True)
+        if dry_run:
+            return DryRunFileInfo("0" * 40, 1, name, str(self.folder / name), True, False)
         self.asked.append((repository, name, revision))
         if not (self.folder / name).exists():
             raise LocalEntryNotFoundError(f"cannot find {name}")
@@ -149,7 +158,7 @@ class Hub:
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Hub:
     stand_in = Hub(tmp_path)
-    monkeypatch.setattr(painseq.model.start, "hf_hub_download", stand_in)
+    monkeypatch.setattr(painseq.extractors.hub, "hf_hub_download", stand_in)
     return stand_in
 
 
@@ -207,6 +216,18 @@ def test_a_cache_without_digests_is_told(tmp_path, hub, weights, caplog):
     assert [record.levelname for record in caplog.records if "model.safetensors" in record.getMessage()] == ["WARNING"]
 
 
+def test_a_download_from_the_hub_is_told_before(tmp_path, hub, weights, caplog):
+    hub.put("model.safetensors", as_bytes(tmp_path, weights))
+    hub.cached = False
+    with caplog.at_level(logging.INFO, "painseq"):
+        start_head(head(), "hub:some/one")
+    assert re.search(r"model\.safetensors of some/one.*12\.3 MB", caplog.messages[0])
+    hub.size_bytes, hub.asked = 10**12, []
+    with pytest.raises(PainseqError, match=r"some/one.*1000000\.0 MB"):
+        start_head(head(), "hub:some/one")
+    assert hub.asked == []
+
+
 def test_the_hub_out_of_reach(hub, monkeypatch):
     with pytest.raises(PainseqError, match=r"some/one.*cannot find pytorch_model\.bin.*HF_HUB_OFFLINE"):
         start_head(head(), "hub:some/one")
@@ -214,7 +235,7 @@ def test_the_hub_out_of_reach(hub, monkeypatch):
     def broken(*args, **kwargs):
         raise TimeoutError("the read timed out")
 
-    monkeypatch.setattr(painseq.model.start, "hf_hub_download", broken)
+    monkeypatch.setattr(painseq.extractors.hub, "hf_hub_download", broken)
     with pytest.raises(PainseqError, match=r"some/one.*the read timed out"):
         start_head(head(), "hub:some/one")
 

@@ -305,12 +305,13 @@ def painseq_command() -> Callable[..., int]:
     return lambda *args: main([str(arg) for arg in args])
 
 
-@pytest.mark.parametrize("level", ["frame", "video"])
-def test_rows_are_what_counts_in_the_loss_of_other_heads(data, level):
-    class Watched(LSTM):
-        fitted_by_gradients = False
+class Watched(LSTM):
+    fitted_by_gradients = False
 
-    Watched.level = level
+
+@pytest.mark.parametrize("level", ["frame", "video"])
+def test_rows_are_what_counts_in_the_loss_of_other_heads(data, level, monkeypatch):
+    monkeypatch.setattr(Watched, "level", level)
     model = PainClassifier(head=Watched, class_weights="inverse_frequency")
     model.bind(data)
     rows = rows_of(model, data, "train")

@@ -442,10 +442,11 @@ def test_two_streams_are_fitted_one_by_one_and_then_together(run, caplog):
         assert taken and all(torch.equal(fused[key], value) for key, value in taken.items())
 
 
-def test_clips_longer_than_the_head_takes_are_refused_before_training(electrical, store):
-    class Short(LSTM):
-        max_frames = 8
+class Short(LSTM):
+    max_frames = 8
 
+
+def test_clips_longer_than_the_head_takes_are_refused_before_training(electrical, store):
     with pytest.raises(PainseqError, match=r"\bShort\b.*\b8\b.*\btrain\b.*\b30\b"):
         PainClassifier(head=Short).bind(AI4Pain(electrical, DataOptions(split=INNER, store=store)))
 
