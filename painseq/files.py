@@ -178,7 +178,7 @@ def check_yaml(text: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if any(event.anchor == anchor for anchor, _ in within):
                 raise ValueError(f"the value of &{event.anchor} contains itself")
-            size += sizes.get(event.anchor, 1)
+            size += sizes.get(event.anchor or "", 1)
         elif isinstance(event, yaml.ScalarEvent):
             size += 1
         if size > MAX_YAML_VALUES or len(within) > MAX_DEPTH:

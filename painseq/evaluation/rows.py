@@ -90,6 +90,6 @@ def count_in(row: Mapping[str, str], column: str) -> int:
     cell = row.get(column, "").strip()
     if not cell:
         return UNKNOWN
-    if not cell.isdecimal():
+    if not cell.isdecimal() or len(cell) > 15:
         raise PainseqError(f"{column} is {cell!r}, not a whole number of frames.")
     return int(cell)

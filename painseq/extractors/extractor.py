@@ -17,6 +17,16 @@ NOT_IDENTITY = ("weights", "seed", "trainable", "new")
 digest of the weights instead."""
 
 
+MAX_SIZE_PX = 4096
+"""Largest side of crops; a greater one is a mistake."""
+
+
+def check_input_size(name: str, input_size_px: int, least: int = 1) -> None:
+    """Raise a PainseqError unless this can be the side of an extractor's crops."""
+    if not least <= input_size_px <= MAX_SIZE_PX:
+        raise PainseqError(f"{name}: input_size_px is {input_size_px}; it must be {least} to {MAX_SIZE_PX}.")
+
+
 @contextmanager
 def random_start(seed: int) -> Iterator[None]:
     """Seed random weights created in this context with `seed`, without affecting the program's random state."""

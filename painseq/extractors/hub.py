@@ -69,8 +69,9 @@ def _announce(repository: str, name: str, revision: str | None) -> None:
     assert isinstance(found, DryRunFileInfo)
     if not found.will_download:
         return
-    size = f"{found.file_size / 1e6:.1f} MB"
-    if found.file_size > MAX_BYTES:
+    size_bytes = found.file_size or 0
+    size = f"{size_bytes / 1e6:.1f} MB" if size_bytes else "of unknown size"
+    if size_bytes > MAX_BYTES:
         raise PainseqError(
             f"{name} of {repository} on the hub is {size}; files above {MAX_BYTES / 1e6:.0f} MB are not downloaded. "
             "Download it elsewhere and name its path."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from painseq.extractors.extractor import Extractor
+from painseq.extractors.extractor import Extractor, check_input_size
 
 
 class Pixels(Extractor):
@@ -21,6 +21,7 @@ class Pixels(Extractor):
 
     def __init__(self, input_size_px: int = 224) -> None:
         super().__init__()
+        check_input_size("Pixels", input_size_px)
         self.input_size_px = input_size_px
         self.out_shape = (3, input_size_px, input_size_px)
         self.freeze()

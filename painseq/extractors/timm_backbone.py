@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from painseq.errors import PainseqError
-from painseq.extractors.extractor import Extractor, random_start
+from painseq.extractors.extractor import Extractor, check_input_size, random_start
 from painseq.extractors.hub import announce_timm
 from painseq.extractors.weights import load_weights
 from painseq.spec import Spec
@@ -53,6 +53,7 @@ class TimmBackbone(Extractor):
         new: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        check_input_size("TimmBackbone", input_size_px)
         self.model = model
         self.weights = weights
         self.input_size_px = input_size_px

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from painseq.errors import PainseqError
-from painseq.extractors.extractor import Extractor, random_start
+from painseq.extractors.extractor import Extractor, check_input_size, random_start
 from painseq.extractors.weights import load_weights
 
 Preprocessing = Literal["torchvision", "caffe", "unit"]
@@ -83,8 +83,7 @@ class VGG16(Extractor):
             raise PainseqError(
                 f"VGG16: preprocessing is {preprocessing!r}; use one of {', '.join(get_args(Preprocessing))}."
             )
-        if input_size_px < 16:
-            raise PainseqError(f"VGG16: input_size_px is {input_size_px}; it must be 16 or more.")
+        check_input_size("VGG16", input_size_px, least=16)
         self.weights = weights
         self.fc = fc
         self.input_size_px = input_size_px

@@ -79,7 +79,7 @@ class TrackFolder:
             )
         try:
             content = parse_json(index.read_bytes())
-            found, format_number = content["tracking"], content["format"]
+            found, format_number = dict(content["tracking"]), content["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise PainseqError(
                 f"{index} is damaged ({error!r}). Delete the folder and write the tracks again."

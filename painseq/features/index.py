@@ -181,8 +181,9 @@ class Index:
             failed = {str(key): str(value) for key, value in content["failed"].items()}
             shards = {_checked_shard_name(name): Shard(**entry) for name, entry in content["shards"].items()}
             spans = {clip_id: RecordedSpan(**entry) for clip_id, entry in content.get("spans", {}).items()}
+            sizes = {name: _size_of(path.parent / name, shard) for name, shard in shards.items()}
             for clip_id, (name, row) in rows.items():
-                if name in shards and (row.first + row.frames) * _MIN_FRAME_BYTES > shards[name].bytes:
+                if name in sizes and (row.first + row.frames) * _MIN_FRAME_BYTES > sizes[name]:
                     raise ValueError(f"clip {clip_id!r} has {row.frames} frames, more than {name} can hold")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PainseqError(f"{path} is damaged: {error!r}. {INDEX_HINT}") from error
@@ -341,6 +342,13 @@ class Contents:
 
 
 INDEX_HINT = f"Delete it. {RERUN_HINT} It makes the index anew from the shards, and extracts only what they lack."
+
+
+def _size_of(file: Path, recorded: Shard) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return int(recorded.bytes)
 
 
 def _checked_spec(spec: Mapping[str, Any]) -> Spec:

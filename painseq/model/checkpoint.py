@@ -28,6 +28,7 @@ from painseq.records import THE_EXTRACTOR
 from painseq.spec import Spec, build
 
 HEAD = "head."
+MANY_NUMBERS = 2**20
 
 
 def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> PainModel:
@@ -46,7 +47,9 @@ def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> Pa
     path = Path(path)
     content = read_checkpoint(path)
     record = content.record
-    head = build(_with_tuples(record.head, path), Head, trust)
+    spec = _with_tuples(record.head, path)
+    _check_size(spec, content.head, path)
+    head = build(spec, Head, trust)
     try:
         head.load_state_dict(content.head, strict=True)
     except RuntimeError as error:
@@ -149,6 +152,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise PainseqError(f"{path} is damaged: the weights are missing or are not named tensors.")
     head = {name.removeprefix(HEAD): tensor for name, tensor in state.items() if name.startswith(HEAD)}
     return Checkpoint(record, head, None if extractor is None else dict(extractor))
+
+
+def _check_size(spec: Spec, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a head of painseq that is far larger than its weights in the file, before it takes any memory."""
+    if not str(spec["class_path"]).startswith("painseq."):
+        return  # Other packages' heads may need a real device.
+    with torch.device("meta"):
+        planned = sum(tensor.numel() for tensor in build(spec, Head).state_dict().values())  # type: ignore[type-abstract, unused-ignore]
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if planned > 2 * held + MANY_NUMBERS:
+        raise PainseqError(f"{path} is damaged: its head would have {planned} weights, but the file holds {held}.")
 
 
 def _with_tuples(spec: Spec, path: Path) -> Spec:

@@ -12,7 +12,7 @@ from torch import nn
 
 import painseq.download
 from painseq.errors import PainseqError
-from painseq.extractors import VGG16, TimmBackbone, is_public, load_into, read_weights, rebuild, save_weights
+from painseq.extractors import VGG16, Pixels, TimmBackbone, is_public, load_into, read_weights, rebuild, save_weights
 from painseq.extractors.weights import write_safetensors
 from painseq.files import write_atomically
 
@@ -192,3 +192,64 @@ def test_weights_trained_with_another_preprocessing_are_refused(tmp_path: Path):
     with pytest.raises(PainseqError, match=r"(?s)(?=.*heat\.safetensors)(?=.*\bpreprocessing\b)(?=.*\bcaffe\b)"):
         VGG16(str(tmp_path / "heat.safetensors"), input_size_px=32)
     VGG16(str(tmp_path / "heat.safetensors"), input_size_px=32, preprocessing="caffe")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "told"),
+    [
+        (lambda w: w, ""),
+        (lambda w: {"state_dict": w, "epoch": 3}, "'state_dict'"),
+        (lambda w: {"model": w, "optimizer": {"state": {0: torch.ones(1)}}}, "'model'"),
+        (lambda w: {f"module.{name}": tensor for name, tensor in w.items()}, "'module.'"),
+        (lambda w: {"model": {f"module._orig_mod.{n}": tensor for n, tensor in w.items()}}, "'module._orig_mod.'"),
+    ],
+)
+def test_wrappers_around_the_weights_are_removed_and_told(tmp_path, wrap, told, caplog):
+    trained = TimmBackbone("test_resnet", input_size_px=32, seed=3)
+    torch.save(wrap(dict(trained.network.state_dict())), tmp_path / "w.pth")
+    with caplog.at_level(logging.INFO, logger="painseq"):
+        loaded = TimmBackbone("test_resnet", str(tmp_path / "w.pth"), input_size_px=32)
+    assert loaded.fingerprint() == trained.fingerprint()
+    messages = [message for message in caplog.messages if "reading the tensors" in message]
+    assert bool(messages) == bool(told) and all(told in message for message in messages)
+
+
+def test_wrappers_that_are_not_clear_are_named(tmp_path):
+    weights = dict(TimmBackbone("test_resnet", input_size_px=32).network.state_dict())
+    torch.save({"model": weights, "state_dict": weights}, tmp_path / "two.pth")
+    with pytest.raises(PainseqError, match=r"two\.pth.*'model', 'state_dict'"):
+        TimmBackbone("test_resnet", str(tmp_path / "two.pth"), input_size_px=32)
+    torch.save({f"encoder.net.{name}": tensor for name, tensor in weights.items()}, tmp_path / "other.pth")
+    with pytest.raises(PainseqError, match=r"other\.pth.*'encoder\.net\.'"):
+        TimmBackbone("test_resnet", str(tmp_path / "other.pth"), input_size_px=32)
+
+
+@pytest.mark.parametrize("weights", ["hub", "/etc/passwd", "secret.h5", 7])
+def test_a_record_without_its_weights_reads_and_calls_nothing(weights, monkeypatch):
+    monkeypatch.setattr("painseq.extractors.timm_backbone.announce_timm", lambda model: pytest.fail("called"))
+    spec = TimmBackbone("test_resnet", input_size_px=32).spec()
+    spec["init_args"]["weights"] = weights
+    with pytest.raises(PainseqError, match=f"missing.*{weights}"):
+        rebuild(spec)
+
+
+def test_a_record_calls_no_address_unasked(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAINSEQ_CACHE", str(tmp_path))
+    monkeypatch.delenv(painseq.download.ALLOW_HOSTS, raising=False)
+    monkeypatch.setattr(painseq.download, "_download", lambda *args: pytest.fail("called"))
+    save_weights(TimmBackbone("test_resnet", input_size_px=32, seed=4), tmp_path / "w.safetensors")
+    spec = TimmBackbone("test_resnet", input_size_px=32).spec()
+    for host in ("example.org", "github.com"):
+        spec["init_args"]["weights"] = f"https://{host}/other.safetensors#sha256={SHA256}"
+        with pytest.raises(PainseqError, match=rf"{host}.*{painseq.download.ALLOW_HOSTS}"):
+            rebuild(spec)
+    sha256 = painseq.download.sha256_of(tmp_path / "w.safetensors")
+    spec["init_args"]["weights"] = f"https://example.org/w.safetensors#sha256={sha256}"
+    assert rebuild(spec).is_published()
+
+
+@pytest.mark.parametrize("size_px", [0, 10**5])
+@pytest.mark.parametrize("make", [VGG16, Pixels, lambda **size: TimmBackbone("test_vit", **size)])
+def test_crops_of_an_impossible_size(make, size_px):
+    with pytest.raises(PainseqError, match=rf"input_size_px.*\b{size_px}\b"):
+        make(input_size_px=size_px)

@@ -9,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from painseq.data.streams import StoreStream
 from painseq.errors import PainseqError
+from painseq.extractors import TimmBackbone
 from painseq.features import FeatureStore, NpzFolder, export_npz, extract, open_features
 from painseq.features.export import file_name
 
@@ -161,3 +163,16 @@ def test_whether_the_people_of_a_folder_are_known(store, tmp_path):
         assert NpzFolder(tmp_path / "npz").people_known is known
     (tmp_path / "npz" / "source.json").unlink()
     assert not NpzFolder(tmp_path / "npz").people_known
+
+
+def test_a_folder_of_npz_is_identified_by_the_pipeline_in_its_source(store, faces, videos, tmp_path):
+    other = TimmBackbone("test_resnet", input_size_px=32, seed=5)
+    extract(videos("3", "4 0 2", "1 0"), faces, other, 10.0, tmp_path / "other")
+    export_npz(store, tmp_path / "npz")
+    export_npz(FeatureStore(tmp_path / "other"), tmp_path / "other_npz")
+    streams = [StoreStream(tmp_path / name) for name in ("npz", "other_npz")]
+    assert streams[0].width == streams[1].width and streams[0].identity != streams[1].identity
+    assert NpzFolder(tmp_path / "npz").spec["source"] == store.fingerprint
+    (tmp_path / "npz" / "source.json").write_text(json.dumps({"trained_on": [], "fingerprint": 7}))
+    with pytest.raises(PainseqError, match=r"source\.json.*fingerprint"):
+        NpzFolder(tmp_path / "npz")

@@ -308,3 +308,105 @@ def test_without_file_locks_one_process_goes_on_with_a_warning(tmp_path, files, 
         StoreWriter(tmp_path / "s", {}, "uint8", PIXELS, process=lock.Process(1, 2)),
     ):
         pass
+
+
+REPAIRS = {
+    "a shard with another byte": (lambda out: flip(out / "shard-00000.safetensors"), "shard-00000.safetensors"),
+    "a shard cut short": (lambda out: cut(out / "shard-00001.safetensors"), "shard-00001.safetensors"),
+    "a lost shard": (lambda out: (out / "shard-00000.safetensors").unlink(), "shard-00000.safetensors"),
+    "a shard that the index forgot": (
+        lambda out: edit(out / "index.json", lambda index: index["shards"].pop("shard-00000.safetensors")),
+        "shard-00000.safetensors",
+    ),
+    "a clip in another shard": (
+        lambda out: edit(out / "index.json", lambda i: i["clips"]["clip1"].update(shard="shard-00009.safetensors")),
+        "shard-00009.safetensors",
+    ),
+    "a clip at another place": (
+        lambda out: edit(out / "index.json", lambda index: index["clips"]["clip1"].update(first=0)),
+        "shard-00000.safetensors",
+    ),
+    "features of another shape": (
+        lambda out: edit(out / "store.json", lambda header: header.update(out_shape=[3, 2, 4])),
+        "store.json",
+    ),
+    "another fingerprint": (
+        lambda out: edit(out / "store.json", lambda header: header.update(fingerprint="0" * 16)),
+        "store.json",
+    ),
+    "a pending clip cut short": (lambda out: cut(pending(out)), "pending/000-00000000.safetensors"),
+}
+
+
+def flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def pending(out: Path) -> Path:
+    """A copy of a shard, as a pending file."""
+    (out / "pending").mkdir(exist_ok=True)
+    file = out / "pending" / "000-00000000.safetensors"
+    file.write_bytes((out / "shard-00000.safetensors").read_bytes())
+    return file
+
+
+@pytest.mark.parametrize("damage", REPAIRS)
+def test_what_a_check_advises_repairs_the_store(tmp_path, damage):
+    fill(tmp_path)
+    make, file = REPAIRS[damage]
+    make(tmp_path)
+    problems = FeatureStore(tmp_path).check()
+    assert file in {problem.file for problem in problems}
+    for problem in problems:
+        assert "`painseq extract`" in problem.repair
+        if problem.repair.startswith("Delete it"):
+            (tmp_path / problem.file).unlink(missing_ok=True)
+    fill(tmp_path)
+    store = FeatureStore(tmp_path)
+    assert store.check() == [] and len(store) == len(LENGTHS) - 1 and all_right(store)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"clips": {}}', None])
+def test_a_damaged_index_is_made_anew_from_the_shards(tmp_path, content):
+    fill(tmp_path)
+    index = json.loads((tmp_path / "index.json").read_text())
+    if content is None:
+        (tmp_path / "index.json").unlink()
+    else:
+        (tmp_path / "index.json").write_text(content)
+    with pytest.raises(PainseqError, match=r"index\.json.*`painseq extract`"):
+        FeatureStore(tmp_path)
+    (tmp_path / "index.json").unlink(missing_ok=True)
+    fill(tmp_path)
+    made_anew = json.loads((tmp_path / "index.json").read_text())
+    assert made_anew["clips"] == index["clips"] and made_anew["shards"] == index["shards"]
+    assert FeatureStore(tmp_path).check() == [] and FeatureStore(tmp_path).failed == {"clip5": "unreadable"}
+
+
+@pytest.mark.parametrize("change", [Path.unlink, cut])
+def test_lost_weights_are_written_again(tmp_path, change):
+    extractor = TimmBackbone("test_resnet", input_size_px=32)
+    spec = {"extractor": extractor.record(), "face": {}, "sampling": {}}
+    with StoreWriter(tmp_path, spec, "float16", extractor):
+        pass
+    weights = tmp_path / "extractor.safetensors"
+    if change is Path.unlink:
+        edit(tmp_path / "store.json", lambda header: header["spec"]["extractor"]["init_args"].update(seed=7))
+    change(weights)
+    (problem,) = FeatureStore(tmp_path).check()
+    assert problem.file == weights.name and problem.repair.startswith("Delete it")
+    weights.unlink(missing_ok=True)
+    with StoreWriter(tmp_path, spec, "float16", extractor):
+        pass
+    assert FeatureStore(tmp_path).check() == []
