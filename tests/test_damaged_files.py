@@ -173,9 +173,7 @@ def test_frames_that_a_shard_cannot_hold(store):
         FeatureStore(store)
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"a": NaN}', '{"a": 1e400}', '{"a": "\\ud800"}', "{" * 60, "7", "\xff"]
-)
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', '{"a": 1e400}', "{" * 60, "7", "\xff"])
 @pytest.mark.parametrize("name", ["store.json", "index.json"])
 def test_json_that_is_none(store, name, text):
     (store / name).write_bytes(text.encode("latin-1"))
@@ -297,13 +295,9 @@ def test_tracks(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("tracks")
     folder = TrackFolder(path, {"max_gap_s": 0.5, "locator": {"class_path": "painseq.faces.YuNet", "init_args": {}}})
     folder.begin()
-    track = FaceTrack(
-        np.arange(3.0),
-        np.ones((3, 4), np.float32),
-        np.ones(3, bool),
-        np.ones(3, np.float32),
-        np.ones((3, 5, 2), np.float32),
-    )
+    boxes, scores, points = (np.ones(shape, np.float32) for shape in ((3, 4), (3,), (3, 5, 2)))
+    present = np.ones(3, bool)
+    track = FaceTrack(np.arange(3.0), boxes, present, scores, points, ~present)
     folder.write(path / "a.safetensors", StoredTrack(track, 3))
     index = (path / "tracks.json").read_text()
     (path / "tracks.json").write_text(json.dumps(changed(json.loads(index), data)))

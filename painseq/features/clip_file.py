@@ -106,6 +106,10 @@ class Shard:
     bytes: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        if type(self.bytes) is not int or self.bytes < 0 or type(self.sha256) is not str:
+            raise ValueError(f"not the size and digest of a shard: {self}")
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -87,6 +87,25 @@ built = {
     "maximum": keras.Model(base.input, classified(last, layers.GlobalMaxPooling2D)),
     "tanh": keras.Model(base.input, classified(last, activation="tanh")),
 }
+def normalised(place, width=1024):
+    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization()(last) if place == "convolutions" else last)
+    x = layers.BatchNormalization()(x) if place == "pooling" else x
+    x = layers.Dense(width, activation="relu")(x)
+    x = layers.BatchNormalization()(x) if place == "dense" else x
+    return keras.Model(base.input, layers.Dense(2)(layers.Dropout(0.5)(x)))
+
+built |= {
+    "norm_behind_dense": normalised("dense"),
+    "norm_before_dense": normalised("pooling"),
+    "norm_before_classes": normalised("pooling", width=64),
+    "norm_before_pooling": normalised("convolutions"),
+}
+for name in ("norm_behind_dense", "norm_before_pooling"):
+    copied = [layer for layer in built[name].layers if layer.name.startswith("dense")][0]
+    copied.set_weights(flat.layers[-2].get_weights())
+    built[name].save(out / f"{name}.keras")
+    built[name].save(out / f"{name}.h5")
+    built[name].save_weights(out / f"{name}.weights.h5")
 for name, model in built.items():
     (out / f"{name}.json").write_text(model.to_json())
 pooled_first.set_weights(flat.get_weights())
@@ -105,7 +124,19 @@ def made(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("file", ["flat.h5", "flat.keras", "flat.weights.h5", "nested.h5", "nested.keras"])
+NORMALISED = [f"norm_behind_dense.{suffix}" for suffix in ("h5", "keras", "weights.h5")]
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras", "weights.h5"])
+def test_a_normalization_before_the_features_is_refused(made, suffix):
+    with pytest.raises(PainseqError, match=rf"norm_before_pooling\.{suffix}.*(?i:batch.?normalization)"):
+        read_weights(str(made / f"norm_before_pooling.{suffix}"))
+
+
+FILES = ["flat.h5", "flat.keras", "flat.weights.h5", "nested.h5", "nested.keras", *NORMALISED]
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_features_are_those_of_keras(made, file):
     extractor = VGG16(str(made / file), fc=True, input_size_px=32, preprocessing="caffe")
     expected = np.load(made / "expected.npz")
@@ -139,6 +170,10 @@ def test_a_network_that_would_give_other_features_is_refused(made, suffix):
         ("pool_in_time", "MaxPooling2D and GlobalAveragePooling2D"),
         ("maximum", "GlobalMaxPooling2D"),
         ("tanh", "tanh"),
+        ("norm_behind_dense", ""),
+        ("norm_before_classes", ""),
+        ("norm_before_dense", "BatchNormalization"),
+        ("norm_before_pooling", "BatchNormalization"),
     ],
 )
 def test_architectures_for_the_same_weights(made, name, fact):

@@ -1,6 +1,7 @@
 """Fitting from Python: the run folder of the command, and heads that are not fitted by gradients."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -330,3 +331,38 @@ def test_rows_are_what_counts_in_the_loss_of_other_heads(data, level, monkeypatc
 
 def test_version_is_that_of_the_package(data, tmp_path):
     assert fit(lstm(), data, tmp_path / "run", replace(OPTIONS, max_epochs=1)).record.painseq == painseq.__version__
+
+
+FOREIGN_LOCATOR = """
+from painseq.faces import Sidecar
+
+
+class Theirs(Sidecar):
+    pass
+"""
+
+
+def test_features_whose_store_names_a_locator_of_another_package(electrical, store, tmp_path, monkeypatch, caplog):
+    """Fitting needs no locator; the model that it returns reads no videos, and the checkpoint does if it is trusted."""
+    (tmp_path / "their_locator.py").write_text(FOREIGN_LOCATOR)
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = shutil.copytree(store, tmp_path / "store")
+    header = json.loads((theirs / "store.json").read_text())
+    header["spec"]["face"]["init_args"]["locator"]["class_path"] = "their_locator.Theirs"
+    (theirs / "store.json").write_text(json.dumps(header))
+    data = AI4Pain(electrical, DataOptions(split=SplitOptions(protocol="official_inner"), store=theirs))
+    with caplog.at_level("INFO", "painseq"):
+        model = fit(lstm(), data, tmp_path / "run", replace(OPTIONS, max_epochs=1))
+    assert model.face is None and "their_locator.Theirs" in caplog.text and "their_locator" not in sys.modules
+    assert len(predict_part(model, data, "test")) == 6
+    with pytest.raises(PainseqError, match=r"their_locator.*--trust"):
+        load(tmp_path / "run" / "best.ckpt")
+    assert load(tmp_path / "run" / "best.ckpt", trust=["their_locator"]).face is not None
+    sys.modules.pop("their_locator")
+
+
+def test_a_refit_of_given_items_is_refused(data, tmp_path):
+    items = data.everything()
+    divided = data.with_items(items, {"train": range(4, len(items)), "validation": range(4)}, "clips")
+    with pytest.raises(PainseqError, match=r"refit_epochs.*items"):
+        fit(lstm(), divided, tmp_path / "run", OPTIONS, refit_epochs=1)
