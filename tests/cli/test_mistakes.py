@@ -133,7 +133,7 @@ def test_the_messages_that_users_meet_first(
         ("model: {head: {class_path: painseq.heads.LSTM, init_args: {unit: [3, 2]}}}", ("model.head", "unit")),
         ("model: {head: {class_path: painseq.heads.LTSM}}", ("model.head", "LTSM")),
         ("trainer: {max_epochs: two}", ("trainer.max_epochs", "two")),
-        ("data: [unclosed", ("line 1", "column 7")),
+        ("data: [unclosed", ("typo.yaml", "line 1", "column 7")),
     ],
 )
 @pytest.mark.parametrize("command", ["fit", "extract", "evaluate"])
@@ -143,7 +143,8 @@ def test_a_mistyped_configuration(painseq, on_electrical, tmp_path, command, yam
     out = tmp_path / "out"
     result = painseq(command, *on_electrical, *LSTM, "--config", tmp_path / "typo.yaml", *more, "--out", out)
     assert result.code == 1 and result.err.startswith(f"painseq {command}: ") and result.err.names(*facts)
-    assert result.err.names(f"painseq {command} --help") and "usage:" not in result.err
+    assert "unclosed" in yaml or result.err.names(f"painseq {command} --help")
+    assert "usage:" not in result.err
     assert "NoneType" not in result.err and "ai4pain" not in result.err  # not the types of a union, nor the whole value
     assert not out.exists()
 
