@@ -15,7 +15,14 @@ from typing import IO
 
 from painseq.errors import PainseqError
 
-HOSTS = ("download.pytorch.org", "github.com", "githubusercontent.com", "hf.co", "huggingface.co")
+HOSTS = (
+    "download.pytorch.org",
+    "github.com",
+    "githubusercontent.com",
+    "hf.co",
+    "huggingface.co",
+    "storage.googleapis.com",
+)
 """Hosts, with their subdomains, that files are downloaded from; `$PAINSEQ_DOWNLOAD_HOSTS` adds others."""
 
 ALLOW_HOSTS = "PAINSEQ_DOWNLOAD_HOSTS"
