@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from painseq.batch import Sample
 from painseq.data.augment import Augment
 from painseq.data.labels import LabelScheme
-from painseq.data.streams import Stream, mirrored, rows_of
+from painseq.data.streams import Stream, mirrored, rows_of, stored_frames
 from painseq.errors import CLIP_FAILURES, PainseqError, reason_of
 from painseq.extractors import Pixels
 from painseq.faces import FaceCrops
@@ -65,7 +65,8 @@ class StoredCrops(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
-        return crops_of(clip, self.scheme, self.store[clip.clip_id], self.extra, self.root)
+        stored = stored_frames(self.extra, self.store, clip.clip_id)
+        return crops_of(clip, self.scheme, stored, self.extra, self.root)
 
 
 class VideoClips(Dataset[Sample]):
@@ -134,7 +135,7 @@ class SingleCrops(Dataset[Sample]):
         self.extra = crops.extra
         self.items: list[tuple[Clip, int]] = []
         for clip in crops.clips:
-            stored = crops.store[clip.clip_id]
+            stored = stored_frames((), crops.store, clip.clip_id)
             inside = stored.present & (stored.times_s >= window.from_s) & (stored.times_s < window.to_s)
             self.items += [(clip, int(frame)) for frame in inside.nonzero()[:, 0]]
         if crops.clips and not self.items:
@@ -150,7 +151,7 @@ class SingleCrops(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         clip, frame = self.items[index]
-        stored = self.source.store.frames(clip.clip_id, frame, frame + 1)
+        stored = stored_frames(self.extra, self.source.store, clip.clip_id, frame, frame + 1)
         sample = crops_of(clip, self.scheme, stored, self.extra, self.source.root)
         return replace(sample, clip_id=frame_name(clip, float(stored.times_s[0])))
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from painseq.batch import Batch, Sample
 from painseq.data.datasets import FrameWindow, empty_window, frame_name, split_readable, target_of
 from painseq.data.labels import LabelScheme
-from painseq.data.streams import Stream, rows_of
+from painseq.data.streams import Stream, rows_of, stored_frames
 from painseq.errors import PainseqError
 from painseq.features import FeatureStore, NpzFolder
 from painseq.records import UNKNOWN, Clip
@@ -182,7 +182,7 @@ def resident_clips(
     present, times_s = torch.zeros(total + 1, dtype=torch.bool), torch.zeros(total + 1, dtype=torch.float64)
     items = []
     for clip, count, end in zip(readable, counts, ends.tolist(), strict=True):
-        stored = store[clip.clip_id]
+        stored = stored_frames(streams, store, clip.clip_id)
         x = rows_of(streams, stored, clip, root)
         if baseline is not None:
             x = torch.where(stored.present[:, None], x.float() - neutral[clip.subject_id], 0.0)
@@ -223,7 +223,9 @@ def _neutral(
 ) -> dict[str, Tensor]:
     neutral = {}
     for subject in sorted(subjects):
-        baseline_clips = [(clip, store[clip.clip_id]) for clip in baseline[subject] if clip.clip_id in store]
+        baseline_clips = [
+            (clip, stored_frames(streams, store, clip.clip_id)) for clip in baseline[subject] if clip.clip_id in store
+        ]
         frames = [rows_of(streams, stored, clip, root).float()[stored.present] for clip, stored in baseline_clips]
         if not sum(len(rows) for rows in frames):
             names = [clip.clip_id for clip in baseline[subject]]

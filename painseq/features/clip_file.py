@@ -1,9 +1,10 @@
 """The files that hold frames: a pending file of one clip, and a shard of several concatenated clips.
 
 Both are safetensors files with the tensors features (N, *F), times_s (N,), landmarks (N, L, 2) if any are known, and
-present (N,); their metadata "clips" holds the position of each clip as JSON. The safetensors library reads them, but
-they are written here, since the library needs the whole file in memory. Features come first, so that they can be
-written before the length of the clip is known; `padding` then aligns the eight-byte numbers.
+present (N,); the points of a mesh, (N, L, 3), stand as fixed point. Their metadata "clips" holds the position of each
+clip as JSON. The safetensors library reads them, but they are written here, since it needs the whole file in memory.
+Features come first, so that they can be written before the length of the clip is known; `padding` then aligns the
+eight-byte numbers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from painseq.errors import PainseqError
+from painseq.faces.fixed_point import from_fixed_point, to_fixed_point
 from painseq.features.spans import RecordedSpan
 from painseq.files import parse_json
 
@@ -47,8 +49,8 @@ class ClipFeatures:
         features: (T, *F) float16, float32, or uint8 (crops); zero in frames without a face.
         present: (T,) bool, false for a frame without a face.
         times_s: (T,) float64, seconds from the clip's start.
-        landmarks: (T, L, 2) float32, x and y in pixels of the video's frame; NaN in frames without a face. None where
-            unknown.
+        landmarks: (T, L, 2 or 3) float32, x, y (and z) in pixels of the video's frame; NaN in frames without a face.
+            None where unknown, or not asked for.
         backend: the library that decoded the video; "" if the clip comes from a store.
         switched_s: times in seconds from which on another person may be followed; not kept in stores.
     """
@@ -85,6 +87,7 @@ class Row:
         faceless: number of frames without a face.
         source: digest of the video and span.
         landmarks: landmarks per frame; 0 if unknown.
+        axes: 2 for landmarks with x and y, 3 for those of a mesh, which are stored as fixed point.
     """
 
     first: int
@@ -92,11 +95,16 @@ class Row:
     faceless: int
     source: str
     landmarks: int
+    axes: int = 2
 
     def __post_init__(self) -> None:
-        numbers = (self.first, self.frames, self.faceless, self.landmarks)
+        numbers = (self.first, self.frames, self.faceless, self.landmarks, self.axes)
         if not all(type(number) is int and number >= 0 for number in numbers) or type(self.source) is not str:
             raise ValueError(f"not the position of a clip: {self}")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields as plain data; two axes, which stores of earlier versions do not state, are left out."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("axes", 2)}
 
 
 @dataclass(frozen=True)
@@ -120,12 +128,14 @@ class Layout:
         out_shape: F, shape of one frame's features.
         frames: N, number of frames of all clips in the file.
         landmarks: L, landmarks per frame; 0 omits the tensor.
+        axes: 2, or 3 for the points of a mesh.
     """
 
     dtype: Dtype
     out_shape: tuple[int, ...]
     frames: int
     landmarks: int
+    axes: int = 2
 
     @property
     def frame_bytes(self) -> int:
@@ -142,7 +152,11 @@ class Layout:
         """Bytes of each tensor, in the order of the file."""
         point_bytes = 2 * torch.float32.itemsize
         sizes = {"features": self.frames * self.frame_bytes, "padding": self.padding_bytes, "times_s": 8 * self.frames}
-        if self.landmarks:
+        if self.landmarks and self.axes == 3:
+            sizes["landmark_low"] = self.frames * 3 * torch.float32.itemsize
+            sizes["landmark_step"] = self.frames * torch.float32.itemsize
+            sizes["landmark_steps"] = self.frames * self.landmarks * 3 * torch.uint16.itemsize
+        elif self.landmarks:
             sizes["landmarks"] = self.frames * self.landmarks * point_bytes
         return {**sizes, "present": self.frames}
 
@@ -159,7 +173,7 @@ class Layout:
         `spans` are for pending files. Of clips in shards they are in the index, so that the shards do not depend on
         them.
         """
-        metadata = {"clips": json.dumps({clip_id: asdict(row) for clip_id, row in rows.items()})}
+        metadata = {"clips": json.dumps({clip_id: row.to_dict() for clip_id, row in rows.items()})}
         if spans:
             metadata["spans"] = json.dumps({clip_id: asdict(span) for clip_id, span in spans.items()})
         text = json.dumps({"__metadata__": metadata, **self.entries}, separators=(",", ":")).encode()
@@ -175,6 +189,9 @@ class Layout:
             "padding": ("U8", [self.padding_bytes]),
             "times_s": ("F64", [self.frames]),
             "landmarks": ("F32", [self.frames, self.landmarks, 2]),
+            "landmark_low": ("F32", [self.frames, 3]),
+            "landmark_step": ("F32", [self.frames]),
+            "landmark_steps": ("U16", [self.frames, self.landmarks, 3]),
             "present": ("BOOL", [self.frames]),
         }
         entries: dict[str, dict[str, object]] = {}
@@ -207,7 +224,12 @@ def small_tensors(layout: Layout, present: Tensor, times_s: Tensor, landmarks: T
     """Return the bytes that follow the features of a clip."""
     parts = [b"\0" * layout.padding_bytes, times_s.cpu().to(torch.float64).numpy().tobytes()]
     if landmarks is not None and layout.landmarks:
-        parts.append(landmarks.cpu().to(torch.float32).numpy().tobytes())
+        points = landmarks.cpu().to(torch.float32).numpy()
+        if layout.axes == 3:
+            steps, low, step = to_fixed_point(points)
+            parts += [low.tobytes(), step.tobytes(), steps.tobytes()]
+        else:
+            parts.append(points.tobytes())
     parts.append(present.cpu().to(torch.bool).numpy().tobytes())
     return b"".join(parts)
 
@@ -230,9 +252,9 @@ def write_shard(
             raise PainseqError(f"{pending} does not hold clip {clip_id!r} as written. Delete it. {RERUN_HINT}")
         rows[clip_id] = replace(row, first=frames)
         frames += row.frames
-    if len({row.landmarks for row in rows.values()} - {0}) > 1:
-        raise ValueError("Clips with different numbers of landmarks cannot share a shard.")
-    layout = Layout(dtype, out_shape, frames, max(row.landmarks for row in rows.values()))
+    if len({(row.landmarks, row.axes) for row in rows.values() if row.landmarks}) > 1:
+        raise ValueError("Clips with different landmarks cannot share a shard.")
+    layout = Layout(dtype, out_shape, frames, *points_in(rows.values()))
     partial = path.with_name(f".{path.name}.partial")
     sha256, size = hashlib.sha256(), 0
     try:
@@ -257,11 +279,11 @@ def _shard_blocks(layout: Layout, rows: Mapping[str, Row], clips: Iterable[tuple
             yield b"\0" * layout.padding_bytes
             continue
         for file, _, row in clips:
-            clip_layout = Layout(layout.dtype, layout.out_shape, row.frames, row.landmarks)
+            clip_layout = Layout(layout.dtype, layout.out_shape, row.frames, row.landmarks, row.axes)
             if name in clip_layout.sizes:
                 yield from _blocks_of(file, clip_layout, name)
             else:
-                yield from _nan_blocks(row.frames * layout.landmarks * 2)
+                yield from _absent_blocks(name, replace(layout, frames=row.frames).sizes[name])
 
 
 def _blocks_of(path: Path, layout: Layout, name: str) -> Iterator[bytes]:
@@ -277,10 +299,16 @@ def _blocks_of(path: Path, layout: Layout, name: str) -> Iterator[bytes]:
             yield block
 
 
-def _nan_blocks(count: int) -> Iterator[bytes]:
-    block_values = COPY_BYTES // 4
-    for first in range(0, count, block_values):
-        yield np.full(min(block_values, count - first), np.nan, np.float32).tobytes()
+def _absent_blocks(name: str, size_bytes: int) -> Iterator[bytes]:
+    """Yield the landmarks of a clip without any face: NaN, in whole numbers 0."""
+    value = np.zeros(1, np.uint16) if name == "landmark_steps" else np.full(1, np.nan, np.float32)
+    for first in range(0, size_bytes, COPY_BYTES):
+        yield np.tile(value, min(COPY_BYTES, size_bytes - first) // value.itemsize).tobytes()
+
+
+def points_in(rows: Iterable[Row]) -> tuple[int, int]:
+    """Return the number of landmarks per frame, 0 if no clip has any, and of their axes."""
+    return next(((row.landmarks, row.axes) for row in rows if row.landmarks), (0, 2))
 
 
 def _header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -316,8 +344,7 @@ def difference_in_layout(path: Path, dtype: Dtype, out_shape: tuple[int, ...]) -
     """
     rows = rows_in(path)
     header, _ = _header(path)
-    points = max((row.landmarks for row in rows.values()), default=0)
-    expected = Layout(dtype, out_shape, sum(row.frames for row in rows.values()), points).entries
+    expected = Layout(dtype, out_shape, sum(row.frames for row in rows.values()), *points_in(rows.values())).entries
     for name, entry in expected.items():
         found = {key: header[name].get(key) for key in ("dtype", "shape")} if name in header else None
         wanted = {key: entry[key] for key in ("dtype", "shape")}
@@ -370,17 +397,24 @@ def shard_of(path: Path) -> Shard:
         return Shard(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def read_frames(path: Path, clip_id: str, row: Row, first: int, stop: int) -> ClipFeatures:
+def read_frames(path: Path, clip_id: str, row: Row, first: int, stop: int, landmarks: bool = True) -> ClipFeatures:
     """Read frames `first` to `stop` (exclusive) of a file, which must lie within the clip.
+
+    Args:
+        landmarks: whether to read landmarks, which of a mesh are large.
 
     Raises:
         PainseqError: see `read_times`.
     """
-    names = ("features", "present", "times_s", *(["landmarks"] if row.landmarks else []))
-    features, present, times_s, *landmarks = _read(path, clip_id, row, slice(first, stop), names)
-    if {len(tensor) for tensor in (features, present, times_s, *landmarks)} != {max(0, stop - first)}:
+    names = ["features", "present", "times_s"]
+    if row.landmarks and landmarks:
+        names += ["landmark_steps", "landmark_low", "landmark_step"] if row.axes == 3 else ["landmarks"]
+    features, present, times_s, *points = _read(path, clip_id, row, slice(first, stop), names)
+    if {len(tensor) for tensor in (features, present, times_s, *points)} != {max(0, stop - first)}:
         raise PainseqError(f"{path} is damaged: it has too few frames. Run `painseq store check`.")
-    return ClipFeatures(features, present, times_s, landmarks[0] if landmarks else None)
+    if len(points) == 3:
+        points = [torch.from_numpy(from_fixed_point(*(tensor.numpy() for tensor in points)))]
+    return ClipFeatures(features, present, times_s, points[0] if points else None)
 
 
 def read_times(path: Path, clip_id: str, row: Row) -> Tensor:

@@ -96,9 +96,9 @@ class NpzFolder:
     """Features from another tool, with the interface of `FeatureStore`; their pipeline is unknown.
 
     Each .npz holds `features` (T, *F) of any float type or uint8, `present` (T,) bool and `times_s` (T,) seconds from
-    the clip's start; and, in all files or none, `landmarks` (T, L, 2), x and y in pixels of the video's frame, ignored
-    in frames without a face. index.csv (clip_id, file) names the clips; without it, the clip id is the file's name
-    without .npz.
+    the clip's start; and, in all files or none, `landmarks` (T, L, 2 or 3), x, y (and z) in pixels of the video's
+    frame, ignored in frames without a face. index.csv (clip_id, file) names the clips; without it, the clip id is the
+    file's name without .npz.
 
     Two folders of features of the same shape count as the same pipeline if neither names one: the `fingerprint` in
     source.json, as `export_npz` writes it.
@@ -196,13 +196,13 @@ class NpzFolder:
         """
         return self.frames(clip_id)
 
-    def frames(self, clip_id: str, first: int = 0, last: int | None = None) -> ClipFeatures:
-        """Return the clip's frames from `first` to `last` (exclusive).
+    def frames(self, clip_id: str, first: int = 0, last: int | None = None, landmarks: bool = True) -> ClipFeatures:
+        """Return the clip's frames from `first` to `last` (exclusive), with their landmarks if asked for.
 
         Raises:
             PainseqError: no such clip, or an invalid file.
         """
-        arrays = self._arrays(clip_id, (*_ARRAYS, _LANDMARKS))
+        arrays = self._arrays(clip_id, (*_ARRAYS, _LANDMARKS) if landmarks else _ARRAYS)
         features, present, times_s = (arrays[name] for name in _ARRAYS)
         if features.dtype == np.float64:
             features = features.astype(np.float32)
@@ -226,21 +226,26 @@ class NpzFolder:
                 f"{self._file(clip_id)}: {features.shape[1:]} per frame, but the first file has {shape}."
             )
         present = present.astype(bool)
-        landmarks = self._landmarks(clip_id, arrays.get(_LANDMARKS), present)
+        points = self._landmarks(clip_id, arrays.get(_LANDMARKS), present) if landmarks else None
         return ClipFeatures(
             torch.from_numpy(features[first:last].copy()),
             torch.from_numpy(present[first:last].copy()),
             torch.from_numpy(times_s[first:last].astype(np.float64)),
-            None if landmarks is None else torch.from_numpy(landmarks[first:last].copy()),
+            None if points is None else torch.from_numpy(points[first:last].copy()),
         )
 
     def _landmarks(self, clip_id: str, given: np.ndarray | None, present: np.ndarray) -> np.ndarray | None:
         count = 0
         if given is not None:
-            if given.dtype.kind not in "fiu" or given.ndim != 3 or given.shape[::2] != (len(present), 2):
+            if (
+                given.dtype.kind not in "fiu"
+                or given.ndim != 3
+                or len(given) != len(present)
+                or given.shape[2] not in (2, 3)
+            ):
                 raise PainseqError(
                     f"{self._file(clip_id)}: landmarks of {given.dtype}, shape {given.shape}; need "
-                    f"({len(present)}, L, 2) numbers."
+                    f"({len(present)}, L, 2 or 3) numbers."
                 )
             count = given.shape[1]
         if count != getattr(self, "landmarks", count):

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 from painseq.errors import PainseqError
 from painseq.extractors.extractor import NOT_IDENTITY
 from painseq.faces import FaceCrops
-from painseq.features.clip_file import RERUN_HINT, Dtype, Row, Shard, shard_of, tables_in
+from painseq.features.clip_file import RERUN_HINT, Dtype, Row, Shard, points_in, shard_of, tables_in
 from painseq.features.spans import RecordedSpan
 from painseq.files import parse_json, write_json
 from painseq.records import read_people
@@ -216,7 +216,7 @@ class Index:
         Raises:
             OSError: unchanged from Python.
         """
-        clips = {clip_id: {"shard": name, **asdict(row)} for clip_id, (name, row) in self.rows.items()}
+        clips = {clip_id: {"shard": name, **row.to_dict()} for clip_id, (name, row) in self.rows.items()}
         shards = {name: asdict(shard) for name, shard in self.shards.items()}
         spans = {clip_id: asdict(span) for clip_id, span in self.spans.items()}
         write_json(path, {"clips": clips, "failed": self.failed, "shards": shards, "spans": spans})
@@ -246,7 +246,12 @@ class Index:
     @property
     def landmarks(self) -> int:
         """Number of landmarks per frame; 0 if no clip has any."""
-        return next((row.landmarks for _, row in self.rows.values() if row.landmarks), 0)
+        return self.points[0]
+
+    @property
+    def points(self) -> tuple[int, int]:
+        """Number of landmarks per frame, 0 if no clip has any, and of their axes."""
+        return points_in(row for _, row in self.rows.values())
 
     def next_shard(self) -> int:
         """Return the number after the last shard's."""

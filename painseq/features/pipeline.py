@@ -84,32 +84,32 @@ class SmallTensors:
         self._present = bytearray()
         self._times_s = array("d")
         self._landmarks = array("f")
-        self._points = 0
+        self._points: tuple[int, ...] = ()
 
     def add(
         self, present: NDArray[np.bool_], times_s: NDArray[np.float64], landmarks: NDArray[np.float32] | None
     ) -> None:
-        """Append the next frames; landmarks (n, L, 2), None before the first face."""
+        """Append the next frames; landmarks (n, L, 2 or 3), None before the first face."""
         if landmarks is None:
             self._no_landmarks(len(present))
         else:
             if not self._points:
-                self._points = landmarks.shape[1]
+                self._points = landmarks.shape[1:]
                 self._no_landmarks(len(self._present))
             self._landmarks.frombytes(np.ascontiguousarray(landmarks, np.float32).tobytes())
         self._present.extend(present.tobytes())
         self._times_s.frombytes(np.ascontiguousarray(times_s, np.float64).tobytes())
 
     def _no_landmarks(self, frames: int) -> None:
-        self._landmarks.extend([math.nan] * (frames * self._points * 2))
+        self._landmarks.extend([math.nan] * (frames * math.prod(self._points) if self._points else 0))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return (T,) present, (T,) times_s float64, and (T, L, 2) landmarks, NaN without a face; None if unknown."""
+        """Return (T,) present, (T,) times_s float64, and (T, L, 2 or 3) landmarks, NaN without a face, or None."""
         present = torch.from_numpy(np.frombuffer(bytes(self._present), np.bool_).copy())
         times_s = torch.from_numpy(np.array(self._times_s, np.float64))
         if not self._points:
             return present, times_s, None
-        landmarks = np.array(self._landmarks, np.float32).reshape(-1, self._points, 2)
+        landmarks = np.array(self._landmarks, np.float32).reshape(-1, *self._points)
         return present, times_s, torch.from_numpy(landmarks)
 
 

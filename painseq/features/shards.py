@@ -20,7 +20,7 @@ PendingClip = tuple[str, str, Row]
 
 def is_full(rows: Sequence[Row], dtype: Dtype, out_shape: tuple[int, ...]) -> bool:
     """Whether these clips fill a shard."""
-    size_bytes = sum(sum(Layout(dtype, out_shape, row.frames, row.landmarks).sizes.values()) for row in rows)
+    size_bytes = sum(sum(Layout(dtype, out_shape, row.frames, row.landmarks, row.axes).sizes.values()) for row in rows)
     return len(rows) >= CLIPS_PER_SHARD or size_bytes >= SHARD_BYTES
 
 
@@ -96,7 +96,7 @@ def groups(clips: Iterable[PendingClip], dtype: Dtype, out_shape: tuple[int, ...
     """Group clips into shards, separated by their number of landmarks."""
     group: list[PendingClip] = []
     for clip in clips:
-        points = {row.landmarks for _, _, row in (*group, clip)} - {0}
+        points = {(row.landmarks, row.axes) for _, _, row in (*group, clip) if row.landmarks}
         if group and (len(points) > 1 or is_full([row for _, _, row in group], dtype, out_shape)):
             yield group
             group = []

@@ -110,7 +110,7 @@ class FeatureStore:
         self.people_known: bool = header.people_known
         self._contents = Contents.read(self.path)
         self._index = self._contents.combined()
-        self.landmarks = self._index.landmarks
+        self.landmarks, self._axes = self._index.points
 
     @property
     def clip_ids(self) -> tuple[str, ...]:
@@ -159,22 +159,22 @@ class FeatureStore:
         """
         return self.frames(clip_id)
 
-    def frames(self, clip_id: str, first: int = 0, last: int | None = None) -> ClipFeatures:
-        """Return the clip's frames from `first` to `last` (exclusive); only these are read.
+    def frames(self, clip_id: str, first: int = 0, last: int | None = None, landmarks: bool = True) -> ClipFeatures:
+        """Return the clip's frames from `first` to `last` (exclusive), with their landmarks; only these are read.
 
         Raises:
             PainseqError: the clip is not in the store, or the store is damaged.
         """
         name, row = self._row(clip_id)
         stop = row.frames if last is None else min(last, row.frames)
-        clip = read_frames(self.path / name, clip_id, row, row.first + first, row.first + stop)
+        clip = read_frames(self.path / name, clip_id, row, row.first + first, row.first + stop, landmarks)
         if clip.features.dtype != TORCH_DTYPES[self.dtype] or tuple(clip.features.shape[1:]) != self.out_shape:
             raise PainseqError(
                 f"{self.path / name} holds {clip.features.dtype} of shape {tuple(clip.features.shape[1:])} per frame, "
                 f"but store.json says {self.dtype} of shape {self.out_shape}. Run `painseq store check`."
             )
-        if self.landmarks and clip.landmarks is None:
-            return replace(clip, landmarks=torch.full((len(clip), self.landmarks, 2), torch.nan))
+        if landmarks and self.landmarks and clip.landmarks is None:
+            return replace(clip, landmarks=torch.full((len(clip), self.landmarks, self._axes), torch.nan))
         return clip
 
     def times_s(self, clip_id: str) -> Tensor:
@@ -290,7 +290,7 @@ class FeatureStore:
         _, row = self._row(clip_id)
         if found != row:
             return f"does not hold clip {clip_id!r} where the index says"
-        if row.landmarks not in (0, self.landmarks):
+        if row.landmarks and (row.landmarks, row.axes) != (self.landmarks, self._axes):
             return f"clip {clip_id!r} has {row.landmarks} landmarks per frame, others {self.landmarks}"
         step = max(1, COPY_BYTES // Layout(self.dtype, self.out_shape, 1, 0).frame_bytes)
         for first in range(0, row.frames, step):

@@ -61,7 +61,7 @@ class ClipFile:
         self._partial = partial
         row = Row(0, _MAX_FRAMES, _MAX_FRAMES, source, _MAX_FRAMES)
         self._spans = {} if span is None else {clip_id: span}
-        self._header_bytes = len(writer._layout(_MAX_FRAMES, _MAX_FRAMES).header({clip_id: row}, spans=self._spans))
+        self._header_bytes = len(writer._layout(_MAX_FRAMES, _MAX_FRAMES, 3).header({clip_id: row}, spans=self._spans))
         with writer._disk():
             self._file = partial.open("wb")
             self._file.write(b" " * self._header_bytes)
@@ -93,7 +93,7 @@ class ClipFile:
         Args:
             present: (T,) bool, false for a frame without a face.
             times_s: (T,) seconds from the clip's start.
-            landmarks: (T, L, 2) pixels of the video's frame, NaN in frames without a face; None if unknown.
+            landmarks: (T, L, 2 or 3) pixels of the video's frame, NaN in frames without a face; None if unknown.
 
         Raises:
             UnfitFeatures: there is no frame, or the number of landmarks differs from that of the other clips.
@@ -104,8 +104,8 @@ class ClipFile:
                 f"features have {self.frames} frames, present has {len(present)}, times_s has {len(times_s)}."
             )
         points = self._writer._points_of(self.clip_id, self.frames, landmarks)
-        row = Row(0, self.frames, int((~present).sum()), self.source, points)
-        layout = self._writer._layout(self.frames, points)
+        row = Row(0, self.frames, int((~present).sum()), self.source, *points)
+        layout = self._writer._layout(self.frames, *points)
         with self._writer._disk():
             self._file.write(small_tensors(layout, present, times_s, landmarks))
             self._file.seek(0)
@@ -265,12 +265,12 @@ class StoreWriter:
         self._all.failed[clip_id] = self._own.failed[clip_id] = reason
         self._saved = False
 
-    def _layout(self, frames: int, landmarks: int) -> Layout:
+    def _layout(self, frames: int, landmarks: int, axes: int) -> Layout:
         """Return the layout of a file of this store."""
-        return Layout(self.dtype, self._out_shape, frames, landmarks)
+        return Layout(self.dtype, self._out_shape, frames, landmarks, axes)
 
-    def _points_of(self, clip_id: str, frames: int, landmarks: Tensor | None) -> int:
-        """Return the number of a clip's landmarks, which must be that of earlier clips.
+    def _points_of(self, clip_id: str, frames: int, landmarks: Tensor | None) -> tuple[int, int]:
+        """Return the number of a clip's landmarks and of their axes, which must be those of earlier clips.
 
         Raises:
             UnfitFeatures: it differs, or the clip has no frame.
@@ -278,15 +278,16 @@ class StoreWriter:
         if not frames:
             raise UnfitFeatures(f"Clip {clip_id} has no frames.")
         if landmarks is None:
-            return 0
-        points = self._all.landmarks or (landmarks.shape[1] if landmarks.ndim == 3 else 0)
-        if tuple(landmarks.shape) != (frames, points, 2):
+            return 0, 2
+        found = (landmarks.shape[1], landmarks.shape[2]) if landmarks.ndim == 3 else (0, 0)
+        points, axes = self._all.points if self._all.landmarks else found
+        if tuple(landmarks.shape) != (frames, points, axes) or axes not in (2, 3):
             raise UnfitFeatures(
-                f"Clip {clip_id}: landmarks have shape {tuple(landmarks.shape)}, not ({frames}, {points}, 2) as in "
-                "earlier clips. All clips of a store need the same landmarks: use one locator for all of them, or "
-                "choose a new folder."
+                f"Clip {clip_id}: landmarks have shape {tuple(landmarks.shape)}, not ({frames}, {points}, {axes or 2}) "
+                "as in earlier clips. All clips of a store need the same landmarks: use one locator for all of them, "
+                "or choose a new folder."
             )
-        return points
+        return points, axes
 
     def _keep(self, clip_file: ClipFile, partial: Path, row: Row) -> None:
         """Add a complete clip; called by its file."""

@@ -21,9 +21,10 @@ class FakeFaces:
     backend = "auto"
     locator = None
 
-    def __init__(self, size_px: int = 32, points: int = 0) -> None:
+    def __init__(self, size_px: int = 32, points: int = 0, axes: int = 2) -> None:
         self.size_px = size_px
         self.points = points
+        self.axes = axes
 
     def spec(self) -> dict[str, object]:
         return {"kind": "fake", "size_px": self.size_px}
@@ -56,7 +57,7 @@ class FakeFaces:
         times_s = np.arange(frames) / (fps or 25.0)
         landmarks = None
         if self.points and present.any():
-            landmarks = rng.uniform(0, 640, (frames, self.points, 2)).astype(np.float32)
+            landmarks = rng.uniform(0, 640, (frames, self.points, self.axes)).astype(np.float32)
             landmarks[~present] = np.nan
         for first in range(0, frames, chunk_frames):
             part = slice(first, first + chunk_frames)
@@ -71,10 +72,10 @@ def faces() -> FakeFaces:
     return FakeFaces()
 
 
-@pytest.fixture
-def tracked() -> FakeFaces:
-    """Faces with landmarks."""
-    return FakeFaces(points=5)
+@pytest.fixture(params=[2, 3], ids=["landmarks", "mesh"])
+def tracked(request: pytest.FixtureRequest) -> FakeFaces:
+    """Faces with landmarks: x and y, or the points of a mesh."""
+    return FakeFaces(points=5, axes=request.param)
 
 
 @pytest.fixture(scope="session")

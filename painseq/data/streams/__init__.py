@@ -10,7 +10,15 @@ from painseq.data.streams.cnn import CnnStream
 from painseq.data.streams.landmarks import LandmarkStream
 from painseq.data.streams.movements import MovementStream
 from painseq.data.streams.store import StoreStream
-from painseq.data.streams.stream import Stream, beside_cnn, lone_clip, mirrored, rows_of, rows_of_video
+from painseq.data.streams.stream import (
+    Stream,
+    beside_cnn,
+    lone_clip,
+    mirrored,
+    rows_of,
+    rows_of_video,
+    stored_frames,
+)
 from painseq.errors import PainseqError
 from painseq.faces import FaceMesh, Locator
 
@@ -29,6 +37,7 @@ __all__ = [
     "read_action_units",
     "rows_of",
     "rows_of_video",
+    "stored_frames",
     "table_of",
     "video_streams",
 ]

@@ -123,6 +123,13 @@ def rows_of(streams: Sequence[Stream], stored: ClipFeatures, clip: Clip, root: P
     return parts[0] if len(parts) == 1 else torch.cat([part.float() for part in parts], dim=-1)
 
 
+def stored_frames(
+    streams: Sequence[Stream], store: FeatureStore | NpzFolder, clip_id: str, first: int = 0, last: int | None = None
+) -> ClipFeatures:
+    """Read the frames `first` to `last` (exclusive) of a clip, with landmarks only if a stream needs them."""
+    return store.frames(clip_id, first, last, any(stream.needs_landmarks for stream in streams))
+
+
 def rows_of_video(
     streams: Sequence[Stream], stored: ClipFeatures, video: Path, start_s: float = 0.0, image_fps: float | None = None
 ) -> Tensor:
