@@ -130,6 +130,8 @@ def test_tracks_are_found_and_are_those_of_today(crops, manifest):
         old, new = folder.read(place), crops.find_track(manifest.path(clip), clip.start_s, clip.end_s, 1.0)
         assert old.located == new.located
         for name, value in vars(new.face).items():
+            if name == "most_faces":  # Not kept in files.
+                continue
             np.testing.assert_array_equal(getattr(old.face, name), value)
 
 
