@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,7 +24,8 @@ class MovementStream(Stream):
     videos.
 
     Args:
-        model: path of the bundle face_landmarker.task; None downloads it (3.8 MB) into the cache, once.
+        model: path of the bundle face_landmarker.task; None takes the file that the store's locator names, if it is
+            here, and otherwise downloads it (3.8 MB) into the cache, once.
     """
 
     name = "movements"
@@ -43,6 +44,14 @@ class MovementStream(Stream):
     def identity(self) -> Spec:
         """The network by its content; the locator is recorded and compared with the face crop."""
         return {"model_sha256": self._bundle.sha256()}
+
+    def seen(self, store: FeatureStore | NpzFolder | None) -> MovementStream:
+        """Return the stream with the file that the store's locator names, if it is here and none was given."""
+        found = None if store is None else store.spec.get("face")
+        for name in ("init_args", "locator", "init_args", "model"):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        here = self.model is None and isinstance(found, str) and Path(found).is_file()
+        return MovementStream(str(found)) if here else self
 
     def check(self, clips: Sequence[Clip], root: Path, store: FeatureStore | NpzFolder | None) -> None:
         """Check that the store has the points of a face mesh."""
