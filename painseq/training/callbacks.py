@@ -17,7 +17,13 @@ log = logging.getLogger("painseq")
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """`ModelCheckpoint` that keeps its best score when the run folder was moved."""
+    """`ModelCheckpoint` that keeps its best score when the run folder was moved, and ends a run where it had ended."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop at once if the resumed run had stopped early, and was killed before its end was recorded."""
+        super().on_train_start(trainer, pl_module)
+        if any(stopping.wait_count >= stopping.patience for stopping in trainer.early_stopping_callbacks):
+            trainer.should_stop = True
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state with its paths changed to the current folder."""

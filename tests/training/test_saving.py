@@ -7,6 +7,7 @@ import re
 import resource
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,26 @@ def test_a_run_that_ends_before_its_first_checkpoint_starts_anew(data, tmp_path,
         assert same(weights(run), weights(tmp_path / "whole"))
         assert json.loads((run / "run.json").read_text())["epochs"] == 2
         assert not (run / ".lock").exists()
+
+
+def test_a_run_that_ends_between_early_stopping_and_its_record_is_not_trained_on(data, tmp_path, monkeypatch):
+    options = FitOptions(max_epochs=60, patience=2, accelerator="cpu")
+
+    def model() -> PainClassifier:
+        return PainClassifier(head=FrameANN, optimizer=partial(torch.optim.Adam, lr=0.1))
+
+    def ended(*_: object) -> None:
+        raise Killed
+
+    fit(model(), data, tmp_path / "whole", options)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("painseq.training.fitting._finish_run", ended)
+        fit(model(), data, tmp_path / "run", options)
+    fit(model(), data, tmp_path / "run", options, resume=True)
+    epochs = [json.loads((tmp_path / name / "run.json").read_text())["epochs"] for name in ("whole", "run")]
+    assert epochs[0] == epochs[1] < 60
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert same(weights(tmp_path / "run", "best.ckpt"), weights(tmp_path / "whole", "best.ckpt"))
 
 
 @pytest.mark.parametrize("resume", [False, True])
