@@ -130,6 +130,36 @@ def test_the_wheel_packs_every_package():
     assert set(settings["packages"]) - {"painseq.configs"} == packages
 
 
+MAY_WRITE = {
+    "files.py", "runs.py", "features/lock.py", "features/writer.py", "features/clip_file.py", "video/writing.py",
+    "data/splits.py", "training/saving.py", "faces/mesh_nets.py",
+}  # fmt: skip
+"""Files of painseq that open others for writing: what results are written with, locks, a new split file, a copy for OpenCV.
+
+All else goes through `painseq.files`, so that a killed process leaves no half of a file.
+"""
+
+
+def writes_in_place(path: Path) -> bool:
+    """Whether a file calls `write_text`, `write_bytes`, or `open` with a mode that writes."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+            modes = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            if name in ("write_text", "write_bytes") or (
+                name == "open" and any(isinstance(mode, str) and mode.strip("bt+") in ("w", "a", "x") for mode in modes)
+            ):
+                return True
+    return False
+
+
+def test_results_are_written_in_one_way():
+    # Generated videos are written by their own generator, which tells what is finished by other means.
+    paths = [path for path in (ROOT / "painseq").rglob("*.py") if path.parent.name != "synthetic"]
+    found = {path.relative_to(ROOT / "painseq").as_posix() for path in paths if writes_in_place(path)}
+    assert not found - MAY_WRITE
+
+
 def functions():
     for path in python_files():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

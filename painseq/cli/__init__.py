@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import logging
@@ -90,9 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"painseq {name}: {error}\n")
         return 1
     except OSError as error:
-        # When a file is moved, as Lightning does with checkpoints, the second name is the destination.
+        # When a file is moved, the second name is the destination.
         file = error.filename2 or error.filename or "no file named"
-        sys.stderr.write(f"painseq {name}: {error.strerror or error}: {file}\n")
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = f". Free some space. {RESUME_HINTS.get(name, '')}".rstrip() if is_full else ""
+        sys.stderr.write(f"painseq {name}: {error.strerror or error}: {file}{hint}\n")
         return 1
     except Exception as error:
         meaning = LIBRARY_ERRORS.get(type(error).__name__)
