@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import check_no_leak, qualified
 from painseq.data.streams import beside_cnn
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, UntrustedClass
 from painseq.extractors import Extractor
 from painseq.features import FeatureStore
 from painseq.heads import Head
@@ -40,7 +40,12 @@ def extractor_for(data: PainDataModule, given: Extractor | None) -> Extractor | 
             )
         return None
     if given is None:
-        extractor = store.extractor()
+        try:
+            extractor = store.extractor()
+        except UntrustedClass as error:
+            raise PainseqError(
+                f"{error} To fit on its features, name the extractor in the configuration instead: --model.extractor."
+            ) from error
         extractor.trainable = ()
         extractor.freeze()
         return extractor
