@@ -137,7 +137,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the keys of a YAML file that may be damaged.
+    """Read the keys of a YAML file that may be damaged; an empty file has none.
 
     Raises:
         PainseqError: it cannot be read, is too large or nested too deeply, see `check_yaml`, or holds no keys.
@@ -145,7 +145,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         check_yaml(text)
-        content = yaml.safe_load(text)
+        content = yaml.safe_load(text) or {}
     # Besides its own errors, PyYAML raises those of the types that it builds.
     except (OSError, ValueError, LookupError, TypeError, OverflowError, AttributeError, yaml.YAMLError) as error:
         raise PainseqError(f"{path} cannot be read as YAML: {error}.") from error
