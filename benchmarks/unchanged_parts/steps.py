@@ -365,6 +365,7 @@ def _studies(here: Path, inputs: Inputs, flags: Dialect) -> Steps:
             "reproduce", "elghaish2025", "--root", inputs.old / "synth_heat" / "data",
             "--out", here / "reproduce_phases" / "run", *quick,
             "--data.options.labels", "binary", "--data.options.split.folds", "2",
+            "--model.head.init_args.landmarks", "68",
         ],
     }  # fmt: skip
 
