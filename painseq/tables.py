@@ -50,18 +50,42 @@ def read_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
         PainseqError: see `text_of`; a line that is not CSV; while the rows are read, too.
     """
     text = text_of(path)
-    first_line = text.partition("\n")[0]
-    counts = [first_line.count(delimiter) for delimiter in _DELIMITERS]
-    delimiter = _DELIMITERS[counts.index(max(counts))]
+    delimiter = _delimiter(text.partition("\n")[0])
     lines = _lines(path, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     _, header = next(lines, (0, []))
+    columns = _columns(path, header)
+    return columns, _rows(lines, len(columns))
+
+
+def read_header(path: Path) -> list[str]:
+    """Read the names of a table's columns, and nothing else of it.
+
+    Raises:
+        PainseqError: see `read_table`.
+    """
+    with path.open("rb") as file:
+        is_utf_16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    try:
+        with path.open(encoding="utf-16" if is_utf_16 else "utf-8-sig", newline="") as text:
+            line = text.readline()
+    except UnicodeDecodeError:
+        return read_table(path)[0]
+    return _columns(path, next(csv.reader([line], delimiter=_delimiter(line)), []))
+
+
+def _delimiter(first_line: str) -> str:
+    counts = [first_line.count(delimiter) for delimiter in _DELIMITERS]
+    return _DELIMITERS[counts.index(max(counts))]
+
+
+def _columns(path: Path, header: Sequence[str]) -> list[str]:
     columns = [name.strip() for name in header]
     while columns and not columns[-1]:
         columns.pop()
     repeated = [name for name, count in Counter(columns).items() if count > 1 and name]
     if repeated:
         raise PainseqError(f"{path}, line 1: column {repeated[0]!r} appears more than once.")
-    return columns, _rows(lines, len(columns))
+    return columns
 
 
 def _lines(path: Path, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:

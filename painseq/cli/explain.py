@@ -93,8 +93,8 @@ def _parser() -> argparse.ArgumentParser:
         "--action-units",
         type=Path,
         metavar="CSV",
-        help="OpenFace's table of the video, for the PSPI curve and for a model that needs it; default: the CSV of the "
-        "same name next to the video",
+        help="table of the video's action units, for the PSPI curve and for a model that needs it; default: the CSV of "
+        "the same name next to the video",
     )
     parser.add_argument("--image-fps", type=float, help="images per second, if VIDEO is a folder of images")
     parser.add_argument("--class-name", help="explain this class; default: the predicted class")

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         "--action-units",
         type=Path,
         metavar="CSV",
-        help="OpenFace's table of the video, if the model needs one; default: the CSV of the same name next to the "
+        help="table of the video's action units, if the model needs one; default: the CSV of the same name next to the "
         "video",
     )
     parser.add_argument("--start-s", type=float, default=0.0, help="start at this time, in seconds; default: 0")

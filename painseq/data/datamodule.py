@@ -22,7 +22,7 @@ from painseq.data.loading import BatchOrder, CropLoader, Draw, ResidentLoader, i
 from painseq.data.options import DataOptions
 from painseq.data.resident import ResidentClips, resident_clips, single_frames
 from painseq.data.splits import Split, make_split, qualified, split_of_items
-from painseq.data.streams import StoreStream, Stream, as_streams, beside_cnn
+from painseq.data.streams import ActionUnitStream, StoreStream, Stream, as_streams, beside_cnn
 from painseq.errors import CLIP_FAILURES, PainseqError
 from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.features.spans import check_spans
@@ -151,7 +151,12 @@ class PainDataModule(pl.LightningDataModule):
         """
         if self._streams is None:
             asked = as_streams(self.options.streams, self.options.action_units)
-            streams = tuple(stream.seen(self.store) for stream in asked)
+            streams = tuple(
+                stream.for_tables(self.manifest, self.manifest.root)
+                if isinstance(stream, ActionUnitStream)
+                else stream.seen(self.store)
+                for stream in asked
+            )
             for stream in streams:
                 if isinstance(stream, StoreStream):
                     check_spans(stream.folder, stream.store.spans, stream.store, self.manifest)
@@ -222,6 +227,17 @@ class PainDataModule(pl.LightningDataModule):
         """Names of the store's extractor and of streams for which it is not known whom they were fitted on."""
         unknown = [] if self.store is None or self.store.people_known else [THE_EXTRACTOR]
         return (*unknown, *(f"the stream {stream.name!r}" for stream in self.streams if not stream.people_known))
+
+    def take_action_units(self, identity: Mapping[str, object]) -> None:
+        """Take the columns of action units that a model was fitted with.
+
+        Raises:
+            PainseqError: the tables are of another tool than the model's, or not all of them have its columns.
+        """
+        if not self._datasets and self._resident is None:
+            self._streams = tuple(
+                stream.taken_as(identity) if isinstance(stream, ActionUnitStream) else stream for stream in self.streams
+            )
 
     def train_on_validation_too(self) -> None:
         """Move the validation subjects to the training subjects, for a refit with a fixed number of epochs.

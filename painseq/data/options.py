@@ -30,10 +30,10 @@ class DataOptions:
         fps: frames per second to sample, if videos are read; unset is every frame. With a store, a value given here
             must equal the store's.
         streams: inputs of the head for each frame, concatenated in this order: "cnn" (the extractor's features),
-            "landmarks" (of the face track, normalised), "action_units" (of OpenFace's tables), or a stream with
-            arguments, such as `painseq.data.streams.StoreStream` (of a second store). Landmarks need a locator that
-            finds them.
-        action_units: folder of OpenFace's tables, `<video's path without suffix>.csv`, for the stream `action_units`;
+            "landmarks" (of the face track, normalised), "action_units" (tables of OpenFace 2, py-feat or LibreFace), or
+            a stream with arguments, such as `painseq.data.streams.StoreStream` (of a second store). Landmarks need a
+            locator that finds them.
+        action_units: folder of the tables, `<video's path without suffix>.csv`, for the stream `action_units`;
             unset: each table is next to its video.
         baseline_clips: set aside this many pain-free clips of each subject, and subtract their mean frame from all
             features of that subject. These clips are excluded from training and evaluation. 0: off.

@@ -76,7 +76,7 @@ def frames_of_store(
     """Return a clip of a store, with its streams combined as the model takes them.
 
     Args:
-        action_units: OpenFace's table of the clip's video, for a model that takes action units.
+        action_units: table of the clip's video, for a model that takes action units.
         start_s: start of the clip in that video, in seconds.
 
     Raises:
@@ -89,7 +89,7 @@ def frames_of_store(
             "have. Take the clip from a data module (frames_of_sample)."
         )
     video = Path("video")  # A placeholder: only a table next to it would be searched.
-    streams = video_streams(model.streams, video, action_units)
+    streams = video_streams(model.stream_identities, video, action_units)
     if not clip.are_crops:
         return Frames(rows_of_video(streams, clip, video, start_s), clip.present, clip.times_s)
     other_streams = beside_cnn(streams)
@@ -105,7 +105,7 @@ class VideoOptions:
         locator: detects faces instead of the model's own locator; None: the model's own.
         baseline: video of the same subject without pain, for a model that needs one.
         image_fps: images per second, if the video is a folder of images.
-        action_units: OpenFace's table of the video, for a model that takes action units; None:
+        action_units: table of the video, for a model that takes action units; None:
             `<video without suffix>.csv` next to the video.
     """
 
@@ -143,7 +143,7 @@ def frames_of_video(
         )
     video = Path(video)
     face = model.face if locator is None else model.face.with_locator(locator)
-    other_streams = beside_cnn(video_streams(model.streams, video, options.action_units, face.locator))
+    other_streams = beside_cnn(video_streams(model.stream_identities, video, options.action_units, face.locator))
     chunks = list(face.clip(video, start_s, end_s, model.fps, image_fps=image_fps))
     if not chunks:
         raise no_frames_error(video, start_s, end_s)

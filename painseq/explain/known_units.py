@@ -1,4 +1,4 @@
-"""Action units known independently of the model: the truth of a generated video, or OpenFace's table."""
+"""Action units known independently of the model: the truth of a generated video, or a table of action units."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.data.streams.action_units import PRESENCES, read_action_units, table_of
+from painseq.data.streams.action_units import read_action_units, table_of
 from painseq.errors import PainseqError
 from painseq.faces.openface import nearest_rows
 from painseq.video.generated import truth_of
@@ -28,7 +28,7 @@ class KnownUnits:
     """Pain intensity and blinks in each frame of a clip, known independently of the model.
 
     Args:
-        source: "truth" of a generated video, or "OpenFace".
+        source: "truth" of a generated video, or the tool that wrote the table.
         pspi: (T,) Prkachin and Solomon pain intensity, 0 to 16; NaN if unknown.
         blinks: (T,) whether the eyes are closed in a blink (AU45); False if unknown. OpenFace codes all closed eyes as
             AU45; here eyes closed for longer than `LONGEST_BLINK_S` are not a blink.
@@ -53,7 +53,7 @@ def known_units(
     Args:
         times_s: (T,) seconds since `start_s`.
         image_fps: images per second, if the video is a folder of images; otherwise ignored.
-        action_units: OpenFace's table; None: `<video without suffix>.csv` next to the video, if it exists.
+        action_units: table of action units; None: `<video without suffix>.csv` next to the video, if it exists.
 
     Raises:
         PainseqError: `action_units` cannot be read, or does not cover these times.
@@ -73,10 +73,16 @@ def known_units(
             raise
         log.warning("Ignored as a table of action units: %s", error)
         return None
+    try:
+        score = units.pspi()
+    except PainseqError as error:
+        log.warning("No PSPI: %s", error)
+        score = np.full(len(times_s), np.nan)
     rows, near = nearest_rows(whole.times_s, video_times_s, whole.interval_s)
     # From the whole table, since its frames may be closer together than the model's.
-    blinks = brief(whole.presence[:, PRESENCES.index(45)] == 1, whole.times_s)
-    return KnownUnits("OpenFace", units.pspi(), near & blinks[rows])
+    closed = whole.of(45, "presence")
+    blinks = np.zeros(len(whole.times_s), np.bool_) if closed is None else brief(closed == 1, whole.times_s)
+    return KnownUnits(units.tool, score, near & blinks[rows])
 
 
 def brief(closed: NDArray[np.bool_], times_s: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -139,7 +139,8 @@ class PainModel(nn.Module):
         self.head = head
         self.extractor = extractor
         self.face = face
-        check_recorded({stream.name: stream.identity for stream in record.streams})
+        self.stream_identities = {stream.name: stream.identity for stream in record.streams}
+        check_recorded(self.stream_identities)
         self.class_names = record.class_names
         self.streams = tuple(stream.name for stream in record.streams)
         self.scale = record.scale
@@ -251,7 +252,7 @@ class PainModel(nn.Module):
             end_s: seconds from the first frame, exclusive; None is the end.
             locator: finds the face instead of the model's own locator.
             image_fps: images per second, if the video is a folder of images.
-            action_units: OpenFace's table of the video, for a model fitted with action units; None: the CSV next to
+            action_units: table of the video, for a model fitted with action units; None: the CSV next to
                 the video.
 
         Raises:
@@ -259,7 +260,7 @@ class PainModel(nn.Module):
                 table is given that the model does not use; the table cannot be read, or covers another time.
         """
         extractor, face = self._extractor_and_face(locator)
-        streams = video_streams(self.streams, video, action_units, face.locator)
+        streams = video_streams(self.stream_identities, video, action_units, face.locator)
         span = VideoSpan(video, start_s, end_s, self.fps, image_fps)
         clip = clip_features(extractor, face, span, self.device)
         if beside_cnn(streams) and not clip.present.any():
@@ -319,7 +320,7 @@ class PainModel(nn.Module):
             baseline: a whole video of the same person without pain; required by a model fitted on features relative
                 to each subject's baseline.
             image_fps: images per second, if video or baseline is a folder of images.
-            action_units: OpenFace's table of the video, for a model fitted with action units; None: the CSV next to
+            action_units: table of the video, for a model fitted with action units; None: the CSV next to
                 the video. The table of the baseline must be next to it.
 
         Raises:

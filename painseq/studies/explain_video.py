@@ -68,7 +68,7 @@ class ExplainVideoOptions:
         locator: detects faces instead of the model's own locator; None: the model's own.
         image_fps: images per second, if the video is a folder of images.
         baseline: video of the same subject without pain, for a model that needs one.
-        action_units: OpenFace's table of the video; None: `<video without suffix>.csv` next to it, if it exists.
+        action_units: table of the video's action units; None: `<video without suffix>.csv` next to it, if it exists.
         checkpoints: files that the model was loaded from, named in the results.
         min_face_share: the prediction is reported as doubtful if a smaller share of the frames has a face.
     """

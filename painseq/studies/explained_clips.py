@@ -108,7 +108,7 @@ def frames_of_clip(model: PainModel, data: PainDataModule, clip: Clip) -> Frames
 
 
 def table_of_clip(data: PainDataModule, clip: Clip) -> Path | None:
-    """Return OpenFace's table of a clip in the data's folder of tables; None: there is no such folder."""
+    """Return a clip's table in the data's folder of tables; None: there is no such folder."""
     folder = data.options.action_units
     return None if folder is None else ActionUnitStream(folder).path(clip, data.manifest.root)
 

@@ -117,6 +117,8 @@ def check_fits(model: PainModel, data: PainDataModule) -> None:
                 f"The model was fitted with {name} {of_model}, but the data to score have {of_data}. Set "
                 f"--data.options.{name} to the model's value."
             )
+    if "action_units" in model.stream_identities:
+        data.take_action_units(model.stream_identities["action_units"])
     for stream, recorded in zip(data.streams, record.streams, strict=True):
         lines = difference(recorded.identity, stream.identity)
         if lines:

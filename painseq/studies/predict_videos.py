@@ -22,7 +22,8 @@ class VideoOptions:
         locator: detects faces instead of the model's own locator; None: the model's own.
         baseline: video of the same subject without pain, for a model that needs one.
         image_fps: images per second, if a video is a folder of images.
-        action_units: OpenFace's table of a single video, for a model that needs one; None: the CSV next to each video.
+        action_units: table of a single video's action units, for a model that needs one; None: the CSV next to each
+            video.
         min_face_share: predictions are reported as doubtful if a smaller share of the frames has a face.
     """
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from painseq import load
-from painseq.data.streams.action_units import INTENSITIES, PRESENCES
+from painseq.data.streams.action_units import OPENFACE
 from painseq.explain import REGIONS
 from painseq.studies.explain_video import ExplainVideoOptions, explain_video
 
@@ -180,7 +180,7 @@ def test_pspi_of_a_table_elsewhere_stands_below_the_curve(painseq, ann, video, t
     args = ["explain", video, "--checkpoint", ann, "--end-s", 2]
     assert painseq(*args, "--out", tmp_path / "without.png").code == 0
     table = tmp_path / "elsewhere.csv"
-    units = [f"AU{unit:02d}_r" for unit in INTENSITIES] + [f"AU{unit:02d}_c" for unit in PRESENCES]
+    units = [column.name for column in OPENFACE]
     rows = [f"{n + 1}, {n / 30:.3f}, 1" + ", 1" * len(units) for n in range(60)]
     table.write_text("\n".join([", ".join(["frame", "timestamp", "success", *units]), *rows]))
     result = painseq(*args, "--out", tmp_path / "with.png", "--action-units", table)

@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,7 @@ from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.streams.action_units import (
     COLUMNS,
-    INTENSITIES,
-    PRESENCES,
+    OPENFACE,
     ActionUnits,
     ActionUnitStream,
     read_action_units,
@@ -45,7 +45,7 @@ INNER = SplitOptions(protocol="official_inner")
 STREAMS = ("cnn", "action_units")
 UNITS = StreamRecord("action_units", {"columns": list(COLUMNS)})
 HEADER = ["frame", "timestamp", "confidence", "success"]
-HEADER += [f"AU{unit:02d}_r" for unit in INTENSITIES] + [f"AU{unit:02d}_c" for unit in PRESENCES]
+HEADER += [column.name for column in OPENFACE]
 
 
 def write_table(path: Path, units: dict[str, np.ndarray], fps: float, found: np.ndarray | None = None) -> None:
@@ -74,7 +74,8 @@ def table(count: int, fps: float, found: np.ndarray | None = None) -> ActionUnit
     found = np.ones(count, bool) if found is None else found
     level = np.where(found, np.arange(count) / 100, np.nan)[:, None]
     times_s = np.round(np.arange(count) / fps, 3)
-    return ActionUnits(Path("a.csv"), times_s, level.repeat(17, 1), np.ones_like(level).repeat(18, 1), 1 / fps)
+    values = np.concatenate([level.repeat(17, 1), np.where(found[:, None], 1.0, np.nan).repeat(18, 1)], axis=1)
+    return ActionUnits(Path("a.csv"), "OpenFace", OPENFACE, times_s, values, 1 / fps)
 
 
 def test_pspi_by_hand():
@@ -110,16 +111,16 @@ def test_each_frame_takes_the_nearest_row_and_none_further_than_half_a_frame(
 ):
     whole = table(count, fps, np.array([row not in lost for row in range(count)]))
     kept = np.array([row not in absent for row in range(count)])
-    units = ActionUnits(whole.table, whole.times_s[kept], whole.intensity[kept], whole.presence[kept], 1 / fps)
+    units = replace(whole, times_s=whole.times_s[kept], values=whole.values[kept])
     moments = start_s + np.arange(20) / sample_fps
     if moments[0] > units.times_s[-1] + 1 / fps:
         with pytest.raises(PainseqError, match=r"a\.csv"):
             units.at(moments)
         return
-    stream = units.at(moments).stream()
-    assert stream.shape == (20, len(COLUMNS)) and stream.dtype == torch.float32
+    stream = units.at(moments).rows()
+    assert stream.shape == (20, len(COLUMNS)) and stream.dtype == np.float32
     rows, millisecond = np.flatnonzero(kept), 1.1e-3
-    for moment, row in zip(moments, stream.numpy(), strict=True):
+    for moment, row in zip(moments, stream, strict=True):
         distances = np.abs(units.times_s - moment)
         if row[-1] == 0:
             assert not row.any()
@@ -133,8 +134,8 @@ def test_each_frame_takes_the_nearest_row_and_none_further_than_half_a_frame(
 
 
 def test_of_two_rows_equally_near_the_earlier_is_taken_as_the_videos_frame_is():
-    stream = table(30, 25.0).at(np.arange(12) / 10).stream()
-    assert (stream[:, 0] * 500).round().int().tolist() == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27]
+    stream = table(30, 25.0).at(np.arange(12) / 10).rows()
+    assert (stream[:, 0] * 500).round().astype(int).tolist() == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27]
 
 
 def test_a_real_table(assets):
@@ -146,12 +147,12 @@ def test_a_real_table(assets):
     with path.open() as file:
         rows = [{key.strip(): float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     assert len(units.times_s) == len(rows) == 100 and units.times_s[-1] == pytest.approx(99 / 30)
-    stream = units.stream()
+    stream = units.rows()
     for column, name in enumerate(COLUMNS[:-1]):
         key, _, scale = name.partition(" / ")
         expected = [row[key] / float(scale or 1) for row in rows]
         np.testing.assert_allclose(stream[:, column], expected, atol=1e-6)
-    assert bool((stream[:, -1] == 1).all()) and float(stream.max()) == 1
+    assert (stream[:, -1] == 1).all() and stream.max() == 1
     expected = [r["AU04_r"] + max(r["AU06_r"], r["AU07_r"]) + max(r["AU09_r"], r["AU10_r"]) + r["AU45_c"] for r in rows]
     np.testing.assert_allclose(units.pspi(), expected)
 
@@ -164,16 +165,17 @@ def test_frames_without_success_or_numbers_are_not_seen(tmp_path):
     path.write_text("\n".join(lines))
     units = read_action_units(path)
     np.testing.assert_array_equal(units.pspi(), [2.5, np.nan, np.nan, 2.5])
-    assert units.stream()[:, [2, -1]].tolist() == [[0.5, 1], [0, 0], [0, 0], [0.5, 1]]
+    assert units.rows()[:, [2, -1]].tolist() == [[0.5, 1], [0, 0], [0, 0], [0.5, 1]]
 
 
 @pytest.mark.parametrize(
     ("change", "pattern"),
     [
-        (lambda text: text.replace(" AU45_c", " AU46_c"), r"a\.csv.*'AU45_c'"),
-        (lambda text: text.replace("2, 0.040", "1, 0.000"), r"a\.csv.*\b1\D+1\b"),
+        (lambda text: text.replace(" success", " succeeded"), r"a\.csv.*'success'"),
+        (lambda text: text.replace("AU", "unit"), r"a\.csv.*OpenFace.*py-feat.*LibreFace.*timestamp"),
+        (lambda text: text.replace("2, 0.040", "1, 0.000"), r"a\.csv.*several faces.*\b0\.000\b"),
         (lambda text: text.replace("0.040", "0.000"), r"a\.csv.*\b0\.12\b"),
-        (lambda text: text.replace("2.50", "7.00"), r"a\.csv.*AU\*_r.*\b5\b.*\b7\b"),
+        (lambda text: text.replace("2.50", "7.00"), r"a\.csv.*AU04_r.*\b7\b.*\b5\b"),
         (lambda text: text.replace("2.50", "much"), r"a\.csv\D*\b2\b.*much"),
         (lambda text: text.partition("\n")[0] + "\n", r"a\.csv"),
     ],
@@ -261,7 +263,7 @@ def test_they_stand_behind_the_features(electrical, store, tables):
         units = read_action_units(tables / Path(clip.video).with_suffix(".csv"))
         rows = np.arange(len(sample.features)) + round(clip.start_s * 3)
         assert torch.equal(sample.features[:, :96], data.store[clip.clip_id].features)
-        assert torch.equal(sample.features[:, 96:], units.stream()[rows])
+        assert torch.equal(sample.features[:, 96:], torch.from_numpy(units.rows()[rows]))
         assert sample.features[:, -1].tolist() == [float(row % 9 != 4) for row in rows]
     assert {clips[sample.clip_id].start_s for sample in read} > {0.0}
     alone = AI4Pain(electrical, DataOptions(split=INNER, store=store, streams=STREAMS[1:], action_units=tables))
@@ -341,7 +343,7 @@ def test_a_fitted_model_reads_a_video_and_its_table_as_it_read_the_store(fitted,
     named = model.predict(video, clip.start_s, clip.end_s, action_units=source)
     assert [*named.probabilities.values()] == pytest.approx(expected, abs=1e-5)
     later = model.read(video, 4.0, 8.0, action_units=source).features[:, 96:]
-    assert torch.equal(later, read_action_units(source).stream()[12:24])
+    assert torch.equal(later, torch.from_numpy(read_action_units(source).rows()[12:24]))
     of_store = frames_of_store(model, data.store[clip.clip_id], source, clip.start_s)
     torch.testing.assert_close(of_store.x, model.read(video, clip.start_s, clip.end_s, action_units=source).features)
     video.with_suffix(".csv").write_bytes(source.read_bytes())
@@ -375,3 +377,81 @@ def test_a_model_of_other_columns_is_refused(fitted, tmp_path):
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(PainseqError, match=f"{COLUMNS[-1]}.*{COLUMNS[0]}"):
         ps.load(tmp_path / "other.ckpt")
+
+
+def as_feat(source: Path, target: Path, units: tuple[int, ...] = (4, 6, 7, 9, 12, 43)) -> None:
+    """What py-feat would say: probabilities, with the frame's number."""
+    read = read_action_units(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    rows = [["frame", *(f"AU{unit:02d}" for unit in units)]]
+    for frame, row in enumerate(np.nan_to_num(read.rows())):
+        rows.append([str(frame), *(f"{value:.3f}" for value in row[: len(units)])])
+    target.write_text("\n".join(",".join(row) for row in rows) + "\n")
+
+
+@pytest.fixture(scope="module")
+def feat_tables(tables: Path, work: Path) -> Path:
+    """Tables of py-feat; one lacks a unit that the others have."""
+    for number, source in enumerate(sorted(tables.rglob("*.csv"))):
+        units = (4, 6, 7, 9, 12, 43) if number else (4, 6, 7, 9, 43)
+        as_feat(source, work / "feat" / source.relative_to(tables), units)
+    return work / "feat"
+
+
+def test_tables_of_another_tool_give_the_columns_that_all_of_them_have(electrical, store, tables, feat_tables, caplog):
+    data = AI4Pain(electrical, options_of(store, feat_tables))
+    with caplog.at_level("INFO"):
+        assert data.in_shape == (96 + 6,)
+    assert "py-feat: 5 columns" in caplog.text
+    identity = {"columns": ["AU04", "AU06", "AU07", "AU09", "AU43", "seen"], "tool": "py-feat"}
+    assert data.streams[1].identity == identity == data.streams[1].recorded(identity).identity
+    (sample, *_) = data.dataset("validation")
+    clip = next(clip for clip in data.manifest if clip.clip_id == sample.clip_id)
+    units = read_action_units((feat_tables / clip.video).with_suffix(".csv"), fps=3.0)
+    rows = np.arange(len(sample.features)) + round(clip.start_s * 3)
+    assert torch.equal(sample.features[:, 96:100], torch.from_numpy(units.rows()[rows, :4]))
+
+
+def test_tables_of_two_tools_are_refused(electrical, store, tables, feat_tables, tmp_path):
+    for number, source in enumerate(sorted(feat_tables.rglob("*.csv"))):
+        target = tmp_path / source.relative_to(feat_tables)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(((tables if number == 3 else feat_tables) / source.relative_to(feat_tables)).read_bytes())
+    with pytest.raises(PainseqError, match=r"several tools.*py-feat.*OpenFace|several tools.*OpenFace.*py-feat"):
+        AI4Pain(electrical, options_of(store, tmp_path)).streams  # noqa: B018
+
+
+def test_a_model_takes_tables_of_its_own_tool_and_columns_alone(fitted, electrical, store, tables, feat_tables, video):
+    model, source = ps.load(fitted), tables / "Test" / "S06" / "S06_1.csv"
+    with pytest.raises(PainseqError, match=r"S06_1\.csv.*py-feat.*OpenFace"):
+        model.predict(video, action_units=feat_tables / source.relative_to(tables))
+    with pytest.raises(PainseqError, match=r"of py-feat.*of OpenFace"):
+        predict_part(model, AI4Pain(electrical, options_of(store, feat_tables)), "test")
+    fewer = video.with_name("fewer.csv")
+    fewer.write_text(source.read_text().replace(" AU28_c", " other"))
+    with pytest.raises(PainseqError, match=r"fewer\.csv lacks AU28_c"):
+        model.predict(video, action_units=fewer)
+
+
+def test_more_columns_than_the_models_do_not_matter(fitted, electrical, store, tables, tmp_path):
+    expected = predict_part(ps.load(fitted), AI4Pain(electrical, options_of(store, tables)), "test")
+    for source in tables.rglob("*.csv"):
+        target = tmp_path / source.relative_to(tables)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lines = source.read_text().splitlines()
+        more = [lines[0] + ", AU99_r", *(line + ", 1" for line in lines[1:])]
+        target.write_text("\n".join(more))
+    found = predict_part(ps.load(fitted), AI4Pain(electrical, options_of(store, tmp_path)), "test")
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+
+
+@pytest.mark.parametrize(("rows", "pattern"), [(slice(0, 7), "ends at"), (slice(0, None), "goes on to")])
+def test_a_table_of_another_length_is_told(fitted, tables, video, rows, pattern):
+    model, source = ps.load(fitted), tables / "Test" / "S06" / "S06_1.csv"
+    header, *lines = source.read_text().splitlines()
+    last = lines[-1].split(", ")
+    longer = [", ".join([str(int(last[0]) + n), f"{float(last[1]) + n / 3:.3f}", *last[2:]]) for n in range(1, 30)]
+    other = video.with_name("other.csv")
+    other.write_text("\n".join([header, *(lines + longer)[rows]]))
+    with pytest.raises(PainseqError, match=rf"other\.csv {pattern}.*Give the table of this video"):
+        model.predict(video, action_units=other)

@@ -20,7 +20,7 @@ from painseq.data.streams import (
     mirrored,
     rows_of,
 )
-from painseq.data.streams.action_units import COLUMNS, INTENSITIES, PRESENCES
+from painseq.data.streams.action_units import COLUMNS, OPENFACE
 from painseq.errors import PainseqError
 from painseq.features import ClipFeatures, NpzFolder
 from painseq.records import Clip
@@ -50,8 +50,7 @@ def write_npz(folder: Path, clip_id: str = CLIP.clip_id, stored: ClipFeatures | 
 
 
 def action_units(root: Path) -> Stream:
-    header = ["frame", "timestamp", "success"]
-    header += [f"AU{unit:02d}_r" for unit in INTENSITIES] + [f"AU{unit:02d}_c" for unit in PRESENCES]
+    header = ["frame", "timestamp", "success", *(column.name for column in OPENFACE)]
     rows = [[row + 1, row / 4, 1, *[row / 10] * 17, *[1] * 18] for row in range(12)]
     (root / "a").mkdir()
     (root / "a" / "clip-7.csv").write_text("\n".join(",".join(map(str, row)) for row in [header, *rows]) + "\n")

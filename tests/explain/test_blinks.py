@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import load_file
 
 from painseq.data.labels import Scale
-from painseq.data.streams.action_units import INTENSITIES, PRESENCES
+from painseq.data.streams.action_units import OPENFACE
 from painseq.errors import PainseqError
 from painseq.explain import Scorer, blink_check, blink_frames, check_blinks, explain, known_units
 from painseq.explain.blinks import BlinkClip, blinks_from_landmarks, eye_aspect_ratio, without_eyes
@@ -78,13 +78,7 @@ def test_the_truth_of_a_generated_video_is_known(electrical):
 
 
 def openface(path, times_s, blinks):
-    names = [
-        "frame",
-        "timestamp",
-        "success",
-        *(f"AU{u:02d}_r" for u in INTENSITIES),
-        *(f"AU{u:02d}_c" for u in PRESENCES),
-    ]
+    names = ["frame", "timestamp", "success", *(column.name for column in OPENFACE)]
     rows = [", ".join(names)]
     for number, (moment, blink) in enumerate(zip(times_s, blinks, strict=True), start=1):
         values = {"frame": number, "timestamp": round(moment, 3), "success": 1, "AU04_r": 2.0, "AU45_c": int(blink)}
@@ -107,7 +101,7 @@ def test_openfaces_table_beside_a_video_is_used(video, caplog):
     assert np.array_equal(known.blinks, times_s == times_s[1])
     table.write_text("name, price\ntea, 3\n")
     assert known_units(video, times_s) is None and str(table) in caplog.text
-    with pytest.raises(PainseqError, match=r"(?s)clip\.csv.*'frame'"):
+    with pytest.raises(PainseqError, match=r"(?s)clip\.csv.*name, price"):
         known_units(video, times_s, action_units=table)
 
 

@@ -53,7 +53,7 @@ def as_streams(streams: Sequence[str | Stream], action_units: Path | None = None
 
     Args:
         streams: short names, or streams.
-        action_units: folder of OpenFace's tables, for the stream `action_units`.
+        action_units: folder of tables for the stream `action_units`.
 
     Raises:
         PainseqError: an unknown or repeated name, or `cnn` not in the first place.
@@ -84,6 +84,9 @@ def check_recorded(identities: Mapping[str, Mapping[str, object]]) -> None:
         PainseqError: a stream is defined differently now.
     """
     for name, identity in identities.items():
+        if name == "action_units":
+            ActionUnitStream().recorded(identity)
+            continue
         current = SHORT_NAMES[name]().identity if name in SHORT_NAMES else identity
         if current != identity:
             raise PainseqError(
@@ -93,36 +96,42 @@ def check_recorded(identities: Mapping[str, Mapping[str, object]]) -> None:
 
 
 def video_streams(
-    names: Sequence[str], video: Path, table: Path | None = None, locator: Locator | None = None
+    identities: Mapping[str, Mapping[str, object]],
+    video: Path,
+    table: Path | None = None,
+    locator: Locator | None = None,
 ) -> tuple[Stream, ...]:
     """Return the streams of a single video that is not part of a data set.
 
     Args:
-        names: names of the model's streams.
+        identities: the model's streams: name -> identity.
         video: the video file.
-        table: OpenFace's table of the video; None: the CSV next to the video.
+        table: table of the video's action units; None: the CSV next to the video.
         locator: finds the face; the stream `movements` uses its bundle.
 
     Raises:
         PainseqError: a stream that cannot be read from a video; a table that is not needed, or a missing one.
     """
-    if table is not None and "action_units" not in names:
+    if table is not None and "action_units" not in identities:
         raise PainseqError(
-            f"This model was fitted without action units (its streams: {', '.join(names)}). Leave the OpenFace table "
-            "out."
+            f"This model was fitted without action units (its streams: {', '.join(identities)}). Leave the table out."
         )
-    others = [name for name in names if name not in SHORT_NAMES]
+    others = [name for name in identities if name not in SHORT_NAMES]
     if others:
         raise PainseqError(
             f"This model takes the stream {others[0]!r}, which comes from a feature store and not from a video, so it "
             "cannot read videos. Evaluate it on the features of a data set, with that store."
         )
-    given: dict[str, Stream] = {"action_units": ActionUnitStream(table=table)}
+    given: dict[str, Stream] = {}
+    if "action_units" in identities:
+        given["action_units"] = ActionUnitStream(table=table).recorded(identities["action_units"])
     if isinstance(locator, FaceMesh):
         given["movements"] = MovementStream(locator.model)
-    streams = tuple(given.get(name) or SHORT_NAMES[name]() for name in names)
+    streams = tuple(given.get(name) or SHORT_NAMES[name]() for name in identities)
     for stream in streams:
         stream.check((lone_clip(video),), Path(), None)
+        if isinstance(stream, ActionUnitStream):
+            stream.check_length(video)
     return streams
 
 

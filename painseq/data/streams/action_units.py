@@ -1,9 +1,10 @@
-"""Action units of OpenFace 2: read tables, align them with a clip's frames, and compute PSPI."""
+"""The stream of action units: tables of OpenFace 2, py-feat or LibreFace, aligned with a clip's frames."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import copy
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,132 +12,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from painseq.data.streams.stream import Stream
+from painseq.data.streams.stream import Stream, lone_clip
 from painseq.errors import PainseqError
-from painseq.faces.openface import nearest_rows, read_openface
-from painseq.faces.pspi import pspi
+from painseq.faces.au_tables import TIME_COLUMNS, ActionUnits, Tool, UnitColumn, read_action_units, unit_columns
 from painseq.features import ClipFeatures, FeatureStore, NpzFolder
 from painseq.records import Clip
 from painseq.spec import Spec
-from painseq.video import bare_name
+from painseq.tables import read_header, shown
+from painseq.video import bare_name, open_video
 
-INTENSITIES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
-"""Action units whose intensity OpenFace estimates, 0 to 5."""
-PRESENCES = (*INTENSITIES[:-1], 28, 45)
-"""Action units whose presence OpenFace estimates, 0 or 1."""
-FULL_INTENSITY = 5.0
-COLUMNS = (
-    *(f"AU{unit:02d}_r / {FULL_INTENSITY:g}" for unit in INTENSITIES),
-    *(f"AU{unit:02d}_c" for unit in PRESENCES),
-    "seen",
+__all__ = ["COLUMNS", "OPENFACE", "ActionUnitStream", "ActionUnits", "read_action_units", "table_of"]
+
+log = logging.getLogger("painseq")
+
+_INTENSITIES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
+OPENFACE: tuple[UnitColumn, ...] = (
+    *(UnitColumn(f"AU{unit:02d}_r", unit, "intensity") for unit in _INTENSITIES),
+    *(UnitColumn(f"AU{unit:02d}_c", unit, "presence") for unit in (*_INTENSITIES[:-1], 28, 45)),
 )
-"""Columns of the stream. `seen` is 1 where OpenFace found the face."""
-# Some tables have time stamps one millisecond apart, since OpenFace misread the frame rate.
-_SHORTEST_INTERVAL_S = 1 / 500
-
-
-@dataclass(frozen=True)
-class ActionUnits:
-    """The action units of one video, one row per frame, NaN where OpenFace found no face.
-
-    Args:
-        table: the CSV file.
-        times_s: (N,) seconds since the video's first frame, increasing.
-        intensity: (N, len(INTENSITIES)), 0 to 5.
-        presence: (N, len(PRESENCES)), 0 or 1.
-        interval_s: time between frames.
-    """
-
-    table: Path
-    times_s: NDArray[np.float64]
-    intensity: NDArray[np.float64]
-    presence: NDArray[np.float64]
-    interval_s: float
-
-    def at(self, times_s: NDArray[np.float64]) -> ActionUnits:
-        """Return the rows nearest to these times, which must not decrease; NaN where no row is within half a frame.
-
-        Raises:
-            PainseqError: the table is empty, or all times lie before or after the table's.
-        """
-        if not len(self.times_s):
-            raise PainseqError(f"{self.table} has no rows. Run OpenFace on the video again.")
-        first, last = self.times_s[[0, -1]]
-        if len(times_s) and (times_s[0] > last + self.interval_s or times_s[-1] < first - self.interval_s):
-            raise PainseqError(
-                f"{self.table} covers {first:.3f} s to {last:.3f} s, but the clip's frames lie at {times_s[0]:.3f} s "
-                f"to {times_s[-1]:.3f} s. Give the table of this video."
-            )
-        rows, near = nearest_rows(self.times_s, times_s, self.interval_s)
-        intensity = np.where(near[:, None], self.intensity[rows], np.nan)
-        presence = np.where(near[:, None], self.presence[rows], np.nan)
-        return replace(self, times_s=times_s, intensity=intensity, presence=presence)
-
-    def stream(self) -> Tensor:
-        """Return the stream's rows, (N, len(COLUMNS)) float32; all zero where no face was found."""
-        parts = [self.intensity / FULL_INTENSITY, self.presence, np.ones((len(self.times_s), 1))]
-        rows = np.concatenate(parts, axis=1)
-        seen = np.isfinite(rows).all(axis=1, keepdims=True)
-        return torch.from_numpy(np.where(seen, rows, 0.0).astype(np.float32))
-
-    def pspi(self) -> NDArray[np.float64]:
-        """Return (N,) pain intensity, see `painseq.faces.pspi`; NaN where no face was found.
-
-        OpenFace has no AU43. The presence of AU45 replaces it, so each frame of a blink adds 1.
-        """
-        units = {unit: self.intensity[:, column] for column, unit in enumerate(INTENSITIES)}
-        return pspi({**units, 43: self.presence[:, PRESENCES.index(45)]})
-
-
-def read_action_units(path: Path, fps: float | None = None) -> ActionUnits:
-    """Read OpenFace 2's table of one video with one face.
-
-    Args:
-        path: the CSV file.
-        fps: frame rate of a folder of images, which OpenFace does not know: row n then has the time (n - 1) / fps.
-            None: use the table's time stamps.
-
-    Raises:
-        PainseqError: the file is missing or not an OpenFace table with action units, it has several faces in a frame,
-            impossible time stamps, or values outside OpenFace's range.
-    """
-    if not path.is_file():
-        raise PainseqError(f"No OpenFace table at {path}.")
-    names = ["frame", "timestamp", "success"]
-    names += [f"AU{unit:02d}_r" for unit in INTENSITIES] + [f"AU{unit:02d}_c" for unit in PRESENCES]
-    table = read_openface(path, names)
-    frame, stamp, success = table[:, 0], table[:, 1], table[:, 2]
-    if not (np.diff(frame) > 0).all():
-        raise PainseqError(
-            f"{path}: its frame numbers do not increase ({_first_decrease(frame)}). A table of several faces a frame "
-            "does not say whose action units these are; run OpenFace's FeatureExtraction, which tracks one face."
-        )
-    times_s = stamp if fps is None else (frame - 1) / fps
-    interval_s = 0.0 if fps is None else 1 / fps
-    if fps is None and len(times_s) > 1:
-        interval_s = float(np.median(np.diff(times_s) / np.diff(frame)))
-        if interval_s < _SHORTEST_INTERVAL_S or not (np.diff(times_s) > 0).all():
-            raise PainseqError(
-                f"{path}: its time stamps are not plausible: frames {frame[0]:g} to {frame[-1]:g} are at "
-                f"{times_s[0]:g} s to {times_s[-1]:g} s. OpenFace probably misread the video's frame rate. Re-encode "
-                "the video with a constant frame rate (ffmpeg -r) and run OpenFace again; a folder of images needs its "
-                "fps in the manifest."
-            )
-    units = table[:, 3:]
-    units = np.where((success > 0)[:, None] & np.isfinite(units).all(axis=1, keepdims=True), units, np.nan)
-    intensity, presence = units[:, : len(INTENSITIES)], units[:, len(INTENSITIES) :]
-    for columns, values, highest in (("AU*_r", intensity, FULL_INTENSITY), ("AU*_c", presence, 1.0)):
-        if ((values < 0) | (values > highest)).any():
-            raise PainseqError(
-                f"{path}: {columns} must lie within 0 to {highest:g}, but lie within {np.nanmin(values):g} to "
-                f"{np.nanmax(values):g}. Run OpenFace on the video again."
-            )
-    return ActionUnits(path, times_s, intensity, presence, interval_s)
-
-
-def _first_decrease(frame: NDArray[np.float64]) -> str:
-    row = int(np.argmin(np.diff(frame) > 0))
-    return f"{frame[row]:g}, then {frame[row + 1]:g}"
+"""All columns of action units that OpenFace 2 writes."""
+SEEN = "seen"
+COLUMNS = (*(column.scaled_name for column in OPENFACE), SEEN)
+"""Columns of the stream with all of OpenFace's units. `seen` is 1 where the tool found the face."""
+_TOOL = "tool"
+# A table and its video may end this much apart, in seconds and as a share: frame rates are rounded.
+_APART_S, _APART_SHARE = 0.5, 0.05
 
 
 def table_of(video: Path) -> Path:
@@ -145,18 +45,30 @@ def table_of(video: Path) -> Path:
 
 
 class ActionUnitStream(Stream):
-    """Action units of OpenFace's tables; each table is read once, on first use.
+    """Action units of the tables of one tool; each table is read once, on first use.
+
+    The columns are those that all tables of a data set have (`for_tables`), or those of a model (`recorded`).
 
     Args:
         folder: folder with `<video's path without suffix>.csv`; None: each table is next to its video.
         table: the table of a single video.
+        tool: the program that wrote the tables.
+        units: columns of the tables that are taken.
     """
 
     name = "action_units"
 
-    def __init__(self, folder: Path | None = None, table: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        table: Path | None = None,
+        tool: Tool = "OpenFace",
+        units: tuple[UnitColumn, ...] = OPENFACE,
+    ) -> None:
         self.folder = folder
         self.table = table
+        self.tool = tool
+        self.units = units
         self._read: dict[Path, ActionUnits] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -165,13 +77,78 @@ class ActionUnitStream(Stream):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """`COLUMNS`."""
-        return COLUMNS
+        """The units' columns, each with the value that it is divided by, and `seen`."""
+        return (*(column.scaled_name for column in self.units), SEEN)
 
     @property
     def identity(self) -> Spec:
-        """The columns, by name."""
-        return {"columns": list(COLUMNS)}
+        """The tool and the columns, by name. OpenFace is not named: earlier models know no other tool."""
+        tool: Spec = {} if self.tool == "OpenFace" else {_TOOL: self.tool}
+        return {"columns": list(self.columns), **tool}
+
+    def recorded(self, identity: Mapping[str, object]) -> ActionUnitStream:
+        """Return this stream with the tool and the columns that a model was fitted with.
+
+        Raises:
+            PainseqError: the record was changed, or a later version wrote it.
+        """
+        names = identity.get("columns")
+        bare = [str(name).partition(" / ")[0] for name in names] if isinstance(names, list) else []
+        stream = copy.copy(self)
+        # A model does not take a table's columns of time.
+        stream.tool, stream.units = unit_columns(Path("The model"), [*bare, *TIME_COLUMNS])
+        stream._read = {}
+        if stream.identity != identity:
+            raise PainseqError(
+                f"This model was fitted with another stream {self.name!r} ({dict(identity)}) than this version of "
+                f"painseq gives ({stream.identity}). Refit the model."
+            )
+        return stream
+
+    def taken_as(self, identity: Mapping[str, object]) -> ActionUnitStream:
+        """Return this stream, of tables that were looked at, with the columns that a model was fitted with.
+
+        Raises:
+            PainseqError: the tables are of another tool, or not all of them have these columns.
+        """
+        wanted = self.recorded(identity)
+        if wanted.tool != self.tool:
+            raise PainseqError(
+                f"The tables of action units are of {self.tool}, but the model takes those of {wanted.tool}. Their "
+                f"values differ: run {wanted.tool} on the videos."
+            )
+        missing = [column.name for column in wanted.units if column not in self.units]
+        if missing:
+            raise PainseqError(
+                f"The model takes action units that not all tables have: {shown(missing)}. Run {self.tool} again, for "
+                "them too."
+            )
+        return wanted
+
+    def for_tables(self, clips: Iterable[Clip], root: Path) -> ActionUnitStream:
+        """Return this stream with the columns that the tables of all these clips have; clips without one do not count.
+
+        Raises:
+            PainseqError: tables of several tools, or without a common column.
+        """
+        tables = sorted(path for path in {self.path(clip, root) for clip in clips} if path.is_file())
+        if not tables:
+            return self
+        of_table = {path: unit_columns(path, read_header(path)) for path in tables}
+        tools = {tool: path for path, (tool, _) in of_table.items()}
+        if len(tools) > 1:
+            named = " and ".join(f"{path} ({tool})" for tool, path in tools.items())
+            raise PainseqError(
+                f"The tables of action units are of several tools, such as {named}. Their values differ: use one tool."
+            )
+        stream = copy.copy(self)
+        stream.tool, first = of_table[tables[0]]
+        stream.units = tuple(column for column in first if all(column in units for _, units in of_table.values()))
+        stream._read = {}
+        if not stream.units:
+            raise PainseqError(f"The {len(tables)} tables of action units have no column in common.")
+        log.info("Action units of %s: %d columns, in all of %d tables.", stream.tool, len(stream.units), len(tables))
+        return stream
 
     def path(self, clip: Clip, root: Path) -> Path:
         """Return the expected path of the table of a clip's video."""
@@ -190,24 +167,81 @@ class ActionUnitStream(Stream):
         if missing:
             video, table = missing[0]
             raise PainseqError(
-                f"{len(missing)} of {len(tables)} videos have no OpenFace table; that of {video} should be {table}. "
-                "Run OpenFace's FeatureExtraction on each video, and put its CSV there or give its path "
-                "(--action-units FILE; for a data set --data.options.action_units FOLDER, see docs/action_units.md), "
-                "or leave action_units out of streams."
+                f"{len(missing)} of {len(tables)} videos have no table of action units; that of {video} should be "
+                f"{table}. Run {self.tool} on each video (OpenFace: FeatureExtraction), and put its CSV there or give "
+                "its path (--action-units FILE; for a data set --data.options.action_units FOLDER, see "
+                "docs/action_units.md), or leave action_units out of streams."
             )
 
     def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
-        """Return (T, len(COLUMNS)) float32; see `ActionUnits.stream`.
+        """Return (T, width) float32; see `ActionUnits.rows`.
 
         Raises:
-            PainseqError: the table is missing, cannot be read, or covers another time.
+            PainseqError: the table is missing, cannot be read, is of another tool, lacks columns, has several faces
+                and the store no landmarks, or covers another time.
         """
+        whole = self._whole(clip, root)
+        times_s = clip.start_s + stored.times_s.numpy()
+        units = whole.of_face(times_s, _centres(stored)) if whole.several_faces else whole
+        rows = torch.from_numpy(units.at(times_s).rows())
+        # LibreFace leaves out frames without a face.
+        if len(times_s) and self.tool != "LibreFace" and _is_shorter(whole.times_s[-1], times_s[-1]):
+            raise PainseqError(
+                f"{whole.table} ends at {whole.times_s[-1]:.2f} s, but the clip goes on to {times_s[-1]:.2f} s. Give "
+                f"the table of this video, or run {self.tool} on it again."
+            )
+        return rows
+
+    def check_length(self, video: Path) -> None:
+        """Check that the table of a single video does not go on after its end.
+
+        Raises:
+            PainseqError: it does, or one of them cannot be read.
+        """
+        if not video.is_file():
+            return
+        with open_video(video) as opened:
+            end_s = opened.duration_s
+        whole = self._whole(lone_clip(video), Path())
+        if len(whole.times_s) and _is_shorter(end_s, whole.times_s[-1]):
+            raise PainseqError(
+                f"{whole.table} goes on to {whole.times_s[-1]:.2f} s, but {video} ends at {end_s:.2f} s. Give the "
+                "table of this video."
+            )
+
+    def _whole(self, clip: Clip, root: Path) -> ActionUnits:
         path = self.path(clip, root)
         if path not in self._read:
-            images = (root / clip.video).is_dir()
-            self._read[path] = read_action_units(path, clip.fps if images else None)
-        return self._read[path].at(clip.start_s + stored.times_s.numpy()).stream()
+            self._read[path] = self._read_table(path, clip, root / clip.video)
+        return self._read[path]
+
+    def _read_table(self, path: Path, clip: Clip, video: Path) -> ActionUnits:
+        tool, _ = unit_columns(path, read_header(path)) if path.is_file() else (self.tool, ())
+        if tool != self.tool:
+            raise PainseqError(
+                f"{path} is a table of {tool}, but the model takes action units of {self.tool}. Their values differ: "
+                f"run {self.tool} on the video."
+            )
+        frame_times_s = None
+        if tool == "py-feat" and video.is_file():
+            with open_video(video) as opened:
+                frame_times_s = opened.times_s
+        fps = clip.fps if video.is_dir() or (tool == "py-feat" and frame_times_s is None) else None
+        return read_action_units(path, fps, frame_times_s).only(self.units)
 
     def mirror(self, rows: Tensor) -> Tensor:
-        """Return the rows unchanged: OpenFace's action units do not distinguish left from right."""
+        """Return the rows unchanged: the tools' action units do not distinguish left from right."""
         return rows
+
+
+def _is_shorter(end_s: float, last_s: float) -> bool:
+    return bool(end_s < last_s - max(_APART_S, _APART_SHARE * last_s))
+
+
+def _centres(stored: ClipFeatures) -> NDArray[np.float64] | None:
+    """Return (T, 2) centres of the followed face, NaN without a face; None if there are no landmarks."""
+    if stored.landmarks is None:
+        return None
+    points = stored.landmarks.double().numpy()
+    centres: NDArray[np.float64] = (points.min(axis=1) + points.max(axis=1)) / 2
+    return centres
