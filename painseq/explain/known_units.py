@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.data.streams.action_units import read_action_units, table_of
+from painseq.data.streams.action_units import table_of, units_of_video
 from painseq.errors import PainseqError
 from painseq.faces.openface import nearest_rows
 from painseq.video.generated import truth_of
@@ -66,7 +66,7 @@ def known_units(
     if action_units is None and not table.is_file():
         return None
     try:
-        whole = read_action_units(table, image_fps if video.is_dir() else None)
+        whole = units_of_video(table, video, image_fps)
         units = whole.at(video_times_s)
     except PainseqError as error:
         if action_units is not None:

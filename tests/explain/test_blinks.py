@@ -206,3 +206,12 @@ def test_too_little_to_say_anything():
     none, few = blink_check([None], ["a"]), blink_check([row(0.3, 1.0)] * 3, ["a"] * 3)
     assert "blink" in none.verdict and not none.figures
     assert "subjects" in few.verdict and "score" not in few.verdict
+
+
+def test_tables_without_what_pspi_needs_give_none_and_say_so(video, caplog, tmp_path):
+    """py-feat's probabilities are no intensities; its frames take their times from the video."""
+    table = tmp_path / "feat.csv"
+    table.write_text("frame,AU04,AU43\n" + "".join(f"{frame},0.5,0.5\n" for frame in range(20)))
+    known = known_units(video, np.arange(5) / 30, action_units=table)
+    assert known.source == "py-feat" and np.isnan(known.pspi).all() and not known.blinks.any()
+    assert "AU4 as probability only" in caplog.text

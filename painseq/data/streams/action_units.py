@@ -222,16 +222,29 @@ class ActionUnitStream(Stream):
                 f"{path} is a table of {tool}, but the model takes action units of {self.tool}. Their values differ: "
                 f"run {self.tool} on the video."
             )
-        frame_times_s = None
-        if tool == "py-feat" and video.is_file():
-            with open_video(video) as opened:
-                frame_times_s = opened.times_s
-        fps = clip.fps if video.is_dir() or (tool == "py-feat" and frame_times_s is None) else None
-        return read_action_units(path, fps, frame_times_s).only(self.units)
+        return units_of_video(path, video, clip.fps).only(self.units)
 
     def mirror(self, rows: Tensor) -> Tensor:
         """Return the rows unchanged: the tools' action units do not distinguish left from right."""
         return rows
+
+
+def units_of_video(path: Path, video: Path, fps: float | None) -> ActionUnits:
+    """Read the table of a video's action units, with the video's frame times if the table only counts frames.
+
+    Args:
+        path: the table.
+        video: the file, which need not be there, or a folder of images.
+        fps: images per second of a folder; or frame rate of a video that is not there, if it is known.
+
+    Raises:
+        PainseqError: see `read_action_units`.
+    """
+    counts_frames = path.is_file() and unit_columns(path, read_header(path))[0] == "py-feat"
+    if counts_frames and video.is_file():
+        with open_video(video) as opened:
+            return read_action_units(path, frame_times_s=opened.times_s)
+    return read_action_units(path, fps if counts_frames or video.is_dir() else None)
 
 
 def _is_shorter(end_s: float, last_s: float) -> bool:
