@@ -60,7 +60,9 @@ def tidy(path: Path, dtype: Dtype, out_shape: tuple[int, ...], keep: str = "/") 
         OSError: unchanged from Python. Nothing is lost, and the next call continues.
     """
     for partial in (*path.glob(".*.partial"), *path.glob("pending/.*.partial")):
-        partial.unlink()
+        # Processes write these after they have released the store.
+        if not partial.name.startswith((".run", ".manifest")):
+            partial.unlink(missing_ok=True)
     contents = Contents.read(path)
     index = contents.index
     _drop_lost_shards(path, index)

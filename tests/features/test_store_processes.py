@@ -297,3 +297,14 @@ def test_a_clip_that_is_another_processes_now_is_not_brought_back(tmp_path):
     assert torch.equal(FeatureStore(tmp_path)["clip3"].features, made(3).features)
     with store_writer(tmp_path) as writer:
         assert writer.state("clip3", "new") == "done"
+
+
+def test_what_a_process_writes_after_leaving_is_not_tidied_away(tmp_path):
+    with store_writer(tmp_path) as writer:
+        add(writer, 0)
+    record, index = tmp_path / ".manifest.csv.0.partial", tmp_path / ".index.json.0.partial"
+    for partial in (record, index):
+        partial.touch()
+    with store_writer(tmp_path) as writer:
+        add(writer, 1)
+    assert record.exists() and not index.exists()
