@@ -14,7 +14,7 @@ from typing import Literal
 from painseq.data.datamodule import PainDataModule
 from painseq.data.facts import DataSetFacts, Expected
 from painseq.data.options import DataOptions
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.records import Clip, Manifest, Part
 from painseq.video import VIDEO_SUFFIXES
 
@@ -289,7 +289,7 @@ def read_samples(path: Path) -> list[dict[str, str]]:
     header = lines[0] if lines else []
     if "sample_name" not in header:
         raise PainseqError(
-            f"{path} has no column sample_name; its columns: {', '.join(header) or 'none'}. BioVid's table is "
+            f"{path} has no column sample_name; its columns: {first_few(header) or 'none'}. BioVid's table is "
             "tab-separated: subject_id, subject_name, class_id, class_name, sample_id, sample_name."
         )
     rows = [dict(zip(header, line, strict=False)) for line in lines[1:]]

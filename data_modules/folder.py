@@ -14,7 +14,7 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.facts import DataSetFacts
 from painseq.data.labels import ordered_labels
 from painseq.data.options import DataOptions
-from painseq.errors import PainseqError, printable
+from painseq.errors import PainseqError, first_few, printable
 from painseq.records import Clip, Manifest, read_manifest
 from painseq.video import VIDEO_SUFFIXES
 from painseq.video.container import IMAGE_SUFFIXES
@@ -67,7 +67,7 @@ class Folder(PainDataModule):
             raise PainseqError(f"name (--data.name) is {name!r}; it must be a non-empty name without a slash.")
         names = tuple(_nfc(str(name)) for name in classes)
         if len(set(names)) != len(names):
-            raise PainseqError(f"classes (--data.classes) has a duplicate: {', '.join(names)}.")
+            raise PainseqError(f"classes (--data.classes) has a duplicate: {first_few(names)}.")
         if fps is not None and not fps > 0:
             raise PainseqError(f"fps (--data.fps) is {fps}; it must be more than 0.")
         self.name = name
@@ -90,15 +90,15 @@ class Folder(PainDataModule):
         if unknown:
             raise PainseqError(
                 f"{unknown[0].video}: its label {unknown[0].label!r} is not in classes (--data.classes: "
-                f"{', '.join(self.classes)}); this concerns {len(unknown)} of {len(manifest)} clips. Add the class, at "
+                f"{first_few(self.classes)}); this concerns {len(unknown)} of {len(manifest)} clips. Add the class, at "
                 "its position in the order of pain, or remove these clips."
             )
         if not self.classes:
-            found = ", ".join(ordered_labels({clip.label for clip in manifest if clip.label is not None}))
+            found = first_few(ordered_labels({clip.label for clip in manifest if clip.label is not None}))
             log.info("%s: labels found: %s. Set --data.classes to fix the labels and their order.", self.name, found)
         absent = [name for name in self.classes if all(clip.label != name for clip in manifest)]
         if absent:
-            log.warning("%s: no clips of class %s, listed in --data.classes.", self.name, ", ".join(absent))
+            log.warning("%s: no clips of class %s, listed in --data.classes.", self.name, first_few(absent))
         if len(manifest.subjects) == 1 and all(clip.part is None for clip in manifest):
             fix = (
                 f"correct the column subject_id of {self.manifest_csv}"

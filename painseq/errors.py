@@ -6,6 +6,8 @@ value, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class PainseqError(Exception):
     """Something the user can fix: a path, a file, a label, a configuration."""
@@ -42,3 +44,15 @@ class UntrustedClass(PainseqError):
 
 class LeakError(PainseqError):
     """A subject is on both sides of a split: the model would be scored on a person it was trained on."""
+
+
+def first_few(names: Iterable[str], most: int = 20, separator: str = ", ") -> str:
+    """Join the first names of a list and the number of the others, so that no message has a million names.
+
+    Example:
+        >>> first_few(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return separator.join(listed[:most]) + more

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,9 @@ MAX_YAML_CHARACTERS, MAX_YAML_VALUES = 4 * 2**20, 200_000
 """Limits of a YAML file. Aliases let a few lines stand for billions of values."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of file systems, and of operating systems, without file locks."""
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_NUMBERS = re.compile(r"[-+]?[\d.,]+( ?%)?( \([-+\d., %to]*\))?")
+"""A number or a percentage, with or without its interval in brackets."""
 
 
 @contextmanager
@@ -192,13 +196,32 @@ def _finite(text: str) -> float:
     return number
 
 
-def write_csv(path: Path, rows: Iterable[Iterable[object]], delimiter: str = ",", line_end: str = "\r\n") -> None:
+def write_csv(
+    path: Path,
+    rows: Iterable[Iterable[object]],
+    delimiter: str = ",",
+    line_end: str = "\r\n",
+    spreadsheet: bool = False,
+) -> None:
     """Write a table, header row first, atomically; see `write_atomically`. None becomes an empty cell.
 
-    Bytes of a file name that are not UTF-8 are written as `printable` does."""
+    Bytes of a file name that are not UTF-8 are written as `printable` does.
+
+    Args:
+        spreadsheet: the file is for people, and painseq does not read it: texts that a spreadsheet would run as a
+            formula get an apostrophe in front. Files that painseq reads keep every name exactly.
+    """
+    if spreadsheet:
+        rows = ([_as_text(cell) for cell in row] for row in rows)
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator=line_end).writerows(rows)
     write_atomically(path, printable(text.getvalue()).encode())
+
+
+def _as_text(cell: object) -> object:
+    """A cell that a spreadsheet does not run as a formula; numbers, and texts of numbers alone, are unchanged."""
+    runs = isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) and not _NUMBERS.fullmatch(cell)
+    return f"'{cell}" if runs else cell
 
 
 def shipped_configs() -> Path:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.files import write_csv
 from painseq.spec import digest
 from painseq.tables import number, read_table, shown, whole_number
@@ -302,9 +302,7 @@ def _end_s(clip: Clip) -> float:
 
 def some_subjects(subjects: Sequence[str], most: int = 5) -> str:
     """Describe subjects in a message: their number and the first few names."""
-    names = ", ".join(subjects[:most])
-    more = f" and {len(subjects) - most} more" if len(subjects) > most else ""
-    return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({names}{more})"
+    return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({first_few(subjects, most)})"
 
 
 def read_manifest(path: Path, root: Path, name: str) -> Manifest:

@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 
 _DELIMITERS = (",", ";", "\t")
-_MOST_SHOWN = 20
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -136,5 +135,4 @@ def whole_number(cell: str) -> int:
 
 def shown(names: Sequence[str]) -> str:
     """List names of columns in a message: the first of them, if there are many."""
-    more = len(names) - _MOST_SHOWN
-    return (", ".join(names[:_MOST_SHOWN]) or "none") + (f" and {more} more" if more > 0 else "")
+    return first_few(names) or "none"

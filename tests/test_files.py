@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import csv
 import errno
 import os
 import re
@@ -10,7 +11,7 @@ from threading import Barrier
 
 import pytest
 
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.files import write_atomically, write_csv, write_json
 from painseq.runs import check_same_run, locked_folder, make_run_folder, read_json
 
@@ -165,3 +166,22 @@ def test_many_take_turns_in_one_folder(tmp_path):
             os._exit(0)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+
+
+def test_a_table_for_people_runs_nothing_in_a_spreadsheet_and_keeps_its_numbers(tmp_path):
+    texts = ["=1+1", "+a", "-2+3+cmd|' /C calc'!A0", "@a", "\ta", "\ra"]
+    kept = ["a=b", "", None, -0.5, "-0.5", "+0.120 (-0.050 to 0.290)", "-3 %", "12,000"]
+    write_csv(tmp_path / "people.csv", [texts, kept], spreadsheet=True)
+    write_csv(tmp_path / "exact.csv", [texts, kept])
+    with (tmp_path / "people.csv").open(newline="", encoding="utf-8") as file:
+        assert next(csv.reader(file)) == [f"'{text}" for text in texts]
+    with (tmp_path / "exact.csv").open(newline="", encoding="utf-8") as file:
+        assert next(csv.reader(file)) == texts
+    for name in ("people", "exact"):
+        with (tmp_path / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            assert list(csv.reader(file))[1] == ["" if cell is None else str(cell) for cell in kept]
+
+
+def test_of_many_names_the_first_are_told():
+    assert first_few([]) == "" and first_few(["a", "b"], 2) == "a, b"
+    assert first_few((str(n) for n in range(5)), 2, "; ") == "0; 1 and 3 more"

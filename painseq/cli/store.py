@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from painseq.cli.arguments import add_trust
+from painseq.errors import first_few
 
 if TYPE_CHECKING:
     from painseq.features import FeatureStore
@@ -93,10 +94,7 @@ def _print_info(summary: Mapping[str, object]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f": {', '.join(names[:NAMES_SHOWN])}{more}"
+    return f": {first_few(names, NAMES_SHOWN)}" if names else ""
 
 
 def _check(store: FeatureStore, trust: Sequence[str], as_json: bool) -> int:

@@ -23,7 +23,7 @@ from painseq.data.options import DataOptions
 from painseq.data.resident import ResidentClips, resident_clips, single_frames
 from painseq.data.splits import Split, make_split, qualified, split_of_items
 from painseq.data.streams import ActionUnitStream, StoreStream, Stream, as_streams, beside_cnn
-from painseq.errors import CLIP_FAILURES, PainseqError
+from painseq.errors import CLIP_FAILURES, PainseqError, first_few
 from painseq.features import FeatureStore, NpzFolder, open_features
 from painseq.features.spans import check_spans
 from painseq.records import THE_EXTRACTOR, UNKNOWN, Clip, Manifest, Part, doubtful_subjects
@@ -105,7 +105,7 @@ class PainDataModule(pl.LightningDataModule):
             if not len(self._manifest):
                 raise PainseqError(
                     f"{self.root} has no clip for the label scheme {self.options.labels!r}; its labels are "
-                    f"{', '.join(sorted({str(clip.label) for clip in everything}))}. Choose a scheme for these labels: "
+                    f"{first_few(sorted({str(clip.label) for clip in everything}))}. Choose a scheme for these labels: "
                     "--data.options.labels."
                 )
         return self._manifest

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from painseq.data.facts import DataSetFacts
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.records import UNKNOWN, Clip, Manifest, plain_name
 
 log = logging.getLogger("painseq")
@@ -137,12 +137,12 @@ class LabelScheme:
             PainseqError: an unknown label, a label in two classes, or two classes whose labels differ only in spelling.
         """
         found = Counter(clip.label for clip in manifest if clip.label is not None)
-        listed = ", ".join(f"{label} ({found[label]} clips)" for label in ordered_labels(found))
+        listed = first_few(f"{label} ({found[label]} clips)" for label in ordered_labels(found))
         unknown = [label for label in ordered_labels(found) if not self.knows(label)]
         if unknown:
             first = next(clip.clip_id for clip in manifest if clip.label == unknown[0])
             raise PainseqError(
-                f"{manifest.name}: unknown label {unknown[0]!r}. Found: {listed}; known: {', '.join(self.known)}. "
+                f"{manifest.name}: unknown label {unknown[0]!r}. Found: {listed}; known: {first_few(self.known)}. "
                 f"The first clip with it is {first!r}."
             )
         for label in found:
@@ -161,10 +161,10 @@ class LabelScheme:
                 )
         left_out = [label for label in ordered_labels(found) if self.target(label) is None]
         if left_out and (self.name == "own" or not self.known):
-            log.warning("%s: no class for %s; found: %s.", manifest.name, ", ".join(left_out), listed)
+            log.warning("%s: no class for %s; found: %s.", manifest.name, first_few(left_out), listed)
         unused = [e for entries in self.classes.values() for e in entries if not any(_is_among(n, [e]) for n in found)]
         if unused and self.name == "own":
-            log.warning("%s: no clip has the label %s; found: %s.", manifest.name, ", ".join(unused), listed)
+            log.warning("%s: no clip has the label %s; found: %s.", manifest.name, first_few(unused), listed)
         return manifest.only(clip for clip in manifest if self.target(clip.label) is not None)
 
     def counts(self, clips: Manifest | tuple[Clip, ...]) -> dict[str, int]:
@@ -227,7 +227,7 @@ def own_scheme(
             "as values. Put the name in quotes."
         )
     if len(classes) < 2:
-        raise PainseqError(f"labels has {len(classes)} classes ({', '.join(classes) or 'none'}); list two or more.")
+        raise PainseqError(f"labels has {len(classes)} classes ({first_few(classes) or 'none'}); list two or more.")
     written = {name: tuple(map(_written, entries)) for name, entries in classes.items()}
     scheme = LabelScheme(dataset, "own", written, tuple(known))
     claims = Counter(entry for entries in written.values() for entry in entries)
@@ -243,7 +243,7 @@ def own_scheme(
             if span is None and not scheme.knows(entry):
                 raise PainseqError(
                     f"labels: class {name} has the label {entry!r}, which is not a label of {dataset}; its labels: "
-                    f"{', '.join(scheme.known)}."
+                    f"{first_few(scheme.known)}."
                 )
     return scheme
 
@@ -266,7 +266,7 @@ def native_scheme(manifest: Manifest, order: Sequence[str] = ()) -> LabelScheme:
             "%s: the order of pain is not known, so labels are sorted alphabetically, starting with no pain: %s. Kappa "
             "and mean error depend on it; set the order with --data.classes.",
             manifest.name,
-            ", ".join(named),
+            first_few(named),
         )
     return scheme
 
@@ -313,8 +313,8 @@ def check_same_targets(trained: tuple[str, ...], scale: Scale | None, data: Labe
         )
     if trained != data.class_names:
         raise PainseqError(
-            f"The model predicts {len(trained)} classes ({', '.join(trained)}), but the data has "
-            f"{len(data.class_names)} ({', '.join(data.class_names)}). Choose a label scheme with the model's classes "
+            f"The model predicts {len(trained)} classes ({first_few(trained)}), but the data has "
+            f"{len(data.class_names)} ({first_few(data.class_names)}). Choose a label scheme with the model's classes "
             "(--data.options.labels, such as binary, three or five; see docs/data_sets.md), or fit a model for these "
             "classes."
         )

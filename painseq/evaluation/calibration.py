@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from painseq.errors import LeakError, PainseqError
+from painseq.errors import LeakError, PainseqError, first_few
 from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.probability import ProbabilityScores, probability_scores, rated
 from painseq.records import shared_people
@@ -77,8 +77,8 @@ def calibrate(scored: Predictions, validation: Predictions) -> tuple[Predictions
         )
     if scored.class_names != validation.class_names:
         raise PainseqError(
-            f"The temperature would be fitted on the classes {', '.join(validation.class_names)}, but the scored "
-            f"classes are {', '.join(scored.class_names)}. Both need the same classes in the same order."
+            f"The temperature would be fitted on the classes {first_few(validation.class_names)}, but the scored "
+            f"classes are {first_few(scored.class_names)}. Both need the same classes in the same order."
         )
     if np.isnan(scored.probabilities).all():
         raise PainseqError(

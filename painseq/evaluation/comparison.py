@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.evaluation.intervals import Difference, Interval, bootstrap_interval, mean_interval, paired_difference
 from painseq.evaluation.metrics import LOWER_IS_BETTER, NEEDS_ORDER, STATISTICS, Floats, confusion_by_subject
 from painseq.evaluation.predictions import Predictions
@@ -186,7 +186,7 @@ def compare(
     if len(models) < 2:
         raise PainseqError(f"A comparison needs two or more models; {len(models)} given.")
     if against is not None and against not in models:
-        raise PainseqError(f"No model is called {against!r}; the models are {', '.join(models)}.")
+        raise PainseqError(f"No model is called {against!r}; the models are {first_few(models)}.")
     if against is None:
         names = list(itertools.combinations(models, 2))
     else:
@@ -350,7 +350,7 @@ def _confusions(first: Predictions, second: Predictions, statistic: str) -> Subj
             f"statistic is {statistic!r}, which is not a statistic of classes; those are {', '.join(STATISTICS)}."
         )
     if first.class_names != second.class_names:
-        differ = f"{', '.join(first.class_names)} and {', '.join(second.class_names)}."
+        differ = f"{first_few(first.class_names)} and {first_few(second.class_names)}."
         if set(first.class_names) != set(second.class_names):
             raise PainseqError(f"their classes differ: {differ}")
         raise PainseqError(

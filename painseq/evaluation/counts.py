@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +63,9 @@ def counts_of(predictions: Predictions | ValuePredictions, min_face_share: float
     """
     check_min_face_share(min_face_share)
     missing = ~predictions.predicted
+    missing_of = Counter(compress(predictions.subject_ids, missing.tolist()))
     known = (predictions.frames != UNKNOWN) & (predictions.faceless != UNKNOWN)
     share_with_face = (predictions.frames - predictions.faceless) / np.maximum(predictions.frames, 1)
-    ids = np.asarray(predictions.subject_ids, dtype=object)
     rows_of_class: dict[str, NDArray[np.bool_]] = {}
     if isinstance(predictions, Predictions):
         rows_of_class = {name: predictions.truth == index for index, name in enumerate(predictions.class_names)}
@@ -72,11 +74,11 @@ def counts_of(predictions: Predictions | ValuePredictions, min_face_share: float
         scored=int(predictions.scored.sum()),
         without_prediction=int(missing.sum()),
         hidden=int((predictions.hidden & ~missing).sum()),
-        subjects=len(set(ids[predictions.scored])),
+        subjects=len(set(compress(predictions.subject_ids, predictions.scored.tolist()))),
         frames=int(predictions.frames.sum()) if known.all() else None,
         faceless=int(predictions.faceless.sum()) if known.all() else None,
         without_prediction_by_class={name: int((missing & rows).sum()) for name, rows in rows_of_class.items()},
-        without_prediction_by_subject={s: int((missing & (ids == s)).sum()) for s in sorted(set(ids[missing]))},
+        without_prediction_by_subject=dict(sorted(missing_of.items())),
         faceless_share_by_class={
             name: faceless_share(predictions, known & rows) for name, rows in rows_of_class.items()
         },

@@ -16,14 +16,14 @@ subjects, or with squared errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.evaluation.metrics import STATISTICS, Floats, confusion_by_subject
 from painseq.evaluation.predictions import Predictions
 
@@ -31,6 +31,9 @@ FEW_SUBJECTS = 20
 DRAWS = 2000
 BOOTSTRAP = "bootstrap over subjects, expanded percentiles"
 STUDENT_T = "Student's t on subject means"
+
+CELLS_AT_ONCE = 8_000_000
+"""Largest number of cells (draws x subjects) in memory at once: 64 MB."""
 
 MEANS = ("accuracy", "balanced_accuracy", "mean_absolute_error")
 """Scores that are the mean of the subjects' scores, if every subject has the same number of clips of each class."""
@@ -93,7 +96,14 @@ class Difference:
 
 def draw_subjects(subjects: int, draws: int, seed: int) -> NDArray[np.int64]:
     """Draw S subjects with replacement: (draws, S) how often each subject is drawn; rows sum to S."""
-    return np.random.default_rng(seed).multinomial(subjects, np.full(subjects, 1 / subjects), size=draws)
+    return np.concatenate(list(_blocks_of_draws(subjects, draws, seed)))
+
+
+def _blocks_of_draws(subjects: int, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """The rows of `draw_subjects` in blocks of at most `CELLS_AT_ONCE`."""
+    generator, step = np.random.default_rng(seed), max(1, CELLS_AT_ONCE // max(1, subjects))
+    for start in range(0, draws, step):
+        yield generator.multinomial(subjects, np.full(subjects, 1 / subjects), size=min(step, draws - start))
 
 
 def bootstrap_interval(
@@ -112,9 +122,34 @@ def bootstrap_interval(
         The interval. Undefined draws are left out and counted in the note. There is no interval if more than half of
         the draws are undefined, or with fewer than 2 subjects.
     """
+    return bootstrap_intervals(lambda times: {"": statistic(times)}, [""], subjects, draws, seed)[""]
+
+
+def bootstrap_intervals(
+    statistics: Callable[[NDArray[np.int64]], Mapping[str, Floats]],
+    names: Sequence[str],
+    subjects: int,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Bootstrap intervals of several statistics on the same draws; see `bootstrap_interval`.
+
+    Args:
+        statistics: function of (draws, S), how often each subject is drawn, to name -> (draws,) values. It is called
+            with some of the draws at a time.
+        names: the statistics that get an interval.
+        subjects, draws, seed: see `bootstrap_interval`.
+    """
     if subjects < 2:
-        return _no_interval(subjects, BOOTSTRAP)
-    values = np.asarray(statistic(draw_subjects(subjects, draws, seed)), np.float64)
+        return {name: _no_interval(subjects, BOOTSTRAP) for name in names}
+    if not names:
+        return {}
+    blocks = [statistics(times) for times in _blocks_of_draws(subjects, draws, seed)]
+    return {name: _of_draws(np.concatenate([block[name] for block in blocks]), subjects) for name in names}
+
+
+def _of_draws(values: Floats, subjects: int) -> Interval:
+    draws = len(values)
     defined = values[~np.isnan(values)]
     notes = []
     if len(defined) < draws:
@@ -169,10 +204,11 @@ def subject_bootstrap(
 ) -> dict[str, Interval]:
     """Bootstrap intervals of statistics of the summed confusion matrix; `confusion` is (S, K, K), one per subject."""
 
-    def interval(statistic: Callable[[Floats], Floats]) -> Interval:
-        return bootstrap_interval(lambda times: statistic(_resample(confusion, times)), len(confusion), draws, seed)
+    def drawn(times: NDArray[np.int64]) -> dict[str, Floats]:
+        sums = _resample(confusion, times)
+        return {name: STATISTICS[name](sums) for name in statistics}
 
-    return {name: interval(STATISTICS[name]) for name in statistics}
+    return bootstrap_intervals(drawn, statistics, len(confusion), draws, seed)
 
 
 def paired_difference(
@@ -194,8 +230,8 @@ def paired_difference(
     row_of = {clip_id: row for row, clip_id in enumerate(second.clip_ids)}
     if first.class_names != second.class_names:
         raise PainseqError(
-            f"Models with different classes cannot be compared: {', '.join(first.class_names)} and "
-            f"{', '.join(second.class_names)}."
+            f"Models with different classes cannot be compared: {first_few(first.class_names)} and "
+            f"{first_few(second.class_names)}."
         )
     unshared = set(first.clip_ids) ^ set(second.clip_ids)
     if unshared:
@@ -213,20 +249,22 @@ def paired_difference(
     subjects, a = confusion_by_subject(first.truth, first.label, first.subject_ids, k)
     _, b = confusion_by_subject(second.truth, second.label, second.subject_ids, k)
 
+    means = [name for name in statistics if name in MEANS and _balanced(a)]
+
+    def drawn(times: NDArray[np.int64]) -> dict[str, Floats]:
+        of_a, of_b = _resample(a, times), _resample(b, times)
+        return {name: STATISTICS[name](of_a) - STATISTICS[name](of_b) for name in statistics if name not in means}
+
+    intervals = bootstrap_intervals(
+        drawn, [name for name in statistics if name not in means], len(subjects), draws, seed
+    )
+    for name in means:
+        limit = _highest(name, a)
+        intervals[name] = mean_interval(STATISTICS[name](a) - STATISTICS[name](b), (-limit, limit))
+
     def difference(name: str) -> Difference:
-        statistic = STATISTICS[name]
-        if name in MEANS and _balanced(a):
-            limit = _highest(name, a)
-            interval = mean_interval(statistic(a) - statistic(b), (-limit, limit))
-        else:
-            interval = bootstrap_interval(
-                lambda times: statistic(_resample(a, times)) - statistic(_resample(b, times)),
-                len(subjects),
-                draws,
-                seed,
-            )
-        value_a, value_b = _number(statistic(a.sum(0))), _number(statistic(b.sum(0)))
-        return Difference(value_a, value_b, None if value_a is None or value_b is None else value_a - value_b, interval)
+        of_a, of_b = (_number(STATISTICS[name](sums.sum(0))) for sums in (a, b))
+        return Difference(of_a, of_b, None if of_a is None or of_b is None else of_a - of_b, intervals[name])
 
     return {name: difference(name) for name in statistics}
 

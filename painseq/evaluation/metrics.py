@@ -16,11 +16,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+
+def numbered_subjects(subject_ids: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Sorted distinct subjects, and for each of n clips the (n,) index of its subject."""
+    subjects = tuple(sorted(set(subject_ids)))
+    place = {subject: index for index, subject in enumerate(subjects)}
+    return subjects, np.fromiter(map(place.__getitem__, subject_ids), np.int64, len(subject_ids))
+
+
+def rows_by_subject(subject_ids: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """Sorted subject -> indices of the subject's clips, ascending."""
+    subjects, subject = numbered_subjects(subject_ids)
+    order = np.argsort(subject, kind="stable")
+    ends = np.cumsum(np.bincount(subject, minlength=len(subjects)))
+    return {name: rows for name, rows in zip(subjects, np.split(order, ends[:-1]), strict=False)}
 
 
 def confusion_matrix(truth: NDArray[np.int64], label: NDArray[np.int64], num_classes: int) -> Floats:
@@ -36,11 +52,11 @@ def confusion_by_subject(
     truth: NDArray[np.int64], label: NDArray[np.int64], subject_ids: Sequence[str], num_classes: int
 ) -> tuple[tuple[str, ...], Floats]:
     """Sorted subjects with at least one scored clip, and their (S, K, K) confusion matrices."""
-    ids = np.asarray(subject_ids, dtype=object)
     both = (truth >= 0) & (label >= 0)
-    subjects = tuple(sorted(set(ids[both])))
-    matrices = [confusion_matrix(truth[ids == s], label[ids == s], num_classes) for s in subjects]
-    return subjects, np.stack(matrices) if matrices else np.zeros((0, num_classes, num_classes))
+    subjects, subject = numbered_subjects(list(compress(subject_ids, both.tolist())))
+    cells = (subject * num_classes + truth[both]) * num_classes + label[both]
+    counts = np.bincount(cells, minlength=len(subjects) * num_classes**2).astype(np.float64)
+    return subjects, counts.reshape(-1, num_classes, num_classes)
 
 
 def _ratio(numerator: Floats, denominator: Floats, otherwise: float) -> Floats:

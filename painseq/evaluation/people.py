@@ -6,16 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.evaluation.counts import faceless_share
-from painseq.evaluation.metrics import accuracy, balanced_accuracy, confusion_matrix
+from painseq.evaluation.metrics import accuracy, balanced_accuracy, confusion_matrix, rows_by_subject
 from painseq.evaluation.predictions import Predictions
-from painseq.evaluation.rows import read_rows
+from painseq.evaluation.rows import read_columns
 from painseq.files import write_csv
 from painseq.records import SEXES, UNKNOWN, Clip, check_person
-from painseq.tables import shown, whole_number
+from painseq.tables import whole_number
 
 
 @dataclass(frozen=True)
@@ -90,32 +88,30 @@ def read_people(path: str | Path) -> dict[str, Person]:
     path = Path(path)
     if not path.is_file():
         raise PainseqError(f"No table of subjects at {path}.")
-    rows, columns = read_rows(path, {"subject_id"})
-    if not {"sex", "age"} & set(columns):
-        raise PainseqError(f"{path} has no column sex or age. Columns found: {shown(columns)}.")
+    table = read_columns(path, {"subject_id"}, lambda name: name in ("sex", "age"))
+    if len(table.cells) == 1:
+        raise PainseqError(f"{path} has no column sex or age. Columns found: {first_few(table.names)}.")
     people: dict[str, Person] = {}
-    for line, row in rows:
-        subject, sex, age = row["subject_id"], row.get("sex", "").strip().lower(), row.get("age", "").strip()
+    for row, subject in enumerate(table.cells["subject_id"]):
+        sex, age = (table.cells[name][row].strip() if name in table.cells else "" for name in ("sex", "age"))
         if not subject or subject in people:
-            raise PainseqError(f"{path}, line {line}: subject_id {subject!r} is empty or appears more than once.")
+            raise table.error(row, f"subject_id {subject!r} is empty or appears more than once.")
         try:
             years = whole_number(age) if age else None
         except ValueError as error:
-            raise PainseqError(
-                f"{path}, line {line}: age is {age!r}; write whole years, or leave the cell empty."
-            ) from error
+            raise table.error(row, f"age is {age!r}; write whole years, or leave the cell empty.") from error
         try:
-            people[subject] = Person(SEXES.get(sex, sex) or None, years)
+            people[subject] = Person(SEXES.get(sex.lower(), sex) or None, years)
         except PainseqError as error:
-            raise PainseqError(f"{path}, line {line}: {error}") from error
+            raise table.error(row, str(error)) from error
     return people
 
 
 def subject_rows(predictions: Predictions, people: Mapping[str, Person]) -> tuple[SubjectRow, ...]:
     """One row per subject, sorted by id."""
-    ids = np.asarray(predictions.subject_ids, dtype=object)
     return tuple(
-        _row(subject, predictions.only(ids == subject), people.get(subject, Person())) for subject in sorted(set(ids))
+        _row(subject, predictions.only(rows), people.get(subject, Person()))
+        for subject, rows in rows_by_subject(predictions.subject_ids).items()
     )
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.errors import PainseqError
-from painseq.evaluation.rows import NumberedRow, check_ids, check_new, count_in, numbers_in, read_rows
+from painseq.errors import PainseqError, first_few
+from painseq.evaluation.rows import Columns, check_ids, read_columns
 from painseq.files import write_csv
 from painseq.records import UNKNOWN
-from painseq.tables import shown
 
 PREDICTIONS_FILE = "predictions.csv"
 """Name of painseq's predictions files; the folder's name then identifies the model."""
@@ -75,10 +75,10 @@ class Predictions:
             if n and not (indices.min() >= UNKNOWN and indices.max() < k):
                 raise PainseqError(f"Predictions: {name} has an index outside -1..{k - 1}: there are {k} classes.")
         check_ids(self.clip_ids, self.subject_ids)
-        for row, clip_id in enumerate(self.clip_ids):
+        row = _first_wrong(self.label, self.probabilities)
+        if row is not None:
             problem = _problem(int(self.label[row]), self.probabilities[row])
-            if problem:
-                raise PainseqError(f"Predictions: clip {clip_id!r}: {problem}")
+            raise PainseqError(f"Predictions: clip {self.clip_ids[row]!r}: {problem}")
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -130,15 +130,21 @@ class Predictions:
                 f"The truth lacks {len(missing)} of the {len(self)} predicted clips; the first is {missing[0]!r}. "
                 "Clip ids must be the same in both files."
             )
-        filled = np.empty(len(self), np.int64)
-        for row, clip_id in enumerate(self.clip_ids):
-            name = truth[clip_id]
-            filled[row] = _index(name, self.class_names, f"the truth of clip {clip_id!r}")
-            if self.truth[row] not in (UNKNOWN, filled[row]):
-                raise PainseqError(
-                    f"Clip {clip_id!r}: its truth is {self.class_names[self.truth[row]]!r} in the predictions, but "
-                    f"{name!r} in the truth file. One of the two belongs to other data."
-                )
+        place = {name: index for index, name in enumerate(self.class_names)}
+        filled = np.array([place.get(truth[clip_id].strip(), UNKNOWN) for clip_id in self.clip_ids], np.int64)
+        if (filled == UNKNOWN).any():
+            clip_id = self.clip_ids[int((filled == UNKNOWN).argmax())]
+            raise PainseqError(
+                f"The truth of clip {clip_id!r} is {truth[clip_id].strip()!r}, which is not one of the classes "
+                f"{first_few(self.class_names)}."
+            )
+        contradicts = ~self.hidden & (self.truth != filled)
+        if contradicts.any():
+            row = int(contradicts.argmax())
+            raise PainseqError(
+                f"Clip {self.clip_ids[row]!r}: its truth is {self._name(self.truth[row])!r} in the predictions, but "
+                f"{self._name(filled[row])!r} in the truth file. One of the two belongs to other data."
+            )
         return dataclasses.replace(self, truth=filled)
 
     def write_csv(self, path: Path) -> None:
@@ -149,25 +155,15 @@ class Predictions:
         prob_<class> columns, since these would state an order.
         """
         stated = self.order_known or not np.isnan(self.probabilities).all()
-        vote_names = [f"vote_{name}" for name in self.class_names] if self.votes is not None else []
-        prob_names = [f"prob_{name}" for name in self.class_names] if stated else []
-        rows: list[list[object]] = [
-            ["clip_id", "subject_id", "truth", "label", *prob_names, *vote_names, "frames", "faceless"]
-        ]
-        for row in range(len(self)):
-            votes = [] if self.votes is None else self.votes[row].tolist()
-            probabilities = self.probabilities[row].tolist() if stated else []
-            rows.append(
-                [
-                    self.clip_ids[row],
-                    self.subject_ids[row],
-                    *(self._name(index) for index in (self.truth[row], self.label[row])),
-                    *("" if np.isnan(value) else value for value in probabilities),
-                    *("" if np.isnan(value) else value for value in votes),
-                    *("" if count == UNKNOWN else int(count) for count in (self.frames[row], self.faceless[row])),
-                ]
-            )
-        write_csv(path, rows)
+        columns: dict[str, Sequence[object]] = {"clip_id": self.clip_ids, "subject_id": self.subject_ids}
+        columns["truth"], columns["label"] = ([self._name(i) for i in indices] for indices in (self.truth, self.label))
+        for prefix, shares in (("prob_", self.probabilities if stated else None), ("vote_", self.votes)):
+            if shares is not None:
+                for name, values in zip(self.class_names, shares.T.tolist(), strict=True):
+                    columns[prefix + name] = ["" if value != value else value for value in values]
+        for name, counts in (("frames", self.frames), ("faceless", self.faceless)):
+            columns[name] = ["" if count == UNKNOWN else count for count in counts.tolist()]
+        write_csv(path, chain([columns], zip(*columns.values(), strict=True)))
 
     def _name(self, index: np.int64) -> str:
         return "" if index == UNKNOWN else self.class_names[index]
@@ -213,37 +209,29 @@ def read_predictions(path: str | Path, class_names: Sequence[str] | None = None)
     path = Path(path)
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
-    rows, columns = read_rows(path, {"clip_id", "subject_id", "label"})
-    names, order_known = _class_names(path, rows, columns, class_names)
-    with_votes = any(f"vote_{name}" in columns for name in names)
-
-    n, k = len(rows), len(names)
-    truth, label, frames, faceless = (np.full(n, UNKNOWN, np.int64) for _ in range(4))
-    probabilities, votes = np.full((n, k), np.nan), np.full((n, k), np.nan)
-    seen: dict[str, int] = {}
-    for i, (line, row) in enumerate(rows):
-        try:
-            check_new(row, line, seen)
-            truth[i] = _optional_index(row.get("truth", ""), names, "truth")
-            label[i] = _optional_index(row["label"], names, "label")
-            probabilities[i] = numbers_in(row, [f"prob_{name}" for name in names])
-            votes[i] = numbers_in(row, [f"vote_{name}" for name in names])
-            frames[i], faceless[i] = count_in(row, "frames"), count_in(row, "faceless")
-            problem = _problem(int(label[i]), probabilities[i])
-            if problem:
-                raise PainseqError(problem)
-        except PainseqError as error:
-            raise PainseqError(f"{path}, line {line}: {error}") from error
+    read = {"truth", "frames", "faceless"}
+    table = read_columns(
+        path, {"clip_id", "subject_id", "label"}, lambda name: name in read or name.startswith(("prob_", "vote_"))
+    )
+    names, order_known = _class_names(table, class_names)
+    table.check_clips()
+    truth, label = table.indices("truth", names), table.indices("label", names)
+    probabilities, votes = (
+        np.stack([table.numbers(prefix + name) for name in names], axis=1) for prefix in ("prob_", "vote_")
+    )
+    row = _first_wrong(label, probabilities)
+    if row is not None:
+        raise table.error(row, str(_problem(int(label[row]), probabilities[row])))
     return Predictions(
         class_names=names,
-        clip_ids=tuple(row["clip_id"] for _, row in rows),
-        subject_ids=tuple(row["subject_id"] for _, row in rows),
+        clip_ids=tuple(table.cells["clip_id"]),
+        subject_ids=tuple(table.cells["subject_id"]),
         truth=truth,
         label=label,
         probabilities=probabilities,
-        frames=frames,
-        faceless=faceless,
-        votes=votes if with_votes else None,
+        frames=table.counts("frames"),
+        faceless=table.counts("faceless"),
+        votes=votes if any(f"vote_{name}" in table.cells for name in names) else None,
         order_known=order_known,
     )
 
@@ -259,50 +247,48 @@ def read_truth(path: str | Path) -> dict[str, str]:
     path = Path(path)
     if not path.is_file():
         raise PainseqError(f"No truth at {path}.")
-    rows, columns = read_rows(path, {"clip_id"})
-    column = "truth" if "truth" in columns else "label"
-    if column not in columns:
-        raise PainseqError(f"{path} has no column truth or label. Columns found: {shown(columns)}.")
+    table = read_columns(path, {"clip_id"}, lambda name: name in ("truth", "label"))
+    column = "truth" if "truth" in table.cells else "label"
+    if column not in table.cells:
+        raise PainseqError(f"{path} has no column truth or label. Columns found: {first_few(table.names)}.")
     truth: dict[str, str] = {}
-    for line, row in rows:
-        clip_id, name = row["clip_id"], row[column].strip()
+    for row, (clip_id, cell) in enumerate(zip(table.cells["clip_id"], table.cells[column], strict=True)):
         if clip_id in truth:
-            raise PainseqError(f"{path}, line {line}: clip {clip_id!r} appears more than once.")
-        if not name:
-            raise PainseqError(f"{path}, line {line}: clip {clip_id!r} has an empty {column}.")
-        truth[clip_id] = name
+            raise table.error(row, f"clip {clip_id!r} appears more than once.")
+        if not cell.strip():
+            raise table.error(row, f"clip {clip_id!r} has an empty {column}.")
+        truth[clip_id] = cell.strip()
     return truth
 
 
-def _class_names(
-    path: Path, rows: Sequence[NumberedRow], columns: Sequence[str], given: Sequence[str] | None
-) -> tuple[tuple[str, ...], bool]:
+def _class_names(table: Columns, given: Sequence[str] | None) -> tuple[tuple[str, ...], bool]:
     """Names of the classes of a predictions file, and whether their order is known; see `read_predictions`."""
-    in_columns = tuple(name.removeprefix("prob_") for name in columns if name.startswith("prob_"))
+    in_columns = tuple(name.removeprefix("prob_") for name in table.names if name.startswith("prob_"))
     order_known = True
     if given is not None:
         names = tuple(given)
         if in_columns and sorted(in_columns) != sorted(names):
             raise PainseqError(
-                f"{path} has probabilities of the classes {', '.join(in_columns)}, but class_names is "
-                f"{', '.join(names)}. Give the same classes."
+                f"{table.path} has probabilities of the classes {first_few(in_columns)}, but class_names is "
+                f"{first_few(names)}. Give the same classes."
             )
     elif in_columns:
         names = in_columns
     else:
-        names, order_known = _names_found(rows)
+        names, order_known = _names_found(table)
         if len(names) < 2:
             raise PainseqError(
-                f"{path} has no prob_<class> columns, and the labels found are {', '.join(names) or 'none'}, so the "
-                "classes are not known. Give the class names, in order of pain."
+                f"{table.path} has no prob_<class> columns, and the labels found are {first_few(names) or 'none'}, so "
+                "the classes are not known. Give the class names, in order of pain."
             )
     _check_names(names)
     return names, order_known
 
 
-def _names_found(rows: Sequence[NumberedRow]) -> tuple[tuple[str, ...], bool]:
+def _names_found(table: Columns) -> tuple[tuple[str, ...], bool]:
     """Class names among labels and truths, and whether their order is known."""
-    found = {row[column].strip() for _, row in rows for column in ("truth", "label") if column in row} - {""}
+    cells = set().union(*(table.cells.get(column, ()) for column in ("truth", "label")))
+    found = {cell.strip() for cell in cells} - {""}
     if all(name.isdecimal() for name in found):
         return tuple(sorted(found, key=int)), True
     return tuple(sorted(found)), False
@@ -310,20 +296,25 @@ def _names_found(rows: Sequence[NumberedRow]) -> tuple[tuple[str, ...], bool]:
 
 def _check_names(names: Sequence[str]) -> None:
     if not names or len(set(names)) != len(names):
-        raise PainseqError(f"Class names must be given and unique; they are: {', '.join(names) or 'none'}.")
+        raise PainseqError(f"Class names must be given and unique; they are: {first_few(names) or 'none'}.")
     for name in names:
         if not name or name != name.strip():
             raise PainseqError(f"Class name {name!r} is empty or has blanks around it.")
 
 
-def _index(name: str, names: Sequence[str], key: str) -> int:
-    if name.strip() not in names:
-        raise PainseqError(f"{key} is {name.strip()!r}, which is not one of the classes {', '.join(names)}.")
-    return list(names).index(name.strip())
-
-
-def _optional_index(cell: str, names: Sequence[str], key: str) -> int:
-    return _index(cell, names, key) if cell.strip() else UNKNOWN
+def _first_wrong(label: NDArray[np.int64], probabilities: NDArray[np.float64]) -> int | None:
+    """Index of the first clip for which `_problem` has a text; None without one."""
+    unknown = np.isnan(probabilities)
+    # Unknown probabilities have any sum: they are wrong or right by themselves.
+    known = np.where(unknown, 0, probabilities)
+    wrong = (
+        (label == UNKNOWN)
+        | unknown.any(axis=1)
+        | (known < -1e-6).any(axis=1)
+        | (known > 1 + 1e-6).any(axis=1)
+        | (np.abs(known.sum(axis=1) - 1) > SUM_TOLERANCE)
+    ) & ~unknown.all(axis=1)
+    return int(wrong.argmax()) if wrong.any() else None
 
 
 def _problem(label: int, probabilities: NDArray[np.float64]) -> str | None:
@@ -331,7 +322,7 @@ def _problem(label: int, probabilities: NDArray[np.float64]) -> str | None:
     unknown = np.isnan(probabilities)
     if unknown.all():
         return None
-    shown = ", ".join(f"{value:g}" for value in probabilities)
+    shown = first_few([f"{value:g}" for value in probabilities])
     if label == UNKNOWN:
         return f"probabilities ({shown}) without a label. A clip without a prediction must have neither."
     if unknown.any():

@@ -15,22 +15,25 @@ follow scikit-learn if it defines them:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from painseq.evaluation.intervals import Interval, bootstrap_interval, mean_interval
-from painseq.evaluation.metrics import Floats
+from painseq.evaluation.intervals import Interval, bootstrap_interval, bootstrap_intervals, mean_interval
+from painseq.evaluation.metrics import Floats, numbered_subjects
 from painseq.evaluation.predictions import Predictions
 
 Ints = NDArray[np.int64]
 
 BINS = 15
-CELLS_AT_ONCE = 4_000_000
-"""Largest number of sums (draws x thresholds) in memory at once: 32 MB."""
+CELLS_AT_ONCE = 500_000
+"""Largest number of sums (thresholds x draws) in memory at once: 4 MB, which stays in a processor's cache."""
+
+PROBABILITY_STATISTICS = ("auroc", "auprc", "brier", "ece")
 
 ECE_NOTE = "chance raises this error, and more so in the draws: the interval is too high and seldom reaches 0"
 
@@ -136,13 +139,11 @@ class Rated:
 def rated(predictions: Predictions) -> Rated:
     """Select the clips whose probabilities can be scored."""
     rows = predictions.scored & ~np.isnan(predictions.probabilities).any(axis=1)
-    ids = np.asarray(predictions.subject_ids, dtype=object)[rows]
-    subjects = tuple(sorted(set(ids)))
-    number = {name: index for index, name in enumerate(subjects)}
+    subjects, subject = numbered_subjects(list(compress(predictions.subject_ids, rows.tolist())))
     return Rated(
         truth=predictions.truth[rows],
         probabilities=predictions.probabilities[rows],
-        subject=np.array([number[name] for name in ids], np.int64),
+        subject=subject,
         subjects=subjects,
     )
 
@@ -155,7 +156,8 @@ def probability_scores(predictions: Predictions) -> ProbabilityScores | None:
         return None
     once = np.ones((1, len(clips.subjects)))
     names = predictions.class_names
-    roc, precision = (one_against_rest(clips, once, area)[0] for area in (auroc, average_precision))
+    areas = one_against_rest(clips, once)
+    roc, precision = areas.auroc[0], areas.auprc[0]
     undefined = {}
     if np.isnan(roc).all():
         only = names[int(clips.truth[0])]
@@ -166,8 +168,8 @@ def probability_scores(predictions: Predictions) -> ProbabilityScores | None:
         auprc=_number(_mean_of_defined(precision)),
         auroc_by_class=tuple(_number(value) for value in roc),
         auprc_by_class=tuple(_number(value) for value in precision),
-        brier=float(PROBABILITY_STATISTICS["brier"](clips, once)[0]),
-        ece=float(PROBABILITY_STATISTICS["ece"](clips, once)[0]),
+        brier=float(_brier(clips, once)[0]),
+        ece=float(_calibration_error(clips, once)[0]),
         reliability=reliability(clips),
         clips=n,
         left_out=int(predictions.scored.sum()) - n,
@@ -184,15 +186,11 @@ def probability_intervals(predictions: Predictions) -> dict[str, Interval]:
     clips, scores = rated(predictions), probability_scores(predictions)
     if scores is None:
         return {}
-    subjects = len(clips.subjects)
-    intervals = {}
-    for name, statistic in PROBABILITY_STATISTICS.items():
-        if scores.value(name) is None:
-            continue
-        if name == "brier" and len(set(np.bincount(clips.subject).tolist())) == 1:
-            intervals[name] = mean_interval(_brier(clips, np.eye(subjects)), (0.0, 2.0))
-        else:
-            intervals[name] = bootstrap_interval(partial(statistic, clips), subjects)
+    names = [name for name in PROBABILITY_STATISTICS if scores.value(name) is not None]
+    intervals = bootstrap_intervals(lambda times: drawn_statistics(clips, times), names, len(clips.subjects))
+    if len(set(np.bincount(clips.subject).tolist())) == 1:
+        sums = (_per_subject(clips, values) for values in (_squared_error(clips), np.ones(len(clips.truth))))
+        intervals["brier"] = mean_interval(_divided(*sums), (0.0, 2.0))
     note = intervals["ece"].note
     intervals["ece"] = dataclasses.replace(intervals["ece"], note="; ".join(filter(None, (note, ECE_NOTE))))
     return intervals
@@ -213,50 +211,70 @@ def overconfidence(predictions: Predictions) -> tuple[float, Interval] | None:
     return float(excess.sum() / count.sum()), interval
 
 
-def auroc(hits: Floats, misses: Floats, times: Floats) -> Floats:
-    """(draws,) area under the ROC curve: how often a clip of the class has the higher probability; ties count half.
+def drawn_statistics(clips: Rated, times: NDArray[np.int64] | Floats) -> dict[str, Floats]:
+    """Each of `PROBABILITY_STATISTICS` of (draws, S), how often each subject is drawn: (draws,), NaN if undefined."""
+    areas = one_against_rest(clips, times)
+    return {
+        "auroc": _mean_of_defined(areas.auroc),
+        "auprc": _mean_of_defined(areas.auprc),
+        "brier": _brier(clips, times),
+        "ece": _calibration_error(clips, times),
+    }
 
-    Args:
-        hits: (S, thresholds) clips of the class, by subject, at each probability that occurs, the highest first.
-        misses: (S, thresholds) clips of the other classes.
-        times: (draws, S) how often each subject is drawn.
 
-    Returns:
-        The areas; NaN if a draw has no clip of the class, or no clip of the others.
+class Areas(NamedTuple):
+    """Areas of each class against the rest, (draws, K) each; NaN if a draw lacks one of the two sides.
+
+    `auroc` is how often a clip of the class has the higher probability; ties count half. `auprc` is the mean precision
+    at the thresholds of the clips of the class.
     """
-    lower = misses.sum(1, keepdims=True) - misses.cumsum(1) + misses / 2
-    # Correctly ranked pairs of clips, by the subjects of the two clips, so that draws need not revisit the clips.
-    won = hits @ lower.T
-    return _divided(((times @ won) * times).sum(1), (times @ hits.sum(1)) * (times @ misses.sum(1)))
+
+    auroc: Floats
+    auprc: Floats
 
 
-def average_precision(hits: Floats, misses: Floats, times: Floats) -> Floats:
-    """(draws,) average precision: mean precision at the thresholds of the clips of the class; arguments as `auroc`."""
-    with_hits = hits.any(axis=0)
-    found_at, predicted_at = hits[:, with_hits], (hits + misses).cumsum(1)[:, with_hits]
-    sums = np.zeros(len(times))
-    step = max(1, CELLS_AT_ONCE // max(1, found_at.shape[1]))
-    for start in range(0, len(times), step):
-        drawn = times[start : start + step]
-        found, predicted = drawn @ found_at, drawn @ predicted_at
-        precision = np.divide(found.cumsum(1), predicted, out=np.zeros_like(found), where=predicted > 0)
-        sums[start : start + step] = (found * precision).sum(1)
-    area = _divided(sums, times @ hits.sum(1))
-    return np.where(times @ misses.sum(1) > 0, area, np.nan)
+def one_against_rest(clips: Rated, times: NDArray[np.int64] | Floats) -> Areas:
+    """Areas for (draws, S), how often each subject is drawn."""
+    drawn = np.ascontiguousarray(times.T, np.float64)
+    areas = [_areas(clips, index, drawn) for index in range(clips.probabilities.shape[1])]
+    return Areas(np.stack([roc for roc, _ in areas], axis=1), np.stack([precision for _, precision in areas], axis=1))
 
 
-def one_against_rest(clips: Rated, times: Floats, area: Callable[[Floats, Floats, Floats], Floats]) -> Floats:
-    """(draws, K) area of each class against the rest; NaN if a draw lacks one of the two sides."""
-    by_class = []
-    for index, probability in enumerate(clips.probabilities.T):
-        thresholds, threshold = np.unique(-probability, return_inverse=True)
-        sides = []
-        for side in (clips.truth == index, clips.truth != index):
-            counts = np.zeros((len(clips.subjects), len(thresholds)))
-            np.add.at(counts, (clips.subject[side], threshold[side]), 1)
-            sides.append(counts)
-        by_class.append(area(sides[0], sides[1], times.astype(np.float64)))
-    return np.stack(by_class, axis=1)
+def _areas(clips: Rated, index: int, drawn: Floats) -> tuple[Floats, Floats]:
+    """(draws,) AUROC and average precision of one class; `drawn` is (S, draws).
+
+    Only probabilities that a clip of the class has are thresholds. Clips between two of them are counted at the lower
+    one, and sums over subjects and thresholds are sparse: time and memory grow with the clips, not with
+    clips x subjects.
+    """
+    is_hit = clips.truth == index
+    order = -clips.probabilities[:, index]
+    thresholds = np.unique(order[is_hit])
+    rank = np.searchsorted(thresholds, order)
+
+    def counts(rows: NDArray[np.bool_]) -> csr_array:
+        shape = (len(thresholds) + 1, len(clips.subjects))
+        return csr_array((np.ones(int(rows.sum())), (rank[rows], clips.subject[rows])), shape)
+
+    hits, misses, ties = counts(is_hit), counts(~is_hit), counts(~is_hit & np.isin(order, thresholds))
+    all_hits, all_misses = hits.sum(axis=0) @ drawn, misses.sum(axis=0) @ drawn
+    found_before, missed_before, won, precisions = np.zeros((4, drawn.shape[1]))
+    step = max(1, CELLS_AT_ONCE // max(1, drawn.shape[1]))
+    for start in range(0, len(thresholds), step):
+        block = slice(start, min(start + step, len(thresholds)))
+        found = hits[block] @ drawn
+        found_so_far = found.cumsum(axis=0) + found_before
+        missed_so_far = (misses[block] @ drawn).cumsum(axis=0) + missed_before
+        won += (found * (all_misses - missed_so_far + (ties[block] @ drawn) / 2)).sum(axis=0)
+        precisions += (found * _ratio_or_0(found_so_far, found_so_far + missed_so_far)).sum(axis=0)
+        found_before, missed_before = found_so_far[-1], missed_so_far[-1]
+    roc = _divided(won, all_hits * all_misses)
+    return roc, np.where(all_misses > 0, _divided(precisions, all_hits), np.nan)
+
+
+def _ratio_or_0(numerator: Floats, denominator: Floats) -> Floats:
+    ratio: Floats = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+    return ratio
 
 
 def _mean_of_defined(by_class: Floats) -> Floats:
@@ -265,12 +283,18 @@ def _mean_of_defined(by_class: Floats) -> Floats:
     return _divided(np.where(defined, by_class, 0).sum(-1), defined.sum(-1).astype(np.float64))
 
 
-def _brier(clips: Rated, times: Floats) -> Floats:
-    error = ((clips.probabilities - np.eye(clips.probabilities.shape[1])[clips.truth]) ** 2).sum(1)
+def _squared_error(clips: Rated) -> Floats:
+    """(n,) sum over classes of the squared error of the probabilities."""
+    error: Floats = ((clips.probabilities - np.eye(clips.probabilities.shape[1])[clips.truth]) ** 2).sum(1)
+    return error
+
+
+def _brier(clips: Rated, times: NDArray[np.int64] | Floats) -> Floats:
+    error = _squared_error(clips)
     return _divided(times @ _per_subject(clips, error), times @ _per_subject(clips, np.ones(len(error))))
 
 
-def _calibration_error(clips: Rated, times: Floats) -> Floats:
+def _calibration_error(clips: Rated, times: NDArray[np.int64] | Floats) -> Floats:
     by_bin = np.stack([_per_subject_and_bin(clips, values) for values in _confidence_and_hit(clips)])
     confidence, hits = times @ by_bin
     distance: Floats = np.abs(confidence - hits).sum(1)
@@ -312,15 +336,6 @@ def _per_subject_and_bin(clips: Rated, values: Floats) -> Floats:
     cell = clips.subject * BINS + _bin(clips.probabilities.max(1))
     sums = np.bincount(cell, values, minlength=len(clips.subjects) * BINS).astype(np.float64)
     return sums.reshape(len(clips.subjects), BINS)
-
-
-PROBABILITY_STATISTICS: dict[str, Callable[[Rated, Floats], Floats]] = {
-    "auroc": lambda clips, times: _mean_of_defined(one_against_rest(clips, times, auroc)),
-    "auprc": lambda clips, times: _mean_of_defined(one_against_rest(clips, times, average_precision)),
-    "brier": _brier,
-    "ece": _calibration_error,
-}
-"""Name -> function of the clips and (draws, S), how often each subject is drawn, to (draws,); NaN if undefined."""
 
 
 def _divided(numerator: Floats, denominator: Floats) -> Floats:

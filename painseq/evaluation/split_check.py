@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from painseq import tables
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.files import parse_json
 from painseq.records import loose_name, plain_name
 from painseq.runs import OnProgress, no_progress
@@ -142,7 +142,7 @@ def read_table(path: Path, subject_column: str | None = None, part_column: str |
 def _columns(path: Path, header: Sequence[str], subject_column: str | None, part_column: str | None) -> dict[str, str]:
     for option, given in (("subject_column", subject_column), ("part_column", part_column)):
         if given is not None and given not in header:
-            raise PainseqError(f"{path} has no column {given!r} ({option}). Its columns: {', '.join(header)}.")
+            raise PainseqError(f"{path} has no column {given!r} ({option}). Its columns: {first_few(header)}.")
 
     def guess(names: Sequence[str]) -> str | None:
         by_name = {column.strip().casefold(): column for column in header}
@@ -152,7 +152,7 @@ def _columns(path: Path, header: Sequence[str], subject_column: str | None, part
     if subject is None:
         raise PainseqError(
             f"{path}: no column has a known name for subjects. Name the column: subject_column (command line: "
-            f"--subject-column). Its columns: {', '.join(header)}."
+            f"--subject-column). Its columns: {first_few(header)}."
         )
     fold = guess(FOLD_COLUMNS)
     if part is None:
@@ -297,7 +297,7 @@ def check_contents(members: Sequence[Member], root: Path, on_progress: OnProgres
     for member in copied:
         owners[digests[member.video]].add(member.subject)
     several = sorted(
-        f"{' = '.join(sorted(names[digest]))} ({', '.join(sorted(subjects))})"
+        f"{' = '.join(sorted(names[digest]))} ({first_few(sorted(subjects))})"
         for digest, subjects in owners.items()
         if len({plain_name(subject) for subject in subjects}) > 1
     )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.errors import PainseqError
-from painseq.evaluation.rows import check_ids, check_new, count_in, numbers_in, read_rows
+from painseq.errors import PainseqError, first_few
+from painseq.evaluation.rows import check_ids, read_columns
 from painseq.files import write_csv
 from painseq.records import UNKNOWN
+from painseq.tables import read_table
 
 VALUE_COLUMN = "value_"
 """Prefix of the column of values, before the name of the scale."""
@@ -116,12 +118,12 @@ class ValuePredictions:
 
     def write_csv(self, path: Path) -> None:
         """Write one row per clip: clip_id, subject_id, truth, value_<scale>, frames, faceless; empty if unknown."""
-        rows: list[list[object]] = [["clip_id", "subject_id", "truth", VALUE_COLUMN + self.scale, "frames", "faceless"]]
-        for row in range(len(self)):
-            numbers = ("" if np.isnan(cell) else repr(float(cell)) for cell in (self.truth[row], self.value[row]))
-            counts = ("" if cell == UNKNOWN else int(cell) for cell in (self.frames[row], self.faceless[row]))
-            rows.append([self.clip_ids[row], self.subject_ids[row], *numbers, *counts])
-        write_csv(path, rows)
+        columns: dict[str, Sequence[object]] = {"clip_id": self.clip_ids, "subject_id": self.subject_ids}
+        for name, numbers in (("truth", self.truth), (VALUE_COLUMN + self.scale, self.value)):
+            columns[name] = ["" if number != number else number for number in numbers.tolist()]
+        for name, counts in (("frames", self.frames), ("faceless", self.faceless)):
+            columns[name] = ["" if count == UNKNOWN else count for count in counts.tolist()]
+        write_csv(path, chain([columns], zip(*columns.values(), strict=True)))
 
 
 def holds_values(path: Path) -> bool:
@@ -132,8 +134,7 @@ def holds_values(path: Path) -> bool:
     """
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
-    _, columns = read_rows(path, set())
-    return any(name.startswith(VALUE_COLUMN) for name in columns)
+    return any(name.startswith(VALUE_COLUMN) for name in read_table(path)[0])
 
 
 def read_value_predictions(path: Path) -> ValuePredictions:
@@ -147,30 +148,21 @@ def read_value_predictions(path: Path) -> ValuePredictions:
     """
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
-    rows, columns = read_rows(path, {"clip_id", "subject_id"})
-    value_columns = [name for name in columns if name.startswith(VALUE_COLUMN)]
+    read = {"truth", "frames", "faceless"}
+    table = read_columns(path, {"clip_id", "subject_id"}, lambda name: name in read or name.startswith(VALUE_COLUMN))
+    value_columns = [name for name in table.cells if name.startswith(VALUE_COLUMN)]
     if len(value_columns) != 1:
         raise PainseqError(
             f"{path} must have one column {VALUE_COLUMN}<scale>, such as {VALUE_COLUMN}pspi; found: "
-            f"{', '.join(value_columns) or 'none'}. Columns: {', '.join(columns)}."
+            f"{first_few(value_columns) or 'none'}. Columns: {first_few(table.names)}."
         )
-    n = len(rows)
-    truth, value = np.full(n, np.nan), np.full(n, np.nan)
-    frames, faceless = np.full(n, UNKNOWN, np.int64), np.full(n, UNKNOWN, np.int64)
-    seen: dict[str, int] = {}
-    for i, (line, row) in enumerate(rows):
-        try:
-            check_new(row, line, seen)
-            truth[i], value[i] = numbers_in(row, ["truth", value_columns[0]])
-            frames[i], faceless[i] = count_in(row, "frames"), count_in(row, "faceless")
-        except PainseqError as error:
-            raise PainseqError(f"{path}, line {line}: {error}") from error
+    table.check_clips()
     return ValuePredictions(
         scale=value_columns[0].removeprefix(VALUE_COLUMN),
-        clip_ids=tuple(row["clip_id"] for _, row in rows),
-        subject_ids=tuple(row["subject_id"] for _, row in rows),
-        truth=truth,
-        value=value,
-        frames=frames,
-        faceless=faceless,
+        clip_ids=tuple(table.cells["clip_id"]),
+        subject_ids=tuple(table.cells["subject_id"]),
+        truth=table.numbers("truth"),
+        value=table.numbers(value_columns[0]),
+        frames=table.counts("frames"),
+        faceless=table.counts("faceless"),
     )

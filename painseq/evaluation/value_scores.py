@@ -11,10 +11,11 @@ it, a different spread does; it is 0 for a constant prediction.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
@@ -25,8 +26,8 @@ from painseq.evaluation.counts import (
     few_subjects_warnings,
     unscored_clip_warnings,
 )
-from painseq.evaluation.intervals import Interval, bootstrap_interval, mean_interval
-from painseq.evaluation.metrics import Floats
+from painseq.evaluation.intervals import Interval, bootstrap_intervals, mean_interval
+from painseq.evaluation.metrics import Floats, numbered_subjects, rows_by_subject
 from painseq.evaluation.score import no_better, number
 from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.records import MIN_FACE_SHARE
@@ -38,6 +39,9 @@ VALUE_TITLES = {
     "icc_3_1": "ICC(3,1)",
 }
 """Names of the scores in tables; errors are in units of the scale, squared for the first."""
+
+MEANS = ("mse", "mae")
+"""Scores that are the mean of the subjects' scores, if every subject has the same number of clips."""
 
 MEAN_RULE = "always the mean truth of the scored clips, which a model does not know"
 
@@ -163,12 +167,11 @@ def score_values(predictions: ValuePredictions, min_face_share: float = MIN_FACE
     scored = predictions.only(predictions.scored)
     sums = sums_by_subject(scored)
     scores = _scores(sums.sum(0))
-    intervals = {name: _interval(name, sums) for name in VALUE_TITLES if scores.value(name) is not None}
+    intervals = _intervals(sums, [name for name in VALUE_TITLES if scores.value(name) is not None])
     mean = float(scored.truth.mean()) if len(scored) else None
     always = dataclasses.replace(scored, value=np.full(len(scored), np.nan if mean is None else mean))
     baseline = _scores(sums_by_subject(always).sum(0))
     counts = counts_of(predictions, min_face_share)
-    ids = np.asarray(predictions.subject_ids, dtype=object)
     return ValueEvaluation(
         scale=predictions.scale,
         scores=scores,
@@ -176,7 +179,9 @@ def score_values(predictions: ValuePredictions, min_face_share: float = MIN_FACE
         mean=mean,
         baseline=baseline,
         counts=counts,
-        by_subject=tuple(_subject(predictions.only(ids == subject)) for subject in sorted(set(ids))),
+        by_subject=tuple(
+            _subject(predictions.only(rows)) for rows in rows_by_subject(predictions.subject_ids).values()
+        ),
         warnings=_warnings(scored, scores, intervals, baseline, counts),
     )
 
@@ -212,14 +217,13 @@ def sums_by_subject(scored: ValuePredictions) -> Floats:
     t and v are truth and value minus their medians, to keep rounding errors in differences of sums small, and zero if
     all are equal.
     """
-    subjects, row = np.unique(np.asarray(scored.subject_ids, dtype=str), return_inverse=True)
+    subjects, subject = numbered_subjects(scored.subject_ids)
     if not len(scored):
         return np.zeros((0, 8))
     t, v = scored.truth - np.median(scored.truth), scored.value - np.median(scored.value)
     error = scored.value - scored.truth
-    sums = np.zeros((len(subjects), 8))
-    np.add.at(sums, row, np.stack([np.ones_like(t), t, v, t * t, v * v, t * v, np.abs(error), error**2], axis=1))
-    return sums
+    by_clip = (np.ones_like(t), t, v, t * t, v * v, t * v, np.abs(error), error**2)
+    return np.stack([np.bincount(subject, values, len(subjects)) for values in by_clip], axis=1)
 
 
 def mse(sums: Floats) -> Floats:
@@ -287,11 +291,16 @@ def _scores(sums: Floats) -> ValueScores:
     )
 
 
-def _interval(name: str, sums: Floats) -> Interval:
-    statistic, clips = VALUE_STATISTICS[name], sums[:, 0]
-    if name in ("mse", "mae") and (clips == clips[0]).all():
-        return mean_interval(statistic(sums), (0, np.inf))
-    return bootstrap_interval(lambda times: statistic(times @ sums), len(sums))
+def _intervals(sums: Floats, names: Sequence[str]) -> dict[str, Interval]:
+    def drawn(times: NDArray[np.int64]) -> dict[str, Floats]:
+        of_draws = times @ sums
+        return {name: VALUE_STATISTICS[name](of_draws) for name in names}
+
+    intervals = bootstrap_intervals(drawn, names, len(sums))
+    if len(set(sums[:, 0].tolist())) == 1:
+        means = {name: mean_interval(VALUE_STATISTICS[name](sums), (0, np.inf)) for name in names if name in MEANS}
+        intervals |= means
+    return intervals
 
 
 def _subject(predictions: ValuePredictions) -> ValueSubject:
@@ -324,7 +333,7 @@ def _warnings(
     lines = unscored_clip_warnings(counts) + few_faces_warnings(counts)
     no_better_in = [
         f"{VALUE_TITLES[name].lower()} {number(model_value)} against {number(baseline_value)}"
-        for name in ("mse", "mae")
+        for name in MEANS
         if (model_value := scores.value(name)) is not None
         and (baseline_value := baseline.value(name)) is not None
         and no_better(name, model_value, baseline_value)

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.extractors.extractor import Extractor
 from painseq.files import parse_json, write_atomically
 from painseq.records import read_people
@@ -238,9 +238,7 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    if len(names) <= 4:
-        return ", ".join(names) or "none"
-    return f"{', '.join(names[:3])} and {len(names) - 3} more"
+    return first_few(names, most=4) or "none"
 
 
 def load_weights(extractor: Extractor, source: str, new: Sequence[str] = (), drop: Sequence[str] = ()) -> None:

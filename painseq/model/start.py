@@ -10,7 +10,7 @@ from pathlib import Path
 import timm
 from torch import Tensor
 
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.extractors.hub import announce_timm, hub_file
 from painseq.extractors.weights import people_known_of, read_weights, trained_on_of
 from painseq.heads import Head
@@ -58,8 +58,8 @@ def start_head(head: Head, source: str) -> Seen:
 
 
 def _summary(tensors: Mapping[str, Tensor]) -> str:
-    shown = [f"{name} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:3]]
-    return ", ".join(shown) + (f" and {len(tensors) - 3} more" if len(tensors) > 3 else "")
+    shown = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()]
+    return first_few(shown, most=3)
 
 
 def _read(source: str) -> tuple[Mapping[str, Tensor], Seen]:

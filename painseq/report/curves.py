@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 Floats = NDArray[np.float64]
+DRAWN_POINTS = 2000
+"""Largest number of points of a curve; more cannot be told apart in a chart."""
+
 SIDE = 3.05
 """Side of a chart in inches, so that three charts fit in a row of the page."""
 
@@ -25,6 +28,9 @@ SIDE = 3.05
 @dataclass(frozen=True)
 class RankCurves:
     """ROC and precision-recall curve of one class against the rest, one point per threshold.
+
+    Of more than `DRAWN_POINTS` thresholds, as many at equal steps are kept, the first and the last among them. The
+    areas are of all thresholds.
 
     Args:
         class_name: the class.
@@ -68,21 +74,27 @@ def rank_curves(predictions: Predictions) -> list[RankCurves]:
         score = clips.probabilities[:, index]
         false_rate, true_rate, roc_threshold = roc_curve(positive, score)
         precision, recall, pr_threshold = precision_recall_curve(positive, score, drop_intermediate=True)
+        roc, pr = _drawn(len(false_rate)), _drawn(len(recall))
         curves.append(
             RankCurves(
                 class_name=name,
                 share=float(positive.mean()),
-                false_positive_rate=false_rate,
-                true_positive_rate=true_rate,
-                roc_threshold=roc_threshold,
-                recall=recall,
-                precision=precision,
-                pr_threshold=np.append(pr_threshold, np.inf),
+                false_positive_rate=false_rate[roc],
+                true_positive_rate=true_rate[roc],
+                roc_threshold=roc_threshold[roc],
+                recall=recall[pr],
+                precision=precision[pr],
+                pr_threshold=np.append(pr_threshold, np.inf)[pr],
                 auroc=float(auc(false_rate, true_rate)),
                 auprc=float(average_precision_score(positive, score)),
             )
         )
     return curves
+
+
+def _drawn(points: int) -> NDArray[np.int64]:
+    """Indices of the points that are drawn."""
+    return np.unique(np.linspace(0, points - 1, min(points, DRAWN_POINTS)).round().astype(np.int64))
 
 
 def roc_chart(title: str, curves: Sequence[RankCurves]) -> bytes:

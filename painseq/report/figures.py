@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -54,9 +54,10 @@ def write_figures(folder: Path, report: Report) -> None:
         report: content of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tables = numbers_of(report)
+    blocks = _named_blocks(report)
+    tables = _numbers_of(report, blocks)
     for table in tables:
-        write_csv(folder / f"{table.name}.csv", [table.columns, *table.rows])
+        write_csv(folder / f"{table.name}.csv", [table.columns, *table.rows], spreadsheet=True)
     content = {
         table.name: {
             "title": table.title,
@@ -66,13 +67,17 @@ def write_figures(folder: Path, report: Report) -> None:
         for table in tables
     }
     write_json(folder / "figures.json", content)
-    for name, block in _named_blocks(report):
+    for name, block in blocks.items():
         for number, picture in enumerate(block.pictures, 1):
             write_atomically(folder / f"{_chart_name(name, number)}.svg", picture.svg)
 
 
 def numbers_of(report: Report) -> list[Numbers]:
     """Collect the numbers of the page's tables and charts, in order."""
+    return _numbers_of(report, _named_blocks(report))
+
+
+def _numbers_of(report: Report, blocks: Mapping[str, Block]) -> list[Numbers]:
     standard = [
         _scores(report),
         _baselines(report),
@@ -85,7 +90,7 @@ def numbers_of(report: Report) -> list[Numbers]:
         _published(report),
     ]
     tables = [table for table in standard if table.rows]
-    for name, block in _named_blocks(report):
+    for name, block in blocks.items():
         tables += _of_block(name, block)
     return [
         Numbers(table.name, table.title, table.columns, [[_plain(cell) for cell in row] for row in table.rows])
@@ -93,14 +98,14 @@ def numbers_of(report: Report) -> list[Numbers]:
     ]
 
 
-def _named_blocks(report: Report) -> list[tuple[str, Block]]:
-    """The page's blocks with unique names for their files."""
+def _named_blocks(report: Report) -> dict[str, Block]:
+    """The page's blocks by unique names for their files."""
     named: dict[str, Block] = {}
     for block in [*report.blocks, *blocks_of(report)]:
         title = re.sub(r"[^a-z0-9]+", "_", block.title.lower()).strip("_")[:60] or "block"
         names = chain([title], (f"{title}-{number}" for number in count(2)))
         named[next(name for name in names if name not in named and name not in RESERVED_NAMES)] = block
-    return list(named.items())
+    return named
 
 
 def _chart_name(block: str, number: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from painseq.evaluation.metrics import rows_by_subject
 from painseq.evaluation.score import number
 from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.evaluation.value_scores import VALUE_TITLES, ValueEvaluation
@@ -14,7 +15,7 @@ from painseq.report.content import Block, Picture
 from painseq.report.probabilities import with_interval
 
 DRAWN_CLIPS = 2000
-"""Largest number of clips drawn as dots in a chart."""
+"""Largest number of clips drawn as dots in a chart, and of its numbers in a file."""
 
 
 def value_blocks(
@@ -81,20 +82,22 @@ def value_blocks(
 def _scatter(model: str, predictions: ValuePredictions) -> Picture:
     scored = predictions.only(predictions.scored)
     step = -(-len(scored) // DRAWN_CLIPS)
-    ids = np.asarray(scored.subject_ids, dtype=object)
-    means = [(scored.truth[ids == subject].mean(), scored.value[ids == subject].mean()) for subject in sorted(set(ids))]
+    drawn = scored.only(np.arange(0, len(scored), step))
+    means = [
+        (scored.truth[rows].mean(), scored.value[rows].mean()) for rows in rows_by_subject(scored.subject_ids).values()
+    ]
     both = np.concatenate([scored.truth, scored.value])
     with style():
         canvas, axes = new_canvas(4.2, 4.0)
         limits = [float(both.min()), float(both.max())]
         axes.plot(limits, limits, ":", color=INK, linewidth=1)
-        dots = axes.plot(scored.truth[::step], scored.value[::step], "o", color=GREY, markersize=3, alpha=0.5)
+        dots = axes.plot(drawn.truth, drawn.value, "o", color=GREY, markersize=3, alpha=0.5)
         squares = axes.plot(*np.array(means).T, "s", color=BLUE, markersize=6, markeredgecolor="white")
         axes.set_xlabel(f"true {scored.scale}")
         axes.set_ylabel(f"predicted {scored.scale}")
         axes.set_title(wrapped(model, 50), loc="left")
         legend(axes, [*dots, *squares], ["a clip" if step == 1 else f"a clip, one of {step}", "a subject's mean"])
         chart = svg(canvas)
-    rows = zip(scored.clip_ids, scored.subject_ids, scored.truth.tolist(), scored.value.tolist(), strict=True)
+    rows = zip(drawn.clip_ids, drawn.subject_ids, drawn.truth.tolist(), drawn.value.tolist(), strict=True)
     alt = f"Predicted against true {scored.scale} of {model}, {len(scored):,} clips of {len(means)} subjects"
     return Picture(alt, chart, ("clip_id", "subject_id", "truth", "value"), list(rows))

@@ -35,7 +35,7 @@ def write_audit(out: Path, audit: Audit, overlaps: Mapping[FoldProtocol, Overlap
         result.predictions[audit.unit].write_csv(path)
         mark(path, "protocol", result.protocol.name)
     head = [*COLUMNS[:4], "low", "high", "inflation", "inflation_low", "inflation_high", "subjects"]
-    write_csv(out / "audit.csv", [head, *_rows(audit)])
+    write_csv(out / "audit.csv", [head, *_rows(audit)], spreadsheet=True)
     report = _report(audit, overlaps, facts)
     write_report(out / "report.html", report)
     write_figures(out / "figures", report)

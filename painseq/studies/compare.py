@@ -208,7 +208,7 @@ def _write(out: Path, comparison: Comparison) -> None:
         },
     )
     rows = [_row(pair) for pair in pairs]
-    write_csv(out / "comparison.csv", [list(rows[0]), *(row.values() for row in rows)])
+    write_csv(out / "comparison.csv", [list(rows[0]), *(row.values() for row in rows)], spreadsheet=True)
     models = dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second))
     write_report(
         out / "report.html",

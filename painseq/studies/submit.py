@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from painseq.data.labels import label_scheme
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.evaluation import Predictions, read_predictions
 from painseq.evaluation.predictions import SUM_TOLERANCE
 from painseq.evaluation.value_predictions import holds_values
@@ -41,9 +41,9 @@ class SubmissionFormat:
     def __post_init__(self) -> None:
         repeated = [name for name, count in Counter(self.columns).items() if count > 1]
         if repeated or not all(self.columns):
-            raise PainseqError(f"Columns of a submission must have different names: {', '.join(self.columns)}.")
+            raise PainseqError(f"Columns of a submission must have different names: {first_few(self.columns)}.")
         if len(set(self.labels.values())) < len(self.labels) or not all(self.labels.values()):
-            raise PainseqError(f"labels must be different and not empty: {', '.join(self.labels.values())}.")
+            raise PainseqError(f"labels must be different and not empty: {first_few(self.labels.values())}.")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def read_items(path: str | Path, id_column: str = "item") -> dict[str, str]:
     columns = [name.strip() for name in columns]
     id_columns = [column for column in ("clip_id", id_column) if column in columns]
     if not id_columns:
-        raise PainseqError(f"{path}: no column clip_id or {id_column}. Columns found: {', '.join(columns) or 'none'}.")
+        raise PainseqError(f"{path}: no column clip_id or {id_column}. Columns found: {first_few(columns) or 'none'}.")
     with_parts = "part" in columns and any(_cells(columns, row).get("part") == "test" for _, row in rows)
     items: dict[str, str] = {}
     lines: dict[str, int] = {}
@@ -177,12 +177,12 @@ def write_submission(
 def _check_fits(predictions: Predictions, layout: SubmissionFormat, fill: str | None, items: Mapping[str, str]) -> None:
     if sorted(predictions.class_names) != sorted(layout.labels):
         raise PainseqError(
-            f"The predictions have the classes {', '.join(predictions.class_names)}, but the layout has labels for "
-            f"{', '.join(layout.labels)}. Set labels to those of the model's scheme and data set, or to other names "
+            f"The predictions have the classes {first_few(predictions.class_names)}, but the layout has labels for "
+            f"{first_few(layout.labels)}. Set labels to those of the model's scheme and data set, or to other names "
             "for each class (command line: --labels and --dataset, or --label-names CLASS=NAME ...)."
         )
     if fill is not None and fill not in layout.labels:
-        raise PainseqError(f"fill is {fill!r}, which is not a class; classes are {', '.join(predictions.class_names)}.")
+        raise PainseqError(f"fill is {fill!r}, which is not a class; classes are {first_few(predictions.class_names)}.")
     foreign = [clip_id for clip_id in predictions.clip_ids if clip_id not in items]
     if foreign:
         raise PainseqError(
@@ -223,7 +223,7 @@ def check_submission(path: str | Path, layout: SubmissionFormat, items: Collecti
         problems.append(f"blanks before or after a cell ({listed([f'line {line}' for line in blank])}).")
     columns = [name.strip() for name in columns]
     if tuple(columns) != layout.columns:
-        problems.append(f"the columns are {', '.join(columns) or 'none'}; expected: {', '.join(layout.columns)}.")
+        problems.append(f"the columns are {first_few(columns) or 'none'}; expected: {first_few(layout.columns)}.")
     repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated or layout.id_column not in columns:
         return problems
@@ -233,7 +233,7 @@ def check_submission(path: str | Path, layout: SubmissionFormat, items: Collecti
     wrong: defaultdict[str, list[str]] = defaultdict(list)
     seen: dict[str, int] = {}
     known = None if items is None else set(items)
-    labels = ", ".join(layout.labels.values())
+    labels = first_few(layout.labels.values())
     for line, row in rows:
         if len(row) != len(columns):
             wrong[f"not {len(columns)} cells, as in the first line"].append(f"line {line}")
@@ -249,7 +249,7 @@ def check_submission(path: str | Path, layout: SubmissionFormat, items: Collecti
             if known is not None and item not in known:
                 wrong["unknown items"].append(f"{item} in line {line}")
         if label and label not in layout.labels.values():
-            wrong[f"label {label!r} is not one of {labels}"].append(f"line {line}")
+            wrong[f"labels that are not one of {labels}"].append(f"{label!r} in line {line}")
         if layout.probabilities and (problem := _of_probabilities([cells.get(name) for name in layout.columns[2:]])):
             wrong[problem].append(f"line {line}")
     missing = [item for item in items or () if item not in seen]
@@ -288,8 +288,7 @@ def _of_probabilities(cells: Sequence[str | None]) -> str | None:
 
 def listed(places: Sequence[str]) -> str:
     """Join the first `NAMED_AT_MOST` places, and the number of others."""
-    more = len(places) - NAMED_AT_MOST
-    return "; ".join(places[:NAMED_AT_MOST]) + (f"; and {more} more" if more > 0 else "")
+    return first_few(places, NAMED_AT_MOST, "; ")
 
 
 def _read_rows(path: str | Path) -> tuple[list[tuple[int, list[str]]], list[str]]:

@@ -146,7 +146,7 @@ def _single_runs(
 
 
 def _write_csv(path: Path, rows: Sequence[tuple[CellResult, str, str]]) -> None:
-    write_csv(path, [COLUMNS, *(_row(*row) for row in rows)])
+    write_csv(path, [COLUMNS, *(_row(*row) for row in rows)], spreadsheet=True)
 
 
 def _row(result: CellResult, seed: str, draw: str) -> list[object]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from painseq.data.labels import LabelScheme
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.evaluation.predictions import Predictions
 
 log = logging.getLogger("painseq")
@@ -30,8 +30,8 @@ def in_classes(
             continue
         if not scheme.knows(label):
             raise PainseqError(
-                f"The truth of {clip_id} is {label!r}, which is neither a class ({', '.join(scheme.class_names)}) nor "
-                f"a label of {scheme.dataset} ({', '.join(scheme.known)})."
+                f"The truth of {clip_id} is {label!r}, which is neither a class ({first_few(scheme.class_names)}) nor "
+                f"a label of {scheme.dataset} ({first_few(scheme.known)})."
             )
         group = scheme.group(label)
         if group is not None:

@@ -193,6 +193,15 @@ def test_no_interval_leaves_the_range_of_its_score(subjects, seed, one_class):
             assert lowest <= interval.low <= interval.high <= highest
 
 
+def test_draws_in_blocks_are_those_at_once(monkeypatch):
+    confusion = random_confusion(30, 0)
+    whole = draw_subjects(30, 100, 4), subject_bootstrap(confusion, draws=100, seed=4)
+    monkeypatch.setattr("painseq.evaluation.intervals.CELLS_AT_ONCE", 30 * 7)
+    np.testing.assert_array_equal(draw_subjects(30, 100, 4), whole[0])
+    for name, interval in subject_bootstrap(confusion, draws=100, seed=4).items():
+        assert (interval.low, interval.high) == pytest.approx((whole[1][name].low, whole[1][name].high), abs=1e-12)
+
+
 def test_the_same_seed_gives_the_same_interval():
     confusion = random_confusion(9, 3)
     assert subject_bootstrap(confusion, seed=1) == subject_bootstrap(confusion, seed=1)

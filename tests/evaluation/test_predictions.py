@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from painseq.errors import PainseqError
-from painseq.evaluation import Predictions, read_predictions, read_truth
+from painseq.evaluation import Predictions, read_people, read_predictions, read_truth
+from painseq.evaluation.split_check import read_table
+from painseq.evaluation.value_predictions import read_value_predictions
+from painseq.records import read_manifest
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=8)
 HEADER = "clip_id,subject_id,truth,label,prob_No,prob_Low,prob_High,frames,faceless\n"
@@ -204,3 +208,46 @@ def test_the_file_is_plain(tmp_path, predictions):
         "clip0,s0,No Pain,High Pain,0.0,0.0,1.0,10,0",
         "clip1,s1,,,,,,10,10",
     ]
+
+
+def test_a_table_of_a_million_columns_is_refused_in_a_short_text(tmp_path):
+    path = write(tmp_path / "wide.csv", "clip_id," + ",".join(f"column{n}" for n in range(1_000_000)) + "\n")
+    row = write(tmp_path / "row.csv", path.read_text() + "a" + "," * 1_000_000 + "\n")
+    for read in (
+        lambda: read_predictions(path),
+        lambda: read_truth(path),
+        lambda: read_people(path),
+        lambda: read_value_predictions(path),
+        lambda: read_table(row),
+        lambda: read_manifest(path, tmp_path, "wide"),
+    ):
+        with pytest.raises(PainseqError, match="column") as error:
+            read()
+        assert len(str(error.value)) < 2_000
+
+
+def test_of_many_classes_the_first_are_named(tmp_path):
+    names = [f"class {n}" for n in range(100_000)]
+    path = write(tmp_path / "p.csv", "clip_id,subject_id,label\na,s,none of them\n")
+    with pytest.raises(PainseqError, match="'none of them'") as error:
+        read_predictions(path, names)
+    assert "99980 more" in str(error.value) and len(str(error.value)) < 2_000
+
+
+@pytest.mark.parametrize("cell", ["9" * 30, "9" * 5_000])
+def test_an_absurd_number_of_frames_or_years_is_named_by_its_line(tmp_path, cell):
+    path = write(tmp_path / "p.csv", f"clip_id,subject_id,label,frames\na,s,A,{cell}\n")
+    with pytest.raises(PainseqError, match=r"line 2.*frames"):
+        read_predictions(path, ["A", "B"])
+    path = write(tmp_path / "people.csv", f"subject_id,age\ns,{cell}\n")
+    with pytest.raises(PainseqError, match=r"line 2.*age"):
+        read_people(path)
+
+
+def test_ids_that_a_spreadsheet_would_run_are_read_back_exactly(tmp_path, predictions):
+    ids = ("=1+1", "+a", "-a", "@a", "\ta", "'=a")
+    made = predictions([0] * 6, [1] * 6, [f"{name} s" for name in ids])
+    made = dataclasses.replace(made, clip_ids=ids)
+    made.write_csv(tmp_path / "p.csv")
+    read = read_predictions(tmp_path / "p.csv")
+    assert (read.clip_ids, read.subject_ids) == (made.clip_ids, made.subject_ids)

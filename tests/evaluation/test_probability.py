@@ -1,6 +1,7 @@
 """Scores of probabilities against scikit-learn and torchmetrics, on random input and on what divides by nothing."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,9 +13,7 @@ from painseq.evaluation import Predictions, probability_scores
 from painseq.evaluation.intervals import draw_subjects
 from painseq.evaluation.probability import (
     BINS,
-    PROBABILITY_STATISTICS,
-    auroc,
-    average_precision,
+    drawn_statistics,
     one_against_rest,
     overconfidence,
     probability_intervals,
@@ -56,21 +55,23 @@ def test_a_draw_of_subjects_scores_as_scikit_learn_does_with_weights(seed, k, ro
     predictions = random_clips(seed, k=k, rounded=rounded)
     clips = rated(predictions)
     times = draw_subjects(len(clips.subjects), 10, seed)
-    ours = {name: statistic(clips, times) for name, statistic in PROBABILITY_STATISTICS.items()}
-    by_class = {area: one_against_rest(clips, times, area) for area in (auroc, average_precision)}
+    ours, areas = drawn_statistics(clips, times), one_against_rest(clips, times)
     for draw, drawn in enumerate(times):
         weight = drawn[clips.subject].astype(float)
         one_side = [len(set(clips.truth[weight > 0] == c)) == 1 for c in range(k)]
-        for area, theirs in ((auroc, reference.roc_auc_score), (average_precision, reference.average_precision_score)):
+        for area, theirs in (
+            (areas.auroc, reference.roc_auc_score),
+            (areas.auprc, reference.average_precision_score),
+        ):
             for c in range(k):
-                value = by_class[area][draw, c]
+                value = area[draw, c]
                 if one_side[c]:
                     assert np.isnan(value)
                 else:
                     expected = theirs(clips.truth == c, clips.probabilities[:, c], sample_weight=weight)
                     assert value == pytest.approx(expected, abs=1e-12)
-        assert ours["auroc"][draw] == pytest.approx(np.nanmean(by_class[auroc][draw]))
-        assert ours["auprc"][draw] == pytest.approx(np.nanmean(by_class[average_precision][draw]))
+        assert ours["auroc"][draw] == pytest.approx(np.nanmean(areas.auroc[draw]))
+        assert ours["auprc"][draw] == pytest.approx(np.nanmean(areas.auprc[draw]))
         brier = reference.brier_score_loss(
             clips.truth, clips.probabilities, sample_weight=weight, labels=list(range(k)), scale_by_half=False
         )
@@ -173,9 +174,10 @@ def test_intervals_hold_the_scores_and_say_how_they_were_made():
 def test_many_draws_at_once_are_those_of_few(monkeypatch):
     clips = rated(random_clips(5))
     times = draw_subjects(12, 40, 0)
-    whole = one_against_rest(clips, times, average_precision)
+    whole = one_against_rest(clips, times)
     monkeypatch.setattr("painseq.evaluation.probability.CELLS_AT_ONCE", 400)
-    np.testing.assert_array_equal(one_against_rest(clips, times, average_precision), whole)
+    for blocks, at_once in zip(one_against_rest(clips, times), whole, strict=True):
+        np.testing.assert_allclose(blocks, at_once, rtol=0, atol=1e-12)
 
 
 def test_overconfidence_is_what_is_stated_less_what_is_right():
@@ -183,3 +185,15 @@ def test_overconfidence_is_what_is_stated_less_what_is_right():
     apart, interval = overconfidence(clips)
     assert apart == pytest.approx(0.4)
     assert interval.low == pytest.approx(0.4) and interval.high == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_memory_grows_with_the_clips_and_not_with_clips_times_subjects(rounded):
+    predictions = random_clips(0, n=10_000, subjects=1_000, rounded=rounded)
+    tracemalloc.start()
+    scores, intervals = probability_scores(predictions), probability_intervals(predictions)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A table of subjects by clips alone has 80 MB.
+    assert peak < 75e6
+    assert intervals["auprc"].low < scores.auprc < intervals["auprc"].high

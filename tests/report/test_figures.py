@@ -1,12 +1,15 @@
 import csv
+import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 
-from painseq.evaluation import score
+from painseq.evaluation import probability_scores, score
 from painseq.evaluation.people import Person
 from painseq.report import Block, Picture, write_figures
+from painseq.report.curves import DRAWN_POINTS, rank_curves
 from painseq.report.page import blocks_of
 from painseq.report.tables import subject_scores
 
@@ -101,3 +104,21 @@ def test_what_the_page_does_not_show_has_no_file(tmp_path, a_report):
     write_figures(tmp_path, a_report(evaluations={}, predictions={}, histories={}, published=()))
     assert list(tmp_path.glob("*.csv")) == []
     assert json.loads((tmp_path / "figures.json").read_text()) == {}
+
+
+def test_names_that_a_spreadsheet_would_run_are_text(tmp_path, a_report, predicted):
+    made = predicted(names=("=1+1", "Low Pain", "High Pain"))
+    write_figures(tmp_path / "figures", a_report("@model", made=made))
+    assert {row["model"] for row in read(tmp_path / "figures", "scores")} == {"'@model"}
+    assert read(tmp_path / "figures", "by_class")[0]["class"] == "'=1+1"
+    assert all(row["subject_id"].startswith("'=") for row in read(tmp_path / "figures", "by_subject"))
+
+
+def test_curves_of_many_clips_have_a_limit_of_points_and_the_areas_of_all(predicted):
+    made = predicted(subjects=800)
+    noise = np.random.default_rng(1).dirichlet([1, 1, 1], len(made))
+    made = dataclasses.replace(made, probabilities=(made.probabilities + noise) / 2)
+    for curve, area in zip(rank_curves(made), probability_scores(made).auprc_by_class, strict=True):
+        assert len(curve.recall) == DRAWN_POINTS and len(curve.false_positive_rate) <= DRAWN_POINTS
+        assert (curve.recall[0], curve.recall[-1], curve.precision[-1]) == (1, 0, 1)
+        assert curve.auprc == pytest.approx(area, abs=1e-12)

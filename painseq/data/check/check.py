@@ -16,7 +16,7 @@ from painseq.data.check.report import Comparison, DataCheck, Finding, LabelSumma
 from painseq.data.check.videos import VideoFacts, available_s, below, read_videos
 from painseq.data.datamodule import PainDataModule
 from painseq.data.labels import LabelScheme, ordered_labels
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.records import Clip, Manifest, doubtful_subjects
 from painseq.video.generated import is_generated
 
@@ -281,7 +281,7 @@ def _unknown_order(scheme: LabelScheme) -> list[Finding]:
             "labels",
             "warning",
             "the order of pain is not known, so labels are sorted alphabetically, starting with no pain: "
-            f"{', '.join(scheme.class_names)}. List the labels in --data.classes, in order of pain",
+            f"{first_few(scheme.class_names)}. List the labels in --data.classes, in order of pain",
         )
     ]
 
@@ -316,7 +316,7 @@ def _class_findings(manifest: Manifest, scheme: LabelScheme, listed: Sequence[st
     for subject, groups in sorted(groups_of.items()):
         names = [name for name in scheme.groups if name in present and name not in groups]
         if names:
-            lacking.append(f"{subject}: no {', '.join(names)}")
+            lacking.append(f"{subject}: no {first_few(names)}")
     return [*findings, *findings_of("classes", [("warning", "subjects without clips of every class", lacking)])]
 
 
