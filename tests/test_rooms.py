@@ -32,7 +32,9 @@ MAY_IMPORT = {
     "explain": {
         "root", "video", "faces", "extractors", "features", "data", "heads", "model", "evaluation", "report",
     },
-    "training": {"root", "video", "faces", "extractors", "features", "data", "heads", "model", "report"},
+    "training": {
+        "root", "video", "faces", "extractors", "features", "data", "heads", "model", "evaluation", "report",
+    },
     "synthetic": {"root", "video", "faces"},
     "data_modules": {"root", "video", "faces", "extractors", "features", "data"},
     "studies": set(ROOMS[: ROOMS.index("studies")]),

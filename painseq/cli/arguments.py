@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from painseq.cli.experiment import ExperimentCLI
     from painseq.faces import Locator
     from painseq.model.pain_model import PainModel
+    from painseq.training.tuning import ThresholdTuning
 
 log = logging.getLogger("painseq")
 
@@ -169,6 +170,29 @@ def add_locator_models(parser: Parser) -> None:
         metavar="FILE",
         help="read the face mesh from this face_landmarker.task instead of downloading it",
     )
+
+
+def add_tuning(parser: Parser, folds_flag: str) -> None:
+    """Declare the arguments of a tuned threshold; see `chosen_tuning`."""
+    parser.add_argument(
+        "--tune-threshold",
+        type=str,
+        metavar="METRIC",
+        help="two classes: tune the threshold on inner folds of the training subjects, for weighted_f1, "
+        "balanced_accuracy, or sensitivity=0.9 (at least)",
+    )
+    parser.add_argument(folds_flag, type=int, default=5, help="folds of --tune-threshold; default: %(default)s")
+
+
+def chosen_tuning(metric: str | None, folds: int) -> ThresholdTuning | None:
+    """Return the tuning of a threshold that the arguments ask for.
+
+    Raises:
+        PainseqError: an unknown metric, or fewer than 2 folds.
+    """
+    from painseq.training.tuning import ThresholdTuning
+
+    return None if metric is None else ThresholdTuning(metric, folds)
 
 
 def chosen_models(args: Any, device: str) -> dict[str, PainModel]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from painseq.cli.arguments import Parser, experiment
+from painseq.cli.arguments import Parser, add_tuning, chosen_tuning, experiment
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="FILE",
         help="select among these YAML files; needs --inner-folds",
     )
+    add_tuning(parser, "--threshold-folds")
     parser.add_argument(
         "--jobs",
         type=int,
@@ -58,7 +60,9 @@ def main(argv: Sequence[str]) -> int:
             "--candidates are selected on folds inside each fold, never on its test subjects. Add --inner-folds 3, "
             "or omit --candidates."
         )
+    tuning = chosen_tuning(args.tune_threshold, args.threshold_folds)
     data, candidates = cli.data(), _candidates(parsed, args.candidates, argv)
+    candidates = [replace(each, options=replace(each.options, tune_threshold=tuning)) for each in candidates]
     options = CrossValidation(args.repeats, args.inner_folds, args.jobs, args.threads)
     with progress_bar("crossval", "fits") as on_progress:
         result = cross_validate(candidates, data, args.out, options, parsed.config, on_progress)

@@ -18,7 +18,7 @@ from painseq.cli.arguments import (
 )
 from painseq.cli.printing import terminal
 from painseq.evaluation import Evaluation, read_people, read_truth
-from painseq.evaluation.tables import probability_table, subgroup_table, table
+from painseq.evaluation.tables import probability_table, subgroup_table, table, threshold_table
 from painseq.evaluation.value_scores import ValueEvaluation, value_table
 from painseq.studies.evaluate_predictions import PredictionsOptions, evaluate_predictions
 from painseq.studies.evaluation_files import EvaluationResult
@@ -134,7 +134,8 @@ def show(evaluations: Mapping[str, Evaluation | ValueEvaluation]) -> None:
     console = terminal()
     classes = {name: scores for name, scores in evaluations.items() if isinstance(scores, Evaluation)}
     values = {name: scores for name, scores in evaluations.items() if isinstance(scores, ValueEvaluation)}
-    tables = [table(classes), probability_table(classes), subgroup_table(classes)] if classes else []
+    printers = (table, threshold_table, probability_table, subgroup_table)
+    tables = [printer(classes) for printer in printers] if classes else []
     for printed in (*tables, value_table(values) if values else None):
         if printed is not None:
             console.print(printed)

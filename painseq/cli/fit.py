@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from painseq.cli.arguments import Parser, print_help_if_asked
+from painseq.cli.arguments import Parser, add_tuning, print_help_if_asked
 
 DESCRIPTION = (
     "Train a head, or an extractor, on a data set. A YAML file names classes to run, so it is code: use only files you "
@@ -25,6 +25,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="EPOCHS",
         help="train on the training and validation parts for this many epochs, not stopping early; writes last.ckpt",
     )
+    add_tuning(parser, "--inner-folds")
     parser.add_argument(
         "--shuffle-labels",
         action="store_true",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
+from painseq.cli.arguments import chosen_tuning
 from painseq.cli.experiment import ExperimentCLI
 from painseq.files import replacing
 from painseq.runs import LOCK, is_first_process
@@ -33,6 +35,7 @@ class FitCLI(ExperimentCLI):
         """Check the run folder, and direct everything the run writes to it."""
         self.out = Path(self.config["out"])
         trainer = self.config["trainer"]
+        tuning = chosen_tuning(self.config["tune_threshold"], self.config["inner_folds"])
         self.plan = RunPlan(
             self.config["seed_everything"],
             self.save_config,
@@ -40,6 +43,7 @@ class FitCLI(ExperimentCLI):
             self.config["resume"],
             self.config["refit"],
             trainer["sync_batchnorm"],
+            None if tuning is None else replace(self.experiment.fit_options(), tune_threshold=tuning),
         )
         if is_first_process():
             # Checked again once it is locked; here mistakes are reported before the data are read.

@@ -111,8 +111,13 @@ def _table(predictions: Sequence[VideoPrediction], class_names: Sequence[str], s
 
 def _caption(predictions: Sequence[VideoPrediction]) -> Text:
     """Return the warnings of the predictions; models that saw the same frames share one."""
-    doubtful = [f"{Path(each.video).name}: {each.warning}" for each in predictions if each.warning is not None]
-    return Text("\n".join([*dict.fromkeys(doubtful), CAPTION]))
+    notes = [f"{Path(each.video).name}: {each.warning}" for each in predictions if each.warning is not None]
+    notes += [
+        f"The label is {[*each.probabilities][1]} from a probability of {each.threshold:.4f} on (tuned threshold)."
+        for each in predictions
+        if each.threshold is not None and each.probabilities
+    ]
+    return Text("\n".join([*dict.fromkeys(notes), CAPTION]))
 
 
 def _cells(prediction: VideoPrediction, class_names: Sequence[str], scale: Scale | None) -> list[str]:

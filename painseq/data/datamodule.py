@@ -371,6 +371,14 @@ class PainDataModule(pl.LightningDataModule):
         module._of_items = module._warned = False
         return module
 
+    def without_test(self) -> PainDataModule:
+        """Return a copy that has only the clips of the training and validation subjects, so that no other is read."""
+        self._scheme, subjects = self.scheme, {*self.split.train, *self.split.validation}
+        module = copy.copy(self)
+        module._manifest = self.manifest.only(clip for clip in self.manifest if clip.subject_id in subjects)
+        module._split, module.trainer, module._datasets = self.split, None, {}
+        return module
+
     def with_items(self, items: ResidentClips, parts: Mapping[Part, Sequence[int]], protocol: str) -> PainDataModule:
         """Return a copy whose parts are given items, regardless of their subjects; only for the leak audit.
 

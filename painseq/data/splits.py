@@ -194,6 +194,32 @@ def inner_splits(
     ]
 
 
+def out_of_fold_splits(
+    split: Split, manifest: Manifest, folds: int, seed: int, scheme: LabelScheme | None = None
+) -> list[Split]:
+    """Make splits that predict every training subject once by a model fitted without it.
+
+    The training subjects are divided into `folds`. Each fold is the test part once, and the other folds are the
+    training part; the validation part is that of the split. Test subjects of the split are in no part. Classes are
+    balanced.
+
+    Args:
+        split: split of the fit.
+        manifest: clips of the data set.
+        folds: number of folds, 2 or more.
+        seed: seed of the folds.
+        scheme: classes to balance; None for native labels.
+
+    Raises:
+        PainseqError: fewer training subjects with a known label than folds.
+    """
+    counts = class_counts(manifest, scheme)
+    subjects = [subject for subject in known(counts) if subject in set(split.train)]
+    parts = kfold(subjects, folds, random_state_of(seed, 0), counts, f"The training subjects of {manifest.name}")
+    name = f"{split.protocol}_out_of_fold"
+    return [Split(name, tuple(s for s in subjects if s not in part), split.validation, part) for part in parts]
+
+
 def _split(manifest: Manifest, options: SplitOptions, counts: Mapping[str, Counter[object]]) -> Split:
     check_options(options)
     if options.protocol == "subject_lists":

@@ -10,6 +10,7 @@ from painseq.evaluation.published import PUBLISHED, Published, published_rows
 from painseq.evaluation.score import Evaluation, score
 from painseq.evaluation.subgroups import GroupDifference, Subgroup
 from painseq.evaluation.tables import table
+from painseq.evaluation.threshold import OperatingPoint, ThresholdComparison, choose_threshold
 
 __all__ = [
     "PUBLISHED",
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluation",
     "GroupDifference",
     "Interval",
+    "OperatingPoint",
     "Person",
     "Predictions",
     "ProbabilityScores",
@@ -29,9 +31,11 @@ __all__ = [
     "Scores",
     "Subgroup",
     "SubjectRow",
+    "ThresholdComparison",
     "always_majority",
     "baselines",
     "calibrate",
+    "choose_threshold",
     "confusion_by_subject",
     "confusion_matrix",
     "fit_temperature",

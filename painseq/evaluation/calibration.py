@@ -133,13 +133,24 @@ def fit_temperature(validation: Predictions) -> float:
 def with_temperature(predictions: Predictions, temperature: float) -> Predictions:
     """Replace each probability p by p^(1/T), scaled to sum to 1; labels and votes are unchanged.
 
+    A tuned threshold is scaled in the same way, so that the labels still follow it.
+
     Raises:
         PainseqError: `temperature` is not above 0.
     """
     if not temperature > 0:
         raise PainseqError(f"The temperature is {temperature}; it must be above 0.")
-    scaled = _logits(predictions.probabilities) / temperature
-    return dataclasses.replace(predictions, probabilities=np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True)))
+    threshold = predictions.threshold
+    if threshold is not None:
+        threshold = _scaled(np.stack([1 - threshold, threshold], axis=1), temperature)[:, 1]
+    probabilities = _scaled(predictions.probabilities, temperature)
+    return dataclasses.replace(predictions, probabilities=probabilities, threshold=threshold)
+
+
+def _scaled(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    logits = _logits(probabilities) / temperature
+    scaled: NDArray[np.float64] = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+    return scaled
 
 
 def _logits(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

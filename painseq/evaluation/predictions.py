@@ -19,6 +19,9 @@ from painseq.records import UNKNOWN
 PREDICTIONS_FILE = "predictions.csv"
 """Name of painseq's predictions files; the folder's name then identifies the model."""
 
+TUNED = "tuned_threshold"
+"""Column of the tuned threshold in the file."""
+
 SUM_TOLERANCE = 0.02
 """Largest difference of a row of probabilities from a sum of 1, so that files rounded to two decimals pass."""
 
@@ -38,6 +41,9 @@ class Predictions:
         frames: (n,) int64 frames read, including those without a face.
         faceless: (n,) int64 frames without a face among them.
         votes: (n, K) float64 shares of the frames' votes, NaN without a prediction; None for video heads.
+        threshold: (n,) float64 tuned threshold from which on the second class's probability gives its label, if there
+            are two classes; NaN where none applies. None: none applies to any clip. It is one of the probabilities
+            before a stated mix of classes.
         order_known: false if the order of the classes is only alphabetical, so that scores that depend on it
             (quadratic-weighted kappa) are not defined.
 
@@ -55,6 +61,7 @@ class Predictions:
     faceless: NDArray[np.int64]
     votes: NDArray[np.float64] | None = None
     order_known: bool = True
+    threshold: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         n, k = len(self.clip_ids), len(self.class_names)
@@ -65,6 +72,7 @@ class Predictions:
             "label": (self.label.shape, (n,)),
             "probabilities": (self.probabilities.shape, (n, k)),
             "votes": ((n, k) if self.votes is None else self.votes.shape, (n, k)),
+            "threshold": ((n,) if self.threshold is None else self.threshold.shape, (n,)),
             "frames": (self.frames.shape, (n,)),
             "faceless": (self.faceless.shape, (n,)),
         }
@@ -113,6 +121,7 @@ class Predictions:
             frames=self.frames[chosen],
             faceless=self.faceless[chosen],
             votes=None if self.votes is None else self.votes[chosen],
+            threshold=None if self.threshold is None else self.threshold[chosen],
         )
 
     def with_truth(self, truth: Mapping[str, str]) -> Predictions:
@@ -150,6 +159,8 @@ class Predictions:
     def write_csv(self, path: Path) -> None:
         """Write one row per clip: clip_id, subject_id, truth, label, prob_<class>, vote_<class>, frames, faceless.
 
+        A tuned threshold is written as a further column, tuned_threshold, in front of frames.
+
         Classes are written by name. An empty truth is hidden; an empty label is no prediction. `read_predictions`
         restores the same values exactly. Labels without probabilities, of classes without a known order, get no
         prob_<class> columns, since these would state an order.
@@ -161,6 +172,8 @@ class Predictions:
             if shares is not None:
                 for name, values in zip(self.class_names, shares.T.tolist(), strict=True):
                     columns[prefix + name] = ["" if value != value else value for value in values]
+        if self.threshold is not None:
+            columns[TUNED] = ["" if value != value else value for value in self.threshold.tolist()]
         for name, counts in (("frames", self.frames), ("faceless", self.faceless)):
             columns[name] = ["" if count == UNKNOWN else count for count in counts.tolist()]
         write_csv(path, chain([columns], zip(*columns.values(), strict=True)))
@@ -182,6 +195,9 @@ def joined(folds: Sequence[Predictions]) -> Predictions:
         frames=np.concatenate([fold.frames for fold in folds]),
         faceless=np.concatenate([fold.faceless for fold in folds]),
         votes=None if first.votes is None else np.concatenate([fold.votes for fold in folds if fold.votes is not None]),
+        threshold=None
+        if first.threshold is None
+        else np.concatenate([fold.threshold for fold in folds if fold.threshold is not None]),
     )
 
 
@@ -209,7 +225,7 @@ def read_predictions(path: str | Path, class_names: Sequence[str] | None = None)
     path = Path(path)
     if not path.is_file():
         raise PainseqError(f"No predictions at {path}.")
-    read = {"truth", "frames", "faceless"}
+    read = {"truth", "frames", "faceless", TUNED}
     table = read_columns(
         path, {"clip_id", "subject_id", "label"}, lambda name: name in read or name.startswith(("prob_", "vote_"))
     )
@@ -233,6 +249,7 @@ def read_predictions(path: str | Path, class_names: Sequence[str] | None = None)
         faceless=table.counts("faceless"),
         votes=votes if any(f"vote_{name}" in table.cells for name in names) else None,
         order_known=order_known,
+        threshold=table.numbers(TUNED) if TUNED in table.cells and len(names) == 2 else None,
     )
 
 

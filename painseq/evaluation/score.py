@@ -28,6 +28,7 @@ from painseq.evaluation.probability import (
     probability_scores,
 )
 from painseq.evaluation.subgroups import GroupDifference, Subgroup, subgroups
+from painseq.evaluation.threshold import ThresholdComparison, compare_thresholds
 from painseq.records import MIN_FACE_SHARE
 
 TITLES = {
@@ -42,6 +43,19 @@ TITLES = {
     "ece": "Calibration error",
 }
 """Names of the statistics in tables: those of labels, then those of probabilities."""
+
+POINT_TITLES = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "balanced_accuracy": "Balanced accuracy",
+    "weighted_f1": "Weighted F1",
+}
+"""Names of the scores at a threshold in tables."""
+
+THRESHOLD_TEXT = (
+    "The labels follow the tuned threshold of the second class's probability, which was chosen on training subjects; "
+    "sensitivity is the recall of the second class, specificity that of the first. Votes of frames are not used."
+)
 
 MISCALIBRATED = 0.05
 """A warning is issued if over- or underconfidence is at least this large and its interval excludes 0."""
@@ -64,6 +78,7 @@ class Evaluation:
         subgroups: scores by sex and age band, if known.
         subgroup_differences: differences between each two sufficiently large groups of one attribute.
         by_subject: one row per subject, sorted by id.
+        threshold: scores at a tuned threshold beside those at 0.5; None without a tuned threshold.
     """
 
     scores: Scores
@@ -76,6 +91,7 @@ class Evaluation:
     subgroups: tuple[Subgroup, ...] = ()
     subgroup_differences: tuple[GroupDifference, ...] = ()
     by_subject: tuple[SubjectRow, ...] = ()
+    threshold: ThresholdComparison | None = None
 
     def value(self, name: str) -> float | None:
         """A statistic by its name in `intervals`; None if not defined."""
@@ -92,6 +108,7 @@ class Evaluation:
             "intervals": {name: interval.to_dict() for name, interval in self.intervals.items()},
             "baselines": {baseline.name: baseline.to_dict() for baseline in self.baselines},
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "threshold": None if self.threshold is None else self.threshold.to_dict(),
             "subgroups": [group.to_dict() for group in self.subgroups],
             "subgroup_differences": [difference.to_dict() for difference in self.subgroup_differences],
             "by_subject": [row.to_dict() for row in self.by_subject],
@@ -138,6 +155,7 @@ def score(
         subgroups=groups,
         subgroup_differences=differences,
         by_subject=subject_rows(predictions, people or {}),
+        threshold=compare_thresholds(predictions),
     )
     warnings = [
         *unscored_clip_warnings(evaluation.counts),
@@ -156,6 +174,15 @@ def number(value: float | None) -> str:
     """Format a score with three decimals, or as a dash if it is not defined."""
     # Adding 0 turns the -0.0 of rounding into 0.
     return "–" if value is None else f"{round(value, 3) + 0.0:.3f}"
+
+
+def threshold_rows(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
+    """Rows of a table of `POINT_TITLES`: at the tuned threshold, and at 0.5; empty without a tuned threshold."""
+    comparison = evaluation.threshold
+    if comparison is None:
+        return []
+    points = {f"tuned: {comparison.shown}": comparison.tuned, "0.5": comparison.at_half}
+    return [(name, [number(point.value(key)) for key in POINT_TITLES]) for name, point in points.items()]
 
 
 def no_better(name: str, model: float, baseline: float) -> bool:

@@ -11,7 +11,15 @@ from rich.text import Text
 from painseq.evaluation.intervals import Interval
 from painseq.evaluation.metrics import LOWER_IS_BETTER, STATISTICS, Scores
 from painseq.evaluation.probability import PROBABILITY_STATISTICS
-from painseq.evaluation.score import TITLES, Evaluation, number, shared_baselines
+from painseq.evaluation.score import (
+    POINT_TITLES,
+    THRESHOLD_TEXT,
+    TITLES,
+    Evaluation,
+    number,
+    shared_baselines,
+    threshold_rows,
+)
 
 CAPTION_STYLE = "table.caption"
 INTERVALS = "95 % intervals over subjects"
@@ -47,6 +55,20 @@ def probability_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
         if evaluation.probability is not None:
             cells = [_cell(evaluation.value(name), evaluation.intervals.get(name)) for name in PROBABILITY_STATISTICS]
             result.add_row(Text(model), *cells)
+    return result if result.rows else None
+
+
+def threshold_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
+    """Scores at a tuned threshold beside those at 0.5; None if no model has one."""
+    result = Table(
+        title="Tuned threshold", caption=THRESHOLD_TEXT, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    result.add_column("", overflow="fold")
+    for title in POINT_TITLES.values():
+        result.add_column(title, justify="right")
+    for model, evaluation in evaluations.items():
+        for name, cells in threshold_rows(evaluation):
+            result.add_row(escape(f"{model}, {name}"), *cells)
     return result if result.rows else None
 
 

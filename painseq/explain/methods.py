@@ -184,7 +184,7 @@ def time_methods(model: PainModel) -> tuple[Method, ...]:
     methods: list[Method] = ["integrated_gradients", "gradient_x_input", "saliency", "frame_occlusion"]
     if all("frames" in head.attends_to for head in heads_of(model)):
         methods.append("attention")
-    if model.head.level == "frame" and not model.predicts_values:
+    if model.head.level == "frame" and not model.predicts_values and model.threshold is None:
         methods.append("votes")
     return tuple(methods)
 

@@ -70,9 +70,14 @@ def votes(scorer: Scorer) -> Tensor:
     """Return a frame head's votes for the class, (T,): 1 / (number of frames with a face) for each frame with its vote.
 
     Raises:
-        PainseqError: the head does not vote, or predicts values.
+        PainseqError: the head does not vote, or predicts values, or a tuned threshold decides instead.
     """
     model = scorer.model
+    if model.threshold is not None:
+        raise PainseqError(
+            f"The label of this model follows its tuned threshold ({model.threshold:.4f}) of the mean probability, not "
+            "the votes of frames. Choose another method."
+        )
     if model.head.level != "frame" or model.predicts_values:
         raise PainseqError(
             f"{type(model.head).__name__} does not vote frame by frame for classes; only frame heads of classes do."

@@ -23,12 +23,20 @@ class AveragedModel(PainModel):
         models: with the same classes, level, extractor, crops, sampling and streams.
 
     Raises:
-        PainseqError: the models differ; lists the differences.
+        PainseqError: the models differ; lists the differences. Also models with different tuned thresholds: the mean of
+            their probabilities has no threshold of its own.
     """
 
     def __init__(self, models: Sequence[PainModel]) -> None:
         first = models[0]
         for number, other in enumerate(models[1:], start=2):
+            if first.threshold != other.threshold:
+                raise PainseqError(
+                    f"Models 1 and {number} cannot be averaged: their labels follow different thresholds, "
+                    f"{_shown(first)} and {_shown(other)}, and the mean of their probabilities has none of its own. "
+                    "Use them side by side (omit --average), average models fitted without a tuned threshold, or in "
+                    "Python their `without_threshold()`."
+                )
             lines = difference(_shared(first), _shared(other))
             if lines:
                 raise PainseqError(f"Models 1 and {number} cannot be averaged. They differ in\n  " + "\n  ".join(lines))
@@ -49,6 +57,16 @@ class AveragedModel(PainModel):
         """Return the log of the mean probabilities, or the mean numbers, from features (B, T, *F)."""
         return self.objective.mean([member.classify(features, mask) for member in self._models()])
 
+    def unadjusted(self, features: Tensor, mask: Tensor) -> Tensor:
+        """See `PainModel.unadjusted`."""
+        return self.objective.mean([member.unadjusted(features, mask) for member in self._models()])
+
+    def without_threshold(self) -> PainModel:
+        """See `PainModel.without_threshold`."""
+        plain = AveragedModel([member.without_threshold() for member in self._models()])
+        plain.prior = self.prior
+        return plain
+
     def with_prior(self, mix: Mapping[str, float]) -> PainModel:
         """See `PainModel.with_prior`; each model is adjusted from its own training mix."""
         adjusted = AveragedModel([member.with_prior(mix) for member in self._models()])
@@ -57,6 +75,10 @@ class AveragedModel(PainModel):
 
     def _models(self) -> list[PainModel]:
         return [member for member in self.members if isinstance(member, PainModel)]
+
+
+def _shown(model: PainModel) -> str:
+    return "none" if model.threshold is None else f"{model.threshold:.4f} (tuned)"
 
 
 def _shared(model: PainModel) -> Spec:

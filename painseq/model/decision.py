@@ -31,12 +31,17 @@ class Decision:
 
 
 def decide(
-    level: Literal["frame", "video"], logits: Tensor, mask: Tensor, rule: Literal["mode", "median"] = "mode"
+    level: Literal["frame", "video"],
+    logits: Tensor,
+    mask: Tensor,
+    rule: Literal["mode", "median"] = "mode",
+    threshold: float | None = None,
 ) -> Decision:
     """Return labels and probabilities of a batch of clips.
 
     Frame heads: the label is the majority vote of the valid frames; the probabilities are the mean of their softmax,
-    which also breaks ties. Video heads: softmax and its largest entry.
+    which also breaks ties. Video heads: softmax and its largest entry. With a tuned threshold the label of either is
+    the second class if the clip's probability of it is at least the threshold; votes are then only counted.
 
     Args:
         level: level of the head.
@@ -44,7 +49,9 @@ def decide(
         mask: (B, T) bool, true for valid frames.
         rule: how probabilities become a label, or a frame's vote. "mode": the most probable class. "median": the
             highest class that is reached with a probability above one half, the decision rule of CORN.
+        threshold: of the second class's probability, for K = 2; None: the label follows the rule.
     """
+    assert threshold is None or logits.shape[-1] == 2
     logits = logits.float()
     votes = None
     if level == "frame":
@@ -57,6 +64,9 @@ def decide(
     else:
         probabilities = logits.softmax(dim=-1)
         label = _choose(probabilities, rule)
+    if threshold is not None:
+        # In double precision: rounded to float32, a threshold between two probabilities could be one of them.
+        label = (probabilities[:, 1].double() >= threshold).long()
     empty = ~mask.any(dim=1)
     nan = torch.full_like(probabilities, float("nan"))
     return Decision(

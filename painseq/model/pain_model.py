@@ -50,6 +50,8 @@ class VideoPrediction:
         min_face_share: `warning` says so if a smaller share of the frames has a face.
         switched_s: times from which on another person may be followed, seconds from the start of the span.
         fitted_on_video: whether the model was fitted on this very video, by its content; None if it is not known.
+        threshold: tuned threshold of the second class's probability, which the label follows (before a stated mix of
+            classes); None if the model has none.
     """
 
     video: str
@@ -67,6 +69,7 @@ class VideoPrediction:
     min_face_share: float = MIN_FACE_SHARE
     switched_s: tuple[float, ...] = ()
     fitted_on_video: bool | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         check_min_face_share(self.min_face_share)
@@ -104,6 +107,7 @@ class VideoPrediction:
         else:
             predicted = {
                 "label": self.label,
+                "threshold": self.threshold,
                 "probabilities": dict(self.probabilities),
                 "frame_probabilities": [[round(float(p), 6) for p in row] for row in self.frame_probabilities],
             }
@@ -148,6 +152,8 @@ class PainModel(nn.Module):
         self.fps = record.fps
         self.prior: Mapping[str, float] | None = None
         """The mix of classes that `with_prior` corrected for."""
+        self.threshold = None if record.threshold is None else record.threshold.value
+        """Tuned threshold of the second class's probability, before a correction by `with_prior`; None if none."""
         self.prior_shift: Tensor | None = None
         self.eval()
 
@@ -190,15 +196,26 @@ class PainModel(nn.Module):
 
     def classify(self, features: Tensor, mask: Tensor) -> Tensor:
         """Return class logits, or numbers on the scale, from features (B, T, *F); see `forward`."""
-        predictions = self.objective.predictions(self.head(features, mask))
+        predictions = self.unadjusted(features, mask)
         return predictions if self.prior_shift is None else predictions + self.prior_shift.to(predictions.device)
+
+    def unadjusted(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Return what `classify` returns, without the correction of `with_prior`."""
+        return self.objective.predictions(self.head(features, mask))
+
+    def without_threshold(self) -> PainModel:
+        """Return the model with the usual rule of decision instead of its tuned threshold."""
+        plain = copy.copy(self)
+        plain.record, plain.threshold = replace(self.record, threshold=None), None
+        return plain
 
     def with_prior(self, mix: Mapping[str, float]) -> PainModel:
         """Return the model adjusted to a population with another class distribution than the training data.
 
         Each class's probability is multiplied by its share in `mix` over its share in training, and all are rescaled
         to sum to 1 (Saerens et al. 2002, equation 4); for a frame head, in each frame. Class weights and balanced
-        sampling count as equal shares in training.
+        sampling count as equal shares in training. Labels of a tuned threshold do not change: it marks a point on the
+        scale of the uncorrected probabilities, whose sensitivity and specificity do not depend on the mix.
 
         Args:
             mix: class name -> share; shares are scaled to sum to 1.
@@ -225,7 +242,7 @@ class PainModel(nn.Module):
     def decide(self, batch: Batch) -> Decision:
         """Return labels and probabilities of a batch; for a classifier."""
         batch = batch.to(self.device)
-        return self._decide(self(batch), batch.mask)
+        return self._decide(batch_features(self.extractor, batch), batch.mask)
 
     @torch.inference_mode()
     def estimate(self, batch: Batch) -> Tensor:
@@ -233,8 +250,13 @@ class PainModel(nn.Module):
         batch = batch.to(self.device)
         return self.objective.answer(self.head.level, self(batch), batch.mask)
 
-    def _decide(self, logits: Tensor, mask: Tensor) -> Decision:
-        return decide(self.head.level, logits, mask, self.objective.rule)
+    def _decide(self, features: Tensor, mask: Tensor) -> Decision:
+        level, rule = self.head.level, self.objective.rule
+        decision = decide(level, self.classify(features, mask), mask, rule, self.threshold)
+        if self.threshold is None or self.prior is None:
+            return decision
+        uncorrected = decide(level, self.unadjusted(features, mask), mask, rule, self.threshold)
+        return replace(decision, label=uncorrected.label)
 
     def read(
         self,
@@ -348,12 +370,11 @@ class PainModel(nn.Module):
         x, mask = clip.features[None].to(self.device).float(), clip.present[None].to(self.device)
         label, probabilities, value = NO_PREDICTION, torch.zeros(0), None
         with torch.inference_mode():
-            predictions = self.classify(x, mask)
             if not self.predicts_values:
-                decision = self._decide(predictions, mask)
+                decision = self._decide(x, mask)
                 label, probabilities = int(decision.label[0]), decision.probabilities[0]
             elif bool(mask.any()):
-                value = float(self.objective.answer(self.head.level, predictions, mask)[0])
+                value = float(self.objective.answer(self.head.level, self.classify(x, mask), mask)[0])
             frames, rows = self._over_time(x, mask)
         _, face = self._extractor_and_face(locator)
         return VideoPrediction(
@@ -372,6 +393,7 @@ class PainModel(nn.Module):
             faceless_times_s=clip.times_s[~clip.present].numpy(),
             backends={"video": clip.backend, "locator": type(face.locator).__name__, "device": str(self.device)},
             switched_s=clip.switched_s,
+            threshold=self.threshold,
         )
 
     def _subtract_baseline(

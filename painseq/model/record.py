@@ -81,6 +81,45 @@ class DataRecord:
 
 
 @dataclass(frozen=True)
+class ThresholdRecord:
+    """A tuned decision threshold of a model of two classes, and how it was found.
+
+    Args:
+        value: a clip whose probability of the second class is at least this has the second class as its label.
+        metric: what it was chosen for: "weighted_f1", "balanced_accuracy" or "sensitivity=SHARE".
+        inner_folds: number of folds of the training subjects, each predicted by a model fitted without it.
+        subjects: number of training subjects with such a prediction.
+        clips: number of their clips.
+        score: the metric's score at the threshold, on these clips.
+        score_at_half: the same at 0.5.
+        replaces_votes: whether the head votes frame by frame; the label then follows the mean probability of the
+            frames, not their votes.
+    """
+
+    value: float
+    metric: str
+    inner_folds: int
+    subjects: int
+    clips: int
+    score: float
+    score_at_half: float
+    replaces_votes: bool
+
+    def to_dict(self) -> Spec:
+        """Return plain data for JSON."""
+        return _to_dict(self)
+
+    def __str__(self) -> str:
+        """Describe the threshold in one line, for reports."""
+        votes = "; the votes of frames are not used" if self.replaces_votes else ""
+        return (
+            f"{self.value:.4f}, chosen for {self.metric} on out-of-fold probabilities of {self.clips} clips of "
+            f"{self.subjects} training subjects in {self.inner_folds} folds ({self.metric.partition('=')[0]} "
+            f"{self.score:.3f}, and {self.score_at_half:.3f} at 0.5){votes}"
+        )
+
+
+@dataclass(frozen=True)
 class ModelRecord:
     """Metadata needed to use a model, and how it was fitted.
 
@@ -111,6 +150,7 @@ class ModelRecord:
             subjects are not known; empty if they are known for all.
         fitted_videos: short digests of the training and validation videos of the head, and of models that it started
             from; empty if they are not known.
+        threshold: tuned decision threshold of two classes; None: the most probable class, or the frames' votes, decide.
     """
 
     class_names: tuple[str, ...]
@@ -133,6 +173,7 @@ class ModelRecord:
     painseq: str = __version__
     unknown_people: tuple[str, ...] = ()
     fitted_videos: tuple[str, ...] = ()
+    threshold: ThresholdRecord | None = None
 
     @property
     def seen(self) -> Seen:
@@ -188,7 +229,7 @@ def _unknown_people(record: ModelRecord) -> tuple[str, ...]:
     return (*([THE_EXTRACTOR] if silent else []), *started)
 
 
-def _to_dict(record: SplitRecord | DataRecord | ModelRecord) -> Spec:
+def _to_dict(record: DataRecord | ThresholdRecord | ModelRecord) -> Spec:
     written = plain(asdict(record))
     assert isinstance(written, dict)
     return written
@@ -220,6 +261,12 @@ def _check_values(record: ModelRecord) -> None:
         ("fps", record.fps is None or 0 < record.fps <= MAX_FPS, f"above 0 and at most {MAX_FPS}"),
         ("in_shape", all(0 < size <= MAX_SIZE for size in record.in_shape), f"sizes from 1 to {MAX_SIZE}"),
         ("baseline_clips", record.baseline_clips >= 0, "0 or more"),
+        (
+            "threshold",
+            record.threshold is None
+            or (len(names) == 2 and record.loss == "cross_entropy" and 0 <= record.threshold.value <= 1),
+            "from 0 to 1, and of a model of two classes fitted with cross entropy",
+        ),
     ):
         if not is_right:
             raise PainseqError(f"damaged: {key} is {shortened(getattr(record, key))}, but must be {wanted}.")

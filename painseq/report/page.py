@@ -20,7 +20,7 @@ from painseq.files import write_atomically
 from painseq.report import inline, tables
 from painseq.report.charts import learning_curves
 from painseq.report.content import Block, Figure, Picture, Report
-from painseq.report.probabilities import probability_block, subgroup_block
+from painseq.report.probabilities import probability_block, subgroup_block, threshold_block
 
 MAX_BYTES = 5_000_000
 """Largest size of a page, to be sent by mail; pictures that would exceed it are left out, and listed."""
@@ -90,7 +90,11 @@ def page(report: Report) -> str:
 
 def blocks_of(report: Report) -> list[Block]:
     """Blocks made from evaluations and predictions, without the report's own blocks."""
-    blocks = (probability_block(report.evaluations, report.predictions), subgroup_block(report.evaluations))
+    blocks = (
+        threshold_block(report.evaluations),
+        probability_block(report.evaluations, report.predictions),
+        subgroup_block(report.evaluations),
+    )
     return [block for block in blocks if block is not None]
 
 

@@ -37,7 +37,7 @@ from painseq.studies.fold_fits import (
     device_of,
     fold_fitter,
 )
-from painseq.training.fitting import best_epoch
+from painseq.training.fitting import FitOptions, best_epoch
 
 log = logging.getLogger("painseq")
 
@@ -132,9 +132,17 @@ def _facts(
         "candidates": [candidate.name for candidate in candidates] if len(candidates) > 1 else [],
         "choice": None if options.inner_folds is None else CHOICE,
         "seed": candidates[0].options.seed,
+        "tuned_threshold": _tuning_text(candidates[0].options),
         "device": str(device),
         "threads_a_fold": options.threads,
     }
+
+
+def _tuning_text(options: FitOptions) -> str | None:
+    tuning = options.tune_threshold
+    if tuning is None:
+        return None
+    return f"chosen for {tuning.metric} on {tuning.inner_folds} folds of the training subjects of each fold"
 
 
 def _check(candidates: Sequence[Candidate], data: PainDataModule, options: CrossValidation) -> None:

@@ -251,7 +251,16 @@ def _row(result: FoldResult, predictions: Predictions | ValuePredictions | None)
         return {**row, "left_out": result.left_out}
     run = read_json(fold.out / "run.json") or {}
     counts = {"clips": len(predictions), "scored": int(predictions.scored.sum())}
-    return {**row, "model": result.candidate, "epochs": run["best_epoch"], **counts, **fold_scores(predictions)}
+    # Runs of earlier versions do not have the key.
+    tuned = {"threshold": run["threshold"]["value"]} if run.get("threshold") else {}
+    return {
+        **row,
+        "model": result.candidate,
+        "epochs": run["best_epoch"],
+        **tuned,
+        **counts,
+        **fold_scores(predictions),
+    }
 
 
 def spread_sentences(spread: Spread) -> list[str]:

@@ -235,6 +235,7 @@ def _details(
         "fitted_on": {"subjects": len(model.fitted_on), "unknown": list(seen_by(model, data).unknown)},
         "same_videos": list(same_videos(model, data, options.part)),
         "baseline_clips": model.record.baseline_clips,
+        "threshold": None if model.record.threshold is None else model.record.threshold.to_dict(),
         "temperature": None if calibration is None else calibration.temperature,
         "device": str(model.device),
         "versions": versions(),
@@ -254,6 +255,7 @@ def _page(
         "fitted on": f"{len(model.fitted_on)} subjects, including those of early stopping and of the extractor"
         + (f"; unknown subjects of {', '.join(unknown)}" if unknown else ""),
         **({"stated mix of classes": ", ".join(prior)} if prior else {}),
+        **({} if model.record.threshold is None else {"tuned threshold": str(model.record.threshold)}),
         **calibration_facts(calibration),
         "device": str(model.device),
         "versions": in_one_line(versions()),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from pickle import PicklingError
@@ -143,7 +143,7 @@ def run_fit(fit: FoldFit, candidates: Sequence[Candidate], data: PainDataModule)
         left_out = reason_to_leave_out(fold)
         if left_out is None:
             candidate = candidates[fit.candidate]
-            model = fit_fold(candidate.make, fold, fit.out, candidate.options, fit.epochs)
+            model = fit_fold(candidate.make, fold, fit.out, _options(fit, candidate), fit.epochs)
             predictions = _predict(model, fold) if fit.split.test else None
     unique = tuple(dict.fromkeys(warnings))
     if left_out is None:
@@ -153,6 +153,11 @@ def run_fit(fit: FoldFit, candidates: Sequence[Candidate], data: PainDataModule)
             # Written last: its presence marks the fold as finished.
             predictions.write_csv(fit.predictions)
     return FitResult(fit, left_out, unique)
+
+
+def _options(fit: FoldFit, candidate: Candidate) -> FitOptions:
+    """Return the options of a fit: a threshold is tuned only where test subjects are predicted."""
+    return candidate.options if fit.split.test else replace(candidate.options, tune_threshold=None)
 
 
 def check_finished(fits: Sequence[FoldFit], candidates: Sequence[Candidate], data: PainDataModule) -> None:
@@ -166,7 +171,7 @@ def check_finished(fits: Sequence[FoldFit], candidates: Sequence[Candidate], dat
         for number, fit in first.items():
             candidate = candidates[number]
             # A finished fold is not fitted again: `fit_fold` compares its checkpoint with the model.
-            fit_fold(candidate.make, data.with_split(fit.split), fit.out, candidate.options, fit.epochs)
+            fit_fold(candidate.make, data.with_split(fit.split), fit.out, _options(fit, candidate), fit.epochs)
 
 
 def check_fitted_in_epochs(candidates: Sequence[Candidate], data: PainDataModule) -> None:

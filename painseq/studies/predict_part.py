@@ -178,6 +178,7 @@ def predict_unchecked(
         votes=rows.outputs[:, 1 + k :] if votes else None,
         frames=rows.frames,
         faceless=rows.faceless,
+        threshold=None if model.threshold is None else np.full(len(rows.clip_ids), model.threshold),
     )
 
 

@@ -2,5 +2,6 @@
 
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions, fit, fit_fold
+from painseq.training.tuning import ThresholdTuning
 
-__all__ = ["FitOptions", "PainClassifier", "fit", "fit_fold"]
+__all__ = ["FitOptions", "PainClassifier", "ThresholdTuning", "fit", "fit_fold"]

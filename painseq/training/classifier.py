@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -143,6 +144,22 @@ class PainClassifier(pl.LightningModule):
         self.scale: Scale | None = None
         self.seed = torch.initial_seed()
         self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
+
+    def renewed(self) -> PainClassifier:
+        """Return a new classifier with the same arguments, before this one is bound or fitted."""
+        assert self.head is None
+        trains_extractor = self.extractor is not None and bool(self.extractor.trainable)
+        return PainClassifier(
+            self.head_factory,
+            copy.deepcopy(self.extractor) if trains_extractor else self.extractor,
+            self.optimizer_factory,
+            self.scheduler_factory,
+            self.extractor_lr,
+            self.loss_name,
+            self.class_weights,
+            self.label_smoothing,
+            self.start_from,
+        )
 
     def setup(self, stage: str) -> None:
         """Bind the model to the trainer's data."""

@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,12 +29,14 @@ from painseq.faces import FaceCrops
 from painseq.files import remove_partials, write_json
 from painseq.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from painseq.model.pain_model import PainModel
+from painseq.model.record import ThresholdRecord
 from painseq.runs import check_same_run, is_first_process, read_json
 from painseq.training.callbacks import BestWeights, EpochLines, RunCheckpoint
 from painseq.training.classifier import PainClassifier
 from painseq.training.rows import rows_of
 from painseq.training.run_folder import (
     BEST,
+    INNER,
     LAST,
     best_epoch,
     checkpoint_to_resume,
@@ -48,6 +50,7 @@ from painseq.training.run_folder import (
     write_learning_curves,
 )
 from painseq.training.saving import AtomicCheckpointIO, RunLog
+from painseq.training.tuning import ThresholdTuning, check_tunable, tune
 
 __all__ = [
     "BEST", "LAST", "FitOptions", "RunPlan", "best_epoch", "fit", "fit_fold", "fit_model", "quiet_lightning",
@@ -72,6 +75,8 @@ class FitOptions:
         precision: floating-point precision in training.
         accelerator: "auto", "cpu", "gpu", ...
         gradient_clip_val: norm to which gradients are clipped; None does not clip.
+        tune_threshold: tune the decision threshold of two classes on folds of the training subjects; None: the most
+            probable class, or the frames' votes, decide.
     """
 
     max_epochs: int = 100
@@ -80,10 +85,11 @@ class FitOptions:
     precision: Precision = "32-true"
     accelerator: str = "auto"
     gradient_clip_val: float | None = None
+    tune_threshold: ThresholdTuning | None = None
 
     def gradient_settings(self) -> list[str]:
         """Return the names of changed settings that apply only to a head fitted by gradients."""
-        default = FitOptions(seed=self.seed, accelerator=self.accelerator)
+        default = FitOptions(seed=self.seed, accelerator=self.accelerator, tune_threshold=self.tune_threshold)
         given = {field.name: getattr(self, field.name) != getattr(default, field.name) for field in fields(self)}
         given["max_epochs"] &= self.max_epochs != LIGHTNING_MAX_EPOCHS
         return [name for name, is_given in given.items() if is_given]
@@ -107,6 +113,7 @@ class RunPlan:
         refit_epochs: train on training and validation subjects together for this number of epochs, without early
             stopping; None stops early on the validation subjects.
         sync_batchnorm: whether the trainer synchronises batch norm over processes.
+        inner: options of the inner fits, if its `tune_threshold` is set.
 
     Raises:
         PainseqError: refit_epochs is not positive.
@@ -118,6 +125,7 @@ class RunPlan:
     resume: bool = False
     refit_epochs: int | None = None
     sync_batchnorm: bool = False
+    inner: FitOptions | None = None
 
     def __post_init__(self) -> None:
         if self.refit_epochs is not None and self.refit_epochs < 1:
@@ -139,10 +147,10 @@ def fit(
     """Fit a model and write the run folder, as the command `painseq fit` does.
 
     The folder holds `best.ckpt` (not with `refit_epochs`) and `last.ckpt`, `config.yaml`, `run.json`, `metrics.csv`
-    (two rows per epoch, training and validation; rows from before a resumed run are in `metrics_before_1.csv`, and so
-    on) and learning curves as SVG. If the extractor is trained, it also holds `extractor.safetensors`, which includes
-    the extractor's card, and the card as a page, `extractor_card.md`. A head that is not fitted by gradients writes
-    only `best.ckpt`, `config.yaml` and `run.json`, and cannot be resumed.
+    (two rows per epoch, training and validation; rows from before a resumed run are in `metrics_before_1.csv`, ...),
+    learning curves as SVG, and in `threshold` the inner fits of a tuned threshold. If the extractor is trained, it also
+    holds `extractor.safetensors`, which includes the extractor's card, and the card as a page, `extractor_card.md`. A
+    head not fitted by gradients writes only `best.ckpt`, `config.yaml` and `run.json`, and cannot be resumed.
 
     Args:
         model: a new classifier, not fitted yet.
@@ -153,8 +161,7 @@ def fit(
             before its first checkpoint starts anew.
         refit_epochs: train on training and validation subjects together for this number of epochs, without early
             stopping.
-        config: the configuration of model and data, such as an experiment's, to write to config.yaml; None describes
-            them.
+        config: content of config.yaml, such as an experiment's configuration; None describes model and data.
 
     Returns:
         The model of `best.ckpt` (with `refit_epochs`: of `last.ckpt`), as from `painseq.load`, on the training device.
@@ -172,10 +179,12 @@ def fit(
     """
     if model.head is not None:
         raise PainseqError("This model was already bound to data or fitted. Make a new PainClassifier for each fit.")
-    out, given = Path(out), options.gradient_settings()
-    plan = RunPlan(
-        options.seed, lambda: write_config(out, config or config_of(model, data, options)), given, resume, refit_epochs
-    )
+    out = Path(out)
+
+    def write() -> None:
+        write_config(out, config or config_of(model, data, options))
+
+    plan = RunPlan(options.seed, write, options.gradient_settings(), resume, refit_epochs, inner=options)
     quiet_lightning()
     with isolate_rng(), settings_refused():
         torch.manual_seed(options.seed)
@@ -214,27 +223,71 @@ def _run_fit(
             trainer.callbacks.remove(callback)  # type: ignore[attr-defined]
     if data.shuffled_labels is not None:
         log.warning("SHUFFLED LABELS: a control. This model does not learn pain.")
+    unbound = model.renewed()
     data.setup("fit")
     model.bind(data)
     _check_fit(trainer, model, data, plan.gradient_settings, plan.refit_epochs)
+    tuning = None if plan.inner is None else plan.inner.tune_threshold
+    if tuning is not None:
+        _check_tuning(trainer, model, data)
     if plan.sync_batchnorm and any(isinstance(module, BatchNormAct2d) for module in model.modules()):
         raise PainseqError(
             "sync_batchnorm would replace this extractor's batch norm layers of timm by PyTorch's, and drop the "
             "activations that they include. Leave it out; each process then normalises its own frames."
         )
     if last is not None:
-        model.check_resumes(checkpoint_to_resume(last).record)
+        resumed = checkpoint_to_resume(last).record
+        _check_same_tuning(tuning, resumed.threshold)
+        model.check_resumes(resumed)
     if is_first_process():
         plan.write_config()
         _announce(trainer, data)
         if last is not None:
             keep_log(out)
+    if tuning is not None and plan.inner is not None:
+        known = None if last is None else resumed.threshold
+        model.record = replace(
+            model.record,
+            threshold=known or _tuned(unbound.renewed, data, out, plan.inner, plan.refit_epochs),
+        )
     fit_model(trainer, model, data, out, last)
     if not trainer.is_global_zero:
         return None
     content = read_checkpoint(chosen_checkpoint(out, plan.refit_epochs is not None))
     _finish_run(trainer, model, data, out, plan, content)
     return content
+
+
+def _check_tuning(trainer: Trainer, model: PainClassifier, data: PainDataModule) -> None:
+    check_tunable(model.objective, data)
+    if trainer.world_size > 1:
+        raise PainseqError(
+            f"A threshold is tuned in one process, not in {trainer.world_size}. Set --trainer.devices 1, or leave the "
+            "tuned threshold out (command line: --tune-threshold)."
+        )
+
+
+def _check_same_tuning(requested: ThresholdTuning | None, recorded: ThresholdRecord | None) -> None:
+    before = None if recorded is None else ThresholdTuning(recorded.metric, recorded.inner_folds)
+    if requested != before:
+        shown = ["none" if each is None else f"{each.metric}, {each.inner_folds} folds" for each in (before, requested)]
+        raise PainseqError(
+            f"The run to be resumed has another tuned threshold ({shown[0]}) than is requested now ({shown[1]}). "
+            "Resume it with its original configuration, or start a new run."
+        )
+
+
+def _tuned(
+    make_model: Callable[[], PainClassifier], data: PainDataModule, out: Path, options: FitOptions, epochs: int | None
+) -> ThresholdRecord:
+    """Tune the threshold of a fit with these options on inner folds, which are kept in its folder."""
+    assert options.tune_threshold is not None
+    inner = replace(options, tune_threshold=None)
+    return tune(
+        data,
+        options.tune_threshold,
+        lambda fold, number: fit_fold(make_model, fold, out / INNER / f"fold-{number}", inner, epochs),
+    )
 
 
 def fit_fold(
@@ -281,6 +334,9 @@ def fit_fold(
         data.setup("fit")
         model.bind(data)
         _check_fit(trainer, model, data, options.gradient_settings(), epochs)
+        if options.tune_threshold is not None:
+            _check_tuning(trainer, model, data)
+            model.record = replace(model.record, threshold=_tuned(make_model, data, out, options, epochs))
         out.mkdir(parents=True, exist_ok=True)
         remove_partials(out)
         fit_model(trainer, model, data, out)

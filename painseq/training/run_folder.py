@@ -33,7 +33,10 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 CONFIG = "config.yaml"
 
 
-FIRST_FILES = (CONFIG, "metrics.csv", "hparams.yaml", BEST)
+INNER = "threshold"
+"""Folder of the inner folds of a tuned threshold; a run that starts anew uses the finished ones."""
+
+FIRST_FILES = (CONFIG, "metrics.csv", "hparams.yaml", BEST, INNER)
 """What a run has written when it is interrupted before its first `last.ckpt`."""
 
 
@@ -85,7 +88,7 @@ def open_run(out: Path, resume: bool) -> Iterator[Path | None]:
         left_over = files_of(out)
         if left_over:
             log.warning("%s holds a run that ended before its first checkpoint. It starts anew.", out)
-        for name in left_over:
+        for name in left_over - {INNER}:
             (out / name).unlink()
         yield None
 
@@ -170,6 +173,7 @@ def run_record(model: PainClassifier, data: PainDataModule, trainer: Trainer, co
         "pipeline": data.pipeline,
         "extractor": content.record.extractor,
         "unknown_people": list(content.record.unknown_people),
+        "threshold": None if content.record.threshold is None else content.record.threshold.to_dict(),
         "epochs": trainer.current_epoch if model.head.fitted_by_gradients else None,
     }
 

@@ -1,3 +1,5 @@
+import math
+
 import torch
 
 from painseq.model.decision import decide
@@ -33,3 +35,17 @@ def test_probabilities_of_frames_are_the_mean_of_their_softmax():
     decision = decide("frame", x, mask)
     for row in range(2):
         torch.testing.assert_close(decision.probabilities[row], x[row][mask[row]].softmax(-1).mean(0))
+
+
+def test_a_threshold_decides_by_the_clips_probability_and_not_by_votes():
+    mask = torch.tensor([[True, True, True], [True, True, False], [False, False, False]])
+    # Two of three frames vote for the second class, with little confidence.
+    rows = torch.tensor([[9.0, 0.0], [0.0, 0.1], [0.0, 0.1]]).expand(3, 3, 2)
+    probability = decide("frame", rows, mask).probabilities[0, 1].item()
+    assert decide("frame", rows, mask).label.tolist()[0] == 1
+    for threshold, label in ((probability, 1), (math.nextafter(probability, 1), 0), (0.0, 1), (1.0, 0)):
+        decision = decide("frame", rows, mask, threshold=threshold)
+        assert decision.label.tolist()[::2] == [label, -1]
+        torch.testing.assert_close(decision.votes[0], torch.tensor([1 / 3, 2 / 3]))
+    one = torch.tensor([[0.0, 0.0]])
+    assert decide("video", one, mask[:1], threshold=0.5).label.tolist() == [1]

@@ -9,9 +9,11 @@ import torch
 
 from painseq.data.labels import Scale
 from painseq.errors import PainseqError
-from painseq.model.record import FORMAT, DataRecord, ModelRecord, SplitRecord
+from painseq.model.record import FORMAT, DataRecord, ModelRecord, SplitRecord, ThresholdRecord
 
 SPLIT = SplitRecord("official", ("a", "b"), ("c",), ())
+TWO = {"class_names": ("no_pain", "pain"), "train_prior": (0.5, 0.5)}
+TUNED = ThresholdRecord(0.31, "sensitivity=0.9", 5, 20, 200, 0.9, 0.7, True)
 OWN = DataRecord("folder", {"none": ["0"], "some": ["1..3"]}, "f" * 16, SPLIT, {"none": 3, "some": 1}, 7)
 
 
@@ -22,6 +24,7 @@ OWN = DataRecord("folder", {"none": ["0"], "some": ["1..3"]}, "f" * 16, SPLIT, {
         {"unknown_people": ("the extractor", "timm:vit")},
         {"data": OWN, "fitted_on": ("folder/a", "folder/b"), "fps": None},
         {"scale": Scale("pspi", 0.0, 16.0), "loss": "mse", "class_names": (), "train_prior": ()},
+        {**TWO, "threshold": TUNED},
     ],
 )
 def test_a_record_is_plain_data_and_is_read_again(make_record, changes):
@@ -54,6 +57,8 @@ def test_a_record_is_plain_data_and_is_read_again(make_record, changes):
         ({"in_shape": 5}, ["in_shape", "5"]),
         ({"scale": {"name": "pspi", "low": 0.0}}, ["scale.high"]),
         ({"data": {"name": "biovid"}}, ["data.fingerprint", "data.split"]),
+        ({"threshold": TUNED.to_dict()}, ["threshold", "two classes"]),
+        ({"threshold": {"value": 0.5}}, ["threshold.metric"]),
     ],
 )
 def test_what_is_no_record_is_an_error_that_names_key_and_value(make_record, change, named):
@@ -103,7 +108,7 @@ def test_every_key_is_needed(make_record):
     for field in fields(ModelRecord):
         written = make_record().to_dict()
         del written[field.name]
-        if field.name in ("painseq", "unknown_people", "fitted_videos"):
+        if field.name in ("painseq", "unknown_people", "fitted_videos", "threshold"):
             ModelRecord.from_dict(written)
             continue
         with pytest.raises(PainseqError, match=field.name):
