@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     if other:
         log.warning(
             "%s: in %d rows the label is not the class with the highest probability (%s). This can be correct for a "
-            "model that votes frame by frame; otherwise check for mixed up columns or rows.",
+            "model that votes frame by frame or has a tuned threshold; otherwise check for mixed up columns or rows.",
             args.check,
             len(other),
             listed([f"line {line}" for line in other]),

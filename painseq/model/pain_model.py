@@ -25,6 +25,7 @@ from painseq.model.decision import NO_PREDICTION, Decision, decide
 from painseq.model.record import ModelRecord
 from painseq.records import MIN_FACE_SHARE, check_min_face_share
 from painseq.video import SHORT_DIGEST, video_digest
+from painseq.video.generated import is_generated, other_faces_warning
 
 MAX_PREFIXES, PREFIXES_AT_ONCE, FRAMES_AT_ONCE = 300, 16, 20_000
 """Limits of a video head's running probability: prefixes of a clip in total and per batch, frames per batch."""
@@ -52,6 +53,8 @@ class VideoPrediction:
         fitted_on_video: whether the model was fitted on this very video, by its content; None if it is not known.
         threshold: tuned threshold of the second class's probability, which the label follows (before a stated mix of
             classes); None if the model has none.
+        generated: whether painseq generated the video; None if it is not known.
+        fitted_on_generated: whether the model was fitted on generated faces alone; None if it is not known.
     """
 
     video: str
@@ -70,6 +73,8 @@ class VideoPrediction:
     switched_s: tuple[float, ...] = ()
     fitted_on_video: bool | None = None
     threshold: float | None = None
+    generated: bool | None = None
+    fitted_on_generated: bool | None = None
 
     def __post_init__(self) -> None:
         check_min_face_share(self.min_face_share)
@@ -93,7 +98,8 @@ class VideoPrediction:
             reasons.append(switch_warning(self.switched_s))
         if self.fitted_on_video:
             reasons.append("the model was fitted on this video, so the prediction says nothing about new videos.")
-        return " ".join(reasons) or None
+        other = other_faces_warning(self.fitted_on_generated, self.generated)
+        return " ".join([*reasons, *([other] if other else [])]) or None
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data for JSON."""
@@ -120,6 +126,8 @@ class VideoPrediction:
             "warning": self.warning,
             "switched_s": [round(time_s, 4) for time_s in self.switched_s],
             "fitted_on_video": self.fitted_on_video,
+            "generated": self.generated,
+            "fitted_on_generated": self.fitted_on_generated,
             "faceless_times_s": [round(float(t), 4) for t in self.faceless_times_s],
             "frame_meaning": self.frame_meaning,
             "frame_times_s": [round(float(t), 4) for t in self.frame_times_s],
@@ -364,7 +372,7 @@ class PainModel(nn.Module):
 
         Args:
             clip: features as returned by `read`; relative to a baseline, if the model needs one.
-            video: name of the video, for the result.
+            video: path or name of the video, for the result.
             locator: the locator that found the face, if not the model's own.
         """
         x, mask = clip.features[None].to(self.device).float(), clip.present[None].to(self.device)
@@ -394,6 +402,8 @@ class PainModel(nn.Module):
             backends={"video": clip.backend, "locator": type(face.locator).__name__, "device": str(self.device)},
             switched_s=clip.switched_s,
             threshold=self.threshold,
+            generated=is_generated(Path(video)) if Path(video).exists() else None,
+            fitted_on_generated=self.record.generated,
         )
 
     def _subtract_baseline(

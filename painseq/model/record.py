@@ -151,6 +151,8 @@ class ModelRecord:
         fitted_videos: short digests of the training and validation videos of the head, and of models that it started
             from; empty if they are not known.
         threshold: tuned decision threshold of two classes; None: the most probable class, or the frames' votes, decide.
+        generated: whether the head was fitted on generated faces alone (true) or on none (false); None if it is not
+            known, or if the head started from another model.
     """
 
     class_names: tuple[str, ...]
@@ -174,6 +176,7 @@ class ModelRecord:
     unknown_people: tuple[str, ...] = ()
     fitted_videos: tuple[str, ...] = ()
     threshold: ThresholdRecord | None = None
+    generated: bool | None = None
 
     @property
     def seen(self) -> Seen:

@@ -40,7 +40,7 @@ from painseq.studies.predict_part import (
     seen_by,
 )
 from painseq.studies.true_labels import in_classes
-from painseq.video.generated import is_generated
+from painseq.video.generated import is_generated, other_faces_warning
 
 log = logging.getLogger("painseq")
 
@@ -120,6 +120,9 @@ def _evaluate(
     unknown = seen_by(model, data).unknown
     if unknown:
         log.warning(UNKNOWN_PEOPLE, ", ".join(unknown))
+    other = other_faces_warning(model.record.generated, data.generated)
+    if other:
+        log.warning("%s: %s", data.name, other)
     predictions, calibration = _predict(model, data, options, on_progress)
     if experiment is not None:
         own = {"part": options.part, "calibrate": options.calibrate, "checkpoints": _names(options.checkpoints)}
@@ -233,6 +236,7 @@ def _details(
         "checkpoints": _names(options.checkpoints),
         "prior": _shares(model.prior),
         "fitted_on": {"subjects": len(model.fitted_on), "unknown": list(seen_by(model, data).unknown)},
+        "generated": {"fitted_on": model.record.generated, "scored": data.generated},
         "same_videos": list(same_videos(model, data, options.part)),
         "baseline_clips": model.record.baseline_clips,
         "threshold": None if model.record.threshold is None else model.record.threshold.to_dict(),
@@ -261,12 +265,16 @@ def _page(
         "versions": in_one_line(versions()),
     }
     generated, same = is_generated(data.root), same_videos(model, data, part)
+    other = other_faces_warning(model.record.generated, data.generated)
     return PageText(
         subtitle=f"Part {part} of {data.name}" + (", generated faces: no people" if generated else ""),
         dataset="generated faces" if generated else data.facts.published_as or data.name,
         facts=facts,
         history=read_history(paths[0].parent) if len(paths) == 1 else (),
-        warnings=[same_videos_warning(same)] if same else (),
+        warnings=[
+            *([f"{data.name}: {other}"] if other else []),
+            *([same_videos_warning(same)] if same else []),
+        ],
     )
 
 

@@ -261,7 +261,8 @@ def check_submission(path: str | Path, layout: SubmissionFormat, items: Collecti
 def lines_with_other_labels(path: str | Path, layout: SubmissionFormat) -> list[int]:
     """Return the lines of a valid submission whose label is not the class with the highest probability.
 
-    This is not a problem by itself: the label of a frame head is the majority vote of frames.
+    This is not a problem by itself: the label of a frame head is the majority vote of frames, and a tuned threshold
+    differs from 0.5.
     """
     rows, columns = _read_rows(path)
     lines = []

@@ -236,6 +236,7 @@ class PainClassifier(pl.LightningModule):
             extractor_trained_on=tuple(sorted(extractor_seen.people)),
             validation_seen_by_extractor=tuple(shared_people(validation, extractor_seen.people)),
             validation_seen_by_start=tuple(shared_people(validation, start_seen.people)),
+            generated=None if self.start_from else data.generated,
             unknown_people=(extractor_seen | start_seen).unknown,
             fitted_videos=tuple(sorted(data.videos_seen() | start_seen.videos)),
         )

@@ -38,6 +38,27 @@ def is_generated(path: Path) -> bool:
         return False
 
 
+def root_is_generated(root: Path) -> bool | None:
+    """Whether a data set's root is marked as generated; None if it does not exist, or if a folder above is marked."""
+    root = root.resolve()
+    if (root / MARKER).is_file():
+        return True
+    unknown = not root.is_dir() or any((folder / MARKER).is_file() for folder in root.parents)
+    return None if unknown else False
+
+
+def other_faces_warning(fitted_on_generated: bool | None, generated: bool | None) -> str | None:
+    """Describe a model of generated faces alone that is given real ones, or the reverse; None if neither is known."""
+    if fitted_on_generated is None or generated is None or fitted_on_generated is generated:
+        return None
+    if fitted_on_generated:
+        return (
+            "the model was fitted on generated faces alone, but this is not known to be generated: its answer says "
+            "nothing about the pain of real people."
+        )
+    return "the model was fitted on real faces, but this is generated: the answer does not show how good the model is."
+
+
 def truth_of(video: Path) -> Path | None:
     """Return the truth file of a generated video; None for any other video."""
     video = video.resolve()

@@ -56,7 +56,7 @@ def test_a_video_is_labelled_by_the_threshold(painseq, tuned, video):
 def test_folds_have_thresholds_of_their_own(painseq, on_electrical, store, tmp_path):
     args = [*on_electrical, "--data.options.store", store, "--config", "configs/head/frame_ann.yaml"]
     args += ["--data.options.labels", "binary", "--data.options.split.protocol", "subject_kfold"]
-    args += ["--data.options.split.folds", "2", "--jobs", "1", "--trainer.max_epochs", "1"]
+    args += ["--data.options.split.folds", "3", "--jobs", "1", "--trainer.max_epochs", "1"]
     args += ["--tune-threshold", "balanced_accuracy", "--threshold-folds", "2", "--out", tmp_path / "run"]
     done = painseq("crossval", *args)
     assert done.code == 0 and "Sensitivity" in done.out
