@@ -68,7 +68,7 @@ def threshold_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
         result.add_column(title, justify="right")
     for model, evaluation in evaluations.items():
         for name, cells in threshold_rows(evaluation):
-            result.add_row(escape(f"{model}, {name}"), *cells)
+            result.add_row(Text(f"{model}, {name}"), *cells)
     return result if result.rows else None
 
 

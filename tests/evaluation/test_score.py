@@ -145,6 +145,7 @@ def test_the_keys_of_the_json_file(predictions):
         "intervals",
         "baselines",
         "calibration",
+        "threshold",
         "subgroups",
         "subgroup_differences",
         "by_subject",
