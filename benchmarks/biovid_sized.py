@@ -7,7 +7,9 @@ import numpy as np
 import torch
 
 from painseq.extractors import VGG16
+from painseq.faces import FaceCrops, FullFrame
 from painseq.features import ClipFeatures, StoreWriter
+from painseq.features.engine import pipeline_spec
 
 LABELS = ("BL1", "PA1", "PA2", "PA3", "PA4")
 FRAMES, WIDTH, FPS = 138, 1024, 25.0
@@ -20,8 +22,7 @@ def generate(root: Path, subjects: int, clips: int, frames: int = FRAMES) -> Non
         clips: of each class of each subject.
     """
     extractor, random = VGG16(None, fc=True), np.random.default_rng(0)
-    made = {**extractor.spec(), "fingerprint": extractor.fingerprint()}
-    spec: dict[str, object] = {"extractor": made, "face": None, "sampling": {"fps": FPS}}
+    spec = pipeline_spec(extractor, FaceCrops(FullFrame()), FPS)
     present, times_s = torch.ones(frames, dtype=torch.bool), torch.arange(frames, dtype=torch.float64) / FPS
     with (
         (root / "clips.csv").open("w", newline="", encoding="utf-8") as file,
