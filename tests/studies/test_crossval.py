@@ -85,10 +85,11 @@ def test_candidates_are_chosen_inside_the_folds(data, tmp_path):
         assert choice["epochs"] == row["epochs"] == 1
 
 
-def test_inner_folds_need_a_head_that_is_fitted_in_epochs(data, tmp_path):
-    class AtOnce(LinearProbe):
-        fitted_by_gradients = False
+class AtOnce(LinearProbe):
+    fitted_by_gradients = False
 
+
+def test_inner_folds_need_a_head_that_is_fitted_in_epochs(data, tmp_path):
     with pytest.raises(PainseqError, match=r"AtOnce.*inner_folds"):
         cross_validate([of_ones_own(AtOnce)], data, tmp_path / "run", CrossValidation(inner_folds=2, jobs=1))
     assert not (tmp_path / "run").exists()

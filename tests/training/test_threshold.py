@@ -12,8 +12,9 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.splits import out_of_fold_splits
-from painseq.data_modules import AI4Pain
+from painseq.data_modules import AI4Pain, BioVid
 from painseq.errors import PainseqError
+from painseq.extractors import TimmBackbone
 from painseq.features import FeatureStore
 from painseq.heads import LSTM, FrameANN
 from painseq.heads.trees import GradientBoosting
@@ -159,3 +160,30 @@ def test_models_of_different_thresholds_are_not_averaged(tuned, data):
     batch: Batch = next(iter(data.loader("test")))
     decision = AveragedModel([plain, plain]).decide(batch)
     assert torch.equal(decision.label, decision.probabilities.argmax(dim=1))
+
+
+def test_folds_that_an_interrupted_run_finished_are_not_fitted_again(tuned, data, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("painseq.training.tuning.choose_threshold", interrupted)
+        fit(PainClassifier(head=LSTM), data, tmp_path / "again", OPTIONS)
+    finished = tmp_path / "again" / "threshold" / "fold-0" / "best.ckpt"
+    before = finished.stat().st_mtime_ns
+    again = fit(PainClassifier(head=LSTM), data, tmp_path / "again", OPTIONS)
+    assert finished.stat().st_mtime_ns == before and again.record == tuned.record
+
+
+def test_each_fold_trains_an_extractor_of_its_own(heat, heat_crops, tmp_path):
+    data = BioVid(heat, DataOptions(labels="binary", view="pixels", store=heat_crops, batch_size=4))
+    options = FitOptions(max_epochs=1, accelerator="cpu")
+    states = {}
+    for name, tuning in (("plain", None), ("tuned", ThresholdTuning("weighted_f1", 2))):
+        extractor = TimmBackbone("test_resnet", input_size_px=32, trainable=["layer4"])
+        model = PainClassifier(head=LSTM, extractor=extractor)
+        fit(model, data, tmp_path / name, replace(options, tune_threshold=tuning))
+        states[name] = read_checkpoint(tmp_path / name / "best.ckpt").extractor
+    assert all(torch.equal(value, states["tuned"][name]) for name, value in states["plain"].items())
+    inner = read_checkpoint(tmp_path / "tuned" / "threshold" / "fold-0" / "best.ckpt").extractor
+    assert any(not torch.equal(value, inner[name]) for name, value in states["plain"].items())
