@@ -39,7 +39,7 @@ class Folder(PainDataModule):
         name: name of the data set. Subjects of two data sets count as the same people only if the names are equal.
             The name of a data set that painseq knows selects its label schemes.
         manifest: a CSV that lists the clips, with the fields of `painseq.records.Clip` as columns; the folders are then
-            not searched.
+            not searched. The column `video` may be left out if the options give a feature store.
         pattern: regular expression for a clip's path relative to the root, without the suffix, with the named groups
             `subject` and `label`.
         classes: all possible labels, in order of pain; empty uses the labels found.
@@ -114,11 +114,14 @@ class Folder(PainDataModule):
     def _listed(self) -> Iterator[Clip]:
         """List the clips of the table."""
         assert self.manifest_csv is not None
-        table = read_manifest(self.manifest_csv, self.root, self.name)
+        of_features = self.options.store is not None
+        table = read_manifest(self.manifest_csv, self.root, self.name, needs_video=not of_features)
         if not len(table):
             raise PainseqError(f"{self.manifest_csv} lists no clips.")
         absent = sorted({clip.video for clip in table if not table.path(clip).exists()})
-        if absent:
+        if of_features and len(absent) == len({clip.video for clip in table}):
+            log.info("%s: none of the videos exists below %s; features are read from the store.", self.name, self.root)
+        elif absent:
             log.warning(
                 "%s: %d videos of %s do not exist below %s, such as %s.",
                 self.name,

@@ -305,8 +305,14 @@ def some_subjects(subjects: Sequence[str], most: int = 5) -> str:
     return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({first_few(subjects, most)})"
 
 
-def read_manifest(path: Path, root: Path, name: str) -> Manifest:
+def read_manifest(path: Path, root: Path, name: str, needs_video: bool = True) -> Manifest:
     """Read a manifest CSV. Its columns are the fields of `Clip`; clip_id, subject_id and video are required.
+
+    Args:
+        path: the CSV.
+        root: folder that the videos' paths are relative to.
+        name: name of the data set.
+        needs_video: false if the videos are not read: without the column, the id of a clip then stands for its video.
 
     Raises:
         PainseqError: no such file, another encoding than UTF-8 and UTF-16, a missing or unknown column, or an invalid
@@ -316,7 +322,8 @@ def read_manifest(path: Path, root: Path, name: str) -> Manifest:
         raise PainseqError(f"No manifest at {path}.")
     known = {field.name for field in fields(Clip)}
     columns, rows = read_table(path)
-    missing, unknown = {"clip_id", "subject_id", "video"} - set(columns), set(columns) - known
+    required = {"clip_id", "subject_id", *(["video"] if needs_video else [])}
+    missing, unknown = required - set(columns), set(columns) - known
     if missing or unknown:
         raise PainseqError(
             f"{path}: missing columns: {', '.join(sorted(missing)) or 'none'}; unknown columns: "
@@ -327,7 +334,8 @@ def read_manifest(path: Path, root: Path, name: str) -> Manifest:
         try:
             if len(cells) > len(columns):
                 raise PainseqError("more cells than columns.")
-            clips.append(_clip_of(dict(zip(columns, cells, strict=False))))
+            row = dict(zip(columns, cells, strict=False))
+            clips.append(_clip_of(row if "video" in columns else {**row, "video": row.get("clip_id", "")}))
         except PainseqError as error:
             raise PainseqError(f"{path}, line {line}: {error}") from error
     return Manifest(name, root, tuple(clips))

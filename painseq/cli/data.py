@@ -51,7 +51,10 @@ def add_check_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--deep", action="store_true", help="decode every frame instead of the first and the last only")
     parser.add_argument(
-        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="read videos with this many threads"
+        "--workers",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        help="read videos or features with this many threads",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings to this file")
 
@@ -66,10 +69,10 @@ def check(argv: Sequence[str]) -> int:
     from painseq.files import write_json
 
     args = cli.config
-    with progress_bar("check", "videos") as bar:
+    with progress_bar("check", "files") as bar:
         found = check_data(cli.data(), args.tracks, args.deep, args.workers, bar)
     # Printed before writing, so that an unwritable file does not lose the findings.
-    _print(found, checked_faces=args.tracks is not None)
+    _print(found, checked_faces=args.tracks is not None or found.features is not None)
     if args.json is not None:
         write_json(args.json, found.to_dict())
     return 1 if found.errors else 0
@@ -105,6 +108,12 @@ def _print(found: DataCheck, checked_faces: bool) -> None:
         f"{found.data_set}{generated}: {found.clips:,} clips of {found.subjects} subjects in {found.videos:,} videos",
         soft_wrap=True,
     )
+    if (held := found.features) is not None:
+        console.print(
+            "features alone: a store is given and none of the videos exists, so the features were checked: "
+            f"{held.clips:,} clips, {held.frames:,} frames, shape {held.shape}, {held.dtype or 'none'}",
+            soft_wrap=True,
+        )
     if found.comparisons:
         table = Table("", "found", "published", "")
         for row in found.comparisons:
@@ -134,6 +143,8 @@ def _print(found: DataCheck, checked_faces: bool) -> None:
     for topic in TOPICS:
         of_topic = [finding for finding in found.findings if finding.topic == topic]
         if not found.clips and not of_topic:
+            continue
+        if topic == ("features" if found.features is None else "files"):
             continue
         if topic == "faces" and not checked_faces:
             console.print("faces: not checked; give --tracks FOLDER, which `painseq faces` wrote", soft_wrap=True)

@@ -198,8 +198,12 @@ def split_readable(clips: Sequence[Clip], store: FeatureStore | NpzFolder) -> tu
     missing = [clip.clip_id for clip in readable if clip.clip_id not in store]
     if missing:
         raise PainseqError(
-            f"The store lacks {len(missing)} of {len(readable)} clips, such as {missing[0]!r}. Run `painseq "
-            "extract` again with the same data options to add them."
+            f"The store lacks {len(missing)} of {len(readable)} clips, such as {missing[0]!r}. "
+            + (
+                "Add their files; `painseq data check` lists all of them."
+                if isinstance(store, NpzFolder)
+                else "Run `painseq extract` again with the same data options to add them."
+            )
         )
     return readable, left_out
 

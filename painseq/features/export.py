@@ -8,8 +8,10 @@ import re
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+_KINDS: dict[torch.dtype, Dtype] = {torch.uint8: "uint8", torch.float16: "float16", torch.float32: "float32"}
 _NPZ_ERRORS = (
     AttributeError,
     EOFError,
@@ -96,15 +99,16 @@ class NpzFolder:
     """Features from another tool, with the interface of `FeatureStore`; their pipeline is unknown.
 
     Each .npz holds `features` (T, *F) of any float type or uint8, `present` (T,) bool and `times_s` (T,) seconds from
-    the clip's start; and, in all files or none, `landmarks` (T, L, 2 or 3), x, y (and z) in pixels of the video's
-    frame, ignored in frames without a face. index.csv (clip_id, file) names the clips; without it, the clip id is the
-    file's name without .npz.
+    the clip's start, which increase; and, in all files or none, `landmarks` (T, L, 2 or 3), x, y (and z) in pixels of
+    the video's frame. Features and landmarks of frames without a face are ignored, and may be NaN. index.csv (clip_id,
+    file) names the clips; without it, the clip id is the file's name without .npz.
 
     Two folders of features of the same shape count as the same pipeline if neither names one: the `fingerprint` in
     source.json, as `export_npz` writes it.
 
     Raises:
-        PainseqError: no such folder, no .npz in it, or an invalid file.
+        PainseqError: no such folder, no .npz in it, an invalid index.csv or source.json; on first use of the shape or
+            the type of the features, an invalid first file.
     """
 
     trained_on: tuple[str, ...]
@@ -124,15 +128,38 @@ class NpzFolder:
         self._files = self._find()
         if not self._files:
             raise PainseqError(f"{self.path} holds no .npz file.")
-        first = self[next(iter(self._files))]
-        self.out_shape: tuple[int, ...] = tuple(first.features.shape[1:])
-        self.landmarks = 0 if first.landmarks is None else first.landmarks.shape[1]
-        kinds: dict[torch.dtype, Dtype] = {torch.uint8: "uint8", torch.float16: "float16", torch.float32: "float32"}
-        self.dtype = kinds[first.features.dtype]
-        self.spec: Spec = {"extractor": None, "face": None, "sampling": None, "out_shape": list(self.out_shape)}
-        if "fingerprint" in source:
-            self.spec["source"] = source["fingerprint"]
-        self.fingerprint = digest(self.spec)
+        self._source: str | None = source.get("fingerprint")
+
+    @cached_property
+    def _first(self) -> ClipFeatures:
+        """The clip that all others must be like."""
+        return self.alone(next(iter(self._files)))
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of one frame's features."""
+        return tuple(self._first.features.shape[1:])
+
+    @property
+    def landmarks(self) -> int:
+        """Number of landmarks per frame; 0 without any."""
+        return 0 if self._first.landmarks is None else self._first.landmarks.shape[1]
+
+    @property
+    def dtype(self) -> Dtype:
+        """Type of the features."""
+        return _KINDS[self._first.features.dtype]
+
+    @property
+    def spec(self) -> Spec:
+        """What is known of the pipeline."""
+        spec: Spec = {"extractor": None, "face": None, "sampling": None, "out_shape": list(self.out_shape)}
+        return spec if self._source is None else {**spec, "source": self._source}
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of `spec`."""
+        return digest(self.spec)
 
     def _read_source(self) -> dict[str, Any]:
         """Read source.json; empty without one."""
@@ -172,6 +199,9 @@ class NpzFolder:
         outside = [row["file"] for row in rows if Path(row["file"]).name != row["file"]]
         if outside:
             raise PainseqError(f"{index} names {outside[0]!r}; files must be in {self.path} itself.")
+        twice = [clip_id for clip_id, count in Counter(row["clip_id"] for row in rows).items() if count > 1]
+        if twice:
+            raise PainseqError(f"{index} names the clip {twice[0]!r} several times; each clip has one row.")
         return {row["clip_id"]: self.path / row["file"] for row in rows}
 
     @property
@@ -200,7 +230,36 @@ class NpzFolder:
         """Return the clip's frames from `first` to `last` (exclusive), with their landmarks if asked for.
 
         Raises:
-            PainseqError: no such clip, or an invalid file.
+            PainseqError: no such clip, an invalid file, or one that differs from the first in shape or type.
+        """
+        clip = self.alone(clip_id, landmarks)
+        problem = self._difference(clip, landmarks) or not_finite(clip) or not_increasing(clip)
+        if problem:
+            raise PainseqError(f"{self._file(clip_id)}: {problem}. `painseq data check` lists all such files.")
+        points = clip.landmarks
+        return ClipFeatures(
+            clip.features[first:last].clone(),
+            clip.present[first:last].clone(),
+            clip.times_s[first:last].clone(),
+            None if points is None else points[first:last].clone(),
+        )
+
+    def _difference(self, clip: ClipFeatures, landmarks: bool) -> str:
+        """Describe how a clip differs from the first one; empty if it does not."""
+        shape, count = tuple(clip.features.shape[1:]), 0 if clip.landmarks is None else clip.landmarks.shape[1]
+        if shape != self.out_shape:
+            return f"{shape} per frame, but the first file has {self.out_shape}"
+        if _KINDS[clip.features.dtype] != self.dtype:
+            return f"features of {_KINDS[clip.features.dtype]}, but the first file has {self.dtype}"
+        if landmarks and count != self.landmarks:
+            return f"{count} landmarks per frame, but the first file has {self.landmarks}"
+        return ""
+
+    def alone(self, clip_id: str, landmarks: bool = True) -> ClipFeatures:
+        """Return all frames of a clip as its file holds them, whatever the other files hold; faceless frames are zero.
+
+        Raises:
+            PainseqError: no such clip, or a file without the arrays of a clip.
         """
         arrays = self._arrays(clip_id, (*_ARRAYS, _LANDMARKS) if landmarks else _ARRAYS)
         features, present, times_s = (arrays[name] for name in _ARRAYS)
@@ -220,39 +279,37 @@ class NpzFolder:
                 f"{self._file(clip_id)}: features, present and times_s have {len(features)}, {len(present)} and "
                 f"{len(times_s)} frames."
             )
-        shape = getattr(self, "out_shape", features.shape[1:])
-        if features.shape[1:] != shape:
+        if not np.isin(present, (0, 1)).all():
             raise PainseqError(
-                f"{self._file(clip_id)}: {features.shape[1:]} per frame, but the first file has {shape}."
+                f"{self._file(clip_id)}: present holds {present[~np.isin(present, (0, 1))][0]}; it must be true or "
+                "false for each frame. Confidences need a threshold."
             )
         present = present.astype(bool)
         points = self._landmarks(clip_id, arrays.get(_LANDMARKS), present) if landmarks else None
+        if not present.all():
+            # Other tools leave NaN, or the values of the last face.
+            features = np.where(present.reshape(-1, *[1] * (features.ndim - 1)), features, features.dtype.type(0))
         return ClipFeatures(
-            torch.from_numpy(features[first:last].copy()),
-            torch.from_numpy(present[first:last].copy()),
-            torch.from_numpy(times_s[first:last].astype(np.float64)),
-            None if points is None else torch.from_numpy(points[first:last].copy()),
+            torch.from_numpy(features),
+            torch.from_numpy(present),
+            torch.from_numpy(times_s.astype(np.float64)),
+            None if points is None else torch.from_numpy(points),
         )
 
     def _landmarks(self, clip_id: str, given: np.ndarray | None, present: np.ndarray) -> np.ndarray | None:
-        count = 0
-        if given is not None:
-            if (
-                given.dtype.kind not in "fiu"
-                or given.ndim != 3
-                or len(given) != len(present)
-                or given.shape[2] not in (2, 3)
-            ):
-                raise PainseqError(
-                    f"{self._file(clip_id)}: landmarks of {given.dtype}, shape {given.shape}; need "
-                    f"({len(present)}, L, 2 or 3) numbers."
-                )
-            count = given.shape[1]
-        if count != getattr(self, "landmarks", count):
+        if given is None:
+            return None
+        if (
+            given.dtype.kind not in "fiu"
+            or given.ndim != 3
+            or len(given) != len(present)
+            or given.shape[2] not in (2, 3)
+        ):
             raise PainseqError(
-                f"{self._file(clip_id)}: {count} landmarks per frame, but the first file has {self.landmarks}."
+                f"{self._file(clip_id)}: landmarks of {given.dtype}, shape {given.shape}; need "
+                f"({len(present)}, L, 2 or 3) numbers."
             )
-        return None if given is None else np.where(present[:, None, None], given, np.nan).astype(np.float32)
+        return np.where(present[:, None, None], given, np.nan).astype(np.float32)
 
     def times_s(self, clip_id: str) -> Tensor:
         """Return the (T,) float64 times of the clip's frames, in seconds from its start.
@@ -315,6 +372,32 @@ def _check_sizes(file: Path) -> None:
         raise ValueError(
             f"its arrays take {total_bytes} bytes, more than {MAX_CLIP_BYTES}; cut the clip into shorter ones"
         )
+
+
+def not_finite(clip: ClipFeatures) -> str:
+    """Describe the features of a clip that are NaN or infinite, in frames with a face; empty if none are."""
+    if not clip.features.is_floating_point():
+        return ""
+    wrong = ~torch.isfinite(clip.features).flatten(1) & clip.present[:, None]
+    if not bool(wrong.any()):
+        return ""
+    frames, columns = wrong.any(dim=1).nonzero().flatten(), wrong.any(dim=0).nonzero().flatten()
+    return (
+        f"{len(frames)} of {len(clip)} frames are NaN or infinite, first frame {int(frames[0])}, in {len(columns)} of "
+        f"{wrong.shape[1]} columns, first column {int(columns[0])}"
+    )
+
+
+def not_increasing(clip: ClipFeatures) -> str:
+    """Describe where the times of a clip do not increase, or are no numbers; empty if they are as they should be."""
+    times_s = clip.times_s.numpy()
+    if not np.isfinite(times_s).all():
+        return f"times_s holds {times_s[~np.isfinite(times_s)][0]}"
+    later = np.flatnonzero(np.diff(times_s) <= 0)
+    if not len(later):
+        return ""
+    frame = int(later[0]) + 1
+    return f"times_s does not increase: {times_s[frame]:g} s at frame {frame}, after {times_s[frame - 1]:g} s"
 
 
 def open_features(path: Path) -> FeatureStore | NpzFolder:

@@ -77,11 +77,7 @@ def check_spans(path: Path, recorded: Mapping[str, RecordedSpan], held: Containe
         PainseqError: names the first clips whose span, images per second or data set differ.
     """
     clips = [clip for clip in manifest if clip.clip_id in held]
-    differing: list[str] = []
-    for clip in clips:
-        stored = recorded.get(clip.clip_id)
-        if stored is not None and not _same(stored, asked := _asked(clip, manifest, stored)):
-            differing.append(f"{clip.clip_id!r} (in the store: {stored}; now: {asked})")
+    differing = differing_spans(recorded, held, manifest)
     if differing:
         more = ", ..." if len(differing) > _NAMED else ""
         raise PainseqError(
@@ -92,6 +88,16 @@ def check_spans(path: Path, recorded: Mapping[str, RecordedSpan], held: Containe
     unknown = sum(clip.clip_id not in recorded for clip in clips)
     if unknown:
         _warn_of_unknown(path, unknown, len(clips))
+
+
+def differing_spans(recorded: Mapping[str, RecordedSpan], held: Container[str], manifest: Manifest) -> list[str]:
+    """Describe the clips whose recorded span, images per second or data set differ from the manifest's."""
+    differing: list[str] = []
+    for clip in manifest:
+        stored = recorded.get(clip.clip_id) if clip.clip_id in held else None
+        if stored is not None and not _same(stored, asked := _asked(clip, manifest, stored)):
+            differing.append(f"{clip.clip_id!r} (in the store: {stored}; now: {asked})")
+    return differing
 
 
 def _asked(clip: Clip, manifest: Manifest, stored: RecordedSpan) -> RecordedSpan:

@@ -359,3 +359,107 @@ def test_what_cannot_be(biovid, tmp_path):
         check_data(five(biovid), workers=0)
     with pytest.raises(PainseqError, match=re.escape(str(tmp_path))):
         check_data(five(tmp_path))
+
+
+# ---- features alone ----
+
+FRAMES = 10
+TIMES_S = np.arange(FRAMES) / 5
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Callable[..., PainDataModule]:
+    """Writes a folder of .npz for six clips of three people, some of them changed, and the data set without videos."""
+
+    def make(changed: dict[str, dict[str, object]] | None = None, end_s: float | None = None) -> PainDataModule:
+        store, clips = tmp_path / "npz", []
+        store.mkdir()
+        for number, (subject, label) in enumerate((s, label) for s in "abc" for label in ("no", "yes")):
+            name = f"{subject}_{label}"
+            values = np.random.default_rng(number).normal(size=(FRAMES, 3)).astype(np.float32)
+            arrays = {"features": values, "present": np.ones(FRAMES, bool), "times_s": TIMES_S}
+            np.savez(store / f"{name}.npz", **{**arrays, **(changed or {}).get(name, {})})
+            clips.append(Clip(name, subject, f"{name}.mp4", label, end_s=end_s))
+        labels = {"no_pain": ["no"], "high_pain": ["yes"]}
+        return own(tmp_path / "absent", clips, DataOptions(labels=labels, store=store))
+
+    return make
+
+
+def items_of(found: DataCheck, topic: str, severity: str) -> list[str]:
+    return [item for of, _, items in told(found, topic) if of == severity for item in items]
+
+
+def test_features_are_checked_where_no_video_is_there(features):
+    data = features(end_s=2.0)
+    found = check_data(data, workers=2)
+    assert not found.findings and found.features is not None
+    assert (found.features.clips, found.features.frames, found.features.shape) == (6, 60, (3,))
+    for row in found.labels:
+        assert row.fps is not None and row.duration_s is not None and row.faceless_share == 0
+        assert (row.fps.median, row.duration_s.median) == (pytest.approx(5), pytest.approx(2))
+    assert data.options.store is not None
+    plain = own(data.root, list(data.whole_manifest))
+    assert {one.topic for one in check_data(plain).findings} == {"files"}
+
+
+def test_wrong_features_are_told_by_clip(features):
+    random = np.random.default_rng(9)
+    wide, values = random.normal(size=(FRAMES, 4)), random.normal(size=(FRAMES, 3))
+    data = features(
+        {
+            "a_no": {"features": wide},
+            "a_yes": {"features": np.where(np.arange(30).reshape(FRAMES, 3) == 13, np.nan, values)},
+            "b_no": {"times_s": TIMES_S[::-1]},
+            "b_yes": {"present": np.zeros(FRAMES, bool)},
+            "c_no": {"features": np.ones(3)},
+        }
+    )
+    found = check_data(data)
+    wrong = [item.partition(":")[0] for item in items_of(found, "features", "error")]
+    assert sorted(wrong) == ["a_no", "a_yes", "b_no", "c_no"]
+    assert [item for item in items_of(found, "features", "error") if {"4", "1"} <= values_of(item)]
+    assert items_of(found, "faces", "warning")[0] == "b_yes"
+
+
+def values_of(text: str) -> set[str]:
+    return set(re.findall(r"\d+", text))
+
+
+def test_columns_that_never_change_and_copies_are_told(features):
+    values = np.random.default_rng(9).normal(size=(FRAMES, 3))
+    values[:, 1] = 0.5
+    names = [f"{subject}_{label}" for subject in "abc" for label in ("no", "yes")]
+    other = {name: values + np.array([number, 0, 0]) for number, name in enumerate(names)}
+    data = features({name: {"features": other["a_no"] if name == "b_no" else other[name]} for name in names})
+    found = check_data(data)
+    (constant,) = items_of(found, "features", "warning")
+    assert {"1", "0.5"} <= set(re.findall(r"[\d.]+", constant))
+    (copies,) = items_of(found, "features", "error")
+    assert {"a_no", "b_no"} <= set(re.findall(r"\w+", copies))
+
+
+def test_clips_and_features_that_lack_each_other_are_told(features):
+    data = features()
+    store = data.options.store
+    assert store is not None
+    (store / "a_no.npz").rename(store / "other.npz")
+    found = check_data(data)
+    assert (items_of(found, "features", "error"), items_of(found, "features", "warning")) == (["a_no"], ["other"])
+
+
+def test_spans_that_do_not_fit_the_times_are_told(features):
+    late = {"a_no": {"times_s": TIMES_S + 7}, "a_yes": {"times_s": TIMES_S / 4}}
+    found = check_data(features(late, end_s=2.0))
+    names = {item.partition(":")[0] for item in items_of(found, "lengths", "warning")}
+    assert names == {"a_no", "a_yes"}
+
+
+def test_spans_of_the_store_that_differ_are_errors(features):
+    data = features(end_s=2.0)
+    span = {"data_set": "own", "start_s": 0.0, "end_s": 3.0, "fps": 5.0, "image_fps": None}
+    source = {"trained_on": [], "spans": {"a_no": span, "b_no": {**span, "end_s": 2.0}}}
+    assert data.options.store is not None
+    (data.options.store / "source.json").write_text(json.dumps(source))
+    (item,) = items_of(check_data(data), "lengths", "error")
+    assert item.startswith("'a_no'")

@@ -223,6 +223,16 @@ def test_a_table_that_cannot_be(tree, tmp_path, rows, message):
         Folder(tree(), NATIVE, manifest=tmp_path / "clips.csv", classes=("calm", "pain")).read_manifest()
 
 
+def test_a_table_for_features_needs_no_videos(tmp_path, caplog):
+    (tmp_path / "clips.csv").write_text("clip_id,subject_id,label\na,S1,pain\nb,S2,calm\n")
+    of_features = DataOptions(labels="native", store=tmp_path / "store")
+    with caplog.at_level(logging.WARNING, "painseq"):
+        clips = Folder(tmp_path, of_features, manifest=tmp_path / "clips.csv", classes=("calm", "pain")).read_manifest()
+    assert [(clip.clip_id, clip.video) for clip in clips] == [("a", "a"), ("b", "b")] and not caplog.text
+    with pytest.raises(PainseqError, match=r"clips\.csv.*\bvideo\b"):
+        Folder(tmp_path, NATIVE, manifest=tmp_path / "clips.csv").read_manifest()
+
+
 def test_two_sets_of_ones_own_are_two_sets_of_people(tree):
     root = tree("calm/a_1.mp4", "pain/b_1.mp4", "pain/c_1.mp4")
     one, two = (Folder(root, NATIVE, name=name).subjects_seen() for name in ("ward_a", "ward_b"))

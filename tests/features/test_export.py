@@ -98,6 +98,11 @@ def test_files_of_another_tool_need_no_index(tmp_path):
         ({"features": np.ones((3, 5))}, r"(?=.*\(5,\))(?=.*\(4,\))"),
         ({"features": np.ones((3, 4), np.int64)}, "int64"),
         ({"features": np.array([{}] * 3)}, "allow_pickle"),
+        ({"features": np.ones((3, 4), np.float16)}, r"(?=.*float16)(?=.*float32)"),
+        ({"features": np.array([[1, 1, 1, 1], [1, 1, np.nan, 1], [1] * 4])}, r"(?=.*\bframe 1\b)(?=.*\bcolumn 2\b)"),
+        ({"times_s": np.array([0, 0.2, 0.2])}, r"(?=.*\bframe 2\b)(?=.*times_s)"),
+        ({"times_s": np.array([0, np.nan, 0.2])}, r"(?=.*nan)(?=.*times_s)"),
+        ({"present": np.array([1, 0.4, 0])}, r"(?=.*0\.4)(?=.*present)"),
         ({"landmarks": np.ones((3, 68, 2))}, r"(?=.*\b68\b)(?=.*\b0\b)(?=.*landmarks)"),
         ({"landmarks": np.ones((2, 68, 2))}, r"\(2, 68, 2\)"),
         ({"landmarks": np.ones((3, 68))}, r"\(3, 68\)"),
@@ -110,9 +115,18 @@ def test_files_that_do_not_fit_are_named(tmp_path, changed, values):
         NpzFolder(tmp_path)["b"]
 
 
+def test_frames_without_a_face_may_hold_anything(tmp_path):
+    values = np.array([[1, 2], [np.nan, np.inf], [3, 4]])
+    write(tmp_path / "a.npz", features=values, present=np.array([True, False, True]))
+    assert NpzFolder(tmp_path)["a"].features.tolist() == [[1, 2], [0, 0], [3, 4]]
+
+
 def test_hostile_folders(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"nothing")
     with pytest.raises(PainseqError, match=r"a\.npz"):
+        _ = NpzFolder(tmp_path).out_shape
+    (tmp_path / "index.csv").write_text("clip_id,file\na,a.npz\na,b.npz\n")
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*index\.csv)(?=.*'a')"):
         NpzFolder(tmp_path)
     (tmp_path / "index.csv").write_text("clip_id,file\na,../../secret.npz\n")
     with pytest.raises(PainseqError, match=r"secret\.npz"):

@@ -6,13 +6,25 @@ import csv
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from painseq.data.check.features import CheckedFeatures, check_features, features_alone
 from painseq.data.check.published import SAME_RATE, compared
-from painseq.data.check.report import Comparison, DataCheck, Finding, LabelSummary, findings_of, spread_of
+from painseq.data.check.report import (
+    TOPICS,
+    Comparison,
+    DataCheck,
+    FeatureSummary,
+    Finding,
+    LabelSummary,
+    Topic,
+    findings_of,
+    spread_of,
+)
 from painseq.data.check.videos import VideoFacts, available_s, below, read_videos
 from painseq.data.datamodule import PainDataModule
 from painseq.data.labels import LabelScheme, ordered_labels
@@ -44,12 +56,14 @@ def check_data(
 ) -> DataCheck:
     """Open every video of a data set, and check labels, videos, lengths, classes and faces.
 
+    If the options give a store and none of the videos exists, the features in the store are checked instead.
+
     Args:
         data: the data set; clips that the label scheme leaves out are checked too.
         tracks: folder written by `painseq faces`, to report missing faces; None for no check of faces.
         deep: decode every frame instead of only the first and the last frame of each video.
         workers: number of threads that open videos.
-        on_progress: called with the number of videos done, and the number of all videos.
+        on_progress: called with the number of videos done, and the number of all videos; or of clips, for features.
 
     Raises:
         PainseqError: no data set at its root, an unknown label scheme, or no tracks.
@@ -65,36 +79,88 @@ def check_data(
             raise
         stopped = Finding("labels", "error", f"nothing else was checked, because: {below(data.root, error)}")
         return DataCheck(data.name, is_generated(data.root), 0, 0, 0, (), (), {}, (*labels, stopped))
-    by_video: dict[str, list[Clip]] = defaultdict(list)
-    for clip in manifest:
-        by_video[clip.video].append(clip)
-    videos = read_videos(manifest.root, by_video, deep, workers, on_progress)
-    seconds = {clip.clip_id: available_s(clip, videos[clip.video]) for clip in manifest}
-    rows = _label_rows(manifest, scheme, videos, seconds, faceless)
-    comparisons = compared(data.facts.expected, manifest, videos, seconds)
+    if features_alone(data, manifest):
+        read = _of_features(data, manifest, check_features(data, manifest, scheme, workers, on_progress))
+        faceless = read.faceless if faceless is None else faceless
+    else:
+        read = _of_videos(data, manifest, deep, workers, on_progress)
+    rows = _label_rows(read.clips, scheme, read.videos, read.seconds, faceless)
     findings = [
-        *_published_findings(comparisons),
+        *_published_findings(read.comparisons),
         *labels,
         *_unknown_labels(scheme, manifest),
         *_unknown_order(scheme),
         *findings_of("subjects", [("warning", "subjects who may be one person", doubtful_subjects(manifest))]),
-        *_unreadable(videos.values()),
-        *_duplicates(by_video, videos.values()),
-        *_length_findings(manifest, videos, seconds, rows),
+        *read.findings,
+        *_length_findings(read, rows),
         *_class_findings(manifest, scheme, data.classes),
-        *([] if tracks is None or faceless is None else _face_findings(manifest, scheme, rows, faceless, tracks)),
+        *([] if faceless is None else _face_findings(manifest, scheme, rows, faceless, tracks)),
     ]
     return DataCheck(
         data_set=data.name,
         generated=is_generated(data.root),
         clips=len(manifest),
         subjects=len(manifest.subjects),
-        videos=len(videos),
-        comparisons=tuple(comparisons),
+        videos=len({clip.video for clip in manifest}),
+        comparisons=read.comparisons,
         labels=tuple(rows),
         faceless_by_subject={} if faceless is None else _shares(manifest, faceless, lambda clip: clip.subject_id),
-        findings=tuple(findings),
+        findings=tuple(sorted(findings, key=lambda finding: TOPICS.index(finding.topic))),
+        features=read.summary,
     )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a data set: videos, or features in their place.
+
+    Args:
+        clips: the manifest; for features, with each clip's id as its video.
+        videos: video -> its properties.
+        seconds: clip id -> available seconds; NaN if they are not known.
+        comparisons: found against published figures.
+        findings: problems of the files.
+        faceless: clip id -> (frames, faceless frames), or the reason of a failure, for features.
+        summary: what the store holds, for features.
+    """
+
+    clips: Manifest
+    videos: Mapping[str, VideoFacts]
+    seconds: Mapping[str, float]
+    comparisons: tuple[Comparison, ...]
+    findings: Sequence[Finding]
+    faceless: Mapping[str, tuple[int, int] | str] = field(default_factory=dict)
+    summary: FeatureSummary | None = None
+
+
+def _of_videos(
+    data: PainDataModule, manifest: Manifest, deep: bool, workers: int, on_progress: Callable[[int, int], None]
+) -> _Read:
+    by_video: dict[str, list[Clip]] = defaultdict(list)
+    for clip in manifest:
+        by_video[clip.video].append(clip)
+    videos = read_videos(manifest.root, by_video, deep, workers, on_progress)
+    seconds = {clip.clip_id: available_s(clip, videos[clip.video]) for clip in manifest}
+    comparisons = compared(data.facts.expected, manifest, videos, seconds)
+    findings = [*_unreadable(videos.values()), *_duplicates(by_video, videos.values(), "files", "video")]
+    return _Read(manifest, videos, seconds, tuple(comparisons), findings)
+
+
+def _of_features(data: PainDataModule, manifest: Manifest, checked: CheckedFeatures) -> _Read:
+    clips = Manifest(manifest.name, manifest.root, tuple(replace(clip, video=clip.clip_id) for clip in manifest))
+    missing = VideoFacts("", "no features", duration_s=math.nan)
+    videos = {
+        clip.clip_id: checked.clips[clip.clip_id].as_video if clip.clip_id in checked.clips else missing
+        for clip in manifest
+    }
+    seconds = {clip_id: math.nan if facts.problem else facts.duration_s for clip_id, facts in videos.items()}
+    # Videos, and their rates and frames, are not known: features may be of fewer frames.
+    expected = replace(data.facts.expected, videos=None, frames=None, fps=None)
+    comparisons = compared(expected, manifest, {}, seconds)
+    faceless = {name: (facts.frames, facts.faceless) for name, facts in checked.clips.items() if not facts.problem}
+    same = _duplicates({clip.clip_id: [clip] for clip in manifest}, videos.values(), "features", "clip")
+    findings = [*checked.findings, *same]
+    return _Read(clips, videos, seconds, tuple(comparisons), findings, faceless, checked.summary)
 
 
 def read_faceless(tracks: Path) -> dict[str, tuple[int, int] | str]:
@@ -143,10 +209,12 @@ def _unreadable(videos: Iterable[VideoFacts]) -> list[Finding]:
     return findings_of("files", [("error", "videos that cannot be read", broken)])
 
 
-def _duplicates(by_video: Mapping[str, Sequence[Clip]], videos: Iterable[VideoFacts]) -> list[Finding]:
+def _duplicates(
+    by_video: Mapping[str, Sequence[Clip]], videos: Iterable[VideoFacts], topic: Topic, what: str
+) -> list[Finding]:
     same: dict[str, list[str]] = defaultdict(list)
     for facts in videos:
-        if not facts.problem:
+        if facts.digest:
             same[facts.digest].append(facts.video)
     subjects, parts, labels, harmless = [], [], [], []
     for group in same.values():
@@ -166,12 +234,12 @@ def _duplicates(by_video: Mapping[str, Sequence[Clip]], videos: Iterable[VideoFa
         elif len(group) > 1:
             harmless.append(names)
     return findings_of(
-        "files",
+        topic,
         [
-            ("error", "the same video for several subjects, so it may be trained on and scored", subjects),
-            ("error", "the same video in several parts, so it may be trained on and scored", parts),
-            ("error", "the same video under several labels", labels),
-            ("warning", "the same video several times", harmless),
+            ("error", f"the same {what} for several subjects, so it may be trained on and scored", subjects),
+            ("error", f"the same {what} in several parts, so it may be trained on and scored", parts),
+            ("error", f"the same {what} under several labels", labels),
+            ("warning", f"the same {what} several times", harmless),
         ],
     )
 
@@ -179,14 +247,14 @@ def _duplicates(by_video: Mapping[str, Sequence[Clip]], videos: Iterable[VideoFa
 # ---- lengths ----
 
 
-def _length_findings(
-    manifest: Manifest, videos: Mapping[str, VideoFacts], seconds: Mapping[str, float], rows: Sequence[LabelSummary]
-) -> list[Finding]:
+def _length_findings(read: _Read, rows: Sequence[LabelSummary]) -> list[Finding]:
+    videos = read.videos
+    files, source = ("videos", "video ends") if read.summary is None else ("clips", "features end")
     median_s = {row.label: row.duration_s.median for row in rows if row.duration_s is not None}
     empty, cut, short = [], [], []
-    for clip in manifest:
-        length_s, facts = seconds[clip.clip_id], videos[clip.video]
-        if facts.problem:
+    for clip in read.clips:
+        length_s, facts = read.seconds[clip.clip_id], videos[clip.video]
+        if math.isnan(length_s):
             continue
         span_s = math.inf if clip.end_s is None else clip.end_s - clip.start_s
         tolerance_s = max(SPAN_TOLERANCE_S, 1 / facts.fps if facts.fps else 0.0)
@@ -209,9 +277,9 @@ def _length_findings(
         "lengths",
         [
             ("error", "clips that start after the end of their video", empty),
-            ("warning", "clips whose video ends before the clip", cut),
+            ("warning", f"clips whose {source} before the clip", cut),
             ("warning", "clips shorter than half the median of their label", short),
-            ("warning", f"videos with a different frame rate than the median, {median_fps:.4g} fps", different),
+            ("warning", f"{files} with a different frame rate than the median, {median_fps:.4g} fps", different),
         ],
     )
 
@@ -328,7 +396,7 @@ def _face_findings(
     scheme: LabelScheme,
     rows: Sequence[LabelSummary],
     faceless: Mapping[str, tuple[int, int] | str],
-    tracks: Path,
+    tracks: Path | None,
 ) -> list[Finding]:
     missing, failed, without_face = [], [], []
     for clip in manifest:
@@ -337,7 +405,7 @@ def _face_findings(
             failed.append(f"{clip.clip_id}: {counts}")
         elif counts is not None and counts[0] == counts[1]:
             without_face.append(clip.clip_id)
-        elif counts is None and scheme.target(clip.label) is not None:
+        elif counts is None and tracks is not None and scheme.target(clip.label) is not None:
             missing.append(clip.clip_id)
     overall = _shares(manifest, faceless, lambda clip: "all").get("all", 0.0)
     labels = [
@@ -353,7 +421,7 @@ def _face_findings(
             ("warning", "clips without a row in faces.csv; run `painseq faces` again", missing),
             ("warning", "clips that could not be tracked", failed),
             ("warning", "clips without any face", without_face),
-            ("warning", "clips in which another person may be followed", _switched(tracks)),
+            ("warning", "clips in which another person may be followed", [] if tracks is None else _switched(tracks)),
             ("warning", "labels with a higher share of frames without a face", labels),
             ("warning", f"subjects with more than {FACELESS_SUBJECT:.0%} of frames without a face", subjects),
         ],

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-Topic = Literal["published", "labels", "subjects", "files", "lengths", "classes", "faces"]
+Topic = Literal["published", "labels", "subjects", "files", "features", "lengths", "classes", "faces"]
 Severity = Literal["error", "warning"]
-TOPICS: tuple[Topic, ...] = ("published", "labels", "subjects", "files", "lengths", "classes", "faces")
+TOPICS: tuple[Topic, ...] = ("published", "labels", "subjects", "files", "features", "lengths", "classes", "faces")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class LabelSummary:
         class_name: class of the experiment; None if the label is hidden or left out.
         clips: number of clips.
         subjects: number of subjects.
-        fps: frames per second of the videos, each counted once; None if none could be read.
-        duration_s: available seconds of the clips; None if no video could be read.
-        faceless_share: share of frames without a face; None without tracks.
+        fps: frames per second of the videos, each counted once, or of the features; None if none could be read.
+        duration_s: available seconds of the clips; None if no video, and no features, could be read.
+        faceless_share: share of frames without a face; None without tracks, or features in place of videos.
     """
 
     label: str | None
@@ -78,6 +78,23 @@ class LabelSummary:
     fps: Spread | None
     duration_s: Spread | None
     faceless_share: float | None
+
+
+@dataclass(frozen=True)
+class FeatureSummary:
+    """What a store holds of a data set without videos.
+
+    Args:
+        clips: clips of the data set that are in the store.
+        frames: number of their frames.
+        shape: the commonest shape of a frame's features.
+        dtype: the type of the features of that shape.
+    """
+
+    clips: int
+    frames: int
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -92,8 +109,10 @@ class DataCheck:
         videos: number of videos.
         comparisons: found against published figures; empty if none are known.
         labels: one row per native label, in order of pain.
-        faceless_by_subject: subject id -> share of faceless frames; empty without tracks.
+        faceless_by_subject: subject id -> share of faceless frames; empty without tracks, or features in place of
+            videos.
         findings: problems, in the order of `TOPICS`.
+        features: what the store holds, if none of the videos exists and the features were checked instead.
     """
 
     data_set: str
@@ -105,6 +124,7 @@ class DataCheck:
     labels: tuple[LabelSummary, ...]
     faceless_by_subject: Mapping[str, float]
     findings: tuple[Finding, ...]
+    features: FeatureSummary | None = None
 
     @property
     def errors(self) -> int:
