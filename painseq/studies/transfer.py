@@ -12,12 +12,12 @@ from pathlib import Path
 
 from painseq.data.datamodule import PainDataModule
 from painseq.data.datasets import split_readable
-from painseq.data.splits import Split
+from painseq.data.splits import Split, check_no_leak, qualified
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions, read_truth
 from painseq.evaluation.transfer import CellResult, cell_result, drawn_order
 from painseq.extractors import Extractor
-from painseq.features import ExtractProgress, FeatureStore
+from painseq.features import ExtractProgress, FeatureStore, NpzFolder, open_features
 from painseq.files import write_json
 from painseq.runs import OnProgress, check_same_run, files_of, locked_folder, no_progress, read_json
 from painseq.spec import Spec
@@ -128,12 +128,20 @@ class _Study:
         self.out = out
         self.data: dict[str, PainDataModule] = {}
         self.extractors: dict[str, Extractor] = {}
+        self.given: dict[str, FeatureStore | NpzFolder] = {}
+        """Extractor of which only features are given -> its first store."""
+        # Where no extractor reads videos, they need not be there, nor be named.
+        alone = [plan.extractors[name] for name in plan.given] if len(plan.given) == len(plan.extractors) else []
+        features = {name: path for extractor in alone for name, path in extractor.stores.items()}
         for name, data in plan.data.items():
             with _named(f"The data set {name}"):
-                self.data[name] = data.experiment.data()
+                self.data[name] = self._stored(name, features[name]) if name in features else data.experiment.data()
         for name, extractor in plan.extractors.items():
             with _named(f"The extractor {name}"):
-                self.extractors[name] = extractor.experiment.extractor()
+                if extractor.experiment is None:
+                    self.given[name] = open_features(next(iter(extractor.stores.values())))
+                else:
+                    self.extractors[name] = extractor.experiment.extractor()
         # Features come from stores, so the extractor of a head's experiment is not used.
         self.heads = {
             name: experiment.changed({"model": {"extractor": None}}) for name, experiment in plan.heads.items()
@@ -174,15 +182,23 @@ class _Study:
         for name, extractor in self.plan.extractors.items():
             for dataset, path in extractor.stores.items():
                 with _named(f"The store {path} of {name} on {dataset}"):
-                    self._check_store(self.extractors[name], dataset, path)
+                    self._check_store(name, dataset, path)
 
-    def _check_store(self, extractor: Extractor, dataset: str, path: Path) -> None:
+    def _check_store(self, name: str, dataset: str, path: Path) -> None:
         """Check that a store of the plan was made by this extractor from this data set."""
         data = self._stored(dataset, path)
-        store = data.store
-        if not isinstance(store, FeatureStore):
-            raise PainseqError("It does not record its extractor. Give a store of `painseq extract`.")
-        store.check_same({**store.spec, "extractor": {**extractor.spec(), "fingerprint": extractor.fingerprint()}})
+        store, extractor = data.store, self.extractors.get(name)
+        assert store is not None
+        if extractor is not None:
+            if not isinstance(store, FeatureStore):
+                raise PainseqError("It does not record its extractor. Give a store of `painseq extract`.")
+            store.check_same({**store.spec, "extractor": {**extractor.spec(), "fingerprint": extractor.fingerprint()}})
+        elif store.fingerprint != (first := self.given[name]).fingerprint:
+            raise PainseqError(f"Its features have another shape, or another origin, than those of {first.path}.")
+        else:
+            for target in self.plan.targets:
+                tested = qualified(self.data[target].name, self.data[target].split.test)
+                check_no_leak(store.trained_on, tested, f"The features of {name}, to be scored on {target},")
         for part in data.split.parts():
             split_readable(data.clips(part), store)
 
@@ -213,7 +229,7 @@ class _Study:
         return {
             "fps": self.plan.fps,
             "class_names": list(first.scheme.class_names),
-            "crops": dict(settings_of(first).crops),
+            "crops": dict(settings_of(first, bool(self.extractors)).crops),
             "epochs": self.plan.epochs,
             "data": {
                 name: {
@@ -227,11 +243,13 @@ class _Study:
             },
             "extractors": {
                 name: {
-                    "trained_on": self.plan.extractors[name].trained_on,
-                    "fingerprint": extractor.fingerprint(),
-                    "people": len(extractor.trained_on),
+                    "trained_on": extractor.trained_on,
+                    "fingerprint": self.given[name].fingerprint
+                    if name in self.given
+                    else self.extractors[name].fingerprint(),
+                    "people": len((self.extractors.get(name) or self.given[name]).trained_on),
                 }
-                for name, extractor in self.extractors.items()
+                for name, extractor in self.plan.extractors.items()
             },
             "heads": self.head_settings,
         }
@@ -242,7 +260,8 @@ class _Study:
         extractors = facts["extractors"]
         assert isinstance(extractors, dict)
         for name, of_extractor in extractors.items():
-            of_extractor["people_known"] = self.extractors[name].people_known
+            of_extractor["people_known"] = (self.extractors.get(name) or self.given[name]).people_known
+            of_extractor["given"] = name in self.given
         return {**facts, "same_videos": {name: sorted(clips) for name, clips in self.same_videos.items()}}
 
     def extract(self, on_progress: OnProgress) -> None:

@@ -28,7 +28,7 @@ def check_plan(
     Args:
         plan: the plan.
         data: name in the plan -> data set.
-        extractors: name in the plan -> extractor.
+        extractors: name in the plan -> extractor; without those of which only features are given.
         truths: target -> clip id -> label, for targets with hidden labels.
 
     Raises:
@@ -36,7 +36,7 @@ def check_plan(
             that was trained on other subjects than the plan states.
         LeakError: an extractor, or a source, was fitted on test subjects of a target.
     """
-    check_harmonised({name: settings_of(data_set) for name, data_set in data.items()}, plan.fps)
+    check_harmonised({name: settings_of(each, bool(extractors)) for name, each in data.items()}, plan.fps)
     for name in {*plan.sources, *plan.targets}:
         split = data[name].split
         if not (split.train and split.validation):
@@ -60,14 +60,18 @@ def check_plan(
             check_no_leak(data[source].subjects_seen(), people, f"A model of {source}, to be scored on {target},")
 
 
-def settings_of(data: PainDataModule) -> DataSetSettings:
+def settings_of(data: PainDataModule, reads_videos: bool) -> DataSetSettings:
     """Return the settings that all data sets of a plan must share.
 
+    Args:
+        data: the data set.
+        reads_videos: whether an extractor of the plan reads videos, so that faces are cropped.
+
     Raises:
-        PainseqError: its options have a store, no face crop, or the view pixels.
+        PainseqError: its options have the view pixels or, if videos are read, a store or no face crop.
     """
     options = data.options
-    if options.face is None or options.view != "features" or options.store is not None:
+    if options.view != "features" or (reads_videos and (options.face is None or options.store is not None)):
         raise PainseqError(
             f"{data.name}: the options of a data set for transfer must have a `face` crop, the view features and no "
             "store; give stores under the extractors."
@@ -76,7 +80,7 @@ def settings_of(data: PainDataModule) -> DataSetSettings:
         labels=str(options.labels),
         class_names=data.scheme.class_names,
         fps=options.fps,
-        crops=identity({"face": options.face.record()}),
+        crops={} if options.face is None else identity({"face": options.face.record()}),
         frames={
             "streams": [stream.name for stream in data.streams],
             **{f"stream {stream.name}": stream.identity for stream in data.streams if stream.identity},

@@ -39,13 +39,14 @@ class TransferExtractor:
     """An extractor of the plan.
 
     Args:
-        experiment: experiment whose extractor is used.
+        experiment: experiment whose extractor is used; None for features of another tool, which are used as they are
+            for every source, and need a store, such as a folder of .npz, of every data set of the table.
         trained_on: a data set of the plan; or, for a control, other training data such as "imagenet", or "nothing" for
-            random weights.
+            random weights; for features of another tool, its name.
         stores: data set -> existing store; other stores are extracted.
     """
 
-    experiment: Experiment
+    experiment: Experiment | None
     trained_on: str
     stores: Mapping[str, Path] = field(default_factory=dict)
 
@@ -56,7 +57,8 @@ class TransferPlan:
 
     Args:
         data: name -> data set.
-        extractors: name -> extractor; one trained on each source, and at least one control.
+        extractors: name -> extractor; one trained on each source, and at least one control; or features that are
+            given as they are.
         heads: name -> experiment whose head, training and trainer are used.
         sources: data sets to transfer from.
         targets: data sets to transfer to.
@@ -122,6 +124,8 @@ class TransferPlan:
             _check_among(key, chosen, among)
         for name, extractor in self.extractors.items():
             _check_among(f"stores of {name}", tuple(extractor.stores), self.data)
+            if extractor.experiment is None:
+                self._check_given(name, extractor)
         if not (self.sources and self.targets and self.seeds):
             raise PainseqError("The plan needs sources, targets and seeds; at least one of each.")
         for key, values in (("sources", self.sources), ("targets", self.targets), ("seeds", self.seeds)):
@@ -143,20 +147,46 @@ class TransferPlan:
                 f"Add one with `trained_on: {untrained[0]}` (docs/heat_cnn.md shows how to train it), or remove "
                 f"{untrained[0]} from sources."
             )
-        if not self.controls:
+        if not self.controls and not self.given:
             raise PainseqError(
                 "The plan has no control extractor, which shows the effect of training on the source. Add one with "
                 "random weights (weights: null) and `trained_on: nothing`."
             )
 
+    def _check_given(self, name: str, extractor: TransferExtractor) -> None:
+        lacking = [dataset for dataset in (*self.sources, *self.targets) if dataset not in extractor.stores]
+        if lacking:
+            raise PainseqError(
+                f"The extractor {name} has neither config nor set, so its features must be given, but it has no store "
+                f"of {lacking[0]}. Name one under stores, or give the extractor."
+            )
+        if extractor.trained_on in self.data:
+            raise PainseqError(
+                f"The extractor {name} has neither config nor set, so its trained_on names the tool that made the "
+                f"features, but {extractor.trained_on} is a data set of the plan."
+            )
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The extractors of which only features are given, as another tool made them."""
+        return tuple(name for name, extractor in self.extractors.items() if extractor.experiment is None)
+
     def trained(self, dataset: str) -> tuple[str, ...]:
-        """Return the extractors that were trained on a data set."""
-        return tuple(name for name, extractor in self.extractors.items() if extractor.trained_on == dataset)
+        """Return the extractors whose features transfer from a data set: trained on it, or given as they are."""
+        return tuple(
+            name
+            for name, extractor in self.extractors.items()
+            if extractor.trained_on == dataset or extractor.experiment is None
+        )
 
     @property
     def controls(self) -> tuple[str, ...]:
         """The extractors that were trained on none of the data sets."""
-        return tuple(name for name, extractor in self.extractors.items() if extractor.trained_on not in self.data)
+        return tuple(
+            name
+            for name, extractor in self.extractors.items()
+            if extractor.trained_on not in self.data and extractor.experiment is not None
+        )
 
     def within_extractor(self, target: str) -> str:
         """Return the extractor of a target's own model: trained on its training subjects, or the first control."""
@@ -166,6 +196,8 @@ class TransferPlan:
         """Describe a target's own model."""
         extractor = self.within_extractor(target)
         on = self.extractors[extractor].trained_on
+        if extractor in self.given:
+            return f"head on {target}'s training subjects, features of {on}"
         trained_on = "the same training subjects" if on == target else on
         return f"head on {target}'s training subjects, extractor {extractor} trained on {trained_on}"
 
@@ -333,7 +365,11 @@ def read_plan(path: str | Path) -> TransferPlan:
         for name, part in content.pop("data").items()
     }
     extractors = {
-        name: TransferExtractor(_experiment(path, f"extractors.{name}", part), part["trained_on"], part["stores"])
+        name: TransferExtractor(
+            _experiment(path, f"extractors.{name}", part) if part["config"] or part["set"] else None,
+            part["trained_on"],
+            part["stores"],
+        )
         for name, part in content.pop("extractors").items()
     }
     heads = {name: _experiment(path, f"heads.{name}", part) for name, part in content.pop("heads").items()}

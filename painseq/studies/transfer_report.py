@@ -98,7 +98,8 @@ def unknown_people(facts: Spec) -> list[str]:
         f"The weights of {name} do not record all their training subjects, so it was not checked that no test subject "
         "is among them."
         for name, extractor in extractors.items()
-        if extractor["trained_on"] in data and not (extractor["people"] and extractor.get("people_known", True))
+        if (extractor["trained_on"] in data and not (extractor["people"] and extractor.get("people_known", True)))
+        or (extractor.get("given", False) and not extractor["people_known"])
     ]
 
 
@@ -112,6 +113,8 @@ def seen_videos(facts: Spec) -> list[str]:
 def note_on_controls(plan: TransferPlan) -> str:
     """Describe the training of the controls; if all are untrained, also what stays unknown."""
     trained = {name: plan.extractors[name].trained_on for name in plan.controls}
+    if not trained:
+        return "No controls: the features are used as another tool made them."
     note = f"Controls: {', '.join(f'{name}, trained on {on}' for name, on in trained.items())}."
     if set(trained.values()) == {"nothing"}:
         note += " None has ImageNet weights, so the score of a network trained on other data is unknown."
