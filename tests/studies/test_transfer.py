@@ -154,6 +154,53 @@ def test_a_plan_that_is_none_is_one_message(tmp_path, text, words):
         ("extract", ["--precision=fp32"], r"\bextract\b.*extract: {precision: fp32}"),
     ],
 )
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        (TransferExtractor(None, "tool", {"heat": Path("a")}), "store.*electrical"),
+        (TransferExtractor(None, "heat", {"heat": Path("a"), "electrical": Path("b")}), "trained_on.*heat"),
+    ],
+)
+def test_features_of_another_tool_that_cannot_be_are_refused(features, words):
+    with pytest.raises(PainseqError, match=words):
+        plan(extractors={"tool": features})
+
+
+def test_features_of_another_tool_are_transferred_without_videos(tmp_path):
+    random, data, stores = np.random.default_rng(0), {}, {}
+    for name in ("heat", "electrical"):
+        rows = ["clip_id,subject_id,label"]
+        stores[name] = tmp_path / name
+        stores[name].mkdir()
+        (stores[name] / "source.json").write_text('{"trained_on": null}')
+        for person, label in ((person, label) for person in range(5) for label in ("no", "yes")):
+            arrays = {"features": random.normal(size=(4, 3)), "present": np.ones(4, bool), "times_s": np.arange(4) / 5}
+            np.savez(stores[name] / f"{person}_{label}", **arrays)
+            rows.append(f"{person}_{label},{person},{label}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows))
+        folder = {"root": str(tmp_path / "absent"), "name": name, "manifest": str(tmp_path / f"{name}.csv")}
+        options = {"labels": {"no_pain": ["no"], "pain": ["yes"]}, "fps": 5}
+        data[name] = TransferData(
+            read_experiment({"data": {"class_path": "Folder", "init_args": {**folder, "options": options}}})
+        )
+    quick = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
+    probe = read_experiment("configs/head/linear_probe.yaml", {"trainer": quick})
+    tool = TransferExtractor(None, "tool", stores)
+    names = ("heat", "electrical")
+    found = transfer(TransferPlan(data, {"tool": tool}, {"probe": probe}, names, names, fps=5, k=()), tmp_path / "out")
+    models = {(one.cell.source, one.cell.target) for one in found.cells if one.cell.question == "model"}
+    assert models == {(a, b) for a in names for b in names} and not found.generated
+    told = json.loads((tmp_path / "out" / "transfer.json").read_text())
+    assert len(unknown_people(told)) == 1
+    assert told["extractors"]["tool"]["given"] is True
+    other = TransferExtractor(None, "tool", {**stores, "electrical": tmp_path / "wide"})
+    (tmp_path / "wide").mkdir()
+    for file in stores["electrical"].glob("*.npz"):
+        np.savez(tmp_path / "wide" / file.name, **{**np.load(file), "features": np.ones((4, 7))})
+    with pytest.raises(PainseqError, match="wide.*shape"):
+        transfer(TransferPlan(data, {"tool": other}, {"probe": probe}, names, names, fps=5, k=()), tmp_path / "two")
+
+
 def test_a_plan_of_command_line_arguments_says_how_to_write_it_now(tmp_path, key, value, words):
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump({key: value}))

@@ -70,7 +70,7 @@ def check_data(
     """
     if workers < 1:
         raise PainseqError(f"--workers is {workers}; it must be 1 or more.")
-    faceless = None if tracks is None else read_faceless(tracks)
+    faceless: Mapping[str, tuple[int, int] | str] | None = None if tracks is None else read_faceless(tracks)
     labels = _label_problem_findings(data.root, data.label_problems())
     try:
         manifest, scheme = data.whole_manifest, data.scheme
