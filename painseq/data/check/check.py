@@ -6,7 +6,7 @@ import csv
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +42,8 @@ FACELESS_SUBJECT = 0.2
 """A warning is issued if a subject's share of faceless frames is larger than this."""
 
 Key = TypeVar("Key")
+Faceless = Mapping[str, tuple[int, int] | str]
+"""Clip id -> (frames, faceless frames), or the reason of a failure."""
 
 MAX_LISTED = 5
 """Largest number of copies of a video that are listed by name."""
@@ -70,7 +72,7 @@ def check_data(
     """
     if workers < 1:
         raise PainseqError(f"--workers is {workers}; it must be 1 or more.")
-    faceless: Mapping[str, tuple[int, int] | str] | None = None if tracks is None else read_faceless(tracks)
+    tracked = None if tracks is None else read_faceless(tracks)
     labels = _label_problem_findings(data.root, data.label_problems())
     try:
         manifest, scheme = data.whole_manifest, data.scheme
@@ -81,16 +83,14 @@ def check_data(
         return DataCheck(data.name, is_generated(data.root), 0, 0, 0, (), (), {}, (*labels, stopped))
     if features_alone(data, manifest):
         read = _of_features(data, manifest, check_features(data, manifest, scheme, workers, on_progress))
-        faceless = read.faceless if faceless is None else faceless
     else:
         read = _of_videos(data, manifest, deep, workers, on_progress)
+    faceless = read.faceless if tracked is None else tracked
     rows = _label_rows(read.clips, scheme, read.videos, read.seconds, faceless)
     findings = [
         *_published_findings(read.comparisons),
         *labels,
-        *_unknown_labels(scheme, manifest),
-        *_unknown_order(scheme),
-        *findings_of("subjects", [("warning", "subjects who may be one person", doubtful_subjects(manifest))]),
+        *_subject_and_label_findings(scheme, manifest),
         *read.findings,
         *_length_findings(read, rows),
         *_class_findings(manifest, scheme, data.classes),
@@ -120,7 +120,7 @@ class _Read:
         seconds: clip id -> available seconds; NaN if they are not known.
         comparisons: found against published figures.
         findings: problems of the files.
-        faceless: clip id -> (frames, faceless frames), or the reason of a failure, for features.
+        faceless: frames without a face, for features.
         summary: what the store holds, for features.
     """
 
@@ -129,7 +129,7 @@ class _Read:
     seconds: Mapping[str, float]
     comparisons: tuple[Comparison, ...]
     findings: Sequence[Finding]
-    faceless: Mapping[str, tuple[int, int] | str] = field(default_factory=dict)
+    faceless: Faceless | None = None
     summary: FeatureSummary | None = None
 
 
@@ -157,7 +157,9 @@ def _of_features(data: PainDataModule, manifest: Manifest, checked: CheckedFeatu
     # Videos, and their rates and frames, are not known: features may be of fewer frames.
     expected = replace(data.facts.expected, videos=None, frames=None, fps=None)
     comparisons = compared(expected, manifest, {}, seconds)
-    faceless = {name: (facts.frames, facts.faceless) for name, facts in checked.clips.items() if not facts.problem}
+    faceless: Faceless = {
+        name: (facts.frames, facts.faceless) for name, facts in checked.clips.items() if not facts.problem
+    }
     same = _duplicates({clip.clip_id: [clip] for clip in manifest}, videos.values(), "features", "clip")
     findings = [*checked.findings, *same]
     return _Read(clips, videos, seconds, tuple(comparisons), findings, faceless, checked.summary)
@@ -289,7 +291,7 @@ def _label_rows(
     scheme: LabelScheme,
     videos: Mapping[str, VideoFacts],
     seconds: Mapping[str, float],
-    faceless: Mapping[str, tuple[int, int] | str] | None,
+    faceless: Faceless | None,
 ) -> list[LabelSummary]:
     by_label: dict[str | None, list[Clip]] = defaultdict(list)
     for clip in manifest:
@@ -330,6 +332,11 @@ def _by_pain(labels: Collection[str | None], scheme: LabelScheme) -> list[str | 
 def _label_problem_findings(root: Path, problems: Sequence[str]) -> list[Finding]:
     relative = [below(root, problem) for problem in problems]
     return findings_of("labels", [("error", "labels that are missing or contradictory", relative)])
+
+
+def _subject_and_label_findings(scheme: LabelScheme, manifest: Manifest) -> list[Finding]:
+    one_person = findings_of("subjects", [("warning", "subjects who may be one person", doubtful_subjects(manifest))])
+    return [*_unknown_labels(scheme, manifest), *_unknown_order(scheme), *one_person]
 
 
 def _unknown_labels(scheme: LabelScheme, manifest: Manifest) -> list[Finding]:
@@ -395,7 +402,7 @@ def _face_findings(
     manifest: Manifest,
     scheme: LabelScheme,
     rows: Sequence[LabelSummary],
-    faceless: Mapping[str, tuple[int, int] | str],
+    faceless: Faceless,
     tracks: Path | None,
 ) -> list[Finding]:
     missing, failed, without_face = [], [], []
@@ -428,9 +435,7 @@ def _face_findings(
     )
 
 
-def _shares(
-    manifest: Manifest, faceless: Mapping[str, tuple[int, int] | str], key: Callable[[Clip], Key]
-) -> dict[Key, float]:
+def _shares(manifest: Manifest, faceless: Faceless, key: Callable[[Clip], Key]) -> dict[Key, float]:
     """Share of faceless frames by a key of clips, such as label or subject, for tracked clips."""
     frames: Counter[Key] = Counter()
     without: Counter[Key] = Counter()
