@@ -25,6 +25,10 @@ def main(argv: Sequence[str]) -> int:
         from painseq.cli import explain_regions
 
         return explain_regions.main(argv[1:])
+    if argv[:1] == ["columns"]:
+        from painseq.cli import explain_columns
+
+        return explain_columns.main(argv[1:])
     if argv[:1] == ["score"]:
         from painseq.cli import explain_score
 
@@ -63,8 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "painseq explain",
         description="Draw which places in the face, and which frames, a checkpoint's score depends on.",
-        epilog="`painseq explain regions --help`: measure the face's regions over many clips. `painseq explain score "
-        "--help`: measure which method to trust.",
+        epilog="`painseq explain regions --help`: measure the face's regions over many clips. `painseq explain columns "
+        "--help`: measure named columns, such as movements. `painseq explain score --help`: measure which method to "
+        "trust.",
     )
     parser.add_argument("video", type=Path, help="video file, or a folder of images")
     add_model(parser)
@@ -73,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "--method",
         help="method of the map: gradcam, rollout, integrated_gradients, gradient_x_input, saliency, occlusion; "
         "default: "
-        "gradcam for a CNN, rollout for a transformer",
+        "gradcam for a CNN, rollout for a transformer, occlusion under trees",
     )
     parser.add_argument(
         "--layer",
@@ -83,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--time-method",
         help="method of the curve over time: integrated_gradients, gradient_x_input, saliency, frame_occlusion, "
         "attention, votes; "
-        "default: integrated_gradients on the features, attention for ViViT",
+        "default: integrated_gradients on the features, attention for ViViT, frame_occlusion for trees",
     )
     parser.add_argument(
         "--most-steps", type=int, help="compute at most this many gradients for integrated_gradients; default: 1024"

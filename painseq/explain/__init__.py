@@ -1,6 +1,14 @@
 from painseq.explain.attribution import Attribution
 from painseq.explain.blinks import BlinkCheck, BlinkClip, blink_check, blink_frames, check_blinks
-from painseq.explain.drawing import film_strip, region_bars
+from painseq.explain.columns import (
+    ColumnDrop,
+    ColumnOcclusion,
+    ColumnPermutation,
+    named_columns,
+    occlude_columns,
+    permute_columns,
+)
+from painseq.explain.drawing import column_bars, film_strip, region_bars
 from painseq.explain.faithfulness import infidelity, sensitivity
 from painseq.explain.frames import Frames, VideoOptions, frames_of_sample, frames_of_store, frames_of_video
 from painseq.explain.gradcam import default_layer, list_layers
@@ -9,6 +17,7 @@ from painseq.explain.methods import (
     METHODS,
     Method,
     MethodOptions,
+    check_gradients,
     default_method,
     explain,
     features_of,
@@ -36,6 +45,9 @@ __all__ = [
     "Attribution",
     "BlinkCheck",
     "BlinkClip",
+    "ColumnDrop",
+    "ColumnOcclusion",
+    "ColumnPermutation",
     "Frames",
     "KnownUnits",
     "Method",
@@ -52,7 +64,9 @@ __all__ = [
     "blink_frames",
     "cascade",
     "check_blinks",
+    "check_gradients",
     "class_number",
+    "column_bars",
     "default_layer",
     "default_method",
     "explain",
@@ -65,7 +79,10 @@ __all__ = [
     "infidelity",
     "known_units",
     "list_layers",
+    "named_columns",
+    "occlude_columns",
     "pain_regions",
+    "permute_columns",
     "perturbation_curves",
     "randomisation_check",
     "randomised",

@@ -23,6 +23,8 @@ MAP = "inferno"
 """Colour map; perceptually ordered, so that brighter is more in colour and in grey."""
 BLUE, GREY, INK = "#31487a", "#8b949b", "#23272b"
 PICTURE_PX = 160
+MOST_BARS = 15
+"""Columns that are drawn and printed; files have all."""
 Curve = tuple[np.ndarray, np.ndarray, str]
 """Times (N,) in seconds, values (N,) in 0..1, or in -1..1 if any is negative, and a title."""
 
@@ -170,5 +172,39 @@ def region_bars(tables: Mapping[str, Sequence[RegionRow]], title: str, kind: Lit
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         buffer = io.BytesIO()
         # No date, so that equal figures give equal files.
+        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        return buffer.getvalue()
+
+
+def column_bars(
+    rows: Sequence[tuple[str, float, tuple[float | None, float | None]]], title: str, kind: Literal["svg", "png"]
+) -> bytes:
+    """Draw the importance of the first `MOST_BARS` columns, and say how many more there are.
+
+    Args:
+        rows: name, value and interval of each column, most important first; (None, None) for no interval.
+        title: title of the figure.
+        kind: file format.
+    """
+    shown = rows[:MOST_BARS]
+    places = np.arange(len(shown))
+    with matplotlib.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "painseq", "text.color": INK}):
+        figure = Figure(figsize=(6.4, 0.9 + 0.27 * len(shown)), dpi=130, layout="constrained")
+        axes = figure.subplots()
+        axes.barh(places, [value for _, value, _ in shown], height=0.6, color=BLUE, alpha=0.55)
+        for place, (_, _, (low, high)) in zip(places, shown, strict=True):
+            if low is not None and high is not None:
+                axes.plot([low, high], [place, place], color=BLUE, linewidth=2, solid_capstyle="butt")
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.set_yticks(places, [name for name, _, _ in shown])
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(GREY)
+        more = len(rows) - len(shown)
+        if more:
+            axes.set_xlabel(f"and {more} more column{'' if more == 1 else 's'}", fontsize=8)
+        figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+        buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
         return buffer.getvalue()

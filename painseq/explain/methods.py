@@ -23,7 +23,7 @@ from painseq.explain.frames import Frames
 from painseq.explain.gradcam import grad_cam, list_layers
 from painseq.explain.over_time import attention, frame_occlusion, votes
 from painseq.explain.rollout import is_vit, rollout
-from painseq.explain.score import Scorer, heads_of
+from painseq.explain.score import Scorer, has_gradients, heads_of
 from painseq.model.pain_model import PainModel
 
 Method = Literal[
@@ -40,6 +40,8 @@ Method = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 MAPS: tuple[Method, ...] = ("gradcam", "rollout", "occlusion")
 """Methods for crops only."""
+WITH_GRADIENTS: tuple[Method, ...] = ("gradcam", "rollout", "integrated_gradients", "gradient_x_input", "saliency")
+"""Methods that trees do not have. Rollout needs no gradients, but follows attention, which ends where trees begin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +119,7 @@ def explain(
         raise PainseqError(f"Unknown method {method!r}; methods: {', '.join(METHODS)}.")
     if method in MAPS and not clip.are_pixels:
         raise PainseqError(f"{method} makes maps of the face, so it needs crops, not features.")
+    check_gradients(model, method)
     if options.layer is not None and method != "gradcam":
         raise PainseqError(f"layer {options.layer!r} applies to gradcam only, not to {method}.")
     scorer = Scorer(model, clip, target)
@@ -169,10 +172,26 @@ def features_of(model: PainModel, clip: Frames) -> Frames:
     return replace(clip, x=features, extra=None, neutral=None)
 
 
+def check_gradients(model: PainModel, method: str | None) -> None:
+    """Check that a method does not need gradients that the model does not have.
+
+    Raises:
+        PainseqError: it does; says what to use.
+    """
+    if method in WITH_GRADIENTS and not has_gradients(model):
+        raise PainseqError(
+            f"{method} follows gradients or attention through the model, but {type(model.head).__name__} is not fitted "
+            "by gradients and passes none on. Use occlusion for maps, frame_occlusion for the curve over time, and "
+            "`painseq explain columns` (Python: occlude_columns, permute_columns) for the columns of its input."
+        )
+
+
 def space_methods(model: PainModel) -> tuple[Method, ...]:
     """Return the methods that make maps for this model, the most suitable first; none if it takes no crops."""
     if "cnn" not in model.streams or model.extractor is None:
         return ()
+    if not has_gradients(model):
+        return ("occlusion",)
     general: tuple[Method, ...] = ("integrated_gradients", "gradient_x_input", "saliency", "occlusion")
     if is_vit(model.extractor) or "pixels" in model.head.attends_to:
         return ("rollout", *general)
@@ -181,7 +200,8 @@ def space_methods(model: PainModel) -> tuple[Method, ...]:
 
 def time_methods(model: PainModel) -> tuple[Method, ...]:
     """Return the methods that rate frames (`Attribution.over_time`), the most suitable first."""
-    methods: list[Method] = ["integrated_gradients", "gradient_x_input", "saliency", "frame_occlusion"]
+    methods: list[Method] = ["integrated_gradients", "gradient_x_input", "saliency"] if has_gradients(model) else []
+    methods.append("frame_occlusion")
     if all("frames" in head.attends_to for head in heads_of(model)):
         methods.append("attention")
     if model.head.level == "frame" and not model.predicts_values and model.threshold is None:

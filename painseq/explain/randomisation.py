@@ -25,6 +25,7 @@ from painseq.explain.methods import Method, MethodOptions, explain
 from painseq.explain.perturbation import cell_sums
 from painseq.explain.score import Scorer, heads_of
 from painseq.explain.subject_means import SubjectMean, subject_mean
+from painseq.heads import Head
 from painseq.model.pain_model import PainModel
 
 Kind = Literal["space", "time"]
@@ -177,9 +178,10 @@ def randomised(model: PainModel, part: str, seed: int) -> PainModel:
     """Return a copy of a model in which the values of each weight tensor are shuffled.
 
     Each tensor keeps its values, and so their mean and spread: activations keep their size, and tensors without an
-    initialisation (CLS tokens, positions) are treated like all others; only the learned order is destroyed. Adebayo et
-    al. draw a new initialisation instead. Running statistics of batch normalisation are kept; they fit the shuffled
-    channels no worse than if they were shuffled too.
+    initialisation (CLS tokens, positions) are treated like all others; only the learned order is destroyed. Of a head
+    that is not fitted by gradients, such as trees, all numbers are shuffled (thresholds, leaves). Adebayo et al. draw a
+    new initialisation instead. Running statistics of batch normalisation are kept; they fit the shuffled channels no
+    worse than if they were shuffled too.
 
     Args:
         part: "head"; "extractor"; "everything"; or a block of the extractor (`block_names`) together with the head
@@ -222,7 +224,10 @@ def similarity(first: Tensor, second: Tensor, present: Tensor) -> Similarity:
 
 def _shuffle(module: nn.Module, wanted: Callable[[str], bool], generator: torch.Generator) -> None:
     with torch.no_grad():
-        for name, tensor in module.named_parameters():
+        tensors = dict(module.named_parameters())
+        if isinstance(module, Head) and not module.fitted_by_gradients:
+            tensors |= {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+        for name, tensor in tensors.items():
             if wanted(name):
                 places = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
                 tensor.copy_(tensor.flatten()[places].reshape(tensor.shape))

@@ -23,8 +23,9 @@ def score_of(model: PainModel, outputs: Tensor, mask: Tensor, target: int) -> Te
     """Return the explained score.
 
     For a model of a scale: its value; for a frame head, the mean over frames with a face. For classes: the logit of a
-    video head; for a frame head, whose label is a vote, the mean log-probability over frames with a face. For CORN and
-    averaged models, logits are log-probabilities.
+    video head, of trees its log-probability, since boosting gives only differences of logits; for a frame head, whose
+    label is a vote, the mean log-probability over frames with a face. For CORN and averaged models, logits are
+    log-probabilities.
 
     Args:
         outputs: outputs of `PainModel.classify`: (B, T, K) for a frame head, (B, K) for a video head.
@@ -36,7 +37,7 @@ def score_of(model: PainModel, outputs: Tensor, mask: Tensor, target: int) -> Te
     """
     outputs = outputs.float()
     if model.head.level == "video":
-        return outputs[:, target]
+        return (outputs if has_gradients(model) else model.objective.log_scores(outputs))[:, target]
     frames = model.objective.log_scores(outputs)
     return masked_mean(frames[..., target : target + 1], mask)[:, 0]
 
@@ -59,6 +60,11 @@ def heads_of(model: PainModel) -> list[Head]:
     if not isinstance(model, AveragedModel):
         return [model.head]
     return [member.head for member in model.members if isinstance(member, PainModel)]
+
+
+def has_gradients(model: PainModel) -> bool:
+    """Whether the score has gradients; that of trees has none."""
+    return all(head.fitted_by_gradients for head in heads_of(model))
 
 
 class Scorer:

@@ -81,6 +81,10 @@ class Head(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} is fitted by gradients.")
 
+    def training_mean(self) -> Tensor | None:
+        """Return the mean of each column over the real frames of the training data, (D,); None if it is not kept."""
+        return None
+
     def start(self, tensors: Mapping[str, Tensor]) -> list[str]:
         """Initialise with the weights of another network, before training.
 

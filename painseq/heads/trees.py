@@ -95,6 +95,7 @@ class TreeHead(Head):
     root: Tensor
     start_scores: Tensor
     known: Tensor
+    mean: Tensor
 
     def __init__(self, in_shape: tuple[int, ...], num_classes: int, level: Level = "video") -> None:
         super().__init__(in_shape, num_classes)
@@ -105,6 +106,7 @@ class TreeHead(Head):
         none = np.zeros(0, np.int64)
         self._keep(Trees(none, np.zeros(0), none, none, np.zeros((0, num_classes)), none), np.zeros(num_classes))
         self.register_buffer("known", torch.ones(num_classes, dtype=torch.bool))
+        self.register_buffer("mean", torch.full(self.pooled_shape(), torch.nan))
 
     @abstractmethod
     def _fit(self, train: Labelled, validation: Labelled | None, seed: int) -> tuple[Trees, NDArray[np.float64]]:
@@ -130,7 +132,12 @@ class TreeHead(Head):
         checked = None if validation is None else self._labelled(validation, classes)
         trees, start = self._fit(self._labelled(train, classes), checked, seed)
         self.known = torch.from_numpy(np.isin(np.arange(self.num_classes), classes)).to(self.known.device)
+        self.mean = train.x[train.mask].double().mean(dim=0).to(self.mean)
         self._keep(trees, start)
+
+    def training_mean(self) -> Tensor | None:
+        """Return the mean of each column over the real frames of the training data, (D,); None before a fit."""
+        return None if bool(self.mean.isnan().any()) else self.mean
 
     def _labelled(self, rows: Rows, classes: NDArray[np.int64]) -> Labelled:
         target = rows.target.numpy()
@@ -180,6 +187,7 @@ class TreeHead(Head):
             loaded, own = state_dict.get(prefix + name), getattr(self, name)
             if isinstance(loaded, Tensor) and loaded.ndim == own.ndim:
                 self.register_buffer(name, torch.empty_like(loaded, dtype=own.dtype, device=own.device))
+        state_dict.setdefault(f"{prefix}mean", self.mean)  # Not in the first files of such heads.
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._measure()
 

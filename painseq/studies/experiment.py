@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions
 
 KEYS = ("seed_everything", "data", "model", "trainer", "early_stopping")
-STUDY_KEYS = ("audit", "crossval", "evaluate", "explain_regions", "explain_score")
+STUDY_KEYS = ("audit", "crossval", "evaluate", "explain_columns", "explain_regions", "explain_score")
 """A study's own options, which its config.yaml has beside those of the experiment; reading an experiment skips them."""
 FOLD_SETTINGS = {"max_epochs", "precision", "accelerator", "gradient_clip_val"}
 """Trainer settings that `FitOptions` accepts."""
@@ -88,6 +89,15 @@ class Experiment:
         if model.extractor is None:
             raise PainseqError("The experiment has no extractor. Add one, e.g. configs/extractor/vgg16.yaml.")
         return model.extractor
+
+    @property
+    def fits_at_once(self) -> bool:
+        """Whether the head is not fitted by gradients in epochs, but at once."""
+        head = self.config["model"]["head"]
+        if head is None:
+            return False
+        module, _, name = str(head["class_path"]).rpartition(".")
+        return not getattr(getattr(importlib.import_module(module), name), "fitted_by_gradients", True)
 
     @property
     def head_name(self) -> str:

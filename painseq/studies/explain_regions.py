@@ -26,6 +26,7 @@ from painseq.explain import (
     blink_check,
     blink_frames,
     check_blinks,
+    check_gradients,
     class_number,
     explain,
     known_units,
@@ -191,6 +192,7 @@ def _method(model: PainModel, options: RegionOptions) -> Method:
             f"{', '.join(model.streams)}), so it has no maps to divide into regions."
         )
     method = options.method or known[0]
+    check_gradients(model, method)
     if method not in known:
         raise PainseqError(f"method {method} does not fit this model; methods that do: {', '.join(known)}.")
     if options.layer is not None and method != "gradcam":

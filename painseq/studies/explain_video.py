@@ -12,21 +12,27 @@ from typing import cast
 import numpy as np
 
 from painseq.data.labels import Scale
+from painseq.data.streams import video_streams
 from painseq.errors import PainseqError
 from painseq.explain import (
     Attribution,
+    ColumnOcclusion,
     Frames,
     KnownUnits,
     Method,
     MethodOptions,
     VideoOptions,
+    check_gradients,
     class_number,
+    column_bars,
     explain,
     features_of,
     film_strip,
     frames_of_video,
     known_units,
     list_layers,
+    named_columns,
+    occlude_columns,
     region_shares,
     space_methods,
     time_methods,
@@ -49,6 +55,8 @@ log = logging.getLogger("painseq")
 PEAKED = ("integrated_gradients", "gradient_x_input", "saliency")
 """Methods with very large values in single pixels; the strongest share `CUT` is drawn alike, so that others show."""
 CUT = 0.01
+MOST_LOGGED = 5
+"""Columns that are logged; files have all."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,8 @@ class ExplainVideoOptions:
         class_name: class to explain; None: the predicted class.
         method: method of the map, one of `space_methods`; None: the first of them.
         layer: for gradcam, see `list_layers`; None: `default_layer`.
-        time_method: method of the curve, one of `time_methods`; None: the first of them, or attention for ViViT, since
-            gradients of crops are slow.
+        time_method: method of the curve, one of `time_methods`; None: the first of them (of trees frame_occlusion), or
+            attention for ViViT, since gradients of crops are slow.
         most_steps: for integrated_gradients, the most gradients.
         show_faces: draw the face. Otherwise only generated faces are drawn.
         locator: detects faces instead of the model's own locator; None: the model's own.
@@ -107,6 +115,7 @@ class VideoExplanation:
         faces: whether faces may be drawn.
         known: action units of the frames of `time`, if known.
         scale: scale of a model of a scale.
+        columns: importance of the columns; None for a model without named columns, whose only stream is `cnn`.
     """
 
     video: Path
@@ -116,6 +125,7 @@ class VideoExplanation:
     faces: bool
     known: KnownUnits | None
     scale: Scale | None
+    columns: ColumnOcclusion | None = None
 
     def curves(self) -> list[Curve]:
         """Return the class's probability (or the value), the frames' relevance, and PSPI if it is known."""
@@ -168,6 +178,7 @@ class VideoExplanation:
             "space": None if self.space is None else _facts(self.space),
             "time": _facts(self.time),
             "regions": None if regions is None else regions.to_dict(),
+            "columns": None if self.columns is None else self.columns.to_dict(),
         }
 
 
@@ -182,7 +193,8 @@ def explain_video(
 
     Args:
         out: PNG to write; or a new folder for explanation.png, explanation.json, frames.csv and, for a model that takes
-            crops, maps.npz and overlay.mp4. None writes nothing.
+            crops, maps.npz and overlay.mp4; for a model with named columns, columns.csv and column_bars.png. None
+            writes nothing.
 
     Raises:
         PainseqError: no face, an unknown class, a method or layer that does not fit the model, an unreadable file; the
@@ -252,10 +264,31 @@ def _explained(
     settings = MethodOptions(most_steps=options.most_steps)
     of_time = explain(model, features, name, target, settings, progress(f"{name}, frames"))
     _log_completeness(of_time)
+    of_columns = _of_columns(model, features, video, options, target, progress("columns"))
     faces = options.show_faces or is_generated(video)
     hidden = "" if faces else _without_faces(of_space)
     log.info("%s: %s, score %.3f.%s", video.name, of_time.class_name, of_time.score, hidden)
-    return VideoExplanation(video, prediction, of_space, of_time, faces, known, model.scale)
+    return VideoExplanation(video, prediction, of_space, of_time, faces, known, model.scale, of_columns)
+
+
+def _of_columns(
+    model: PainModel,
+    features: Frames,
+    video: Path,
+    options: ExplainVideoOptions,
+    target: str | None,
+    progress: Callable[[float], None],
+) -> ColumnOcclusion | None:
+    """Explain the columns of a model of plain vectors, unless all are those of the extractor."""
+    if model.streams == ("cnn",) or len(model.head.in_shape) != 1:
+        return None
+    table = options.action_units if "action_units" in model.streams else None
+    locator = None if model.face is None else (options.locator or model.face.locator)
+    columns = named_columns(model, video_streams(model.streams, video, table, locator))
+    occluded = occlude_columns(model, features, columns, target, progress)
+    first = ", ".join(f"{name} {fall:+.3f}" for name, fall in occluded.ranked[:MOST_LOGGED])
+    log.info("Fall of the score without a column (set to its %s): %s.", occluded.replaced_by, first)
+    return occluded
 
 
 def _read(model: PainModel, video: Path, options: ExplainVideoOptions) -> Frames:
@@ -273,6 +306,7 @@ def _check(model: PainModel, options: ExplainVideoOptions) -> None:
         ("method", options.method, space_methods(model)),
         ("time_method", options.time_method, time_methods(model)),
     ):
+        check_gradients(model, method)
         if method is not None and method not in known:
             raise PainseqError(
                 f"{name} {method} does not fit this model; methods that do: {', '.join(known) or 'none'}."
@@ -299,6 +333,13 @@ def _write(explained: VideoExplanation, out: Path, options: ExplainVideoOptions)
     for time_s, face, value in zip(time.times_s.tolist(), time.present.tolist(), time.over_time.tolist(), strict=True):
         rows.append([f"{time_s:.4f}", int(face), f"{value:.6g}"])
     write_csv(out / "frames.csv", rows, line_end="\n")
+    columns = explained.columns
+    if columns is not None:
+        cells: list[list[object]] = [["column", "fall"], *([name, f"{fall:.6g}"] for name, fall in columns.ranked)]
+        write_csv(out / "columns.csv", cells, line_end="\n")
+        title = f"Score of {columns.class_name}: fall without a column (set to its {columns.replaced_by})"
+        bars = [(name, fall, (None, None)) for name, fall in columns.ranked]
+        write_atomically(out / "column_bars.png", column_bars(bars, title, "png"))
     space = explained.space
     if space is not None:
         maps = space.maps.numpy().astype(np.float32)

@@ -18,6 +18,7 @@ from painseq.explain import (
     Method,
     RandomisationOptions,
     Scorer,
+    check_gradients,
     class_number,
     explainer_of,
     faithfulness,
@@ -333,6 +334,8 @@ def _plan(model: PainModel, wanted: Sequence[str]) -> Plan:
     """Return space or time -> the methods to score."""
     known: dict[Kind, tuple[Method, ...]] = {"space": space_methods(model), "time": time_methods(model)}
     fitting = list(dict.fromkeys(method for methods in known.values() for method in methods))
+    for name in wanted:
+        check_gradients(model, name)
     unknown = [name for name in wanted if name not in fitting]
     if unknown:
         raise PainseqError(

@@ -176,8 +176,16 @@ class _Study:
         """Check that all data sets are read alike, and check for leaks between training and test subjects.
 
         Raises:
-            PainseqError, LeakError: see `check_plan`; a store of another extractor or data set.
+            PainseqError, LeakError: see `check_plan`; a store of another extractor or data set; k subjects for a head
+                that cannot be fine-tuned.
         """
+        for name, experiment in self.heads.items():
+            if self.plan.k and experiment.fits_at_once:
+                raise PainseqError(
+                    f"The head {name} ({experiment.head_name}) is fitted at once, so that a source's model cannot be "
+                    f"fine-tuned on k subjects of a target, but k is {list(self.plan.k)}. Set `k: []`, which leaves "
+                    "this question out."
+                )
         check_plan(self.plan, self.data, self.extractors, self.truths)
         for name, extractor in self.plan.extractors.items():
             for dataset, path in extractor.stores.items():

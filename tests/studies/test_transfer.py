@@ -367,6 +367,29 @@ def test_the_table_tells_whose_training_subjects_are_known_and_which_videos_were
     assert told["same_videos"] == {"heat": [], "electrical": []}
 
 
+def trees():
+    head = {"class_path": "painseq.heads.RandomForest", "init_args": {"trees": 3}}
+    return {"trees": read_experiment({"model": {"head": head}})}
+
+
+def test_trees_cannot_be_fine_tuned_on_subjects_of_the_target(planned, tmp_path):
+    with pytest.raises(PainseqError, match=r"trees.*RandomForest.*\[1\].*k: \[\]"):
+        transfer(planned(heads=trees()), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_trees_on_landmarks_are_transferred(small, tmp_path):
+    landmarks = data_keys(options={"streams": ["landmarks"]})
+    data = {
+        name: dataclasses.replace(part, experiment=part.experiment.changed(landmarks))
+        for name, part in small["data"].items()
+    }
+    result = transfer(TransferPlan(**{**small, "data": data, "heads": trees(), "k": ()}), tmp_path / "out")
+    assert {cell.cell.question for cell in result.cells} == {"model", "features"}
+    assert all(cell.value is not None for cell in result.cells)
+
+
 def test_a_head_of_the_plan_may_not_start_from_weights_of_its_own(planned, small, tmp_path):
     start = small["heads"]["linear"].changed({"model": {"start_from": ["head.pth"]}})
     with pytest.raises(PainseqError, match=r"linear.*start_from.*head\.pth"):
