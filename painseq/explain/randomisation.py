@@ -224,7 +224,7 @@ def similarity(first: Tensor, second: Tensor, present: Tensor) -> Similarity:
 
 def _shuffle(module: nn.Module, wanted: Callable[[str], bool], generator: torch.Generator) -> None:
     with torch.no_grad():
-        tensors = dict(module.named_parameters())
+        tensors: dict[str, Tensor] = dict(module.named_parameters())
         if isinstance(module, Head) and not module.fitted_by_gradients:
             tensors |= {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
         for name, tensor in tensors.items():

@@ -284,7 +284,7 @@ def _of_columns(
         return None
     table = options.action_units if "action_units" in model.streams else None
     locator = None if model.face is None else (options.locator or model.face.locator)
-    columns = named_columns(model, video_streams(model.streams, video, table, locator))
+    columns = named_columns(model, video_streams(model.stream_identities, video, table, locator))
     occluded = occlude_columns(model, features, columns, target, progress)
     first = ", ".join(f"{name} {fall:+.3f}" for name, fall in occluded.ranked[:MOST_LOGGED])
     log.info("Fall of the score without a column (set to its %s): %s.", occluded.replaced_by, first)
@@ -335,7 +335,8 @@ def _write(explained: VideoExplanation, out: Path, options: ExplainVideoOptions)
     write_csv(out / "frames.csv", rows, line_end="\n")
     columns = explained.columns
     if columns is not None:
-        cells: list[list[object]] = [["column", "fall"], *([name, f"{fall:.6g}"] for name, fall in columns.ranked)]
+        cells: list[list[object]] = [["column", "fall"]]
+        cells += [[name, f"{fall:.6g}"] for name, fall in columns.ranked]
         write_csv(out / "columns.csv", cells, line_end="\n")
         title = f"Score of {columns.class_name}: fall without a column (set to its {columns.replaced_by})"
         bars = [(name, fall, (None, None)) for name, fall in columns.ranked]
