@@ -258,20 +258,10 @@ def permute_columns(
 
     before = confusion(np.concatenate([_labels(model, batch, batch.x) for batch in batches]))
     after = np.zeros((len(columns), repeats, *before.shape))
-    random, rows = np.random.default_rng(seed), [_courses(batch) for batch in batches]
-    courses = [course for of_batch in rows for course in of_batch]
+    random = np.random.default_rng(seed)
     for repeat in range(repeats):
-        order = random.permutation(len(courses))
-        donors = [courses[number] for number in order]
-        labels: list[list[NDArray[np.int64]]] = [[] for _ in columns]
-        for batch in batches:
-            others, donors = _stretched(batch, donors[: len(batch)]), donors[len(batch) :]
-            for number, places in enumerate(columns.values()):
-                x = batch.x.clone()
-                x[..., list(places)] = others[..., list(places)]
-                labels[number].append(_labels(model, batch, x))
-        for number, of_column in enumerate(labels):
-            after[number, repeat] = confusion(np.concatenate(of_column))
+        labels = _exchanged(model, batches, columns, random.permutation(len(truth)))
+        after[:, repeat] = [confusion(of_column) for of_column in labels]
         if on_progress is not None:
             on_progress((repeat + 1) / repeats)
     drops = [_drop(name, before, permuted) for name, permuted in zip(columns, after, strict=True)]
@@ -294,9 +284,20 @@ def _scorable(batch: Batch) -> Batch:
     )
 
 
-def _courses(batch: Batch) -> list[Tensor]:
-    """Return the real frames of each clip, (n, D)."""
-    return [x[mask] for x, mask in zip(batch.x, batch.mask, strict=True)]
+def _exchanged(
+    model: PainModel, batches: Sequence[Batch], columns: Columns, order: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Return the labels, (N,), for each column taken from the clips in this order."""
+    courses = [x[mask] for batch in batches for x, mask in zip(batch.x, batch.mask, strict=True)]
+    donors = [courses[number] for number in order]
+    labels: list[list[NDArray[np.int64]]] = [[] for _ in columns]
+    for batch in batches:
+        others, donors = _stretched(batch, donors[: len(batch)]), donors[len(batch) :]
+        for of_column, places in zip(labels, columns.values(), strict=True):
+            x = batch.x.clone()
+            x[..., list(places)] = others[..., list(places)]
+            of_column.append(_labels(model, batch, x))
+    return [np.concatenate(of_column) for of_column in labels]
 
 
 def _stretched(batch: Batch, donors: Sequence[Tensor]) -> Tensor:
