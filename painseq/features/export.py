@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +165,7 @@ class NpzFolder:
         """Read source.json; empty without one."""
         source = self.path / SOURCE
         if not source.is_file():
-            log.warning(
-                "%s has no %s: the subjects that the extractor was trained on are unknown, so a leak through it cannot "
-                "be detected.",
-                self.path,
-                SOURCE,
-            )
+            _warn_of_unknown_people(self.path)
             return {}
         try:
             content = parse_json(source.read_bytes())
@@ -347,6 +342,16 @@ class NpzFolder:
                 return {name: arrays[name] for name in names if name not in missing}
         except _NPZ_ERRORS as error:
             raise PainseqError(f"{file} is not a readable .npz file of plain arrays: {error}.") from error
+
+
+@cache
+def _warn_of_unknown_people(path: Path) -> None:
+    log.warning(
+        "%s has no %s: the subjects that the extractor was trained on are unknown, so a leak through it cannot be "
+        "detected.",
+        path,
+        SOURCE,
+    )
 
 
 def _check_sizes(file: Path) -> None:
