@@ -85,7 +85,7 @@ _GHAISH = "El-Ghaish et al. 2025"
 _VERMA = "Verma et al. 2026"
 _FRAMES = "five levels, 100,000 frames, stratified 5-fold over frames: frames of one clip on both sides"
 _HEAT = "images, no pain against high pain, split not stated there"
-_IMAGES = "random split of 133 images (54 with the CNN alone)"
+_IMAGES = "random split of images with one rater's labels; 133 scored (54 with the CNN alone)"
 _LEVELS = "five levels, leave one subject out (standard deviation 0.104)"
 
 AI4PAIN_VALIDATION: Mapping[str, int] = {"no pain": 12 * 1, "low pain": 12 * 12, "high pain": 12 * 12}
@@ -174,12 +174,12 @@ PUBLISHED: tuple[Published, ...] = (
     ),
     Published("VGG, landmarks and Bi-LSTM", BIOVID, "video", "", "accuracy", 0.991, _FRAMES, True, _GHAISH),
     Published("VGG, landmarks and Bi-LSTM", BIOVID, "video", "", "AUC", 0.99, _FRAMES, True, _GHAISH),
-    Published("AU only", "133 images", "image", "", "accuracy", 0.87, _IMAGES, True, _VERMA),
-    Published("CNN only", "54 images", "image", "", "accuracy", 0.78, _IMAGES, True, _VERMA),
-    Published("AU + CNN", "133 images", "image", "", "accuracy", 0.91, _IMAGES, True, _VERMA),
-    Published("AU + CNN", "133 images", "image", "", "AUC", 0.956, _IMAGES, True, _VERMA),
-    Published("AU + CNN", "133 images", "image", "", "pain precision", 0.94, _IMAGES, True, _VERMA),
-    Published("AU + CNN", "133 images", "image", "", "pain recall", 0.85, _IMAGES, True, _VERMA),
+    Published("AU only", "UNBC-McMaster", "image", "", "accuracy", 0.87, _IMAGES, True, _VERMA),
+    Published("CNN only", "UNBC-McMaster", "image", "", "accuracy", 0.78, _IMAGES, True, _VERMA),
+    Published("AU + CNN", "UNBC-McMaster", "image", "", "accuracy", 0.91, _IMAGES, True, _VERMA),
+    Published("AU + CNN", "UNBC-McMaster", "image", "", "AUC", 0.956, _IMAGES, True, _VERMA),
+    Published("AU + CNN", "UNBC-McMaster", "image", "", "pain precision", 0.94, _IMAGES, True, _VERMA),
+    Published("AU + CNN", "UNBC-McMaster", "image", "", "pain recall", 0.85, _IMAGES, True, _VERMA),
     Published(
         "ViT", "UNBC-McMaster", "video", "", "F1", 0.55, "pain or not, fold protocol not known", False, "second hand"
     ),
