@@ -47,6 +47,7 @@ from painseq.data.streams import CnnStream, LandmarkStream, Stream
 from painseq.data_modules import BioVid
 from painseq.evaluation import Evaluation
 from painseq.heads import Head
+from painseq.heads.standardised import Standardised
 from painseq.model.decision import decide
 from painseq.records import Clip, Manifest
 from painseq.spec import build, spec_of
@@ -532,6 +533,7 @@ def facts(checkpoint: Path) -> dict[str, object]:
     from painseq.model.checkpoint import load
 
     trained = load(checkpoint).head
+    trained = trained.head if isinstance(trained, Standardised) else trained
     torch.manual_seed(0)
     head = build({k: tuples(v) if k == "init_args" else v for k, v in spec_of(trained).items()}, Head).eval()
     frames = min(16, head.max_frames or 16)

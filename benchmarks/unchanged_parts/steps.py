@@ -259,7 +259,7 @@ def _fits(here: Path, inputs: Inputs, flags: Dialect) -> Steps:
         "fit_two_stream": [*on_heat, *_head("two_stream")],
         "fit_units": [*on_electrical, *_head("attention_mil"), *units],
         "fit_mse": [*on_clinical, *_head("lstm"), "--model.loss", "mse", *plain],
-        "fit_baseline": [*on_heat, *_head("lstm"), "--data.options.baseline_clips", "1"],
+        "fit_baseline": [*on_heat, *_head("lstm"), "--data.options.normalise", "baseline"],
         "fit_heat_cnn": [
             *crops, *_head("linear_frames"), "--model.extractor", trainable, "--data.options.balance", "true",
             "--data.options.frames={from_s: 2.5, to_s: 5.5}", "--data.options.split.test_share", "0.4",
@@ -305,7 +305,7 @@ def _scores(here: Path, inputs: Inputs, flags: Dialect) -> Steps:
             *_clinical(inputs), *_store(here / "store_clinical" / "store"), "--checkpoint", _best(here, "fit_mse"),
         ],
         "evaluate_baseline": [
-            *on_heat, "--data.options.baseline_clips", "1", "--checkpoint", _best(here, "fit_baseline"),
+            *on_heat, "--data.options.normalise", "baseline", "--checkpoint", _best(here, "fit_baseline"),
         ],
         "evaluate_heat_cnn": [
             *crops, "--data.options.split.test_share", "0.4", "--checkpoint", _best(here, "fit_heat_cnn"),

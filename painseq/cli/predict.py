@@ -39,6 +39,14 @@ def main(argv: Sequence[str]) -> int:
     add_model(parser)
     parser.add_argument("--baseline", type=Path, help="video of the same subject without pain, if the model needs one")
     parser.add_argument(
+        "--same-person",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="VIDEO",
+        help="other videos of the one person whom the videos show, for a model that normalises features by subject",
+    )
+    parser.add_argument(
         "--action-units",
         type=Path,
         metavar="CSV",
@@ -68,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
         args.image_fps,
         args.action_units,
         args.min_face_share,
+        tuple(args.same_person),
     )
     predictions: dict[str, list[VideoPrediction]] = {}
     failed = False
@@ -110,8 +119,9 @@ def _table(predictions: Sequence[VideoPrediction], class_names: Sequence[str], s
 
 
 def _caption(predictions: Sequence[VideoPrediction]) -> Text:
-    """Return the warnings of the predictions; models that saw the same frames share one."""
-    notes = [f"{Path(each.video).name}: {each.warning}" for each in predictions if each.warning is not None]
+    """Return the warnings and notes of the predictions; models that saw the same frames share one."""
+    told = [(each.video, line) for each in predictions for line in (each.warning, each.note) if line is not None]
+    notes = [f"{Path(video).name}: {line}" for video, line in told]
     notes += [
         f"The label is {[*each.probabilities][1]} from a probability of {each.threshold:.4f} on (tuned threshold)."
         for each in predictions

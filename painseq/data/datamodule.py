@@ -19,6 +19,7 @@ from painseq.data.datasets import Drawn, SingleCrops, StoredCrops, VideoClips, s
 from painseq.data.facts import DataSetFacts
 from painseq.data.labels import LabelScheme, label_scheme, native_scheme, own_scheme
 from painseq.data.loading import BatchOrder, CropLoader, Draw, ResidentLoader, in_order
+from painseq.data.normalisation import PersonScale, person_scales
 from painseq.data.options import DataOptions
 from painseq.data.resident import ResidentClips, resident_clips, single_frames
 from painseq.data.splits import Split, make_split, qualified, split_of_items
@@ -289,30 +290,42 @@ class PainDataModule(pl.LightningDataModule):
     def _baseline(self) -> dict[str, list[Clip]]:
         """Return subject -> pain-free clips that are set aside: the first ones by clip id."""
         baseline: dict[str, list[Clip]] = {}
-        if self.options.baseline_clips:
+        if self.options.set_aside:
             if not self.scheme.ordered:
                 raise PainseqError(
-                    f"baseline_clips is {self.options.baseline_clips}, but it is not known which of the labels "
+                    f"normalise is baseline, but it is not known which of the labels "
                     f"{', '.join(self.scheme.class_names)} is no pain. List them in --data.classes, in order of pain."
                 )
             for clip in sorted(self.manifest, key=lambda clip: clip.clip_id):
                 kept = baseline.setdefault(clip.subject_id, [])
-                if target_of(clip, self.scheme) == 0 and len(kept) < self.options.baseline_clips:
+                if target_of(clip, self.scheme) == 0 and len(kept) < self.options.set_aside:
                     kept.append(clip)
         return baseline
 
-    def _baseline_of(self, part: Part) -> dict[str, list[Clip]] | None:
-        if not self.options.baseline_clips:
-            return None
+    def _check_baseline(self, part: Part) -> None:
+        """Check that the subjects of a part have the clips that normalise them."""
         baseline = self._baseline()
-        lacking = [s for s in self.split.subjects(part) if len(baseline[s]) < self.options.baseline_clips]
+        lacking = [s for s in self.split.subjects(part) if len(baseline.get(s, ())) < self.options.set_aside]
         if lacking:
             raise PainseqError(
                 f"{len(lacking)} of {len(self.split.subjects(part))} subjects of {part}, such as {lacking[0]}, have "
-                f"fewer than {self.options.baseline_clips} clips labelled {self.scheme.pain_free}, so they have no "
-                "baseline. Lower baseline_clips, or leave it out."
+                f"fewer than {self.options.set_aside} clips labelled {self.scheme.pain_free}, so they have no "
+                "baseline. Lower baseline_clips, or choose another normalise."
             )
-        return baseline
+
+    def _scales(self, clips: Sequence[Clip]) -> dict[str, PersonScale] | None:
+        """Measure what the subjects of these clips are normalised by; None if they are not."""
+        normalise, store = self.options.normalise, self.store
+        if normalise == "none":
+            return None
+        assert store is not None
+        own = self._baseline()
+        if normalise == "subject":
+            # Also clips whose label the scheme leaves out: to choose by labels would be to use them.
+            for clip in self.whole_manifest:
+                own.setdefault(clip.subject_id, []).append(clip)
+        subjects = {clip.subject_id for clip in split_readable(clips, store)[0]}
+        return person_scales({name: own[name] for name in subjects}, normalise, store, self.streams, self.manifest.root)
 
     def dataset(self, part: Part) -> Clips:
         """Return the dataset of one part.
@@ -345,7 +358,7 @@ class PainDataModule(pl.LightningDataModule):
             assert self.in_shape and self.store is not None
             baseline = self._baseline()
             set_aside = {clip.clip_id for kept in baseline.values() for clip in kept}
-            lacking = {subject for subject, kept in baseline.items() if len(kept) < self.options.baseline_clips}
+            lacking = {subject for subject, kept in baseline.items() if len(kept) < self.options.set_aside}
             failed = self.store.failed
             clips = tuple(
                 clip
@@ -355,8 +368,8 @@ class PainDataModule(pl.LightningDataModule):
                 and (clip.clip_id in self.store or clip.clip_id in failed)
             )
             self._check_streams(clips)
-            used_baseline = baseline if self.options.baseline_clips else None
-            resident = resident_clips(clips, self.scheme, self.store, self.streams, self.manifest.root, used_baseline)
+            scales = self._scales(clips)
+            resident = resident_clips(clips, self.scheme, self.store, self.streams, self.manifest.root, scales)
             self._log_left_out(resident, "all parts")
             window = self.options.frames
             self._resident = resident if window is None else single_frames(resident, window)
@@ -423,7 +436,7 @@ class PainDataModule(pl.LightningDataModule):
         assert self._resident is not None and self.store is not None
         clips = self.clips(part)
         split_readable(clips, self.store)
-        self._baseline_of(part)
+        self._check_baseline(part)
         return self._resident.of_clips(clips)
 
     def _read(self, clips: tuple[Clip, ...], part: Part) -> Clips:
@@ -431,7 +444,8 @@ class PainDataModule(pl.LightningDataModule):
         extra = beside_cnn(self.streams)
         self._check_streams(clips)
         if self.store is not None and (self.options.view == "features" or extra == self.streams):
-            resident = resident_clips(clips, self.scheme, self.store, self.streams, root, self._baseline_of(part))
+            self._check_baseline(part)
+            resident = resident_clips(clips, self.scheme, self.store, self.streams, root, self._scales(clips))
             return resident if window is None else single_frames(resident, window)
         if self.store is not None:
             crops = StoredCrops(clips, self.scheme, self.store, extra, root)
@@ -519,7 +533,7 @@ class PainDataModule(pl.LightningDataModule):
         if stage == "fit":
             missing = [name for name, n in self.train_counts().items() if n == 0]
             if missing:
-                set_aside = self.options.baseline_clips
+                set_aside = self.options.set_aside
                 raise PainseqError(
                     f"The training part of {self.name} has no clip of class {', '.join(missing)}: "
                     f"{json.dumps(self.train_counts())}."

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from painseq.data.augment import Augment
 from painseq.data.datasets import FrameWindow
+from painseq.data.normalisation import Normalise
 from painseq.data.protocols import SplitOptions
 from painseq.data.streams import Stream, as_streams
 from painseq.errors import PainseqError
@@ -35,8 +36,12 @@ class DataOptions:
             locator that finds them.
         action_units: folder of the tables, `<video's path without suffix>.csv`, for the stream `action_units`;
             unset: each table is next to its video.
-        baseline_clips: set aside this many pain-free clips of each subject, and subtract their mean frame from all
-            features of that subject. These clips are excluded from training and evaluation. 0: off.
+        normalise: how each person's features are normalised: "none"; "subject": each column to mean 0 and standard
+            deviation 1 over all frames of the person's clips in the data set, which uses clips that are scored, but no
+            label (transductive); "baseline": the mean frame of the person's clips without pain is subtracted. See also
+            `PainClassifier`'s normalise, for all people alike.
+        baseline_clips: number of pain-free clips of each subject for "baseline", by default 1. They are excluded from
+            training and evaluation.
         frames: train on single frames of this time window of each clip, instead of whole clips.
         balance: sample training items so that classes, and subjects within a class, occur equally often.
         augment: augment the crops of training clips; not possible with cached features.
@@ -53,7 +58,8 @@ class DataOptions:
     fps: float | None = None
     streams: tuple[str | Stream, ...] = ("cnn",)
     action_units: Path | None = None
-    baseline_clips: int = 0
+    normalise: Normalise = "none"
+    baseline_clips: int | None = None
     frames: FrameWindow | None = None
     balance: bool = False
     augment: Augment | None = None
@@ -74,12 +80,7 @@ class DataOptions:
                 f"augment.flip is {self.augment.flip}, but the stream {fixed[0]!r} cannot be mirrored. Set flip to 0, "
                 "or leave the stream out."
             )
-        if self.baseline_clips < 0:
-            raise PainseqError(f"baseline_clips is {self.baseline_clips}; it must be 0 or more.")
-        if self.baseline_clips and self.view == "pixels":
-            raise PainseqError(
-                "baseline_clips subtracts features, so it needs a feature store: --data.options.view features."
-            )
+        self._check_normalise()
         if self.augment is not None and self.view == "features":
             raise PainseqError(
                 "augment needs crops: the features in a store cannot be augmented. Leave augment out, or train on "
@@ -91,3 +92,31 @@ class DataOptions:
             raise PainseqError(f"num_workers is {self.num_workers}; it must be 0 or more.")
         if self.fps is not None and not 0 < self.fps <= MAX_FPS:
             raise PainseqError(f"fps is {self.fps}; it must be more than 0 and at most {MAX_FPS}.")
+
+    @property
+    def set_aside(self) -> int:
+        """Number of pain-free clips of each subject that are set aside as its baseline."""
+        if self.normalise != "baseline":
+            return 0
+        return 1 if self.baseline_clips is None else self.baseline_clips
+
+    def _check_normalise(self) -> None:
+        if self.normalise not in get_args(Normalise):
+            raise PainseqError(
+                f"normalise is {self.normalise!r}; for each person's features it must be one of "
+                f"{', '.join(get_args(Normalise))}. `train`, by all training subjects, is an option of the model: "
+                'PainClassifier(normalise="train") (command line: --model.normalise train).'
+            )
+        if self.baseline_clips and self.normalise != "baseline":
+            raise PainseqError(
+                f"baseline_clips is {self.baseline_clips}, but normalise is {self.normalise!r}. Write normalise: "
+                f"baseline beside it (command line: --data.options.normalise baseline --data.options.baseline_clips "
+                f"{self.baseline_clips}), or leave baseline_clips out."
+            )
+        if self.normalise == "baseline" and self.set_aside < 1:
+            raise PainseqError(f"baseline_clips is {self.baseline_clips}; it must be 1 or more.")
+        if self.normalise != "none" and self.view == "pixels":
+            raise PainseqError(
+                f"normalise is {self.normalise!r}, which changes features, so it needs a feature store: "
+                "--data.options.view features."
+            )

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from painseq.batch import Batch, Sample
 from painseq.data.datasets import FrameWindow, empty_window, frame_name, split_readable, target_of
 from painseq.data.labels import LabelScheme
+from painseq.data.normalisation import PersonScale
 from painseq.data.streams import Stream, rows_of, stored_frames
-from painseq.errors import PainseqError
 from painseq.features import FeatureStore, NpzFolder
 from painseq.records import UNKNOWN, Clip
 
@@ -156,7 +156,7 @@ def resident_clips(
     store: FeatureStore | NpzFolder,
     streams: Sequence[Stream],
     root: Path,
-    baseline: Mapping[str, Sequence[Clip]] | None = None,
+    scales: Mapping[str, PersonScale] | None = None,
 ) -> ResidentClips:
     """Read the features of clips into memory.
 
@@ -166,26 +166,23 @@ def resident_clips(
         store: the store of their frames.
         streams: the streams of each row, concatenated.
         root: folder of the clips' videos.
-        baseline: subject -> pain-free clips of that subject, whose mean frame is subtracted from the subject's
-            frames; None: features unchanged.
+        scales: subject -> what the subject's frames are normalised by; None: features unchanged.
 
     Raises:
-        PainseqError: the store lacks clips, or a subject's baseline has no frame with a face.
+        PainseqError: the store lacks clips.
     """
     readable, left_out = split_readable(clips, store)
     counts = [store.num_frames(clip.clip_id) for clip in readable]
     ends = np.cumsum(counts, dtype=np.int64)
     total = int(ends[-1]) if readable else 0
-    subjects = {clip.subject_id for clip in readable}
-    neutral = {} if baseline is None else _neutral(subjects, store, streams, root, baseline)
     frames: Tensor | None = None
     present, times_s = torch.zeros(total + 1, dtype=torch.bool), torch.zeros(total + 1, dtype=torch.float64)
     items = []
     for clip, count, end in zip(readable, counts, ends.tolist(), strict=True):
         stored = stored_frames(streams, store, clip.clip_id)
         x = rows_of(streams, stored, clip, root)
-        if baseline is not None:
-            x = torch.where(stored.present[:, None], x.float() - neutral[clip.subject_id], 0.0)
+        if scales is not None:
+            x = scales[clip.subject_id].apply(x, stored.present)
         if frames is None:
             frames = torch.zeros((total + 1, *x.shape[1:]), dtype=x.dtype)
         rows = slice(end - count, end)
@@ -212,26 +209,3 @@ def single_frames(clips: ResidentClips, window: FrameWindow) -> ResidentClips:
     if clips.items and not items:
         raise empty_window(window)
     return ResidentClips(items, clips.resident, clips.scheme, clips.left_out, names)
-
-
-def _neutral(
-    subjects: set[str],
-    store: FeatureStore | NpzFolder,
-    streams: Sequence[Stream],
-    root: Path,
-    baseline: Mapping[str, Sequence[Clip]],
-) -> dict[str, Tensor]:
-    neutral = {}
-    for subject in sorted(subjects):
-        baseline_clips = [
-            (clip, stored_frames(streams, store, clip.clip_id)) for clip in baseline[subject] if clip.clip_id in store
-        ]
-        frames = [rows_of(streams, stored, clip, root).float()[stored.present] for clip, stored in baseline_clips]
-        if not sum(len(rows) for rows in frames):
-            names = [clip.clip_id for clip in baseline[subject]]
-            raise PainseqError(
-                f"Subject {subject} has no frame with a face in its baseline ({', '.join(names)}), so its "
-                "features cannot be normalised. Leave the subject out, or set baseline_clips to another number."
-            )
-        neutral[subject] = torch.cat(frames).mean(dim=0)
-    return neutral

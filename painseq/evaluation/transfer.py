@@ -251,7 +251,7 @@ class DataSetSettings:
         class_names: names in order of pain; empty for regression.
         fps: frames per second; None if every frame is used.
         crops: how faces are cropped, as plain values.
-        frames: streams and baseline clips, as plain values.
+        frames: streams and normalisation by person, as plain values.
     """
 
     labels: str

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from painseq.batch import Sample
+from painseq.data.normalisation import PersonScale
 from painseq.data.streams import beside_cnn, rows_of_video, video_streams
 from painseq.errors import PainseqError
 from painseq.faces import Locator
@@ -29,8 +30,9 @@ class Frames:
         present: (T,) bool, false for a frame without a face.
         times_s: (T,) seconds from the clip's start.
         extra: (T, E) other streams of a clip of crops (landmarks, action units); only the crops are explained.
-        neutral: (D,) mean features of the same subject without pain, for crops and a model fitted on features relative
-            to each subject's baseline; features in `x` are already relative.
+        scale: what the subject's features are normalised by, for crops and a model fitted on features relative to each
+            subject's baseline; features in `x` are already normalised. None for a model of features normalised by
+            subject: by the frames of the clip itself.
         boxes: (T, 4) area of the crop in pixels of the video's frame: left, top, right, bottom.
         landmarks: (T, L, 2) x and y in pixels of the crop; NaN without a face.
         backend: library that decoded the video; "" if the clip was not read from a video.
@@ -41,7 +43,7 @@ class Frames:
     present: Tensor
     times_s: Tensor
     extra: Tensor | None = None
-    neutral: Tensor | None = None
+    scale: PersonScale | None = None
     boxes: Tensor | None = None
     landmarks: Tensor | None = None
     backend: str = ""
@@ -83,7 +85,7 @@ def frames_of_store(
         PainseqError: the model takes landmarks, action units or features of a second store, which are missing; or it
             was fitted on features relative to each subject's baseline.
     """
-    if model.record.baseline_clips:
+    if model.record.by_person == "baseline":
         raise PainseqError(
             "This model takes features relative to each subject's baseline, which a single clip of a store does not "
             "have. Take the clip from a data module (frames_of_sample)."
@@ -91,7 +93,10 @@ def frames_of_store(
     video = Path("video")  # A placeholder: only a table next to it would be searched.
     streams = video_streams(model.stream_identities, video, action_units)
     if not clip.are_crops:
-        return Frames(rows_of_video(streams, clip, video, start_s), clip.present, clip.times_s)
+        rows = rows_of_video(streams, clip, video, start_s)
+        if model.record.by_person == "subject":
+            rows = model.person_scale(rows[clip.present]).apply(rows, clip.present)
+        return Frames(rows, clip.present, clip.times_s)
     other_streams = beside_cnn(streams)
     extra = rows_of_video(other_streams, clip, video, start_s) if other_streams else None
     return Frames(clip.features, clip.present, clip.times_s, extra)
@@ -162,7 +167,7 @@ def frames_of_video(
         present,
         times_s,
         extra,
-        _neutral(model, options),
+        _scale(model, options),
         boxes,
         None if landmarks is None else landmarks_in_crops(landmarks, boxes, crops.shape[-1]),
         chunks[0].backend,
@@ -188,9 +193,9 @@ def _landmarks(chunks: Sequence[CropChunk]) -> Tensor | None:
     return torch.from_numpy(np.concatenate(parts))
 
 
-def _neutral(model: PainModel, options: VideoOptions) -> Tensor | None:
+def _scale(model: PainModel, options: VideoOptions) -> PersonScale | None:
     baseline = options.baseline
-    if not model.record.baseline_clips:
+    if model.record.by_person != "baseline":
         if baseline is not None:
             raise PainseqError("This model does not take features relative to a baseline. Omit baseline.")
         return None
@@ -202,4 +207,4 @@ def _neutral(model: PainModel, options: VideoOptions) -> Tensor | None:
     rest = model.read(baseline, locator=options.locator, image_fps=options.image_fps)
     if not rest.present.any():
         raise PainseqError(f"{baseline}: no face found in any frame, so it cannot be the baseline.")
-    return rest.features[rest.present].float().mean(dim=0)
+    return PersonScale.pain_free(rest.features[rest.present])

@@ -163,13 +163,16 @@ def features_of(model: PainModel, clip: Frames) -> Frames:
     if not clip.are_pixels:
         return clip
     if "cnn" not in model.streams and clip.extra is not None:
-        return replace(clip, x=clip.extra, extra=None)
+        rows, scale = clip.extra, clip.scale
+        if model.record.by_person == "subject":
+            scale = model.person_scale(rows[clip.present])
+        return replace(clip, x=rows if scale is None else scale.apply(rows, clip.present), extra=None, scale=None)
     scorer = Scorer(model, clip)
     if not scorer.pixels_through:
         return clip
     with torch.no_grad():
         features = scorer.head_input(scorer.known_features)[0].cpu()
-    return replace(clip, x=features, extra=None, neutral=None)
+    return replace(clip, x=features, extra=None, scale=None)
 
 
 def check_gradients(model: PainModel, method: str | None) -> None:

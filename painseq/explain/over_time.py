@@ -58,7 +58,7 @@ def attention(scorer: Scorer) -> Tensor:
     for head in heads:
         if "frames" not in head.attends_to:
             raise PainseqError(
-                f"{type(head).__name__} has no attention over time; AttentionMIL, BiLSTMAttention, TwoStream and ViViT "
+                f"{head.name} has no attention over time; AttentionMIL, BiLSTMAttention, TwoStream and ViViT "
                 "do. Choose another method."
             )
     with torch.no_grad():
@@ -80,7 +80,7 @@ def votes(scorer: Scorer) -> Tensor:
         )
     if model.head.level != "frame" or model.predicts_values:
         raise PainseqError(
-            f"{type(model.head).__name__} does not vote frame by frame for classes; only frame heads of classes do."
+            f"{model.head.name} does not vote frame by frame for classes; only frame heads of classes do."
         )
     with torch.no_grad():
         logits = scorer.outputs(scorer.known_features, scorer.mask)[0]

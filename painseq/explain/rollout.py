@@ -39,7 +39,7 @@ def rollout(scorer: Scorer) -> Tensor:
     raise PainseqError(
         "Attention rollout needs a head that attends to pixels, such as ViViT, or a timm vision transformer as "
         "extractor whose features are the CLS token or the mean of its tokens; this model has "
-        f"{type(scorer.model.head).__name__} on {type(scorer.model.extractor).__name__}."
+        f"{scorer.model.head.name} on {type(scorer.model.extractor).__name__}."
     )
 
 

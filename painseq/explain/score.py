@@ -95,7 +95,7 @@ class Scorer:
             )
         if self.pixels_through and model.extractor is None:
             raise PainseqError("This model was fitted on features whose extractor is not recorded. Explain features.")
-        if model.record.baseline_clips and clip.are_pixels and clip.neutral is None:
+        if model.record.by_person == "baseline" and clip.are_pixels and clip.scale is None:
             raise PainseqError(
                 "This model takes features relative to each subject's baseline. To explain crops, give a video of the "
                 "same subject without pain (baseline)."
@@ -113,8 +113,12 @@ class Scorer:
         # Not by multiplication, since masked frames may hold NaN.
         self.x = torch.where(present, clip.x.float(), 0.0).to(model.device)
         self._known: Tensor | None = None
+        self.scale = clip.scale
         with torch.no_grad():
             self._known = self.features(self.x[None])
+            if model.record.by_person == "subject" and clip.are_pixels and self.scale is None:
+                # That of the unchanged clip, also for changed copies of it.
+                self.scale = model.person_scale(self.head_input(self._known)[self.mask])
             outputs = self.outputs(self._known, self.mask)
             if isinstance(target, str):
                 target = class_number(model, target)
@@ -178,14 +182,12 @@ class Scorer:
         return max(1, rows // len(self.clip))
 
     def head_input(self, features: Tensor) -> Tensor:
-        """Append the other streams to features of the extractor (N, T, D), and subtract the subject's baseline."""
+        """Append the other streams to features of the extractor (N, T, D), and normalise by the subject's frames."""
         clip = self.clip
         if clip.extra is not None:
             extra = torch.where(clip.present[:, None], clip.extra, 0.0).to(features)
             features = torch.cat([features, extra.expand(len(features), -1, -1)], dim=-1)
-        if clip.neutral is not None:
-            features = torch.where(self.mask[..., None], features - clip.neutral.to(features), 0.0)
-        return features
+        return features if self.scale is None else self.scale.apply(features, self.mask)
 
     def outputs(self, features: Tensor, mask: Tensor) -> Tensor:
         """Return the outputs of `PainModel.classify` for features (N, T, D) and a mask (N, T)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class Head(nn.Module):
 
     level: Literal["frame", "video"]
     """Whether `forward` returns logits for each frame or for the clip."""
-    fitted_by_gradients: ClassVar[bool] = True
+    fitted_by_gradients: bool = True
     """Whether an optimizer fits the head; if false, `fit_rows` does, and stores the result in the state dict."""
 
     in_shape: tuple[int, ...]
@@ -51,13 +51,18 @@ class Head(nn.Module):
     """Largest number of frames of a clip; None for no limit."""
     streams: Mapping[str, int | None] | None = None
     """Names of separate streams, in order -> expected width (None: any); None if streams are not distinguished."""
-    attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset()
+    attends_to: frozenset[Literal["frames", "pixels"]] = frozenset()
     """Attention that can be read: "frames" for `frame_attention`, "pixels" for `pixel_attention`."""
 
     def __init__(self, in_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
         self.in_shape = tuple(in_shape)
         self.num_classes = num_classes
+
+    @property
+    def name(self) -> str:
+        """Name of the head in messages and reports."""
+        return type(self).__name__
 
     def pooled_shape(self) -> tuple[int]:
         """Return `in_shape` of a head that needs one vector per frame.
@@ -67,7 +72,7 @@ class Head(nn.Module):
         """
         if len(self.in_shape) != 1:
             raise PainseqError(
-                f"{type(self).__name__} needs one vector per frame, but the frames have shape {self.in_shape}. "
+                f"{self.name} needs one vector per frame, but the frames have shape {self.in_shape}. "
                 "Use an extractor that pools."
             )
         return (self.in_shape[0],)
@@ -79,7 +84,7 @@ class Head(nn.Module):
             train: rows with a label.
             validation: rows for choosing settings, not for fitting; None without validation subjects.
         """
-        raise NotImplementedError(f"{type(self).__name__} is fitted by gradients.")
+        raise NotImplementedError(f"{self.name} is fitted by gradients.")
 
     def training_mean(self) -> Tensor | None:
         """Return the mean of each column over the real frames of the training data, (D,); None if it is not kept."""
@@ -114,7 +119,7 @@ class Head(nn.Module):
         Returns:
             (B, T) float; sums to 1 over a clip's real frames, 0 for other frames.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no attention over time.")
+        raise NotImplementedError(f"{self.name} has no attention over time.")
 
     def pixel_attention(self, x: Tensor, mask: Tensor) -> Tensor:
         """Attention to each pixel, for explanations; heads with "pixels" in `attends_to` implement it.
@@ -126,7 +131,7 @@ class Head(nn.Module):
         Returns:
             (B, T, S, S) float, at least 0; sums to at most 1 over a clip.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no attention over pixels.")
+        raise NotImplementedError(f"{self.name} has no attention over pixels.")
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Logits of a batch of clips.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ class TwoStream(Head):
     """
 
     level: Literal["frame", "video"] = "video"
-    attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset({"frames"})
+    attends_to: frozenset[Literal["frames", "pixels"]] = frozenset({"frames"})
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ class ViViT(Head):
     """
 
     level: Literal["frame", "video"] = "video"
-    attends_to: ClassVar[frozenset[Literal["frames", "pixels"]]] = frozenset({"frames", "pixels"})
+    attends_to: frozenset[Literal["frames", "pixels"]] = frozenset({"frames", "pixels"})
     pixel_mean: Tensor
     pixel_std: Tensor
 

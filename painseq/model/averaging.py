@@ -84,7 +84,7 @@ def _shown(model: PainModel) -> str:
 
 def _shared(model: PainModel) -> Spec:
     """The settings that averaged models must share."""
-    keys = ("class_names", "loss", "in_shape", "extractor", "sampling", "streams", "baseline_clips")
+    keys = ("class_names", "loss", "in_shape", "extractor", "sampling", "streams", "baseline_clips", "normalise")
     return {
         **{key: getattr(model.record, key) for key in keys},
         "scale": str(model.scale),

@@ -22,6 +22,7 @@ from painseq.extractors.weights import TORCH_ERRORS, are_tensors, check_stored
 from painseq.faces import FaceCrops
 from painseq.files import write_atomically
 from painseq.heads import Head
+from painseq.heads.standardised import Standardised
 from painseq.model.pain_model import PainModel
 from painseq.model.record import ModelRecord
 from painseq.records import THE_EXTRACTOR
@@ -50,6 +51,8 @@ def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> Pa
     spec = _with_tuples(record.head, path)
     _check_size(spec, content.head, path)
     head = build(spec, Head, trust)
+    if "train" in record.normalise:
+        head = Standardised(head)
     try:
         head.load_state_dict(content.head, strict=True)
     except RuntimeError as error:

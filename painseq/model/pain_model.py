@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import chain
+from operator import add
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from painseq.batch import Batch
+from painseq.batch import Batch, Moments
+from painseq.data.normalisation import PersonScale
 from painseq.data.streams import beside_cnn, check_recorded, rows_of_video, video_streams
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor, Pixels
@@ -55,6 +58,8 @@ class VideoPrediction:
             classes); None if the model has none.
         generated: whether painseq generated the video; None if it is not known.
         fitted_on_generated: whether the model was fitted on generated faces alone; None if it is not known.
+        normalised_by: videos whose frames give the mean and standard deviation of the features, for a model of features
+            normalised by subject; empty for other models.
     """
 
     video: str
@@ -75,6 +80,7 @@ class VideoPrediction:
     threshold: float | None = None
     generated: bool | None = None
     fitted_on_generated: bool | None = None
+    normalised_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_min_face_share(self.min_face_share)
@@ -100,6 +106,15 @@ class VideoPrediction:
             reasons.append("the model was fitted on this video, so the prediction says nothing about new videos.")
         other = other_faces_warning(self.fitted_on_generated, self.generated)
         return " ".join([*reasons, *([other] if other else [])]) or None
+
+    @property
+    def note(self) -> str | None:
+        """What the features are normalised by, if by this person's own frames."""
+        if not self.normalised_by:
+            return None
+        others = len(self.normalised_by) - 1
+        own = f"this video and {others} of the same person" if others else "this video alone"
+        return f"features are normalised by the frames of {own}, not by more of the person's clips as in fitting."
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data for JSON."""
@@ -128,6 +143,7 @@ class VideoPrediction:
             "fitted_on_video": self.fitted_on_video,
             "generated": self.generated,
             "fitted_on_generated": self.fitted_on_generated,
+            "normalised_by": list(self.normalised_by),
             "faceless_times_s": [round(float(t), 4) for t in self.faceless_times_s],
             "frame_meaning": self.frame_meaning,
             "frame_times_s": [round(float(t), 4) for t in self.frame_times_s],
@@ -162,6 +178,8 @@ class PainModel(nn.Module):
         """The mix of classes that `with_prior` corrected for."""
         self.threshold = None if record.threshold is None else record.threshold.value
         """Tuned threshold of the second class's probability, before a correction by `with_prior`; None if none."""
+        self.same_person: Mapping[str, Moments] = {}
+        """Other videos of the person to predict, from `with_same_person`."""
         self.prior_shift: Tensor | None = None
         self.eval()
 
@@ -245,6 +263,45 @@ class PainModel(nn.Module):
         adjusted.prior = dict(mix)
         adjusted.prior_shift = ((target / target.sum()).log() - (fitted / fitted.sum()).log()).float()
         return adjusted
+
+    def with_same_person(
+        self, videos: Sequence[str | Path], locator: Locator | None = None, image_fps: float | None = None
+    ) -> PainModel:
+        """Return the model for one person, whose features are normalised by these videos besides the predicted one.
+
+        For a model of features normalised by subject. The more different moments of the person they show, the closer
+        the features are to those of the fit; labels are not needed.
+
+        Args:
+            videos: other videos of the person, each used as a whole.
+            locator: finds the face instead of the model's own locator.
+            image_fps: images per second, if a video is a folder of images.
+
+        Raises:
+            PainseqError: the model does not normalise by subject; a video cannot be read, or shows no face.
+        """
+        if self.record.by_person != "subject":
+            raise PainseqError(
+                "This model was not fitted on features normalised by subject, so other videos of the same person do "
+                "not matter. Leave same_person out."
+            )
+        same_person = {}
+        for video in videos:
+            clip = self.read(Path(video), locator=locator, image_fps=image_fps)
+            if not clip.present.any():
+                raise PainseqError(f"{video}: no frame has a face, so it says nothing of the person. Leave it out.")
+            same_person[str(video)] = Moments.of(clip.features[clip.present])
+        adjusted = copy.copy(self)
+        adjusted.same_person = same_person
+        return adjusted
+
+    def person_scale(self, rows: Tensor) -> PersonScale:
+        """Return what one person's features are normalised by, for a model of features normalised by subject.
+
+        Args:
+            rows: (N, D) features of the person's frames with a face, to which those of `with_same_person` are added.
+        """
+        return PersonScale.of(reduce(add, self.same_person.values(), Moments.of(rows)))
 
     @torch.inference_mode()
     def decide(self, batch: Batch) -> Decision:
@@ -348,7 +405,7 @@ class PainModel(nn.Module):
             locator: finds the face instead of the model's own locator (a model fitted on stored face boxes needs
                 another one for new videos).
             baseline: a whole video of the same person without pain; required by a model fitted on features relative
-                to each subject's baseline.
+                to each subject's baseline. (For features normalised by subject, see `with_same_person`.)
             image_fps: images per second, if video or baseline is a folder of images.
             action_units: table of the video, for a model fitted with action units; None: the CSV next to
                 the video. The table of the baseline must be next to it.
@@ -358,8 +415,10 @@ class PainModel(nn.Module):
                 see also `read`.
         """
         clip = self.read(Path(video), start_s, end_s, locator, image_fps, action_units)
-        clip = self._subtract_baseline(clip, baseline, locator, image_fps)
+        clip = self._by_person(clip, baseline, locator, image_fps)
         prediction, fitted = self.predict_features(clip, video, locator), self.record.fitted_videos
+        if self.record.by_person == "subject":
+            prediction = replace(prediction, normalised_by=(str(video), *self.same_person))
         if not fitted:
             return prediction
         digest = video_digest(Path(video), image_fps)[:SHORT_DIGEST]
@@ -371,7 +430,7 @@ class PainModel(nn.Module):
         """Predict a video that is already read; see `predict`.
 
         Args:
-            clip: features as returned by `read`; relative to a baseline, if the model needs one.
+            clip: features as returned by `read`; normalised by the person's own frames, if the model needs that.
             video: path or name of the video, for the result.
             locator: the locator that found the face, if not the model's own.
         """
@@ -406,13 +465,17 @@ class PainModel(nn.Module):
             fitted_on_generated=self.record.generated,
         )
 
-    def _subtract_baseline(
+    def _by_person(
         self, clip: ClipFeatures, baseline: str | Path | None, locator: Locator | None, image_fps: float | None
     ) -> ClipFeatures:
-        if not self.record.baseline_clips:
-            if baseline is not None:
-                raise PainseqError("This model was fitted without a baseline. Leave the baseline out.")
+        by_person = self.record.by_person
+        if by_person != "baseline" and baseline is not None:
+            raise PainseqError("This model was fitted without a baseline. Leave the baseline out.")
+        if by_person == "none":
             return clip
+        if by_person == "subject":
+            scale = self.person_scale(clip.features[clip.present])
+            return replace(clip, features=scale.apply(clip.features, clip.present))
         if baseline is None:
             raise PainseqError(
                 "This model was fitted on features relative to each subject's pain-free baseline, so it needs a video "
@@ -421,8 +484,8 @@ class PainModel(nn.Module):
         baseline_clip = self.read(Path(baseline), locator=locator, image_fps=image_fps)
         if not baseline_clip.present.any():
             raise PainseqError(f"{baseline}: no frame has a face, so it cannot be the baseline. Give another video.")
-        neutral = baseline_clip.features[baseline_clip.present].float().mean(dim=0)
-        return replace(clip, features=torch.where(clip.present[:, None], clip.features.float() - neutral, 0.0))
+        scale = PersonScale.pain_free(baseline_clip.features[baseline_clip.present])
+        return replace(clip, features=scale.apply(clip.features, clip.present))
 
     def _over_time(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return frame indices, and the probabilities (or the number) at each of them."""

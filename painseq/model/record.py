@@ -22,6 +22,18 @@ FORMAT = 3
 MAX_SIZE = 2**24
 """Largest size of a frame's features, in each dimension; a greater one is damage."""
 Loss = Literal["cross_entropy", "corn", "mse"]
+Step = Literal["subject", "baseline", "train"]
+NORMALISED: dict[Step, str] = {
+    "subject": "by each person's own frames, without labels (transductive)",
+    "baseline": "relative to each person's frames without pain",
+    "train": "by mean and standard deviation of the training subjects' frames",
+}
+"""What reports say of each step."""
+TRANSDUCTIVE = (
+    "TRANSDUCTIVE: features are standardised by each person's own clips, without labels but with the scored clips. "
+    "The scores hold where several clips of a person are at hand, not for a single video."
+)
+"""What reports say of features that are normalised by subject."""
 R = TypeVar("R")
 
 
@@ -137,6 +149,8 @@ class ModelRecord:
         fps: sampled frames per second; None is every frame.
         streams: the streams that the head is given, concatenated.
         baseline_clips: number of pain-free clips per subject that features are relative to; 0: no baseline.
+        normalise: how features are normalised, in this order: by each person's own frames ("subject", or "baseline",
+            relative to those without pain), and by the training subjects' mean and standard deviation ("train").
         train_prior: share of each class in training, as the loss saw it; empty for a regression model.
         data: the data that the model was fitted on.
         started_from: sources of the head's initial weights.
@@ -177,6 +191,17 @@ class ModelRecord:
     fitted_videos: tuple[str, ...] = ()
     threshold: ThresholdRecord | None = None
     generated: bool | None = None
+    normalise: tuple[Step, ...] = ()
+
+    @property
+    def by_person(self) -> Literal["none", "subject", "baseline"]:
+        """How features are normalised by each person's own frames."""
+        return "subject" if "subject" in self.normalise else "baseline" if "baseline" in self.normalise else "none"
+
+    @property
+    def transductive(self) -> bool:
+        """Whether a person's prediction depends on that person's other clips, without their labels."""
+        return self.by_person == "subject"
 
     @property
     def seen(self) -> Seen:
@@ -221,6 +246,8 @@ class ModelRecord:
             record: ModelRecord = _read(cls, value, "")
         except RecursionError as error:
             raise PainseqError("damaged: its record is nested too deeply.") from error
+        if "normalise" not in value and record.baseline_clips:
+            record = replace(record, normalise=("baseline",))
         _check_values(record)
         return record if "unknown_people" in value else replace(record, unknown_people=_unknown_people(record))
 
@@ -263,7 +290,11 @@ def _check_values(record: ModelRecord) -> None:
         ),
         ("fps", record.fps is None or 0 < record.fps <= MAX_FPS, f"above 0 and at most {MAX_FPS}"),
         ("in_shape", all(0 < size <= MAX_SIZE for size in record.in_shape), f"sizes from 1 to {MAX_SIZE}"),
-        ("baseline_clips", record.baseline_clips >= 0, "0 or more"),
+        (
+            "baseline_clips",
+            record.baseline_clips >= 0 and bool(record.baseline_clips) == (record.by_person == "baseline"),
+            "above 0 with the normalisation baseline, else 0",
+        ),
         (
             "threshold",
             record.threshold is None
@@ -321,7 +352,7 @@ def _described(kind: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}"
     if origin is tuple:
-        return f"a list of {args[0].__name__}"
+        return f"a list of {getattr(args[0], '__name__', None) or _described(args[0])}"
     if kind is float:
         return "a finite number"
     return "a dictionary" if origin is dict or is_dataclass(kind) else f"a value of type {kind.__name__}"

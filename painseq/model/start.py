@@ -39,7 +39,7 @@ def start_head(head: Head, source: str) -> Seen:
     own = head.state_dict()
     if not filled:
         raise PainseqError(
-            f"{source} holds nothing that fits {type(head).__name__}. It holds {_summary(tensors)}; the head has "
+            f"{source} holds nothing that fits {head.name}. It holds {_summary(tensors)}; the head has "
             f"{_summary(own)}. Start from a network of the same kind and width, or leave start_from out."
         )
     unfilled = own.keys() - set(filled)

@@ -16,6 +16,7 @@ from painseq.errors import PainseqError
 from painseq.evaluation.audit import SUBJECT_FOLDS, Audit, FoldProtocol, Unit, audit_of, protocols_of
 from painseq.evaluation.predictions import Predictions
 from painseq.files import read_yaml, write_atomically
+from painseq.model.record import NORMALISED
 from painseq.runs import OnProgress, check_same_run, locked_folder, make_run_folder, no_progress, read_json, versions
 from painseq.studies.audit_folds import ProtocolFolds, audit_items, fit_protocol, folds_of, groups_of, overlap
 from painseq.studies.audit_page import write_audit
@@ -103,6 +104,7 @@ def _facts(candidate: Candidate, data: PainDataModule, out: Path, options: Audit
         "precision": candidate.options.precision,
         "labels": str(data.options.labels),
         "data fingerprint": data.manifest.fingerprint(),
+        **({} if data.options.normalise == "none" else {"normalised": NORMALISED[data.options.normalise]}),
         **versions(),
     }
 

@@ -16,6 +16,7 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import check_no_leak, every_fold, inner_splits, qualified
 from painseq.errors import PainseqError
 from painseq.files import read_yaml, write_atomically, write_json
+from painseq.model.record import TRANSDUCTIVE
 from painseq.runs import (
     OnProgress,
     check_same_run,
@@ -118,6 +119,8 @@ def cross_validate(
         results, warnings = _fit(candidates, data, folds, out, options, device, on_progress)
         names = [candidate.name for candidate in candidates]
         name = names[0] if len(names) == 1 else f"best of {', '.join(names)}"
+        if data.options.normalise == "subject":
+            name, warnings = f"{name}, transductive", [TRANSDUCTIVE, *warnings]
         return write_results(out, name, results, data, warnings, _facts(candidates, data, options, device))
 
 
@@ -135,6 +138,8 @@ def _facts(
         "tuned_threshold": _tuning_text(candidates[0].options),
         "device": str(device),
         "threads_a_fold": options.threads,
+        "normalise_by_person": None if data.options.normalise == "none" else data.options.normalise,
+        "transductive": data.options.normalise == "subject",
     }
 
 

@@ -16,6 +16,7 @@ from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.files import write_atomically
 from painseq.model.averaging import AveragedModel
 from painseq.model.pain_model import PainModel
+from painseq.model.record import NORMALISED, TRANSDUCTIVE
 from painseq.records import MIN_FACE_SHARE, UNKNOWN_PEOPLE, Part, check_min_face_share
 from painseq.runs import OnProgress, new_run_folder, no_progress, read_history, versions
 from painseq.studies.evaluation_files import (
@@ -194,10 +195,12 @@ def _check_calibrates(model: PainModel, options: EvaluateOptions) -> None:
 
 
 def model_name(model: PainModel) -> str:
-    """Name a model in tables: its head, and whether it is an average or was fitted with shuffled labels."""
-    name = type(model.head).__name__
+    """Name a model in tables: its head, and whether it is an average, transductive, or fitted with shuffled labels."""
+    name = model.head.name
     if isinstance(model, AveragedModel):
         name += f", mean of {len(model.members)}"
+    if model.record.transductive:
+        name += ", transductive"
     if model.record.data.shuffled_labels is not None:
         name += ", SHUFFLED LABELS"
     return name
@@ -238,6 +241,8 @@ def _details(
         "fitted_on": {"subjects": len(model.fitted_on), "unknown": list(seen_by(model, data).unknown)},
         "generated": {"fitted_on": model.record.generated, "scored": data.generated},
         "same_videos": list(same_videos(model, data, options.part)),
+        "normalise": list(model.record.normalise),
+        "transductive": model.record.transductive,
         "baseline_clips": model.record.baseline_clips,
         "threshold": None if model.record.threshold is None else model.record.threshold.to_dict(),
         "temperature": None if calibration is None else calibration.temperature,
@@ -260,6 +265,7 @@ def _page(
         + (f"; unknown subjects of {', '.join(unknown)}" if unknown else ""),
         **({"stated mix of classes": ", ".join(prior)} if prior else {}),
         **({} if model.record.threshold is None else {"tuned threshold": str(model.record.threshold)}),
+        "normalised": ", then ".join(NORMALISED[step] for step in model.record.normalise) or "no",
         **calibration_facts(calibration),
         "device": str(model.device),
         "versions": in_one_line(versions()),
@@ -273,6 +279,7 @@ def _page(
         history=read_history(paths[0].parent) if len(paths) == 1 else (),
         warnings=[
             *([f"{data.name}: {other}"] if other else []),
+            *([TRANSDUCTIVE] if model.record.transductive else []),
             *([same_videos_warning(same)] if same else []),
         ],
     )

@@ -244,7 +244,10 @@ def _explained(
         features.x, features.present, features.times_s, backend=clip.backend, switched_s=clip.switched_s
     )
     prediction = model.predict_features(given, video, options.locator)
-    prediction = replace(prediction, min_face_share=options.min_face_share)
+    by = (str(video), *model.same_person) if model.record.by_person == "subject" else ()
+    prediction = replace(prediction, min_face_share=options.min_face_share, normalised_by=by)
+    if prediction.note is not None:
+        log.info("%s: %s", video.name, prediction.note)
     if prediction.warning is not None:
         log.warning("%s: %s", video.name, prediction.warning)
     target = options.class_name or prediction.label

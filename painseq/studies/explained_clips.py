@@ -37,10 +37,11 @@ def check_explainable(model: PainModel, data: PainDataModule) -> None:
         raise PainseqError(
             "This model cannot read videos (its extractor is not recorded), so clips cannot be explained."
         )
-    if model.record.baseline_clips:
+    if model.record.by_person != "none":
         raise PainseqError(
-            "This model takes features relative to each subject's baseline, which is not supported for clips of a data "
-            "set. Explain single videos, each with baseline (`painseq explain VIDEO --baseline VIDEO`)."
+            f"This model takes features normalised by each subject's own frames ({model.record.by_person}), which is "
+            "not supported for clips of a data set. Explain single videos (`painseq explain VIDEO`; for baseline, each "
+            "with --baseline VIDEO)."
         )
 
 

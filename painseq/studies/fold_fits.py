@@ -191,7 +191,7 @@ def check_fitted_in_epochs(candidates: Sequence[Candidate], data: PainDataModule
         assert model.head is not None
         if not model.head.fitted_by_gradients:
             raise PainseqError(
-                f"Inner folds choose a number of epochs, but {type(model.head).__name__} of candidate "
+                f"Inner folds choose a number of epochs, but {model.head.name} of candidate "
                 f"{candidate.name!r} is fitted at once, not in epochs. Leave inner_folds out (command line: "
                 "--inner-folds), or choose a head that is fitted by gradients."
             )

@@ -110,7 +110,8 @@ def check_fits(model: PainModel, data: PainDataModule) -> None:
             )
     for name, of_model, of_data in (
         ("streams", list(model.streams), [stream.name for stream in data.streams]),
-        ("baseline_clips", record.baseline_clips, data.options.baseline_clips),
+        ("normalise", record.by_person, data.options.normalise),
+        ("baseline_clips", record.baseline_clips, data.options.set_aside),
     ):
         if of_model != of_data:
             raise PainseqError(

@@ -25,6 +25,8 @@ class VideoOptions:
         action_units: table of a single video's action units, for a model that needs one; None: the CSV next to each
             video.
         min_face_share: predictions are reported as doubtful if a smaller share of the frames has a face.
+        same_person: further videos of the one person whom all the videos show, for a model of features normalised by
+            subject; see `PainModel.with_same_person`.
     """
 
     start_s: float = 0.0
@@ -34,6 +36,7 @@ class VideoOptions:
     image_fps: float | None = None
     action_units: Path | None = None
     min_face_share: float = MIN_FACE_SHARE
+    same_person: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         check_min_face_share(self.min_face_share)
@@ -63,7 +66,8 @@ def predict_videos(
         The result of each video, as soon as it is predicted.
 
     Raises:
-        PainseqError: `action_units` is given for several videos.
+        PainseqError: `action_units` is given for several videos; `same_person` cannot be read, or the model does not
+            normalise by subject.
 
     Example:
         >>> for result in predict_videos(model, sorted(Path("videos").glob("*.mp4"))):
@@ -74,6 +78,8 @@ def predict_videos(
             f"action_units (command line: --action-units) is the table of one video, but {len(videos)} are given. Put "
             "each table next to its video, with the same name, or predict them one by one."
         )
+    if options.same_person:
+        model = model.with_same_person(options.same_person, options.locator, options.image_fps)
     return (_predict(model, Path(video), options) for video in videos)
 
 

@@ -260,6 +260,7 @@ class _Study:
                 for name, extractor in self.plan.extractors.items()
             },
             "heads": self.head_settings,
+            **({} if first.options.normalise == "none" else {"normalise": first.options.normalise}),
         }
 
     def told(self) -> Spec:

@@ -84,7 +84,8 @@ def settings_of(data: PainDataModule, reads_videos: bool) -> DataSetSettings:
         frames={
             "streams": [stream.name for stream in data.streams],
             **{f"stream {stream.name}": stream.identity for stream in data.streams if stream.identity},
-            "baseline_clips": options.baseline_clips,
+            "normalise": options.normalise,
+            "baseline_clips": options.set_aside,
         },
     )
 

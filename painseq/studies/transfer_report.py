@@ -30,6 +30,11 @@ HOW = (
     "The gap is the score of the target's own model minus that of the cell, paired by subject: above 0, the "
     "transferred model is worse.",
 )
+TRANSDUCTIVE_TARGETS = (
+    "TRANSDUCTIVE: the features of every person, of sources and targets, are standardised by that person's own clips, "
+    "without labels but with the scored clips. A model was not fitted on people of the target, but its scores hold "
+    "only where several clips of a new person are at hand."
+)
 Results = Mapping[TransferCell, CellResult]
 
 
@@ -52,13 +57,19 @@ def write_results(
     by_cell = {result.cell: result for result in results}
     _write_csv(out / "transfer.csv", [(result, "mean", "mean") for result in results])
     _write_csv(out / "runs.csv", _single_runs(plan, results, scored))
+    transductive = facts.get("normalise") == "subject"
     notes = [*HOW, note_on_controls(plan), *note_on_generated(generated)]
     report = Report(
         title="Transfer between data sets",
         subtitle=f"From {' and '.join(plan.sources)} to {', '.join(plan.targets)}",
         dataset=", ".join(plan.data),
         notes=notes,
-        warnings=[*interval_notes(results), *unknown_people(facts), *seen_videos(facts)],
+        warnings=[
+            *([TRANSDUCTIVE_TARGETS] if transductive else []),
+            *interval_notes(results),
+            *unknown_people(facts),
+            *seen_videos(facts),
+        ],
         facts={"seeds": ", ".join(map(str, plan.seeds)), **versions()},
         blocks=blocks(plan, by_cell, facts),
     )
@@ -74,6 +85,7 @@ def write_results(
             "meaning": {str(name): text for name, text in MEANING.items()},
             "cells": cells,
             "plan": facts,
+            "transductive": transductive,
             "versions": versions(),
         },
     )

@@ -12,6 +12,7 @@ from painseq.errors import PainseqError, UntrustedClass
 from painseq.extractors import Extractor
 from painseq.features import FeatureStore
 from painseq.heads import Head
+from painseq.heads.standardised import Standardised
 from painseq.model.start import start_head
 from painseq.records import THE_EXTRACTOR, UNKNOWN_PEOPLE, Seen, shared_people
 
@@ -92,14 +93,14 @@ def check_streams(data: PainDataModule, head: Head) -> None:
     given = [stream.name for stream in data.streams]
     if list(expected) != given:
         raise PainseqError(
-            f"{type(head).__name__} takes the streams {', '.join(expected)}, but the data give "
+            f"{head.name} takes the streams {', '.join(expected)}, but the data give "
             f"{', '.join(given)}. Set --data.options.streams '[{', '.join(expected)}]'."
         )
     for stream in data.streams:
         width = expected[stream.name]
         if width is not None and width != stream.width:
             raise PainseqError(
-                f"{type(head).__name__} expects {width} columns of the stream {stream.name}, but the data give "
+                f"{head.name} expects {width} columns of the stream {stream.name}, but the data give "
                 f"{stream.width} ({stream.columns[0]} to {stream.columns[-1]}). Change the head's arguments "
                 "(--model.head.init_args) to match."
             )
@@ -116,9 +117,28 @@ def check_length(data: PainDataModule, head: Head) -> None:
         frames = data.most_frames(part)
         if max_frames is not None and frames is not None and frames > max_frames:
             raise PainseqError(
-                f"{type(head).__name__} takes clips of at most {max_frames} frames, but the longest clip of {part} has "
+                f"{head.name} takes clips of at most {max_frames} frames, but the longest clip of {part} has "
                 f"{frames}. Extract with fewer frames per second (--data.options.fps), or build a longer head."
             )
+
+
+def standardised(head: Head, extractor: Extractor | None) -> Standardised:
+    """Return the head on standardised columns, which are measured later.
+
+    Raises:
+        PainseqError: the head takes no vectors, or the extractor is trained, so that its features change.
+    """
+    reason = None
+    if len(head.in_shape) != 1:
+        reason = f"{head.name} takes frames of shape {head.in_shape}"
+    elif extractor is not None and extractor.trainable:
+        reason = f"the features change while blocks of the extractor are trained ({', '.join(extractor.trainable)})"
+    if reason is not None:
+        raise PainseqError(
+            f"normalise is train, which standardises vectors of fixed features, but {reason}. Set normalise none "
+            "(command line: --model.normalise none)."
+        )
+    return Standardised(head)
 
 
 def seen_by_extractor(data: PainDataModule, extractor: Extractor | None) -> Seen:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +15,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import Metric
 
-from painseq.batch import Batch
+from painseq.batch import Batch, Moments
 from painseq.data.datamodule import PainDataModule
 from painseq.data.labels import Scale, check_same_targets
 from painseq.data.splits import qualified
@@ -21,6 +23,7 @@ from painseq.errors import PainseqError
 from painseq.extractors import Extractor
 from painseq.extractors.frames import batch_features
 from painseq.heads import Head
+from painseq.heads.standardised import Standardised
 from painseq.model.checkpoint import contents, restore_extractor
 from painseq.model.objective import Objective, kind_of, objective_of
 from painseq.model.record import DataRecord, Loss, ModelRecord, SplitRecord, StreamRecord
@@ -33,6 +36,7 @@ from painseq.training.binding import (
     extractor_for,
     seen_by_extractor,
     shape_for_head,
+    standardised,
     start_from,
 )
 
@@ -41,8 +45,8 @@ OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 RESUMED = (
-    "class_names", "scale", "head", "loss", "in_shape", "face", "sampling", "streams", "baseline_clips", "data",
-    "fitted_on", "extractor_trained_on",
+    "class_names", "scale", "head", "loss", "in_shape", "face", "sampling", "streams", "baseline_clips", "normalise",
+    "data", "fitted_on", "extractor_trained_on",
 )  # fmt: skip
 """Entries of a model's record that must be unchanged when a run is resumed."""
 
@@ -93,6 +97,9 @@ class PainClassifier(pl.LightningModule):
             (uniformly with class weights or balanced sampling); in the training loss only.
         start_from: weights that the head is initialised from; see `painseq.model.start`. Later weights overwrite
             earlier ones.
+        normalise: "train" standardises each column by mean and standard deviation over the training subjects' frames,
+            which become part of the model; for vectors of fixed features. See also `DataOptions`' normalise, by person,
+            which comes first.
     """
 
     loss_weights: Tensor
@@ -111,6 +118,7 @@ class PainClassifier(pl.LightningModule):
         class_weights: Literal["none", "inverse_frequency"] = "none",
         label_smoothing: float = 0.0,
         start_from: list[str] | str | None = None,
+        normalise: Literal["none", "train"] = "none",
     ) -> None:
         super().__init__()
         trains_extractor = extractor is not None and bool(extractor.trainable)
@@ -130,6 +138,11 @@ class PainClassifier(pl.LightningModule):
                 f"class_weights apply to classes, but the loss {loss} has none. Leave them out; --data.options.balance "
                 "true samples rare values as often as frequent ones."
             )
+        if normalise not in ("none", "train"):
+            raise PainseqError(
+                f"normalise is {normalise!r}; of the model it is none or train. By each person's own frames it is an "
+                'option of the data: DataOptions(normalise="subject") (command line: --data.options.normalise subject).'
+            )
         self.head_factory = head
         self.extractor = extractor
         self.optimizer_factory = optimizer
@@ -139,6 +152,7 @@ class PainClassifier(pl.LightningModule):
         self.class_weights = class_weights
         self.label_smoothing = label_smoothing
         self.start_from = [start_from] if isinstance(start_from, str) else list(start_from or [])
+        self.normalise = normalise
         self.head: Head | None = None
         self.class_names: tuple[str, ...] = ()
         self.scale: Scale | None = None
@@ -177,7 +191,7 @@ class PainClassifier(pl.LightningModule):
         Raises:
             LeakError: the extractor, or a model that the head starts from, was fitted on a test subject.
             PainseqError: no head or no extractor, not the store's extractor, other classes, clips longer than the head
-                takes, or initial weights that do not fit.
+                takes, initial weights that do not fit, or normalise "train" of crops or with a trained extractor.
         """
         if self.head is not None:
             check_same_targets(self.class_names, self.scale, data.scheme)
@@ -191,20 +205,27 @@ class PainClassifier(pl.LightningModule):
         head = self.head_factory(in_shape, self.objective.num_outputs)
         check_streams(data, head)
         check_length(data, head)
+        recorded = spec_of(head)
+        if self.normalise == "train":
+            head = standardised(head, self.extractor)
         extractor_seen = seen_by_extractor(data, self.extractor)
         check_seen(data, extractor_seen, "The extractor")
         start_seen = start_from(head, self.start_from)
         check_seen(data, start_seen, "A model that the head starts from")
         self._weigh_classes(data)
         self.val_score = self.objective.metric()
-        self.record = self._make_record(data, head, extractor_seen, start_seen)
+        self.record = self._make_record(data, recorded, in_shape, extractor_seen, start_seen)
         # Set last: a classifier with a head counts as bound.
         self.head = head
 
-    def _make_record(self, data: PainDataModule, head: Head, extractor_seen: Seen, start_seen: Seen) -> ModelRecord:
+    def _make_record(
+        self, data: PainDataModule, head: Spec, in_shape: tuple[int, ...], extractor_seen: Seen, start_seen: Seen
+    ) -> ModelRecord:
         """Make the record for the checkpoints of this fit.
 
         Args:
+            head: the head's specification.
+            in_shape: shape of one frame, as the head takes it.
             extractor_seen: subjects that the extractor was trained on.
             start_seen: subjects that the models which the head started from were fitted on.
         """
@@ -214,14 +235,15 @@ class PainClassifier(pl.LightningModule):
         return ModelRecord(
             class_names=self.class_names,
             scale=self.scale,
-            head=spec_of(head),
+            head=head,
             loss=self.loss_name,
-            in_shape=head.in_shape,
+            in_shape=in_shape,
             extractor=None if self.extractor is None else self.extractor.record(),
             face=with_public_paths(face) if isinstance(face, Mapping) else None,
             fps=float(fps) if isinstance(fps, int | float) else None,
             streams=tuple(StreamRecord(stream.name, stream.identity) for stream in data.streams),
-            baseline_clips=data.options.baseline_clips,
+            baseline_clips=data.options.set_aside,
+            normalise=tuple(step for step in (data.options.normalise, self.normalise) if step != "none"),
             train_prior=tuple(self.train_prior.tolist()),
             data=DataRecord(
                 name=data.name,
@@ -287,6 +309,7 @@ class PainClassifier(pl.LightningModule):
             "class_weights": self.class_weights,
             "label_smoothing": self.label_smoothing,
             "start_from": list(self.start_from),
+            "normalise": self.normalise,
         }
 
     @property
@@ -338,6 +361,23 @@ class PainClassifier(pl.LightningModule):
         rows = torch.where(valid[:, None], outputs.flatten(end_dim=-2).float(), 0.0)
         weight = self.objective.row_weights(target, self.loss_weights) * valid
         return self.objective.loss_sums(rows, target, weight, smooth)
+
+    @torch.no_grad()
+    def measure(self, data: PainDataModule) -> None:
+        """Measure mean and standard deviation of the training subjects' frames, once, for a head that needs them."""
+        if not isinstance(self.head, Standardised) or self.head.measured:
+            return
+        was_training = self.training
+        self.eval()
+        batches = (batch.to(self.device) for batch in data.loader("train"))
+        self.head.measure(
+            reduce(add, (Moments.of(batch_features(self.extractor, batch)[batch.mask]) for batch in batches))
+        )
+        self.train(was_training)
+
+    def on_fit_start(self) -> None:
+        """Measure what the features are standardised by, on the device of the fit."""
+        self.measure(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_train_epoch_start(self) -> None:
         """Seed the random numbers of this epoch."""

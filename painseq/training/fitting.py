@@ -363,6 +363,7 @@ def fit_model(
         train(trainer, model, data, resume)
         return
     model.to(trainer.strategy.root_device).eval()
+    model.measure(data)
     training = rows_of(model, data, "train")
     if training is None:
         raise PainseqError(f"No training clip of {data.name} has both a label and a frame with a face.")
@@ -474,18 +475,18 @@ def _check_fit(
 def _check_fit_at_once(
     trainer: Trainer, model: PainClassifier, data: PainDataModule, given: Sequence[str], epochs: int | None
 ) -> None:
+    assert model.head is not None
     unusable = [*model.gradient_settings(), *given]
     unusable += [] if epochs is None else ["a fixed number of epochs"]
     unusable += [name for name in ("balance", "augment") if getattr(data.options, name)]
     if unusable:
         raise PainseqError(
-            f"{type(model.head).__name__} is fitted at once, not by gradients in epochs, so it cannot use "
+            f"{model.head.name} is fitted at once, not by gradients in epochs, so it cannot use "
             f"{', '.join(unusable)}. Leave these settings out."
         )
     if trainer.world_size > 1:
         raise PainseqError(
-            f"{type(model.head).__name__} is fitted in one process, not in {trainer.world_size}. Set --trainer.devices "
-            "1."
+            f"{model.head.name} is fitted in one process, not in {trainer.world_size}. Set --trainer.devices 1."
         )
 
 

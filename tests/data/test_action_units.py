@@ -308,7 +308,7 @@ def test_single_frames_and_baselines_have_theirs(electrical, store, tables):
     whole = AI4Pain(electrical, options_of(store, tables)).dataset("validation")
     first = next(sample for sample in whole if sample.clip_id == one[3].clip_id.partition("@")[0])
     assert torch.equal(one[3].features[0], first.features[3])
-    relative = AI4Pain(electrical, options_of(store, tables, baseline_clips=1))
+    relative = AI4Pain(electrical, options_of(store, tables, normalise="baseline"))
     calm, *_ = relative._baseline()[first.subject_id]
     neutral = next(sample for sample in whole if sample.clip_id == calm.clip_id).features.mean(dim=0)
     sample = relative.dataset("validation")[0]

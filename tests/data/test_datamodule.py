@@ -246,8 +246,15 @@ def same_parts(shared, alone) -> bool:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"baseline_clips": 1}, {"frames": FrameWindow(1, 4)}, {"balance": True}, {"labels": "native"}],
-    ids=["plain", "baseline", "frames", "balance", "native"],
+    [
+        {},
+        {"normalise": "baseline"},
+        {"normalise": "subject"},
+        {"frames": FrameWindow(1, 4)},
+        {"balance": True},
+        {"labels": "native"},
+    ],
+    ids=["plain", "baseline", "subject", "frames", "balance", "native"],
 )
 def test_folds_that_share_features_are_what_each_would_read(options, electrical, store, monkeypatch):
     import painseq.data.datamodule as module
@@ -287,7 +294,7 @@ def test_what_a_part_lacks_is_told_when_the_part_is_opened(electrical, tmp_path)
     ]
     for clip in clips[:-3]:
         write_npz(tmp_path / "npz", clip.clip_id, random.standard_normal((3, 2)).astype(np.float32))
-    options = DataOptions(labels="binary", store=tmp_path / "npz", baseline_clips=1)
+    options = DataOptions(labels="binary", store=tmp_path / "npz", normalise="baseline")
     data = Listed(
         tmp_path, options, [replace(clip, label="High_Pain") if clip.subject_id == "b" else clip for clip in clips]
     )
@@ -301,11 +308,11 @@ def test_what_a_part_lacks_is_told_when_the_part_is_opened(electrical, tmp_path)
 
 def test_no_baseline_is_taken_of_labels_whose_order_nobody_told(tmp_path):
     listed = [Clip(f"{who}_{label}", who, f"{who}.mp4", label=label) for who in "abc" for label in ("no", "high")]
-    data = Listed(tmp_path, DataOptions(labels="native", baseline_clips=1), listed)
+    data = Listed(tmp_path, DataOptions(labels="native", normalise="baseline"), listed)
     data.name, data.facts = "mine", DataSetFacts()
-    with pytest.raises(PainseqError, match=r"baseline_clips.*\bhigh\b\W+no\b"):
+    with pytest.raises(PainseqError, match=r"baseline.*\bhigh\b\W+no\b"):
         data.clips("train")
-    data = Listed(tmp_path, DataOptions(labels="native", baseline_clips=1), listed)
+    data = Listed(tmp_path, DataOptions(labels="native", normalise="baseline"), listed)
     data.name, data.facts, data.classes = "mine", DataSetFacts(), ("no", "high")
     assert {clip.label for clip in data.clips("train")} == {"high"}
 

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 import painseq.heads
 from painseq.batch import Sample, collate
 from painseq.data.labels import Scale
+from painseq.data.normalisation import PersonScale
 from painseq.errors import PainseqError
 from painseq.explain import (
     Frames,
@@ -346,13 +347,13 @@ def test_frames_in_several_portions_give_the_same(made, monkeypatch):
 
 
 def test_features_relative_to_a_persons_own(made):
-    model, clip = made("lstm", baseline_clips=1)
+    model, clip = made("lstm", baseline_clips=1, normalise=("baseline",))
     with pytest.raises(PainseqError, match="baseline"):
         explain(model, clip)
     neutral = torch.randn(model.head.in_shape)
-    clip = dataclasses.replace(clip, neutral=neutral)
+    clip = dataclasses.replace(clip, scale=PersonScale.pain_free(neutral[None]))
     relative = features_of(model, clip)
-    plain = features_of(made("lstm")[0], dataclasses.replace(clip, neutral=None))
+    plain = features_of(made("lstm")[0], dataclasses.replace(clip, scale=None))
     torch.testing.assert_close(relative.x[clip.present], plain.x[clip.present] - neutral)
     assert not relative.x[~clip.present].any()
     found = explain(model, clip, "gradcam")

@@ -108,7 +108,7 @@ def test_every_key_is_needed(make_record):
     for field in fields(ModelRecord):
         written = make_record().to_dict()
         del written[field.name]
-        if field.name in ("painseq", "unknown_people", "fitted_videos", "threshold", "generated"):
+        if field.name in ("painseq", "unknown_people", "fitted_videos", "threshold", "generated", "normalise"):
             ModelRecord.from_dict(written)
             continue
         with pytest.raises(PainseqError, match=field.name):

@@ -299,7 +299,7 @@ def test_a_shuffled_control_is_told_from_a_model(run, on_electrical, store, tmp_
 
 def test_features_relative_to_each_subjects_own_without_pain(electrical, store):
     plain = AI4Pain(electrical, DataOptions(split=INNER, store=store))
-    data = AI4Pain(electrical, DataOptions(split=INNER, store=store, baseline_clips=1))
+    data = AI4Pain(electrical, DataOptions(split=INNER, store=store, normalise="baseline"))
     aside = {clip.clip_id for clip in plain.clips("train")} - {clip.clip_id for clip in data.clips("train")}
     no_pain = sorted(clip.clip_id for clip in plain.clips("train") if clip.label == "No_Pain")
     subjects = {clip.clip_id: clip.subject_id for clip in plain.manifest}
@@ -315,12 +315,12 @@ def test_features_relative_to_each_subjects_own_without_pain(electrical, store):
         assert not sample.features[~present].any()
     with pytest.raises(PainseqError, match=r"\bS0\d\b.*\b1\b.*\bno_pain\b.*\bbaseline_clips\b"):
         data.dataset("test")
-    with pytest.raises(PainseqError, match="baseline_clips"):
-        DataOptions(view="pixels", baseline_clips=1)
+    with pytest.raises(PainseqError, match=r"\bbaseline\b.*\bfeatures\b"):
+        DataOptions(view="pixels", normalise="baseline")
 
 
 def test_a_model_of_relative_features_wants_a_baseline(run, electrical, store, video):
-    out = run("relative", "--data.options.baseline_clips", "1", "--data.options.split.validation_share", "0.3")
+    out = run("relative", "--data.options.normalise", "baseline", "--data.options.split.validation_share", "0.3")
     model = painseq.load(out / "best.ckpt")
     with pytest.raises(PainseqError, match=r"\bbaseline\b"):
         model.predict(video)
@@ -330,7 +330,7 @@ def test_a_model_of_relative_features_wants_a_baseline(run, electrical, store, v
     with torch.inference_mode():
         expected = model.classify(relative, x.present[None]).softmax(-1)[0].tolist()
     assert [*prediction.probabilities.values()] == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(PainseqError, match=r"\bbaseline_clips\b\D*\b1\D+0\b"):
+    with pytest.raises(PainseqError, match=r"\bnormalise\b.*\bbaseline\b.*\bnone\b"):
         predict_part(model, AI4Pain(electrical, DataOptions(split=INNER, store=store)), "test")
     with pytest.raises(PainseqError, match=r"\bbaseline\b"):
         painseq.load(run("plain") / "best.ckpt").predict(video, baseline=video)

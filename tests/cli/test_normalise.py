@@ -1,0 +1,68 @@
+"""Models of features that are normalised by each person's own clips: predicted, explained, evaluated, and marked."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from painseq.batch import Moments
+from painseq.cli.fit import fit
+from painseq.errors import PainseqError
+from painseq.model.checkpoint import load, read_checkpoint
+
+
+@pytest.fixture
+def by_subject(on_electrical, store, tmp_path):
+    args = [*on_electrical, "--config", "configs/head/frame_ann.yaml", "--trainer.max_epochs", "1"]
+    args += ["--data.options.normalise", "subject", "--data.options.store", str(store)]
+    return fit([*args, "--out", str(tmp_path / "subject")]) / "best.ckpt"
+
+
+def test_a_single_video_is_standardised_by_itself_and_by_what_is_given_of_the_person(by_subject, video, electrical):
+    model = load(by_subject)
+    clip = model.read(video)
+    seen = clip.features[clip.present]
+    alone = model.predict(video)
+    scaled = ((clip.features - seen.mean(0)) / Moments.of(seen).sd.float())[None]
+    with torch.inference_mode():
+        expected = model.classify(torch.where(clip.present[None, :, None], scaled, 0.0), clip.present[None])
+    shown = model.objective.shown(expected[0, clip.present])
+    np.testing.assert_allclose(alone.frame_probabilities, shown.numpy(), atol=1e-4)
+    assert alone.normalised_by == (str(video),) == tuple(alone.to_dict()["normalised_by"]) and "alone" in alone.note
+    other = electrical / "Test" / "S06" / "S06_2.mp4"
+    both = model.with_same_person([other]).predict(video)
+    assert both.normalised_by == (str(video), str(other)) and both.probabilities != alone.probabilities
+    with pytest.raises(PainseqError, match=r"\bbaseline\b"):
+        model.predict(video, baseline=video)
+
+
+def test_the_command_line_takes_other_videos_of_the_person(painseq, by_subject, lstm, video, electrical):
+    other = electrical / "Test" / "S06" / "S06_2.mp4"
+    result = painseq("predict", video, "--json", "--checkpoint", by_subject, "--same-person", other)
+    assert json.loads(result.out)[0]["normalised_by"] == [str(video), str(other)]
+    assert "alone" in painseq("predict", video, "--checkpoint", by_subject).out
+    refused = painseq("predict", video, "--checkpoint", lstm, "--same-person", other)
+    assert refused.code == 1 and refused.err.names("same_person")
+
+
+def test_what_is_transductive_is_marked(painseq, on_electrical, by_subject, store, tmp_path):
+    args = [*on_electrical, "--data.options.store", store, "--data.options.normalise", "subject"]
+    args += ["--part", "validation", "--data.options.split.protocol", "official"]
+    result = painseq("evaluate", *args, "--checkpoint", by_subject, "--out", tmp_path / "scores")
+    assert result.code == 0, result.err
+    metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    (name,) = metrics["models"]
+    assert "transductive" in name and metrics["transductive"] is True and metrics["normalise"] == ["subject", "train"]
+    assert "TRANSDUCTIVE" in (tmp_path / "scores" / "report.html").read_text()
+    assert read_checkpoint(by_subject).record.transductive
+
+
+def test_an_explanation_takes_the_clip_itself(by_subject, video):
+    from painseq.studies.explain_video import ExplainVideoOptions, explain_video
+
+    model = load(by_subject)
+    found = explain_video(model, video, options=ExplainVideoOptions(most_steps=8))
+    expected = model.predict(video)
+    assert found.prediction.normalised_by == (str(video),)
+    np.testing.assert_allclose(found.prediction.frame_probabilities, expected.frame_probabilities, atol=1e-3)
