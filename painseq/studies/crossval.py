@@ -16,7 +16,6 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import check_no_leak, every_fold, inner_splits, qualified
 from painseq.errors import PainseqError
 from painseq.files import read_yaml, write_atomically, write_json
-from painseq.model.record import TRANSDUCTIVE
 from painseq.runs import (
     OnProgress,
     check_same_run,
@@ -120,7 +119,7 @@ def cross_validate(
         names = [candidate.name for candidate in candidates]
         name = names[0] if len(names) == 1 else f"best of {', '.join(names)}"
         if data.options.normalise == "subject":
-            name, warnings = f"{name}, transductive", [TRANSDUCTIVE, *warnings]
+            name += ", transductive"
         return write_results(out, name, results, data, warnings, _facts(candidates, data, options, device))
 
 

@@ -20,6 +20,7 @@ from painseq.evaluation.score import number
 from painseq.evaluation.value_predictions import ValuePredictions, read_value_predictions
 from painseq.evaluation.value_scores import ValueEvaluation, score_values
 from painseq.files import write_json
+from painseq.model.record import TRANSDUCTIVE
 from painseq.report import Block, Report, write_figures, write_report
 from painseq.report.values import value_blocks
 from painseq.runs import read_json, versions
@@ -162,6 +163,8 @@ def write_results(
     people = people_of(data.manifest)
     counted = dict(Counter(warnings))
     lines = [f"In {count} fits: {line}" for line, count in counted.items()]
+    if settings.get("transductive"):
+        lines.insert(0, TRANSDUCTIVE)
     left_out = len(results) - len(fitted)
     if left_out:
         lines.append(f"{left_out} folds could not be fitted; their subjects are not scored.")
