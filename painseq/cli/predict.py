@@ -34,37 +34,7 @@ log = logging.getLogger("painseq")
 
 def main(argv: Sequence[str]) -> int:
     """Run the command. A video that cannot be read is reported, does not stop the others, and makes it return 1."""
-    parser = argparse.ArgumentParser("painseq predict", description="Predict the pain in videos with a checkpoint.")
-    parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of images")
-    add_model(parser)
-    parser.add_argument("--baseline", type=Path, help="video of the same subject without pain, if the model needs one")
-    parser.add_argument(
-        "--same-person",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="VIDEO",
-        help="other videos of the one person whom the videos show, for a model that normalises features by subject",
-    )
-    parser.add_argument(
-        "--action-units",
-        type=Path,
-        metavar="CSV",
-        help="table of the video's action units, if the model needs one; default: the CSV of the same name next to the "
-        "video",
-    )
-    parser.add_argument("--start-s", type=float, default=0.0, help="start at this time, in seconds; default: 0")
-    parser.add_argument("--end-s", type=float, help="end at this time, in seconds; default: the end of the video")
-    parser.add_argument("--image-fps", type=float, help="images per second, if a video is a folder of images")
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print a JSON list with the probabilities of each frame; for several models, one list per model",
-    )
-    add_min_face_share(parser)
-    add_device(parser)
-    add_locator(parser)
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     models = chosen_models(args, pick_device(args.device))
     from painseq.studies.predict_videos import VideoOptions, predict_videos
 
@@ -98,6 +68,40 @@ def main(argv: Sequence[str]) -> int:
         terminal().print(_side_by_side(predictions) if several else _table(first, model.class_names, model.scale))
         log.info("Backends: %s.", ", ".join(f"{key} {value}" for key, value in first[0].backends.items()))
     return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("painseq predict", description="Predict the pain in videos with a checkpoint.")
+    parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of images")
+    add_model(parser)
+    parser.add_argument("--baseline", type=Path, help="video of the same subject without pain, if the model needs one")
+    parser.add_argument(
+        "--same-person",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="VIDEO",
+        help="other videos of the one person whom the videos show, for a model that normalises features by subject",
+    )
+    parser.add_argument(
+        "--action-units",
+        type=Path,
+        metavar="CSV",
+        help="table of the video's action units, if the model needs one; default: the CSV of the same name next to the "
+        "video",
+    )
+    parser.add_argument("--start-s", type=float, default=0.0, help="start at this time, in seconds; default: 0")
+    parser.add_argument("--end-s", type=float, help="end at this time, in seconds; default: the end of the video")
+    parser.add_argument("--image-fps", type=float, help="images per second, if a video is a folder of images")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON list with the probabilities of each frame; for several models, one list per model",
+    )
+    add_min_face_share(parser)
+    add_device(parser)
+    add_locator(parser)
+    return parser
 
 
 def _table(predictions: Sequence[VideoPrediction], class_names: Sequence[str], scale: Scale | None) -> Table:
