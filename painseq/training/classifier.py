@@ -173,6 +173,7 @@ class PainClassifier(pl.LightningModule):
             self.class_weights,
             self.label_smoothing,
             self.start_from,
+            self.normalise,
         )
 
     def setup(self, stage: str) -> None:
