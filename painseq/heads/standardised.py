@@ -76,9 +76,9 @@ class Standardised(Head):
         """Initialise the inner head; from a standardised head also mean and standard deviation, so that it computes
         what the other one does.
         """
-        inner = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
-        if not (inner and all(name in tensors for name in _MEASURED)):
+        if not is_standardised(tensors):
             return [f"head.{name}" for name in self.head.start(tensors)]
+        inner = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
         filled = [f"head.{name}" for name in self.head.start(inner)]
         if tensors["mean"].shape == self.mean.shape:
             for name in _MEASURED:
@@ -94,3 +94,8 @@ class Standardised(Head):
         """(B, T, D) to the inner head's logits."""
         logits: Tensor = self.head(self.standardised(x, mask), mask)
         return logits
+
+
+def is_standardised(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether these are the tensors of a standardised head."""
+    return all(name in tensors for name in _MEASURED) and any(name.startswith("head.") for name in tensors)

@@ -14,6 +14,7 @@ from painseq.errors import PainseqError, first_few
 from painseq.extractors.hub import announce_timm, hub_file
 from painseq.extractors.weights import people_known_of, read_weights, trained_on_of
 from painseq.heads import Head
+from painseq.heads.standardised import Standardised, is_standardised
 from painseq.model.checkpoint import read_checkpoint
 from painseq.records import Seen
 
@@ -35,14 +36,24 @@ def start_head(head: Head, source: str) -> Seen:
         PainseqError: the weights cannot be fetched or read, or none fits the head.
     """
     tensors, seen = _read(source)
-    filled = head.start(tensors)
-    own = head.state_dict()
+    standardised = isinstance(head, Standardised)
+    if is_standardised(tensors) and not standardised:
+        raise PainseqError(
+            f"{source} holds a head on columns standardised by its training subjects. Standardise them here too: "
+            "normalise train (command line: --model.normalise train)."
+        )
+    # Named as those of the inner head, in which users think.
+    filled, own = (
+        [name.removeprefix("head.") if standardised else name for name in names]
+        for names in (head.start(tensors), head.state_dict())
+    )
+    shapes = dict(zip(own, head.state_dict().values(), strict=True))
     if not filled:
         raise PainseqError(
             f"{source} holds nothing that fits {head.name}. It holds {_summary(tensors)}; the head has "
-            f"{_summary(own)}. Start from a network of the same kind and width, or leave start_from out."
+            f"{_summary(shapes)}. Start from a network of the same kind and width, or leave start_from out."
         )
-    unfilled = own.keys() - set(filled)
+    unfilled = set(own) - set(filled)
     blocks = dict.fromkeys(name.partition(".")[0] for name in own if name in unfilled)
     # A block without any filled tensor is listed once, not tensor by tensor.
     whole = [block for block in blocks if not any(name.partition(".")[0] == block for name in filled)]

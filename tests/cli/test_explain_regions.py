@@ -86,7 +86,7 @@ def test_a_model_relative_to_each_subjects_own_is_refused_with_a_way_out(
     import torch
 
     saved = torch.load(lstm, weights_only=True)
-    saved["painseq"] |= {"baseline_clips": 1, "normalise": ["baseline"]}
+    saved["painseq"] |= {"baseline_clips": 1, "normalise": ["baseline", "train"]}
     torch.save(saved, tmp_path / "relative.ckpt")
     args = [*on_electrical, "--checkpoint", tmp_path / "relative.ckpt", "--out", tmp_path / "out"]
     result = painseq("explain", command, *args)

@@ -150,7 +150,7 @@ def test_weights_of_unknown_people_are_recorded_and_told(electrical, store, lstm
         caplog.clear()
         data = AI4Pain(electrical, DataOptions(split=INNER, store=store))
         data.store.people_known = known
-        classifier = PainClassifier(head=LSTM, start_from=start_from)
+        classifier = PainClassifier(head=LSTM, start_from=start_from, normalise="train")
         classifier.bind(data)
         warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
         return classifier.record, [message for message in warnings if "unknown" in message]

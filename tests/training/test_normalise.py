@@ -195,6 +195,8 @@ def test_a_continued_fit_keeps_what_its_start_was_standardised_by(rows, tmp_path
     start = str(tmp_path / "a" / "best.ckpt")
     continued = fitted(others, tmp_path / "b", normalise="train", start_from=start)
     assert torch.equal(continued.head.mean, first.head.mean) and continued.head.frames == first.head.frames
+    with pytest.raises(PainseqError, match=r"best\.ckpt.*--model\.normalise train"):
+        fitted(others, tmp_path / "e", start_from=start)
     plain = fitted(vectors(tmp_path), tmp_path / "c")
     from_plain = fitted(others, tmp_path / "d", normalise="train", start_from=str(tmp_path / "c" / "best.ckpt"))
     assert plain.record.normalise == () and not torch.equal(from_plain.head.mean, first.head.mean)

@@ -393,7 +393,7 @@ def test_a_head_starts_from_another_models_weights(lstm, run, electrical, store)
     assert record.started_from == (str(lstm),) and {*record.fitted_on} >= painseq.load(lstm).fitted_on
     # Whom the other model has seen, this one has seen.
     other = SplitOptions(protocol="subject_holdout", test_share=0.5)
-    classifier = PainClassifier(head=LSTM, start_from=[str(lstm)])
+    classifier = PainClassifier(head=LSTM, start_from=[str(lstm)], normalise="train")
     with pytest.raises(LeakError, match=r"\(ai4pain/S0\d"):
         classifier.bind(AI4Pain(electrical, DataOptions(split=other, store=store)))
 
@@ -406,7 +406,7 @@ def test_no_temperature_is_fitted_on_whom_the_model_that_it_started_from_was_fit
     data = AI4Pain(electrical, DataOptions(split=other, store=store))
     records = []
     for start in ([str(lstm)], []):
-        classifier = PainClassifier(head=LSTM, start_from=start)
+        classifier = PainClassifier(head=LSTM, start_from=start, normalise="train")
         classifier.bind(data)
         records.append(classifier.record)
     started, fresh = (PainModel(record, first.head, first.extractor, first.face) for record in records)
@@ -437,7 +437,7 @@ def test_two_streams_are_fitted_one_by_one_and_then_together(run, caplog):
     for message, path, others in ((from_cnn, alone[0], "landmark"), (from_landmarks, alone[1], "cnn")):
         left = message.replace(str(path), "")
         assert str(path) in message and all(re.search(rf"\b{n}\b", left) for n in (others, "fusion_norm", "fusion"))
-    for path, prefix in zip(alone, ("cnn.", "landmark."), strict=True):
+    for path, prefix in zip(alone, ("head.cnn.", "head.landmark."), strict=True):
         taken = {key: value for key, value in weights(path).items() if key.startswith(prefix) and "weight" in key}
         assert taken and all(torch.equal(fused[key], value) for key, value in taken.items())
 
