@@ -64,12 +64,16 @@ def _show(explanation: ColumnsExplanation) -> None:
     table.add_column("column")
     table.add_column("fall", justify="right")
     table.add_column("interval", justify="right")
-    for row in found.drops[:MOST_BARS]:
+    shown = [row for row in found.drops[:MOST_BARS] if row.drop]
+    for row in shown:
         low, high = row.interval.low, row.interval.high
         table.add_row(row.name, f"{row.drop:+.3f}", "" if low is None or high is None else f"{low:+.3f}..{high:+.3f}")
     terminal().print(table)
-    if len(found.drops) > MOST_BARS:
-        log.info("And %d more columns, in columns.csv.", len(found.drops) - MOST_BARS)
+    if len(found.drops) > len(shown):
+        idle = sum(not row.drop for row in found.drops)
+        log.info(
+            "%d more columns in columns.csv, %d without effect by themselves.", len(found.drops) - len(shown), idle
+        )
     seen = explanation.details["seen_in_training"]
     if seen["seen"]:
         log.warning("The model was fitted on %(seen)d of these %(subjects)d subjects.", seen)

@@ -179,17 +179,17 @@ def region_bars(tables: Mapping[str, Sequence[RegionRow]], title: str, kind: Lit
 def column_bars(
     rows: Sequence[tuple[str, float, tuple[float | None, float | None]]], title: str, kind: Literal["svg", "png"]
 ) -> bytes:
-    """Draw the importance of the first `MOST_BARS` columns, and say how many more there are.
+    """Draw the importance of the first `MOST_BARS` columns that have an effect, and say how many more there are.
 
     Args:
         rows: name, value and interval of each column, most important first; (None, None) for no interval.
         title: title of the figure.
         kind: file format.
     """
-    shown = rows[:MOST_BARS]
+    shown = [row for row in rows[:MOST_BARS] if row[1]]
     places = np.arange(len(shown))
     with matplotlib.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "painseq", "text.color": INK}):
-        figure = Figure(figsize=(6.4, 0.9 + 0.27 * len(shown)), dpi=130, layout="constrained")
+        figure = Figure(figsize=(6.4, 1.2 + 0.27 * len(shown)), dpi=130, layout="constrained")
         axes = figure.subplots()
         axes.barh(places, [value for _, value, _ in shown], height=0.6, color=BLUE, alpha=0.55)
         for place, (_, _, (low, high)) in zip(places, shown, strict=True):
@@ -203,7 +203,10 @@ def column_bars(
         axes.spines["bottom"].set_color(GREY)
         more = len(rows) - len(shown)
         if more:
-            axes.set_xlabel(f"and {more} more column{'' if more == 1 else 's'}", fontsize=8)
+            idle = sum(not value for _, value, _ in rows)
+            axes.set_xlabel(
+                f"{more} more column{'' if more == 1 else 's'}, {idle} without effect by itself", fontsize=8
+            )
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)

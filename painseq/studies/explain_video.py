@@ -289,8 +289,9 @@ def _of_columns(
     locator = None if model.face is None else (options.locator or model.face.locator)
     columns = named_columns(model, video_streams(model.stream_identities, video, table, locator))
     occluded = occlude_columns(model, features, columns, target, progress)
-    first = ", ".join(f"{name} {fall:+.3f}" for name, fall in occluded.ranked[:MOST_LOGGED])
-    log.info("Fall of the score without a column (set to its %s): %s.", occluded.replaced_by, first)
+    first = ", ".join(f"{name} {fall:+.3f}" for name, fall in occluded.ranked[:MOST_LOGGED] if fall)
+    text = first or "no column by itself changes it"
+    log.info("Fall of the score without a column (set to its %s): %s.", occluded.replaced_by, text)
     return occluded
 
 

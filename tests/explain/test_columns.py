@@ -191,5 +191,7 @@ def test_the_mean_of_training_is_kept_with_the_trees(trees):
 def test_fifteen_bars_are_drawn_and_the_others_counted():
     rows = [(f"column{n}", 1.0 / (n + 1), (None, None) if n else (0.5, 1.5)) for n in range(18)]
     svg = column_bars(rows, "title", "svg").decode()
-    assert "column14" in svg and "column15" not in svg and "and 3 more columns" in svg
+    assert "column14" in svg and "column15" not in svg and "3 more columns" in svg
+    idle = column_bars([("column0", 1.0, (0.5, 1.5)), ("column1", 0.0, (None, None))], "title", "svg").decode()
+    assert "column0" in idle and "column1" not in idle and "1 without" in idle
     assert column_bars(rows[:2], "title", "png").startswith(b"\x89PNG")
