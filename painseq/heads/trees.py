@@ -106,7 +106,7 @@ class TreeHead(Head):
         none = np.zeros(0, np.int64)
         self._keep(Trees(none, np.zeros(0), none, none, np.zeros((0, num_classes)), none), np.zeros(num_classes))
         self.register_buffer("known", torch.ones(num_classes, dtype=torch.bool))
-        self.register_buffer("mean", torch.full(self.pooled_shape(), torch.nan))
+        self.register_buffer("mean", torch.zeros(0))
 
     @abstractmethod
     def _fit(self, train: Labelled, validation: Labelled | None, seed: int) -> tuple[Trees, NDArray[np.float64]]:
@@ -137,7 +137,7 @@ class TreeHead(Head):
 
     def training_mean(self) -> Tensor | None:
         """Return the mean of each column over the real frames of the training data, (D,); None before a fit."""
-        return None if bool(self.mean.isnan().any()) else self.mean
+        return self.mean if len(self.mean) else None
 
     def _labelled(self, rows: Rows, classes: NDArray[np.int64]) -> Labelled:
         target = rows.target.numpy()
@@ -183,11 +183,11 @@ class TreeHead(Head):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take over arrays of any length, which is known only after a fit."""
-        for name in (*_ARRAYS, "start_scores"):
+        state_dict.setdefault(f"{prefix}mean", self.mean.new_zeros(0))  # Not in the first files of such heads.
+        for name in (*_ARRAYS, "start_scores", "mean"):
             loaded, own = state_dict.get(prefix + name), getattr(self, name)
             if isinstance(loaded, Tensor) and loaded.ndim == own.ndim:
                 self.register_buffer(name, torch.empty_like(loaded, dtype=own.dtype, device=own.device))
-        state_dict.setdefault(f"{prefix}mean", self.mean)  # Not in the first files of such heads.
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._measure()
 

@@ -12,18 +12,24 @@ from painseq.explain import Frames
 from painseq.extractors import VGG16, Extractor, Pixels, TimmBackbone
 from painseq.heads import (
     LSTM,
+    AdaBoost,
     AttentionMIL,
     BiLSTMAttention,
     FrameANN,
+    GradientBoosting,
     Head,
+    HistogramBoosting,
     LinearFrames,
     LinearProbe,
+    RandomForest,
     StackedLSTM,
     TemporalConvNet,
     TwoStream,
     ViViT,
 )
+from painseq.heads.head import Rows
 from painseq.heads.masked_norm import MaskedBatchNorm
+from painseq.heads.trees import TreeHead
 from painseq.model.pain_model import PainModel
 from painseq.model.record import ModelRecord, StreamRecord
 
@@ -40,6 +46,10 @@ HEADS: dict[str, Callable[[tuple[int, ...], int], Head]] = {
     "bilstm_attention": lambda f, k: BiLSTMAttention(f, k, units=8, heads=2, head_width=4, dense=16),
     "attention_mil": lambda f, k: AttentionMIL(f, k, hidden=16, attention=8),
     "temporal_conv_net": lambda f, k: TemporalConvNet(f, k, channels=16, blocks=2),
+    "histogram_boosting": lambda f, k: HistogramBoosting(f, k, trees=20, min_rows=2),
+    "gradient_boosting": lambda f, k: GradientBoosting(f, k, trees=20),
+    "random_forest": lambda f, k: RandomForest(f, k, trees=50),
+    "adaboost": lambda f, k: AdaBoost(f, k, trees=20),
     "two_stream": lambda f, k: TwoStream(f, k, POINTS, units=8, heads=2, head_width=4, dense_cnn=8, dense=8),
     "vivit": lambda f, k: ViViT(f, k, **VIVIT),
     "vivit_mean": lambda f, k: ViViT(f, k, **VIVIT, pool="mean"),
@@ -60,8 +70,12 @@ def batch_of():
 
 
 def trained(head: Head) -> Head:
-    """Statistics and weights other than at the start."""
+    """Statistics, weights and trees other than at the start."""
     generator = torch.Generator().manual_seed(5)
+    if isinstance(head, TreeHead):
+        target = torch.arange(90) % head.num_classes
+        x = (torch.randn(90, FRAMES, *head.in_shape, generator=generator)).relu()
+        head.fit_rows(Rows(x, torch.ones(90, FRAMES).bool(), target, torch.ones(90)), None)
     for module in head.modules():
         if isinstance(module, MaskedBatchNorm):
             module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * 0.3)

@@ -35,6 +35,7 @@ HEADS = (
     "frame_ann", "linear_frames", "linear_probe", "lstm", "stacked_lstm", "bilstm_attention", "attention_mil",
     "temporal_conv_net", "two_stream", "vivit", "vivit_mean", "vivit_factorised",
 )  # fmt: skip
+TREES = ("histogram_boosting", "gradient_boosting", "random_forest", "adaboost")
 D = 4
 
 
@@ -45,10 +46,10 @@ def of_features(head: Head, make_model, x: torch.Tensor, present: torch.Tensor |
 
 def test_every_exported_head_is_explained_here(made):
     exported = {getattr(painseq.heads, name) for name in painseq.heads.__all__} - {Head}
-    assert {type(made(name)[0].head) for name in HEADS} == exported
+    assert {type(made(name)[0].head) for name in (*HEADS, *TREES)} == exported
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", [*HEADS, *TREES])
 def test_every_method_says_nothing_of_masked_frames_and_something_of_others(made, name):
     model, crops = made(name)
     assert space_methods(model) and time_methods(model)
@@ -77,7 +78,7 @@ def test_nothing_is_explained_in_tensorfloat_32(made):
     assert seen and not any(seen) and torch.backends.cudnn.allow_tf32 == before
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", [*HEADS, *TREES])
 def test_what_stands_in_masked_frames_does_not_matter(made, name):
     model, clip = made(name)
     features = features_of(model, clip)
@@ -89,7 +90,7 @@ def test_what_stands_in_masked_frames_does_not_matter(made, name):
         (clip, dataclasses.replace(clip, x=other)),
         (features, dataclasses.replace(features, x=torn)),
     ):
-        for method in ("gradient_x_input", "frame_occlusion"):
+        for method in ("frame_occlusion",) if name in TREES else ("gradient_x_input", "frame_occlusion"):
             torch.testing.assert_close(
                 explain(model, after, method).values, explain(model, before, method).values, rtol=1e-4, atol=1e-7
             )
