@@ -39,7 +39,7 @@ def named_columns(model: PainModel, streams: Sequence[Stream]) -> Columns:
     """
     if len(model.head.in_shape) != 1:
         raise PainseqError(
-            f"{type(model.head).__name__} takes frames of shape {' x '.join(map(str, model.head.in_shape))}, not one "
+            f"{model.head.name} takes frames of shape {' x '.join(map(str, model.head.in_shape))}, not one "
             "vector per frame, so it has no columns to explain. Explain its maps (`painseq explain VIDEO`)."
         )
     names = [_names(stream) for stream in streams]
@@ -169,6 +169,8 @@ def occlude_columns(
 
 def _training_mean(model: PainModel) -> Tensor | None:
     """Return the mean of each column over the training data, (D,); for averaged models, over all members."""
+    if model.record.by_person == "subject":
+        return torch.zeros(model.head.in_shape)  # By the normalisation, for each person.
     means = [mean for head in heads_of(model) if (mean := head.training_mean()) is not None]
     return torch.stack(means).mean(dim=0) if len(means) == len(heads_of(model)) else None
 

@@ -183,7 +183,7 @@ def check_gradients(model: PainModel, method: str | None) -> None:
     """
     if method in WITH_GRADIENTS and not has_gradients(model):
         raise PainseqError(
-            f"{method} follows gradients or attention through the model, but {type(model.head).__name__} is not fitted "
+            f"{method} follows gradients or attention through the model, but {model.head.name} is not fitted "
             "by gradients and passes none on. Use occlusion for maps, frame_occlusion for the curve over time, and "
             "`painseq explain columns` (Python: occlude_columns, permute_columns) for the columns of its input."
         )

@@ -60,6 +60,10 @@ class Standardised(Head):
         """Standardise (..., D) frames; those that `mask` (...) leaves out become 0."""
         return torch.where(mask[..., None], (x.float() - self.mean) / self.sd, 0.0)
 
+    def training_mean(self) -> Tensor | None:
+        """Return the mean of each column, (D,), of the rows before they are standardised; None if it is not known."""
+        return self.mean if self.measured else None
+
     def fit_rows(self, train: Rows, validation: Rows | None) -> None:
         """Fit the inner head to standardised rows; see `Head.fit_rows`."""
         rows = [

@@ -135,7 +135,7 @@ def _unit(candidate: Candidate, data: PainDataModule, options: AuditOptions) -> 
     head = factory(data.in_shape, len(data.scheme.class_names))
     if options.epochs is not None and not head.fitted_by_gradients:
         raise PainseqError(
-            f"epochs is {options.epochs}, but {type(head).__name__} is fitted at once, not in epochs. Leave epochs out "
+            f"epochs is {options.epochs}, but {head.name} is fitted at once, not in epochs. Leave epochs out "
             "(command line: --epochs)."
         )
     return "frames" if head.level == "frame" else "clips"

@@ -8,7 +8,7 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.inspection import permutation_importance
 
-from painseq.batch import Batch, Sample, collate
+from painseq.batch import Batch, Moments, Sample, collate
 from painseq.data.streams import ActionUnitStream, CnnStream, LandmarkStream
 from painseq.errors import PainseqError
 from painseq.explain import (
@@ -26,6 +26,7 @@ from painseq.explain.columns import _stretched
 from painseq.explain.methods import WITH_GRADIENTS
 from painseq.heads import LSTM, HistogramBoosting, LinearProbe, RandomForest
 from painseq.heads.head import Rows
+from painseq.heads.standardised import Standardised
 from painseq.model.pain_model import PainModel
 from painseq.model.record import StreamRecord
 
@@ -117,6 +118,21 @@ def test_a_head_that_keeps_no_mean_gets_that_of_the_clip(units):
     with torch.no_grad():
         falls = [model.head(z[None], clip.present[None])[0, 1] for z in (clip.x, hidden)]
     assert found.replaced_by == "clip mean"
+    assert found.falls[UNITS.columns[0]] == pytest.approx(float(falls[0] - falls[1]), abs=1e-5)
+
+
+def test_a_standardised_head_keeps_the_mean_of_training(units):
+    head = Standardised(LSTM((WIDTH,), 2))
+    assert head.training_mean() is None
+    head.measure(Moments.of(5 + torch.randn(90, WIDTH)))
+    model = units(head)
+    clip = Frames(torch.randn(5, WIDTH), torch.ones(5).bool(), torch.arange(5) / 4)
+    found = occlude_columns(model, clip, named_columns(model, [UNITS]), "pain")
+    hidden = clip.x.clone()
+    hidden[:, 0] = head.mean[0]
+    with torch.no_grad():
+        falls = [model.head(z[None], clip.present[None])[0, 1] for z in (clip.x, hidden)]
+    assert found.replaced_by == "training mean"
     assert found.falls[UNITS.columns[0]] == pytest.approx(float(falls[0] - falls[1]), abs=1e-5)
 
 
