@@ -69,13 +69,20 @@ def batch_of():
     return one_clip
 
 
+def fitted(head: TreeHead, features: torch.Tensor) -> TreeHead:
+    """Trees on clips that differ from this one (T, D) by little, so that its changes pass their thresholds."""
+    noise = torch.randn(90, *features.shape, generator=torch.Generator().manual_seed(5))
+    target = torch.arange(90) % head.num_classes
+    rows = Rows(
+        features + noise * features.std(dim=0) / 2, torch.ones(90, len(features)).bool(), target, torch.ones(90)
+    )
+    head.fit_rows(rows, None)
+    return head.eval()
+
+
 def trained(head: Head) -> Head:
-    """Statistics, weights and trees other than at the start."""
+    """Statistics and weights other than at the start."""
     generator = torch.Generator().manual_seed(5)
-    if isinstance(head, TreeHead):
-        target = torch.arange(90) % head.num_classes
-        x = (torch.randn(90, FRAMES, *head.in_shape, generator=generator)).relu()
-        head.fit_rows(Rows(x, torch.ones(90, FRAMES).bool(), target, torch.ones(90)), None)
     for module in head.modules():
         if isinstance(module, MaskedBatchNorm):
             module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * 0.3)
@@ -122,6 +129,9 @@ def made(backbone: TimmBackbone, make_model: Callable[..., PainModel]) -> Callab
             return model, Frames(crops.to(torch.uint8), PRESENT, times_s)
         extra = 2 * POINTS if name == "two_stream" else 0
         head = trained(HEADS[name]((math.prod(backbone.out_shape) + extra,), outputs))
+        if isinstance(head, TreeHead):
+            with torch.no_grad():
+                head = fitted(head, backbone(crops.float()))
         streams = ("cnn", "landmarks") if extra else ("cnn",)
         beside = torch.randn(FRAMES, extra, generator=torch.Generator().manual_seed(3)) if extra else None
         return make_model(backbone, head, streams, **record), Frames(crops.to(torch.uint8), PRESENT, times_s, beside)
