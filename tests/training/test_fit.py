@@ -93,7 +93,7 @@ def files(out: Path) -> set[str]:
 
 def test_a_fit_from_python_leaves_what_the_command_leaves(data, on_electrical, store, tmp_path):
     adamw = partial(torch.optim.AdamW, lr=2e-3, weight_decay=0.3)
-    make = partial(lstm, optimizer=adamw, class_weights="inverse_frequency")
+    make = partial(lstm, optimizer=adamw, class_weights="inverse_frequency", normalise="train")
     torch.manual_seed(99)
     model = fit(make(), data, tmp_path / "python", OPTIONS)
     args = [*on_electrical, "--config", "configs/head/lstm.yaml", "--trainer.max_epochs", "3"]
