@@ -5,6 +5,7 @@ A fitted head needs neither scikit-learn nor pickle: its trees are buffers, move
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from torch import Tensor
 from painseq.errors import PainseqError
 from painseq.heads.functionals import functionals
 from painseq.heads.head import Head, Rows
+
+log = logging.getLogger("painseq")
 
 Level = Literal["frame", "video"]
 _TREES_AT_ONCE = 64
@@ -131,6 +134,13 @@ class TreeHead(Head):
         seed = int(torch.randint(2**31 - 1, ()))
         checked = None if validation is None else self._labelled(validation, classes)
         trees, start = self._fit(self._labelled(train, classes), checked, seed)
+        if len(trees.feature) == len(trees.root):
+            log.warning(
+                "No tree of %s splits the %d training rows, so it predicts the shares of the classes whatever the clip. "
+                "Lower its min_rows, or add clips.",
+                name,
+                len(train.target),
+            )
         self.known = torch.from_numpy(np.isin(np.arange(self.num_classes), classes)).to(self.known.device)
         self.mean = train.x[train.mask].double().mean(dim=0).to(self.mean)
         self._keep(trees, start)

@@ -134,6 +134,12 @@ def test_read_from_a_file_it_predicts_the_same(name: str):
     assert torch.equal(again.row_logits(rows.x), head.row_logits(rows.x)) and again.depth == head.depth
 
 
+def test_trees_that_split_nothing_are_told(caplog: pytest.LogCaptureFixture):
+    rows = rows_of(2, 12)
+    fitted(lambda k: HistogramBoosting((COLUMNS,), k, "frame"), rows)
+    assert "min_rows" in caplog.text and " 12 " in caplog.text
+
+
 @pytest.mark.parametrize(("array", "value"), [("left", 10**6), ("right", -1), ("root", 10**6), ("feature", None)])
 def test_damaged_trees_are_refused(array: str, value: int | None):
     state = fitted(PAIRS["forest"][0], rows_of(2)).state_dict()
