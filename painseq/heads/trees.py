@@ -136,7 +136,7 @@ class TreeHead(Head):
         trees, start = self._fit(self._labelled(train, classes), checked, seed)
         if len(trees.feature) == len(trees.root):
             log.warning(
-                "No tree of %s splits the %d training rows, so it predicts the shares of the classes whatever the clip. "
+                "No tree of %s splits the %d training rows, so it predicts the classes' shares whatever the clip. "
                 "Lower its min_rows, or add clips.",
                 name,
                 len(train.target),
