@@ -66,3 +66,15 @@ def test_an_explanation_takes_the_clip_itself(by_subject, video):
     expected = model.predict(video)
     assert found.prediction.normalised_by == (str(video),)
     np.testing.assert_allclose(found.prediction.frame_probabilities, expected.frame_probabilities, atol=1e-3)
+
+
+def test_a_transductive_cross_validation_is_marked(painseq, on_electrical, store, tmp_path):
+    args = [*on_electrical, "--data.options.store", store, "--data.options.normalise", "subject"]
+    args += ["--data.options.split.protocol", "subject_kfold", "--data.options.split.folds", "2"]
+    args += ["--config", "configs/head/linear_probe.yaml", "--trainer.max_epochs", "1", "--jobs", "1"]
+    result = painseq("crossval", *args, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    (name,) = metrics["models"]
+    assert "transductive" in name and metrics["how"]["transductive"] is True
+    assert "TRANSDUCTIVE" in (tmp_path / "out" / "report.html").read_text()

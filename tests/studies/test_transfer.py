@@ -318,6 +318,18 @@ def planned(small):
     return lambda **other: TransferPlan(**{**small, **other})
 
 
+def test_a_table_of_features_normalised_by_person_says_so(small, planned, tmp_path):
+    by_person = {
+        name: dataclasses.replace(data, experiment=data.experiment.changed(data_keys(options={"normalise": "subject"})))
+        for name, data in small["data"].items()
+    }
+    with pytest.raises(PainseqError, match="normalise"):
+        transfer_work(planned(data={**small["data"], "heat": by_person["heat"]}), tmp_path / "mixed")
+    result = transfer(planned(data=by_person, k=()), tmp_path / "table")
+    assert "TRANSDUCTIVE" in result.page.read_text()
+    assert json.loads((tmp_path / "table" / "transfer.json").read_text())["transductive"] is True
+
+
 @pytest.fixture(scope="module")
 def filled(planned, tmp_path_factory):
     """The folder of the finished table."""
