@@ -72,9 +72,15 @@ def faces() -> FakeFaces:
     return FakeFaces()
 
 
+@pytest.fixture
+def tracked() -> FakeFaces:
+    """Faces with landmarks."""
+    return FakeFaces(points=5)
+
+
 @pytest.fixture(params=[2, 3], ids=["landmarks", "mesh"])
-def tracked(request: pytest.FixtureRequest) -> FakeFaces:
-    """Faces with landmarks: x and y, or the points of a mesh."""
+def with_points(request: pytest.FixtureRequest) -> FakeFaces:
+    """Faces with landmarks of x and y, or with the points of a mesh."""
     return FakeFaces(points=5, axes=request.param)
 
 

@@ -50,39 +50,41 @@ def test_features_of_a_clip(faces, extractor, videos):
     (clip.features * torch.ones(1, requires_grad=True)).sum().backward()  # It may take part in training.
 
 
-def test_landmarks_come_with_the_features(tracked, extractor, videos):
+def test_landmarks_come_with_the_features(with_points, extractor, videos):
     manifest = videos("40 0 3 39", "2 0 1")
-    clip = clip_features(extractor, tracked, VideoSpan(manifest.root / "v000.mp4", fps=10.0), "cpu", batch_frames=7)
-    assert clip.landmarks.shape == (40, 5, tracked.axes) and clip.landmarks.dtype == torch.float32
+    clip = clip_features(extractor, with_points, VideoSpan(manifest.root / "v000.mp4", fps=10.0), "cpu", batch_frames=7)
+    assert clip.landmarks.shape == (40, 5, with_points.axes) and clip.landmarks.dtype == torch.float32
     assert torch.equal(clip.landmarks.isfinite().all(dim=2).all(dim=1), clip.present)
-    (whole,) = tracked.clip(manifest.root / "v000.mp4", 0.0, None, 10.0, 64)
+    (whole,) = with_points.clip(manifest.root / "v000.mp4", 0.0, None, 10.0, 64)
     np.testing.assert_array_equal(clip.landmarks, whole.landmarks)
-    assert clip_features(extractor, tracked, VideoSpan(manifest.root / "v001.mp4", fps=10.0), "cpu").landmarks is None
+    assert (
+        clip_features(extractor, with_points, VideoSpan(manifest.root / "v001.mp4", fps=10.0), "cpu").landmarks is None
+    )
 
 
-def test_landmarks_are_stored_and_those_of_a_clip_without_any_face_are_nan(tracked, extractor, videos, tmp_path):
+def test_landmarks_are_stored_and_those_of_a_clip_without_any_face_are_nan(with_points, extractor, videos, tmp_path):
     manifest = videos("3 0 1 2", "4 1", "2")
     for maker in (extractor, Pixels(32)):
         out = tmp_path / type(maker).__name__
-        run(manifest, tracked, maker, out)
+        run(manifest, with_points, maker, out)
         store = FeatureStore(out)
         assert store.landmarks == 5
-        assert store["s0/clip 0"].landmarks.shape == (3, 5, tracked.axes) and bool(
+        assert store["s0/clip 0"].landmarks.shape == (3, 5, with_points.axes) and bool(
             store["s0/clip 0"].landmarks.isnan().all()
         )
         there = store.frames("s1/clip 1", 1, 3).landmarks.isfinite().flatten(1)
         assert there.all(dim=1).tolist() == [False, True] == there.any(dim=1).tolist()
-        (whole,) = tracked.clip(manifest.root / "v001.mp4", 0.0, None, 10.0, 64)
-        kept_px = 0 if tracked.axes == 2 else 1 / 128 + 1e-4
+        (whole,) = with_points.clip(manifest.root / "v001.mp4", 0.0, None, 10.0, 64)
+        kept_px = 0 if with_points.axes == 2 else 1 / 128 + 1e-4
         np.testing.assert_allclose(store["s1/clip 1"].landmarks, whole.landmarks, rtol=0, atol=kept_px)
         assert store.frames("s1/clip 1", landmarks=False).landmarks is None
         assert not store.check()
 
 
-def test_a_clip_with_other_landmarks_is_a_failed_clip(tracked, extractor, videos, tmp_path):
-    run(videos("3"), tracked, extractor, tmp_path / "s")
-    tracked.points = 6
-    summary = run(videos("3", "4"), tracked, extractor, tmp_path / "s")
+def test_a_clip_with_other_landmarks_is_a_failed_clip(with_points, extractor, videos, tmp_path):
+    run(videos("3"), with_points, extractor, tmp_path / "s")
+    with_points.points = 6
+    summary = run(videos("3", "4"), with_points, extractor, tmp_path / "s")
     assert list(summary.failed) == ["s1/clip 1"] and "landmarks" in summary.failed["s1/clip 1"]
 
 

@@ -41,8 +41,8 @@ def test_round_trip(store, tmp_path):
         assert [row["clip_id"] for row in csv.DictReader(file)] == list(store.clip_ids)
 
 
-def test_round_trip_of_landmarks(tracked, extractor, videos, tmp_path):
-    extract(videos("3", "4 0 2", "1 0"), tracked, extractor, 10.0, tmp_path / "store")
+def test_round_trip_of_landmarks(with_points, extractor, videos, tmp_path):
+    extract(videos("3", "4 0 2", "1 0"), with_points, extractor, 10.0, tmp_path / "store")
     store = FeatureStore(tmp_path / "store")
     export_npz(store, tmp_path / "npz")
     folder = NpzFolder(tmp_path / "npz")
