@@ -43,7 +43,7 @@ from painseq.video.generated import truth_folder
 
 SEEDS = (0, 1, 2)
 HEAT = BioVidPlan(subjects=30, trials=3, levels=("BL1", "PA4"), fps=8, size_px=128)
-ELECTRICAL = AI4PainPlan(train=2, validation=2, test=12, trials=3, baseline_s=30, fps=8)
+ELECTRICAL = AI4PainPlan(train=2, validation=12, test=1, trials=3, baseline_s=30, fps=8)
 SPLIT = SplitOptions(protocol="subject_holdout", validation_share=0.2, test_share=0.4)
 NOISE = 0.15
 FPS, SIZE_PX = 4.0, 64
