@@ -29,6 +29,8 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _NUMBERS = re.compile(r"[-+]?[\d.,]+( ?%)?( \([-+\d., %to]*\))?")
 """A number or a percentage, with or without its interval in brackets."""
 
+_OWN_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial")
+
 
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
@@ -76,7 +78,8 @@ def is_partial(name: str) -> bool:
 def remove_partials(folder: Path) -> None:
     """Remove the unfinished files of killed processes from a folder that no other process writes into."""
     for path in folder.glob(".*.partial"):
-        path.unlink(missing_ok=True)
+        if _OWN_PARTIAL.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def try_lock(file: IO[bytes], exclusive: bool = True) -> bool:

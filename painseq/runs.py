@@ -207,16 +207,25 @@ def check_same_run(folder: Path, recorded: Mapping[str, object], requested: Mapp
 
 
 def read_history(run: Path) -> list[Mapping[str, float]]:
-    """Read the metrics of each epoch of a fit, including those logged before it was resumed."""
+    """Read the metrics of each epoch of a fit, including those logged before it was resumed.
+
+    Raises:
+        PainseqError: a file of that name is no such table.
+    """
     rows: dict[int, dict[str, float]] = {}
     older = sorted(run.glob("metrics_before_*.csv"), key=lambda path: int(path.stem.rpartition("_")[2]))
     for path in (*older, run / "metrics.csv"):
         if not path.is_file():
             continue
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                values = {key: float(value) for key, value in row.items() if value and key != "step"}
-                rows.setdefault(int(values["epoch"]), {}).update(values)
+            try:
+                for row in csv.DictReader(file):
+                    values = {key: float(value) for key, value in row.items() if value and key != "step"}
+                    rows.setdefault(int(values["epoch"]), {}).update(values)
+            except (ValueError, KeyError, TypeError, csv.Error) as error:
+                raise PainseqError(
+                    f"{path} is not the table of metrics that a fit writes ({error!r}). Move it to another folder."
+                ) from error
     return [rows[epoch] for epoch in sorted(rows)]
 
 

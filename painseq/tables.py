@@ -62,14 +62,14 @@ def read_header(path: Path) -> list[str]:
     Raises:
         PainseqError: see `read_table`.
     """
-    with path.open("rb") as file:
-        is_utf_16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     try:
+        with path.open("rb") as file:
+            is_utf_16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         with path.open(encoding="utf-16" if is_utf_16 else "utf-8-sig", newline="") as text:
             line = text.readline()
-    except UnicodeDecodeError:
+        return _columns(path, next(csv.reader([line], delimiter=_delimiter(line)), []))
+    except (UnicodeDecodeError, OSError, csv.Error):
         return read_table(path)[0]
-    return _columns(path, next(csv.reader([line], delimiter=_delimiter(line)), []))
 
 
 def _delimiter(first_line: str) -> str:
@@ -113,6 +113,8 @@ def number(cell: str) -> float:
     """
     text = cell.strip()
     try:
+        if "_" in text:
+            raise ValueError
         return float(text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError:
         # Windows writes "-nan(ind)".

@@ -114,7 +114,7 @@ def test_the_folder_of_a_dead_process_is_free_and_marked_as_interrupted(tmp_path
     def killed() -> None:
         with locked_folder(tmp_path / "run"):
             (tmp_path / "run" / "config.yaml").touch()
-            (tmp_path / "run" / ".last.ckpt.0.partial").touch()
+            (tmp_path / "run" / f".last.ckpt.{'0' * 32}.partial").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
     assert in_child(killed) == -signal.SIGKILL
@@ -185,3 +185,13 @@ def test_a_table_for_people_runs_nothing_in_a_spreadsheet_and_keeps_its_numbers(
 def test_of_many_names_the_first_are_told():
     assert first_few([]) == "" and first_few(["a", "b"], 2) == "a, b"
     assert first_few((str(n) for n in range(5)), 2, "; ") == "0; 1 and 3 more"
+
+
+def test_unfinished_files_of_others_are_left(tmp_path):
+    from painseq.files import remove_partials
+
+    own, other = tmp_path / f".config.yaml.{'0' * 32}.partial", tmp_path / ".notes.partial"
+    own.touch()
+    other.touch()
+    remove_partials(tmp_path)
+    assert not own.exists() and other.exists()

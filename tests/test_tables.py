@@ -142,3 +142,8 @@ def test_a_cell_of_text_among_openfaces_numbers_is_told_with_its_line(tmp_path: 
     (tmp_path / "o.csv").write_text("frame,timestamp,AU01_r\n1,0.0,1\n2,0.04,none\n")
     with pytest.raises(PainseqError, match=r"o\.csv, line 3: .*'none'"):
         read_openface(tmp_path / "o.csv", ["timestamp", "AU01_r"])
+
+
+def test_a_number_has_no_underscore():
+    with pytest.raises(ValueError, match="1_000"):
+        number("1_000")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -276,13 +276,22 @@ def _page(
         subtitle=f"Part {part} of {data.name}" + (", generated faces: no people" if generated else ""),
         dataset="generated faces" if generated else data.facts.published_as or data.name,
         facts=facts,
-        history=read_history(paths[0].parent) if len(paths) == 1 else (),
+        history=_history(paths[0].parent) if len(paths) == 1 else (),
         warnings=[
             *([f"{data.name}: {other}"] if other else []),
             *([TRANSDUCTIVE] if model.record.transductive else []),
             *([same_videos_warning(same)] if same else []),
         ],
     )
+
+
+def _history(run: Path) -> Sequence[Mapping[str, float]]:
+    """Return the learning curves of a fit; none, with a warning, if its folder holds another table."""
+    try:
+        return read_history(run)
+    except PainseqError as error:
+        log.warning("The report shows no learning curves: %s", error)
+        return ()
 
 
 def _names(paths: tuple[Path, ...]) -> list[str]:

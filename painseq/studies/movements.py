@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.errors import PainseqError
+from painseq.errors import CLIP_FAILURES, PainseqError, reason_of
 from painseq.faces import FaceMesh
 from painseq.faces.movements import Movements, joined, movement_parts
 from painseq.faces.track import switch_warning
@@ -140,8 +140,8 @@ def write_movements(
 def _written(video: Path, place: Path, options: MovementOptions) -> MovementResult:
     try:
         summary = _finished(video, place, options) or _write(video, place, options)
-    except PainseqError as error:
-        return MovementResult(video, None, None, str(error))
+    except CLIP_FAILURES as error:
+        return MovementResult(video, None, None, reason_of(error))
     warnings = summary["warnings"]
     assert isinstance(warnings, list)
     return MovementResult(video, Path(f"{place}.csv"), summary, " ".join(warnings) or None)
@@ -150,7 +150,11 @@ def _written(video: Path, place: Path, options: MovementOptions) -> MovementResu
 def _finished(video: Path, place: Path, options: MovementOptions) -> dict[str, object] | None:
     """Return the summary of an earlier run of the same video; its file was written last."""
     summary = read_json(Path(f"{place}.json"))
-    same = summary is not None and summary.get("video_digest") == video_digest(video, options.image_fps)
+    same = (
+        Path(f"{place}.csv").is_file()
+        and summary is not None
+        and summary.get("video_digest") == video_digest(video, options.image_fps)
+    )
     return summary if same else None
 
 

@@ -116,6 +116,10 @@ def unreadable(path: Path, backend: str, reason: object) -> PainseqError:
     )
 
 
+_LISTS = {"concat", "hls", "dash", "sdp", "rtsp", "lavfi", "webm_dash_manifest", "imf"}
+"""Formats of texts that name other files: the digest of such a file would say nothing of its pictures."""
+
+
 @contextmanager
 def decoding(path: Path, backend: str) -> Iterator[None]:
     """Turn whatever FFmpeg and its bindings raise for odd files into the error for an unreadable file."""
@@ -147,6 +151,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         decoding(path, "pyav"),
         av.open(str(path.absolute()), options=options, metadata_errors="replace") as container,
     ):
+        if _LISTS & set(container.format.name.split(",")):
+            raise unreadable(path, "pyav", f"it is a list of other files ({container.format.name})")
         streams = video_streams(container)
         if not streams:
             raise unreadable(path, "pyav", "it holds no video stream")

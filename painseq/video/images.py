@@ -71,7 +71,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             check_pixels(path, *image.size)
+            # Phones write JPEG files with a second, smaller picture.
+            if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+                raise ValueError("it has several pages; save each as a file")
             upright = ImageOps.exif_transpose(image)
+            if upright.mode == "F" or (upright.mode == "I" and image.format != "PNG"):
+                raise ValueError("it has 32 bits per channel; save it with 8 or 16")
             if upright.mode.startswith("I"):
                 grey = (np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)

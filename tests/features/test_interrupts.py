@@ -12,7 +12,7 @@ from painseq.features.pipeline import ClipEnd, Job, Writing
 from painseq.records import Clip
 from painseq.video.ahead import read_ahead
 
-ENDS_WITHIN_S = 5.0
+ENDS_WITHIN_S = 60.0
 
 
 class Interrupt:

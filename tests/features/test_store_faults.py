@@ -162,6 +162,7 @@ def test_a_clip_in_work_needs_no_memory_for_its_frames(tmp_path):
     pixels = Pixels(128)
 
     def limited() -> None:
+        torch.set_num_threads(1)
         with open("/proc/self/statm") as statm:  # noqa: PTH123
             used = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, resource.RLIM_INFINITY))

@@ -230,3 +230,27 @@ def test_an_unknown_codec_is_an_error(tmp_path: Path, backend: str):
     for read in (lambda path: open_video(path, backend), probe_duration_s):
         with pytest.raises(PainseqError, match=r"strange\.mp4"):
             read(path)
+
+
+def test_a_text_that_names_other_videos_is_no_video(tmp_path, assets):
+    (tmp_path / "other.mp4").write_bytes((assets / "videos" / "single_face.mp4").read_bytes())
+    listed = tmp_path / "list.mp4"
+    listed.write_text("ffconcat version 1.0\nfile other.mp4\n")
+    for backend in ("auto", "pyav"):
+        with pytest.raises(PainseqError, match=r"list\.mp4"), open_video(listed, backend):
+            pass
+
+
+def test_images_whose_values_would_be_lost_are_refused(tmp_path):
+    from PIL import Image
+
+    from painseq.video.images import read_image
+
+    picture = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    pages = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (1, 2)]
+    Image.fromarray(picture).save(tmp_path / "float.tif")
+    Image.fromarray((picture * 200).astype(np.int32)).save(tmp_path / "whole.tif")
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    for file in tmp_path.iterdir():
+        with pytest.raises(PainseqError, match=file.name):
+            read_image(file)

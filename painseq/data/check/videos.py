@@ -73,7 +73,8 @@ def _read_video(root: Path, video: str, image_fps: float | None, deep: bool) -> 
     path = root / video
     try:
         digest = _content_digest(path)
-        with open_video(path, image_fps=image_fps) as opened:
+        # decord shows damaged pictures without an error.
+        with open_video(path, "pyav" if deep and path.is_file() else "auto", image_fps) as opened:
             if deep:
                 for _ in read_chunks(opened):
                     pass
