@@ -1,7 +1,8 @@
 """Open videos: files, through decord or PyAV, or folders of images.
 
 Both decoders give the same frames of whole files at the same times: the times come from one pass over the container,
-independent of the library that decodes. Of a damaged picture decord tells nothing, and PyAV that it is damaged. Open and close a reader in the same process: a decord reader deadlocks after a fork.
+independent of the library that decodes. Of a damaged picture decord tells nothing, and PyAV that it is damaged. Open
+and close a reader in the same process: a decord reader deadlocks after a fork.
 
 decord decodes ahead in the background, without limit, so a long video would end up in memory as a whole. It is
 therefore used for short videos, and PyAV, which is as fast, for others.
