@@ -157,6 +157,11 @@ class TreeHead(Head):
 
     def rows(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return what the trees compare: float32 (..., D) frames, or (B, 16 D) functionals of (B, T, D) clips."""
+        if x.shape[-1] != self.in_shape[0]:
+            raise PainseqError(
+                f"{type(self).__name__} was made for {self.in_shape[0]} columns, but the frames have {x.shape[-1]}. "
+                "Give it the streams that it was fitted on."
+            )
         found = functionals(x, mask) if self.level == "video" else x.masked_fill(~mask[..., None], 0.0)
         return found.float()
 

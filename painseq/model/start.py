@@ -42,6 +42,12 @@ def start_head(head: Head, source: str) -> Seen:
             f"{source} holds a head on columns standardised by its training subjects. Standardise them here too: "
             "normalise train (command line: --model.normalise train)."
         )
+    if standardised and source.endswith(".ckpt") and not is_standardised(tensors):
+        log.warning(
+            "%s was fitted on columns as they are, but here they are standardised, so its head begins from other "
+            "values. To go on from it as it is, set normalise none (command line: --model.normalise none).",
+            source,
+        )
     # Named as those of the inner head, in which users think.
     filled, own = (
         [name.removeprefix("head.") if standardised else name for name in names]

@@ -19,7 +19,7 @@ from painseq.batch import Batch, Moments
 from painseq.data.datamodule import PainDataModule
 from painseq.data.labels import Scale, check_same_targets
 from painseq.data.splits import qualified
-from painseq.errors import PainseqError
+from painseq.errors import PainseqError, first_few
 from painseq.extractors import Extractor
 from painseq.extractors.frames import batch_features
 from painseq.heads import Head
@@ -371,9 +371,14 @@ class PainClassifier(pl.LightningModule):
         was_training = self.training
         self.eval()
         batches = (batch.to(self.device) for batch in data.loader("train"))
-        self.head.measure(
-            reduce(add, (Moments.of(batch_features(self.extractor, batch)[batch.mask]) for batch in batches))
-        )
+        moments = reduce(add, (Moments.of(batch_features(self.extractor, batch)[batch.mask]) for batch in batches))
+        if not bool(moments.mean.isfinite().all()):
+            columns = (~moments.mean.isfinite()).nonzero()[:, 0].tolist()
+            raise PainseqError(
+                f"Columns {first_few([str(column) for column in columns])} of the training features are not finite. "
+                "Find the clips with `painseq data check`."
+            )
+        self.head.measure(moments)
         self.train(was_training)
 
     def on_fit_start(self) -> None:

@@ -17,6 +17,7 @@ from painseq.data.streams import (
     StoreStream,
     Stream,
     as_streams,
+    check_recorded,
     mirrored,
     rows_of,
 )
@@ -223,3 +224,17 @@ def test_missing_clips_are_counted_and_the_first_are_named(tmp_path, store):
 def test_a_second_store_holds_vectors(features, tmp_path):
     with pytest.raises(PainseqError, match="second"):
         second(tmp_path, features=features).columns  # noqa: B018
+
+
+def test_a_model_of_some_points_reads_as_many_from_a_video(tmp_path, store):
+    stream = LandmarkStream(468)
+    assert stream.seen(store).width == 936 == stream.of(store[CLIP.clip_id], CLIP, tmp_path).shape[1]
+    assert stream.identity == stream.seen(store).identity == {"points": 468}
+    again = LandmarkStream.recorded(stream.identity)
+    assert again.points == 468 and LandmarkStream.recorded({}).points is None
+    check_recorded({"landmarks": {"points": 468}, "cnn": CnnStream().identity})
+
+
+def test_movements_of_another_network_are_refused(tmp_path):
+    with pytest.raises(PainseqError, match="0000"):
+        movements(tmp_path).check_recorded({"model_sha256": "0" * 64})

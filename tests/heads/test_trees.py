@@ -134,6 +134,12 @@ def test_read_from_a_file_it_predicts_the_same(name: str):
     assert torch.equal(again.row_logits(rows.x), head.row_logits(rows.x)) and again.depth == head.depth
 
 
+def test_frames_of_another_width_are_refused():
+    head = fitted(PAIRS["forest"][0], rows_of(2))
+    with pytest.raises(PainseqError, match=str(COLUMNS)):
+        head(torch.zeros(1, 3, COLUMNS + 1), torch.ones(1, 3, dtype=torch.bool))
+
+
 def test_trees_that_split_nothing_are_told(caplog: pytest.LogCaptureFixture):
     rows = rows_of(2, 12)
     fitted(lambda k: HistogramBoosting((COLUMNS,), k, "frame"), rows)

@@ -87,11 +87,13 @@ def check_recorded(identities: Mapping[str, Mapping[str, object]]) -> None:
         if name == "action_units":
             ActionUnitStream().recorded(identity)
             continue
-        current = SHORT_NAMES[name]().identity if name in SHORT_NAMES else identity
-        if current != identity:
+        if name == "movements":  # Compared with the face mesh that is used; see `video_streams`.
+            continue
+        current = {"landmarks": LandmarkStream.recorded(identity), "cnn": CnnStream()}.get(name)
+        if current is not None and current.identity != identity:
             raise PainseqError(
                 f"This model was fitted with another stream {name!r} ({dict(identity)}) than this version of painseq "
-                f"gives ({current}). Refit the model."
+                f"gives ({current.identity}). Refit the model."
             )
 
 
@@ -125,8 +127,12 @@ def video_streams(
     given: dict[str, Stream] = {}
     if "action_units" in identities:
         given["action_units"] = ActionUnitStream(table=table).recorded(identities["action_units"])
-    if isinstance(locator, FaceMesh):
-        given["movements"] = MovementStream(locator.model)
+    if "landmarks" in identities:
+        given["landmarks"] = LandmarkStream.recorded(identities["landmarks"])
+    if "movements" in identities:
+        mesh = MovementStream(locator.model if isinstance(locator, FaceMesh) else None)
+        mesh.check_recorded(identities["movements"])
+        given["movements"] = mesh
     streams = tuple(given.get(name) or SHORT_NAMES[name]() for name in identities)
     for stream in streams:
         stream.check((lone_clip(video),), Path(), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -28,18 +30,25 @@ class LandmarkStream(Stream):
 
     def __init__(self, points: int | None = None) -> None:
         self.points = points
+        self._found = points
 
     @property
     def columns(self) -> tuple[str, ...]:
         """x and y of each point."""
-        if self.points is None:
+        if self._found is None:
             raise _no_landmarks("videos are read directly")
-        return tuple(f"{axis}{point}" for point in range(self.points) for axis in "xy")
+        return tuple(f"{axis}{point}" for point in range(self._found) for axis in "xy")
 
     @property
     def identity(self) -> Spec:
-        """Empty: the locator is recorded and compared with the face crop."""
-        return {}
+        """The number of points, if only some are taken; the locator is recorded and compared with the face crop."""
+        return {} if self.points is None else {"points": self.points}
+
+    @classmethod
+    def recorded(cls, identity: Mapping[str, object]) -> LandmarkStream:
+        """Return the stream that a model was fitted with."""
+        points = identity.get("points")
+        return cls(points if isinstance(points, int) else None)
 
     def seen(self, store: FeatureStore | NpzFolder | None) -> LandmarkStream:
         """Return the stream with this store's number of landmarks.
@@ -53,7 +62,9 @@ class LandmarkStream(Stream):
             raise _no_landmarks(f"{store.path} has none")
         if self.points is not None and self.points > store.landmarks:
             raise _no_landmarks(f"{store.path} has {store.landmarks}, not {self.points}")
-        return LandmarkStream(self.points or store.landmarks)
+        seen = copy(self)
+        seen._found = self.points or store.landmarks
+        return seen
 
     def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
         """Return (T, 2 * points) float32, zero in frames without a face.

@@ -47,9 +47,7 @@ class MovementStream(Stream):
 
     def seen(self, store: FeatureStore | NpzFolder | None) -> MovementStream:
         """Return the stream with the file that the store's locator names, if it is here and none was given."""
-        found = None if store is None else store.spec.get("face")
-        for name in ("init_args", "locator", "init_args", "model"):
-            found = found.get(name) if isinstance(found, Mapping) else None
+        found = _entry(store, "init_args", "locator", "init_args", "model")
         here = self.model is None and isinstance(found, str) and Path(found).is_file()
         return MovementStream(str(found)) if here else self
 
@@ -57,6 +55,22 @@ class MovementStream(Stream):
         """Check that the store has the points of a face mesh."""
         if store is not None and store.landmarks != POINTS:
             raise _no_mesh(f"{store.path} has {store.landmarks or 'no'} landmarks per frame")
+        recorded = _entry(store, "identity", "locator", "init_args", "model_sha256")
+        if recorded is not None:
+            self.check_recorded({"model_sha256": recorded})
+
+    def check_recorded(self, identity: Mapping[str, object]) -> None:
+        """Check that this stream uses the networks that a model or a store was made with.
+
+        Raises:
+            PainseqError: they are others.
+        """
+        if dict(identity) != self.identity:
+            raise PainseqError(
+                f"The movements come from a face_landmarker.task with sha256 {identity.get('model_sha256')}, but the "
+                f"one here has {self.identity['model_sha256']}. Name the first one as the model of FaceMesh (command "
+                "line: --locator face_mesh --face-mesh-model FILE) or of MovementStream."
+            )
 
     def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
         """Return (T, 52) float32, 0 to 1; zero in frames without a face.
@@ -75,6 +89,14 @@ class MovementStream(Stream):
     def mirror(self, rows: Tensor) -> Tensor:
         """Exchange left and right."""
         return rows[..., list(MIRRORED)]
+
+
+def _entry(store: FeatureStore | NpzFolder | None, *path: str) -> object:
+    """Return an entry of a store's face crop, such as ("init_args", "locator"); None if there is none."""
+    found: object = None if store is None else store.spec.get("face")
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def _no_mesh(reason: str) -> PainseqError:
