@@ -74,7 +74,7 @@ def _read_video(root: Path, video: str, image_fps: float | None, deep: bool) -> 
     try:
         digest = _content_digest(path)
         # decord shows damaged pictures without an error.
-        with open_video(path, "pyav" if deep and path.is_file() else "auto", image_fps) as opened:
+        with open_video(path, backend="pyav" if deep and path.is_file() else "auto", image_fps=image_fps) as opened:
             if deep:
                 for _ in read_chunks(opened):
                     pass
