@@ -7,13 +7,13 @@ import http.client
 import logging
 import os
 import re
-import tempfile
 import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import IO
 
 from painseq.errors import PainseqError
+from painseq.files import replacing
 
 HOSTS = (
     "download.pytorch.org",
@@ -67,11 +67,15 @@ def fetch(url: str, sha256: str, name: str | None = None, from_record: bool = Fa
         PainseqError: the host is not allowed, the file is larger than `MAX_BYTES`, cannot be downloaded or stored, or
             its sha256 (or the cached file's) does not match.
     """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https"):
-        raise PainseqError(f"url must be an http or https address, not {url!r}.")
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise PainseqError(f"{url!r} is no address: {error}.") from error
+    file_name = urllib.parse.unquote(parts.path).rpartition("/")[2]
+    if parts.scheme not in ("http", "https") or not file_name.isprintable():
+        raise PainseqError(f"url must be an http or https address of a file, not {url!r}.")
     sha256 = sha256.lower()
-    path = cache_dir() / (name or Path(urllib.parse.unquote(parts.path)).name or sha256)
+    path = cache_dir() / (name or file_name or sha256)
     manual_hint = f"Alternatively download it elsewhere and put it at {path} (sha256 {sha256})."
     if path.is_file():
         found = sha256_of(path)
@@ -79,20 +83,15 @@ def fetch(url: str, sha256: str, name: str | None = None, from_record: bool = Fa
             raise PainseqError(f"{path} has sha256 {found}, not {sha256}. Delete it to download it again from {url}.")
         return path
     _check_host(url, from_record, manual_hint)
-    partial: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            partial = Path(file.name)
-            found = _download(url, path, file)
-        if found != sha256:
-            raise PainseqError(f"{url} returned a file with sha256 {found}, not {sha256}; rejected. {manual_hint}")
-        partial.replace(path)
+        with replacing(path) as partial:
+            with partial.open("wb") as file:
+                found = _download(url, path, file)
+            if found != sha256:
+                raise PainseqError(f"{url} returned a file with sha256 {found}, not {sha256}; rejected. {manual_hint}")
     except (OSError, http.client.HTTPException) as error:
         raise PainseqError(f"{url} cannot be downloaded into {path.parent}: {error}. {manual_hint}") from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
     return path
 
 

@@ -153,3 +153,9 @@ def test_a_file_that_is_too_large_is_not_downloaded(
     with pytest.raises(PainseqError, match=name):
         fetch(f"{address}/{name}", SHA256)
     assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("url", ["https://[x/y.onnx", "https://github.com/a%00b", "ftp://github.com/a"])
+def test_what_is_no_address_of_a_file_is_refused(url):
+    with pytest.raises(PainseqError, match="address"):
+        fetch(url, "0" * 64)

@@ -45,10 +45,10 @@ def main(argv: Sequence[str]) -> int:
         args.video,
         args.show_faces,
     )
-    failed, tables = False, []
+    done, tables = [], []
     with progress_bar("movements", "videos") as show:
         for result in write_movements(args.videos, args.out, options, show):
-            failed |= result.table is None
+            done.append(result.table is not None)
             if result.problem is not None:
                 sys.stderr.write(f"{result.video}: {result.problem}\n")
             if args.json and result.table is not None and result.summary is not None:
@@ -56,5 +56,5 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         sys.stdout.write(json.dumps(tables, indent=2) + "\n")
     else:
-        sys.stdout.write(f"Written to {args.out}. {CAPTION}\n")
-    return 1 if failed else 0
+        sys.stdout.write(f"{sum(done)} of {len(done)} videos are written to {args.out}. {CAPTION}\n")
+    return 0 if all(done) else 1

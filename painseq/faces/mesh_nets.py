@@ -141,8 +141,8 @@ class FaceLandmarkerBundle:
         path = Path(str(self.model))
         if not path.is_file():
             raise PainseqError(
-                f"No face mesh model at {path}. Set model to the path of face_landmarker.task, or to None to download "
-                f"the official file from {URL}."
+                f"No face mesh model at {path}. Set model to the path of face_landmarker.task (command line: "
+                f"--face-mesh-model FILE), or to None to download the official file from {URL}."
             )
         return path
 

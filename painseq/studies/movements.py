@@ -22,7 +22,8 @@ from painseq.video.container import VIDEO_SUFFIXES, bare_name
 from painseq.video.generated import is_generated
 from painseq.video.writing import write_video
 
-SETTINGS = "movements.json"
+SETTINGS = ".settings.json"
+"""Hidden, since the files of a video may have any other name."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,11 @@ def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in paths:
-        inside = (
-            sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES) if path.is_dir() else []
-        )
+        inside = [
+            file
+            for file in (sorted(path.rglob("*")) if path.is_dir() else [])
+            if file.suffix.lower() in VIDEO_SUFFIXES and not file.name.startswith(".")
+        ]
         for video in inside or [path]:
             name = (video.relative_to(path) if inside else Path(video.name)).with_name(bare_name(video)).as_posix()
             if name in found and found[name] != video:

@@ -88,7 +88,7 @@ def test_files_of_a_folder_are_written_once(assets: Path, mesh: FaceMesh, tmp_pa
     assert b.table is None and b.problem is not None and c.problem is not None
     assert c.summary is not None and c.summary["frames_with_face"] == 0
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
-    assert names == {"movements.json"} | {
+    assert names == {".settings.json"} | {
         f"{name}.{kind}" for name in ("a", "deeper/c") for kind in ("csv", "png", "json", "mp4")
     }
     written = (tmp_path / "out" / "a.csv").stat().st_mtime_ns
@@ -96,6 +96,12 @@ def test_files_of_a_folder_are_written_once(assets: Path, mesh: FaceMesh, tmp_pa
     assert again == a and (tmp_path / "out" / "a.csv").stat().st_mtime_ns == written
     with pytest.raises(PainseqError, match="end_s"):
         list(write_movements([videos], tmp_path / "out", MovementOptions(mesh, end_s=0.2, video=True)))
+
+
+def test_hidden_files_are_no_videos(tmp_path: Path):
+    for name in ("a.MP4", "._a.mp4"):
+        (tmp_path / name).touch()
+    assert find_videos([tmp_path]) == {"a": tmp_path / "a.MP4"}
 
 
 def test_two_videos_of_one_name_are_refused(tmp_path: Path):
