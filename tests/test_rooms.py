@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "data": {"root", "video", "faces", "extractors", "features"},
     "heads": {"root"},
     "model": {"root", "video", "faces", "extractors", "features", "data", "heads"},
+    "runtime": {"root", "video", "faces", "data", "model"},
     "evaluation": {"root", "video", "data"},
     "report": {"root", "evaluation"},
     "explain": {
@@ -44,7 +45,7 @@ MAY_IMPORT = {
 WITHOUT_TORCH = [
     "painseq", "painseq.errors", "painseq.spec", "painseq.files", "painseq.download", "painseq.runs",
     "painseq.records", "painseq.tables", "painseq.video", "painseq.data.labels", "painseq.data.splits",
-    "painseq.model.record", "painseq.evaluation",
+    "painseq.model.record", "painseq.runtime", "painseq.evaluation",
     "painseq.report", "painseq.cli",
 ]  # fmt: skip
 

@@ -243,7 +243,7 @@ class ModelRecord:
                 f"not {FORMAT}. Read it with the version that wrote it, or refit the model with this one."
             )
         try:
-            record: ModelRecord = _read(cls, value, "")
+            record: ModelRecord = read_typed(cls, value, "")
         except RecursionError as error:
             raise PainseqError("damaged: its record is nested too deeply.") from error
         if "normalise" not in value and record.baseline_clips:
@@ -265,8 +265,12 @@ def _to_dict(record: DataRecord | ThresholdRecord | ModelRecord) -> Spec:
     return written
 
 
-def _read(kind: type[R], value: dict[Any, Any], prefix: str) -> R:
-    """Build a dataclass from a dict of its fields."""
+def read_typed(kind: type[R], value: dict[Any, Any], prefix: str) -> R:
+    """Build a dataclass from a dict of its fields, at any depth, with their types checked; unknown keys are ignored.
+
+    Raises:
+        PainseqError: a missing key, or a value of the wrong type; the text goes on from "FILE is".
+    """
     hints = get_type_hints(kind)
     expected = [field for field in fields(kind) if field.name in value or field.default is MISSING]  # type: ignore[arg-type]
     missing = [f"{prefix}{field.name}" for field in expected if field.name not in value]
@@ -320,7 +324,7 @@ def _typed(kind: Any, value: object, key: str) -> Any:
         typed = {name: _typed(args[1], item, f"{key}.{name}") for name, item in value.items()}
         return with_public_paths(typed)
     if is_dataclass(kind) and isinstance(value, dict):
-        return _read(kind, value, f"{key}.")  # type: ignore[arg-type]
+        return read_typed(kind, value, f"{key}.")  # type: ignore[arg-type]
     if (
         kind is float
         and isinstance(value, int | float)
