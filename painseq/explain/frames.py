@@ -33,10 +33,11 @@ class Frames:
         scale: what the subject's features are normalised by, for crops and a model fitted on features relative to each
             subject's baseline; features in `x` are already normalised. None for a model of features normalised by
             subject: by the frames of the clip itself.
-        boxes: (T, 4) area of the crop in pixels of the video's frame: left, top, right, bottom.
+        boxes: (T, 4) area of the crop in pixels of the video's frame: left, top, right, bottom; before it is turned.
         landmarks: (T, L, 2) x and y in pixels of the crop; NaN without a face.
         backend: library that decoded the video; "" if the clip was not read from a video.
         switched_s: times in seconds from which on another person may be followed.
+        angles_rad: (T,) by which the area of the crop is turned clockwise about its centre; None if it is not turned.
     """
 
     x: Tensor
@@ -48,11 +49,12 @@ class Frames:
     landmarks: Tensor | None = None
     backend: str = ""
     switched_s: tuple[float, ...] = ()
+    angles_rad: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim not in (2, 4):
             raise ValueError(f"x must be (T, 3, S, S) crops or (T, D) features, not {tuple(self.x.shape)}.")
-        optional = (self.extra, self.boxes, self.landmarks)
+        optional = (self.extra, self.boxes, self.landmarks, self.angles_rad)
         tensors = (self.x, self.present, self.times_s, *optional)
         lengths = {len(tensor) for tensor in tensors if tensor is not None}
         if len(lengths) > 1:
@@ -156,7 +158,7 @@ def frames_of_video(
     present = torch.from_numpy(np.concatenate([chunk.present for chunk in chunks]))
     times_s = torch.from_numpy(np.concatenate([chunk.times_s for chunk in chunks]))
     boxes = torch.from_numpy(np.concatenate([chunk.boxes for chunk in chunks]))
-    landmarks = _landmarks(chunks)
+    landmarks, angles_rad = _landmarks(chunks), _angles(chunks)
     extra = None
     if other_streams and bool(present.any()):
         extra = rows_of_video(
@@ -169,26 +171,53 @@ def frames_of_video(
         extra,
         _scale(model, options),
         boxes,
-        None if landmarks is None else landmarks_in_crops(landmarks, boxes, crops.shape[-1]),
+        None if landmarks is None else landmarks_in_crops(landmarks, boxes, crops.shape[-1], angles_rad),
         chunks[0].backend,
         tuple(time_s for chunk in chunks for time_s in chunk.switched_s),
+        angles_rad,
     )
 
 
-def landmarks_in_crops(landmarks: Tensor, boxes: Tensor, size_px: int) -> Tensor:
-    """Convert landmarks (T, L, 2) from pixels of the video to pixels of crops (boxes (T, 4)) resized to `size_px`."""
+def landmarks_in_crops(landmarks: Tensor, boxes: Tensor, size_px: int, angles_rad: Tensor | None = None) -> Tensor:
+    """Convert landmarks from pixels of the video to pixels of crops.
+
+    Args:
+        landmarks: (T, L, 2 or 3) in pixels of the video; z is left out.
+        boxes: (T, 4) areas of the crops, before they are turned.
+        size_px: side of the crops.
+        angles_rad: (T,) by which the areas are turned clockwise about their centres.
+
+    Returns:
+        (T, L, 2) x and y.
+    """
+    points = landmarks[..., :2]
     corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
-    return (landmarks - corner) / size * size_px
+    if angles_rad is not None:
+        centre = corner + size / 2
+        x, y = (points - centre).unbind(dim=-1)
+        cos, sin = angles_rad.cos()[:, None], angles_rad.sin()[:, None]
+        points = centre + torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)
+    return (points - corner) / size * size_px
 
 
 def _landmarks(chunks: Sequence[CropChunk]) -> Tensor | None:
     """Return landmarks in pixels of the video's frame; chunks without a face may have none, and get NaN."""
-    points = next((chunk.landmarks.shape[1] for chunk in chunks if chunk.landmarks is not None), None)
+    points = next((chunk.landmarks.shape[1:] for chunk in chunks if chunk.landmarks is not None), None)
     if points is None:
         return None
-    missing = [np.full((len(chunk), points, 2), np.nan, np.float32) for chunk in chunks]
+    missing = [np.full((len(chunk), *points), np.nan, np.float32) for chunk in chunks]
     parts = [
         empty if chunk.landmarks is None else chunk.landmarks for chunk, empty in zip(chunks, missing, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _angles(chunks: Sequence[CropChunk]) -> Tensor | None:
+    """Return the angles of the crops; chunks without a face may have none, and get NaN."""
+    if all(chunk.angles_rad is None for chunk in chunks):
+        return None
+    parts = [
+        np.full(len(chunk), np.nan, np.float32) if chunk.angles_rad is None else chunk.angles_rad for chunk in chunks
     ]
     return torch.from_numpy(np.concatenate(parts))
 

@@ -63,14 +63,27 @@ def pain_regions(video: Path, clip: Frames, start_s: float = 0.0) -> Tensor | No
     rows, near = nearest_rows(known_s, start_s + clip.times_s.double().numpy())
     boxes = torch.from_numpy(regions[rows]).double()
     shown = torch.from_numpy(active[rows] & near[:, None])
-    side = clip.x.shape[-1]
+    x, y = _pixels_in_video(clip.boxes.double(), clip.angles_rad, clip.x.shape[-1])
+    inside = torch.zeros(x.shape, dtype=torch.bool)
+    for region, there in zip(boxes.unbind(dim=1), shown.unbind(dim=1), strict=True):
+        left, top, right, bottom = region[:, :, None, None].unbind(dim=1)
+        inside |= (x >= left) & (x < right) & (y >= top) & (y < bottom) & there[:, None, None]
+    return inside & clip.present[:, None, None]
+
+
+def _pixels_in_video(boxes: Tensor, angles_rad: Tensor | None, side: int) -> tuple[Tensor, Tensor]:
+    """Return where the centres of the pixels of crops lie in the video's frames: x and y, each (T, S, S)."""
     centres = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    left, top, right, bottom = clip.boxes.double().unbind(dim=1)
-    x, y = left[:, None] + (right - left)[:, None] * centres, top[:, None] + (bottom - top)[:, None] * centres
-    across = (x[:, None] >= boxes[..., 0, None]) & (x[:, None] < boxes[..., 2, None])
-    down = (y[:, None] >= boxes[..., 1, None]) & (y[:, None] < boxes[..., 3, None])
-    inside = across[:, :, None, :] & down[..., None] & shown[..., None, None]
-    return inside.any(dim=1) & clip.present[:, None, None]
+    left, top, right, bottom = boxes[..., None, None].unbind(dim=1)
+    shape = (len(boxes), side, side)
+    x = (left + (right - left) * centres).expand(shape)
+    y = (top + (bottom - top) * centres[:, None]).expand(shape)
+    if angles_rad is None:
+        return x, y
+    cos, sin = (part.double()[:, None, None] for part in (angles_rad.cos(), angles_rad.sin()))
+    middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
+    x, y = x - middle_x, y - middle_y
+    return middle_x + cos * x - sin * y, middle_y + sin * x + cos * y
 
 
 def truth_scores(attribution: Attribution, regions: Tensor) -> TruthScores | None:

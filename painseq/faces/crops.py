@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from painseq.errors import PainseqError
+from painseq.faces.alignment import eye_angles
 from painseq.faces.locator import Locator
 from painseq.faces.sightings import Sightings
 from painseq.faces.track import FaceTrack, Smoother, Tracker, joined, smoothed
@@ -26,6 +27,7 @@ from painseq.video import Video, frame_indices, open_video, read_chunks
 
 # Small: a frame that waits for its box keeps its whole block in memory.
 _BLOCK_FRAMES = 16
+_SQUARES = ("square", "aligned")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class CropChunk:
         crops: (n, 3, S, S) uint8 RGB, channels-last in memory; zero where the face is not present.
         times_s: (n,) float64, seconds since the clip's start.
         present: (n,) bool.
-        boxes: (n, 4) float32, the cropped area, in pixels of the frame; NaN where not present.
+        boxes: (n, 4) float32, the cropped area, in pixels of the frame; NaN where not present. For "aligned" before it
+            is turned about its centre.
         backend: the library that decoded the video.
         landmarks: (n, L, 2 or 3) float32, x, y (and z) in pixels of the frame, not of the crop, and not smoothed; NaN
             where not present. None if the locator gives none, or the clip has no face.
@@ -44,6 +47,8 @@ class CropChunk:
         reused_track: whether the face track came from disk.
         switched_s: times in seconds since the clip's start from which on another person may be followed
             (`painseq.faces.track.Tracker`).
+        angles_rad: (n,) float32, by which the cropped area is turned clockwise in the frame, in radians; NaN where not
+            present. None for crops that are not turned.
     """
 
     crops: NDArray[np.uint8]
@@ -55,6 +60,7 @@ class CropChunk:
     seconds: Mapping[str, float] = field(default_factory=dict)
     reused_track: bool = False
     switched_s: tuple[float, ...] = ()
+    angles_rad: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -66,7 +72,9 @@ class FaceCrops:
     Args:
         locator: finds the faces.
         kind: "square": a square around the smoothed box, with its longer side times 1 + margin. "landmark_box": the
-            bounding box of the frame's landmarks, without margin or smoothing; the aspect ratio is not kept.
+            bounding box of the frame's landmarks, without margin or smoothing; the aspect ratio is not kept. "aligned":
+            the square, turned about its centre so that the eyes are level, by an angle that is smoothed like the box;
+            needs 68, 468 or 478 landmarks.
         size_px: side of the crops, S.
         margin: added to the side of a square crop, as a fraction of it.
         smooth_s: width of the moving average over the boxes, in seconds.
@@ -90,7 +98,7 @@ class FaceCrops:
     def __init__(
         self,
         locator: Locator,
-        kind: Literal["square", "landmark_box"] = "square",
+        kind: Literal["square", "landmark_box", "aligned"] = "square",
         size_px: int = 224,
         margin: float = 0.2,
         smooth_s: float = 0.2,
@@ -100,8 +108,8 @@ class FaceCrops:
         tracks: str | Path | None = None,
         same_person: bool = False,
     ) -> None:
-        if kind not in ("square", "landmark_box"):
-            raise PainseqError(f"FaceCrops: kind is {kind!r}; use square or landmark_box.")
+        if kind not in (*_SQUARES, "landmark_box"):
+            raise PainseqError(f"FaceCrops: kind is {kind!r}; use square, aligned or landmark_box.")
         if size_px < 1:
             raise PainseqError(f"FaceCrops: size_px is {size_px}; it must be 1 or more.")
         amounts = {"margin": margin, "smooth_s": smooth_s, "max_gap_s": max_gap_s, "every_s": every_s}
@@ -156,7 +164,7 @@ class FaceCrops:
 
     def identity(self) -> Spec:
         """Return the settings that decide the crops' pixels: `spec()` without paths, device and decoder."""
-        names = ["kind", "size_px"] + (["margin", "smooth_s"] if self.kind == "square" else [])
+        names = ["kind", "size_px"] + (["margin", "smooth_s"] if self.kind in _SQUARES else [])
         return {name: getattr(self, name) for name in names} | self.tracking()
 
     def tracking(self) -> Spec:
@@ -187,7 +195,7 @@ class FaceCrops:
         with open_video(video, self.backend, image_fps) as opened:
             span = _Span(opened, start_s, end_s, fps, image_fps)
             stored = self._stored(span) or self._find_track(span)
-        return smoothed(stored.face, self.smooth_s)
+        return smoothed(self._with_angles(stored.face), self.smooth_s)
 
     def find_track(
         self,
@@ -244,7 +252,7 @@ class FaceCrops:
                     with _timed(seconds, "crop"):
                         part = self._with_crop_boxes(face[first:end], opened)
                         for frame in np.flatnonzero(part.present):
-                            crops[filled + frame] = cut(images[first + frame], part.boxes[frame], self.size_px)
+                            crops[filled + frame] = self._cut(images[first + frame], part, int(frame))
                     parts.append(part)
                     filled, first = filled + end - first, end
                     if filled == len(crops):
@@ -283,7 +291,7 @@ class FaceCrops:
                 images = next(blocks)
             with _timed(seconds, "locate"):
                 face = search.add(images) if known is None else known[read : read + len(images)]
-                settled = smoother.add(face)
+                settled = smoother.add(self._with_angles(face))
             read += len(images)
             waiting.extend(images)
             yield [waiting.popleft() for _ in range(len(settled))], settled
@@ -315,26 +323,41 @@ class FaceCrops:
 
     def _with_crop_boxes(self, face: FaceTrack, opened: Video) -> FaceTrack:
         """Return the track with cropped areas as boxes, without faces that cannot be cropped."""
-        if self.kind == "square":
+        if self.kind != "square" and face.landmarks is None and face.present.any():
+            raise PainseqError(
+                f"{opened.path}: {type(self.locator).__name__} finds no landmarks, which crops of kind {self.kind} "
+                "need. Use kind square, or the locator FaceMesh, FaceAlignment or Sidecar."
+            )
+        if self.kind in _SQUARES:
             centre = (face.boxes[:, :2] + face.boxes[:, 2:]) / 2
             side = (face.boxes[:, 2:] - face.boxes[:, :2]).max(axis=1, keepdims=True) * (1 + self.margin)
             boxes = np.concatenate([centre - side / 2, centre + side / 2], axis=1)
         elif face.landmarks is not None:
             boxes = np.concatenate([face.landmarks.min(axis=1)[:, :2], face.landmarks.max(axis=1)[:, :2]], axis=1)
-        elif face.present.any():
-            raise PainseqError(
-                f"{opened.path}: {type(self.locator).__name__} finds no landmarks, which crops of kind landmark_box "
-                "need. Use kind square, or the locator FaceMesh, FaceAlignment or Sidecar."
-            )
         else:
             boxes = face.boxes
         width, height = opened.size
         inside = (boxes[:, 0] < width) & (boxes[:, 1] < height) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
         sizeable = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
         present = face.present & inside & sizeable
+        angles_rad = face.angles_rad
+        if angles_rad is not None:
+            present &= np.isfinite(angles_rad)
+            angles_rad = np.where(present, angles_rad, np.float32(np.nan))
         boxes = np.where(present[:, None], boxes, np.nan).astype(np.float32)
         landmarks = None if face.landmarks is None else np.where(present[:, None, None], face.landmarks, np.nan)
-        return replace(face, boxes=boxes, present=present, landmarks=landmarks)
+        return replace(face, boxes=boxes, present=present, landmarks=landmarks, angles_rad=angles_rad)
+
+    def _with_angles(self, face: FaceTrack) -> FaceTrack:
+        """Return an unsmoothed track with the angles of the eyes, if crops are turned by them."""
+        if self.kind != "aligned" or face.landmarks is None:
+            return face
+        return replace(face, angles_rad=eye_angles(face.landmarks))
+
+    def _cut(self, image: NDArray[np.uint8], face: FaceTrack, frame: int) -> NDArray[np.uint8]:
+        if face.angles_rad is None:
+            return cut(image, face.boxes[frame], self.size_px)
+        return cut_turned(image, face.boxes[frame], float(face.angles_rad[frame]), self.size_px)
 
 
 class _Span:
@@ -392,6 +415,7 @@ def _chunk(
         spent,
         reused_track,
         face.switched_s,
+        face.angles_rad,
     )
 
 
@@ -408,9 +432,45 @@ def cut(image: NDArray[np.uint8], box: NDArray[np.float32], size_px: int) -> NDA
     Returns:
         (size_px, size_px, 3) uint8, black outside the image.
     """
-    height, width = image.shape[:2]
     left, top, right, bottom = (float(value) for value in box)
-    # Pass Pillow only the part of the frame that its filter reaches.
+    picture, (x0, y0) = _part(image, (left, top, right, bottom), size_px)
+    area = (left - x0, top - y0, right - x0, bottom - y0)
+    return np.asarray(picture.resize((size_px, size_px), Image.Resampling.BILINEAR, box=area))
+
+
+def cut_turned(image: NDArray[np.uint8], box: NDArray[np.float32], angle_rad: float, size_px: int) -> NDArray[np.uint8]:
+    """Resample the area `box`, turned clockwise about its centre, to a square; see `cut`.
+
+    Where the area is larger than the crop, the picture is interpolated at several points of each pixel of the crop,
+    and these are averaged.
+    """
+    left, top, right, bottom = (float(value) for value in box)
+    x, y, wide, high = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+    cos, sin = math.cos(angle_rad), math.sin(angle_rad)
+    half_x, half_y = (abs(cos) * wide + abs(sin) * high) / 2, (abs(sin) * wide + abs(cos) * high) / 2
+    picture, (x0, y0) = _part(image, (x - half_x, y - half_y, x + half_x, y + half_y), size_px)
+    points = max(1, math.ceil(max(wide, high) / size_px))
+    fine_px = points * size_px
+    # From a place in the fine crop to one in the picture, both counted from the corner of the first pixel.
+    across, down = wide / fine_px, high / fine_px
+    corner = (x - x0 - (cos * wide - sin * high) / 2, y - y0 - (sin * wide + cos * high) / 2)
+    to_picture = (cos * across, -sin * down, corner[0], sin * across, cos * down, corner[1])
+    crop = np.empty((size_px, size_px, 3), np.uint8)
+    for channel, colour in enumerate(picture.split()):
+        # In floats, as Pillow would cut off the decimals, which darkens the crop.
+        fine = colour.convert("F").transform(
+            (fine_px, fine_px), Image.Transform.AFFINE, to_picture, Image.Resampling.BILINEAR
+        )
+        crop[..., channel] = np.rint(np.asarray(fine.reduce(points)))
+    return crop
+
+
+def _part(
+    image: NDArray[np.uint8], area: tuple[float, float, float, float], size_px: int
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Return the part of the frame that a filter reaches, black outside the frame, and its upper left corner."""
+    height, width = image.shape[:2]
+    left, top, right, bottom = area
     reach_x = math.ceil(max(1.0, (right - left) / size_px)) + 1
     reach_y = math.ceil(max(1.0, (bottom - top) / size_px)) + 1
     x0, y0 = max(0, math.floor(left) - reach_x), max(0, math.floor(top) - reach_y)
@@ -421,6 +481,4 @@ def cut(image: NDArray[np.uint8], box: NDArray[np.float32], size_px: int) -> NDA
     if any(before) or any(after):
         part = np.pad(part, [(before[0], after[0]), (before[1], after[1]), (0, 0)])
         x0, y0 = x0 - before[1], y0 - before[0]
-    area = (left - x0, top - y0, right - x0, bottom - y0)
-    picture = Image.fromarray(np.ascontiguousarray(part))
-    return np.asarray(picture.resize((size_px, size_px), Image.Resampling.BILINEAR, box=area))
+    return Image.fromarray(np.ascontiguousarray(part)), (x0, y0)

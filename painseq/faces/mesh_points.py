@@ -49,6 +49,9 @@ IBUG_68 = np.array(
     ]
 )
 
+EYE_CORNERS = ((33, 133), (362, 263))
+"""Outer and inner corner of the person's right eye, inner and outer corner of the left one."""
+
 OUTLINES: tuple[tuple[int, ...], ...] = (
     (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152),
     (152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109, 10),

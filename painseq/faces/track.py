@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
+from painseq.faces.alignment import mean_angle
 from painseq.faces.locator import Face
 
 _TIME_TOLERANCE_S = 1e-6
@@ -35,6 +36,8 @@ class FaceTrack:
         landmarks: (N, L, 2 or 3) float32, not smoothed, NaN where not present; None if no face has landmarks.
         switched: (N,) bool, true for a frame from which on another person may be followed; see `Tracker`.
         most_faces: the most faces found in one frame; 0 where unknown, as for tracks from disk.
+        angles_rad: (N,) float32, how far the line between the eyes is turned clockwise, NaN where not present; None
+            where it is not asked for (`painseq.faces.alignment`).
     """
 
     times_s: NDArray[np.float64]
@@ -44,6 +47,7 @@ class FaceTrack:
     landmarks: NDArray[np.float32] | None
     switched: NDArray[np.bool_]
     most_faces: int = 0
+    angles_rad: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -58,6 +62,7 @@ class FaceTrack:
             landmarks,
             self.switched[frames],
             self.most_faces,
+            None if self.angles_rad is None else self.angles_rad[frames],
         )
 
     @property
@@ -80,7 +85,11 @@ def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
     if not parts:
         return _rows([], [], None)
     points = next((part.landmarks.shape[1:] for part in parts if part.landmarks is not None), None)
-    landmarks = None
+    landmarks, angles_rad = None, None
+    if any(part.angles_rad is not None for part in parts):
+        angles_rad = np.concatenate(
+            [np.full(len(part), np.nan, np.float32) if part.angles_rad is None else part.angles_rad for part in parts]
+        )
     if points is not None:
         landmarks = np.concatenate(
             [
@@ -96,6 +105,7 @@ def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
         landmarks,
         np.concatenate([part.switched for part in parts]),
         max(part.most_faces for part in parts),
+        angles_rad,
     )
 
 
@@ -230,7 +240,7 @@ class Tracker:
 
 
 class Smoother:
-    """Smooth the boxes of a track by a centred moving average; frames are added in order, any number at a time.
+    """Smooth boxes and angles of a track by a centred moving average; frames are added in order, any number at a time.
 
     The window of `smooth_s` stays within each run of frames with the face, and shrinks symmetrically towards the ends
     of the run, so that steady motion is unchanged.
@@ -281,6 +291,9 @@ class Smoother:
         # No running sums: they would make boxes depend on how the frames were split into calls.
         boxes = [run.boxes[a:b].astype(np.float64).mean(axis=0) for a, b in zip(low, high, strict=True)]
         settled = replace(run[self._num_final : end], boxes=np.asarray(boxes, np.float32).reshape(-1, 4))
+        if run.angles_rad is not None:
+            angles_rad = [mean_angle(run.angles_rad[a:b]) for a, b in zip(low, high, strict=True)]
+            settled = replace(settled, angles_rad=np.asarray(angles_rad, np.float32))
         keep = int(np.searchsorted(times, times[end] - reach_s)) if end < len(run) else len(run)
         self._run, self._num_final = run[keep:], end - keep
         return settled

@@ -262,7 +262,8 @@ def _frames(model: PainModel, data: PainDataModule, clip: Clip, landmarks: str |
     track = face.follow(data.manifest.path(clip), clip.start_s, clip.end_s, model.fps, clip.fps)
     if track.landmarks is None:
         return dataclasses.replace(frames, landmarks=None)
-    points = landmarks_in_crops(torch.from_numpy(track.landmarks), frames.boxes, frames.x.shape[-1])
+    side_px = frames.x.shape[-1]
+    points = landmarks_in_crops(torch.from_numpy(track.landmarks), frames.boxes, side_px, frames.angles_rad)
     return dataclasses.replace(frames, landmarks=points)
 
 

@@ -147,6 +147,14 @@ def test_landmarks_move_into_the_crop():
     assert landmarks_in_crops(points, boxes, 8).tolist() == [[[0.0, 0.0], [4.0, 4.0], [8.0, 8.0]]]
 
 
+def test_landmarks_move_into_a_turned_crop_and_depth_is_left_out():
+    boxes, quarter = torch.tensor([[10.0, 20.0, 50.0, 60.0]] * 2), torch.tensor([torch.pi / 2, float("nan")])
+    points = torch.tensor([[[30.0, 40.0, 5.0], [30.0, 60.0, 5.0], [10.0, 20.0, 5.0]]] * 2)
+    turned = landmarks_in_crops(points, boxes, 8, quarter)
+    assert turned.shape == (2, 3, 2) and turned[1].isnan().all()
+    torch.testing.assert_close(turned[0], torch.tensor([[4.0, 4.0], [8.0, 4.0], [0.0, 8.0]]), atol=1e-5, rtol=0)
+
+
 def test_each_subject_counts_once_and_empty_maps_are_left_out():
     rng = np.random.default_rng(0)
     subjects = ["a", "a", "a", "b", "c", "c"]

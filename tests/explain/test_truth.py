@@ -1,5 +1,7 @@
 """Attributions beside the truth of generated faces."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,14 @@ def test_regions_are_the_generators_boxes_that_pain_moves_seen_in_the_crop(painf
                         expected[t, row, column] |= left <= x < right and top <= y < bottom
     assert np.array_equal(found.numpy(), expected)
     assert expected.any() and truth["region_active"][17].any() and not found[9].any()
+
+
+def test_regions_are_seen_turned_in_a_turned_crop(painful):
+    video, _ = painful
+    upright, angle = clip_of(12), torch.full((12,), -torch.pi / 2)
+    found = pain_regions(video, dataclasses.replace(upright, angles_rad=angle), start_s=2.0)
+    assert found.any() and not torch.equal(found, pain_regions(video, upright, start_s=2.0))
+    assert torch.equal(found, torch.rot90(pain_regions(video, upright, start_s=2.0), -1, dims=(1, 2)))
 
 
 def test_without_pain_there_is_no_region_whatever_the_face_does(painful, heat):

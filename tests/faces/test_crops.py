@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
 from painseq.faces import CropChunk, Face, FaceCrops, FullFrame, Locator, Sidecar
-from painseq.faces.crops import cut
+from painseq.faces.alignment import eye_angles
+from painseq.faces.crops import cut, cut_turned
+from painseq.faces.mesh_points import ibug_68
 from painseq.video import Video, write_video
 
 SIDE = 16
@@ -53,8 +55,7 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def together(chunks: Sequence[CropChunk]) -> CropChunk:
     names: tuple[str, ...] = ("crops", "times_s", "present", "boxes")
-    if chunks[0].landmarks is not None:
-        names += ("landmarks",)
+    names += tuple(name for name in ("landmarks", "angles_rad") if getattr(chunks[0], name) is not None)
     joined = {name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names}
     return CropChunk(**joined, backend=chunks[0].backend)
 
@@ -252,6 +253,59 @@ def test_a_box_outside_the_picture_or_without_size_is_no_face(moving: Path, tmp_
     assert together(list(faces.clip(moving, 2 / 30, 0.08))).present.tolist() == [True]
 
 
+class Tilted(Locator):
+    """68 points of which only the corners of the eyes are known, on a line that turns by a degree a frame."""
+
+    needs_pixels: ClassVar[bool] = False
+
+    def __init__(self, points: int = 68, first_degrees: float = 0.0) -> None:
+        self.points = points
+        self.first_degrees = first_degrees
+
+    def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
+        found = []
+        for frame in range(len(times_s)):
+            angle = np.radians(self.first_degrees + frame)
+            direction = np.array([np.cos(angle), np.sin(angle)])
+            points = np.tile(np.array([48.0, 32.0]), (self.points, 1))
+            for corner, place in zip((36, 39, 42, 45), (-8, -4, 4, 8), strict=True):
+                points[corner] += place * direction
+            found.append([Face(np.array([32, 20, 64, 52], np.float32), 1.0, points.astype(np.float32))])
+        return found
+
+
+def test_aligned_crops_are_turned_until_the_eyes_are_level(moving: Path):
+    clip = together(list(FaceCrops(Tilted(), "aligned", size_px=16, smooth_s=0.2).clip(moving, chunk_frames=7)))
+    upright = together(list(FaceCrops(Tilted(), size_px=16, smooth_s=0.2).clip(moving)))
+    assert clip.angles_rad is not None and upright.angles_rad is None
+    np.testing.assert_allclose(np.degrees(clip.angles_rad), np.arange(60), atol=1e-3)
+    np.testing.assert_array_equal(clip.boxes, upright.boxes)
+    np.testing.assert_array_equal(clip.landmarks, upright.landmarks)
+    assert clip.crops.shape == upright.crops.shape and not np.array_equal(clip.crops, upright.crops)
+    track = FaceCrops(Tilted(), "aligned", size_px=16).follow(moving)
+    np.testing.assert_array_equal(track.angles_rad, clip.angles_rad)
+
+
+def test_angles_around_half_a_turn_are_averaged_the_short_way(moving: Path):
+    angles = FaceCrops(Tilted(first_degrees=150), "aligned", smooth_s=0.2).follow(moving).angles_rad
+    away = np.degrees(angles) - (150 + np.arange(60))
+    np.testing.assert_allclose((away + 180) % 360 - 180, 0, atol=1e-3)
+
+
+def test_the_eyes_of_the_mesh_are_those_of_the_68_points():
+    mesh = np.random.default_rng(0).uniform(0, 100, (3, 478, 3)).astype(np.float32)
+    angles = eye_angles(mesh)
+    np.testing.assert_array_equal(angles, eye_angles(ibug_68(mesh)))
+    np.testing.assert_array_equal(angles, eye_angles(mesh[:, :468, :2]))
+
+
+def test_aligned_crops_need_landmarks_whose_eyes_are_known(moving: Path):
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\bBright\b)(?=.*landmarks)(?=.*aligned)"):
+        list(FaceCrops(Bright(), "aligned").clip(moving))
+    with pytest.raises(PainseqError, match=r"(?s)(?=.*\b50\b)(?=.*\b68\b)(?=.*\b478\b)"):
+        list(FaceCrops(Tilted(50), "aligned").clip(moving))
+
+
 def test_specification_builds_the_same_crops():
     faces = FaceCrops(Sidecar("somewhere"), "landmark_box", 112, 0.1, 0.3, 0.4, "pyav")
     again = FaceCrops.from_spec(faces.spec())
@@ -266,6 +320,7 @@ def test_whereabouts_and_decoder_do_not_change_the_identity_and_the_rest_does():
     assert of() == of("elsewhere") == of(backend="pyav")
     changes = [{"size_px": 112}, {"margin": 0.1}, {"smooth_s": 0.1}, {"max_gap_s": 0.1}, {"kind": "landmark_box"}]
     assert len({of(), *(of(**change) for change in changes)}) == 6
+    assert len({of(), of(kind="aligned"), of(kind="aligned", margin=0.1), of(kind="aligned", smooth_s=0.1)}) == 4
     assert FaceCrops(FullFrame()).fingerprint() != of()
     assert of(every_s=0) == of() != FaceCrops(Bright()).fingerprint()
     assert FaceCrops(Bright(), every_s=0).fingerprint() != FaceCrops(Bright()).fingerprint()
@@ -315,6 +370,38 @@ def test_outside_the_picture_is_black():
     patch = cut(IMAGE, np.array([-10, -10, 20, 20], np.float32), 30)
     np.testing.assert_array_equal(patch[10:, 10:], IMAGE[:20, :20])
     assert not patch[:10].any() and not patch[:, :10].any()
+
+
+def smooth_picture(turned_rad: float) -> NDArray[np.uint8]:
+    """Waves, turned clockwise about the middle of 120 x 100 pixels."""
+    y, x = np.mgrid[:100, :120] + 0.5
+    x, y = x - 60, y - 50
+    cos, sin = np.cos(turned_rad), np.sin(turned_rad)
+    x, y = cos * x + sin * y, cos * y - sin * x
+    waves = [np.sin(x / 7 + y / 11), np.cos(x / 9), np.sin(y / 6)]
+    return (np.stack(waves, axis=2) * 100 + 128).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("size_px", [20, 64, 100])
+@pytest.mark.parametrize("degrees", [-170.0, -90.0, -20.0, 0.0, 3.0, 45.0])
+def test_a_turned_cut_of_a_turned_picture_is_the_upright_one(degrees: float, size_px: int):
+    box, angle = np.array([34.5, 24, 84.5, 74], np.float32), np.radians(degrees)
+    centred = np.array([35, 25, 85, 75], np.float32)
+    upright = cut(smooth_picture(0), centred, size_px).astype(int)
+    apart = cut_turned(smooth_picture(angle), centred, angle, size_px) - upright
+    assert np.abs(apart).max() <= 6 and abs(apart.mean()) < 0.5
+    assert (
+        np.abs(
+            cut_turned(smooth_picture(0), box, 0.0, size_px) - cut(smooth_picture(0), box, size_px).astype(int)
+        ).max()
+        <= 6
+    )
+
+
+def test_a_turned_cut_is_black_outside_the_picture():
+    white = np.full((40, 60, 3), 255, np.uint8)
+    corner = cut_turned(white, np.array([-20, -20, 20, 20], np.float32), np.pi / 4, 40)
+    assert corner[19:21, 22:].min() == 255 and not corner[:, :18].any() and not corner[:8, 24].any()
 
 
 @given(st.floats(-30, 55), st.floats(-30, 35), st.floats(4, 60), st.floats(4, 60))
