@@ -9,7 +9,8 @@ from painseq.errors import LeakError, PainseqError
 if TYPE_CHECKING:
     from painseq.faces.movements import movements
     from painseq.model.checkpoint import load
-    from painseq.model.pain_model import PainModel, VideoPrediction
+    from painseq.model.pain_model import PainModel
+    from painseq.model.prediction import VideoPrediction
 
 __version__ = "0.1.0"
 __all__ = ["LeakError", "PainModel", "PainseqError", "VideoPrediction", "__version__", "load", "movements"]
@@ -26,7 +27,7 @@ def __getattr__(name: str) -> Any:
 
         return movements
     if name in ("PainModel", "VideoPrediction"):
-        from painseq.model import pain_model
+        from painseq import model
 
-        return getattr(pain_model, name)
+        return getattr(model, name)
     raise AttributeError(f"module 'painseq' has no attribute {name!r}")

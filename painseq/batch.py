@@ -123,41 +123,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Mean and spread of columns, on the CPU in float64; those of several portions are added up with `+`.
-
-    Args:
-        count: number of rows.
-        mean: (D,).
-        squares: (D,), the sum of squared differences from the mean.
-    """
-
-    count: int
-    mean: Tensor
-    squares: Tensor
-
-    @classmethod
-    def of(cls, rows: Tensor) -> Moments:
-        """Measure (N, D) rows."""
-        rows = rows.detach().cpu().double()
-        mean = rows.mean(dim=0) if len(rows) else rows.new_zeros(rows.shape[1:])
-        return cls(len(rows), mean, (rows - mean).square().sum(dim=0))
-
-    def __add__(self, other: Moments) -> Moments:
-        count = self.count + other.count
-        share, apart = other.count / max(1, count), other.mean - self.mean
-        return Moments(
-            count, self.mean + share * apart, self.squares + other.squares + share * self.count * apart.square()
-        )
-
-    @property
-    def sd(self) -> Tensor:
-        """(D,) standard deviation; 1 for a column that is constant up to rounding, so that it can be divided by."""
-        sd = (self.squares / max(1, self.count)).sqrt()
-        return torch.where(sd > (1e-6 * self.mean.abs()).clamp(min=1e-12), sd, 1.0)
-
-
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Average (B, T, ...) over time where `mask` (B, T) is true; 0 for a clip without a real frame."""
     weights = mask.reshape(*mask.shape, *[1] * (x.ndim - 2))

@@ -17,7 +17,9 @@ ROOMS = (
     "explain", "training", "synthetic", "data_modules", "studies", "export", "live", "serve", "cli",
 )  # fmt: skip
 
-ROOT_MODULES = {"__init__", "__main__", "batch", "download", "errors", "files", "records", "runs", "spec", "tables"}
+ROOT_MODULES = {
+    "__init__", "__main__", "batch", "download", "errors", "files", "moments", "records", "runs", "spec", "tables",
+}  # fmt: skip
 
 MAY_IMPORT = {
     "video": {"root"},
@@ -45,7 +47,8 @@ MAY_IMPORT = {
 WITHOUT_TORCH = [
     "painseq", "painseq.errors", "painseq.spec", "painseq.files", "painseq.download", "painseq.runs",
     "painseq.records", "painseq.tables", "painseq.video", "painseq.data.labels", "painseq.data.splits",
-    "painseq.model.record", "painseq.runtime", "painseq.evaluation",
+    "painseq.moments", "painseq.data.streams",
+    "painseq.model.record", "painseq.model.predictor", "painseq.runtime", "painseq.evaluation",
     "painseq.report", "painseq.cli",
 ]  # fmt: skip
 

@@ -26,7 +26,7 @@ from painseq.runs import pick_device
 
 if TYPE_CHECKING:
     from painseq.data.labels import Scale
-    from painseq.model.pain_model import VideoPrediction
+    from painseq.model.prediction import VideoPrediction
 
 CAPTION = "Research software, not a medical device."
 log = logging.getLogger("painseq")

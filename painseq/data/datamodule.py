@@ -19,8 +19,9 @@ from painseq.data.datasets import Drawn, SingleCrops, StoredCrops, VideoClips, s
 from painseq.data.facts import DataSetFacts
 from painseq.data.labels import LabelScheme, label_scheme, native_scheme, own_scheme
 from painseq.data.loading import BatchOrder, CropLoader, Draw, ResidentLoader, in_order
-from painseq.data.normalisation import PersonScale, person_scales
+from painseq.data.normalisation import person_scales
 from painseq.data.options import DataOptions
+from painseq.data.person_scale import PersonScale
 from painseq.data.resident import ResidentClips, resident_clips, single_frames
 from painseq.data.splits import Split, make_split, qualified, split_of_items
 from painseq.data.streams import ActionUnitStream, StoreStream, Stream, as_streams, beside_cnn

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from painseq.batch import Batch, Sample
 from painseq.data.datasets import FrameWindow, empty_window, frame_name, split_readable, target_of
 from painseq.data.labels import LabelScheme
-from painseq.data.normalisation import PersonScale
+from painseq.data.normalisation import scaled
+from painseq.data.person_scale import PersonScale
 from painseq.data.streams import Stream, rows_of, stored_frames
 from painseq.features import FeatureStore, NpzFolder
 from painseq.records import UNKNOWN, Clip
@@ -182,7 +183,7 @@ def resident_clips(
         stored = stored_frames(streams, store, clip.clip_id)
         x = rows_of(streams, stored, clip, root)
         if scales is not None:
-            x = scales[clip.subject_id].apply(x, stored.present)
+            x = scaled(scales[clip.subject_id], x, stored.present)
         if frames is None:
             frames = torch.zeros((total + 1, *x.shape[1:]), dtype=x.dtype)
         rows = slice(end - count, end)

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from painseq.batch import Sample
-from painseq.data.normalisation import PersonScale
-from painseq.data.streams import beside_cnn, rows_of_video, video_streams
+from painseq.data.normalisation import scaled
+from painseq.data.person_scale import PersonScale
+from painseq.data.streams import arrays_of, beside_cnn, rows_of_video, video_streams
 from painseq.errors import PainseqError
 from painseq.faces import Locator
 from painseq.faces.crops import CropChunk
 from painseq.features import ClipFeatures
-from painseq.features.pipeline import no_frames_error
 from painseq.model.pain_model import PainModel
+from painseq.video.sampling import no_frames_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +96,13 @@ def frames_of_store(
     video = Path("video")  # A placeholder: only a table next to it would be searched.
     streams = video_streams(model.stream_identities, video, action_units)
     if not clip.are_crops:
-        rows = rows_of_video(streams, clip, video, start_s)
+        rows = torch.from_numpy(rows_of_video(streams, arrays_of(clip), video, start_s))
         if model.record.by_person == "subject":
-            rows = model.person_scale(rows[clip.present]).apply(rows, clip.present)
+            rows = scaled(model.person_scale(rows[clip.present].numpy()), rows, clip.present)
         return Frames(rows, clip.present, clip.times_s)
     other_streams = beside_cnn(streams)
-    extra = rows_of_video(other_streams, clip, video, start_s) if other_streams else None
-    return Frames(clip.features, clip.present, clip.times_s, extra)
+    extra = rows_of_video(other_streams, arrays_of(clip), video, start_s) if other_streams else None
+    return Frames(clip.features, clip.present, clip.times_s, None if extra is None else torch.from_numpy(extra))
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,8 @@ def frames_of_video(
     landmarks, angles_rad = _landmarks(chunks), _angles(chunks)
     extra = None
     if other_streams and bool(present.any()):
-        extra = rows_of_video(
-            other_streams, ClipFeatures(crops, present, times_s, landmarks), video, start_s, image_fps
-        )
+        given = arrays_of(ClipFeatures(crops, present, times_s, landmarks))
+        extra = torch.from_numpy(rows_of_video(other_streams, given, video, start_s, image_fps))
     return Frames(
         crops,
         present,
@@ -233,7 +233,4 @@ def _scale(model: PainModel, options: VideoOptions) -> PersonScale | None:
             "This model was fitted on features relative to each subject's baseline. Give baseline, a video of the same "
             "subject without pain."
         )
-    rest = model.read(baseline, locator=options.locator, image_fps=options.image_fps)
-    if not rest.present.any():
-        raise PainseqError(f"{baseline}: no face found in any frame, so it cannot be the baseline.")
-    return PersonScale.pain_free(rest.features[rest.present])
+    return model.pain_free(baseline, options.locator, options.image_fps)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from painseq.data.normalisation import scaled
 from painseq.errors import PainseqError
 from painseq.explain.attribution import Attribution
 from painseq.explain.by_input import (
@@ -165,8 +166,8 @@ def features_of(model: PainModel, clip: Frames) -> Frames:
     if "cnn" not in model.streams and clip.extra is not None:
         rows, scale = clip.extra, clip.scale
         if model.record.by_person == "subject":
-            scale = model.person_scale(rows[clip.present])
-        return replace(clip, x=rows if scale is None else scale.apply(rows, clip.present), extra=None, scale=None)
+            scale = model.person_scale(rows[clip.present].numpy())
+        return replace(clip, x=rows if scale is None else scaled(scale, rows, clip.present), extra=None, scale=None)
     scorer = Scorer(model, clip)
     if not scorer.pixels_through:
         return clip

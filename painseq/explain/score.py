@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from painseq.batch import masked_mean
+from painseq.data.normalisation import scaled
 from painseq.errors import PainseqError
 from painseq.explain.frames import Frames
 from painseq.heads import Head
@@ -118,7 +119,7 @@ class Scorer:
             self._known = self.features(self.x[None])
             if model.record.by_person == "subject" and clip.are_pixels and self.scale is None:
                 # That of the unchanged clip, also for changed copies of it.
-                self.scale = model.person_scale(self.head_input(self._known)[self.mask])
+                self.scale = model.person_scale(self.head_input(self._known)[self.mask].cpu().numpy())
             outputs = self.outputs(self._known, self.mask)
             if isinstance(target, str):
                 target = class_number(model, target)
@@ -187,7 +188,7 @@ class Scorer:
         if clip.extra is not None:
             extra = torch.where(clip.present[:, None], clip.extra, 0.0).to(features)
             features = torch.cat([features, extra.expand(len(features), -1, -1)], dim=-1)
-        return features if self.scale is None else self.scale.apply(features, self.mask)
+        return features if self.scale is None else scaled(self.scale, features, self.mask)
 
     def outputs(self, features: Tensor, mask: Tensor) -> Tensor:
         """Return the outputs of `PainModel.classify` for features (N, T, D) and a mask (N, T)."""

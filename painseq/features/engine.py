@@ -30,7 +30,6 @@ from painseq.features.pipeline import (
     Job,
     SmallTensors,
     Writing,
-    no_frames_error,
     read_clip,
 )
 from painseq.features.spans import RecordedSpan
@@ -39,6 +38,7 @@ from painseq.records import Manifest
 from painseq.runs import Process
 from painseq.spec import Spec
 from painseq.video.ahead import read_ahead
+from painseq.video.sampling import no_frames_error
 
 # On a CPU 8 frames use all cores and stay in the cache; larger batches are slower (benchmarks/RESULTS.md).
 CPU_BATCH_FRAMES = 8

@@ -35,6 +35,7 @@ from painseq.records import Clip
 from painseq.spec import digest
 from painseq.video import SHORT_DIGEST, video_digest
 from painseq.video.ahead import POLL_S, Channel
+from painseq.video.sampling import no_frames_error
 
 CHUNK_FRAMES = 16
 WRITE_AHEAD = 16
@@ -214,13 +215,6 @@ def read_clip(
         yield ClipEnd(job, "failed", reason_of(error).replace(printable(root), ""))
     else:
         yield ClipEnd(job, "read")
-
-
-def no_frames_error(video: Path, start_s: float, end_s: float | None) -> PainseqError:
-    """Return the error for a span without frames."""
-    return PainseqError(
-        f"{video} has no frames between {start_s} s and {'its end' if end_s is None else f'{end_s} s'}."
-    )
 
 
 class Batches:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from painseq.batch import Moments
 from painseq.heads.head import Head, Rows
+from painseq.moments import Moments
 
 _MEASURED = ("mean", "sd", "frames")
 
@@ -52,8 +52,8 @@ class Standardised(Head):
 
     def measure(self, moments: Moments) -> None:
         """Take over mean and standard deviation of the training subjects' frames."""
-        self.mean.copy_(moments.mean)
-        self.sd.copy_(moments.sd)
+        self.mean.copy_(torch.from_numpy(moments.mean))
+        self.sd.copy_(torch.from_numpy(moments.sd))
         self.frames.fill_(moments.count)
 
     def standardised(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from painseq.batch import masked_mean
-
-NO_PREDICTION = -1
-"""Label of a clip without any valid frame (a frame with a face)."""
+from painseq.model.prediction import NO_PREDICTION
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from painseq.data.labels import Scale
-from painseq.data.streams import video_streams
+from painseq.data.streams import ClipRows, video_streams
 from painseq.errors import PainseqError
 from painseq.explain import (
     Attribution,
@@ -43,9 +43,9 @@ from painseq.explain.drawing import Curve
 from painseq.explain.known_units import HIGHEST_PSPI
 from painseq.explain.regions import has_regions
 from painseq.faces import Locator
-from painseq.features import ClipFeatures
 from painseq.files import write_atomically, write_csv, write_json
-from painseq.model.pain_model import PainModel, VideoPrediction
+from painseq.model.pain_model import PainModel
+from painseq.model.prediction import VideoPrediction
 from painseq.records import MIN_FACE_SHARE, check_min_face_share
 from painseq.runs import OnProgress, new_run_folder, no_progress, versions
 from painseq.video.generated import is_generated
@@ -240,10 +240,14 @@ def _explained(
     clip = _read(model, video, options)
     read(0.5)
     features = features_of(model, clip)
-    given = ClipFeatures(
-        features.x, features.present, features.times_s, backend=clip.backend, switched_s=clip.switched_s
+    given = ClipRows(
+        features.x.numpy(),
+        features.present.numpy(),
+        features.times_s.numpy(),
+        backend=clip.backend,
+        switched_s=clip.switched_s,
     )
-    prediction = model.predict_features(given, video, options.locator)
+    prediction = model.predict_rows(given, video, options.locator)
     by = (str(video), *model.same_person) if model.record.by_person == "subject" else ()
     prediction = replace(prediction, min_face_share=options.min_face_share, normalised_by=by)
     if prediction.note is not None:

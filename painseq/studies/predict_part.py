@@ -21,8 +21,8 @@ from painseq.evaluation.value_predictions import ValuePredictions
 from painseq.features import FeatureStore
 from painseq.features.store import identity
 from painseq.model.averaging import AveragedModel
-from painseq.model.decision import NO_PREDICTION
 from painseq.model.pain_model import PainModel
+from painseq.model.prediction import NO_PREDICTION
 from painseq.records import UNKNOWN, Part, Seen, plain_name, shared_people
 from painseq.spec import difference
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from painseq.errors import CLIP_FAILURES, PainseqError, reason_of
 from painseq.faces import Locator
-from painseq.model.pain_model import PainModel, VideoPrediction
+from painseq.model.prediction import VideoPrediction
+from painseq.model.predictor import Predictor
 from painseq.records import MIN_FACE_SHARE, check_min_face_share
 
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """Span of each video, and how it is read; see `PainModel.predict`.
+    """Span of each video, and how it is read; see `Predictor.predict`.
 
     Args:
         start_s: start of the span, in seconds from the first frame.
@@ -26,7 +27,7 @@ class VideoOptions:
             video.
         min_face_share: predictions are reported as doubtful if a smaller share of the frames has a face.
         same_person: further videos of the one person whom all the videos show, for a model of features normalised by
-            subject; see `PainModel.with_same_person`.
+            subject; see `Predictor.with_same_person`.
     """
 
     start_s: float = 0.0
@@ -58,7 +59,7 @@ class VideoResult:
 
 
 def predict_videos(
-    model: PainModel, videos: Sequence[str | Path], options: VideoOptions = VideoOptions()
+    model: Predictor, videos: Sequence[str | Path], options: VideoOptions = VideoOptions()
 ) -> Iterator[VideoResult]:
     """Predict videos one by one, in order.
 
@@ -83,7 +84,7 @@ def predict_videos(
     return (_predict(model, Path(video), options) for video in videos)
 
 
-def _predict(model: PainModel, video: Path, options: VideoOptions) -> VideoResult:
+def _predict(model: Predictor, video: Path, options: VideoOptions) -> VideoResult:
     try:
         prediction = model.predict(
             video,

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import Metric
 
-from painseq.batch import Batch, Moments
+from painseq.batch import Batch
 from painseq.data.datamodule import PainDataModule
 from painseq.data.labels import Scale, check_same_targets
 from painseq.data.splits import qualified
@@ -27,6 +27,7 @@ from painseq.heads.standardised import Standardised
 from painseq.model.checkpoint import contents, restore_extractor
 from painseq.model.objective import Objective, kind_of, objective_of
 from painseq.model.record import DataRecord, Loss, ModelRecord, SplitRecord, StreamRecord
+from painseq.moments import Moments
 from painseq.records import UNKNOWN, Seen, shared_people
 from painseq.spec import Spec, is_default, plain, spec_of, spec_of_factory, with_public_paths
 from painseq.training.binding import (
@@ -371,9 +372,10 @@ class PainClassifier(pl.LightningModule):
         was_training = self.training
         self.eval()
         batches = (batch.to(self.device) for batch in data.loader("train"))
-        moments = reduce(add, (Moments.of(batch_features(self.extractor, batch)[batch.mask]) for batch in batches))
-        if not bool(moments.mean.isfinite().all()):
-            columns = (~moments.mean.isfinite()).nonzero()[:, 0].tolist()
+        rows = (batch_features(self.extractor, batch)[batch.mask].cpu().numpy() for batch in batches)
+        moments = reduce(add, map(Moments.of, rows))
+        if not np.isfinite(moments.mean).all():
+            columns = np.flatnonzero(~np.isfinite(moments.mean)).tolist()
             raise PainseqError(
                 f"Columns {first_few([str(column) for column in columns])} of the training features are not finite. "
                 "Find the clips with `painseq data check`."

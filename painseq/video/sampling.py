@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,3 +65,10 @@ def frame_indices(
         return np.zeros(len(samples), np.int64), offsets
     nearer_after = times[after] - samples < samples - times[before] - _TIME_TOLERANCE_S
     return np.where(nearer_after, after, before).astype(np.int64), offsets
+
+
+def no_frames_error(video: Path, start_s: float, end_s: float | None) -> PainseqError:
+    """Return the error for a span without frames."""
+    return PainseqError(
+        f"{video} has no frames between {start_s} s and {'its end' if end_s is None else f'{end_s} s'}."
+    )

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from painseq.batch import Moments
 from painseq.cli.fit import fit
 from painseq.errors import PainseqError
 from painseq.model.checkpoint import load, read_checkpoint
+from painseq.moments import Moments
 
 
 @pytest.fixture
@@ -24,10 +24,11 @@ def test_a_single_video_is_standardised_by_itself_and_by_what_is_given_of_the_pe
     clip = model.read(video)
     seen = clip.features[clip.present]
     alone = model.predict(video)
-    scaled = ((clip.features - seen.mean(0)) / Moments.of(seen).sd.float())[None]
+    scaled = torch.from_numpy((clip.features - seen.mean(0)) / Moments.of(seen).sd.astype(np.float32))[None]
+    present = torch.from_numpy(clip.present)
     with torch.inference_mode():
-        expected = model.classify(torch.where(clip.present[None, :, None], scaled, 0.0), clip.present[None])
-    shown = model.objective.shown(expected[0, clip.present])
+        expected = model.classify(torch.where(present[None, :, None], scaled, 0.0), present[None])
+    shown = model.objective.shown(expected[0, present])
     np.testing.assert_allclose(alone.frame_probabilities, shown.numpy(), atol=1e-4)
     assert alone.normalised_by == (str(video),) == tuple(alone.to_dict()["normalised_by"]) and "alone" in alone.note
     other = electrical / "Test" / "S06" / "S06_2.mp4"

@@ -8,7 +8,7 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.inspection import permutation_importance
 
-from painseq.batch import Batch, Moments, Sample, collate
+from painseq.batch import Batch, Sample, collate
 from painseq.data.streams import ActionUnitStream, CnnStream, LandmarkStream
 from painseq.errors import PainseqError
 from painseq.explain import (
@@ -29,6 +29,7 @@ from painseq.heads.head import Rows
 from painseq.heads.standardised import Standardised
 from painseq.model.pain_model import PainModel
 from painseq.model.record import StreamRecord
+from painseq.moments import Moments
 
 UNITS = ActionUnitStream()
 WIDTH, TELLING = UNITS.width, 3
@@ -124,7 +125,7 @@ def test_a_head_that_keeps_no_mean_gets_that_of_the_clip(units):
 def test_a_standardised_head_keeps_the_mean_of_training(units):
     head = Standardised(LSTM((WIDTH,), 2))
     assert head.training_mean() is None
-    head.measure(Moments.of(5 + torch.randn(90, WIDTH)))
+    head.measure(Moments.of(5 + torch.randn(90, WIDTH).numpy()))
     model = units(head)
     clip = Frames(torch.randn(5, WIDTH), torch.ones(5).bool(), torch.arange(5) / 4)
     found = occlude_columns(model, clip, named_columns(model, [UNITS]), "pain")

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 import painseq.heads
 from painseq.batch import Sample, collate
 from painseq.data.labels import Scale
-from painseq.data.normalisation import PersonScale
+from painseq.data.person_scale import PersonScale
 from painseq.errors import PainseqError
 from painseq.explain import (
     Frames,
@@ -352,7 +352,7 @@ def test_features_relative_to_a_persons_own(made):
     with pytest.raises(PainseqError, match="baseline"):
         explain(model, clip)
     neutral = torch.randn(model.head.in_shape)
-    clip = dataclasses.replace(clip, scale=PersonScale.pain_free(neutral[None]))
+    clip = dataclasses.replace(clip, scale=PersonScale.pain_free(neutral[None].numpy()))
     relative = features_of(model, clip)
     plain = features_of(made("lstm")[0], dataclasses.replace(clip, scale=None))
     torch.testing.assert_close(relative.x[clip.present], plain.x[clip.present] - neutral)

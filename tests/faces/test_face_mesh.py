@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from painseq.data.streams.landmarks import mirror
 from painseq.errors import LocatorUnavailable
 from painseq.faces import FaceCrops, FaceMesh
 from painseq.faces.fixed_point import from_fixed_point, to_fixed_point
-from painseq.faces.landmarks import mirror, normalise
+from painseq.faces.landmarks import normalise
 from painseq.faces.mesh_nets import FaceLandmarkerBundle, Region
 from painseq.faces.mesh_points import IBUG_68, MIRRORED, OUTLINES, POINTS
 from painseq.faces.tracks import TrackFolder
@@ -88,8 +89,7 @@ def test_the_mesh_of_a_mirrored_picture_is_the_mirrored_mesh(assets: Path, mesh:
     (face,), (other,) = mesh.locate(np.stack([image, image[:, ::-1]]), np.zeros(2), Path())
     assert face.landmarks is not None and other.landmarks is not None
     straight, mirrored = (
-        normalise(torch.from_numpy(points)[None], torch.ones(1, dtype=torch.bool))
-        for points in (face.landmarks, other.landmarks)
+        torch.from_numpy(normalise(points[None], np.ones(1, bool))) for points in (face.landmarks, other.landmarks)
     )
     assert float((mirror(straight) - mirrored).abs().max()) < 0.1 < float((straight - mirrored).abs().max())
     assert float((mirror(straight[:, : 2 * 468]) - mirror(straight)[:, : 2 * 468]).abs().max()) == 0

@@ -4,13 +4,13 @@ import io
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch.nn.functional import cross_entropy
 
 import painseq.heads
-from painseq.batch import Moments
 from painseq.errors import PainseqError
 from painseq.files import shipped_configs
 from painseq.heads import (
@@ -33,6 +33,7 @@ from painseq.heads import (
 from painseq.heads.head import Rows
 from painseq.heads.standardised import Standardised
 from painseq.model.decision import NO_PREDICTION, decide
+from painseq.moments import Moments
 from painseq.spec import build, spec_of
 
 D, K, T = 12, 3, 9
@@ -42,7 +43,7 @@ VIVIT = {"frames": 10, "tubelet": (2, 8), "width": 16, "depth": 2, "heads": 2}
 
 def standardised(head: Head) -> Standardised:
     wrapped = Standardised(head)
-    wrapped.measure(Moments(50, torch.linspace(-1, 1, D), torch.linspace(10, 100, D)))
+    wrapped.measure(Moments(50, np.linspace(-1, 1, D), np.linspace(10, 100, D)))
     return wrapped
 
 

@@ -326,9 +326,9 @@ def test_a_model_of_relative_features_wants_a_baseline(run, electrical, store, v
         model.predict(video)
     prediction = model.predict(video, baseline=video)
     x = model.read(video)
-    relative = (x.features - x.features[x.present].mean(dim=0))[None]
+    relative = torch.from_numpy(x.features - x.features[x.present].mean(axis=0))[None]
     with torch.inference_mode():
-        expected = model.classify(relative, x.present[None]).softmax(-1)[0].tolist()
+        expected = model.classify(relative, torch.from_numpy(x.present)[None]).softmax(-1)[0].tolist()
     assert [*prediction.probabilities.values()] == pytest.approx(expected, abs=1e-5)
     with pytest.raises(PainseqError, match=r"\bnormalise\b.*\bbaseline\b.*\bnone\b"):
         predict_part(model, AI4Pain(electrical, DataOptions(split=INNER, store=store)), "test")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from painseq.data.streams.action_units import ActionUnits, ActionUnitStream, read_action_units, table_of
+from painseq.data.streams.clip_rows import ClipRows
 from painseq.data.streams.cnn import CnnStream
 from painseq.data.streams.landmarks import LandmarkStream
 from painseq.data.streams.movements import MovementStream
-from painseq.data.streams.store import StoreStream
 from painseq.data.streams.stream import (
     Stream,
+    VideoStream,
+    arrays_of,
     beside_cnn,
     lone_clip,
     mirrored,
@@ -22,14 +25,20 @@ from painseq.data.streams.stream import (
 from painseq.errors import PainseqError
 from painseq.faces import FaceMesh, Locator
 
+if TYPE_CHECKING:
+    from painseq.data.streams.store import StoreStream
+
 __all__ = [
     "ActionUnitStream",
     "ActionUnits",
+    "ClipRows",
     "CnnStream",
     "LandmarkStream",
     "MovementStream",
     "StoreStream",
     "Stream",
+    "VideoStream",
+    "arrays_of",
     "as_streams",
     "beside_cnn",
     "check_recorded",
@@ -42,10 +51,19 @@ __all__ = [
     "video_streams",
 ]
 
-SHORT_NAMES: dict[str, type[Stream]] = {
+SHORT_NAMES: dict[str, type[VideoStream]] = {
     stream.name: stream for stream in (CnnStream, LandmarkStream, MovementStream, ActionUnitStream)
 }
 """Streams that are listed by name, since they need no arguments; they can also be read from a video."""
+
+
+def __getattr__(name: str) -> Any:
+    """`StoreStream`, imported when it is first asked for: it needs torch."""
+    if name == "StoreStream":
+        from painseq.data.streams.store import StoreStream
+
+        return StoreStream
+    raise AttributeError(f"module 'painseq.data.streams' has no attribute {name!r}")
 
 
 def as_streams(streams: Sequence[str | Stream], action_units: Path | None = None) -> tuple[Stream, ...]:
@@ -102,7 +120,7 @@ def video_streams(
     video: Path,
     table: Path | None = None,
     locator: Locator | None = None,
-) -> tuple[Stream, ...]:
+) -> tuple[VideoStream, ...]:
     """Return the streams of a single video that is not part of a data set.
 
     Args:
@@ -124,7 +142,7 @@ def video_streams(
             f"This model takes the stream {others[0]!r}, which comes from a feature store and not from a video, so it "
             "cannot read videos. Evaluate it on the features of a data set, with that store."
         )
-    given: dict[str, Stream] = {}
+    given: dict[str, VideoStream] = {}
     if "action_units" in identities:
         given["action_units"] = ActionUnitStream(table=table).recorded(identities["action_units"])
     if "landmarks" in identities:

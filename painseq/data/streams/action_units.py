@@ -6,20 +6,24 @@ import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from painseq.data.streams.stream import Stream, lone_clip
+from painseq.data.streams.clip_rows import ClipRows
+from painseq.data.streams.stream import VideoStream, lone_clip
 from painseq.errors import PainseqError
 from painseq.faces.au_tables import TIME_COLUMNS, ActionUnits, Tool, UnitColumn, read_action_units, unit_columns
-from painseq.features import ClipFeatures, FeatureStore, NpzFolder
 from painseq.records import Clip
 from painseq.spec import Spec
 from painseq.tables import read_header, shown
 from painseq.video import bare_name, open_video
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from painseq.features import FeatureStore, NpzFolder
 
 __all__ = ["COLUMNS", "OPENFACE", "ActionUnitStream", "ActionUnits", "read_action_units", "table_of"]
 
@@ -44,7 +48,7 @@ def table_of(video: Path) -> Path:
     return video.with_name(f"{bare_name(video)}.csv")
 
 
-class ActionUnitStream(Stream):
+class ActionUnitStream(VideoStream):
     """Action units of the tables of one tool; each table is read once, on first use.
 
     The columns are those that all tables of a data set have (`for_tables`), or those of a model (`recorded`).
@@ -173,7 +177,7 @@ class ActionUnitStream(Stream):
                 "docs/action_units.md), or leave action_units out of streams."
             )
 
-    def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
+    def rows(self, frames: ClipRows, clip: Clip, root: Path) -> NDArray[np.float32]:
         """Return (T, width) float32; see `ActionUnits.rows`.
 
         Raises:
@@ -181,9 +185,9 @@ class ActionUnitStream(Stream):
                 and the store no landmarks, or covers another time.
         """
         whole = self._whole(clip, root)
-        times_s = clip.start_s + stored.times_s.numpy()
-        units = whole.of_face(times_s, _centres(stored)) if whole.several_faces else whole
-        rows = torch.from_numpy(units.at(times_s).rows())
+        times_s = clip.start_s + frames.times_s
+        units = whole.of_face(times_s, _centres(frames)) if whole.several_faces else whole
+        rows = units.at(times_s).rows()
         # LibreFace leaves out frames without a face.
         if len(times_s) and self.tool != "LibreFace" and _is_shorter(whole.times_s[-1], times_s[-1]):
             raise PainseqError(
@@ -251,10 +255,10 @@ def _is_shorter(end_s: float, last_s: float) -> bool:
     return bool(end_s < last_s - max(_APART_S, _APART_SHARE * last_s))
 
 
-def _centres(stored: ClipFeatures) -> NDArray[np.float64] | None:
+def _centres(frames: ClipRows) -> NDArray[np.float64] | None:
     """Return (T, 2) centres of the followed face, NaN without a face; None if there are no landmarks."""
-    if stored.landmarks is None:
+    if frames.landmarks is None:
         return None
-    points = stored.landmarks.double().numpy()
+    points = frames.landmarks.astype(np.float64)
     centres: NDArray[np.float64] = (points.min(axis=1) + points.max(axis=1)) / 2
     return centres

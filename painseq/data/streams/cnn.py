@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from numpy.typing import NDArray
 
-from painseq.data.streams.stream import Stream
+from painseq.data.streams.clip_rows import ClipRows
+from painseq.data.streams.stream import VideoStream
 from painseq.errors import PainseqError
-from painseq.features import ClipFeatures, FeatureStore, NpzFolder
 from painseq.records import Clip
 from painseq.spec import Spec
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class CnnStream(Stream):
+    from painseq.features import ClipFeatures, FeatureStore, NpzFolder
+
+
+class CnnStream(VideoStream):
     """Features of the data's feature store; or crops, as input of the model's extractor.
 
     Args:
@@ -43,6 +49,10 @@ class CnnStream(Stream):
     def seen(self, store: FeatureStore | NpzFolder | None) -> CnnStream:
         """Return the stream with this store's shape."""
         return self if store is None else CnnStream(store.out_shape)
+
+    def rows(self, frames: ClipRows, clip: Clip, root: Path) -> NDArray[Any]:
+        """Return (T, *F) as they are."""
+        return frames.features
 
     def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
         """Return (T, *F) as stored."""

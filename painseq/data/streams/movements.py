@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from painseq.data.streams.stream import Stream
+from painseq.data.streams.clip_rows import ClipRows
+from painseq.data.streams.stream import VideoStream
 from painseq.errors import PainseqError
 from painseq.faces.mesh_nets import POINTS, FaceLandmarkerBundle
 from painseq.faces.movements import MIRRORED, NAMES
-from painseq.features import ClipFeatures, FeatureStore, NpzFolder
 from painseq.records import Clip
 from painseq.spec import Spec
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class MovementStream(Stream):
+    from painseq.features import FeatureStore, NpzFolder
+
+
+class MovementStream(VideoStream):
     """52 facial-movement coefficients of each frame, computed from the 478 points of `FaceMesh`; no action units.
 
     The points come from the store or the face track, so that a store made with `FaceMesh` gives this stream without its
@@ -72,19 +78,19 @@ class MovementStream(Stream):
                 "line: --locator face_mesh --face-mesh-model FILE) or of MovementStream."
             )
 
-    def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
+    def rows(self, frames: ClipRows, clip: Clip, root: Path) -> NDArray[np.float32]:
         """Return (T, 52) float32, 0 to 1; zero in frames without a face.
 
         Raises:
             PainseqError: the clip has no points of a face mesh; the network is not available.
         """
-        points, present = stored.landmarks, stored.present
-        if points is None or points.shape[1] != POINTS or (present.any() and not points[present].isfinite().any()):
+        points, present = frames.landmarks, frames.present
+        if points is None or points.shape[1] != POINTS or (present.any() and not np.isfinite(points[present]).any()):
             if points is None and not present.any():
-                return torch.zeros((len(stored), len(NAMES)))
+                return np.zeros((len(frames), len(NAMES)), np.float32)
             raise _no_mesh(f"clip {clip.clip_id!r} has {'none' if points is None else points.shape[1]}")
-        shown = torch.where(present[:, None, None], points, torch.nan)
-        return torch.from_numpy(self._bundle.movements(shown.numpy())).nan_to_num(0.0)
+        shown = np.where(present[:, None, None], points, np.float32(np.nan))
+        return np.nan_to_num(self._bundle.movements(shown), nan=0.0)
 
     def mirror(self, rows: Tensor) -> Tensor:
         """Exchange left and right."""

@@ -5,14 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from painseq.features import ClipFeatures, FeatureStore, NpzFolder
+from painseq.data.streams.clip_rows import ClipRows
 from painseq.records import Clip
 from painseq.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from painseq.features import ClipFeatures, FeatureStore, NpzFolder
+
+
+S = TypeVar("S", bound="Stream")
 
 
 class Stream(ABC):
@@ -20,6 +28,7 @@ class Stream(ABC):
 
     To add a stream, write a class with `name`, `columns`, `identity`, `of` and `mirror`, export it in
     `painseq.data.streams`, and add it to the contract test. In YAML a stream is listed by its class path.
+    Models read videos without torch too, so torch is imported where it is used.
     """
 
     name: str
@@ -110,6 +119,27 @@ class Stream(ABC):
         """
 
 
+class VideoStream(Stream):
+    """A stream that a single video has too: its rows are computed in numpy."""
+
+    @abstractmethod
+    def rows(self, frames: ClipRows, clip: Clip, root: Path) -> NDArray[Any]:
+        """Return the rows of a clip, or of some of its frames, (T, *F); see `Stream.of`."""
+
+    def of(self, stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
+        """See `Stream.of`."""
+        import torch
+
+        return torch.from_numpy(self.rows(arrays_of(stored), clip, root))
+
+
+def arrays_of(stored: ClipFeatures) -> ClipRows:
+    """Return the frames of a clip as arrays that share their memory."""
+    landmarks = None if stored.landmarks is None else stored.landmarks.numpy()
+    features, present, times_s = stored.features.numpy(), stored.present.numpy(), stored.times_s.numpy()
+    return ClipRows(features, present, times_s, landmarks, stored.backend, stored.switched_s)
+
+
 def rows_of(streams: Sequence[Stream], stored: ClipFeatures, clip: Clip, root: Path) -> Tensor:
     """Return the rows of a clip, all streams concatenated.
 
@@ -119,6 +149,8 @@ def rows_of(streams: Sequence[Stream], stored: ClipFeatures, clip: Clip, root: P
     Raises:
         PainseqError: see `Stream.of`.
     """
+    import torch
+
     parts = [stream.of(stored, clip, root) for stream in streams]
     return parts[0] if len(parts) == 1 else torch.cat([part.float() for part in parts], dim=-1)
 
@@ -131,15 +163,17 @@ def stored_frames(
 
 
 def rows_of_video(
-    streams: Sequence[Stream], stored: ClipFeatures, video: Path, start_s: float = 0.0, image_fps: float | None = None
-) -> Tensor:
-    """Return the rows of a span of a single video that is not part of a data set; see `rows_of`.
+    streams: Sequence[VideoStream], frames: ClipRows, video: Path, start_s: float = 0.0, image_fps: float | None = None
+) -> NDArray[Any]:
+    """Return the rows of a span of a single video that is not part of a data set, as an array; see `rows_of`.
 
     Args:
         start_s: start of the span, in seconds.
         image_fps: images per second, if the video is a folder of images.
     """
-    return rows_of(streams, stored, lone_clip(video, start_s, image_fps), Path())
+    clip = lone_clip(video, start_s, image_fps)
+    parts = [stream.rows(frames, clip, Path()) for stream in streams]
+    return parts[0] if len(parts) == 1 else np.concatenate([part.astype(np.float32) for part in parts], axis=-1)
 
 
 def lone_clip(video: Path, start_s: float = 0.0, image_fps: float | None = None) -> Clip:
@@ -147,7 +181,7 @@ def lone_clip(video: Path, start_s: float = 0.0, image_fps: float | None = None)
     return Clip(video.as_posix(), "unknown", video.as_posix(), start_s=start_s, fps=image_fps)
 
 
-def beside_cnn(streams: Sequence[Stream]) -> tuple[Stream, ...]:
+def beside_cnn(streams: Sequence[S]) -> tuple[S, ...]:
     """Return the streams other than `cnn`, whose rows do not depend on an extractor."""
     return tuple(stream for stream in streams if stream.name != "cnn")
 
@@ -158,5 +192,7 @@ def mirrored(streams: Sequence[Stream], rows: Tensor) -> Tensor:
     Raises:
         PainseqError: see `Stream.mirror`.
     """
+    import torch
+
     parts = torch.split_with_sizes(rows, [stream.width for stream in streams], dim=-1)
     return torch.cat([stream.mirror(part) for stream, part in zip(streams, parts, strict=True)], dim=-1)
