@@ -3,6 +3,7 @@
 from painseq.faces.crops import CropChunk, FaceCrops
 from painseq.faces.face_alignment import FaceAlignment
 from painseq.faces.face_mesh import FaceMesh
+from painseq.faces.follower import FaceFollower, FollowedFace
 from painseq.faces.full_frame import FullFrame
 from painseq.faces.locator import Face, Locator
 from painseq.faces.sidecar import Sidecar
@@ -15,8 +16,10 @@ __all__ = [
     "Face",
     "FaceAlignment",
     "FaceCrops",
+    "FaceFollower",
     "FaceMesh",
     "FaceTrack",
+    "FollowedFace",
     "FullFrame",
     "Locator",
     "Sidecar",

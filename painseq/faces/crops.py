@@ -14,12 +14,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from painseq.errors import PainseqError
 from painseq.faces.alignment import eye_angles
+from painseq.faces.cropping import SQUARES, crop_of, with_crop_areas
 from painseq.faces.locator import Locator
-from painseq.faces.sightings import Sightings
+from painseq.faces.sightings import LiveSightings, Sightings
 from painseq.faces.track import FaceTrack, Smoother, Tracker, joined, smoothed
 from painseq.faces.tracks import StoredTrack, TrackFolder
 from painseq.spec import Spec, build, digest, spec_of
@@ -27,7 +27,6 @@ from painseq.video import Video, frame_indices, open_video, read_chunks
 
 # Small: a frame that waits for its box keeps its whole block in memory.
 _BLOCK_FRAMES = 16
-_SQUARES = ("square", "aligned")
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,9 @@ class FaceCrops:
         same_person: after a gap or a cut, follow only a face that continues the one before in position and size
             (`painseq.faces.track.Tracker`); as long as there is none, frames have no face. False follows the largest
             face, and warns.
+        causal: look at no frame later than the one that is cropped, as for a camera (`painseq.faces.FaceFollower`). The
+            locator runs at least every `every_s`, after a cut, and on every frame of fast motion; between, the last
+            faces are held. A gap of up to `max_gap_s` holds the last face, and smoothing uses the last `smooth_s` / 2.
 
     Areas outside the frame are black; a box that lies completely outside, or is smaller than a pixel, counts as no
     face. Crops are resampled with an antialiased triangle filter.
@@ -107,8 +109,9 @@ class FaceCrops:
         every_s: float = 0.2,
         tracks: str | Path | None = None,
         same_person: bool = False,
+        causal: bool = False,
     ) -> None:
-        if kind not in (*_SQUARES, "landmark_box"):
+        if kind not in (*SQUARES, "landmark_box"):
             raise PainseqError(f"FaceCrops: kind is {kind!r}; use square, aligned or landmark_box.")
         if size_px < 1:
             raise PainseqError(f"FaceCrops: size_px is {size_px}; it must be 1 or more.")
@@ -132,6 +135,7 @@ class FaceCrops:
         self.every_s = every_s
         self.tracks = tracks
         self.same_person = same_person
+        self.causal = causal
 
     def spec(self) -> Spec:
         """Describe how to rebuild this object, in plain values; see `from_spec`."""
@@ -162,18 +166,24 @@ class FaceCrops:
         copied.tracks = None
         return copied
 
+    def as_causal(self) -> FaceCrops:
+        """Return the same crops without look-ahead, and without tracks from disk: what a live source gives."""
+        copied = self.with_locator(self.locator)
+        copied.causal = True
+        return copied
+
     def identity(self) -> Spec:
         """Return the settings that decide the crops' pixels: `spec()` without paths, device and decoder."""
-        names = ["kind", "size_px"] + (["margin", "smooth_s"] if self.kind in _SQUARES else [])
+        names = ["kind", "size_px"] + (["margin", "smooth_s"] if self.kind in SQUARES else [])
         return {name: getattr(self, name) for name in names} | self.tracking()
 
     def tracking(self) -> Spec:
         """Return the part of `identity()` that decides the track before smoothing."""
         names = ["max_gap_s"] + (["every_s"] if self.locator.needs_pixels and not self.locator.every_frame else [])
-        # Only where it is set: stores and tracks of earlier versions do not have it.
-        same_person: Spec = {"same_person": True} if self.same_person else {}
+        # Only where they are set: stores and tracks of earlier versions do not have them.
+        switches: Spec = {name: True for name in ("same_person", "causal") if getattr(self, name)}
         numbers: Spec = {name: float(getattr(self, name)) for name in names}
-        return numbers | same_person | {"locator": self.locator.identity()}
+        return numbers | switches | {"locator": self.locator.identity()}
 
     def fingerprint(self) -> str:
         """Digest of `identity()`."""
@@ -195,7 +205,7 @@ class FaceCrops:
         with open_video(video, self.backend, image_fps) as opened:
             span = _Span(opened, start_s, end_s, fps, image_fps)
             stored = self._stored(span) or self._find_track(span)
-        return smoothed(self._with_angles(stored.face), self.smooth_s)
+        return smoothed(self.with_angles(stored.face), self.smooth_s, self.causal)
 
     def find_track(
         self,
@@ -250,9 +260,9 @@ class FaceCrops:
                 while first < len(images):
                     end = min(len(images), first + len(crops) - filled)
                     with _timed(seconds, "crop"):
-                        part = self._with_crop_boxes(face[first:end], opened)
+                        part = self.with_crop_areas(face[first:end], opened.size, str(opened.path))
                         for frame in np.flatnonzero(part.present):
-                            crops[filled + frame] = self._cut(images[first + frame], part, int(frame))
+                            crops[filled + frame] = crop_of(images[first + frame], part, int(frame), self.size_px)
                     parts.append(part)
                     filled, first = filled + end - first, end
                     if filled == len(crops):
@@ -282,7 +292,7 @@ class FaceCrops:
         self, span: _Span, known: FaceTrack | None, seconds: dict[str, float]
     ) -> Iterator[tuple[list[NDArray[np.uint8]], FaceTrack]]:
         """Yield the frames whose boxes are final, with their smoothed track."""
-        search, smoother = self._search(span), Smoother(self.smooth_s)
+        search, smoother = self._search(span), Smoother(self.smooth_s, self.causal)
         waiting: deque[NDArray[np.uint8]] = deque()
         read = 0
         blocks = span.blocks()
@@ -291,25 +301,29 @@ class FaceCrops:
                 images = next(blocks)
             with _timed(seconds, "locate"):
                 face = search.add(images) if known is None else known[read : read + len(images)]
-                settled = smoother.add(self._with_angles(face))
+                settled = smoother.add(self.with_angles(face))
             read += len(images)
             waiting.extend(images)
             yield [waiting.popleft() for _ in range(len(settled))], settled
         yield list(waiting), joined([smoother.add(search.finish()), smoother.finish()])
 
-    def _search(self, span: _Span) -> _Search:
+    def _search(self, span: _Span) -> _Search | _LiveSearch:
+        if self.causal:
+            live = LiveSightings(self.locator, span.opened.path, self.every_s)
+            return _LiveSearch(live, self.tracker(str(span.opened.path)), span)
         sightings = Sightings(self.locator, span.opened.path, span.video_times_s, self.every_s)
-        return _Search(sightings, self._tracker(span), span.times_s)
+        return _Search(sightings, self.tracker(str(span.opened.path)), span.times_s)
 
-    def _tracker(self, span: _Span) -> Tracker:
-        return Tracker(self.max_gap_s, span.opened.path, self.same_person)
+    def tracker(self, source: str) -> Tracker:
+        """Return a new tracker with these settings; `source` names the video in its errors."""
+        return Tracker(self.max_gap_s, source, self.same_person, self.causal)
 
     def _find_track(self, span: _Span) -> StoredTrack:
         if self.locator.needs_pixels:
             search = self._search(span)
             parts = [search.add(images) for images in span.blocks()]
             return StoredTrack(joined([*parts, search.finish()]), search.sightings.located)
-        tracker = self._tracker(span)
+        tracker = self.tracker(str(span.opened.path))
         found = self.locator.locate(None, span.video_times_s, span.opened.path)
         return StoredTrack(joined([tracker.add(span.times_s, found), tracker.finish()]), len(found))
 
@@ -321,43 +335,28 @@ class FaceCrops:
         place = folder.place(span.opened.path, span.start_s, span.end_s, span.fps, span.image_fps)
         return folder.read(place, span.times_s) if place.is_file() else None
 
-    def _with_crop_boxes(self, face: FaceTrack, opened: Video) -> FaceTrack:
-        """Return the track with cropped areas as boxes, without faces that cannot be cropped."""
+    def with_crop_areas(self, face: FaceTrack, frame_px: tuple[int, int], source: str) -> FaceTrack:
+        """Return a smoothed track with cropped areas as boxes, without faces that cannot be cropped.
+
+        Args:
+            frame_px: (width, height) of the frames.
+            source: name of the video, for the error.
+
+        Raises:
+            PainseqError: the crops need landmarks, and the locator finds none.
+        """
         if self.kind != "square" and face.landmarks is None and face.present.any():
             raise PainseqError(
-                f"{opened.path}: {type(self.locator).__name__} finds no landmarks, which crops of kind {self.kind} "
+                f"{source}: {type(self.locator).__name__} finds no landmarks, which crops of kind {self.kind} "
                 "need. Use kind square, or the locator FaceMesh, FaceAlignment or Sidecar."
             )
-        if self.kind in _SQUARES:
-            centre = (face.boxes[:, :2] + face.boxes[:, 2:]) / 2
-            side = (face.boxes[:, 2:] - face.boxes[:, :2]).max(axis=1, keepdims=True) * (1 + self.margin)
-            boxes = np.concatenate([centre - side / 2, centre + side / 2], axis=1)
-        elif face.landmarks is not None:
-            boxes = np.concatenate([face.landmarks.min(axis=1)[:, :2], face.landmarks.max(axis=1)[:, :2]], axis=1)
-        else:
-            boxes = face.boxes
-        width, height = opened.size
-        inside = (boxes[:, 0] < width) & (boxes[:, 1] < height) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
-        sizeable = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
-        present = face.present & inside & sizeable
-        angles_rad = face.angles_rad
-        if angles_rad is not None:
-            present &= np.isfinite(angles_rad)
-            angles_rad = np.where(present, angles_rad, np.float32(np.nan))
-        boxes = np.where(present[:, None], boxes, np.nan).astype(np.float32)
-        landmarks = None if face.landmarks is None else np.where(present[:, None, None], face.landmarks, np.nan)
-        return replace(face, boxes=boxes, present=present, landmarks=landmarks, angles_rad=angles_rad)
+        return with_crop_areas(face, self.kind, self.margin, frame_px)
 
-    def _with_angles(self, face: FaceTrack) -> FaceTrack:
+    def with_angles(self, face: FaceTrack) -> FaceTrack:
         """Return an unsmoothed track with the angles of the eyes, if crops are turned by them."""
         if self.kind != "aligned" or face.landmarks is None:
             return face
         return replace(face, angles_rad=eye_angles(face.landmarks))
-
-    def _cut(self, image: NDArray[np.uint8], face: FaceTrack, frame: int) -> NDArray[np.uint8]:
-        if face.angles_rad is None:
-            return cut(image, face.boxes[frame], self.size_px)
-        return cut_turned(image, face.boxes[frame], float(face.angles_rad[frame]), self.size_px)
 
 
 class _Span:
@@ -398,6 +397,29 @@ class _Search:
         return self._tracker.finish()
 
 
+class _LiveSearch:
+    """Takes frames, and returns the unsmoothed track of all of them, each found without the later ones."""
+
+    def __init__(self, sightings: LiveSightings, tracker: Tracker, span: _Span) -> None:
+        self.sightings = sightings
+        self._tracker = tracker
+        self._span = span
+        self._done = 0
+
+    def add(self, images: NDArray[np.uint8]) -> FaceTrack:
+        frames = slice(self._done, self._done + len(images))
+        self._done += len(images)
+        looks = [
+            self.sightings.look(image, time_s)
+            for image, time_s in zip(images, self._span.video_times_s[frames].tolist(), strict=True)
+        ]
+        cuts = {frame for frame, (_, is_cut) in enumerate(looks) if is_cut}
+        return self._tracker.add(self._span.times_s[frames], [faces for faces, _ in looks], cuts)
+
+    def finish(self) -> FaceTrack:
+        return self._tracker.finish()
+
+
 def _chunk(
     crops: NDArray[np.uint8], face: FaceTrack, backend: str, seconds: dict[str, float], reused_track: bool
 ) -> CropChunk:
@@ -424,61 +446,3 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[stage] += time.perf_counter() - start
-
-
-def cut(image: NDArray[np.uint8], box: NDArray[np.float32], size_px: int) -> NDArray[np.uint8]:
-    """Resample the area `box` (left, top, right, bottom in pixels, may extend outside) to a square.
-
-    Returns:
-        (size_px, size_px, 3) uint8, black outside the image.
-    """
-    left, top, right, bottom = (float(value) for value in box)
-    picture, (x0, y0) = _part(image, (left, top, right, bottom), size_px)
-    area = (left - x0, top - y0, right - x0, bottom - y0)
-    return np.asarray(picture.resize((size_px, size_px), Image.Resampling.BILINEAR, box=area))
-
-
-def cut_turned(image: NDArray[np.uint8], box: NDArray[np.float32], angle_rad: float, size_px: int) -> NDArray[np.uint8]:
-    """Resample the area `box`, turned clockwise about its centre, to a square; see `cut`.
-
-    Where the area is larger than the crop, the picture is interpolated at several points of each pixel of the crop,
-    and these are averaged.
-    """
-    left, top, right, bottom = (float(value) for value in box)
-    x, y, wide, high = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
-    cos, sin = math.cos(angle_rad), math.sin(angle_rad)
-    half_x, half_y = (abs(cos) * wide + abs(sin) * high) / 2, (abs(sin) * wide + abs(cos) * high) / 2
-    picture, (x0, y0) = _part(image, (x - half_x, y - half_y, x + half_x, y + half_y), size_px)
-    points = max(1, math.ceil(max(wide, high) / size_px))
-    fine_px = points * size_px
-    # From a place in the fine crop to one in the picture, both counted from the corner of the first pixel.
-    across, down = wide / fine_px, high / fine_px
-    corner = (x - x0 - (cos * wide - sin * high) / 2, y - y0 - (sin * wide + cos * high) / 2)
-    to_picture = (cos * across, -sin * down, corner[0], sin * across, cos * down, corner[1])
-    crop = np.empty((size_px, size_px, 3), np.uint8)
-    for channel, colour in enumerate(picture.split()):
-        # In floats, as Pillow would cut off the decimals, which darkens the crop.
-        fine = colour.convert("F").transform(
-            (fine_px, fine_px), Image.Transform.AFFINE, to_picture, Image.Resampling.BILINEAR
-        )
-        crop[..., channel] = np.rint(np.asarray(fine.reduce(points)))
-    return crop
-
-
-def _part(
-    image: NDArray[np.uint8], area: tuple[float, float, float, float], size_px: int
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the part of the frame that a filter reaches, black outside the frame, and its upper left corner."""
-    height, width = image.shape[:2]
-    left, top, right, bottom = area
-    reach_x = math.ceil(max(1.0, (right - left) / size_px)) + 1
-    reach_y = math.ceil(max(1.0, (bottom - top) / size_px)) + 1
-    x0, y0 = max(0, math.floor(left) - reach_x), max(0, math.floor(top) - reach_y)
-    x1, y1 = min(width, math.ceil(right) + reach_x), min(height, math.ceil(bottom) + reach_y)
-    part = image[y0:y1, x0:x1]
-    before = (max(0, math.ceil(-top)), max(0, math.ceil(-left)))
-    after = (max(0, math.ceil(bottom) - height), max(0, math.ceil(right) - width))
-    if any(before) or any(after):
-        part = np.pad(part, [(before[0], after[0]), (before[1], after[1]), (0, 0)])
-        x0, y0 = x0 - before[1], y0 - before[0]
-    return Image.fromarray(np.ascontiguousarray(part)), (x0, y0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,14 +135,19 @@ class Tracker:
 
     Args:
         max_gap_s: longest gap that is bridged, in seconds; 0 bridges none.
-        video: path of the video, for error messages.
+        video: name of the video, for error messages.
         same_person: never follow a face that may be another person's; until the last one is back, there is no face.
+        causal: every frame is final at once; for `max_gap_s` after its last detection, but not beyond a cut, the face
+            is held where it was.
     """
 
-    def __init__(self, max_gap_s: float, video: Path | None = None, same_person: bool = False) -> None:
+    def __init__(
+        self, max_gap_s: float, video: str = "The video", same_person: bool = False, causal: bool = False
+    ) -> None:
         self.max_gap_s = max_gap_s
         self.video = video
         self.same_person = same_person
+        self.causal = causal
         self._others: list[Face] = []
         self._cut_s: float | None = None
         self._last: Face | None = None
@@ -175,6 +179,11 @@ class Tracker:
                 self._cut_s = time_s
             bridged = self._last is not None and time_s - self._last_s <= self.max_gap_s + _TIME_TOLERANCE_S
             face, fits = self._choose(found, bridged)
+            if face is None and bridged and self.causal:
+                times.append(time_s)
+                faces.append(self._last if self._cut_s is None else None)
+                switched.append(False)
+                continue
             if face is None and bridged:
                 self._gap_s.append(time_s)
                 continue
@@ -195,6 +204,10 @@ class Tracker:
                 self._others = [other for other in found if _distance(other, face) > _SAME_PLACE * _side(face)]
         most_faces = max(map(len, detections), default=0)
         return replace(_rows(times, faces, self._points, switched), most_faces=most_faces)
+
+    def interrupt(self) -> None:
+        """Tell that frames are missing before the next one, so that a face there is not in sight without a break."""
+        self._in_sight = False
 
     def finish(self) -> FaceTrack:
         """Return the remaining frames at the end of the clip: they have no face."""
@@ -232,7 +245,7 @@ class Tracker:
         if self._last is not None and points != self._points:
             before, current = (shape[0] if shape else "no" for shape in (self._points, points))
             raise PainseqError(
-                f"{self.video or 'The video'}: the face {time_s:.3f} s into the clip has {current} landmarks, earlier "
+                f"{self.video}: the face {time_s:.3f} s into the clip has {current} landmarks, earlier "
                 f"ones have {before}. A locator must give all faces of a video the same number of landmarks, or none; "
                 "fix the locator, or the files that it reads."
             )
@@ -247,10 +260,13 @@ class Smoother:
 
     Args:
         smooth_s: width of the window, in seconds; 0 does not smooth.
+        causal: only the earlier half of the window, of `smooth_s` / 2, which begins anew where another person may be
+            followed; every frame is final at once.
     """
 
-    def __init__(self, smooth_s: float) -> None:
+    def __init__(self, smooth_s: float, causal: bool = False) -> None:
         self.smooth_s = smooth_s
+        self.causal = causal
         # The current run, as far back as its next average reaches; its first `_num_final` frames were returned already.
         self._run = _rows([], [], None)
         self._num_final = 0
@@ -259,11 +275,13 @@ class Smoother:
     def add(self, track: FaceTrack) -> FaceTrack:
         """Add the next frames; return those that are now final: all but those of the last `smooth_s` / 2."""
         settled = []
-        for first, end in _runs(track.present):
+        for first, end in _runs(track.present, track.switched if self.causal else None):
             part = track[first:end]
             if not part.present[0]:
                 settled += [self.finish(), part]
                 continue
+            if self.causal and part.switched[0]:
+                settled.append(self.finish())
             if not len(self._run):
                 self._start_s = float(part.times_s[0])
             self._run = joined([self._run, part])
@@ -280,6 +298,8 @@ class Smoother:
         run, times = self._run, self._run.times_s
         if not len(run):
             return run
+        if self.causal:
+            return self._settle_at_once()
         reach_s = self.smooth_s / 2 + _TIME_TOLERANCE_S
         end = len(run) if ended else int(np.searchsorted(times + reach_s, times[-1]))
         final_s = times[self._num_final : end]
@@ -288,15 +308,30 @@ class Smoother:
         )
         low = np.searchsorted(times, final_s - half)
         high = np.searchsorted(times, final_s + half, side="right")
-        # No running sums: they would make boxes depend on how the frames were split into calls.
-        boxes = [run.boxes[a:b].astype(np.float64).mean(axis=0) for a, b in zip(low, high, strict=True)]
-        settled = replace(run[self._num_final : end], boxes=np.asarray(boxes, np.float32).reshape(-1, 4))
-        if run.angles_rad is not None:
-            angles_rad = [mean_angle(run.angles_rad[a:b]) for a, b in zip(low, high, strict=True)]
-            settled = replace(settled, angles_rad=np.asarray(angles_rad, np.float32))
+        settled = _averaged(run, self._num_final, low, high)
         keep = int(np.searchsorted(times, times[end] - reach_s)) if end < len(run) else len(run)
         self._run, self._num_final = run[keep:], end - keep
         return settled
+
+    def _settle_at_once(self) -> FaceTrack:
+        run, reach_s = self._run, self.smooth_s / 2 + _TIME_TOLERANCE_S
+        low = np.searchsorted(run.times_s, run.times_s[self._num_final :] - reach_s)
+        settled = _averaged(run, self._num_final, low, np.arange(self._num_final, len(run)) + 1)
+        keep = int(np.searchsorted(run.times_s, run.times_s[-1] - reach_s))
+        self._run, self._num_final = run[keep:], len(run) - keep
+        return settled
+
+
+def _averaged(run: FaceTrack, first: int, low: NDArray[np.int64], high: NDArray[np.int64]) -> FaceTrack:
+    """Return the frames from `first` on, box and angle each the mean over the frames `low` to `high` (exclusive)."""
+    # No running sums: they would make boxes depend on how the frames were split into calls.
+    windows = list(zip(low.tolist(), high.tolist(), strict=True))
+    boxes = [run.boxes[a:b].astype(np.float64).mean(axis=0) for a, b in windows]
+    part = run[first : first + len(windows)]
+    averaged = replace(part, boxes=np.asarray(boxes, np.float32).reshape(-1, 4))
+    if run.angles_rad is None:
+        return averaged
+    return replace(averaged, angles_rad=np.asarray([mean_angle(run.angles_rad[a:b]) for a, b in windows], np.float32))
 
 
 def track(
@@ -318,9 +353,9 @@ def track(
     return smoothed(whole, smooth_s)
 
 
-def smoothed(track: FaceTrack, smooth_s: float) -> FaceTrack:
-    """Return a whole track with smoothed boxes."""
-    smoother = Smoother(smooth_s)
+def smoothed(track: FaceTrack, smooth_s: float, causal: bool = False) -> FaceTrack:
+    """Return a whole track with smoothed boxes; see `Smoother`."""
+    smoother = Smoother(smooth_s, causal)
     return joined([smoother.add(track), smoother.finish()])
 
 
@@ -371,11 +406,15 @@ def _rows(
     return track
 
 
-def _runs(present: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return start and end (exclusive) of each run of frames that are all present or all absent."""
+def _runs(present: NDArray[np.bool_], begins: NDArray[np.bool_] | None = None) -> list[tuple[int, int]]:
+    """Return start and end (exclusive) of each run of frames that are all present or all absent.
+
+    A frame of `begins` begins another run.
+    """
     if not len(present):
         return []
-    edges = [0, *(np.flatnonzero(np.diff(present)) + 1).tolist(), len(present)]
+    is_edge = np.diff(present) if begins is None else np.diff(present) | begins[1:]
+    edges = [0, *(np.flatnonzero(is_edge) + 1).tolist(), len(present)]
     return list(itertools.pairwise(edges))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from painseq.errors import PainseqError
 from painseq.faces import CropChunk, Face, FaceCrops, FullFrame, Locator, Sidecar
 from painseq.faces.alignment import eye_angles
-from painseq.faces.crops import cut, cut_turned
+from painseq.faces.cropping import cut, cut_turned
 from painseq.faces.mesh_points import ibug_68
 from painseq.video import Video, write_video
 
