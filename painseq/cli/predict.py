@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
         args.action_units,
         args.min_face_share,
         tuple(args.same_person),
+        args.causal,
     )
     predictions: dict[str, list[VideoPrediction]] = {}
     failed = False
@@ -93,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-s", type=float, default=0.0, help="start at this time, in seconds; default: 0")
     parser.add_argument("--end-s", type=float, help="end at this time, in seconds; default: the end of the video")
     parser.add_argument("--image-fps", type=float, help="images per second, if a video is a folder of images")
+    parser.add_argument(
+        "--causal", action="store_true", help="look at no later frame when following the face, as with a camera"
+    )
     parser.add_argument(
         "--json",
         action="store_true",

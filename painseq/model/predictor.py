@@ -151,6 +151,16 @@ class Predictor(ABC):
             raise no_videos_error()
         return self.face if locator is None else self.face.with_locator(locator)
 
+    def as_causal(self) -> Self:
+        """Return the model with crops that look at no later frame, as from a camera: `FaceCrops.as_causal`.
+
+        Raises:
+            PainseqError: the model was fitted on features of unknown origin.
+        """
+        causal = copy.copy(self)
+        causal.face = self.face_crops().as_causal()
+        return causal
+
     def with_same_person(
         self, videos: Sequence[str | Path], locator: Locator | None = None, image_fps: float | None = None
     ) -> Self:

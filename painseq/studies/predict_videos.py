@@ -28,6 +28,7 @@ class VideoOptions:
         min_face_share: predictions are reported as doubtful if a smaller share of the frames has a face.
         same_person: further videos of the one person whom all the videos show, for a model of features normalised by
             subject; see `Predictor.with_same_person`.
+        causal: crop as for a camera, without a look at later frames; see `Predictor.as_causal`.
     """
 
     start_s: float = 0.0
@@ -38,6 +39,7 @@ class VideoOptions:
     action_units: Path | None = None
     min_face_share: float = MIN_FACE_SHARE
     same_person: tuple[Path, ...] = ()
+    causal: bool = False
 
     def __post_init__(self) -> None:
         check_min_face_share(self.min_face_share)
@@ -79,6 +81,8 @@ def predict_videos(
             f"action_units (command line: --action-units) is the table of one video, but {len(videos)} are given. Put "
             "each table next to its video, with the same name, or predict them one by one."
         )
+    if options.causal:
+        model = model.as_causal()
     if options.same_person:
         model = model.with_same_person(options.same_person, options.locator, options.image_fps)
     return (_predict(model, Path(video), options) for video in videos)

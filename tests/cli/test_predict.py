@@ -45,6 +45,16 @@ def test_a_prediction_from_few_frames_with_a_face_is_told_everywhere(painseq, ls
     assert result.code == 1 and result.err.names("--min-face-share", "50.0")
 
 
+def test_without_look_ahead_the_last_face_is_held_for_a_moment(painseq, lstm, video):
+    seen_in(video, 40)
+    ahead, causal = (
+        json.loads(painseq("predict", video, "--checkpoint", lstm, "--json", *option).out)[0]
+        for option in ((), ("--causal",))
+    )
+    assert len(ahead["frame_times_s"]) == 40 and len(causal["frame_times_s"]) == 41
+    assert causal["frame_times_s"][:40] == ahead["frame_times_s"]
+
+
 def other_person_after(video: Path, first_s: float, end_s: float) -> None:
     """Let the sidecar tell of no face for a while, and of one half as large after it."""
     path = video.with_suffix(".faces.safetensors")
