@@ -25,9 +25,14 @@ from gpu_parts.training import folds, other_heads, steps, vivit
 from heads import quiet
 from results import RESULTS, ROOT, machine, write_between
 
+from painseq.errors import PainseqError
+
 PARTS: dict[str, Callable[[Bench], None]] = {
     part.__name__: part for part in (agreement, network, steps, vivit, folds, pipeline, tests, other_heads)
 }
+
+LACKS = (RuntimeError, OSError, ImportError, ValueError, PainseqError)
+"""What a machine lacks raises one of these: memory, a kernel or a driver, a file, a package, a precision."""
 
 
 def measure(bench: Bench, names: Sequence[str]) -> None:
@@ -43,7 +48,7 @@ def measure(bench: Bench, names: Sequence[str]) -> None:
         except OutOfTime as reason:
             part.stopped = str(reason)
         # The machine may be lent for minutes: what one part lacks must not cost the figures of the others.
-        except Exception:
+        except LACKS:
             part.stopped = traceback.format_exc()
         if part.stopped:
             print(f"  stopped: {part.stopped}", flush=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from painseq.errors import PainseqError, first_few
 
 _DELIMITERS = (",", ";", "\t")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+"""1,000 is a thousand to some and one to others. Where semicolons or tabs separate, a comma is the decimal one."""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -46,14 +48,15 @@ def read_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
         out, and so are empty cells behind the last column; a row may have fewer or more cells than there are columns.
 
     Raises:
-        PainseqError: see `text_of`; a line that is not CSV; while the rows are read, too.
+        PainseqError: see `text_of`; a line that is not CSV; between commas, a cell such as "1,000", which can be a
+            thousand or one; while the rows are read, too.
     """
     text = text_of(path)
     delimiter = _delimiter(text.partition("\n")[0])
     lines = _lines(path, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     _, header = next(lines, (0, []))
     columns = _columns(path, header)
-    return columns, _rows(lines, len(columns))
+    return columns, _rows(path, lines, len(columns), delimiter)
 
 
 def read_header(path: Path) -> list[str]:
@@ -97,8 +100,16 @@ def _lines(path: Path, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[
         raise PainseqError(f"{path}, line {line + 1}: {error}, so it cannot be read as CSV.") from error
 
 
-def _rows(lines: Iterator[tuple[int, list[str]]], width: int) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    path: Path, lines: Iterator[tuple[int, list[str]]], width: int, delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
     for line, cells in lines:
+        ambiguous = [cell for cell in cells if "," in cell and _THOUSANDS.fullmatch(cell.strip())]
+        if delimiter == "," and ambiguous:
+            raise PainseqError(
+                f"{path}, line {line}: {ambiguous[0]!r} can be a thousand, or a number with a decimal comma. Write it "
+                "with a decimal point and nothing between the thousands, or separate the cells by semicolons."
+            )
         while len(cells) > width and not cells[-1].strip():
             cells.pop()
         if any(cell.strip() for cell in cells):
@@ -106,7 +117,7 @@ def _rows(lines: Iterator[tuple[int, list[str]]], width: int) -> Iterator[tuple[
 
 
 def number(cell: str) -> float:
-    """Parse a number with a decimal point or a decimal comma.
+    """Parse a number with a decimal point or a decimal comma; between commas, `read_table` refuses "1,000".
 
     Raises:
         ValueError: it is not a number; names the cell.

@@ -81,11 +81,18 @@ def test_parts_stop_when_the_time_is_over_and_the_rest_is_pending(gpu, tmp_path,
 
 
 def test_a_part_that_fails_does_not_cost_the_others(gpu, tmp_path, monkeypatch):
-    parts = {"broken": lambda bench: 1 / 0, "whole": lambda bench: bench.add("whole", {"value": 2})}
+    def lacks(bench):
+        raise torch.OutOfMemoryError("no memory")
+
+    def fault(bench):
+        raise TypeError("a fault of the program")
+
+    parts = {"broken": lacks, "whole": lambda bench: bench.add("whole", {"value": 2}), "fault": fault}
     monkeypatch.setattr(gpu, "PARTS", parts)
     bench = bench_of(gpu, tmp_path, 100)
-    gpu.measure(bench, list(parts))
-    assert "ZeroDivisionError" in bench.parts["broken"].stopped and bench.parts["whole"].rows
+    with pytest.raises(TypeError):
+        gpu.measure(bench, list(parts))
+    assert "OutOfMemoryError" in bench.parts["broken"].stopped and bench.parts["whole"].rows
 
 
 def test_what_differs_from_the_cpu_is_a_problem(gpu, tmp_path, monkeypatch):

@@ -122,6 +122,19 @@ def add_device(parser: Parser) -> None:
     )
 
 
+def add_person(parser: Parser) -> None:
+    """Add `--baseline` and `--same-person`, for models of features normalised by person."""
+    parser.add_argument("--baseline", type=Path, help="video of the same subject without pain, if the model needs one")
+    parser.add_argument(
+        "--same-person",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="VIDEO",
+        help="other videos of the one person whom the video shows, for a model that normalises features by subject",
+    )
+
+
 def add_min_face_share(parser: Parser) -> None:
     """Add `--min-face-share`."""
     parser.add_argument(
@@ -136,6 +149,22 @@ def add_min_face_share(parser: Parser) -> None:
 def add_part(parser: Parser) -> None:
     """Add `--part`."""
     parser.add_argument("--part", choices=PARTS, default="test", help="use this part of the split; default: test")
+
+
+def add_explained(parser: Parser, out_help: str) -> None:
+    """Add what the explanations of a data set share: `--out`, `--part`, `--device`, and those of `add_model`."""
+    parser.add_argument("--out", type=Path, required=True, help=out_help)
+    add_model(parser)
+    add_part(parser)
+    add_device(parser)
+
+
+def add_clips(parser: Parser) -> None:
+    """Add `--clips` and `--class-name`."""
+    parser.add_argument(
+        "--clips", type=int, default=20, help="number of clips, chosen evenly by class and subject; default: 20"
+    )
+    parser.add_argument("--class-name", type=str, help="explain this class; default: the predicted class")
 
 
 def add_parts(parser: Parser) -> None:

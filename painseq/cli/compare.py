@@ -16,11 +16,14 @@ from painseq.evaluation.metrics import STATISTICS
 from painseq.evaluation.predictions import PREDICTIONS_FILE, model_name
 from painseq.studies.compare import (
     COLUMNS,
+    POINT_COLUMNS,
+    POINT_TEXT,
     CompareOptions,
     Comparison,
     cautions,
     compare_runs,
     pair_cells,
+    point_rows,
     predictions_file,
 )
 
@@ -83,6 +86,13 @@ def show(comparison: Comparison) -> None:
         cells = pair_cells(pair)
         table.add_row(cells[0], *cells[3:8])
     console.print(table)
+    if comparison.side_by_side is not None:
+        points = Table(title=f"On the {comparison.side_by_side.clips} clips of all models", caption=POINT_TEXT)
+        for number, column in enumerate(POINT_COLUMNS):
+            points.add_column(column, justify="left" if number < 2 else "right", overflow="fold")
+        for row in point_rows(comparison.side_by_side):
+            points.add_row(*row)
+        console.print(points)
     for pair in comparison.pairs:
         console.print(pair.sentence, style="bold" if pair.better else "", markup=False, highlight=False)
         for caution in cautions(pair):

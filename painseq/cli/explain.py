@@ -12,6 +12,7 @@ from painseq.cli.arguments import (
     add_locator,
     add_min_face_share,
     add_model,
+    add_person,
     chosen_locator,
     chosen_model,
 )
@@ -51,6 +52,7 @@ def main(argv: Sequence[str]) -> int:
         locator=chosen_locator(args),
         image_fps=args.image_fps,
         baseline=args.baseline,
+        same_person=tuple(args.same_person),
         action_units=args.action_units,
         checkpoints=tuple(map(Path, args.checkpoint)),
         min_face_share=args.min_face_share,
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--most-steps", type=int, help="compute at most this many gradients for integrated_gradients; default: 1024"
     )
-    parser.add_argument("--baseline", type=Path, help="video of the same subject without pain, if the model needs one")
+    add_person(parser)
     parser.add_argument(
         "--action-units",
         type=Path,

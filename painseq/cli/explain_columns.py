@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from painseq.cli.arguments import Parser, add_device, add_model, add_part, chosen_model, experiment
-from painseq.cli.printing import terminal
+from painseq.cli.arguments import Parser, add_explained, chosen_model, experiment
+from painseq.cli.printing import tell_of_training, terminal
 
 if TYPE_CHECKING:
     from painseq.studies.explain_columns import ColumnsExplanation
@@ -24,11 +24,8 @@ log = logging.getLogger("painseq")
 
 def add_arguments(parser: Parser) -> None:
     """Declare the command's own arguments."""
-    parser.add_argument("--out", type=Path, required=True, help="write table and picture to this folder")
-    add_model(parser)
-    add_part(parser)
+    add_explained(parser, "write table and picture to this folder")
     parser.add_argument("--repeats", type=int, default=5, help="number of random permutations; default: 5")
-    add_device(parser)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,8 +71,4 @@ def _show(explanation: ColumnsExplanation) -> None:
         log.info(
             "%d more columns in columns.csv, %d without effect by themselves.", len(found.drops) - len(shown), idle
         )
-    seen = explanation.details["seen_in_training"]
-    if seen["seen"]:
-        log.warning("The model was fitted on %(seen)d of these %(subjects)d subjects.", seen)
-    if seen["unknown"]:
-        log.warning("The training subjects of %s are unknown.", ", ".join(seen["unknown"]))
+    tell_of_training(explanation.details)

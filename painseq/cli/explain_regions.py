@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from painseq.cli.arguments import Parser, add_device, add_model, add_part, chosen_model, experiment
-from painseq.cli.printing import terminal
+from painseq.cli.arguments import (
+    Parser,
+    add_clips,
+    add_explained,
+    add_locator_models,
+    chosen_model,
+    experiment,
+)
+from painseq.cli.printing import tell_of_training, terminal
 
 if TYPE_CHECKING:
     from painseq.explain import RegionRow
@@ -24,26 +31,16 @@ log = logging.getLogger("painseq")
 
 def add_arguments(parser: Parser) -> None:
     """Declare the command's own arguments."""
-    parser.add_argument("--out", type=Path, required=True, help="write tables and pictures to this folder")
-    add_model(parser)
-    add_part(parser)
+    add_explained(parser, "write tables and pictures to this folder")
     add_clips(parser)
     parser.add_argument("--method", type=str, help="method of the maps, as for `painseq explain`")
     parser.add_argument("--layer", type=str, help="layer for gradcam")
     parser.add_argument(
         "--landmarks",
-        choices=["sidecar", "face_alignment"],
+        choices=["face_mesh", "sidecar", "face_alignment"],
         help="read landmarks from this locator, if the model's own finds none; crops stay the model's",
     )
-    add_device(parser)
-
-
-def add_clips(parser: Parser) -> None:
-    """Add `--clips` and `--class-name`."""
-    parser.add_argument(
-        "--clips", type=int, default=20, help="number of clips, chosen evenly by class and subject; default: 20"
-    )
-    parser.add_argument("--class-name", type=str, help="explain this class; default: the predicted class")
+    add_locator_models(parser)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
         layer=args.layer,
         class_name=args.class_name,
         landmarks=args.landmarks,
+        face_mesh_model=args.face_mesh_model,
+        yunet_model=args.yunet_model,
         checkpoints=tuple(map(Path, args.checkpoint)),
     )
     data, model = cli.data(), chosen_model(args, pick_device(args.device))
@@ -100,11 +99,7 @@ def _show(explanation: RegionsExplanation) -> None:
     )
     for clip_id, reason in explanation.skipped.items():
         log.warning("Skipped %s: %s", clip_id, reason)
-    seen = explanation.details["seen_in_training"]
-    if seen["seen"]:
-        log.warning("The model was fitted on %(seen)d of these %(subjects)d subjects.", seen)
-    if seen["unknown"]:
-        log.warning("The training subjects of %s are unknown.", ", ".join(seen["unknown"]))
+    tell_of_training(explanation.details)
 
 
 def _cell(row: RegionRow) -> str:

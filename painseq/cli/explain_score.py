@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from painseq.cli.arguments import Parser, add_device, add_model, add_part, chosen_model, experiment
-from painseq.cli.explain_regions import add_clips
-from painseq.cli.printing import terminal
+from painseq.cli.arguments import Parser, add_clips, add_explained, chosen_model, experiment
+from painseq.cli.printing import tell_of_training, terminal
 
 if TYPE_CHECKING:
     from painseq.explain.ranking import Rank
@@ -37,9 +36,7 @@ HEADINGS = {
 
 def add_arguments(parser: Parser) -> None:
     """Declare the command's own arguments."""
-    parser.add_argument("--out", type=Path, required=True, help="write the results to this folder; rerun to resume")
-    add_model(parser)
-    add_part(parser)
+    add_explained(parser, "write the results to this folder; rerun to resume")
     add_clips(parser)
     parser.add_argument(
         "--methods",
@@ -55,7 +52,6 @@ def add_arguments(parser: Parser) -> None:
         default=64,
         help="compute at most this many gradients for integrated_gradients; default: 64",
     )
-    add_device(parser)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -103,11 +99,7 @@ def _show(ranking: MethodRanking) -> None:
         console.print(details["verdict"][kind], highlight=False)
     for clip_id, reason in ranking.skipped.items():
         log.warning("Skipped %s: %s", clip_id, reason)
-    seen = details["seen_in_training"]
-    if seen["seen"]:
-        log.warning("The model was fitted on %(seen)d of these %(subjects)d subjects.", seen)
-    if seen["unknown"]:
-        log.warning("The training subjects of %s are unknown.", ", ".join(seen["unknown"]))
+    tell_of_training(details)
 
 
 def _cell(ranked: Rank, name: str) -> str:

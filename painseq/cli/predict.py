@@ -18,6 +18,7 @@ from painseq.cli.arguments import (
     add_locator,
     add_min_face_share,
     add_model,
+    add_person,
     chosen_locator,
     chosen_models,
 )
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command. A video that cannot be read is reported, does not stop the others, and makes it return 1."""
     args = _parser().parse_args(argv)
     models = chosen_models(args, pick_device(args.device))
-    from painseq.studies.predict_videos import VideoOptions, predict_videos
+    from painseq.studies.predict_videos import VideoOptions, predict_models
 
     options = VideoOptions(
         args.start_s,
@@ -49,16 +50,14 @@ def main(argv: Sequence[str]) -> int:
         tuple(args.same_person),
         args.causal,
     )
-    predictions: dict[str, list[VideoPrediction]] = {}
+    predictions: dict[str, list[VideoPrediction]] = {name: [] for name in models}
     failed = False
-    for name, model in models.items():
-        of_model = predictions.setdefault(name, [])
-        for result in predict_videos(model, args.videos, options):
-            if result.prediction is not None:
-                of_model.append(result.prediction)
-            if result.problem is not None:
-                failed = True
-                sys.stderr.write(f"{result.video}: {result.problem}\n")
+    for name, result in predict_models(models, args.videos, options):
+        if result.prediction is not None:
+            predictions[name].append(result.prediction)
+        if result.problem is not None:
+            failed = True
+            sys.stderr.write(f"{result.video}: {result.problem}\n")
     if args.json:
         plain = {name: [prediction.to_dict() for prediction in of_model] for name, of_model in predictions.items()}
         content = plain if len(plain) > 1 else next(iter(plain.values()))
@@ -75,15 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("painseq predict", description="Predict the pain in videos with a checkpoint.")
     parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of images")
     add_model(parser)
-    parser.add_argument("--baseline", type=Path, help="video of the same subject without pain, if the model needs one")
-    parser.add_argument(
-        "--same-person",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="VIDEO",
-        help="other videos of the one person whom the videos show, for a model that normalises features by subject",
-    )
+    add_person(parser)
     parser.add_argument(
         "--action-units",
         type=Path,

@@ -28,7 +28,7 @@ from painseq.evaluation.probability import (
     probability_scores,
 )
 from painseq.evaluation.subgroups import GroupDifference, Subgroup, subgroups
-from painseq.evaluation.threshold import ThresholdComparison, compare_thresholds
+from painseq.evaluation.threshold import OperatingPoint, ThresholdComparison, compare_thresholds
 from painseq.records import MIN_FACE_SHARE
 
 TITLES = {
@@ -182,7 +182,12 @@ def threshold_rows(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
     if comparison is None:
         return []
     points = {f"tuned: {comparison.shown}": comparison.tuned, "0.5": comparison.at_half}
-    return [(name, [number(point.value(key)) for key in POINT_TITLES]) for name, point in points.items()]
+    return [(name, point_cells(point)) for name, point in points.items()]
+
+
+def point_cells(point: OperatingPoint) -> list[str]:
+    """Format the scores of `POINT_TITLES`."""
+    return [number(point.value(key)) for key in POINT_TITLES]
 
 
 def no_better(name: str, model: float, baseline: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -156,6 +157,53 @@ def operating_point(truth: NDArray[np.int64], positive: NDArray[np.bool_]) -> Op
         balanced_accuracy=float(scores["balanced_accuracy"]),
         weighted_f1=float(scores["weighted_f1"]),
     )
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Scores of several models of two classes on the same clips.
+
+    Args:
+        points: model -> threshold, as text -> scores: at the tuned threshold and at 0.5 of a model that has one, and of
+            the labels as they are of others.
+        clips: number of scored clips.
+    """
+
+    points: Mapping[str, Mapping[str, OperatingPoint]]
+    clips: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+def side_by_side(models: Mapping[str, Predictions]) -> SideBySide | None:
+    """Score models of two classes on the clips that all of them have a prediction for.
+
+    Args:
+        models: name -> predictions, with the same truth for the same clip.
+
+    Returns:
+        None if there are not two classes, the same and in the same known order for all, or no such clip.
+    """
+    classes = {predictions.class_names for predictions in models.values()}
+    in_order = all(predictions.order_known for predictions in models.values())
+    if not in_order or len(classes) != 1 or len(next(iter(classes))) != 2:
+        return None
+    scored = [set(np.array(each.clip_ids, object)[each.scored]) for each in models.values()]
+    shared = set.intersection(*scored)
+    if not shared:
+        return None
+    points = {}
+    for name, predictions in models.items():
+        common = predictions.only([row for row, clip in enumerate(predictions.clip_ids) if clip in shared])
+        tuned = compare_thresholds(common)
+        points[name] = (
+            {"none tuned": operating_point(common.truth, common.label == 1)}
+            if tuned is None
+            else {f"tuned: {tuned.shown}": tuned.tuned, "0.5": tuned.at_half}
+        )
+    return SideBySide(points, len(shared))
 
 
 def compare_thresholds(predictions: Predictions) -> ThresholdComparison | None:

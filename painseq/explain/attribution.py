@@ -86,7 +86,7 @@ class Attribution:
         `region_shares` sums the map over regions.
 
         Raises:
-            PainseqError: no map, or a clip without the 68 iBUG landmarks.
+            PainseqError: no map, or a clip without the landmarks that define regions (`check_landmarks`).
         """
         regions = torch.from_numpy(region_map(check_landmarks(self.clip), self.maps.shape[-1]))
         regions[~self.present] = UNKNOWN

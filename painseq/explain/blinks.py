@@ -15,7 +15,7 @@ from painseq.explain.attribution import Attribution
 from painseq.explain.frames import Frames
 from painseq.explain.known_units import KnownUnits, brief
 from painseq.explain.region_shares import region_shares
-from painseq.explain.regions import POINTS, REGIONS, UNKNOWN, check_landmarks, region_map
+from painseq.explain.regions import REGIONS, UNKNOWN, check_landmarks, ibug_points, region_map
 from painseq.explain.score import Scorer, score_of
 from painseq.explain.subject_means import SubjectMean, subject_mean
 from painseq.model.pain_model import PainModel
@@ -31,14 +31,12 @@ def eye_aspect_ratio(landmarks: Tensor) -> NDArray[np.float64]:
     The ratio is about 0.3 for open eyes and near 0 for closed eyes.
 
     Args:
-        landmarks: (T, 68, 2), in iBUG order.
+        landmarks: (T, L, 2), the 68 iBUG points or those of a face mesh.
 
     Returns:
         (T,), NaN where landmarks are NaN.
     """
-    if landmarks.shape[1:] != (POINTS, 2):
-        raise ValueError(f"landmarks must be (T, {POINTS}, 2), not {tuple(landmarks.shape)}.")
-    points = landmarks.double().numpy()
+    points = ibug_points(landmarks)
     ratios = []
     for first in (36, 42):
         eye = points[:, first : first + 6]
@@ -67,10 +65,10 @@ def blink_frames(clip: Frames, known: KnownUnits | None) -> tuple[NDArray[np.boo
     """Return the frames of blinks, (T,), and their source: AU45 if it is known, otherwise the landmarks.
 
     Args:
-        clip: has 68 landmarks in pixels of its crops, unless `known` is given.
+        clip: has landmarks (`check_landmarks`) in pixels of its crops, unless `known` is given.
 
     Raises:
-        PainseqError: neither AU45 nor 68 landmarks are known.
+        PainseqError: neither AU45 nor such landmarks are known.
     """
     if known is not None:
         return known.blinks, f"AU45, {known.source}"
@@ -131,7 +129,7 @@ def check_blinks(
     """Run the blink check on one clip; returns None if it has no frame of a blink, or no other frame.
 
     Args:
-        attribution: has maps, of crops with 68 landmarks; its class is the explained one.
+        attribution: has maps, of crops with landmarks (`check_landmarks`); its class is the explained one.
         blinks: (T,) bool, frames of blinks.
         source: source of the blinks.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +35,12 @@ def list_layers(extractor: Extractor | None) -> dict[str, tuple[int, int, int]]:
     modules = _modules(extractor)
     shapes: dict[str, tuple[int, int, int]] = {}
     side = extractor.input_size_px
-    parameter = next(extractor.parameters())
+    # A network that is not trained may have buffers alone.
+    tensor = next(chain(extractor.parameters(), extractor.buffers()), torch.zeros(0))
     with torch.no_grad():
         for name, module in modules.items():
             with _outputs_of(module) as outputs:
-                extractor(torch.zeros(1, 3, side, side, device=parameter.device))
+                extractor(torch.zeros(1, 3, side, side, device=tensor.device))
             if outputs and outputs[-1].ndim == 4 and min(outputs[-1].shape[2:]) > 1:
                 _, channels, height, width = outputs[-1].shape
                 shapes[name] = (channels, height, width)

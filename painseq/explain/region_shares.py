@@ -49,7 +49,7 @@ def region_shares(attribution: Attribution, among: Tensor | None = None) -> Regi
     values count more. Frames without a face are ignored for both map and area.
 
     Args:
-        attribution: has maps, of a clip with 68 landmarks.
+        attribution: has maps, of a clip with landmarks (`check_landmarks`).
         among: (T,) bool, frames to count; None: all.
 
     Raises:

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from painseq.faces import mesh_points
+
 LINES = (
     tuple(range(17)),  # jaw
     tuple(range(17, 22)),
@@ -19,6 +21,11 @@ LINES = (
     (*range(60, 68), 60),
 )
 """Lines between the 68 iBUG landmarks."""
+_LINES = {
+    68: LINES,
+    mesh_points.BARE_POINTS: tuple(line for line in mesh_points.OUTLINES if max(line) < mesh_points.BARE_POINTS),
+    mesh_points.POINTS: mesh_points.OUTLINES,
+}
 LIGHT, DARK = 0.85, 0.1
 """Brightness of the lines on dark and on light places of the map."""
 STRONGEST = 0.75
@@ -27,7 +34,7 @@ _FINE = 3
 
 
 def sketch(landmarks: Tensor | None, size_px: int, picture_px: int) -> NDArray[np.float64]:
-    """Draw the lines of a face from 68 landmarks; any other number is drawn as dots in an ellipse.
+    """Draw the lines of a face from the iBUG landmarks or a face mesh; others are drawn as dots in an ellipse.
 
     Args:
         landmarks: (L, 2) x and y in pixels of a crop; None, or values that are not finite, draw nothing.
@@ -43,8 +50,8 @@ def sketch(landmarks: Tensor | None, size_px: int, picture_px: int) -> NDArray[n
         draw = ImageDraw.Draw(image)
         points = points * (image.width / size_px)
         width = max(_FINE, round(image.width / 130))
-        if len(points) == 68:
-            for line in LINES:
+        if len(points) in _LINES:
+            for line in _LINES[len(points)]:
                 draw.line([(float(x), float(y)) for x, y in points[list(line)]], fill=255, width=width, joint="curve")
         else:
             _dots(draw, points, width)

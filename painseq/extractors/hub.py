@@ -10,12 +10,15 @@ from pathlib import Path
 
 import timm
 from huggingface_hub import DryRunFileInfo, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HTTPError  # type: ignore[attr-defined]
 
 from painseq.download import MAX_BYTES, sha256_of
 from painseq.errors import PainseqError
 
 FILES = ("model.safetensors", "pytorch_model.bin")
+FAILURES = (OSError, HTTPError, ValueError, RuntimeError)
+"""What a download raises: no network and no file, the errors of the client's own library, a name that cannot be one of
+a repository, and those of the hub's storage."""
 SHA256 = re.compile("[0-9a-f]{64}")
 log = logging.getLogger("painseq")
 
@@ -59,7 +62,7 @@ def announce_timm(model: str) -> None:
         return
     repository, _, revision = config.hf_hub_id.partition("@")
     # Without a network, timm's own error says so.
-    with suppress(OSError):
+    with suppress(*FAILURES):
         _announce(repository, config.hf_hub_filename or FILES[0], revision or None)
 
 
@@ -85,11 +88,9 @@ def _downloaded(repository: str, revision: str | None, names: Sequence[str]) -> 
         try:
             _announce(repository, name, revision)
             return Path(str(hf_hub_download(repository, name, revision=revision)))
-        except PainseqError:
-            raise
         except EntryNotFoundError as error:
             missing.append(f"{name}: {error}")
-        except Exception as error:  # The client also raises errors of the library that it downloads with.
+        except FAILURES as error:
             missing.append(f"{name}: {error}")
             break
     raise PainseqError(

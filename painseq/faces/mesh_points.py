@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
+Number = TypeVar("Number", np.float32, np.float64)
 POINTS = 478
 BARE_POINTS = 468
 """Number of points without the irises, which come last."""
@@ -52,9 +55,14 @@ IBUG_68 = np.array(
 EYE_CORNERS = ((33, 133), (362, 263))
 """Outer and inner corner of the person's right eye, inner and outer corner of the left one."""
 
+OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152),
+    *(148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+"""The outline of the face, from the hairline around the chin."""
+
 OUTLINES: tuple[tuple[int, ...], ...] = (
-    (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152),
-    (152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109, 10),
+    (*OVAL, OVAL[0]),
     (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185, 61),
     (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191, 78),
     (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246, 33),
@@ -69,6 +77,13 @@ OUTLINES: tuple[tuple[int, ...], ...] = (
 """Lines to draw a mesh with: oval of the face, lips, eyes, brows, irises, nose."""
 
 
-def ibug_68(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mesh's points nearest to the 68 iBUG points, (..., 68, D) of (..., 478, D); the jaw's are rough."""
+def ibug_68(points: NDArray[Number]) -> NDArray[Number]:
+    """Return the mesh's points nearest to the 68 iBUG points; the jaw's are rough.
+
+    Args:
+        points: (..., 468 or 478, D).
+
+    Returns:
+        (..., 68, D).
+    """
     return points[..., IBUG_68, :]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -145,6 +145,20 @@ class TreeHead(Head):
         self.mean = train.x[train.mask].double().mean(dim=0).to(self.mean)
         self._keep(trees, start)
 
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> Self:
+        """Move the trees; see `nn.Module.to`.
+
+        Raises:
+            PainseqError: to a device without float64.
+        """
+        device = fn(torch.zeros(0)).device
+        if device.type == "mps":
+            raise PainseqError(
+                f"{type(self).__name__} compares in float64, which the device {device} does not have: use cpu (--device "
+                "cpu; to fit, --trainer.accelerator cpu)."
+            )
+        return super()._apply(fn, recurse)
+
     def training_mean(self) -> Tensor | None:
         """Return the mean of each column over the real frames of the training data, (D,); None before a fit."""
         return self.mean if len(self.mean) else None
@@ -228,21 +242,8 @@ class TreeHead(Head):
         raise PainseqError(f"The trees of this {type(self).__name__} are damaged. Use another copy of its file.")
 
 
-class HistogramBoosting(TreeHead):
-    """Gradient boosting of trees on binned values, for the log loss (scikit-learn's HistGradientBoostingClassifier).
-
-    Fitting stops where validation subjects have the least loss: trees after that stage are cut off. Without validation
-    subjects all are kept.
-
-    Ke et al. 2017, "LightGBM: A Highly Efficient Gradient Boosting Decision Tree".
-
-    Args:
-        level: see `TreeHead`.
-        trees: number of stages, each with a tree for each class (two classes: one).
-        learning_rate: share of each tree that is added.
-        depth: largest depth of a tree.
-        min_rows: least number of rows in a leaf.
-    """
+class _LogLossBoosting(TreeHead):
+    """Base class of gradient boosting for the log loss."""
 
     def __init__(
         self,
@@ -259,6 +260,27 @@ class HistogramBoosting(TreeHead):
         self.learning_rate = learning_rate
         self.max_depth = max_depth
         self.min_rows = min_rows
+
+    def _logits(self, scores: Tensor) -> Tensor:
+        """Convert one score, the log odds of the second of two classes, or a score for each class, to logits."""
+        return torch.cat([torch.zeros_like(scores), scores], dim=1) if scores.shape[1] == 1 else scores
+
+
+class HistogramBoosting(_LogLossBoosting):
+    """Gradient boosting of trees on binned values, for the log loss (scikit-learn's HistGradientBoostingClassifier).
+
+    Fitting stops where validation subjects have the least loss: trees after that stage are cut off. Without validation
+    subjects all are kept.
+
+    Ke et al. 2017, "LightGBM: A Highly Efficient Gradient Boosting Decision Tree".
+
+    Args:
+        level: see `TreeHead`.
+        trees: number of stages, each with a tree for each class (two classes: one).
+        learning_rate: share of each tree that is added.
+        depth: largest depth of a tree.
+        min_rows: least number of rows in a leaf.
+    """
 
     def _fit(self, train: Labelled, validation: Labelled | None, seed: int) -> tuple[Trees, NDArray[np.float64]]:
         from sklearn.ensemble import HistGradientBoostingClassifier
@@ -281,11 +303,8 @@ class HistogramBoosting(TreeHead):
         ]
         return Trees.joined(trees), fitted._baseline_prediction.reshape(-1).astype(np.float64)
 
-    def _logits(self, scores: Tensor) -> Tensor:
-        return _from_log_odds(scores)
 
-
-class GradientBoosting(TreeHead):
+class GradientBoosting(_LogLossBoosting):
     """Classical gradient boosting of trees, for the log loss (scikit-learn's GradientBoostingClassifier).
 
     Friedman 2001, "Greedy Function Approximation: A Gradient Boosting Machine"; Verma et al. 2026 use it on action
@@ -304,11 +323,7 @@ class GradientBoosting(TreeHead):
         max_depth: int = 3,
         min_rows: int = 1,
     ) -> None:
-        super().__init__(in_shape, num_classes, level)
-        self.trees = trees
-        self.learning_rate = learning_rate
-        self.max_depth = max_depth
-        self.min_rows = min_rows
+        super().__init__(in_shape, num_classes, level, trees, learning_rate, max_depth, min_rows)
 
     def _fit(self, train: Labelled, validation: Labelled | None, seed: int) -> tuple[Trees, NDArray[np.float64]]:
         from sklearn.ensemble import GradientBoostingClassifier
@@ -329,9 +344,6 @@ class GradientBoosting(TreeHead):
             for column, estimator in enumerate(stage)
         ]
         return Trees.joined(trees), fitted._raw_predict_init(train.x[:1]).reshape(-1).astype(np.float64)
-
-    def _logits(self, scores: Tensor) -> Tensor:
-        return _from_log_odds(scores)
 
 
 class RandomForest(TreeHead):
@@ -422,11 +434,6 @@ class AdaBoost(TreeHead):
 
     def _logits(self, scores: Tensor) -> Tensor:
         return scores / (scores.shape[1] - 1)
-
-
-def _from_log_odds(scores: Tensor) -> Tensor:
-    """Convert one score, the log odds of the second of two classes, or a score for each class, to logits."""
-    return torch.cat([torch.zeros_like(scores), scores], dim=1) if scores.shape[1] == 1 else scores
 
 
 def _tree(tree: Any, value: NDArray[np.float64]) -> Trees:

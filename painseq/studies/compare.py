@@ -11,6 +11,8 @@ from painseq.errors import PainseqError
 from painseq.evaluation.comparison import ERRORS, STATISTIC_NAMES, AnyPredictions, Pair, SignificanceTest, compare
 from painseq.evaluation.leaky import LEAKY, is_leaky, marked
 from painseq.evaluation.predictions import PREDICTIONS_FILE, Predictions, read_predictions
+from painseq.evaluation.score import POINT_TITLES, point_cells
+from painseq.evaluation.threshold import SideBySide, side_by_side
 from painseq.evaluation.value_predictions import holds_values, read_value_predictions
 from painseq.files import write_csv, write_json
 from painseq.report import Block, Report, write_report
@@ -23,6 +25,12 @@ RULE = (
     "Better means a permutation p of at most 0.05 after Holm's correction for all pairs, and an interval without 0. "
     "Both "
     "describe variation over subjects, not over training runs: for these, compare several seeds of each model."
+)
+
+POINT_COLUMNS = ("model", "threshold", *POINT_TITLES.values())
+POINT_TEXT = (
+    "Sensitivity is the recall of the second class, specificity that of the first. A tuned threshold was chosen on "
+    "training subjects, and its labels are those that are compared."
 )
 
 
@@ -51,11 +59,13 @@ class Comparison:
         pairs: pairs of models, each with its difference, interval and tests.
         files: name of a model -> its predictions file.
         seed: seed of the random draws.
+        side_by_side: of two classes, each model's sensitivity and specificity on the clips of all; None otherwise.
     """
 
     pairs: tuple[Pair, ...]
     files: Mapping[str, Path]
     seed: int
+    side_by_side: SideBySide | None = None
 
     @property
     def statistic(self) -> str:
@@ -90,7 +100,9 @@ def compare_runs(
     statistic = options.statistic or (
         "balanced_accuracy" if isinstance(next(iter(models.values())), Predictions) else next(iter(ERRORS))
     )
-    comparison = Comparison(tuple(compare(models, statistic, against, options.seed)), files, options.seed)
+    pairs = tuple(compare(models, statistic, against, options.seed))
+    of_classes = {name: each for name, each in models.items() if isinstance(each, Predictions)}
+    comparison = Comparison(pairs, files, options.seed, side_by_side(of_classes) if of_classes else None)
     if out is not None:
         with new_run_folder(out):
             _write(out, comparison)
@@ -205,6 +217,7 @@ def _write(out: Path, comparison: Comparison) -> None:
             "seed": comparison.seed,
             "rule": RULE,
             "pairs": [pair.to_dict() for pair in pairs],
+            "side_by_side": None if comparison.side_by_side is None else comparison.side_by_side.to_dict(),
         },
     )
     rows = [_row(pair) for pair in pairs]
@@ -221,9 +234,25 @@ def _write(out: Path, comparison: Comparison) -> None:
                 f"{name}: subjects that the model was trained on are scored." for name in models if LEAKY in name
             ],
             facts={**files, "seed of the draws": str(comparison.seed)},
-            blocks=_blocks(pairs),
+            blocks=[*_blocks(pairs)[:1], *_point_blocks(comparison.side_by_side), *_blocks(pairs)[1:]],
         ),
     )
+
+
+def point_rows(found: SideBySide) -> list[list[str]]:
+    """Return the scores of each model as text, with the columns `POINT_COLUMNS`."""
+    return [
+        [name, threshold, *point_cells(point)]
+        for name, points in found.points.items()
+        for threshold, point in points.items()
+    ]
+
+
+def _point_blocks(found: SideBySide | None) -> list[Block]:
+    if found is None:
+        return []
+    title = f"Side by side, on the {found.clips} clips that all models have a prediction for"
+    return [Block(title, POINT_TEXT, POINT_COLUMNS, point_rows(found))]
 
 
 def _row(pair: Pair) -> dict[str, object]:

@@ -161,8 +161,9 @@ def evaluate_models(
         Name of the folder -> result.
 
     Raises:
-        LeakError, PainseqError: see `evaluate`.
+        LeakError, PainseqError: see `evaluate`; models that take different streams, or normalise them differently.
     """
+    _check_same_input(models)
     # All before the first: a model that is refused must not leave a folder that holds the others.
     for model in models.values():
         _check(model, data, options)
@@ -172,6 +173,18 @@ def evaluate_models(
             of_model = replace(options, checkpoints=(Path(path),))
             results[name] = evaluate(model, data, folder / name, of_model, experiment, on_progress)
     return results
+
+
+def _check_same_input(models: Mapping[str, PainModel]) -> None:
+    inputs = {name: (*model.streams, f"normalise {model.record.by_person}") for name, model in models.items()}
+    if len(set(inputs.values())) > 1:
+        lines = [f"{name}: {', '.join(of_model)}" for name, of_model in inputs.items()]
+        raise PainseqError(
+            "These models take different inputs, but the data have one:\n  "
+            + "\n  ".join(lines)
+            + "\nEvaluate each by itself, with its own --data.options, and show them side by side: painseq compare "
+            "with the folders of the evaluations."
+        )
 
 
 def _check(model: PainModel, data: PainDataModule, options: EvaluateOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +17,14 @@ from painseq.explain.drawing import column_bars
 from painseq.extractors.frames import batch_features
 from painseq.files import write_atomically, write_csv, write_json
 from painseq.model.pain_model import PainModel
+from painseq.model.record import NORMALISED
 from painseq.records import Part
 from painseq.runs import OnProgress, new_run_folder, no_progress, versions
 from painseq.studies.experiment import Experiment
 from painseq.studies.explained_clips import run_config, seen_in_training, write_config
 from painseq.studies.predict_part import check_fits
+
+log = logging.getLogger("painseq")
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def explain_columns(
     """
     out = Path(out)
     check_fits(model, data)
+    if model.record.normalise:
+        log.info("Features are normalised %s.", ", then ".join(NORMALISED[step] for step in model.record.normalise))
     columns = named_columns(model, data.streams)
 
     def progress(share: float) -> None:
@@ -94,6 +100,7 @@ def explain_columns(
             "part": options.part,
             "data": {"name": data.name, "labels": data.options.labels, "fingerprint": data.manifest.fingerprint()},
             "checkpoints": [str(path) for path in options.checkpoints],
+            "normalise": list(model.record.normalise),
             "balanced_accuracy": permutation.balanced_accuracy,
             "clips": permutation.clips,
             "subjects": permutation.subjects,

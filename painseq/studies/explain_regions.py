@@ -37,7 +37,7 @@ from painseq.explain import (
 )
 from painseq.explain.frames import landmarks_in_crops
 from painseq.explain.regions import check_landmarks, has_regions
-from painseq.faces import FaceAlignment, Sidecar
+from painseq.faces import FaceAlignment, FaceMesh, Locator, Sidecar
 from painseq.files import write_atomically, write_csv, write_json
 from painseq.model.pain_model import PainModel
 from painseq.records import Clip, Part
@@ -52,13 +52,13 @@ from painseq.studies.explained_clips import (
     run_config,
     seen_in_training,
     table_of_clip,
+    with_tracks,
     write_config,
 )
 
 log = logging.getLogger("painseq")
 
 ALL = "all classes"
-LOCATORS = {"sidecar": Sidecar, "face_alignment": FaceAlignment}
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class RegionOptions:
         layer: for gradcam, see `list_layers`.
         class_name: class to explain; None: the predicted class of each clip.
         landmarks: locator of the landmarks, if the model's own finds none; the crops stay those of the model.
+        face_mesh_model: for the landmarks face_mesh, see `painseq.faces.FaceMesh`.
+        yunet_model: likewise.
         checkpoints: files that the model was loaded from, named in the results.
     """
 
@@ -80,8 +82,24 @@ class RegionOptions:
     method: str | None = None
     layer: str | None = None
     class_name: str | None = None
-    landmarks: Literal["sidecar", "face_alignment"] | None = None
+    landmarks: Literal["face_mesh", "sidecar", "face_alignment"] | None = None
+    face_mesh_model: str | None = None
+    yunet_model: str | None = None
     checkpoints: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("face_mesh_model", "yunet_model"):
+            model = getattr(self, name)
+            if model is not None and self.landmarks != "face_mesh":
+                raise PainseqError(f"{name} is {model}, but only the landmarks face_mesh use it. Add them, or omit it.")
+
+    def locator(self) -> Locator | None:
+        """Return the locator of the landmarks; None: the model's own."""
+        if self.landmarks == "face_mesh":
+            return FaceMesh(self.face_mesh_model, self.yunet_model)
+        return (
+            None if self.landmarks is None else {"sidecar": Sidecar, "face_alignment": FaceAlignment}[self.landmarks]()
+        )
 
 
 DEFAULT_OPTIONS = RegionOptions()
@@ -139,7 +157,8 @@ def explain_regions(
 ) -> RegionsExplanation:
     """Measure how much each region of the face contributes to a model's scores, and whether blinks do.
 
-    Clips that cannot be read, or have no landmarks, are skipped and reported.
+    Clips that cannot be read, or have no landmarks, are skipped and reported. Faces are taken from the folder of tracks
+    of the data's face crop, if these are the model's.
 
     Args:
         out: new folder for config.yaml, regions.csv (one row per clip and region), regions.json (means over
@@ -161,6 +180,7 @@ def explain_regions(
     if options.class_name is not None:
         class_number(model, options.class_name)
     clips = chosen_clips(data, options.part, options.clips)
+    model = with_tracks(model, data)
     with new_run_folder(Path(out)):
         done, skipped = _explain_clips(model, data, clips, method, options, on_progress)
         write_config(out, run_config(experiment, "explain_regions", options, model))
@@ -211,21 +231,27 @@ def _explain_clips(
     """Explain clips; also returns why others were skipped.
 
     Raises:
-        PainseqError: no clip could be explained; the first clip with a face has no 68 landmarks, as then none will.
+        PainseqError: no clip could be explained; the first clip with a face has no landmarks that tell its regions, as
+            then none will.
     """
+    locator = options.locator()
     done: list[ExplainedClip] = []
     skipped: dict[str, str] = {}
     for number, clip in enumerate(clips):
         on_progress(number, len(clips), f"{method}, {len(skipped)} skipped")
         try:
-            frames = _frames(model, data, clip, options.landmarks)
+            frames = _frames(model, data, clip, locator)
         except CLIP_FAILURES as error:
             skipped[clip.clip_id] = reason_of(error)
             continue
         if not done and frames.present.any():
             check_landmarks(frames)
         if not (frames.present.any() and has_regions(frames)):
-            missing = "not the 68 iBUG landmarks" if frames.present.any() else "no face found in any frame"
+            missing = (
+                "neither the 68 iBUG landmarks nor a face mesh"
+                if frames.present.any()
+                else "no face found in any frame"
+            )
             skipped[clip.clip_id] = missing
             continue
         done.append(_explain_clip(model, data, clip, frames, method, options))
@@ -252,13 +278,13 @@ def _explain_clip(
     )
 
 
-def _frames(model: PainModel, data: PainDataModule, clip: Clip, landmarks: str | None) -> Frames:
-    """Return the crops as for fitting, with the landmarks of the requested locator."""
+def _frames(model: PainModel, data: PainDataModule, clip: Clip, locator: Locator | None) -> Frames:
+    """Return the crops as for fitting, with the landmarks of another locator, if one is given."""
     frames = frames_of_clip(model, data, clip)
-    if landmarks is None:
+    if locator is None:
         return frames
     assert model.face is not None and frames.boxes is not None
-    face = model.face.with_locator(LOCATORS[landmarks]())
+    face = model.face.with_locator(locator)
     track = face.follow(data.manifest.path(clip), clip.start_s, clip.end_s, model.fps, clip.fps)
     if track.landmarks is None:
         return dataclasses.replace(frames, landmarks=None)

@@ -76,6 +76,8 @@ class ExplainVideoOptions:
         locator: detects faces instead of the model's own locator; None: the model's own.
         image_fps: images per second, if the video is a folder of images.
         baseline: video of the same subject without pain, for a model that needs one.
+        same_person: further videos of the person, for a model of features normalised by subject; see
+            `PainModel.with_same_person`.
         action_units: table of the video's action units; None: `<video without suffix>.csv` next to it, if it exists.
         checkpoints: files that the model was loaded from, named in the results.
         min_face_share: the prediction is reported as doubtful if a smaller share of the frames has a face.
@@ -92,6 +94,7 @@ class ExplainVideoOptions:
     locator: Locator | None = None
     image_fps: float | None = None
     baseline: Path | None = None
+    same_person: tuple[Path, ...] = ()
     action_units: Path | None = None
     checkpoints: tuple[Path, ...] = ()
     min_face_share: float = MIN_FACE_SHARE
@@ -171,7 +174,7 @@ class VideoExplanation:
         return film_strip(attribution.clip, heat, title, self.faces, self.curves())
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON, with the face's regions if there are 68 landmarks."""
+        """Return plain values for JSON, with the face's regions if the landmarks tell them."""
         regions = None if self.space is None or not has_regions(self.space.clip) else region_shares(self.space)
         return {
             "prediction": self.prediction.to_dict(),
@@ -237,6 +240,8 @@ def _explained(
 
     read = progress(f"reading {video.name}")
     read(0.0)
+    if options.same_person:
+        model = model.with_same_person(options.same_person, options.locator, options.image_fps)
     clip = _read(model, video, options)
     read(0.5)
     features = features_of(model, clip)
@@ -363,8 +368,7 @@ def _without_faces(of_space: Attribution | None) -> str:
     if of_space.clip.landmarks is None:
         return (
             " Faces are not drawn. There are no landmarks to draw lines of a face, so only the map is drawn. The "
-            "locators "
-            "face_alignment and sidecar give landmarks; show_faces draws the face."
+            "locators face_mesh, face_alignment and sidecar give landmarks; show_faces draws the face."
         )
     return " Faces are not drawn, but the lines of their landmarks. To draw faces, set show_faces."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,8 +42,19 @@ def check_explainable(model: PainModel, data: PainDataModule) -> None:
         raise PainseqError(
             f"This model takes features normalised by each subject's own frames ({model.record.by_person}), which is "
             "not supported for clips of a data set. Explain single videos (`painseq explain VIDEO`; for baseline, each "
-            "with --baseline VIDEO)."
+            "with --baseline VIDEO, for subject with --same-person VIDEO ...)."
         )
+
+
+def with_tracks(model: PainModel, data: PainDataModule) -> PainModel:
+    """Return the model with the tracks on disk of the data's face crop, if the model follows faces in the same way."""
+    asked = data.options.face
+    if model.face is None or asked is None or asked.tracks is None or asked.tracking() != model.face.tracking():
+        return model
+    tracked = copy.copy(model)
+    tracked.face = copy.copy(model.face)
+    tracked.face.tracks = asked.tracks
+    return tracked
 
 
 def chosen_clips(data: PainDataModule, part: Part, count: int) -> list[Clip]:

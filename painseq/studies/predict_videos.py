@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,6 +86,37 @@ def predict_videos(
     if options.same_person:
         model = model.with_same_person(options.same_person, options.locator, options.image_fps)
     return (_predict(model, Path(video), options) for video in videos)
+
+
+def predict_models(
+    models: Mapping[str, Predictor], videos: Sequence[str | Path], options: VideoOptions = VideoOptions()
+) -> Iterator[tuple[str, VideoResult]]:
+    """Predict videos with several models, one model after the other.
+
+    What only some of the models use (`action_units`, `baseline`, `same_person`) is given to these.
+
+    Args:
+        models: name -> model.
+
+    Yields:
+        Name of the model, and the result of a video.
+
+    Raises:
+        PainseqError: see `predict_videos`; an option that none of the models uses.
+    """
+    tables = ["action_units" in model.streams for model in models.values()]
+    baselines = [model.record.by_person == "baseline" for model in models.values()]
+    persons = [model.record.by_person == "subject" for model in models.values()]
+    # Where no model uses an option it is left in, since the model's own error says what is wrong.
+    for (name, model), table, baseline, person in zip(models.items(), tables, baselines, persons, strict=True):
+        of_model = replace(
+            options,
+            action_units=options.action_units if table or not any(tables) else None,
+            baseline=options.baseline if baseline or not any(baselines) else None,
+            same_person=options.same_person if person or not any(persons) else (),
+        )
+        for result in predict_videos(model, videos, of_model):
+            yield name, result
 
 
 def _predict(model: Predictor, video: Path, options: VideoOptions) -> VideoResult:

@@ -46,6 +46,7 @@ from painseq.studies.explained_clips import (
     none_explained,
     run_config,
     seen_in_training,
+    with_tracks,
     write_config,
 )
 
@@ -152,6 +153,7 @@ def score_methods(
     plan = _plan(model, options.methods)
     target = None if options.class_name is None else class_number(model, options.class_name)
     clips = chosen_clips(data, options.part, options.clips)
+    model = with_tracks(model, data)
     digests = {str(path): hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in options.checkpoints}
     content = _content(model, data, clips, digests)
     with locked_folder(out) as interrupted:

@@ -69,6 +69,30 @@ def test_an_explanation_takes_the_clip_itself(by_subject, video):
     np.testing.assert_allclose(found.prediction.frame_probabilities, expected.frame_probabilities, atol=1e-3)
 
 
+def test_an_explanation_takes_other_videos_of_the_person(painseq, by_subject, lstm, video, electrical, tmp_path):
+    other = electrical / "Test" / "S06" / "S06_2.mp4"
+    args = ["--same-person", other, "--most-steps", 8, "--out", tmp_path / "out"]
+    result = painseq("explain", video, "--checkpoint", by_subject, *args)
+    assert result.code == 0 and result.log.names("1 of the same person"), result.err
+    told = json.loads((tmp_path / "out" / "explanation.json").read_text())["prediction"]
+    assert told["normalised_by"] == [str(video), str(other)]
+    expected = load(by_subject).with_same_person([other]).predict(video)
+    np.testing.assert_allclose(told["frame_probabilities"], expected.frame_probabilities, atol=1e-3)
+    refused = painseq("explain", video, "--checkpoint", lstm, "--same-person", other, "--out", tmp_path / "no")
+    assert refused.code == 1 and refused.err.names("same_person") and not (tmp_path / "no").exists()
+
+
+def test_the_columns_of_a_data_set_are_those_of_each_person(painseq, on_electrical, store, tmp_path):
+    args = [*on_electrical, "--data.options.store", str(store), "--data.options.normalise", "subject"]
+    args += ["--data.options.streams", "[landmarks]"]
+    head = ["--config", "configs/head/linear_probe.yaml", "--trainer.max_epochs", "1"]
+    checkpoint = fit([*args, *head, "--out", str(tmp_path / "run")]) / "best.ckpt"
+    out = ["--checkpoint", checkpoint, "--part", "train", "--repeats", 1, "--out", tmp_path / "out"]
+    result = painseq("explain", "columns", *args, *out)
+    assert result.code == 0 and result.log.names("transductive"), result.err
+    assert json.loads((tmp_path / "out" / "columns.json").read_text())["normalise"][0] == "subject"
+
+
 def test_a_transductive_cross_validation_is_marked(painseq, on_electrical, store, tmp_path):
     args = [*on_electrical, "--data.options.store", store, "--data.options.normalise", "subject"]
     args += ["--data.options.split.protocol", "subject_kfold", "--data.options.split.folds", "2"]

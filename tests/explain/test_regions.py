@@ -63,6 +63,23 @@ def test_regions_lie_where_the_generator_puts_them(drawing, landmarks):
         assert middle > 4 * others, REGIONS[number]
 
 
+@pytest.mark.parametrize("points", [468, 478])
+def test_the_regions_of_a_mesh_are_those_of_another_detectors_points(assets, points):
+    """Where the face ends apart: the mesh's jaw lies further out, and it has a forehead."""
+    golden = assets / "golden"
+    with np.load(golden / "golden_single_face_facelandmarker.npz") as mesh, np.load(golden / "single_face.npz") as dlib:
+        frames = mesh["frame"].astype(int)[:: len(mesh["frame"]) // 6]
+        ibug = torch.from_numpy(dlib["dlib68"][frames]).float()
+        mesh = torch.from_numpy(mesh["landmarks"][:: len(mesh["frame"]) // 6, :points]).float()
+    left_top = ibug.amin(dim=(0, 1)) - 40
+    side = float((ibug.amax(dim=(0, 1)) + 20 - left_top).max())
+    of_ibug, of_mesh = (region_masks((given - left_top) / side * SIDE, SIDE) for given in (ibug, mesh))
+    assert (of_mesh.sum(axis=1) == 1).all()
+    for number, least in enumerate([0.6, 0.6, 0.6, 0.6, 0.6, 0.4, 0.85]):
+        both, either = (of_ibug & of_mesh)[:, number].sum(), (of_ibug | of_mesh)[:, number].sum()
+        assert both / either > least, REGIONS[number]
+
+
 def test_a_closed_eye_is_as_large_as_an_open_one(landmarks):
     closed = landmarks.clone()
     for first in (36, 42):
