@@ -104,16 +104,21 @@ def _rows(
     path: Path, lines: Iterator[tuple[int, list[str]]], width: int, delimiter: str
 ) -> Iterator[tuple[int, list[str]]]:
     for line, cells in lines:
-        ambiguous = [cell for cell in cells if "," in cell and _THOUSANDS.fullmatch(cell.strip())]
-        if delimiter == "," and ambiguous:
-            raise PainseqError(
-                f"{path}, line {line}: {ambiguous[0]!r} can be a thousand, or a number with a decimal comma. Write it "
-                "with a decimal point and nothing between the thousands, or separate the cells by semicolons."
-            )
+        if delimiter == ",":
+            _check_thousands(path, line, cells)
         while len(cells) > width and not cells[-1].strip():
             cells.pop()
         if any(cell.strip() for cell in cells):
             yield line, cells
+
+
+def _check_thousands(path: Path, line: int, cells: Sequence[str]) -> None:
+    for cell in cells:
+        if "," in cell and _THOUSANDS.fullmatch(cell.strip()):
+            raise PainseqError(
+                f"{path}, line {line}: {cell!r} can be a thousand, or a number with a decimal comma. Write it with a "
+                "decimal point and nothing between the thousands, or separate the cells by semicolons."
+            )
 
 
 def number(cell: str) -> float:

@@ -64,6 +64,19 @@ def test_what_is_no_table_is_told_with_file_and_line(tmp_path: Path, content: by
     assert all(fact in str(told.value) for fact in facts)
 
 
+@pytest.mark.parametrize("cell", ["1,000", "-12,345", "1,234,567", "1,000.5", " 1,000 "])
+def test_between_commas_a_thousand_is_not_guessed(tmp_path: Path, cell: str):
+    path = tmp_path / "t.csv"
+    path.write_text(f'a,b\n1,2\n"{cell}",3\n')
+    with pytest.raises(PainseqError, match=rf"t\.csv, line 3: '{cell}'"):
+        list(read_table(path)[1])
+    path.write_text('a,b\n"0,500","1,25"\n"1,2345","x, 1,000 ms"\n')
+    (_, first), (_, second) = read_table(path)[1]
+    assert [number(each) for each in first] == [0.5, 1.25] and number(second[0]) == 1.2345
+    path.write_text("a;b\n1,000;2\n")
+    assert [number(each) for each in next(read_table(path)[1])[1]] == [1, 2]
+
+
 def test_an_empty_file_has_no_columns(tmp_path: Path):
     (tmp_path / "t.csv").write_bytes(b"")
     columns, rows = read_table(tmp_path / "t.csv")

@@ -52,13 +52,17 @@ class TrackFolder:
         self.tracking = tracking
         self._digests: dict[tuple[Path, float | None], str] = {}
 
+    def exists(self) -> bool:
+        """Whether the folder was begun."""
+        return (self.path / _INDEX).is_file()
+
     def begin(self) -> None:
         """Create the folder, or check that it was written with the same tracking.
 
         Raises:
             PainseqError: its tracks were found with other settings.
         """
-        if (self.path / _INDEX).is_file():
+        if self.exists():
             self.check()
             return
         self.path.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The lock of a store: only one process, or the processes of one launch, may fill it."""
+"""The lock of a store or a folder of tracks: only one process, or the processes of one launch, may fill it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = logging.getLogger("painseq")
 
 
 class StoreLock:
-    """The lock file .lock in a store's folder.
+    """The lock file .lock in the folder of a store or of tracks.
 
     The processes of a launch hold it shared; a process that is alone holds it exclusively for a moment, to tidy up. The
     file names the launch that held it last. Each process also locks its own file .lock-000, so that each rank is used
     only once. The system releases the locks when a process ends, even if it was killed.
 
     Args:
-        folder: folder of the store.
+        folder: the folder, which exists.
         process: this process.
     """
 
@@ -60,7 +60,7 @@ class StoreLock:
             # A process of this launch is tidying up, without a time limit; if it dies, its lock is released.
             if not same_launch and time.monotonic() > give_up_s:
                 raise PainseqError(
-                    f"Another extraction is filling {self._path.parent}. Wait until it ends, or choose another folder."
+                    f"Another run is filling {self._path.parent}. Wait until it ends, or choose another folder."
                 )
             time.sleep(_PAUSE_S)
 
@@ -134,10 +134,10 @@ class StoreLock:
         if self._process.count > 1:
             raise PainseqError(
                 f"The file system of {self._path.parent} has no file locks ({error.strerror}), which several "
-                "processes need to share a store. Extract with one process, or into a folder on another disk."
+                "processes need to share a folder. Use one process, or a folder on another disk."
             ) from error
         log.warning(
-            "The file system of %s has no file locks (%s): make sure that no other extraction fills this store.",
+            "The file system of %s has no file locks (%s): make sure that no other run fills this folder.",
             self._path.parent,
             error.strerror,
         )

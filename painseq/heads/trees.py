@@ -154,8 +154,8 @@ class TreeHead(Head):
         device = fn(torch.zeros(0)).device
         if device.type == "mps":
             raise PainseqError(
-                f"{type(self).__name__} compares in float64, which the device {device} does not have: use cpu (--device "
-                "cpu; to fit, --trainer.accelerator cpu)."
+                f"{type(self).__name__} compares in float64, which the device {device} does not have: use cpu "
+                "(--device cpu; to fit, --trainer.accelerator cpu)."
             )
         return super()._apply(fn, recurse)
 

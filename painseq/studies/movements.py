@@ -15,7 +15,7 @@ from painseq.faces.movements import Movements, joined, movement_parts
 from painseq.faces.track import switch_warning
 from painseq.files import write_atomically, write_json
 from painseq.records import MIN_FACE_SHARE
-from painseq.runs import OnProgress, check_same_run, no_progress, read_json
+from painseq.runs import OnProgress, check_same_run, locked_folder, no_progress, read_json
 from painseq.studies.movements_picture import StripFrames, mesh_frames, movements_picture
 from painseq.video import open_video, video_digest
 from painseq.video.container import VIDEO_SUFFIXES, bare_name
@@ -121,7 +121,8 @@ def write_movements(
         The result of each video, as soon as its files are written.
 
     Raises:
-        PainseqError: two videos of the same name; `out` was written with other options.
+        PainseqError: two videos of the same name; `out` was written with other options, or another process writes
+            there.
 
     Example:
         >>> for result in write_movements(["videos"], "movements"):
@@ -129,15 +130,15 @@ def write_movements(
     """
     chosen, folder = options or MovementOptions(), Path(out)
     named = find_videos([Path(video) for video in videos])
-    folder.mkdir(parents=True, exist_ok=True)
-    recorded = read_json(folder / SETTINGS)
-    if recorded is None:
-        write_json(folder / SETTINGS, chosen.settings())
-    else:
-        check_same_run(folder, recorded, chosen.settings())
-    for done, (name, video) in enumerate(named.items(), start=1):
-        yield _written(video, folder / name, chosen)
-        on_progress(done, len(named))
+    with locked_folder(folder):
+        recorded = read_json(folder / SETTINGS)
+        if recorded is None:
+            write_json(folder / SETTINGS, chosen.settings())
+        else:
+            check_same_run(folder, recorded, chosen.settings())
+        for done, (name, video) in enumerate(named.items(), start=1):
+            yield _written(video, folder / name, chosen)
+            on_progress(done, len(named))
 
 
 def _written(video: Path, place: Path, options: MovementOptions) -> MovementResult:

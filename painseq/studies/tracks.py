@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from painseq.faces import FaceCrops
 from painseq.faces.tracks import StoredTrack, TrackFolder
 from painseq.features import ExtractProgress
 from painseq.features.engine import Outcome
+from painseq.features.lock import StoreLock
 from painseq.files import write_csv, write_json
 from painseq.records import Clip, Manifest, Part
 from painseq.runs import Process, versions
@@ -132,8 +133,8 @@ def track_faces(
         process: this process, which tracks its share of the clips; None: all clips.
 
     Raises:
-        PainseqError: no face crop; a folder of tracks with other settings; the locator's package or model is missing;
-            no clip could be read, or no face was found in any frame (results are kept).
+        PainseqError: no face crop; a folder of tracks with other settings, or that another launch fills; the locator's
+            package or model is missing; no clip could be read, or no face was found in any frame (results are kept).
 
     Example:
         >>> from painseq.studies.tracks import track_faces
@@ -151,13 +152,13 @@ def track_faces(
     folder = TrackFolder(out, face.tracking())
     log.info("%s: %s", data.name, describe_work(share, face, out, process))
     started = time.perf_counter()
-    folder.begin()
-    tracked = _track_all(share, face, data.options.fps, folder, workers, on_progress or (lambda progress: None))
-    summary = _summary(tracked, face, data.scheme, time.perf_counter() - started)
-    log.info("%s", summary)
-    suffix = f"-{process.rank}" if process.rank else ""
-    _write_csv(folder.path / f"faces{suffix}.csv", tracked)
-    write_json(folder.path / f"summary{suffix}.json", {"versions": versions(), **asdict(summary)})
+    with _begun(folder, process):
+        tracked = _track_all(share, face, data.options.fps, folder, workers, on_progress or (lambda progress: None))
+        summary = _summary(tracked, face, data.scheme, time.perf_counter() - started)
+        log.info("%s", summary)
+        suffix = f"-{process.rank}" if process.rank else ""
+        _write_csv(folder.path / f"faces{suffix}.csv", tracked)
+        write_json(folder.path / f"summary{suffix}.json", {"versions": versions(), **asdict(summary)})
     if not face.locator.needs_pixels:
         log.warning(
             "%s reads faces from files next to the videos: crops use these files, not the tracks written here.",
@@ -169,6 +170,19 @@ def track_faces(
     if problem:
         log.warning("%s", problem)
     return summary
+
+
+@contextmanager
+def _begun(folder: TrackFolder, process: Process) -> Iterator[None]:
+    """Begin a folder of tracks, or complete it, and hold its lock."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = StoreLock(folder.path, process)
+    lock.enter(folder.begin, folder.exists)
+    try:
+        folder.check()
+        yield
+    finally:
+        lock.leave(None)
 
 
 def _problem(summary: TracksSummary, dataset: str, locator: str) -> str:

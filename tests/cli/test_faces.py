@@ -14,7 +14,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from painseq.cli.experiment import ExperimentCLI
-from painseq.faces import FaceCrops
+from painseq.errors import PainseqError
+from painseq.faces import FaceCrops, Sidecar
+from painseq.features import lock
+from painseq.runs import Process
+from painseq.studies.tracks import track_faces
 
 
 @pytest.fixture
@@ -142,6 +146,27 @@ def test_processes_share_the_clips(painseq, options, tmp_path, monkeypatch):
     assert len(list((tmp_path / "tracks").glob("*.safetensors"))) == 25
     monkeypatch.undo()
     assert counts(painseq("faces", *options)) == (25, 0, 25, 0)
+
+
+@pytest.mark.parametrize("other", [Process(), Process(1, 2, run="b")])
+def test_a_second_launch_is_refused_and_writes_nothing(painseq, options, tmp_path, monkeypatch, other):
+    out, locate, told = tmp_path / "tracks", Sidecar.locate, []
+    data = ExperimentCLI("evaluate", options[: options.index("--out")]).datamodule
+    monkeypatch.setattr(lock, "WAIT_S", 0.05)
+
+    def while_another_starts(self, *args):
+        if not told:
+            told.append(None)
+            before = sorted(out.iterdir())
+            with pytest.raises(PainseqError, match=re.escape(str(out))):
+                track_faces(data, out, process=other)
+            told.append(sorted(out.iterdir()) == before)
+        return locate(self, *args)
+
+    monkeypatch.setattr(Sidecar, "locate", while_another_starts)
+    result = painseq("faces", *options)
+    assert result.code == 0 and told == [None, True], result.err
+    assert painseq("faces", *options).code == 0
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -228,6 +228,19 @@ class Finest(nn.Module):
         return several[0]
 
 
+def test_a_network_of_buffers_alone_has_layers():
+    extractor = TimmBackbone("test_resnet", input_size_px=32)
+    expected = list_layers(extractor)
+    for module in list(extractor.modules()):
+        for name, parameter in list(module._parameters.items()):
+            del module._parameters[name]
+            if parameter is None:
+                module.register_parameter(name, None)
+            else:
+                module.register_buffer(name, parameter.detach())
+    assert not list(extractor.parameters()) and list_layers(extractor) == expected
+
+
 def test_layers_that_give_several_maps_are_left_out(make_model):
     branching = TimmBackbone("test_resnet", input_size_px=64, seed=1).eval()
 

@@ -8,11 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 from torch import nn
 
 import painseq.download
 from painseq.errors import PainseqError
-from painseq.extractors import VGG16, Pixels, TimmBackbone, is_public, load_into, read_weights, rebuild, save_weights
+from painseq.extractors import (
+    VGG16,
+    Pixels,
+    TimmBackbone,
+    hub,
+    is_public,
+    load_into,
+    read_weights,
+    rebuild,
+    save_weights,
+)
 from painseq.extractors.weights import write_safetensors
 from painseq.files import write_atomically
 
@@ -231,6 +242,32 @@ def test_a_record_without_its_weights_reads_and_calls_nothing(weights, monkeypat
     spec["init_args"]["weights"] = weights
     with pytest.raises(PainseqError, match=f"missing.*{weights}"):
         rebuild(spec)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("no network"),
+        LocalEntryNotFoundError("not in the cache"),
+        HTTPError("the proxy says no"),
+        HFValidationError("not a name"),
+        RuntimeError("the storage says no"),
+    ],
+)
+def test_what_fails_at_the_hub_is_told(error, monkeypatch):
+    def fails(*args, **options):
+        raise error
+
+    monkeypatch.setattr(hub, "hf_hub_download", fails)
+    with pytest.raises(PainseqError, match=f"(?s)someone/net.*{error}"):
+        hub.hub_file("someone/net")
+    hub.announce_timm("resnet18.a1_in1k")  # timm's own error tells it.
+
+
+def test_a_fault_of_the_program_is_no_failed_download(monkeypatch):
+    monkeypatch.setattr(hub, "hf_hub_download", lambda: None)
+    with pytest.raises(TypeError):
+        hub.hub_file("someone/net")
 
 
 def test_a_record_calls_no_address_unasked(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import painseq
 from painseq.errors import PainseqError
 from painseq.faces import FaceMesh
 from painseq.faces.movements import DEAD, MIRRORED, NAMES, Movements
+from painseq.runs import locked_folder
 from painseq.studies.movements import MovementOptions, find_videos, write_movements
 from painseq.studies.movements_picture import STRIP_FRAMES, StripFrames
 
@@ -96,6 +97,15 @@ def test_files_of_a_folder_are_written_once(assets: Path, mesh: FaceMesh, tmp_pa
     assert again == a and (tmp_path / "out" / "a.csv").stat().st_mtime_ns == written
     with pytest.raises(PainseqError, match="end_s"):
         list(write_movements([videos], tmp_path / "out", MovementOptions(mesh, end_s=0.2, video=True)))
+
+
+def test_a_second_process_is_refused(mesh: FaceMesh, tmp_path: Path):
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"no video")
+    with locked_folder(tmp_path / "out"), pytest.raises(PainseqError, match="out"):
+        next(write_movements([video], tmp_path / "out", MovementOptions(mesh)))
+    (result,) = write_movements([video], tmp_path / "out", MovementOptions(mesh))
+    assert result.problem and {path.name for path in (tmp_path / "out").iterdir()} == {".settings.json"}
 
 
 def test_hidden_files_are_no_videos(tmp_path: Path):

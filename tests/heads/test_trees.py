@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,6 +133,16 @@ def test_read_from_a_file_it_predicts_the_same(name: str):
     buffer.seek(0)
     again.load_state_dict(torch.load(buffer, weights_only=True))
     assert torch.equal(again.row_logits(rows.x), head.row_logits(rows.x)) and again.depth == head.depth
+
+
+@pytest.mark.parametrize("make", [make for make, _ in PAIRS.values()], ids=list(PAIRS))
+def test_a_device_without_float64_is_refused_in_a_sentence(make: Make):
+    """No such device is here: what a tensor that is moved to it would say stands for it."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), make(2))
+    moved = SimpleNamespace(device=torch.device("mps"))
+    with pytest.raises(PainseqError, match=r"float64.*mps.*cpu"):
+        model[1]._apply(lambda tensor: moved)
+    assert model.to("cpu") is model
 
 
 def test_frames_of_another_width_are_refused():
