@@ -5,28 +5,28 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
 
 from painseq.data.augment import Augment
-from painseq.data.datasets import Drawn, SingleCrops, StoredCrops, VideoClips, split_readable, target_of
+from painseq.data.datasets import Drawn, SingleCrops, StoredCrops, VideoClips, shuffled, split_readable, target_of
 from painseq.data.facts import DataSetFacts
 from painseq.data.labels import LabelScheme, label_scheme, native_scheme, own_scheme
 from painseq.data.loading import BatchOrder, CropLoader, Draw, ResidentLoader, in_order
-from painseq.data.normalisation import person_scales
+from painseq.data.normalisation import baseline_clips, check_baseline, person_scales
 from painseq.data.options import DataOptions
 from painseq.data.person_scale import PersonScale
 from painseq.data.resident import ResidentClips, resident_clips, single_frames
 from painseq.data.splits import Split, make_split, qualified, split_of_items
+from painseq.data.stores import checked_store, extra_width, frame_shape, pipeline_of
 from painseq.data.streams import ActionUnitStream, StoreStream, Stream, as_streams, beside_cnn
 from painseq.errors import CLIP_FAILURES, PainseqError, first_few
-from painseq.features import FeatureStore, NpzFolder, open_features
+from painseq.features import FeatureStore, NpzFolder
 from painseq.features.spans import check_spans
 from painseq.records import THE_EXTRACTOR, UNKNOWN, Clip, Manifest, Part, doubtful_subjects
 from painseq.video import SHORT_DIGEST, video_digest
@@ -124,26 +124,8 @@ class PainDataModule(pl.LightningDataModule):
     def store(self) -> FeatureStore | NpzFolder | None:
         """The store of the frames, checked against the options; None if videos are read."""
         if self._store is None and self.options.store is not None:
-            store = open_features(self.options.store)
-            self._check_store(store)
-            self._store = store
+            self._store = checked_store(self.options.store, self.options, self.manifest)
         return self._store
-
-    def _check_store(self, store: FeatureStore | NpzFolder) -> None:
-        if (store.dtype == "uint8") != (self.options.view == "pixels"):
-            content = "crops" if store.dtype == "uint8" else "features"
-            raise PainseqError(
-                f"{self.options.store} holds {content}, but --data.options.view is {self.options.view}. Change the "
-                "view, or give another store."
-            )
-        requested: dict[str, object] = {}
-        if self.options.face is not None:
-            requested["face"] = self.options.face.record()
-        if self.options.fps is not None:
-            requested["sampling"] = {"fps": self.options.fps}
-        if isinstance(store, FeatureStore):
-            store.check_same({**store.spec, **requested})
-        check_spans(store.path, store.spans, store, self.manifest)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -169,44 +151,12 @@ class PainDataModule(pl.LightningDataModule):
     @property
     def pipeline(self) -> dict[str, object]:
         """How the frames were made, for the checkpoint: {"face": ..., "sampling": ..., "extractor": ...}."""
-        if isinstance(self.store, FeatureStore):
-            return dict(self.store.spec)
-        if self.store is not None or self.options.face is None:
-            return {"face": None, "sampling": {"fps": self.options.fps}}
-        return {"face": self.options.face.record(), "sampling": {"fps": self.options.fps}}
+        return pipeline_of(self.options, self.store)
 
     @property
     def in_shape(self) -> tuple[int, ...]:
         """Shape of one frame: (D,) for the features of all streams, (3, S, S) for crops."""
-        if self.store is None and self.options.view == "features":
-            raise PainseqError(
-                "No feature store. Run `painseq extract` first and give its folder to --data.options.store, or set "
-                "--data.options.view pixels to read the videos."
-            )
-        names = [stream.name for stream in self.streams]
-        if "cnn" not in names:
-            width = self.extra_width
-            if self.store is None:
-                raise PainseqError(
-                    f"streams is {names}: without cnn, a store must define which frames have a face, but none is "
-                    "given. Run `painseq extract`, and set --data.options.store to its folder."
-                )
-            return (width,)
-        if self.store is not None:
-            shape = tuple(self.store.out_shape)
-            if self.options.view == "pixels" or not self.extra_width:
-                return shape
-            if len(shape) != 1:
-                raise PainseqError(
-                    f"{', '.join(names[1:])} can only be concatenated with vectors, but the store's frames have the "
-                    f"shape {shape}. Leave them out of streams, or extract with an extractor that pools."
-                )
-            return (shape[0] + self.extra_width,)
-        if self.options.face is None:
-            raise PainseqError(
-                "Reading videos needs a face crop. Set `face` in the data options, as in configs/data/biovid.yaml."
-            )
-        return (3, self.options.face.size_px, self.options.face.size_px)
+        return frame_shape(self.options, self.store, self.streams)
 
     @property
     def extra_width(self) -> int:
@@ -215,7 +165,7 @@ class PainDataModule(pl.LightningDataModule):
         Raises:
             PainseqError: streams lists landmarks, but there is no store with landmarks.
         """
-        return sum(stream.width for stream in beside_cnn(self.streams))
+        return extra_width(self.streams)
 
     @property
     def extractor_trained_on(self) -> tuple[str, ...]:
@@ -277,42 +227,13 @@ class PainDataModule(pl.LightningDataModule):
         clips = tuple(clip for clip in self.split.clips(self.manifest, part) if clip.clip_id not in set_aside)
         if self.shuffled_labels is None or part == "test":
             return clips
-        labels: dict[str, list[str | None]] = defaultdict(list)
-        for clip in sorted(clips, key=lambda clip: clip.clip_id):
-            labels[clip.subject_id].append(clip.label)
-        for subject in sorted(labels):
-            random = np.random.default_rng([self.shuffled_labels, *subject.encode()])
-            labels[subject] = [labels[subject][index] for index in random.permutation(len(labels[subject]))]
-        shuffled = {
-            clip.clip_id: labels[clip.subject_id].pop() for clip in sorted(clips, key=lambda clip: clip.clip_id)
-        }
-        return tuple(replace(clip, label=shuffled[clip.clip_id]) for clip in clips)
+        return shuffled(clips, self.shuffled_labels)
 
     def _baseline(self) -> dict[str, list[Clip]]:
-        """Return subject -> pain-free clips that are set aside: the first ones by clip id."""
-        baseline: dict[str, list[Clip]] = {}
-        if self.options.set_aside:
-            if not self.scheme.ordered:
-                raise PainseqError(
-                    f"normalise is baseline, but it is not known which of the labels "
-                    f"{', '.join(self.scheme.class_names)} is no pain. List them in --data.classes, in order of pain."
-                )
-            for clip in sorted(self.manifest, key=lambda clip: clip.clip_id):
-                kept = baseline.setdefault(clip.subject_id, [])
-                if target_of(clip, self.scheme) == 0 and len(kept) < self.options.set_aside:
-                    kept.append(clip)
-        return baseline
+        return baseline_clips(self.manifest, self.scheme, self.options.set_aside)
 
     def _check_baseline(self, part: Part) -> None:
-        """Check that the subjects of a part have the clips that normalise them."""
-        baseline = self._baseline()
-        lacking = [s for s in self.split.subjects(part) if len(baseline.get(s, ())) < self.options.set_aside]
-        if lacking:
-            raise PainseqError(
-                f"{len(lacking)} of {len(self.split.subjects(part))} subjects of {part}, such as {lacking[0]}, have "
-                f"fewer than {self.options.set_aside} clips labelled {self.scheme.pain_free}, so they have no "
-                "baseline. Lower baseline_clips, or choose another normalise."
-            )
+        check_baseline(self._baseline(), self.split.subjects(part), self.options.set_aside, part, self.scheme)
 
     def _scales(self, clips: Sequence[Clip]) -> dict[str, PersonScale] | None:
         """Measure what the subjects of these clips are normalised by; None if they are not."""

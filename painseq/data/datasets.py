@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -206,6 +207,18 @@ def split_readable(clips: Sequence[Clip], store: FeatureStore | NpzFolder) -> tu
             )
         )
     return readable, left_out
+
+
+def shuffled(clips: Sequence[Clip], seed: int) -> tuple[Clip, ...]:
+    """Return the clips with their labels permuted within each subject."""
+    labels: dict[str, list[str | None]] = defaultdict(list)
+    for clip in sorted(clips, key=lambda clip: clip.clip_id):
+        labels[clip.subject_id].append(clip.label)
+    for subject in sorted(labels):
+        random = np.random.default_rng([seed, *subject.encode()])
+        labels[subject] = [labels[subject][index] for index in random.permutation(len(labels[subject]))]
+    moved = {clip.clip_id: labels[clip.subject_id].pop() for clip in sorted(clips, key=lambda clip: clip.clip_id)}
+    return tuple(replace(clip, label=moved[clip.clip_id]) for clip in clips)
 
 
 def target_of(clip: Clip, scheme: LabelScheme) -> float:
