@@ -157,7 +157,8 @@ class TreeHead(Head):
                 f"{type(self).__name__} compares in float64, which the device {device} does not have: use cpu "
                 "(--device cpu; to fit, --trainer.accelerator cpu)."
             )
-        return super()._apply(fn, recurse)
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def training_mean(self) -> Tensor | None:
         """Return the mean of each column over the real frames of the training data, (D,); None before a fit."""
