@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -377,3 +377,15 @@ def _number(environment: Mapping[str, str], key: str, default: int | None = None
             f"The environment variable {key} is {value!r}, not a number. Launchers of several processes set it; unset "
             "it to run a single process."
         ) from None
+
+
+def short_names(models: Sequence[Path]) -> list[str]:
+    """Name checkpoints by their run folders, and exported models by their own, with as many parent folders as needed to
+    make the names unique.
+    """
+    files = [path / "model" if path.is_dir() else path for path in models]
+    runs = [path.resolve().with_suffix("").parts[1:] for path in files]
+    if len({run[:-1] for run in runs}) == len(runs):
+        runs = [run[:-1] for run in runs]
+    depth = next(n for n in range(1, 1 + max(map(len, runs))) if len({run[-n:] for run in runs}) == len(runs))
+    return ["-".join(run[-depth:]) for run in runs]

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from painseq.errors import PainseqError
 from painseq.records import MIN_FACE_SHARE, PARTS
+from painseq.runs import pick_device
 
 if TYPE_CHECKING:
     from painseq.cli.experiment import ExperimentCLI
     from painseq.faces import Locator
     from painseq.model.pain_model import PainModel
+    from painseq.model.predictor import Predictor
     from painseq.training.tuning import ThresholdTuning
 
 log = logging.getLogger("painseq")
@@ -89,7 +91,8 @@ def add_model(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="PATH",
-        help="load this checkpoint (best.ckpt of a run); repeat to show several models side by side",
+        help="load this checkpoint (best.ckpt of a run), or for predict a folder of `painseq export`; repeat to show "
+        "several models side by side",
     )
     parser.add_argument("--average", action="store_true", help="average the probabilities of several checkpoints")
     parser.add_argument(
@@ -237,11 +240,7 @@ def chosen_models(args: Any, device: str) -> dict[str, PainModel]:
     """
     from painseq.model.averaging import load_averaged
 
-    paths = [Path(path) for path in args.checkpoint]
-    if not paths:
-        raise PainseqError("No checkpoint is given. Add --checkpoint best.ckpt.")
-    if len(set(paths)) < len(paths):
-        raise PainseqError(f"--checkpoint names the same file twice: {', '.join(map(str, paths))}.")
+    paths = _checkpoints(args)
     if args.average and len(paths) == 1:
         raise PainseqError(f"--average needs several checkpoints; only {paths[0]} is given. Repeat --checkpoint.")
     groups = {"average": paths} if args.average else {str(path): [path] for path in paths}
@@ -251,6 +250,40 @@ def chosen_models(args: Any, device: str) -> dict[str, PainModel]:
         models = {name: model.with_prior(mix) for name, model in models.items()}
         log.info("Probabilities are corrected for these class shares: %s.", ", ".join(args.prior))
     return models
+
+
+def _checkpoints(args: Any) -> list[Path]:
+    paths = [Path(path) for path in args.checkpoint]
+    if not paths:
+        raise PainseqError("No checkpoint is given. Add --checkpoint best.ckpt.")
+    if len(set(paths)) < len(paths):
+        raise PainseqError(f"--checkpoint names the same file twice: {', '.join(map(str, paths))}.")
+    return paths
+
+
+def chosen_predictors(args: Any) -> dict[str, Predictor]:
+    """Load the models that `add_model`'s arguments name, exported folders too; torch is imported for checkpoints alone.
+
+    Returns:
+        Name -> model, as `chosen_models` does.
+
+    Raises:
+        PainseqError: see `chosen_models`; an exported folder with `--average` or `--prior`, or one that was changed.
+    """
+    from painseq.runtime import load
+
+    paths = _checkpoints(args)
+    folders = [path for path in paths if path.is_dir()]
+    for flag, value in (("--average", args.average), ("--prior", args.prior)):
+        if folders and value:
+            raise PainseqError(f"{flag} needs checkpoints, but {folders[0]} is an exported model. Leave {flag} out.")
+    models: dict[str, Predictor] = {}
+    if len(folders) < len(paths):
+        checkpoints = argparse.Namespace(**vars(args))
+        checkpoints.checkpoint = [str(path) for path in paths if path not in folders]
+        models.update(chosen_models(checkpoints, pick_device(args.device)))
+    models.update({str(path): load(path, args.device) for path in folders})
+    return models if args.average else {str(path): models[str(path)] for path in paths}
 
 
 def chosen_model(args: Any, device: str) -> PainModel:

@@ -20,10 +20,10 @@ from painseq.cli.arguments import (
     add_model,
     add_person,
     chosen_locator,
-    chosen_models,
+    chosen_predictors,
 )
 from painseq.cli.printing import terminal
-from painseq.runs import pick_device
+from painseq.runs import short_names
 
 if TYPE_CHECKING:
     from painseq.data.labels import Scale
@@ -36,7 +36,7 @@ log = logging.getLogger("painseq")
 def main(argv: Sequence[str]) -> int:
     """Run the command. A video that cannot be read is reported, does not stop the others, and makes it return 1."""
     args = _parser().parse_args(argv)
-    models = chosen_models(args, pick_device(args.device))
+    models = chosen_predictors(args)
     from painseq.studies.predict_videos import VideoOptions, predict_models
 
     options = VideoOptions(
@@ -71,7 +71,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("painseq predict", description="Predict the pain in videos with a checkpoint.")
+    parser = argparse.ArgumentParser(
+        "painseq predict",
+        description="Predict the pain in videos with a checkpoint, or with a model that `painseq export` wrote.",
+    )
     parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of images")
     add_model(parser)
     add_person(parser)
@@ -139,8 +142,6 @@ def _cells(prediction: VideoPrediction, class_names: Sequence[str], scale: Scale
 
 def _side_by_side(predictions: Mapping[str, Sequence[VideoPrediction]]) -> Table:
     """Return a table with one row per video and one column per model."""
-    from painseq.studies.evaluation_files import short_names
-
     caption = _caption([prediction for of_model in predictions.values() for prediction in of_model])
     table = Table("video", *short_names([Path(name) for name in predictions]), caption=caption)
     by_video = [{prediction.video: prediction for prediction in of_model} for of_model in predictions.values()]

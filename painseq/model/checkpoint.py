@@ -134,6 +134,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         PainseqError: the file is missing, damaged, or not a painseq checkpoint.
     """
+    if path.is_dir():
+        raise PainseqError(
+            f"{path} is a folder, and this needs a checkpoint: best.ckpt of a run. An exported model only predicts: "
+            "`painseq predict`, or painseq.runtime.load; all else takes the checkpoint that it was exported from."
+        )
     if not path.is_file():
         raise PainseqError(f"No checkpoint at {path}. `painseq fit` writes best.ckpt into its run folder.")
     if not zipfile.is_zipfile(path):

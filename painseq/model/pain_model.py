@@ -139,8 +139,7 @@ class PainModel(nn.Module, Predictor):
     def decide(self, batch: Batch) -> Decision:
         """Return labels and probabilities of a batch; for a classifier."""
         batch = batch.to(self.device)
-        features = batch_features(self.extractor, batch)
-        return self._decide(self.classify(features, batch.mask), features, batch.mask)
+        return self._decide(batch_features(self.extractor, batch), batch.mask)
 
     @torch.inference_mode()
     def estimate(self, batch: Batch) -> Tensor:
@@ -148,7 +147,10 @@ class PainModel(nn.Module, Predictor):
         batch = batch.to(self.device)
         return self.objective.answer(self.head.level, self(batch), batch.mask)
 
-    def _decide(self, predictions: Tensor, features: Tensor, mask: Tensor) -> Decision:
+    def _decide(self, features: Tensor, mask: Tensor) -> Decision:
+        return self._decided(self.classify(features, mask), features, mask)
+
+    def _decided(self, predictions: Tensor, features: Tensor, mask: Tensor) -> Decision:
         level, rule = self.head.level, self.objective.rule
         decision = decide(level, predictions, mask, rule, self.threshold)
         if self.threshold is None or self.prior is None:
@@ -170,7 +172,7 @@ class PainModel(nn.Module, Predictor):
         if self.predicts_values:
             value = self.objective.answer(self.level, predictions, real).cpu().numpy()
             return Answer(value=value, frame_values=None if of_frames is None else of_frames[..., 0])
-        decision = self._decide(predictions, x, real)
+        decision = self._decided(predictions, x, real)
         return Answer(
             decision.label.cpu().numpy(),
             decision.probabilities.cpu().numpy(),

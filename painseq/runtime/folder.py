@@ -101,6 +101,7 @@ class _Fields:
     versions: dict[str, str]
     face: dict[str, object] | None
     int8: dict[str, object] | None
+    prior: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class ExportedRecord:
         source: the checkpoint.
         versions: package -> version that wrote the folder.
         int8: what quantisation changed, as measured on the validation subjects; None without quantisation.
+        prior: mix of classes that the probabilities are corrected for; None: that of the training data.
     """
 
     record: ModelRecord
@@ -129,6 +131,7 @@ class ExportedRecord:
     source: SourceRecord
     versions: Mapping[str, str]
     int8: Spec | None = None
+    prior: Mapping[str, float] | None = None
 
     def to_dict(self) -> Spec:
         """Return plain data for JSON."""
@@ -146,6 +149,7 @@ class ExportedRecord:
             },
             "step": step and {"state": {name: list(shape) for name, shape in step.state.items()}},
             "int8": self.int8,
+            "prior": None if self.prior is None else dict(self.prior),
             "source": {"name": self.source.name, "sha256": self.source.sha256},
             "versions": dict(self.versions),
         }
@@ -175,6 +179,7 @@ class ExportedRecord:
             fields.source,
             fields.versions,
             fields.int8,
+            fields.prior,
         )
         exported._check()
         return exported

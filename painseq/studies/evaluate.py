@@ -18,14 +18,13 @@ from painseq.model.averaging import AveragedModel
 from painseq.model.pain_model import PainModel
 from painseq.model.record import NORMALISED, TRANSDUCTIVE
 from painseq.records import MIN_FACE_SHARE, UNKNOWN_PEOPLE, Part, check_min_face_share
-from painseq.runs import OnProgress, new_run_folder, no_progress, read_history, versions
+from painseq.runs import OnProgress, new_run_folder, no_progress, read_history, short_names, versions
 from painseq.studies.evaluation_files import (
     EvaluationResult,
     PageText,
     calibration_facts,
     evaluated,
     in_one_line,
-    short_names,
     write_evaluation,
     write_page,
 )

@@ -122,15 +122,6 @@ def write_page(out: Path, result: EvaluationResult, text: PageText) -> None:
     log.info("Report: %s", out / "report.html")
 
 
-def short_names(checkpoints: Sequence[Path]) -> list[str]:
-    """Name checkpoints by their run folders, with as many parent folders as needed to make the names unique."""
-    runs = [path.resolve().with_suffix("").parts[1:] for path in checkpoints]
-    if len({run[:-1] for run in runs}) == len(runs):
-        runs = [run[:-1] for run in runs]
-    depth = next(n for n in range(1, 1 + max(map(len, runs))) if len({run[-n:] for run in runs}) == len(runs))
-    return ["-".join(run[-depth:]) for run in runs]
-
-
 def calibration_facts(calibration: Calibration | None) -> dict[str, str]:
     """Describe the temperature for the report."""
     if calibration is None:

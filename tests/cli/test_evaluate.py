@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from painseq.evaluation import read_predictions, with_temperature
 from painseq.evaluation.value_predictions import read_value_predictions
-from painseq.studies.evaluation_files import short_names
+from painseq.runs import short_names
 
 SAMPLE = "clip_id,subject_id,truth,label,prob_no_pain,prob_low_pain,prob_high_pain\n"
 
