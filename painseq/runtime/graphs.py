@@ -128,7 +128,8 @@ class OpenVinoGraph(Graph):
 
     def takes(self, name: str) -> np.dtype[Any]:
         """See `Graph.takes`."""
-        return np.dtype(self._compiled.input(name).get_element_type().to_dtype())
+        kind: np.dtype[Any] = np.dtype(self._compiled.input(name).get_element_type().to_dtype())
+        return kind
 
     def __call__(self, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
         """See `Graph`."""
