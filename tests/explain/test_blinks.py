@@ -50,6 +50,15 @@ def test_blinks_of_generated_faces_are_found_from_landmarks(fps):
     assert found[true & possible].mean() > 0.85
 
 
+def test_blinks_of_a_real_face_are_found_from_the_points_of_its_mesh(assets):
+    """In the one of every fourth frame where the makers' runtime gives eyeBlink (columns 9, 10) its highest value."""
+    with np.load(assets / "golden" / "golden_single_face_facelandmarker.npz") as golden:
+        points, times_s = torch.from_numpy(golden["landmarks"]).float(), torch.from_numpy(golden["frame"] / 30)
+        closed = golden["blendshapes"][:, [9, 10]].mean(axis=1)
+    assert np.flatnonzero(blinks_from_landmarks(points, times_s)).tolist() == [closed.argmax()]
+    assert np.corrcoef(eye_aspect_ratio(points), closed)[0, 1] < -0.95
+
+
 def test_eyes_closed_for_long_are_no_blink_and_unknown_landmarks_none():
     drawing = drawn(0, 0, 25.0)
     points = torch.from_numpy(drawing.landmarks[:1]).repeat(60, 1, 1)
