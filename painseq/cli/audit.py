@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from painseq.cli.arguments import Parser, experiment
+from painseq.cli.arguments import Parser, add_tuning, chosen_tuning, experiment
 from painseq.errors import PainseqError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--folds", type=int, default=5, help="number of folds of each protocol; default: 5")
     parser.add_argument("--epochs", type=int, help="train for this many epochs instead of stopping early")
     parser.add_argument("--frames-per-clip", type=int, help="use this many frames of each clip; default: all")
+    add_tuning(parser, "--threshold-folds")
 
 
 def _audit_model(argv: Sequence[str]) -> None:
@@ -65,6 +67,9 @@ def _audit_model(argv: Sequence[str]) -> None:
     args, parsed = cli.config, cli.experiment
     options = AuditOptions(args.folds, args.epochs, args.frames_per_clip)
     data, candidate = cli.data(), candidate_of(parsed)
+    tuning = chosen_tuning(args.tune_threshold, args.threshold_folds)
+    if tuning is not None:
+        candidate = replace(candidate, options=replace(candidate.options, tune_threshold=tuning))
     with progress_bar("audit", "folds") as on_progress:
         audit = audit_model(candidate, data, args.out, options, parsed.config, on_progress)
     show(audit)
@@ -76,6 +81,7 @@ def show(audit: Audit) -> None:
     from rich.table import Table
 
     from painseq.cli.printing import terminal
+    from painseq.evaluation.tables import threshold_table
     from painseq.studies.audit_page import audit_cells, headlines
 
     console = terminal()
@@ -88,5 +94,10 @@ def show(audit: Audit) -> None:
             if scored_unit == unit and name == "balanced accuracy":
                 table.add_row(protocol, *figures)
         console.print(table)
+    thresholds = threshold_table(
+        {each.protocol.title: each.evaluations[audit.unit].threshold for each in audit.results}
+    )
+    if thresholds is not None:
+        console.print(thresholds)
     for inflation in headlines(audit):
         console.print(inflation.sentence(), markup=False, highlight=False)

@@ -62,7 +62,8 @@ def main(argv: Sequence[str]) -> int:
         )
     tuning = chosen_tuning(args.tune_threshold, args.threshold_folds)
     data, candidates = cli.data(), _candidates(parsed, args.candidates, argv)
-    candidates = [replace(each, options=replace(each.options, tune_threshold=tuning)) for each in candidates]
+    if tuning is not None:
+        candidates = [replace(each, options=replace(each.options, tune_threshold=tuning)) for each in candidates]
     options = CrossValidation(args.repeats, args.inner_folds, args.jobs, args.threads)
     with progress_bar("crossval", "fits") as on_progress:
         result = cross_validate(candidates, data, args.out, options, parsed.config, on_progress)

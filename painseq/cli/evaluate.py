@@ -134,8 +134,8 @@ def show(evaluations: Mapping[str, Evaluation | ValueEvaluation]) -> None:
     console = terminal()
     classes = {name: scores for name, scores in evaluations.items() if isinstance(scores, Evaluation)}
     values = {name: scores for name, scores in evaluations.items() if isinstance(scores, ValueEvaluation)}
-    printers = (table, threshold_table, probability_table, subgroup_table)
-    tables = [printer(classes) for printer in printers] if classes else []
+    tuned = threshold_table({name: scores.threshold for name, scores in classes.items()})
+    tables = [table(classes), tuned, probability_table(classes), subgroup_table(classes)] if classes else []
     for printed in (*tables, value_table(values) if values else None):
         if printed is not None:
             console.print(printed)

@@ -14,7 +14,7 @@ from painseq.cli.arguments import AddArguments
 from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
-from painseq.studies.experiment import Experiment, config_argument, experiment_of, shortened
+from painseq.studies.experiment import Experiment, add_threshold, config_argument, experiment_of, shortened
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import quiet_lightning
 
@@ -96,6 +96,7 @@ class ExperimentCLI(LightningCLI):
         """Add early stopping, and the command's own arguments."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults({"early_stopping.monitor": "val_loss", "early_stopping.patience": 5})
+        add_threshold(parser)
         if self.add_own_arguments is not None:
             self.add_own_arguments(parser)
 

@@ -35,7 +35,8 @@ class FitCLI(ExperimentCLI):
         """Check the run folder, and direct everything the run writes to it."""
         self.out = Path(self.config["out"])
         trainer = self.config["trainer"]
-        tuning = chosen_tuning(self.config["tune_threshold"], self.config["inner_folds"])
+        parsed = self.experiment
+        tuning = chosen_tuning(self.config["tune_threshold"], self.config["inner_folds"]) or parsed.tuning
         self.plan = RunPlan(
             self.config["seed_everything"],
             self.save_config,
@@ -43,7 +44,7 @@ class FitCLI(ExperimentCLI):
             self.config["resume"],
             self.config["refit"],
             trainer["sync_batchnorm"],
-            None if tuning is None else replace(self.experiment.fit_options(), tune_threshold=tuning),
+            replace(parsed.fit_options(), tune_threshold=tuning) if tuning or parsed.needs_inner_fits else None,
         )
         if is_first_process():
             # Checked again once it is locked; here mistakes are reported before the data are read.

@@ -70,6 +70,7 @@ def _show_work(work: TransferWork) -> None:
 
 def _show(plan: TransferPlan, result: TransferResult) -> None:
     """Print a table for each question, and warnings."""
+    from painseq.evaluation.tables import threshold_table
     from painseq.studies.transfer_report import (
         curves_of,
         interval_notes,
@@ -84,6 +85,9 @@ def _show(plan: TransferPlan, result: TransferResult) -> None:
     curves = curves_of(without_controls(plan, result.cells, "subjects"))
     if curves:
         console.print(_curve_table(curves))
+    thresholds = threshold_table({cell.name: result.threshold for cell, result in by_cell.items()})
+    if thresholds is not None:
+        console.print(thresholds)
     for target in plan.targets:
         console.print(f"{target}'s own model: {plan.within_is(target)}.", markup=False, soft_wrap=True)
     console.print(note_on_controls(plan), markup=False, soft_wrap=True)

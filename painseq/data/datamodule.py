@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -37,6 +37,20 @@ log = logging.getLogger("painseq")
 Clips = ResidentClips | StoredCrops | VideoClips | SingleCrops
 
 
+FITTED: tuple[Part, ...] = ("train", "validation")
+"""The parts that a fit reads."""
+
+
+@dataclass(frozen=True, eq=False)
+class GivenItems:
+    """Items that were given as parts instead of a split; see `PainDataModule.with_items`."""
+
+    items: ResidentClips
+    parts: Mapping[Part, Sequence[int]]
+    protocol: str
+    groups: Sequence[str] | None
+
+
 class PainDataModule(pl.LightningDataModule):
     """A data set as batches. Subclasses define `name`, `facts` and `read_manifest`.
 
@@ -62,7 +76,8 @@ class PainDataModule(pl.LightningDataModule):
         self._store: FeatureStore | NpzFolder | None = None
         self._streams: tuple[Stream, ...] | None = None
         self._datasets: dict[Part, Clips] = {}
-        self._of_items = False
+        self.items: GivenItems | None = None
+        """The items that were given as parts; see `with_items`."""
         self._resident: ResidentClips | None = None
         self._digests: dict[str, str] | None = None
         self._warned = False
@@ -203,7 +218,7 @@ class PainDataModule(pl.LightningDataModule):
         Raises:
             PainseqError: the parts were given as items (`with_items`), which subjects do not tell.
         """
-        if self._of_items:
+        if self.items is not None:
             raise PainseqError(
                 "refit_epochs trains on all clips of the training and validation subjects, but these parts were given "
                 "as items. Give the items of both parts as training items, and fit for a fixed number of epochs."
@@ -309,18 +324,25 @@ class PainDataModule(pl.LightningDataModule):
             self._manifest, self._store = self.manifest, self.store
         module = copy.copy(self)
         module.trainer, module._split, module._datasets = None, split, {}
-        module._of_items = module._warned = False
+        module.items, module._warned = None, False
         return module
 
     def without_test(self) -> PainDataModule:
-        """Return a copy that has only the clips of the training and validation subjects, so that no other is read."""
-        self._scheme, subjects = self.scheme, {*self.split.train, *self.split.validation}
+        """Return a copy that has only the clips of the training and validation parts, so that no other is read."""
+        self._scheme, parts = self.scheme, (self.split.clips(self.manifest, part) for part in FITTED)
+        kept = {clip.clip_id for clips in parts for clip in clips}
         module = copy.copy(self)
-        module._manifest = self.manifest.only(clip for clip in self.manifest if clip.subject_id in subjects)
+        module._manifest = self.manifest.only(clip for clip in self.manifest if clip.clip_id in kept)
         module._split, module.trainer, module._datasets = self.split, None, {}
         return module
 
-    def with_items(self, items: ResidentClips, parts: Mapping[Part, Sequence[int]], protocol: str) -> PainDataModule:
+    def with_items(
+        self,
+        items: ResidentClips,
+        parts: Mapping[Part, Sequence[int]],
+        protocol: str,
+        groups: Sequence[str] | None = None,
+    ) -> PainDataModule:
         """Return a copy whose parts are given items, regardless of their subjects; only for the leak audit.
 
         If a subject is in two parts, the split is a `LeakySplit`, whose protocol includes LEAKY wherever it is
@@ -332,6 +354,7 @@ class PainDataModule(pl.LightningDataModule):
             items: items of `everything()`, or single frames of it, with the labels to learn.
             parts: part -> numbers of items; without validation there is no early stopping.
             protocol: how the items were split; _LEAKY is added for a leaky split.
+            groups: group of each item, which inner folds keep together; None: its subject.
 
         Raises:
             PainseqError: an item does not exist or is in two parts; see also `everything`.
@@ -346,7 +369,8 @@ class PainDataModule(pl.LightningDataModule):
         for dataset in given.values():
             dataset.left_out = []  # Clips that could not be read are not items of any part.
         module = copy.copy(self)
-        module.trainer, module._datasets, module._of_items = None, dict(given), True
+        module.trainer, module._datasets = None, dict(given)
+        module.items = GivenItems(items, parts, protocol, groups)
         module._split = split_of_items({part: dataset.clips for part, dataset in given.items()}, items.clips, protocol)
         return module
 

@@ -10,6 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
 from painseq.data.protocols import SplitOptions, check_options, class_counts, divide, kfold, known, random_state_of
 from painseq.errors import LeakError, PainseqError
 from painseq.files import parse_json
@@ -112,14 +116,7 @@ def split_of_items(parts: Mapping[Part, Sequence[Clip]], items: Sequence[Clip], 
     subjects = {part: {clip.subject_id for clip in clips} for part, clips in parts.items()}
     if sum(map(len, subjects.values())) == len(set().union(*subjects.values())):
         return Split(protocol, *(tuple(sorted(subjects.get(part, ()))) for part in PARTS))
-    all_subjects = tuple(sorted({clip.subject_id for clip in items}))
-    return LeakySplit(
-        f"{protocol}_LEAKY",
-        all_subjects,
-        all_subjects if "validation" in parts else (),
-        all_subjects,
-        {part: frozenset(clip.clip_id for clip in clips) for part, clips in parts.items()},
-    )
+    return leaky_split(parts, items, protocol)
 
 
 def make_split(manifest: Manifest, options: SplitOptions, scheme: LabelScheme | None = None) -> Split:
@@ -218,6 +215,57 @@ def out_of_fold_splits(
     parts = kfold(subjects, folds, random_state_of(seed, 0), counts, f"The training subjects of {manifest.name}")
     name = f"{split.protocol}_out_of_fold"
     return [Split(name, tuple(s for s in subjects if s not in part), split.validation, part) for part in parts]
+
+
+def stratified_folds(
+    target: NDArray[np.int64], names: NDArray[np.str_], folds: int, seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Divide items into folds with balanced classes; items of one name stay together.
+
+    Uses scikit-learn's `StratifiedKFold`, or `StratifiedGroupKFold` if several items have a name.
+
+    Args:
+        target: (n,) class of each item.
+        names: (n,) name of each item's group.
+        folds: number of folds, 2 or more.
+        seed: seed of the random division.
+
+    Returns:
+        For each fold the indices of the other items, and those of its own.
+
+    Raises:
+        PainseqError: fewer groups, or items of a class, than folds; an empty fold.
+    """
+    found = fewest(target, names)
+    if not 2 <= folds <= found:
+        raise PainseqError(
+            f"{folds} folds need at least 2 folds, and as many groups and items of each class; there are only {found}. "
+            "Choose another number of folds."
+        )
+    alone = len(np.unique(names)) == len(names)
+    splitter = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
+    divisions = list(splitter.split(target, target, None if alone else names))
+    if not all(len(test) for _, test in divisions):
+        raise PainseqError(f"The classes of the groups are too uneven for {folds} folds: one is empty. Lower folds.")
+    return divisions
+
+
+def fewest(target: NDArray[np.int64], names: NDArray[np.str_]) -> int:
+    """Return the number of groups or of items of the rarest class, whichever is smaller."""
+    return int(min(len(np.unique(names)), *np.unique(target, return_counts=True)[1]))
+
+
+def leaky_split(parts: Mapping[Part, Iterable[Clip]], clips: Iterable[Clip], protocol: str) -> LeakySplit:
+    """Make the split of divided clips, all of whose subjects count as training and as test subjects.
+
+    Args:
+        parts: part -> its clips.
+        clips: all clips of the data set.
+        protocol: how the clips were divided; _LEAKY is added.
+    """
+    subjects = tuple(sorted({clip.subject_id for clip in clips}))
+    clip_ids = {part: frozenset(clip.clip_id for clip in of_part) for part, of_part in parts.items()}
+    return LeakySplit(f"{protocol}_LEAKY", subjects, subjects if clip_ids.get("validation") else (), subjects, clip_ids)
 
 
 def _split(manifest: Manifest, options: SplitOptions, counts: Mapping[str, Counter[object]]) -> Split:

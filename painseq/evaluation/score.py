@@ -176,9 +176,8 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
-def threshold_rows(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
+def threshold_rows(comparison: ThresholdComparison | None) -> list[tuple[str, list[str]]]:
     """Rows of a table of `POINT_TITLES`: at the tuned threshold, and at 0.5; empty without a tuned threshold."""
-    comparison = evaluation.threshold
     if comparison is None:
         return []
     points = {f"tuned: {comparison.shown}": comparison.tuned, "0.5": comparison.at_half}

@@ -20,6 +20,7 @@ from painseq.evaluation.score import (
     shared_baselines,
     threshold_rows,
 )
+from painseq.evaluation.threshold import ThresholdComparison
 
 CAPTION_STYLE = "table.caption"
 INTERVALS = "95 % intervals over subjects"
@@ -58,7 +59,7 @@ def probability_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
     return result if result.rows else None
 
 
-def threshold_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
+def threshold_table(comparisons: Mapping[str, ThresholdComparison | None]) -> Table | None:
     """Scores at a tuned threshold beside those at 0.5; None if no model has one."""
     result = Table(
         title="Tuned threshold", caption=THRESHOLD_TEXT, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
@@ -66,8 +67,8 @@ def threshold_table(evaluations: Mapping[str, Evaluation]) -> Table | None:
     result.add_column("", overflow="fold")
     for title in POINT_TITLES.values():
         result.add_column(title, justify="right")
-    for model, evaluation in evaluations.items():
-        for name, cells in threshold_rows(evaluation):
+    for model, comparison in comparisons.items():
+        for name, cells in threshold_rows(comparison):
             result.add_row(Text(f"{model}, {name}"), *cells)
     return result if result.rows else None
 

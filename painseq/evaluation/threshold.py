@@ -206,19 +206,29 @@ def side_by_side(models: Mapping[str, Predictions]) -> SideBySide | None:
     return SideBySide(points, len(shared))
 
 
-def compare_thresholds(predictions: Predictions) -> ThresholdComparison | None:
-    """Compare the labels of a tuned threshold with those at 0.5; None if no scored clip has a threshold."""
-    if predictions.threshold is None:
+def compare_thresholds(*runs: Predictions) -> ThresholdComparison | None:
+    """Compare the labels of a tuned threshold with those at 0.5; None if no scored clip has a threshold.
+
+    Args:
+        runs: predictions of one or several models; the clips of all are counted.
+    """
+    thresholds, truths, labels, probabilities = [], [], [], []
+    for predictions in runs:
+        if predictions.threshold is not None:
+            known = ~np.isnan(predictions.threshold) & ~np.isnan(predictions.probabilities).any(axis=1)
+            scored = predictions.scored & known
+            thresholds.append(predictions.threshold[scored])
+            truths.append(predictions.truth[scored])
+            labels.append(predictions.label[scored])
+            probabilities.append(predictions.probabilities[scored, 1])
+    if not sum(map(len, truths)):
         return None
-    scored = predictions.scored & ~np.isnan(predictions.threshold) & ~np.isnan(predictions.probabilities).any(axis=1)
-    if not scored.any():
-        return None
-    truth, label = predictions.truth[scored], predictions.label[scored]
+    truth = np.concatenate(truths)
     return ThresholdComparison(
-        thresholds=tuple(np.unique(predictions.threshold[scored]).tolist()),
-        tuned=operating_point(truth, label == 1),
-        at_half=operating_point(truth, predictions.probabilities[scored, 1] >= 0.5),
-        clips=int(scored.sum()),
+        thresholds=tuple(np.unique(np.concatenate(thresholds)).tolist()),
+        tuned=operating_point(truth, np.concatenate(labels) == 1),
+        at_half=operating_point(truth, np.concatenate(probabilities) >= 0.5),
+        clips=len(truth),
     )
 
 

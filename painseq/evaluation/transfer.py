@@ -26,6 +26,7 @@ from painseq.evaluation.baselines import baselines
 from painseq.evaluation.intervals import Difference, Interval, confusion_intervals, paired_difference
 from painseq.evaluation.metrics import STATISTICS, Scores, confusion_by_subject, scores_of
 from painseq.evaluation.predictions import Predictions
+from painseq.evaluation.threshold import ThresholdComparison, compare_thresholds
 from painseq.spec import difference
 
 Question = Literal["model", "features", "subjects"]
@@ -91,6 +92,7 @@ class CellResult:
         within: description of the target's own model; the gap is its score minus the cell's.
         gap: difference paired by subject; None without a model to compare with.
         majority, chance: balanced accuracy of the baselines.
+        threshold: scores at the tuned thresholds of the runs beside those at 0.5; None without tuned thresholds.
     """
 
     cell: TransferCell
@@ -104,6 +106,7 @@ class CellResult:
     gap: Difference | None
     majority: float | None
     chance: float | None
+    threshold: ThresholdComparison | None = None
 
     @property
     def value(self) -> float | None:
@@ -129,6 +132,7 @@ class CellResult:
             "gap": None if self.gap is None else self.gap.to_dict(),
             "majority_class": self.majority,
             "chance": self.chance,
+            "threshold": None if self.threshold is None else self.threshold.to_dict(),
         }
 
 
@@ -205,6 +209,7 @@ def cell_result(cell: TransferCell, runs: Runs, within: Runs | None, within_is: 
         gap=gap,
         majority=majority,
         chance=chance,
+        threshold=compare_thresholds(*(runs[key] for key in keys)),
     )
 
 

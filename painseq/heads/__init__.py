@@ -1,5 +1,6 @@
 from painseq.heads.attention_mil import AttentionMIL
 from painseq.heads.bilstm_attention import BiLSTMAttention
+from painseq.heads.deep_adaboost import DeepAdaBoost
 from painseq.heads.frame_ann import FrameANN
 from painseq.heads.head import Head
 from painseq.heads.linear import LinearFrames
@@ -16,6 +17,7 @@ __all__ = [
     "AdaBoost",
     "AttentionMIL",
     "BiLSTMAttention",
+    "DeepAdaBoost",
     "FrameANN",
     "GradientBoosting",
     "Head",

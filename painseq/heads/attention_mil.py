@@ -44,10 +44,14 @@ class AttentionMIL(Head):
         self.score = nn.Linear(attention, 1)
         self.classify = nn.Linear(hidden, num_classes)
 
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to (B, P); see `Head.penultimate`."""
+        frames, weights = self._weigh(x, mask)
+        return torch.einsum("bt,bth->bh", weights, frames)
+
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to video logits (B, K)."""
-        frames, weights = self._weigh(x, mask)
-        logits: Tensor = self.classify(torch.einsum("bt,bth->bh", weights, frames))
+        logits: Tensor = self.classify(self.penultimate(x, mask))
         return logits
 
     def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -45,10 +45,15 @@ class AttendedBiLSTMClassifier(nn.Module):
         self.norm = MaskedBatchNorm(dense)
         self.classify = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(dense, num_classes))
 
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, width) and its mask, real frames first, to what the classification layer takes, (B, dense)."""
+        pooled = masked_mean(self.over_time(x, mask), mask)
+        features: Tensor = self.classify[:-1](self.norm(self.dense(pooled), mask.any(dim=1)))
+        return features
+
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, width) and its mask, real frames first, to video logits (B, K)."""
-        pooled = masked_mean(self.over_time(x, mask), mask)
-        logits: Tensor = self.classify(self.norm(self.dense(pooled), mask.any(dim=1)))
+        logits: Tensor = self.classify[-1](self.penultimate(x, mask))
         return logits
 
 
@@ -99,10 +104,14 @@ class BiLSTMAttention(Head):
         self.layers = AttendedBiLSTMClassifier(width, num_classes, units, heads, head_width, dense, dropout)
         initialise(self, init)
 
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to (B, P); see `Head.penultimate`."""
+        x, lengths = real_frames_first(x, mask)
+        return self.layers.penultimate(x, torch.arange(x.shape[1], device=x.device) < lengths[:, None])
+
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to video logits (B, K)."""
-        x, lengths = real_frames_first(x, mask)
-        logits: Tensor = self.layers(x, torch.arange(x.shape[1], device=x.device) < lengths[:, None])
+        logits: Tensor = self.layers.classify[-1](self.penultimate(x, mask))
         return logits
 
     def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -90,6 +90,30 @@ class Head(nn.Module):
         """Return the mean of each column over the real frames of the training data, (D,); None if it is not kept."""
         return None
 
+    @property
+    def last(self) -> nn.Linear:
+        """Return the layer that turns penultimate features into the output.
+
+        Raises:
+            PainseqError: the head has no such layer.
+        """
+        layers = [module for module in self.modules() if isinstance(module, nn.Linear)]
+        if not layers or not self.fitted_by_gradients:
+            raise PainseqError(f"{self.name} has no last dense layer. Use a head that is fitted by gradients.")
+        return layers[-1]
+
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return what the last layer takes: `forward` is `last(penultimate(x, mask))`.
+
+        Args:
+            x: (B, T, *F), as for `forward`.
+            mask: (B, T) bool.
+
+        Returns:
+            (B, T, P) if `level` is "frame", (B, P) if it is "video", with P = `last.in_features`.
+        """
+        raise PainseqError(f"{self.name} has no penultimate features. Use another head.")
+
     def start(self, tensors: Mapping[str, Tensor]) -> list[str]:
         """Initialise with the weights of another network, before training.
 

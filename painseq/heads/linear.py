@@ -27,8 +27,13 @@ class LinearFrames(Head):
         (width,) = self.pooled_shape()
         self.layers = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, num_classes))
 
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, P); see `Head.penultimate`."""
+        # Zeros, as NaN in masked frames would make the gradient of the weights NaN (0 x NaN).
+        features: Tensor = self.layers[:-1](x.masked_fill(~mask[..., None], 0.0))
+        return features
+
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to frame logits (B, T, K); a frame's logits depend only on that frame."""
-        # Zeros, as NaN in masked frames would make the gradient of the weights NaN (0 x NaN).
-        logits: Tensor = self.layers(x.masked_fill(~mask[..., None], 0.0))
+        logits: Tensor = self.layers[-1](self.penultimate(x, mask))
         return logits

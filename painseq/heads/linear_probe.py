@@ -25,7 +25,12 @@ class LinearProbe(Head):
         self.norm = MaskedBatchNorm(width)
         self.classify = nn.Linear(width, num_classes)
 
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to (B, P); see `Head.penultimate`."""
+        features: Tensor = self.norm(masked_mean(x, mask), mask.any(dim=1))
+        return features
+
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to video logits (B, K)."""
-        logits: Tensor = self.classify(self.norm(masked_mean(x, mask), mask.any(dim=1)))
+        logits: Tensor = self.classify(self.penultimate(x, mask))
         return logits

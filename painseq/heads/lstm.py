@@ -65,13 +65,18 @@ class LSTM(Head):
         self.classify = nn.Sequential(nn.Linear(second, dense), nn.ReLU(), nn.Linear(dense, num_classes))
         initialise(self, init)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) to video logits (B, K)."""
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to (B, P); see `Head.penultimate`."""
         x, lengths = real_frames_first(x, mask)
         real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
         x = self.norm_in(x, real)
         x = self.drop(self.norm_first(in_float32(self.lstm_first, x), real))
         x = in_float32(self.lstm_second, x)
         last = x[torch.arange(len(x), device=x.device), (lengths - 1).clamp(min=0)]
-        logits: Tensor = self.classify(self.drop(self.norm_second(last, lengths > 0)))
+        features: Tensor = self.classify[:-1](self.drop(self.norm_second(last, lengths > 0)))
+        return features
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to video logits (B, K)."""
+        logits: Tensor = self.classify[-1](self.penultimate(x, mask))
         return logits

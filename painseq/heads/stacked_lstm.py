@@ -52,10 +52,15 @@ class StackedLSTM(Head):
         self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.lstm.out_width, num_classes))
         initialise(self, init)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) to video logits (B, K)."""
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to (B, P); see `Head.penultimate`."""
         x, lengths = real_frames_first(x, mask)
         mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
         out = self.lstm(self.norm(x, mask), mask)
-        logits: Tensor = self.classify(self.lstm.ends(out, mask))
+        features: Tensor = self.classify[:-1](self.lstm.ends(out, mask))
+        return features
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to video logits (B, K)."""
+        logits: Tensor = self.classify[-1](self.penultimate(x, mask))
         return logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from painseq.heads.head import Head, Rows
 from painseq.moments import Moments
@@ -89,6 +89,15 @@ class Standardised(Head):
                 getattr(self, name).copy_(tensors[name])
             filled += _MEASURED
         return filled
+
+    @property
+    def last(self) -> nn.Linear:
+        """Last layer of the inner head."""
+        return self.head.last
+
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """See `Head.penultimate`."""
+        return self.head.penultimate(self.standardised(x, mask), mask)
 
     def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
         """See `Head.frame_attention`."""

@@ -64,10 +64,14 @@ class TemporalConvNet(Head):
         )
         self.classify = nn.Linear(channels, num_classes)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) to video logits (B, K)."""
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to (B, P); see `Head.penultimate`."""
         x = self.enter(x.masked_fill(~mask[..., None], 0.0))
         for first, second in zip(self.first, self.second, strict=True):
             x = (x + second(first(x, mask), mask)).relu()
-        logits: Tensor = self.classify(masked_mean(x, mask))
+        return masked_mean(x, mask)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) to video logits (B, K)."""
+        logits: Tensor = self.classify(self.penultimate(x, mask))
         return logits

@@ -124,19 +124,22 @@ class TwoStream(Head):
             self.alone = classifier
         initialise(self, init)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D + 2 * landmarks) to video logits (B, K); in phase 1 (B, T, width of the stream)."""
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D + 2 * landmarks), in phase 1 (B, T, width of the stream), to (B, P); see `Head.penultimate`."""
         x, lengths = real_frames_first(x, mask)
         mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-        logits: Tensor
         if self.only == "cnn":
-            logits = self.alone(self.cnn(x, mask), mask)
-        elif self.only == "landmarks":
-            logits = self.alone(self.landmark(x, mask), mask)
-        else:
-            cnn, landmarks = x.tensor_split([x.shape[-1] - 2 * self.landmarks], dim=-1)
-            fused = torch.cat([self.cnn(cnn, mask), self.landmark(landmarks, mask)], dim=-1)
-            logits = self.fusion(self.fusion_norm(fused, mask), mask)
+            return self.alone.penultimate(self.cnn(x, mask), mask)
+        if self.only == "landmarks":
+            return self.alone.penultimate(self.landmark(x, mask), mask)
+        cnn, landmarks = x.tensor_split([x.shape[-1] - 2 * self.landmarks], dim=-1)
+        fused = torch.cat([self.cnn(cnn, mask), self.landmark(landmarks, mask)], dim=-1)
+        return self.fusion.penultimate(self.fusion_norm(fused, mask), mask)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D + 2 * landmarks) to video logits (B, K); in phase 1 (B, T, width of the stream)."""
+        classifier = self.fusion if self.only is None else self.alone
+        logits: Tensor = classifier.classify[-1](self.penultimate(x, mask))
         return logits
 
     def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:

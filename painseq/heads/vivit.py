@@ -184,8 +184,8 @@ class ViViT(Head):
                 nn.init.xavier_uniform_(module.weight.flatten(1))
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, 3, S, S), uint8 or float 0..255, to video logits (B, K).
+    def penultimate(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, 3, S, S), uint8 or float 0..255, to (B, width); see `Head.penultimate`.
 
         Raises:
             PainseqError: a clip longer than `frames`.
@@ -199,12 +199,20 @@ class ViViT(Head):
         # Tubelets do not overlap, so the convolution is a matrix product with its kernel.
         tokens = F.linear(tubelets, self.embed.weight.flatten(1), self.embed.bias)
         if self.time is None:
-            video = self.space(tokens, real)
+            video: Tensor = self.space(tokens, real)
         else:
             # A time step is real or masked as a whole, so its tokens need no mask.
             steps = self.space(tokens.flatten(0, 1)[:, None], None)
             video = self.time(steps.reshape(*real.shape, 1, -1), real)
-        logits: Tensor = self.classifier(video)
+        return video
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, 3, S, S), uint8 or float 0..255, to video logits (B, K).
+
+        Raises:
+            PainseqError: a clip longer than `frames`.
+        """
+        logits: Tensor = self.classifier(self.penultimate(x, mask))
         return logits
 
     def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:

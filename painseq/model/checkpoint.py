@@ -49,8 +49,8 @@ def load(path: str | Path, trust: Sequence[str] = (), device: str = "cpu") -> Pa
     content = read_checkpoint(path)
     record = content.record
     spec = _with_tuples(record.head, path)
-    _check_size(spec, content.head, path)
-    head = build(spec, Head, trust)
+    _check_size(spec, content.head, path, trust)
+    head = _head_of(spec, trust)
     if "train" in record.normalise:
         head = Standardised(head)
     try:
@@ -162,12 +162,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(record, head, None if extractor is None else dict(extractor))
 
 
-def _check_size(spec: Spec, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _check_size(spec: Spec, tensors: Mapping[str, Tensor], path: Path, trust: Sequence[str]) -> None:
     """Refuse a head of painseq that is far larger than its weights in the file, before it takes any memory."""
     if not str(spec["class_path"]).startswith("painseq."):
         return  # Other packages' heads may need a real device.
     with torch.device("meta"):
-        planned = sum(tensor.numel() for tensor in build(spec, Head).state_dict().values())  # type: ignore[type-abstract, unused-ignore]
+        planned = sum(tensor.numel() for tensor in _head_of(spec, trust).state_dict().values())
     held = sum(tensor.numel() for tensor in tensors.values())
     if planned > 2 * held + MANY_NUMBERS:
         raise PainseqError(f"{path} is damaged: its head would have {planned} weights, but the file holds {held}.")
@@ -178,7 +178,20 @@ def _with_tuples(spec: Spec, path: Path) -> Spec:
     init_args = spec.get("init_args")
     if not isinstance(init_args, Mapping):
         raise PainseqError(f"{path} is damaged: its record does not say how the head was built.")
-    return {
-        "class_path": spec.get("class_path"),
-        "init_args": {key: tuple(value) if isinstance(value, list) else value for key, value in init_args.items()},
-    }
+    return {"class_path": spec.get("class_path"), "init_args": {key: _tuples(item) for key, item in init_args.items()}}
+
+
+def _tuples(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _head_of(spec: Spec, trust: Sequence[str]) -> Head:
+    """Build a head; the head that another one is built on is under the same trust."""
+    init_args = spec["init_args"]
+    assert isinstance(init_args, Mapping)
+    inner = init_args.get("deep")
+    if isinstance(inner, Mapping):
+        init_args = {**init_args, "deep": build(inner, Head, trust)}
+    return build({**spec, "init_args": init_args}, Head, trust)

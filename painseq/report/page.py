@@ -91,7 +91,7 @@ def page(report: Report) -> str:
 def blocks_of(report: Report) -> list[Block]:
     """Blocks made from evaluations and predictions, without the report's own blocks."""
     blocks = (
-        threshold_block(report.evaluations),
+        threshold_block({model: each.threshold for model, each in report.evaluations.items()}),
         probability_block(report.evaluations, report.predictions),
         subgroup_block(report.evaluations),
     )

@@ -11,6 +11,7 @@ from painseq.evaluation.intervals import Interval
 from painseq.evaluation.predictions import Predictions
 from painseq.evaluation.probability import Reliability
 from painseq.evaluation.score import POINT_TITLES, THRESHOLD_TEXT, TITLES, Evaluation, number, threshold_rows
+from painseq.evaluation.threshold import ThresholdComparison
 from painseq.report.charts import interval_rows
 from painseq.report.content import Block, CellValue, Picture
 from painseq.report.curves import precision_recall_chart, rank_curves, reliability_chart, roc_chart
@@ -126,12 +127,12 @@ def _reliability_picture(model: str, diagrams: Sequence[tuple[str, Reliability]]
     )
 
 
-def threshold_block(evaluations: Mapping[str, Evaluation]) -> Block | None:
+def threshold_block(comparisons: Mapping[str, ThresholdComparison | None]) -> Block | None:
     """Block of the scores at a tuned threshold beside those at 0.5; None if no model has one."""
     rows = [
         [f"{model}, {name}", *cells]
-        for model, evaluation in evaluations.items()
-        for name, cells in threshold_rows(evaluation)
+        for model, comparison in comparisons.items()
+        for name, cells in threshold_rows(comparison)
     ]
     return Block("Tuned threshold", THRESHOLD_TEXT, ["", *POINT_TITLES.values()], rows) if rows else None
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from painseq.data.datamodule import PainDataModule
 from painseq.data.datasets import FrameWindow
 from painseq.data.resident import ResidentClips, single_frames
+from painseq.data.splits import fewest, stratified_folds
 from painseq.errors import PainseqError
 from painseq.evaluation.audit import FoldProtocol, Unit
 from painseq.evaluation.predictions import Predictions, joined
@@ -78,35 +78,14 @@ def folds_of(
             "give a share above 0 and below 1."
         )
     names = np.arange(len(target)).astype(str) if group is None else np.asarray(group)
-    fewest = _fewest(target, names)
-    if fewest < folds:
-        raise PainseqError(
-            f"{folds} folds need as many groups, and items of each class; there are only {fewest}. Lower folds."
-        )
     result = []
-    for rest, test in _divide(target, names, folds, seed):
-        inner = min(round(1 / validation_share), _fewest(target[rest], names[rest]))
+    for rest, test in stratified_folds(target, names, folds, seed):
+        inner = min(round(1 / validation_share), fewest(target[rest], names[rest]))
         if inner < 2:
             raise PainseqError(f"{folds} folds leave too few items for early stopping. Lower folds.")
-        train, validation = _divide(target[rest], names[rest], max(2, inner), seed)[0]
+        train, validation = stratified_folds(target[rest], names[rest], max(2, inner), seed)[0]
         result.append(Fold(_numbers(rest[train]), _numbers(rest[validation]), _numbers(test)))
     return tuple(result)
-
-
-def _divide(
-    target: NDArray[np.int64], names: NDArray[np.str_], folds: int, seed: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    alone = len(np.unique(names)) == len(names)
-    splitter = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
-    divisions = list(splitter.split(target, target, None if alone else names))
-    if not all(len(test) for _, test in divisions):
-        raise PainseqError(f"The classes of the groups are too uneven for {folds} folds: one is empty. Lower folds.")
-    return divisions
-
-
-def _fewest(target: NDArray[np.int64], names: NDArray[np.str_]) -> int:
-    """Return the number of groups or of items of the rarest class, whichever is smaller."""
-    return int(min(len(np.unique(names)), *np.unique(target, return_counts=True)[1]))
 
 
 def _numbers(items: NDArray[np.int64]) -> tuple[int, ...]:
@@ -197,10 +176,11 @@ def fit_protocol(
     """
     protocol = divided.protocol
     predict = predict_unchecked if protocol.leaky else predict_part
+    groups = groups_of(items, protocol) or items.names
     predictions = []
     for number, fold in enumerate(divided.folds):
         chosen = fold if epochs is None else Fold((*fold.train, *fold.validation), (), fold.test)
-        fold_data = data.with_items(items, chosen.parts, protocol.name.removesuffix("_LEAKY"))
+        fold_data = data.with_items(items, chosen.parts, protocol.name.removesuffix("_LEAKY"), groups)
         model = fit_fold(candidate.make, fold_data, out / f"fold_{number}", candidate.options, epochs)
         predictions.append(predict(model, fold_data, "test"))
         on_fold()

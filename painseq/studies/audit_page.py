@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from painseq.evaluation.audit import AUDIT_STATISTICS, Audit, FoldProtocol, Inflation
@@ -10,6 +11,7 @@ from painseq.evaluation.leaky import mark
 from painseq.files import write_csv, write_json
 from painseq.report import Block, Picture, Report, write_figures, write_report
 from painseq.report.charts import interval_rows
+from painseq.report.probabilities import threshold_block
 from painseq.studies.audit_folds import Overlap
 
 COLUMNS = ("protocol", "score of", "statistic", "score", "95 % interval", "inflation", "its 95 % interval", "subjects")
@@ -126,6 +128,9 @@ def _report(audit: Audit, overlaps: Mapping[FoldProtocol, Overlap], facts: Mappi
         ("protocol", "kept together", "clip trained on", "subject trained on"),
         divided,
     )
+    of_items = {result.protocol.title: result.evaluations[audit.unit].threshold for result in audit.results}
+    tuned = threshold_block(of_items)
+    thresholds = [] if tuned is None else [replace(tuned, title="Tuned threshold, by protocol")]
     return Report(
         title=f"Leakage audit of {facts['head']}",
         subtitle=f"{facts['data']}: {facts['items']}; {facts['folds']} folds of each protocol",
@@ -134,7 +139,7 @@ def _report(audit: Audit, overlaps: Mapping[FoldProtocol, Overlap], facts: Mappi
         evaluations={subject_folds.protocol.title: subject_folds.evaluations["clips"]},
         predictions={subject_folds.protocol.title: subject_folds.predictions["clips"]},
         facts=facts,
-        blocks=[claims, division, Block("What to ask of a published score", "\n\n".join(QUESTIONS))],
+        blocks=[claims, *thresholds, division, Block("What to ask of a published score", "\n\n".join(QUESTIONS))],
     )
 
 

@@ -143,10 +143,7 @@ def _facts(
 
 
 def _tuning_text(options: FitOptions) -> str | None:
-    tuning = options.tune_threshold
-    if tuning is None:
-        return None
-    return f"chosen for {tuning.metric} on {tuning.inner_folds} folds of the training subjects of each fold"
+    return None if options.tune_threshold is None else str(options.tune_threshold)
 
 
 def _check(candidates: Sequence[Candidate], data: PainDataModule, options: CrossValidation) -> None:

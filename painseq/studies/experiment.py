@@ -24,10 +24,12 @@ from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError
 from painseq.extractors import Extractor
 from painseq.files import read_yaml, shipped_configs
+from painseq.heads import DeepAdaBoost
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions
+from painseq.training.tuning import ThresholdTuning
 
-KEYS = ("seed_everything", "data", "model", "trainer", "early_stopping")
+KEYS = ("seed_everything", "data", "model", "trainer", "early_stopping", "threshold")
 STUDY_KEYS = ("audit", "crossval", "evaluate", "explain_columns", "explain_regions", "explain_score")
 """A study's own options, which its config.yaml has beside those of the experiment; reading an experiment skips them."""
 FOLD_SETTINGS = {"max_epochs", "precision", "accelerator", "gradient_clip_val"}
@@ -50,7 +52,7 @@ class Experiment:
 
     Args:
         config: `data` ({class_path, init_args} or None), `model` (arguments of `PainClassifier`), `trainer`,
-            `early_stopping`, `seed_everything`, as in YAML, with all defaults filled in.
+            `early_stopping`, `threshold`, `seed_everything`, as in YAML, with all defaults filled in.
     """
 
     config: Mapping[str, Any]
@@ -93,11 +95,29 @@ class Experiment:
     @property
     def fits_at_once(self) -> bool:
         """Whether the head is not fitted by gradients in epochs, but at once."""
+        return not getattr(self._head_class(), "fitted_by_gradients", True)
+
+    @property
+    def needs_inner_fits(self) -> bool:
+        """Whether a fit has inner fits: of a tuned threshold, or of the deep heads of a `DeepAdaBoost`."""
+        return self.tuning is not None or self._head_class() is DeepAdaBoost
+
+    def _head_class(self) -> object:
         head = self.config["model"]["head"]
         if head is None:
-            return False
+            return None
         module, _, name = str(head["class_path"]).rpartition(".")
-        return not getattr(getattr(importlib.import_module(module), name), "fitted_by_gradients", True)
+        return getattr(importlib.import_module(module), name)
+
+    @property
+    def tuning(self) -> ThresholdTuning | None:
+        """How the decision threshold is tuned; None if it is not.
+
+        Raises:
+            PainseqError: an unknown metric, or fewer than 2 folds.
+        """
+        chosen = self.config["threshold"]
+        return None if chosen is None else ThresholdTuning(**chosen)
 
     @property
     def head_name(self) -> str:
@@ -137,6 +157,7 @@ class Experiment:
             precision=trainer["precision"] or "32-true",
             accelerator=trainer["accelerator"],
             gradient_clip_val=trainer["gradient_clip_val"],
+            tune_threshold=self.tuning,
         )
 
     def changed(self, *changes: Mapping[str, Any]) -> Experiment:
@@ -227,12 +248,24 @@ def _yaml(path: Path) -> Mapping[str, Any]:
     return read_yaml(shipped_config(path))
 
 
+def add_threshold(parser: LightningArgumentParser) -> None:
+    """Add the key `threshold` of an experiment."""
+    parser.add_argument(
+        "--threshold",
+        type=ThresholdTuning | None,
+        default=None,
+        help="two classes: how the decision threshold is tuned on inner folds of the training subjects",
+    )
+
+
 @cache
 def _parser(*keys: str) -> LightningArgumentParser:
     """Return a parser of these keys of an experiment, as in Lightning's command line."""
     parser = LightningArgumentParser(exit_on_error=False)
     if "seed_everything" in keys:
         parser.add_argument("--seed_everything", type=bool | int, default=0)
+    if "threshold" in keys:
+        add_threshold(parser)
     if "trainer" in keys:
         parser.add_lightning_class_args(Trainer, "trainer")
     if "model" in keys:

@@ -6,6 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from painseq.runs import LOCK
 from painseq.studies.experiment import Experiment
 from painseq.training.fitting import LAST, fit
 
@@ -18,8 +19,8 @@ def fit_unless_done(experiment: Experiment, run: Path) -> None:
         log.info("%s is finished already.", run)
         return
     resume = (run / LAST).is_file()
-    if run.exists() and not resume:
-        shutil.rmtree(run)  # Interrupted during the first epoch.
+    if run.exists() and not resume and not (run / LOCK).is_file():
+        shutil.rmtree(run)
     log.info("%s %s into %s.", "Resuming the fit of" if resume else "Fitting", experiment.head_name, run)
     options, config = experiment.fit_options(), experiment.config
     fit(experiment.classifier(), experiment.data(), run, options, resume=resume, config=config)

@@ -186,6 +186,12 @@ class _Study:
                     f"fine-tuned on k subjects of a target, but k is {list(self.plan.k)}. Set `k: []`, which leaves "
                     "this question out."
                 )
+            if self.plan.k and experiment.tuning is not None:
+                raise PainseqError(
+                    f"The head {name} has a tuned threshold, which needs folds of training subjects, but k is "
+                    f"{list(self.plan.k)}: k subjects of a target are too few. Set `k: []`, which leaves this question "
+                    "out, or leave the threshold out."
+                )
         check_plan(self.plan, self.data, self.extractors, self.truths)
         for name, extractor in self.plan.extractors.items():
             for dataset, path in extractor.stores.items():

@@ -13,6 +13,7 @@ from painseq.evaluation.transfer import MEANING, QUESTIONS, CellResult, Question
 from painseq.files import write_csv, write_json
 from painseq.report import Block, Picture, Report, write_figures, write_report
 from painseq.report.charts import heat_map, interval_curves
+from painseq.report.probabilities import threshold_block
 from painseq.runs import versions
 from painseq.spec import Spec
 from painseq.studies.predict_part import same_videos_warning
@@ -205,7 +206,8 @@ def blocks(plan: TransferPlan, results: Results, facts: Spec) -> list[Block]:
     """Return the sections of the report: data sets, two maps, curves."""
     sections = [_data_block(plan, facts), _map_block(plan, results, "model"), _map_block(plan, results, "features")]
     curves = curves_of(without_controls(plan, list(results.values()), "subjects"))
-    return [*sections, _curve_block(plan, curves)] if curves else sections
+    tuned = threshold_block({cell.name: result.threshold for cell, result in results.items()})
+    return [*sections, *([_curve_block(plan, curves)] if curves else []), *([tuned] if tuned else [])]
 
 
 def _data_block(plan: TransferPlan, facts: Spec) -> Block:

@@ -160,12 +160,16 @@ class PainClassifier(pl.LightningModule):
         self.seed = torch.initial_seed()
         self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
 
-    def renewed(self) -> PainClassifier:
-        """Return a new classifier with the same arguments, before this one is bound or fitted."""
+    def renewed(self, head: HeadFactory | None = None) -> PainClassifier:
+        """Return a new classifier with the same arguments, before this one is bound or fitted.
+
+        Args:
+            head: factory of another head.
+        """
         assert self.head is None
         trains_extractor = self.extractor is not None and bool(self.extractor.trainable)
         return PainClassifier(
-            self.head_factory,
+            head or self.head_factory,
             copy.deepcopy(self.extractor) if trains_extractor else self.extractor,
             self.optimizer_factory,
             self.scheduler_factory,

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from painseq.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoi
 from painseq.model.pain_model import PainModel
 from painseq.model.record import ThresholdRecord
 from painseq.runs import check_same_run, is_first_process, read_json
+from painseq.training.boosting import boosted_of, fit_boosted
 from painseq.training.callbacks import BestWeights, EpochLines, RunCheckpoint
 from painseq.training.classifier import PainClassifier
 from painseq.training.rows import rows_of
@@ -38,6 +40,7 @@ from painseq.training.run_folder import (
     BEST,
     INNER,
     LAST,
+    PENULTIMATE,
     best_epoch,
     checkpoint_to_resume,
     chosen_checkpoint,
@@ -113,7 +116,7 @@ class RunPlan:
         refit_epochs: train on training and validation subjects together for this number of epochs, without early
             stopping; None stops early on the validation subjects.
         sync_batchnorm: whether the trainer synchronises batch norm over processes.
-        inner: options of the inner fits, if its `tune_threshold` is set.
+        inner: options of the inner fits, of a tuned threshold and of a `DeepAdaBoost`; None if there are none.
 
     Raises:
         PainseqError: refit_epochs is not positive.
@@ -229,7 +232,7 @@ def _run_fit(
     _check_fit(trainer, model, data, plan.gradient_settings, plan.refit_epochs)
     tuning = None if plan.inner is None else plan.inner.tune_threshold
     if tuning is not None:
-        _check_tuning(trainer, model, data)
+        _check_tuning(trainer, model)
     if plan.sync_batchnorm and any(isinstance(module, BatchNormAct2d) for module in model.modules()):
         raise PainseqError(
             "sync_batchnorm would replace this extractor's batch norm layers of timm by PyTorch's, and drop the "
@@ -250,7 +253,11 @@ def _run_fit(
             model.record,
             threshold=known or _tuned(unbound.renewed, data, out, plan.inner, plan.refit_epochs),
         )
-    fit_model(trainer, model, data, out, last)
+    if boosted_of(model.head) is None:
+        fit_model(trainer, model, data, out, last)
+    else:
+        assert plan.inner is not None
+        _fit_boosted(unbound.renewed, plan.inner, trainer, model, data, out)
     if not trainer.is_global_zero:
         return None
     content = read_checkpoint(chosen_checkpoint(out, plan.refit_epochs is not None))
@@ -258,8 +265,8 @@ def _run_fit(
     return content
 
 
-def _check_tuning(trainer: Trainer, model: PainClassifier, data: PainDataModule) -> None:
-    check_tunable(model.objective, data)
+def _check_tuning(trainer: Trainer, model: PainClassifier) -> None:
+    check_tunable(model.objective)
     if trainer.world_size > 1:
         raise PainseqError(
             f"A threshold is tuned in one process, not in {trainer.world_size}. Set --trainer.devices 1, or leave the "
@@ -335,11 +342,12 @@ def fit_fold(
         model.bind(data)
         _check_fit(trainer, model, data, options.gradient_settings(), epochs)
         if options.tune_threshold is not None:
-            _check_tuning(trainer, model, data)
+            _check_tuning(trainer, model)
             model.record = replace(model.record, threshold=_tuned(make_model, data, out, options, epochs))
         out.mkdir(parents=True, exist_ok=True)
         remove_partials(out)
-        fit_model(trainer, model, data, out)
+        fit_one = fit_model if boosted_of(model.head) is None else partial(_fit_boosted, make_model, options)
+        fit_one(trainer, model, data, out)
         if fixed or best.weights:
             model.load_state_dict(best.weights, strict=False)
             trainer.save_checkpoint(out / (LAST if fixed else BEST), weights_only=True)
@@ -368,6 +376,28 @@ def fit_model(
     if training is None:
         raise PainseqError(f"No training clip of {data.name} has both a label and a frame with a face.")
     model.head.fit_rows(training, rows_of(model, data, "validation") if data.split.validation else None)
+    write_checkpoint(out / BEST, model.record, model.head, model.extractor)
+
+
+def _fit_boosted(
+    make_model: Callable[[], PainClassifier],
+    options: FitOptions,
+    trainer: Trainer,
+    model: PainClassifier,
+    data: PainDataModule,
+    out: Path,
+) -> None:
+    """Fit a bound `DeepAdaBoost`, and write `best.ckpt`; the fits of its deep heads are kept in the folder."""
+    inner = replace(options, tune_threshold=None)
+    model.to(trainer.strategy.root_device).eval()
+    fit_boosted(
+        model,
+        make_model,
+        data,
+        out / PENULTIMATE,
+        lambda make_deep, fold, folder: fit_fold(make_deep, fold, folder, inner),
+    )
+    assert model.head is not None
     write_checkpoint(out / BEST, model.record, model.head, model.extractor)
 
 
@@ -476,12 +506,17 @@ def _check_fit_at_once(
     trainer: Trainer, model: PainClassifier, data: PainDataModule, given: Sequence[str], epochs: int | None
 ) -> None:
     assert model.head is not None
-    unusable = [*model.gradient_settings(), *given]
+    unusable, of_data = [*model.gradient_settings(), *given], ["balance", "augment"]
+    if boosted_of(model.head) is not None:
+        # Its deep heads are trained in epochs, but all from the same random weights, and on fixed features.
+        unusable = [name for name in unusable if name in ("start_from", "extractor_lr", "extractor.trainable")]
+        unusable += [] if model.loss_name == "cross_entropy" else [f"the loss {model.loss_name}"]
+        of_data = ["balance"]
     unusable += [] if epochs is None else ["a fixed number of epochs"]
-    unusable += [name for name in ("balance", "augment") if getattr(data.options, name)]
+    unusable += [name for name in of_data if getattr(data.options, name)]
     if unusable:
         raise PainseqError(
-            f"{model.head.name} is fitted at once, not by gradients in epochs, so it cannot use "
+            f"{model.head.name} is fitted at once, not by gradients in epochs alone, so it cannot use "
             f"{', '.join(unusable)}. Leave these settings out."
         )
     if trainer.world_size > 1:

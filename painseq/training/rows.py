@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,17 +16,26 @@ from painseq.training.classifier import PainClassifier
 
 
 @torch.no_grad()
-def rows_of(model: PainClassifier, data: PainDataModule, part: Part) -> Rows | None:
+def rows_of(
+    model: PainClassifier, data: PainDataModule, part: Part, change: Callable[[Rows], Rows] | None = None
+) -> Rows | None:
     """Return the rows of a part that the head of a bound classifier learns from.
 
     Rows are what counts in the loss of other heads: for a frame head, frames with a face; for a video head, clips with
     such a frame; in both cases only with a known label. Crops pass through the extractor once.
 
+    Args:
+        change: is applied to the rows of each batch.
+
     Returns:
         The rows; None if the part has none.
     """
-    batches = [_rows_of_batch(model, batch.to(model.device)) for batch in data.loader(part)]
-    if not sum(len(rows.target) for rows in batches):
+    batches = []
+    for batch in data.loader(part):
+        rows = _rows_of_batch(model, batch.to(model.device))
+        if len(rows.target):
+            batches.append(rows if change is None else change(rows))
+    if not batches:
         return None
     longest = max(rows.mask.shape[1] for rows in batches) if batches[0].mask.ndim == 2 else 0
     return Rows(

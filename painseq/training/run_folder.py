@@ -36,7 +36,10 @@ CONFIG = "config.yaml"
 INNER = "threshold"
 """Folder of the inner folds of a tuned threshold; a run that starts anew uses the finished ones."""
 
-FIRST_FILES = (CONFIG, "metrics.csv", "hparams.yaml", BEST, INNER)
+PENULTIMATE = "penultimate"
+"""Folder of the fits behind a `DeepAdaBoost`; a run that starts anew uses the finished ones."""
+
+FIRST_FILES = (CONFIG, "metrics.csv", "hparams.yaml", BEST, INNER, PENULTIMATE)
 """What a run has written when it is interrupted before its first `last.ckpt`."""
 
 
@@ -88,7 +91,7 @@ def open_run(out: Path, resume: bool) -> Iterator[Path | None]:
         left_over = files_of(out)
         if left_over:
             log.warning("%s holds a run that ended before its first checkpoint. It starts anew.", out)
-        for name in left_over - {INNER}:
+        for name in left_over - {INNER, PENULTIMATE}:
             (out / name).unlink()
         yield None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from painseq.data.datamodule import PainDataModule
-from painseq.data.splits import LeakySplit, Split, out_of_fold_splits
+from painseq.data.out_of_fold import out_of_fold
 from painseq.errors import PainseqError
 from painseq.evaluation.threshold import check_metric, choose_threshold, operating_point
 from painseq.model.objective import Objective
@@ -36,17 +36,20 @@ class ThresholdTuning:
     metric: str
     inner_folds: int = 5
 
+    def __str__(self) -> str:
+        return f"chosen for {self.metric} on {self.inner_folds} folds of the training part"
+
     def __post_init__(self) -> None:
         check_metric(self.metric)
         if self.inner_folds < 2:
             raise PainseqError(f"inner_folds is {self.inner_folds}; it must be 2 or more.")
 
 
-def check_tunable(objective: Objective, data: PainDataModule) -> None:
-    """Check that a threshold can be tuned for a model of this objective on these data.
+def check_tunable(objective: Objective) -> None:
+    """Check that a threshold can be tuned for a model of this objective.
 
     Raises:
-        PainseqError: numbers on a scale, CORN, other than two classes, or a leaky split.
+        PainseqError: numbers on a scale, CORN, or other than two classes.
     """
     remedy = "Leave the tuned threshold out (command line: --tune-threshold)"
     if objective.predicts_values or len(objective.names) != 2:
@@ -60,10 +63,6 @@ def check_tunable(objective: Objective, data: PainDataModule) -> None:
             f"The loss {objective.loss} decides by the median level, which a tuned threshold would replace. {remedy}, "
             "or set --model.loss cross_entropy."
         )
-    if isinstance(data.split, LeakySplit):
-        raise PainseqError(
-            f"A threshold is tuned on folds of subjects, but the split {data.split.protocol} divides clips. {remedy}."
-        )
 
 
 def tune(
@@ -72,7 +71,8 @@ def tune(
     """Choose a threshold; only clips of training and validation subjects are read.
 
     Args:
-        data: data of the fit. Its validation subjects serve the inner fits as they serve the fit itself.
+        data: data of the fit. Its validation subjects serve the inner fits as they serve the fit itself; see
+            `out_of_fold` for leaky splits.
         tuning: metric and folds.
         fit_inner: fits a model on the training subjects of a data module; the second argument numbers the folds.
 
@@ -80,17 +80,11 @@ def tune(
         PainseqError: fewer training subjects than folds, or no threshold; see `choose_threshold`.
         LeakError: the extractor was fitted on training subjects, so that their probabilities are not out of fold.
     """
-    fitted_only = data.without_test()
-    splits = out_of_fold_splits(
-        data.split, fitted_only.manifest, tuning.inner_folds, data.options.split.seed, data.scheme
-    )
     truths, probabilities, subjects = [], [], set()
-    for number, split in enumerate(splits):
-        log.info("Tuned threshold: fold %d of %d", number + 1, len(splits))
-        model = fit_inner(fitted_only.with_split(split), number)
-        # As a validation part, its labels are those of the fit if they are shuffled as a control.
-        held_out = fitted_only.with_split(Split(split.protocol, split.train, split.test, ()))
-        for batch in held_out.loader("validation"):
+    for number, fold in enumerate(out_of_fold(data, tuning.inner_folds)):
+        log.info("Tuned threshold: fold %d of %d", number + 1, tuning.inner_folds)
+        model = fit_inner(fold.fit, number)
+        for batch in fold.held_out.loader("validation"):
             probability = model.decide(batch).probabilities[:, 1].double().cpu().numpy()
             truth = batch.target.cpu().numpy()
             scored = ~np.isnan(probability) & (truth != UNKNOWN)

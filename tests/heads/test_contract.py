@@ -18,6 +18,7 @@ from painseq.heads import (
     AdaBoost,
     AttentionMIL,
     BiLSTMAttention,
+    DeepAdaBoost,
     FrameANN,
     GradientBoosting,
     Head,
@@ -65,6 +66,8 @@ HEADS = {
     "gradient_boosting": lambda k: GradientBoosting((D,), k, trees=10, learning_rate=0.3),
     "random_forest": lambda k: RandomForest((D,), k, "frame", trees=20),
     "adaboost": lambda k: AdaBoost((D,), k, trees=20, max_depth=2),
+    "deep_adaboost": lambda k: DeepAdaBoost((D,), k, lambda shape, n: LSTM(shape, n, units=(8, 8)), trees=20),
+    "deep_adaboost_frames": lambda k: DeepAdaBoost((D,), k, lambda shape, n: FrameANN(shape, n, (16, 8)), max_depth=2),
     "standardised": lambda k: standardised(BiLSTMAttention((D,), k, units=8, heads=2, head_width=4, dense=16)),
     "standardised_frames": lambda k: standardised(FrameANN((D,), k, hidden=(16, 8))),
     "standardised_forest": lambda k: standardised(RandomForest((D,), k, "frame", trees=20)),
@@ -116,6 +119,11 @@ def without_dropout(head: Head) -> Head:
 
 def fit_at_once(head: Head, x: torch.Tensor, mask: torch.Tensor, target: torch.Tensor) -> None:
     """Fit a head that is not fitted by gradients."""
+    if isinstance(head, DeepAdaBoost):  # Here the deep head is as it was drawn.
+        head.eval()
+        x = head.deep.penultimate(x, mask).detach()
+        x, mask = (x, mask) if head.level == "frame" else (x[:, None], mask.any(dim=1, keepdim=True))
+        head = head.boosted
     if head.level == "frame":
         x, target, mask = x[mask], target[:, None].expand_as(mask)[mask], mask[mask]
     head.fit_rows(Rows(x, mask, target, torch.ones(len(target))), None)
@@ -183,6 +191,22 @@ def test_what_stands_in_masked_frames_does_not_matter(head, clips, garbage):
     dirty = with_garbage(x, mask, garbage)
     torch.testing.assert_close(logits_of(head, dirty, mask), logits_of(head, x, mask), atol=1e-5, rtol=0)
     assert head(dirty, mask).isfinite().all()
+
+
+@pytest.mark.parametrize("head", BY_GRADIENTS, indirect=True)
+def test_the_last_layer_on_penultimate_features_gives_the_output(head, clips):
+    features = head.penultimate(*clips)
+    assert features.shape == (*((5, T) if head.level == "frame" else (5,)), head.last.in_features)
+    assert torch.equal(head.last(features), head(*clips))
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name not in BY_GRADIENTS])
+def test_trees_have_no_penultimate_features(name):
+    head = HEADS[name](K)
+    with pytest.raises(PainseqError):
+        _ = head.last
+    with pytest.raises(PainseqError):
+        head.penultimate(frames(head, 1), all_real(1))
 
 
 @pytest.mark.parametrize("head", BY_GRADIENTS, indirect=True)
@@ -409,7 +433,10 @@ def test_every_shipped_configuration_builds_its_head(path):
     spec = yaml.safe_load(path.read_text())["model"]["head"]
     cls = getattr(painseq.heads, spec["class_path"].removeprefix("painseq.heads."))
     with torch.device("meta"):
-        made = cls((3, 224, 224) if cls is ViViT else (648,), K, **spec.get("init_args", {}))
+        arguments = spec.get("init_args", {})
+        if "deep" in arguments:  # YAML gives what builds the deep head.
+            arguments["deep"] = getattr(painseq.heads, arguments["deep"]["class_path"].rpartition(".")[2])
+        made = cls((3, 224, 224) if cls is ViViT else (648,), K, **arguments)
     assert isinstance(made, Head)
 
 

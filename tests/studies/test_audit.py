@@ -21,6 +21,7 @@ from painseq.studies.audit_folds import ProtocolFolds, audit_items, fit_protocol
 from painseq.studies.fold_fits import Candidate
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions
+from painseq.training.tuning import ThresholdTuning
 
 # ---- items and fitting ----
 
@@ -152,3 +153,24 @@ def test_predictions_of_people_the_model_has_seen(lstm, tmp_path):
         path.write_text(f"clip_id,subject_id,label\nc,{subject},No\n")
         found = audit_predictions(read_predictions(path, ["No", "Low"]), lstm)
         assert sum(finding.severity == "leak" for finding in found) == leaks
+
+
+def test_a_threshold_is_tuned_under_each_protocol_on_its_own_training_items(electrical, store, tmp_path):
+    data = AI4Pain(electrical, DataOptions(labels="binary", store=store, split=SplitOptions(protocol="official")))
+    options = FitOptions(max_epochs=1, accelerator="cpu", tune_threshold=ThresholdTuning("weighted_f1", 2))
+    audit = audit_model(Candidate("ann", small_ann, options), data, tmp_path, AuditOptions(folds=4, frames_per_clip=2))
+    for result in audit.results:
+        compared = result.evaluations["frames"].threshold
+        assert compared is not None and compared.clips == len(result.predictions["frames"])
+        assert compared.tuned.sensitivity is not None and compared.at_half.specificity is not None
+        for number in range(2):
+            fold = tmp_path / result.protocol.name / f"fold_{number}"
+            assert json.loads((fold / "run.json").read_text())["threshold"]["inner_folds"] == 2
+            inner = json.loads((fold / "threshold" / "fold-0" / "run.json").read_text())["data"]["split"]
+            assert ("LEAKY" in inner["protocol"]) is result.protocol.leaky
+    page = (tmp_path / "report.html").read_text()
+    assert "Tuned threshold, by protocol" in page and "Sensitivity" in page
+    three = AI4Pain(electrical, DataOptions(store=store, split=SplitOptions(protocol="official")))
+    with pytest.raises(PainseqError, match="3 classes"):
+        audit_model(Candidate("ann", small_ann, options), three, tmp_path / "three", AuditOptions(folds=2))
+    assert not (tmp_path / "three").exists()
