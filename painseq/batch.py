@@ -138,9 +138,11 @@ def real_frames_first(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         x (B, T, ...) reordered, and the number of real frames, (B,) int64.
     """
-    order = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
+    time = torch.arange(mask.shape[1], device=mask.device)
+    # Keys without ties: ONNX has no stable sort.
+    order = torch.where(mask, time, time + mask.shape[1]).argsort(dim=1)
     index = order.reshape(*order.shape, *[1] * (x.ndim - 2)).expand_as(x)
     lengths = mask.sum(dim=1)
-    real = torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]
+    real = time < lengths[:, None]
     real = real.reshape(*real.shape, *[1] * (x.ndim - 2))
     return torch.where(real, x.gather(1, index), torch.zeros((), dtype=x.dtype, device=x.device)), lengths

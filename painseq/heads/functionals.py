@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from painseq.batch import masked_mean
 
@@ -33,13 +34,15 @@ def functionals(x: Tensor, mask: Tensor) -> Tensor:
     """
     x = x.double()
     values = _of(x, mask)
-    successive = mask[:, 1:] & mask[:, :-1]
-    return torch.cat([values, _of(x[:, 1:] - x[:, :-1], successive)], dim=1)
+    # One masked difference more, so that a clip of one frame has no empty axis, which an exported graph could not take.
+    differences = F.pad(x[:, 1:] - x[:, :-1], (0, 0, 0, 1))
+    successive = F.pad(mask[:, 1:] & mask[:, :-1], (0, 1))
+    return torch.cat([values, _of(differences, successive)], dim=1)
 
 
 def _of(x: Tensor, mask: Tensor) -> Tensor:
     if not x.shape[1]:
-        return x.new_zeros((len(x), len(FUNCTIONALS) * x.shape[2]))
+        return x.new_zeros((x.shape[0], len(FUNCTIONALS) * x.shape[2]))
     real = mask[..., None]
     x = x.masked_fill(~real, 0.0)
     count = mask.sum(dim=1, keepdim=True)
@@ -49,7 +52,7 @@ def _of(x: Tensor, mask: Tensor) -> Tensor:
     low = x.masked_fill(~real, float("inf")).amin(dim=1)
     high = x.masked_fill(~real, -float("inf")).amax(dim=1)
     quartiles = [_quantile(x, mask, share) for share in (0.25, 0.5, 0.75)]
-    number = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)[None, :, None].expand(len(x), -1, 1)
+    number = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)[None, :, None].expand(x.shape[0], -1, 1)
     number = (number - masked_mean(number, mask)[:, None]).masked_fill(~real, 0.0)
     slope = (number * centred).sum(dim=1) / number.square().sum(dim=1).clamp(min=1e-12)
     found = torch.stack([mean, sd, low, high, high - low, quartiles[1], quartiles[2] - quartiles[0], slope], dim=1)

@@ -51,6 +51,8 @@ class Head(nn.Module):
     """Largest number of frames of a clip; None for no limit."""
     streams: Mapping[str, int | None] | None = None
     """Names of separate streams, in order -> expected width (None: any); None if streams are not distinguished."""
+    steps: bool = False
+    """Whether `step` can read a clip one frame at a time, with the same result as `forward`."""
     attends_to: frozenset[Literal["frames", "pixels"]] = frozenset()
     """Attention that can be read: "frames" for `frame_attention`, "pixels" for `pixel_attention`."""
 
@@ -156,6 +158,24 @@ class Head(nn.Module):
             (B, T, S, S) float, at least 0; sums to at most 1 over a clip.
         """
         raise NotImplementedError(f"{self.name} has no attention over pixels.")
+
+    def first_state(self, batch: int) -> dict[str, Tensor]:
+        """Return the state before the first frame, all zeros: name -> (batch, ...); for heads with `steps`."""
+        raise NotImplementedError(f"{self.name} reads whole clips only.")
+
+    def step(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Read the next real frame of each clip, for video heads with `steps`, in eval mode.
+
+        Frames without a face are left out, as `forward` does.
+
+        Args:
+            x: (B, *F) float.
+            state: as `first_state` or the last call returned it.
+
+        Returns:
+            (B, K) logits of the clips up to this frame, and the next state.
+        """
+        raise NotImplementedError(f"{self.name} reads whole clips only.")
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Logits of a batch of clips.

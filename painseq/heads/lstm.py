@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from painseq.batch import real_frames_first
 from painseq.heads.head import Head
 from painseq.heads.initialisation import Init, initialise
 from painseq.heads.masked_norm import MaskedBatchNorm
-from painseq.heads.recurrent import in_float32
+from painseq.heads.recurrent import in_float32, stepped
 
 
 class LSTM(Head):
@@ -33,6 +34,7 @@ class LSTM(Head):
     """
 
     level: Literal["frame", "video"] = "video"
+    steps = True
 
     def __init__(
         self,
@@ -80,3 +82,18 @@ class LSTM(Head):
         """(B, T, D) to video logits (B, K)."""
         logits: Tensor = self.classify[-1](self.penultimate(x, mask))
         return logits
+
+    def first_state(self, batch: int) -> dict[str, Tensor]:
+        """See `Head.first_state`."""
+        names = {"first": self.units[0], "second": self.units[1]}
+        zeros = self.norm_in.weight.new_zeros
+        return {f"{part}_{name}": zeros((batch, units)) for name, units in names.items() for part in "hc"}
+
+    def step(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Head.step`."""
+        real = torch.ones_like(x[:, 0], dtype=torch.bool)
+        first = stepped(self.lstm_first, self.norm_in(x, real), state["h_first"], state["c_first"])
+        seen = self.drop(self.norm_first(first[0], real))
+        second = stepped(self.lstm_second, seen, state["h_second"], state["c_second"])
+        logits: Tensor = self.classify(self.drop(self.norm_second(second[0], real)))
+        return logits, {"h_first": first[0], "c_first": first[1], "h_second": second[0], "c_second": second[1]}

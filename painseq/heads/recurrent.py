@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 import torch
@@ -19,6 +20,12 @@ def in_float32(lstm: nn.LSTM, x: Tensor) -> Tensor:
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         out: Tensor = lstm(x.float())[0]
     return out
+
+
+def stepped(lstm: nn.LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Read one step, (B, width), from the state h and c, each (B, units); return the next h, the output, and c."""
+    h, c = lstm(x.float()[:, None], (h[None], c[None]))[1]
+    return h[0], c[0]
 
 
 class ClipLSTM(nn.Module):
@@ -61,6 +68,20 @@ class ClipLSTM(nn.Module):
                 out = torch.cat([out, in_float32(back, x[clip, reverse])[clip, reverse]], dim=-1)
             x = out
         return x
+
+    def step(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Read one frame, (B, width), in the forward direction; return the output, (B, units), and the next state.
+
+        Args:
+            state: "h_0", "c_0", ... of each layer, (B, units).
+        """
+        following = {}
+        for depth, ahead in enumerate(self.ahead):
+            x = self.drop(x) if depth else x
+            assert isinstance(ahead, nn.LSTM)
+            x, cell = stepped(ahead, x, state[f"h_{depth}"], state[f"c_{depth}"])
+            following |= {f"h_{depth}": x, f"c_{depth}": cell}
+        return x, following
 
     def ends(self, out: Tensor, mask: Tensor) -> Tensor:
         """Final output of each direction, (B, out_width), from the output of `forward`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -44,6 +45,7 @@ class StackedLSTM(Head):
         self.units = units
         self.layers = layers
         self.bidirectional = bidirectional
+        self.steps = not bidirectional
         self.dropout = dropout
         self.init = init
         (width,) = self.pooled_shape()
@@ -64,3 +66,18 @@ class StackedLSTM(Head):
         """(B, T, D) to video logits (B, K)."""
         logits: Tensor = self.classify[-1](self.penultimate(x, mask))
         return logits
+
+    def first_state(self, batch: int) -> dict[str, Tensor]:
+        """See `Head.first_state`; with one direction only."""
+        if not self.steps:
+            return super().first_state(batch)
+        zeros = self.norm.weight.new_zeros((batch, self.units))
+        return {f"{part}_{layer}": zeros for layer in range(self.layers) for part in "hc"}
+
+    def step(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Head.step`; with one direction only."""
+        if not self.steps:
+            return super().step(x, state)
+        out, following = self.lstm.step(self.norm(x, torch.ones_like(x[:, 0], dtype=torch.bool)), state)
+        logits: Tensor = self.classify(out)
+        return logits, following

@@ -34,6 +34,7 @@ class Standardised(Head):
         self.fitted_by_gradients = head.fitted_by_gradients
         self.max_frames = head.max_frames
         self.streams = head.streams
+        self.steps = head.steps
         self.attends_to = head.attends_to
         (width,) = self.pooled_shape()
         self.register_buffer("mean", torch.zeros(width))
@@ -102,6 +103,14 @@ class Standardised(Head):
     def frame_attention(self, x: Tensor, mask: Tensor) -> Tensor:
         """See `Head.frame_attention`."""
         return self.head.frame_attention(self.standardised(x, mask), mask)
+
+    def first_state(self, batch: int) -> dict[str, Tensor]:
+        """See `Head.first_state`."""
+        return self.head.first_state(batch)
+
+    def step(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Head.step`; the frame is standardised first."""
+        return self.head.step((x.float() - self.mean) / self.sd, state)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) to the inner head's logits."""

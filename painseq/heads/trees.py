@@ -195,9 +195,9 @@ class TreeHead(Head):
 
     def _sums(self, rows: Tensor) -> Tensor:
         """Add up the leaves of all trees, (N, S) float64."""
-        total = rows.new_zeros((len(rows), self.value.shape[1]))
+        total = rows.new_zeros((rows.shape[0], self.value.shape[1]))
         for first in range(0, len(self.root), _TREES_AT_ONCE):
-            node = self.root[first : first + _TREES_AT_ONCE].expand(len(rows), -1)
+            node = self.root[first : first + _TREES_AT_ONCE].expand(rows.shape[0], -1)
             for _ in range(self.depth):
                 goes_left = rows.gather(1, self.feature[node]) <= self.threshold[node]
                 node = torch.where(goes_left, self.left[node], self.right[node])

@@ -55,6 +55,7 @@ HEADS = {
     "lstm": lambda k: LSTM((D,), k),
     "stacked_lstm": lambda k: StackedLSTM((D,), k, units=8, layers=2),
     "stacked_lstm_forward": lambda k: StackedLSTM((D,), k, units=8, layers=1, bidirectional=False),
+    "stacked_lstm_deep": lambda k: StackedLSTM((D,), k, units=4, layers=3, bidirectional=False),
     "bilstm_attention": lambda k: BiLSTMAttention((D,), k, units=8, heads=2, head_width=4, dense=16),
     "temporal_conv_net": lambda k: TemporalConvNet((D,), k, channels=16, blocks=2),
     "attention_mil": lambda k: AttentionMIL((D,), k, hidden=16, attention=8),
@@ -69,6 +70,7 @@ HEADS = {
     "deep_adaboost": lambda k: DeepAdaBoost((D,), k, lambda shape, n: LSTM(shape, n, units=(8, 8)), trees=20),
     "deep_adaboost_frames": lambda k: DeepAdaBoost((D,), k, lambda shape, n: FrameANN(shape, n, (16, 8)), max_depth=2),
     "standardised": lambda k: standardised(BiLSTMAttention((D,), k, units=8, heads=2, head_width=4, dense=16)),
+    "standardised_lstm": lambda k: standardised(LSTM((D,), k)),
     "standardised_frames": lambda k: standardised(FrameANN((D,), k, hidden=(16, 8))),
     "standardised_forest": lambda k: standardised(RandomForest((D,), k, "frame", trees=20)),
     "vivit": lambda k: ViViT(PIXELS, k, **VIVIT),
@@ -254,6 +256,31 @@ def test_the_order_of_clips_in_a_batch_does_not_matter(head, clips):
     torch.testing.assert_close(head(x[order], mask[order]), head(x, mask)[order], atol=1e-5, rtol=0)
 
 
+def test_frame_by_frame_equals_the_whole_clip(head, clips):
+    x, mask = clips
+    if not head.steps:
+        with pytest.raises(NotImplementedError, match=head.name):
+            head.first_state(1)
+        with pytest.raises(NotImplementedError, match=head.name):
+            head.step(x[:, 0], {})
+        return
+    for row in range(len(x)):
+        state = head.first_state(1)
+        assert all(value.shape[0] == 1 and not value.any() for value in state.values())
+        for time in mask[row].nonzero()[:, 0].tolist():
+            logits, following = head.step(x[row : row + 1, time], state)
+            assert {name: value.shape for name, value in following.items()} == {n: v.shape for n, v in state.items()}
+            state = following
+            until = time + 1
+            whole = head(x[row : row + 1, :until], mask[row : row + 1, :until])
+            torch.testing.assert_close(logits, whole, atol=1e-6, rtol=0)
+
+
+def test_recurrent_heads_of_one_direction_read_frame_by_frame():
+    stepping = {"lstm", "stacked_lstm_forward", "stacked_lstm_deep", "standardised_lstm"}
+    assert {name for name, make in HEADS.items() if make(K).steps} == stepping
+
+
 def test_eval_mode_is_deterministic(head, clips):
     assert torch.equal(head(*clips), head(*clips))
 
@@ -396,6 +423,7 @@ REGRESSION = {
     "lstm": -0.41386,
     "stacked_lstm": 0.13106,
     "stacked_lstm_forward": 0.28683,
+    "stacked_lstm_deep": 0.26756,
     "bilstm_attention": 0.33834,
     "temporal_conv_net": 0.67420,
     "attention_mil": 0.40126,
@@ -403,6 +431,7 @@ REGRESSION = {
     "two_stream_cnn": 0.67368,
     "two_stream_landmarks": 0.72884,
     "standardised": 0.33650,
+    "standardised_lstm": -0.41386,
     "standardised_frames": -0.29566,
     "vivit": -0.06806,
     "vivit_factorised": 0.22316,
