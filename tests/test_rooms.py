@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "synthetic": {"root", "video", "faces"},
     "data_modules": {"root", "video", "faces", "extractors", "features", "data"},
     "studies": set(ROOMS[: ROOMS.index("studies")]),
+    "live": {"root", "video", "faces", "data", "model", "runtime"},
     "cli": set(ROOMS[: ROOMS.index("cli")]),
 }  # fmt: skip
 
@@ -49,7 +50,7 @@ WITHOUT_TORCH = [
     "painseq.records", "painseq.tables", "painseq.video", "painseq.data.labels", "painseq.data.splits",
     "painseq.moments", "painseq.data.streams",
     "painseq.model.record", "painseq.model.predictor", "painseq.runtime", "painseq.evaluation",
-    "painseq.report", "painseq.cli",
+    "painseq.report", "painseq.cli", "painseq.live",
 ]  # fmt: skip
 
 

@@ -310,7 +310,7 @@ class FaceCrops:
     def _search(self, span: _Span) -> _Search | _LiveSearch:
         if self.causal:
             live = LiveSightings(self.locator, span.opened.path, self.every_s)
-            return _LiveSearch(live, self.tracker(str(span.opened.path)), span)
+            return _LiveSearch(live, self.tracker(str(span.opened.path)), span.times_s)
         sightings = Sightings(self.locator, span.opened.path, span.video_times_s, self.every_s)
         return _Search(sightings, self.tracker(str(span.opened.path)), span.times_s)
 
@@ -400,10 +400,10 @@ class _Search:
 class _LiveSearch:
     """Takes frames, and returns the unsmoothed track of all of them, each found without the later ones."""
 
-    def __init__(self, sightings: LiveSightings, tracker: Tracker, span: _Span) -> None:
+    def __init__(self, sightings: LiveSightings, tracker: Tracker, times_s: NDArray[np.float64]) -> None:
         self.sightings = sightings
         self._tracker = tracker
-        self._span = span
+        self._times_s = times_s
         self._done = 0
 
     def add(self, images: NDArray[np.uint8]) -> FaceTrack:
@@ -411,10 +411,10 @@ class _LiveSearch:
         self._done += len(images)
         looks = [
             self.sightings.look(image, time_s)
-            for image, time_s in zip(images, self._span.video_times_s[frames].tolist(), strict=True)
+            for image, time_s in zip(images, self._times_s[frames].tolist(), strict=True)
         ]
         cuts = {frame for frame, (_, is_cut) in enumerate(looks) if is_cut}
-        return self._tracker.add(self._span.times_s[frames], [faces for faces, _ in looks], cuts)
+        return self._tracker.add(self._times_s[frames], [faces for faces, _ in looks], cuts)
 
     def finish(self) -> FaceTrack:
         return self._tracker.finish()

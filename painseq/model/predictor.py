@@ -99,6 +99,11 @@ class Predictor(ABC):
         """
 
     @property
+    def max_frames(self) -> int | None:
+        """Largest number of frames of a clip that the head takes; None for no limit."""
+        return None
+
+    @property
     def steps(self) -> bool:
         """Whether the head can go frame by frame, see `step`."""
         return False
