@@ -134,7 +134,7 @@ def add_person(parser: Parser) -> None:
         type=Path,
         default=[],
         metavar="VIDEO",
-        help="other videos of the one person whom the video shows, for a model that normalises features by subject",
+        help="other videos of the same person, for a model that normalises by subject",
     )
 
 

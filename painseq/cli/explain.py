@@ -78,9 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="write a PNG, or picture and numbers to a new folder")
     parser.add_argument(
         "--method",
-        help="method of the map: gradcam, rollout, integrated_gradients, gradient_x_input, saliency, occlusion; "
-        "default: "
-        "gradcam for a CNN, rollout for a transformer, occlusion under trees",
+        help="method of the map: gradcam (default for a CNN), rollout (for a transformer), occlusion (under trees), "
+        "integrated_gradients, gradient_x_input, saliency",
     )
     parser.add_argument(
         "--layer",
@@ -100,8 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "--action-units",
         type=Path,
         metavar="CSV",
-        help="table of the video's action units, for the PSPI curve and for a model that needs it; default: the CSV of "
-        "the same name next to the video",
+        help="table of the video's action units, for the PSPI curve and for models of them; default: the CSV beside",
     )
     parser.add_argument("--image-fps", type=float, help="images per second, if VIDEO is a folder of images")
     parser.add_argument("--class-name", help="explain this class; default: the predicted class")
