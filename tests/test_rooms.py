@@ -48,7 +48,7 @@ MAY_IMPORT = {
 WITHOUT_TORCH = [
     "painseq", "painseq.errors", "painseq.spec", "painseq.files", "painseq.download", "painseq.runs",
     "painseq.records", "painseq.tables", "painseq.video", "painseq.data.labels", "painseq.data.splits",
-    "painseq.video.sources", "painseq.live", "painseq.live.reader",
+    "painseq.video.sources", "painseq.live.reader",
     "painseq.moments", "painseq.data.streams",
     "painseq.model.record", "painseq.model.predictor", "painseq.runtime", "painseq.evaluation",
     "painseq.report", "painseq.cli", "painseq.live",
