@@ -241,6 +241,6 @@ def shipped_configs() -> Path:
     if folder is None or not any(folder.rglob("*.yaml")):
         raise PainseqError(
             f"The configurations shipped with painseq were not found for {Path(__file__).parent}. Install painseq "
-            "(pip install ., or pip install -e . in a clone); a bare copy of its folder lacks them."
+            "(pip install '.[train]', or pip install -e '.[train]' in a clone); a bare copy of its folder lacks them."
         )
     return folder

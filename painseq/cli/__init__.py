@@ -55,6 +55,12 @@ LIBRARY_ERRORS = {
 }
 """Errors of torch and Lightning, explained. They are matched by name, so that neither package has to be imported."""
 
+TRAIN_MODULES = (
+    *("torch", "torchvision", "pytorch_lightning", "lightning_fabric", "jsonargparse", "timm", "huggingface_hub"),
+    *("torchmetrics", "sklearn", "scipy", "matplotlib", "captum", "jinja2"),
+)
+"""What the extra `train` installs, as it is imported."""
+
 
 def usage() -> str:
     """The text of `painseq --help`."""
@@ -89,6 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(command.main(rest))
     except PainseqError as error:
         sys.stderr.write(f"painseq {name}: {error}\n")
+        return 1
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in TRAIN_MODULES:
+            raise
+        sys.stderr.write(
+            f'painseq {name}: {module} is not installed. Install what training needs: pip install "painseq[train]" (in '
+            'a clone: pip install -e ".[train]"). Without it, `painseq predict` takes exported models.\n'
+        )
         return 1
     except OSError as error:
         # When a file is moved, the second name is the destination.

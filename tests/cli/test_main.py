@@ -50,6 +50,7 @@ def test_an_unknown_command_is_told_with_those_there_are(painseq):
     [
         (LeakError("S01 is on both sides."), 1, ["S01 is on both sides."]),
         (KeyboardInterrupt(), 130, []),
+        (ModuleNotFoundError("No module named 'torch._C'", name="torch._C"), 1, ["torch", "painseq[train]"]),
         (OSError(28, "No space left", "/tmp/x", None, "run/a.ckpt"), 1, ["No space left", "run/a.ckpt"]),
     ],
 )
