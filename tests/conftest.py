@@ -1,7 +1,10 @@
 """Fixtures that every part of the tests shares."""
 
+import importlib.metadata
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +25,7 @@ os.environ["COLUMNS"] = "80"
 for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
     os.environ.pop(name, None)
 
+ROOT = Path(__file__).parents[1]
 ASSETS = Path(__file__).parents[1].parent / "shared" / "assets"
 
 TINY = """
@@ -226,3 +230,42 @@ def video(electrical: Path, tmp_path: Path) -> Path:
     shutil.copy(f"{source}.mp4", tmp_path / "clip.mp4")
     shutil.copy(f"{source}.faces.safetensors", tmp_path / "clip.faces.safetensors")
     return tmp_path / "clip.mp4"
+
+
+def _pip(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "1", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+
+def _backend_at_hand() -> bool:
+    try:
+        return int(importlib.metadata.version("setuptools").partition(".")[0]) >= 77
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this clone."""
+    # Built from a copy: setuptools leaves a folder `build` behind, and packs what an older one holds.
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("painseq", "data_modules", "configs", "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    isolation = ["--no-build-isolation"] if _backend_at_hand() else []
+    built = _pip("wheel", "--no-deps", *isolation, "-w", str(out), str(source))
+    if built.returncode and "No matching distribution found for setuptools" in built.stderr:
+        pytest.skip("a wheel is built with setuptools 77 or newer, which is neither installed nor to be fetched here")
+    assert built.returncode == 0, built.stderr
+    (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the installed wheel alone."""
+    target = tmp_path_factory.mktemp("installed")
+    done = _pip("install", "--no-deps", "--no-index", "--target", str(target), str(wheel))
+    assert done.returncode == 0, done.stderr
+    return target

@@ -1,8 +1,6 @@
 """The wheel: what it holds, and that it works away from the clone."""
 
-import importlib.metadata
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,43 +12,6 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("painseq", "data_modules", "configs")
-
-
-def _pip(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "1", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900)
-
-
-def _backend_at_hand() -> bool:
-    try:
-        return int(importlib.metadata.version("setuptools").partition(".")[0]) >= 77
-    except importlib.metadata.PackageNotFoundError:
-        return False
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    # Built from a copy: setuptools leaves a folder `build` behind, and packs what an older one holds.
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in (*PACKAGES, "tests"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    isolation = ["--no-build-isolation"] if _backend_at_hand() else []
-    built = _pip("wheel", "--no-deps", *isolation, "-w", str(out), str(source))
-    if built.returncode and "No matching distribution found for setuptools" in built.stderr:
-        pytest.skip("a wheel is built with setuptools 77 or newer, which is neither installed nor to be fetched here")
-    assert built.returncode == 0, built.stderr
-    (path,) = out.glob("*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
-    target = tmp_path_factory.mktemp("installed")
-    done = _pip("install", "--no-deps", "--no-index", "--target", str(target), str(wheel))
-    assert done.returncode == 0, done.stderr
-    return target
 
 
 @pytest.fixture
