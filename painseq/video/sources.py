@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
+from painseq.video.display import read_display
 from painseq.video.limits import check_pixels, max_pixels
 from painseq.video.reading import open_video, read_chunks
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 _BLOCK_FRAMES = 4
 _LATENCY = {"fflags": "nobuffer", "flags": "low_delay"}
@@ -302,7 +304,7 @@ class _DeviceSource(Source):
         import av
         from av.video.reformatter import VideoReformatter
 
-        convert, capture = VideoReformatter(), _CaptureClock()
+        convert, capture, display = VideoReformatter(), _CaptureClock(), None
         options = self.options | {"max_pixels": str(2 * max_pixels())}
         with av.open(
             self.address,
@@ -312,30 +314,21 @@ class _DeviceSource(Source):
             metadata_errors="replace",
         ) as container:
             if not container.streams.video:
-                raise PainseqError(f"{self.name} holds no video. Name a source of pictures.")
+                raise ValueError("it holds no video")
+            stream = container.streams.video[0]
             formats = set(container.format.name.split(","))
-            for frame in self._frames(container):
-                check_pixels(Path(self.name), frame.width, frame.height)
+            for frame in _frames(container, stream):
+                if display is None or (frame.width, frame.height) != (display.width, display.height):
+                    check_pixels(Path(self.name), frame.width, frame.height)
+                    display = read_display(frame, stream.sample_aspect_ratio, int(stream.codec_context.color_trc))
                 stamp_s = None if formats & _UNTIMED or frame.time is None else float(frame.time)
-                image = np.asarray(convert.reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8)
+                stored = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                image = display.show(np.asarray(stored, np.uint8))
                 if formats & _IN_PARTS and stamp_s is not None and not self._wait_for(capture, stamp_s):
                     return
                 received_s = self.clock.now_s()
                 captured_s = capture.at(received_s, stamp_s)
                 yield Picture(image, self._time_s(captured_s), captured_s, received_s)
-
-    def _frames(self, container: InputContainer) -> Iterator[VideoFrame]:
-        """Yield the decoded frames; a damaged packet is left out, and the next ones are read."""
-        import av
-
-        stream = container.streams.video[0]
-        stream.thread_type = "SLICE"  # Threads by frame hold frames back.
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                continue
-            yield from (frame for frame in frames if not frame.is_corrupt)
 
     def _wait_for(self, capture: _CaptureClock, stamp_s: float) -> bool:
         """Pause until a picture that came with many others is due; return false if the source was stopped."""
@@ -498,9 +491,22 @@ class _CaptureClock:
         return stamp_s - self._first[1] - (now_s - self._first[0])
 
 
+def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Yield the decoded frames; a damaged packet is left out, and the next ones are read."""
+    import av
+
+    stream.thread_type = "SLICE"  # Threads by frame hold frames back.
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            continue
+        yield from (frame for frame in frames if not frame.is_corrupt)
+
+
 def _reason(error: BaseException) -> str:
     """Return what FFmpeg says of an error, without the address that its text names."""
-    return str(getattr(error, "strerror", None) or type(error).__name__).lower()
+    return str(getattr(error, "strerror", None) or error or type(error).__name__).lower()
 
 
 def _without_password(url: str) -> str:

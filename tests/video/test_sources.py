@@ -160,6 +160,13 @@ def test_a_source_that_never_begins_is_told_in_one_sentence(name: str, told: str
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_camera_with_narrow_pixels_is_shown_as_a_player_does_and_sound_alone_is_told():
+    wide = next(iter(CameraSource(f"{LAVFI},setsar=2", "lavfi")))
+    assert isinstance(wide, Picture) and wide.image.shape == (48, 128, 3)
+    with pytest.raises(PainseqError, match="no video"):
+        list(CameraSource("sine=duration=1", "lavfi"))
+
+
 def test_a_busy_camera_is_told(monkeypatch: pytest.MonkeyPatch):
     import av
 
