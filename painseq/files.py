@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,32 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+@contextmanager
+def folder_replacing(path: Path) -> Iterator[Path]:
+    """Give a new folder beside `path` to write to, which becomes `path` at the end: complete, or not at all.
+
+    Args:
+        path: the folder, which does not exist yet or is empty.
+
+    Raises:
+        OSError: the disk is full, the folder cannot be written, or somebody else has filled `path` meanwhile; nothing
+            remains.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                with file.open("r+b") as opened:
+                    os.fsync(opened.fileno())
+        partial.replace(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def is_partial(name: str) -> bool:

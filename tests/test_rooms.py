@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "data_modules": {"root", "video", "faces", "extractors", "features", "data"},
     "studies": set(ROOMS[: ROOMS.index("studies")]),
     "live": {"root", "video", "faces", "data", "model", "runtime"},
+    "export": {"root", "faces", "extractors", "data", "heads", "model", "runtime"},
     "cli": set(ROOMS[: ROOMS.index("cli")]),
 }  # fmt: skip
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "reproduce": "Run a paper's recipe on your copy of the data, and compare with the published scores.",
     "movements": "Write facial-movement coefficients of each frame of videos; needs no trained model.",
     "predict": "Predict the pain in video files with a checkpoint.",
+    "export": "Write a checkpoint as ONNX files, which predict without torch.",
     "submit": "Write test predictions as a challenge CSV, or check such a file.",
     "explain": "Explain a checkpoint's prediction: where in the face, and when.",
 }

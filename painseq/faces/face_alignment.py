@@ -25,6 +25,7 @@ class FaceAlignment(Locator):
     """
 
     needs_pixels: ClassVar[bool] = True
+    needs_torch: ClassVar[bool] = True
 
     def __init__(self, device: str = "cpu", detector: Literal["sfd", "blazeface"] = "sfd") -> None:
         if detector not in ("sfd", "blazeface"):

@@ -55,6 +55,10 @@ class FaceMesh(Locator):
         args = {"model_sha256": self.bundle.sha256(), "detector": self._detector.identity(), "region": _RULE}
         return {**super().identity(), "init_args": args}
 
+    def model_files(self) -> dict[str, Path]:
+        """See `Locator.model_files`."""
+        return {"model": self.bundle.file(), "yunet_model": self._detector.model_files()["model"]}
+
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
         """Find the faces of each image by itself."""
         if images is None:

@@ -54,6 +54,8 @@ class Locator(ABC):
     """Whether `locate` needs the images; otherwise it is called once, for all frames of a clip."""
     every_frame: ClassVar[bool] = False
     """Whether a clip's faces can only be found by looking at each of its frames, in order."""
+    needs_torch: ClassVar[bool] = False
+    """Whether its networks run in torch, so that an exported model cannot use it."""
 
     @abstractmethod
     def locate(self, images: NDArray[np.uint8] | None, times_s: NDArray[np.float64], video: Path) -> list[list[Face]]:
@@ -72,6 +74,14 @@ class Locator(ABC):
     def extra_files(self, video: Path) -> tuple[Path, ...]:
         """Return the files, other than the video, that locating depends on; if their content changes, so do crops."""
         return ()
+
+    def model_files(self) -> dict[str, Path]:
+        """Return the files of the locator's networks: argument of `__init__` -> path; downloaded first if needed.
+
+        Raises:
+            PainseqError: a file is missing, or cannot be downloaded.
+        """
+        return {}
 
     def identity(self) -> Spec:
         """Return the settings that decide which faces are found: `spec_of` without paths and devices."""

@@ -95,7 +95,7 @@ class FaceLandmarkerBundle:
 
     def sha256(self) -> str:
         """Return the digest of the bundle in use."""
-        return SHA256 if self.model is None else sha256_of(self._file())
+        return SHA256 if self.model is None else sha256_of(self.file())
 
     def points(self, image: NDArray[np.uint8], region: Region) -> tuple[NDArray[np.float32], float]:
         """Find the points of the face in a region of a picture.
@@ -137,8 +137,11 @@ class FaceLandmarkerBundle:
             coefficients[row] = net.forward(next(iter(_MOVEMENT_OUTPUTS))).reshape(-1)
         return coefficients
 
-    def _file(self) -> Path:
-        path = Path(str(self.model))
+    def file(self) -> Path:
+        """Return the path of the bundle, downloaded first if needed."""
+        if self.model is None:
+            return fetch(URL, SHA256)
+        path = Path(self.model)
         if not path.is_file():
             raise PainseqError(
                 f"No face mesh model at {path}. Set model to the path of face_landmarker.task (command line: "
@@ -154,7 +157,7 @@ class FaceLandmarkerBundle:
 
     def _load(self, name: str, outputs: dict[str, int]) -> Any:
         try:
-            path = fetch(URL, SHA256) if self.model is None else self._file()
+            path = self.file()
         except PainseqError as error:
             raise LocatorUnavailable(str(error)) from error
         try:

@@ -60,8 +60,14 @@ class YuNet(Locator):
         sha256 = SHA256 if self.model is None else sha256_of(self._model_file())
         return {**spec, "init_args": {**args, "model_sha256": sha256}}
 
+    def model_files(self) -> dict[str, Path]:
+        """See `Locator.model_files`."""
+        return {"model": self._model_file()}
+
     def _model_file(self) -> Path:
-        path = Path(str(self.model))
+        if self.model is None:
+            return fetch(URL, SHA256)
+        path = Path(self.model)
         if not path.is_file():
             raise PainseqError(
                 f"No YuNet model at {path}. Set model to the path of face_detection_yunet_2023mar.onnx (painseq "
@@ -95,7 +101,7 @@ class YuNet(Locator):
     def _load(self) -> Any:
         cv2 = import_cv2()
         try:
-            path = fetch(URL, SHA256) if self.model is None else self._model_file()
+            path = self._model_file()
         except PainseqError as error:
             raise LocatorUnavailable(str(error)) from error
         try:

@@ -75,7 +75,7 @@ class ClipLSTM(nn.Module):
         Args:
             state: "h_0", "c_0", ... of each layer, (B, units).
         """
-        following = {}
+        following: dict[str, Tensor] = {}
         for depth, ahead in enumerate(self.ahead):
             x = self.drop(x) if depth else x
             assert isinstance(ahead, nn.LSTM)
