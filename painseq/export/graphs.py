@@ -85,10 +85,8 @@ class HeadGraph(Graph):
 
     def __init__(self, model: PainModel) -> None:
         super().__init__()
-        self.head = model.head
-        self.decided = _Decided(model)
-        self.pixels = model.takes_crops
-        self.outputs = self.decided.outputs
+        self.model = model
+        self.outputs = _answer_names(model)
         self.longest = model.head.max_frames
 
     def free_axes(self, name: str) -> int:
@@ -98,13 +96,12 @@ class HeadGraph(Graph):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         x, mask = inputs
-        answer: tuple[Tensor, ...] = self.decided(self.head(x.float(), mask), mask)
-        return answer
+        return _answer(self.model, self.model.head(x.float(), mask), mask)
 
     def example(self, clips: int, frames: int) -> tuple[Tensor, ...]:
         """Draw clips of about one real frame in three; the second one has none."""
-        shape = (clips, frames, *self.head.in_shape)
-        x = torch.randint(0, 256, shape, dtype=torch.uint8) if self.pixels else _like_training(self.head, shape)
+        shape, model = (clips, frames, *self.model.in_shape), self.model
+        x = torch.randint(0, 256, shape, dtype=torch.uint8) if model.takes_crops else _like_training(model.head, shape)
         mask = torch.rand(clips, frames) > 1 / 3
         mask[:1, :1] = True
         mask[1:2] = False
@@ -120,59 +117,36 @@ class StepGraph(Graph):
 
     def __init__(self, model: PainModel) -> None:
         super().__init__()
-        self.head = model.head
-        self.decided = _Decided(model)
-        self.names = tuple(self.head.first_state(1))
+        self.model = model
+        self.names = tuple(model.head.first_state(1))
         self.inputs = ("x", *self.names)
-        self.outputs = (*self.decided.outputs, *(f"next_{name}" for name in self.names))
+        self.outputs = (*_answer_names(model), *(f"next_{name}" for name in self.names))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """See the class; the tensors of the state in the order of `names`."""
         x, *state = inputs
-        logits, following = self.head.step(x, dict(zip(self.names, state, strict=True)))
-        real = torch.ones_like(logits[:, :1], dtype=torch.bool)
-        return (*self.decided(logits, real), *(following[name] for name in self.names))
+        outputs, following = self.model.head.step(x, dict(zip(self.names, state, strict=True)))
+        real = torch.ones_like(outputs[:, :1], dtype=torch.bool)
+        return (*_answer(self.model, outputs, real), *(following[name] for name in self.names))
 
     def example(self, clips: int, frames: int) -> tuple[Tensor, ...]:
         """Draw a frame of each clip, and a state."""
-        x = _like_training(self.head, (clips, *self.head.in_shape))
-        return (x, *(torch.rand_like(value) - 0.5 for value in self.head.first_state(clips).values()))
+        x = _like_training(self.model.head, (clips, *self.model.in_shape))
+        return (x, *(torch.rand_like(value) - 0.5 for value in self.model.head.first_state(clips).values()))
 
 
-class _Given(Head):
-    """Stands in for a head whose outputs are known already."""
-
-    def __init__(self, head: Head) -> None:
-        super().__init__(head.in_shape, head.num_classes)
-        self.level = head.level
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return the outputs that are given as frames."""
-        return x
+def _answer_names(model: PainModel) -> tuple[str, ...]:
+    of_frames = model.level == "frame"
+    if model.predicts_values:
+        return ("value", "frame_values") if of_frames else ("value",)
+    return ("label", "probabilities", "votes", "frame_probabilities") if of_frames else ("label", "probabilities")
 
 
-class _Decided(nn.Module):
-    """From a head's outputs to the answer, by what `PainModel` itself does."""
-
-    def __init__(self, model: PainModel) -> None:
-        super().__init__()
-        given = PainModel(model.record, _Given(model.head), None, None)
-        self.model = given if model.prior is None else given.with_prior(model.prior)
-        self.frames = model.head.level == "frame"
-        if model.predicts_values:
-            self.outputs = ("value", *(["frame_values"] if self.frames else []))
-        else:
-            self.outputs = ("label", "probabilities", *(["votes", "frame_probabilities"] if self.frames else []))
-
-    def forward(self, outputs: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        model, level = self.model, self.model.head.level
-        shown = (model.objective.shown(model.classify(outputs, mask)),) if self.frames else ()
-        if model.predicts_values:
-            value = model.objective.answer(level, model.classify(outputs, mask), mask)
-            return (value, *(rows[..., 0] for rows in shown))
-        decision = model._decide(outputs, mask)
-        votes = () if decision.votes is None else (decision.votes,)
-        return (decision.label, decision.probabilities, *votes, *shown)
+def _answer(model: PainModel, outputs: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    """From the head's outputs to the answer, by what the model itself does."""
+    unadjusted = model.objective.predictions(outputs)
+    found = model.answered(model.adjusted(unadjusted), unadjusted, mask)
+    return tuple(found[name] for name in _answer_names(model))
 
 
 def graphs_of(model: PainModel) -> tuple[GraphName, ...]:

@@ -62,6 +62,11 @@ class AveragedModel(PainModel):
         """See `PainModel.unadjusted`."""
         return self.objective.mean([member.unadjusted(features, mask) for member in self._models()])
 
+    @property
+    def steps(self) -> bool:
+        """False: each model would need a state of its own."""
+        return False
+
     def without_threshold(self) -> PainModel:
         """See `PainModel.without_threshold`."""
         plain = AveragedModel([member.without_threshold() for member in self._models()])

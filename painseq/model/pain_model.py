@@ -93,12 +93,15 @@ class PainModel(nn.Module, Predictor):
 
     def classify(self, features: Tensor, mask: Tensor) -> Tensor:
         """Return class logits, or numbers on the scale, from features (B, T, *F); see `forward`."""
-        predictions = self.unadjusted(features, mask)
-        return predictions if self.prior_shift is None else predictions + self.prior_shift.to(predictions.device)
+        return self.adjusted(self.unadjusted(features, mask))
 
     def unadjusted(self, features: Tensor, mask: Tensor) -> Tensor:
         """Return what `classify` returns, without the correction of `with_prior`."""
         return self.objective.predictions(self.head(features, mask))
+
+    def adjusted(self, predictions: Tensor) -> Tensor:
+        """Correct class logits for the mix of classes of `with_prior`."""
+        return predictions if self.prior_shift is None else predictions + self.prior_shift.to(predictions.device)
 
     def without_threshold(self) -> PainModel:
         """Return the model with the usual rule of decision instead of its tuned threshold."""
@@ -139,7 +142,7 @@ class PainModel(nn.Module, Predictor):
     def decide(self, batch: Batch) -> Decision:
         """Return labels and probabilities of a batch; for a classifier."""
         batch = batch.to(self.device)
-        return self._decide(batch_features(self.extractor, batch), batch.mask)
+        return self._decide(*self._predictions(batch_features(self.extractor, batch), batch.mask), batch.mask)
 
     @torch.inference_mode()
     def estimate(self, batch: Batch) -> Tensor:
@@ -147,16 +150,36 @@ class PainModel(nn.Module, Predictor):
         batch = batch.to(self.device)
         return self.objective.answer(self.head.level, self(batch), batch.mask)
 
-    def _decide(self, features: Tensor, mask: Tensor) -> Decision:
-        return self._decided(self.classify(features, mask), features, mask)
+    def _predictions(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `classify` and `unadjusted` return; the latter only if it decides."""
+        predictions = self.classify(features, mask)
+        decides = self.threshold is not None and self.prior is not None
+        return predictions, self.unadjusted(features, mask) if decides else predictions
 
-    def _decided(self, predictions: Tensor, features: Tensor, mask: Tensor) -> Decision:
+    def _decide(self, predictions: Tensor, unadjusted: Tensor, mask: Tensor) -> Decision:
         level, rule = self.head.level, self.objective.rule
         decision = decide(level, predictions, mask, rule, self.threshold)
         if self.threshold is None or self.prior is None:
             return decision
-        uncorrected = decide(level, self.unadjusted(features, mask), mask, rule, self.threshold)
-        return replace(decision, label=uncorrected.label)
+        return replace(decision, label=decide(level, unadjusted, mask, rule, self.threshold).label)
+
+    def answered(self, predictions: Tensor, unadjusted: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Return the tensors of an `Answer` by name, without those that this model does not give.
+
+        Args:
+            predictions: as `classify` returns them.
+            unadjusted: the same without the correction of `with_prior`.
+            mask: (B, T) bool.
+        """
+        of_frames = self.objective.shown(predictions) if self.level == "frame" else None
+        if self.predicts_values:
+            found = {"value": self.objective.answer(self.level, predictions, mask)}
+            return found if of_frames is None else {**found, "frame_values": of_frames[..., 0]}
+        decision = self._decide(predictions, unadjusted, mask)
+        found = {"label": decision.label, "probabilities": decision.probabilities}
+        if decision.votes is None or of_frames is None:
+            return found
+        return {**found, "votes": decision.votes, "frame_probabilities": of_frames}
 
     def features(self, crops: NDArray[np.uint8]) -> NDArray[Any]:
         """See `Predictor.features`."""
@@ -167,18 +190,31 @@ class PainModel(nn.Module, Predictor):
     def answer(self, rows: NDArray[Any], mask: NDArray[np.bool_]) -> Answer:
         """See `Predictor.answer`."""
         x, real = torch.from_numpy(rows).to(self.device).float(), torch.from_numpy(mask).to(self.device)
-        predictions = self.classify(x, real)
-        of_frames = self.objective.shown(predictions).cpu().numpy() if self.level == "frame" else None
-        if self.predicts_values:
-            value = self.objective.answer(self.level, predictions, real).cpu().numpy()
-            return Answer(value=value, frame_values=None if of_frames is None else of_frames[..., 0])
-        decision = self._decided(predictions, x, real)
-        return Answer(
-            decision.label.cpu().numpy(),
-            decision.probabilities.cpu().numpy(),
-            None if decision.votes is None else decision.votes.cpu().numpy(),
-            of_frames,
-        )
+        return _arrays(self.answered(*self._predictions(x, real), real))
+
+    @property
+    def steps(self) -> bool:
+        """See `Predictor.steps`."""
+        return self.head.steps
+
+    def first_state(self, batch: int = 1) -> State:
+        """See `Predictor.first_state`."""
+        if not self.steps:
+            raise no_steps_error(self.record)
+        return {name: value.cpu().numpy() for name, value in self.head.first_state(batch).items()}
+
+    @torch.inference_mode()
+    def step(self, rows: NDArray[np.float32], state: State) -> tuple[Answer, State]:
+        """See `Predictor.step`."""
+        if not self.steps:
+            raise no_steps_error(self.record)
+        x = torch.from_numpy(rows).to(self.device).float()
+        given = {name: torch.from_numpy(value).to(self.device) for name, value in state.items()}
+        outputs, following = self.head.step(x, given)
+        unadjusted = self.objective.predictions(outputs)
+        real = torch.ones((len(x), 1), dtype=torch.bool, device=x.device)
+        answer = _arrays(self.answered(self.adjusted(unadjusted), unadjusted, real))
+        return answer, {name: value.cpu().numpy() for name, value in following.items()}
 
     @property
     def max_frames(self) -> int | None:
@@ -243,3 +279,8 @@ class PainModel(nn.Module, Predictor):
         if self.extractor is None:
             raise no_videos_error()
         return self.extractor, self.face_crops(locator)
+
+
+def _arrays(answer: Mapping[str, Tensor]) -> Answer:
+    named: dict[str, Any] = {name: value.cpu().numpy() for name, value in answer.items()}
+    return Answer(**named)

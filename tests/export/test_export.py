@@ -72,10 +72,9 @@ def test_a_folder_predicts_what_its_checkpoint_predicts(exported):
     (features,) = quiet_session(folder / "extractor.onnx").run(None, {"crops": crops.numpy()})
     mask = np.array([[True, True, False, True, False, True, True]])
     label, probabilities = quiet_session(folder / "head.onnx").run(None, {"x": features[None], "mask": mask})
-    with torch.no_grad():
-        decision = model._decide(model.extractor(crops)[None], torch.from_numpy(mask))
-    assert label.tolist() == decision.label.tolist()
-    np.testing.assert_allclose(probabilities, decision.probabilities.numpy(), atol=1e-4)
+    answer = model.answer(model.features(crops.numpy())[None], mask)
+    assert label.tolist() == answer.label.tolist()
+    np.testing.assert_allclose(probabilities, answer.probabilities, atol=1e-4)
 
 
 def test_a_folder_that_was_changed_is_refused(exported, tmp_path):

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import painseq.heads
-from painseq.batch import Moments
 from painseq.data.labels import Scale
 from painseq.errors import PainseqError
 from painseq.export.graphs import ExtractorGraph, HeadGraph, StepGraph, graph_of, graphs_of
@@ -33,6 +32,7 @@ from painseq.heads.standardised import Standardised
 from painseq.model import PainModel
 from painseq.model.decision import decide
 from painseq.model.record import ThresholdRecord
+from painseq.moments import Moments
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 D, K = 6, 3
@@ -43,7 +43,7 @@ ATTENDED = {"units": 4, "heads": 2, "head_width": 2}
 
 def standardised(head: Head) -> Standardised:
     wrapped = Standardised(head)
-    wrapped.measure(Moments(50, torch.linspace(-1, 1, D), torch.linspace(10, 100, D)))
+    wrapped.measure(Moments(50, np.linspace(-1, 1, D), np.linspace(10, 100, D)))
     return wrapped
 
 
@@ -192,6 +192,11 @@ def test_a_recurrent_head_steps_through_a_clip(name, model_of, tmp_path):
             until = model.classify(x[:, : time + 1], torch.ones(2, time + 1, dtype=torch.bool))
         close(found["probabilities"], until.softmax(dim=-1))
         assert found["label"].tolist() == until.argmax(dim=-1).tolist()
+    rows, state = x.numpy(), model.first_state(2)
+    for time in range(6):
+        answer, state = model.step(rows[:, time], state)
+    np.testing.assert_allclose(found["probabilities"], answer.probabilities, atol=1e-5)
+    np.testing.assert_allclose(found[f"next_{graph.names[0]}"], state[graph.names[0]], atol=1e-5)
 
 
 EXTRACTORS = {
