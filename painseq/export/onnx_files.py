@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
 import torch
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
 from painseq.export.graphs import Graph
+from painseq.runtime.graphs import OnnxGraph
 
 OPSET = 20
 TOLERANCE = 1e-4
@@ -56,11 +57,12 @@ def check_graph(graph: Graph, path: Path) -> None:
     Raises:
         PainseqError: sizes are fixed in the file, or it computes something else.
     """
-    session = quiet_session(path)
-    _check_free(graph, session, path)
+    _check_free(graph, path)
+    written = OnnxGraph(path, threads=torch.get_num_threads())
+    written.check(path, graph.inputs, graph.outputs)
     for clips, frames in _CHECKED:
         # A label or vote at a tie may differ by rounding, but not in every draw.
-        apart = [_differences(graph, session, clips, _within(graph, frames)) for _ in range(_DRAWS)]
+        apart = [_differences(graph, written, clips, _within(graph, frames)) for _ in range(_DRAWS)]
         worst = max(values for values, _ in apart)
         chosen = min(choices for _, choices in apart)
         if worst > TOLERANCE or chosen > TOLERANCE:
@@ -71,36 +73,24 @@ def check_graph(graph: Graph, path: Path) -> None:
             )
 
 
-def quiet_session(path: Path) -> onnxruntime.InferenceSession:
-    """Open an ONNX file on the CPU, with as many threads as torch has here."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Threads that wait for work would otherwise take the time of others.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
 def _within(graph: Graph, frames: int) -> int:
     return frames if graph.longest is None else min(frames, graph.longest)
 
 
-def _check_free(graph: Graph, session: onnxruntime.InferenceSession, path: Path) -> None:
-    found = {node.name: node.shape for node in session.get_inputs()}
-    if tuple(found) != graph.inputs or tuple(node.name for node in session.get_outputs()) != graph.outputs:
-        raise PainseqError(f"{path.name} has the inputs {', '.join(found)}, not {', '.join(graph.inputs)}.")
-    for name in graph.inputs:
-        if any(isinstance(size, int) for size in found[name][: graph.free_axes(name)]):
-            raise PainseqError(f"{path.name} takes {name} of the sizes {found[name]} alone; the first should be free.")
+def _check_free(graph: Graph, path: Path) -> None:
+    for value in onnx.load(path, load_external_data=False).graph.input:
+        sizes = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        if any(isinstance(size, int) for size in sizes[: graph.free_axes(value.name)]):
+            raise PainseqError(f"{path.name} takes {value.name} of the sizes {sizes} alone; the first should be free.")
 
 
-def _differences(graph: Graph, session: onnxruntime.InferenceSession, clips: int, frames: int) -> tuple[float, float]:
+def _differences(graph: Graph, written: OnnxGraph, clips: int, frames: int) -> tuple[float, float]:
     """Return how far values are from torch's at most, and labels and votes."""
     example = graph.example(clips, frames)
     with torch.no_grad():
-        wanted = graph(*example)
-    given = {name: value.numpy() for name, value in zip(graph.inputs, example, strict=True)}
-    found = session.run(list(graph.outputs), given)
-    apart = {name: _apart(a.numpy(), b) for name, a, b in zip(graph.outputs, wanted, found, strict=True)}
+        wanted = dict(zip(graph.outputs, graph(*example), strict=True))
+    found = written({name: value.numpy() for name, value in zip(graph.inputs, example, strict=True)})
+    apart = {name: _apart(value.numpy(), found[name]) for name, value in wanted.items()}
     choices = [apart.pop(name) for name in ("label", "votes") if name in apart]
     return max(apart.values()), max(choices, default=0.0)
 

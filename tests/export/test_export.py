@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+import painseq.runtime
 from painseq.errors import PainseqError
 from painseq.export import export
 from painseq.export.faces import exported_face
-from painseq.export.onnx_files import quiet_session
 from painseq.extractors import Pixels, TimmBackbone
 from painseq.faces import FaceAlignment, FaceCrops, FaceMesh, FullFrame, Sidecar, YuNet
 from painseq.heads import LSTM, LinearProbe
@@ -69,12 +69,15 @@ def test_a_folder_predicts_what_its_checkpoint_predicts(exported):
     assert record.face_crops(folder).identity() == model.face.identity()
     assert record.face_crops(folder).locator.directory is None, "a folder of this machine"
     crops = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
-    (features,) = quiet_session(folder / "extractor.onnx").run(None, {"crops": crops.numpy()})
     mask = np.array([[True, True, False, True, False, True, True]])
-    label, probabilities = quiet_session(folder / "head.onnx").run(None, {"x": features[None], "mask": mask})
-    answer = model.answer(model.features(crops.numpy())[None], mask)
-    assert label.tolist() == answer.label.tolist()
-    np.testing.assert_allclose(probabilities, answer.probabilities, atol=1e-4)
+    without_torch = painseq.runtime.load(folder)
+    rows = without_torch.features(crops.numpy())[None]
+    for found, wanted in (
+        (without_torch.answer(rows, mask), model.answer(model.features(crops.numpy())[None], mask)),
+        (without_torch.step(rows[0], without_torch.first_state(7))[0], model.step(rows[0], model.first_state(7))[0]),
+    ):
+        assert found.label.tolist() == wanted.label.tolist()
+        np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-4)
 
 
 def test_a_folder_that_was_changed_is_refused(exported, tmp_path):

@@ -8,13 +8,14 @@ import painseq.heads
 from painseq.data.labels import Scale
 from painseq.errors import PainseqError
 from painseq.export.graphs import ExtractorGraph, HeadGraph, StepGraph, graph_of, graphs_of
-from painseq.export.onnx_files import check_graph, quiet_session, write_graph
+from painseq.export.onnx_files import check_graph, write_graph
 from painseq.extractors import VGG16, TimmBackbone
 from painseq.heads import (
     LSTM,
     AdaBoost,
     AttentionMIL,
     BiLSTMAttention,
+    DeepAdaBoost,
     FrameANN,
     GradientBoosting,
     Head,
@@ -33,6 +34,7 @@ from painseq.model import PainModel
 from painseq.model.decision import decide
 from painseq.model.record import ThresholdRecord
 from painseq.moments import Moments
+from painseq.runtime.graphs import OnnxGraph
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 D, K = 6, 3
@@ -53,7 +55,15 @@ def fitted(head: Head) -> Head:
     mask = torch.ones(30, 5, dtype=torch.bool)
     if head.level == "frame":
         x, mask, target = x.flatten(0, 1), mask.flatten(), target.repeat_interleave(5)
+    if isinstance(head, DeepAdaBoost):
+        x, mask, head = torch.randn(30, head.deep.last.in_features), torch.ones(30, dtype=torch.bool), head.boosted
     head.fit_rows(Rows(x, mask, target, torch.ones(len(target))), None)
+    return head
+
+
+def deep_adaboost() -> Head:
+    head = DeepAdaBoost((D,), K, lambda shape, n: LinearProbe(shape, n), trees=3)
+    fitted(head)
     return head
 
 
@@ -73,6 +83,7 @@ HEADS = {
     "gradient_boosting": lambda: fitted(standardised(GradientBoosting((D,), K, "frame", trees=3))),
     "random_forest": lambda: fitted(RandomForest((D,), K, "frame", trees=3)),
     "adaboost": lambda: fitted(AdaBoost((D,), K, "video", trees=3)),
+    "deep_adaboost": deep_adaboost,
 }
 
 
@@ -101,8 +112,9 @@ def clips(head: Head, count: int, length: int) -> tuple[torch.Tensor, torch.Tens
 
 
 def run(path, graph, *given: torch.Tensor) -> dict[str, np.ndarray]:
-    found = quiet_session(path).run(None, {n: value.numpy() for n, value in zip(graph.inputs, given, strict=True)})
-    return dict(zip(graph.outputs, found, strict=True))
+    found = OnnxGraph(path, threads=1)({n: value.numpy() for n, value in zip(graph.inputs, given, strict=True)})
+    assert list(found) == list(graph.outputs)
+    return found
 
 
 def close(found: np.ndarray, wanted: torch.Tensor) -> None:
