@@ -221,37 +221,6 @@ class PainModel(nn.Module, Predictor):
         """See `Predictor.max_frames`."""
         return self.head.max_frames
 
-    @property
-    def steps(self) -> bool:
-        """See `Predictor.steps`."""
-        return self.head.steps
-
-    def first_state(self, batch: int = 1) -> State:
-        """See `Predictor.first_state`."""
-        if not self.steps:
-            raise no_steps_error(self.record)
-        return {name: value.cpu().numpy() for name, value in self.head.first_state(batch).items()}
-
-    @torch.inference_mode()
-    def step(self, rows: NDArray[np.float32], state: State) -> tuple[Answer, State]:
-        """See `Predictor.step`."""
-        if not self.steps:
-            raise no_steps_error(self.record)
-        before = {name: torch.from_numpy(value).to(self.device) for name, value in state.items()}
-        logits, after = self.head.step(torch.from_numpy(rows).to(self.device), before)
-        following = {name: value.cpu().numpy() for name, value in after.items()}
-        unadjusted = self.objective.predictions(logits)
-        predictions = unadjusted if self.prior_shift is None else unadjusted + self.prior_shift.to(self.device)
-        real = torch.ones((len(rows), 1), dtype=torch.bool, device=self.device)
-        if self.predicts_values:
-            return Answer(value=self.objective.answer(self.level, predictions, real).cpu().numpy()), following
-        rule = self.objective.rule
-        decision = decide(self.level, predictions, real, rule, self.threshold)
-        label = decision.label
-        if self.threshold is not None and self.prior is not None:
-            label = decide(self.level, unadjusted, real, rule, self.threshold).label
-        return Answer(label.cpu().numpy(), decision.probabilities.cpu().numpy()), following
-
     def crops(
         self,
         video: Path,
