@@ -117,7 +117,10 @@ def test_these_need_no_torch(module):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
 
 
-SUBCOMMANDS = {"data": ("check", "show"), "audit": ("model", "check"), "explain": ("", "regions", "score")}
+SUBCOMMANDS = {
+    "data": ("check", "show"), "audit": ("model", "check"), "explain": ("", "regions", "score"),
+    "live": ("", "replay", "csv"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -141,10 +144,10 @@ def test_the_wheel_packs_every_package():
 
 MAY_WRITE = {
     "files.py", "runs.py", "features/lock.py", "features/writer.py", "features/clip_file.py", "video/writing.py",
-    "data/splits.py", "training/saving.py", "faces/mesh_nets.py", "download.py",
+    "data/splits.py", "live/log.py", "training/saving.py", "faces/mesh_nets.py", "download.py",
 }  # fmt: skip
-"""Files that open others for writing: what results are written with, locks, a new split file, a copy for OpenCV, a
-download in pieces.
+"""Files that open others for writing: what results are written with, locks, a new split file, the lines of a live
+log, a copy for OpenCV, a download in pieces.
 
 All else goes through `painseq.files`, so that a killed process leaves no half of a file.
 """

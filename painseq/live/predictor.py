@@ -129,6 +129,16 @@ class LivePredictor:
         self._face_s = -math.inf
         self._is_other = False
 
+    @property
+    def face(self) -> FollowedFace | None:
+        """The face of the last sample."""
+        return self._face
+
+    @property
+    def row(self) -> NDArray[Any] | None:
+        """(*F), the features of the last sample with a face, not normalised by person; None if they are forgotten."""
+        return self._row
+
     def push(self, picture: NDArray[np.uint8], time_s: float) -> list[Reading]:
         """Take the next picture.
 

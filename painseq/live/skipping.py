@@ -111,7 +111,7 @@ class Skipper:
             return small, self.settings.crop_threshold
         points = face.landmarks[:, :2]
         if self.settings.rule == "paper":
-            scaled: NDArray[np.float32] = points / np.array(frame_px, np.float32)
+            scaled = (points / np.array(frame_px, np.float32)).astype(np.float32)
             return scaled, self._threshold
         side = float((points.max(axis=0) - points.min(axis=0)).max())
         return points, self._threshold * side

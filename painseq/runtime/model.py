@@ -88,6 +88,11 @@ class ExportedModel(Predictor):
         return _answer(self._head({"x": rows.astype(self._head.takes("x"), copy=False), "mask": mask}))
 
     @property
+    def max_frames(self) -> int | None:
+        """See `Predictor.max_frames`."""
+        return self.exported.head.max_frames
+
+    @property
     def steps(self) -> bool:
         """See `Predictor.steps`."""
         return self._step is not None
