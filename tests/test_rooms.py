@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "studies": set(ROOMS[: ROOMS.index("studies")]),
     "live": {"root", "video", "faces", "data", "model", "runtime"},
     "export": {"root", "faces", "extractors", "data", "heads", "model", "runtime"},
+    "serve": {"root", "video", "faces", "data", "model", "runtime", "live"},
     "cli": set(ROOMS[: ROOMS.index("cli")]),
 }  # fmt: skip
 
@@ -52,7 +53,7 @@ WITHOUT_TORCH = [
     "painseq.video.sources", "painseq.live.reader",
     "painseq.moments", "painseq.data.streams",
     "painseq.model.record", "painseq.model.predictor", "painseq.runtime", "painseq.evaluation",
-    "painseq.report", "painseq.cli", "painseq.live",
+    "painseq.report", "painseq.cli", "painseq.live", "painseq.serve",
 ]  # fmt: skip
 
 
@@ -145,9 +146,10 @@ def test_the_wheel_packs_every_package():
 MAY_WRITE = {
     "files.py", "runs.py", "features/lock.py", "features/writer.py", "features/clip_file.py", "video/writing.py",
     "data/splits.py", "live/log.py", "training/saving.py", "faces/mesh_nets.py", "download.py",
+    "serve/uploads.py",
 }  # fmt: skip
 """Files that open others for writing: what results are written with, locks, a new split file, the lines of a live
-log, a copy for OpenCV, a download in pieces.
+log, a copy for OpenCV, a download in pieces, an upload that is deleted.
 
 All else goes through `painseq.files`, so that a killed process leaves no half of a file.
 """

@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "Predict the pain in video files with a checkpoint.",
     "export": "Write a checkpoint as ONNX files, which predict without torch.",
     "live": "Predict a camera, a stream or a file as it is shown; notify, log, replay a log.",
+    "serve": "Serve models and a page to browsers on your own machine.",
     "submit": "Write test predictions as a challenge CSV, or check such a file.",
     "explain": "Explain a checkpoint's prediction: where in the face, and when.",
 }

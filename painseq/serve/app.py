@@ -1,0 +1,211 @@
+"""The application: its routes, and how it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from painseq import __version__
+from painseq.errors import PainseqError
+from painseq.model.predictor import Predictor
+from painseq.serve.guard import Guard
+from painseq.serve.models import NOT_MEDICAL, check_models, described
+from painseq.serve.options import ServeOptions
+from painseq.serve.uploads import keep, predict_upload
+from painseq.serve.worker import QueueFull, SharedModel, Workers
+
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "a video or a picture"},
+                        "model": {"type": "array", "items": {"type": "string"}, "description": "names; default: all"},
+                    },
+                }
+            }
+        },
+    },
+    "responses": {"400": {}, "401": {}, "408": {}, "413": {}, "422": {}, "429": {}},
+}
+_CHECK_S = 0.5
+
+
+class Service:
+    """The models of a service and the threads that run them.
+
+    Args:
+        predictors: name -> model.
+        options: limits.
+
+    Raises:
+        PainseqError: a model that cannot predict what a service is sent.
+    """
+
+    def __init__(self, predictors: Mapping[str, Predictor], options: ServeOptions) -> None:
+        self.options = options
+        self.models: dict[str, Predictor] = {
+            name: SharedModel(model, options.locator) for name, model in predictors.items()
+        }
+        check_models(self.models)
+        self.uploading = 0
+        self.uploads = Workers(1, options.waiting)
+        self.streams = Workers(options.threads, 2 * options.max_sessions)
+
+    def chosen(self, names: object) -> dict[str, Predictor]:
+        """Return the models of these names; all for None or an empty list.
+
+        Raises:
+            PainseqError: not a list of names of models.
+        """
+        if not names:
+            return self.models
+        if not isinstance(names, list) or not all(isinstance(name, str) and name in self.models for name in names):
+            raise PainseqError("There is no model of this name. GET /models lists them.")
+        return {name: self.models[name] for name in names}
+
+    def stop(self) -> None:
+        """Take no more work."""
+        self.uploads.stop()
+        self.streams.stop()
+
+
+def app(predictors: Mapping[str, Predictor], options: ServeOptions) -> FastAPI:
+    """Return the application of a service, for an ASGI server; `painseq.serve.serve` runs one.
+
+    Args:
+        predictors: name -> model, as they are shown.
+        options: token, names and limits.
+
+    Raises:
+        PainseqError: a model that cannot predict what a service is sent.
+    """
+    service = Service(predictors, options)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.stop()
+
+    made = FastAPI(
+        title="painseq",
+        version=__version__,
+        description=NOT_MEDICAL,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    made.add_middleware(Guard, options=options)
+    made.add_exception_handler(PainseqError, _painseq_error)
+    made.add_exception_handler(HTTPException, _http_error)
+    made.add_exception_handler(RequestValidationError, _wrong_request)
+    made.add_exception_handler(Exception, _failure)
+    _add_page(made)
+    _add_routes(made, service)
+    return made
+
+
+def _add_routes(made: FastAPI, service: Service) -> None:
+    @made.get("/health")
+    async def health() -> dict[str, Any]:
+        """Whether the service runs."""
+        return {"status": "ok", "painseq": __version__, "models": len(service.models)}
+
+    @made.get("/models")
+    async def models() -> list[dict[str, Any]]:
+        """The models: classes, whom they were fitted on in numbers, and limits."""
+        return [described(name, model) for name, model in service.models.items()]
+
+    @made.post("/predict", openapi_extra=UPLOAD)
+    async def predict(request: Request) -> JSONResponse:
+        """Predict a video or a picture: the JSON of `painseq predict --json`.
+
+        For one model it is a list; for several, name -> list, or name -> error.
+        """
+        if service.uploading > service.options.waiting:
+            raise QueueFull("The service is busy with other uploads. Try again in a few seconds.")
+        service.uploading += 1
+        folder = Path(tempfile.mkdtemp(prefix="painseq-"))
+        try:
+            return JSONResponse(await _predicted(request, service, folder))
+        finally:
+            service.uploading -= 1
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _predicted(request: Request, service: Service, folder: Path) -> Any:
+    async with request.form(max_files=1, max_fields=16) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise HTTPException(400, "The form has no file. Send a video or a picture as the field `file`.")
+        models = service.chosen([value for value in form.getlist("model") if isinstance(value, str)])
+        sent = file.file
+
+        def job() -> dict[str, Any]:
+            return predict_upload(models, keep(sent, folder, service.options), service.options)
+
+        future = service.uploads.submit(job)
+        waiting = asyncio.wrap_future(future)
+        try:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=_CHECK_S)
+                if not future.running() and await request.is_disconnected():
+                    future.cancel()
+            told = await waiting
+        finally:
+            # The job reads the file, so the file must outlive it; it ends soon without its client.
+            if not future.cancel() and not future.done():
+                await asyncio.wait({waiting})
+        return told if len(models) > 1 else next(iter(told.values()))
+
+
+def _add_page(made: FastAPI) -> None:
+    folder = resources.files("painseq.serve") / "page"
+    for path, (name, kind) in PAGE.items():
+        made.add_api_route(path, _file(folder.joinpath(name).read_bytes(), kind), include_in_schema=False)
+
+
+def _file(content: bytes, kind: str) -> Callable[[], Response]:
+    def answer() -> Response:
+        return Response(content, media_type=kind)
+
+    return answer
+
+
+async def _painseq_error(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, 429 if isinstance(error, QueueFull) else 422)
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": str(error.detail)}, error.status_code, dict(error.headers or {}))
+
+
+async def _wrong_request(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": "The request has a wrong value. GET /openapi.json describes what is taken."}, 422)
+
+
+async def _failure(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": "The service failed; its log says why."}, 500)
