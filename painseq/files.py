@@ -10,7 +10,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -168,6 +168,55 @@ def parse_json(text: str | bytes) -> Any:
     if level:
         raise ValueError("nested too deeply")
     return content
+
+
+def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """Read a file of one JSON object a line, which a process may have been killed at writing.
+
+    Returns:
+        The objects, and whether the last line is unfinished or damaged, which is left out.
+
+    Raises:
+        PainseqError: a line before the last one is no JSON object.
+    """
+    *lines, last = path.read_bytes().split(b"\n")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = parse_json(line)
+            if not isinstance(row, dict):
+                raise ValueError("no JSON object")
+        except ValueError as error:
+            if number == len(lines) and not last:
+                return rows, True
+            raise PainseqError(f"{path}, line {number}: {error}. Choose another file, or remove the line.") from error
+        rows.append(row)
+    return rows, bool(last)
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[Callable[[object], None]]:
+    """Give a function that appends a plain value to a file as a line of JSON, at once, so that it survives a kill.
+
+    Raises:
+        PainseqError: another process appends to the file.
+        OSError: the file cannot be written.
+    """
+    with path.open("ab") as file:
+        try:
+            is_locked = try_lock(file)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            is_locked = True
+        if not is_locked:
+            raise PainseqError(f"Another process writes into {path}. Wait until it ends, or choose another file.")
+
+        def append(row: object) -> None:
+            file.write((printable(json.dumps(row, allow_nan=False)) + "\n").encode())
+            file.flush()
+
+        yield append
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

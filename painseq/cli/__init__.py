@@ -41,6 +41,7 @@ RESUME_HINTS = {
     "synth": "Finished work is kept. Rerun the same command to resume.",
     "faces": "Finished work is kept. Rerun the same command to resume.",
     "extract": "Finished work is kept. Rerun the same command to resume.",
+    "predict": "With --out, finished videos are kept. Rerun the same command to resume.",
     "movements": "Finished videos are kept. Rerun the same command to resume.",
     "crossval": "Finished folds are kept. Rerun the same command to resume.",
     "transfer": "Finished work is kept. Rerun the same command to resume.",

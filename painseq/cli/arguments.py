@@ -8,7 +8,6 @@ function, so that `--help` can show them without importing torch, and calls `exp
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,16 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from painseq.errors import PainseqError
 from painseq.records import MIN_FACE_SHARE, PARTS
-from painseq.runs import pick_device
 
 if TYPE_CHECKING:
     from painseq.cli.experiment import ExperimentCLI
     from painseq.faces import Locator
     from painseq.model.pain_model import PainModel
-    from painseq.model.predictor import Predictor
+    from painseq.studies.model_files import ModelFiles
     from painseq.training.tuning import ThresholdTuning
-
-log = logging.getLogger("painseq")
 
 
 class Parser(Protocol):
@@ -227,8 +223,21 @@ def chosen_tuning(metric: str | None, folds: int) -> ThresholdTuning | None:
     return None if metric is None else ThresholdTuning(metric, folds)
 
 
+def model_files(args: Any) -> ModelFiles:
+    """Return the models that `add_model`'s arguments name, and the device, if there is one.
+
+    Raises:
+        PainseqError: see `ModelFiles`; class shares that are not CLASS=SHARE.
+    """
+    from painseq.studies.model_files import ModelFiles
+
+    paths = tuple(Path(path) for path in args.checkpoint)
+    prior = parse_prior(args.prior) if args.prior else None
+    return ModelFiles(paths, args.average, prior, tuple(args.trust), args.device)
+
+
 def chosen_models(args: Any, device: str) -> dict[str, PainModel]:
-    """Load the models that `add_model`'s arguments name.
+    """Load the checkpoints that `add_model`'s arguments name.
 
     Returns:
         Name -> model, in the order given. The name is the checkpoint's path. With `--average` there is one model,
@@ -238,52 +247,7 @@ def chosen_models(args: Any, device: str) -> dict[str, PainModel]:
         PainseqError: no checkpoint, only one checkpoint to average, the same checkpoint twice, models that cannot be
             averaged, class shares that do not fit the model.
     """
-    from painseq.model.averaging import load_averaged
-
-    paths = _checkpoints(args)
-    if args.average and len(paths) == 1:
-        raise PainseqError(f"--average needs several checkpoints; only {paths[0]} is given. Repeat --checkpoint.")
-    groups = {"average": paths} if args.average else {str(path): [path] for path in paths}
-    models = {name: load_averaged(group, args.trust, device) for name, group in groups.items()}
-    if args.prior:
-        mix = parse_prior(args.prior)
-        models = {name: model.with_prior(mix) for name, model in models.items()}
-        log.info("Probabilities are corrected for these class shares: %s.", ", ".join(args.prior))
-    return models
-
-
-def _checkpoints(args: Any) -> list[Path]:
-    paths = [Path(path) for path in args.checkpoint]
-    if not paths:
-        raise PainseqError("No checkpoint is given. Add --checkpoint best.ckpt.")
-    if len(set(paths)) < len(paths):
-        raise PainseqError(f"--checkpoint names the same file twice: {', '.join(map(str, paths))}.")
-    return paths
-
-
-def chosen_predictors(args: Any) -> dict[str, Predictor]:
-    """Load the models that `add_model`'s arguments name, exported folders too; torch is imported for checkpoints alone.
-
-    Returns:
-        Name -> model, as `chosen_models` does.
-
-    Raises:
-        PainseqError: see `chosen_models`; an exported folder with `--average` or `--prior`, or one that was changed.
-    """
-    from painseq.runtime import load
-
-    paths = _checkpoints(args)
-    folders = [path for path in paths if path.is_dir()]
-    for flag, value in (("--average", args.average), ("--prior", args.prior)):
-        if folders and value:
-            raise PainseqError(f"{flag} needs checkpoints, but {folders[0]} is an exported model. Leave {flag} out.")
-    models: dict[str, Predictor] = {}
-    if len(folders) < len(paths):
-        checkpoints = argparse.Namespace(**vars(args))
-        checkpoints.checkpoint = [str(path) for path in paths if path not in folders]
-        models.update(chosen_models(checkpoints, pick_device(args.device)))
-    models.update({str(path): load(path, args.device) for path in folders})
-    return models if args.average else {str(path): models[str(path)] for path in paths}
+    return model_files(args).load_checkpoints(device)
 
 
 def chosen_model(args: Any, device: str) -> PainModel:

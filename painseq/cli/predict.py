@@ -20,14 +20,15 @@ from painseq.cli.arguments import (
     add_model,
     add_person,
     chosen_locator,
-    chosen_predictors,
+    model_files,
 )
 from painseq.cli.printing import terminal
 from painseq.runs import short_names
 
 if TYPE_CHECKING:
-    from painseq.data.labels import Scale
     from painseq.model.prediction import VideoPrediction
+    from painseq.studies.model_files import ModelFiles
+    from painseq.studies.predict_videos import VideoOptions, VideoResult
 
 CAPTION = "Research software, not a medical device."
 log = logging.getLogger("painseq")
@@ -35,9 +36,13 @@ log = logging.getLogger("painseq")
 
 def main(argv: Sequence[str]) -> int:
     """Run the command. A video that cannot be read is reported, does not stop the others, and makes it return 1."""
-    args = _parser().parse_args(argv)
-    models = chosen_predictors(args)
-    from painseq.studies.predict_videos import VideoOptions, predict_models
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.json and args.out is not None:
+        parser.error("--out writes what --json prints; leave one of them out")
+    from painseq.cli.progress import progress_bar
+    from painseq.studies.predict_files import predict_to_file
+    from painseq.studies.predict_videos import VideoOptions
 
     options = VideoOptions(
         args.start_s,
@@ -50,24 +55,50 @@ def main(argv: Sequence[str]) -> int:
         tuple(args.same_person),
         args.causal,
     )
-    predictions: dict[str, list[VideoPrediction]] = {name: [] for name in models}
-    failed = False
-    for name, result in predict_models(models, args.videos, options):
-        if result.prediction is not None:
-            predictions[name].append(result.prediction)
-        if result.problem is not None:
-            failed = True
-            sys.stderr.write(f"{result.video}: {result.problem}\n")
+    models = model_files(args)
+    if args.out is None:
+        return _print(models, args, options)
+    problems = predicted = 0
+    with progress_bar("predict", "videos") as show:
+        for _, result in predict_to_file(models, args.videos, args.out, options, args.jobs, show):
+            problems += _told(result)
+            predicted += 1
+    sys.stdout.write(f"{predicted - problems} predictions are added to {args.out}; {problems} failed. {CAPTION}\n")
+    return 1 if problems else 0
+
+
+def _print(models: ModelFiles, args: argparse.Namespace, options: VideoOptions) -> int:
+    from painseq.cli.progress import progress_bar
+    from painseq.studies.predict_files import all_videos, predict_in_processes
+
+    videos = all_videos(args.videos)
+    of_video: dict[Path, Mapping[str, VideoResult]] = {}
+    with progress_bar("predict", "videos") as show:
+        for results in predict_in_processes(models, videos, options, args.jobs):
+            of_video[results[0][1].video] = dict(results)
+            show(len(of_video), len(videos))
+    told = [of_video[video] for video in videos]
+    failed = sum(_told(result) for results in told for result in results.values())
+    predictions: dict[str, list[VideoPrediction]] = {name: [] for name in told[0]}
+    for of_models in told:
+        for name, result in of_models.items():
+            if result.prediction is not None:
+                predictions[name].append(result.prediction)
     if args.json:
         plain = {name: [prediction.to_dict() for prediction in of_model] for name, of_model in predictions.items()}
         content = plain if len(plain) > 1 else next(iter(plain.values()))
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
     elif first := next(iter(predictions.values())):
-        model = next(iter(models.values()))
-        several = len(models) > 1
-        terminal().print(_side_by_side(predictions) if several else _table(first, model.class_names, model.scale))
+        terminal().print(_side_by_side(predictions) if len(predictions) > 1 else _table(first))
         log.info("Backends: %s.", ", ".join(f"{key} {value}" for key, value in first[0].backends.items()))
     return 1 if failed else 0
+
+
+def _told(result: VideoResult) -> bool:
+    """Print why there is no label or value, and return whether there is none."""
+    if result.problem is not None:
+        sys.stderr.write(f"{result.video}: {result.problem}\n")
+    return result.problem is not None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "painseq predict",
         description="Predict the pain in videos with a checkpoint, or with a model that `painseq export` wrote.",
     )
-    parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of images")
+    parser.add_argument("videos", nargs="+", type=Path, help="video files, folders of videos, or folders of images")
     add_model(parser)
     add_person(parser)
     parser.add_argument(
@@ -92,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         "--causal", action="store_true", help="look at no later frame when following the face, as with a camera"
     )
     parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="append a line of JSON for each video to this file (.jsonl); rerun to resume, without the videos in it",
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="predict in this many processes; default: %(default)s")
+    parser.add_argument(
         "--json",
         action="store_true",
         help="print a JSON list with the probabilities of each frame; for several models, one list per model",
@@ -102,18 +140,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(predictions: Sequence[VideoPrediction], class_names: Sequence[str], scale: Scale | None) -> Table:
+def _table(predictions: Sequence[VideoPrediction]) -> Table:
     """Return a table with one row per video, and the probability of each class."""
+    classes = next(([*each.probabilities] for each in predictions if each.probabilities), [])
+    scale = predictions[0].scale
     table = Table(caption=_caption(predictions))
     table.add_column("video")
-    for name in ("label", *class_names) if scale is None else (str(scale),):
+    for name in ("label", *classes) if scale is None else (scale,):
         table.add_column(name, justify="left" if name == "label" else "right")
     table.add_column("frames", justify="right")
     table.add_column("faceless", justify="right")
     for prediction in predictions:
         table.add_row(
             Path(prediction.video).name,
-            *_cells(prediction, class_names, scale),
+            *_cells(prediction, classes),
             str(prediction.frames),
             str(len(prediction.faceless_times_s)),
         )
@@ -132,12 +172,12 @@ def _caption(predictions: Sequence[VideoPrediction]) -> Text:
     return Text("\n".join([*dict.fromkeys(notes), CAPTION]))
 
 
-def _cells(prediction: VideoPrediction, class_names: Sequence[str], scale: Scale | None) -> list[str]:
-    if scale is not None:
+def _cells(prediction: VideoPrediction, classes: Sequence[str]) -> list[str]:
+    if prediction.scale is not None:
         return ["-" if prediction.value is None else f"{prediction.value:.2f}"]
     if prediction.label is None:
-        return ["-"] * (1 + len(class_names))
-    return [prediction.label, *(f"{prediction.probabilities[name]:.2f}" for name in class_names)]
+        return ["-"] * (1 + len(classes))
+    return [prediction.label, *(f"{prediction.probabilities[name]:.2f}" for name in classes)]
 
 
 def _side_by_side(predictions: Mapping[str, Sequence[VideoPrediction]]) -> Table:

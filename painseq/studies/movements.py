@@ -18,7 +18,8 @@ from painseq.records import MIN_FACE_SHARE
 from painseq.runs import OnProgress, check_same_run, locked_folder, no_progress, read_json
 from painseq.studies.movements_picture import StripFrames, mesh_frames, movements_picture
 from painseq.video import open_video, video_digest
-from painseq.video.container import VIDEO_SUFFIXES, bare_name
+from painseq.video.container import bare_name
+from painseq.video.finding import videos_in
 from painseq.video.generated import is_generated
 from painseq.video.writing import write_video
 
@@ -85,12 +86,8 @@ def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in paths:
-        inside = [
-            file
-            for file in (sorted(path.rglob("*")) if path.is_dir() else [])
-            if file.suffix.lower() in VIDEO_SUFFIXES and not file.name.startswith(".")
-        ]
-        for video in inside or [path]:
+        for video in videos_in(path):
+            inside = video != path
             name = (video.relative_to(path) if inside else Path(video.name)).with_name(bare_name(video)).as_posix()
             if name in found and found[name] != video:
                 raise PainseqError(

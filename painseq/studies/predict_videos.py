@@ -60,6 +60,75 @@ class VideoResult:
     problem: str | None
 
 
+@dataclass(frozen=True)
+class ReadyModel:
+    """A model, and the options that it uses.
+
+    Args:
+        name: name of the model, for results.
+        model: the model, for one person or without look-ahead if the options say so.
+        options: without what the model does not use.
+    """
+
+    name: str
+    model: Predictor
+    options: VideoOptions
+
+    def predict(self, video: Path) -> VideoResult:
+        """Predict a video; one that cannot be read is a result too."""
+        options = self.options
+        try:
+            prediction = self.model.predict(
+                video,
+                options.start_s,
+                options.end_s,
+                options.locator,
+                options.baseline,
+                options.image_fps,
+                options.action_units,
+            )
+        except CLIP_FAILURES as error:
+            return VideoResult(video, None, reason_of(error))
+        found = prediction.label is not None or prediction.value is not None
+        prediction = replace(prediction, min_face_share=options.min_face_share)
+        return VideoResult(video, prediction, None if found else "no face found in any frame, so no prediction.")
+
+
+def ready_models(models: Mapping[str, Predictor], options: VideoOptions, videos: int) -> list[ReadyModel]:
+    """Give each model the options that it uses (`action_units`, `baseline`, `same_person` are of some models only).
+
+    Args:
+        models: name -> model.
+        videos: number of videos.
+
+    Raises:
+        PainseqError: `action_units` is given for several videos; `same_person` cannot be read; an option that none of
+            the models uses.
+    """
+    if options.action_units is not None and videos > 1:
+        raise PainseqError(
+            f"action_units (command line: --action-units) is the table of one video, but {videos} are given. Put each "
+            "table next to its video, with the same name, or predict them one by one."
+        )
+    tables = any("action_units" in model.streams for model in models.values())
+    steps = {model.record.by_person for model in models.values()}
+    ready = []
+    for name, model in models.items():
+        step = model.record.by_person
+        # Where no model uses an option it is left in, since the model's own error says what is wrong.
+        of_model = replace(
+            options,
+            action_units=options.action_units if "action_units" in model.streams or not tables else None,
+            baseline=options.baseline if step == "baseline" or "baseline" not in steps else None,
+            same_person=options.same_person if step == "subject" or "subject" not in steps else (),
+        )
+        own = model.as_causal() if options.causal else model
+        if of_model.same_person:
+            own = own.with_same_person(of_model.same_person, of_model.locator, of_model.image_fps)
+        ready.append(ReadyModel(name, own, of_model))
+    return ready
+
+
 def predict_videos(
     model: Predictor, videos: Sequence[str | Path], options: VideoOptions = VideoOptions()
 ) -> Iterator[VideoResult]:
@@ -76,24 +145,14 @@ def predict_videos(
         >>> for result in predict_videos(model, sorted(Path("videos").glob("*.mp4"))):
         ...     print(result.video, result.problem or result.prediction.label)
     """
-    if options.action_units is not None and len(videos) > 1:
-        raise PainseqError(
-            f"action_units (command line: --action-units) is the table of one video, but {len(videos)} are given. Put "
-            "each table next to its video, with the same name, or predict them one by one."
-        )
-    if options.causal:
-        model = model.as_causal()
-    if options.same_person:
-        model = model.with_same_person(options.same_person, options.locator, options.image_fps)
-    return (_predict(model, Path(video), options) for video in videos)
+    (ready,) = ready_models({"": model}, options, len(videos))
+    return (ready.predict(Path(video)) for video in videos)
 
 
 def predict_models(
     models: Mapping[str, Predictor], videos: Sequence[str | Path], options: VideoOptions = VideoOptions()
 ) -> Iterator[tuple[str, VideoResult]]:
-    """Predict videos with several models, one model after the other.
-
-    What only some of the models use (`action_units`, `baseline`, `same_person`) is given to these.
+    """Predict videos with several models, each video with all of them before the next.
 
     Args:
         models: name -> model.
@@ -102,36 +161,7 @@ def predict_models(
         Name of the model, and the result of a video.
 
     Raises:
-        PainseqError: see `predict_videos`; an option that none of the models uses.
+        PainseqError: see `ready_models`.
     """
-    tables = ["action_units" in model.streams for model in models.values()]
-    baselines = [model.record.by_person == "baseline" for model in models.values()]
-    persons = [model.record.by_person == "subject" for model in models.values()]
-    # Where no model uses an option it is left in, since the model's own error says what is wrong.
-    for (name, model), table, baseline, person in zip(models.items(), tables, baselines, persons, strict=True):
-        of_model = replace(
-            options,
-            action_units=options.action_units if table or not any(tables) else None,
-            baseline=options.baseline if baseline or not any(baselines) else None,
-            same_person=options.same_person if person or not any(persons) else (),
-        )
-        for result in predict_videos(model, videos, of_model):
-            yield name, result
-
-
-def _predict(model: Predictor, video: Path, options: VideoOptions) -> VideoResult:
-    try:
-        prediction = model.predict(
-            video,
-            options.start_s,
-            options.end_s,
-            options.locator,
-            options.baseline,
-            options.image_fps,
-            options.action_units,
-        )
-    except CLIP_FAILURES as error:
-        return VideoResult(video, None, reason_of(error))
-    found = prediction.label is not None or prediction.value is not None
-    prediction = replace(prediction, min_face_share=options.min_face_share)
-    return VideoResult(video, prediction, None if found else "no face found in any frame, so no prediction.")
+    ready = ready_models(models, options, len(videos))
+    return ((each.name, each.predict(Path(video))) for video in videos for each in ready)
