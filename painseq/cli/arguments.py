@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from painseq.cli.experiment import ExperimentCLI
     from painseq.faces import Locator
     from painseq.model.pain_model import PainModel
+    from painseq.model.predictor import Predictor
     from painseq.studies.model_files import ModelFiles
     from painseq.training.tuning import ThresholdTuning
 
@@ -234,6 +235,15 @@ def model_files(args: Any) -> ModelFiles:
     paths = tuple(Path(path) for path in args.checkpoint)
     prior = parse_prior(args.prior) if args.prior else None
     return ModelFiles(paths, args.average, prior, tuple(args.trust), args.device)
+
+
+def chosen_predictors(args: Any) -> dict[str, Predictor]:
+    """Load the models that `add_model`'s arguments name, exported folders too; torch is imported for checkpoints alone.
+
+    Raises:
+        PainseqError: see `ModelFiles.load`.
+    """
+    return model_files(args).load()
 
 
 def chosen_models(args: Any, device: str) -> dict[str, PainModel]:

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from painseq.runtime import load
@@ -62,6 +63,24 @@ def test_an_exported_folder_predicts_as_where_everything_is_installed(bare, writ
     (found,), expected = json.loads(done.stdout), load(folder).predict(colours).to_dict()
     assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
     assert found.keys() == expected.keys() and found["label"] == expected["label"]
+
+
+def test_an_exported_checkpoint_predicts_as_the_checkpoint(bare, lstm, electrical, tmp_path):
+    pytest.importorskip("onnxscript")
+    import painseq
+    from painseq.export import export
+
+    video = electrical / "Test" / "S06" / "S06_1.mp4"
+    export(lstm, tmp_path / "exported")
+    done = bare("-m", "painseq", "predict", video, "--checkpoint", tmp_path / "exported", "--json")
+    assert done.returncode == 0, done.stderr
+    (found,), expected = json.loads(done.stdout), painseq.load(lstm).predict(video).to_dict()
+    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
+    for name, value in expected.items():
+        if name == "frame_probabilities":
+            assert np.abs(np.array(found[name]) - value).max() < 1e-4
+        elif name not in ("probabilities", "backends"):
+            assert found[name] == value, name
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["predict", "--help"], ["movements", "--help"]])
