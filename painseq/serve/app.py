@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -23,6 +23,7 @@ from painseq.model.predictor import Predictor
 from painseq.serve.guard import Guard
 from painseq.serve.models import NOT_MEDICAL, check_models, described
 from painseq.serve.options import ServeOptions
+from painseq.serve.stream import run_stream
 from painseq.serve.uploads import keep, predict_upload
 from painseq.serve.worker import QueueFull, SharedModel, Workers
 
@@ -50,6 +51,7 @@ UPLOAD = {
     "responses": {"400": {}, "401": {}, "408": {}, "413": {}, "422": {}, "429": {}},
 }
 _CHECK_S = 0.5
+T = TypeVar("T")
 
 
 class Service:
@@ -70,6 +72,7 @@ class Service:
         }
         check_models(self.models)
         self.uploading = 0
+        self.sessions = 0
         self.uploads = Workers(1, options.waiting)
         self.streams = Workers(options.threads, 2 * options.max_sessions)
 
@@ -84,6 +87,10 @@ class Service:
         if not isinstance(names, list) or not all(isinstance(name, str) and name in self.models for name in names):
             raise PainseqError("There is no model of this name. GET /models lists them.")
         return {name: self.models[name] for name in names}
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Run a job of a stream; the streams take turns."""
+        return await asyncio.wrap_future(self.streams.submit(job))
 
     def stop(self) -> None:
         """Take no more work."""
@@ -137,6 +144,10 @@ def _add_routes(made: FastAPI, service: Service) -> None:
     async def models() -> list[dict[str, Any]]:
         """The models: classes, whom they were fitted on in numbers, and limits."""
         return [described(name, model) for name, model in service.models.items()]
+
+    @made.websocket("/stream")
+    async def stream(socket: WebSocket) -> None:
+        await run_stream(socket, service)
 
     @made.post("/predict", openapi_extra=UPLOAD)
     async def predict(request: Request) -> JSONResponse:
