@@ -23,6 +23,7 @@ from painseq.live import LivePredictor, LiveSettings, Notification, Notifier, No
 from painseq.model.predictor import Predictor
 from painseq.serve.guard import Rate, is_token
 from painseq.serve.uploads import decode_jpeg
+from painseq.serve.worker import QueueFull
 
 if TYPE_CHECKING:
     from painseq.serve.app import Service
@@ -171,9 +172,7 @@ async def run_stream(socket: WebSocket, service: Service) -> None:
     try:
         hello = await _hello(socket, service)
         if service.sessions >= service.options.max_sessions:
-            await _send(socket, {"type": "error", "error": "The service is busy with other streams. Try again later."})
-            await socket.close(TRY_LATER)
-            return
+            raise QueueFull("The service is busy with other streams. Try again later.")
         service.sessions += 1
         try:
             await _talk(socket, service, hello)
@@ -181,7 +180,7 @@ async def run_stream(socket: WebSocket, service: Service) -> None:
             service.sessions -= 1
     except PainseqError as error:
         await _send(socket, {"type": "error", "error": str(error)})
-        await socket.close(POLICY)
+        await socket.close(TRY_LATER if isinstance(error, QueueFull) else POLICY)
     except (WebSocketDisconnect, TimeoutError, RuntimeError):
         return  # The client has gone, or does not take what it is sent.
 
@@ -234,6 +233,8 @@ async def _answer(socket: WebSocket, service: Service, stream: Stream, inbox: _I
         data, received_s = picture
         try:
             told = await service.run(lambda data=data: stream.read(data))  # type: ignore[misc]
+        except QueueFull:
+            raise
         except PainseqError as error:
             told = [{"type": "error", "error": str(error)}]
         else:
@@ -270,7 +271,8 @@ def _notify(asked: object) -> NotifySettings | None:
         name in _NUMBERS and type(value) in (int, float) and abs(value) < _LATEST_MS for name, value in asked.items()
     ):
         raise PainseqError(f"notify is an object with numbers of the names {', '.join(_NUMBERS)}.")
-    return NotifySettings(**{name: float(value) for name, value in asked.items()})
+    numbers: dict[str, Any] = {name: float(value) for name, value in asked.items()}
+    return NotifySettings(**numbers)
 
 
 def _event(event: Notification) -> dict[str, Any]:
