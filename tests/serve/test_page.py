@@ -213,3 +213,18 @@ def test_axe_finds_nothing(opened, scheme):
     page.evaluate(AXE.read_text())
     found = page.evaluate("axe.run()")["violations"]
     assert [(each["id"], [node["html"][:100] for node in each["nodes"]]) for each in found] == []
+
+
+def test_movements_are_bars_under_their_names(opened, monkeypatch):
+    from painseq.serve.stream import Stream
+
+    told = Stream._told
+    movements = {f"movement{i}": i / 20 for i in range(20)}
+    monkeypatch.setattr(Stream, "_told", lambda self, captured_ms: told(self, captured_ms) | {"movements": movements})
+    page = opened()
+    started(page)
+    assert page.locator("#movements li").count() == 12
+    first = page.locator("#movements li").first
+    assert first.text_content() == "movement190.95"
+    assert first.locator(".bar > span").evaluate("e => e.style.width") == "95%"
+    assert page.locator("#no-movements").is_hidden()

@@ -228,3 +228,21 @@ def test_a_message_over_the_limit_and_a_stop_end_a_stream(colours, options, run_
     assert time.monotonic() - begun_s < 10
     with held, pytest.raises(ConnectionClosed):
         socket.recv(timeout=10)
+
+
+def test_the_client_of_the_documentation_streams_a_video(colours, options, run_server, clip, tmp_path):
+    import re
+    from pathlib import Path
+
+    page = Path(__file__).parents[2] / "docs" / "serve.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    names = {"__name__": "client"}
+    exec(compile(code, str(page), "exec"), names)
+    (tmp_path / "clip.mp4").write_bytes(clip)
+    settings = options(live=AT_ONCE)
+    with run_server(app({"one": colours(fps=None)}, settings), settings) as port:
+        answers = names["stream"](f"http://127.0.0.1:{port}/", TOKEN, str(tmp_path / "clip.mp4"))
+        readings = [told for told in answers if told["type"] == "reading"]
+        assert len(readings) > 10 and readings[0]["models"]["one"]["label"] == "no_pain"
+        with pytest.raises(SystemExit, match="token"):
+            names["stream"](f"http://127.0.0.1:{port}/", "wrong", str(tmp_path / "clip.mp4"))
