@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from painseq.cli.arguments import Parser, add_tuning, chosen_tuning, experiment
 from painseq.errors import PainseqError
 
@@ -37,6 +39,15 @@ def add_arguments(parser: Parser) -> None:
         metavar="FILE",
         help="select among these YAML files; needs --inner-folds",
     )
+    parser.add_argument(
+        "--grid",
+        type=str,
+        nargs="*",
+        default=[],
+        metavar="ARGUMENT=VALUES",
+        help="select among all combinations of these values of the head's arguments, such as max_depth=2,3 "
+        "trees=100,200; needs --inner-folds",
+    )
     add_tuning(parser, "--threshold-folds")
     parser.add_argument(
         "--jobs",
@@ -53,15 +64,22 @@ def main(argv: Sequence[str]) -> int:
     cli = experiment("crossval", DESCRIPTION, add_arguments, argv)
     from painseq.cli.progress import progress_bar
     from painseq.studies.crossval import CrossValidation, cross_validate
+    from painseq.studies.fold_fits import grid_of
 
     args, parsed = cli.config, cli.experiment
-    if args.candidates and args.inner_folds is None:
+    if (args.candidates or args.grid) and args.inner_folds is None:
         raise PainseqError(
-            "--candidates are selected on folds inside each fold, never on its test subjects. Add --inner-folds 3, "
-            "or omit --candidates."
+            "--candidates and --grid are selected on folds inside each fold, never on its test subjects. Add "
+            "--inner-folds 3, or omit them."
         )
     tuning = chosen_tuning(args.tune_threshold, args.threshold_folds)
-    data, candidates = cli.data(), _candidates(parsed, args.candidates, argv)
+    if args.grid:
+        if args.candidates:
+            raise PainseqError("Both --grid and --candidates are given. Give one of them.")
+        candidates = grid_of(parsed, parsed_grid(args.grid))
+    else:
+        candidates = _candidates(parsed, args.candidates, argv)
+    data = cli.data()
     if tuning is not None:
         candidates = [replace(each, options=replace(each.options, tune_threshold=tuning)) for each in candidates]
     options = CrossValidation(args.repeats, args.inner_folds, args.jobs, args.threads)
@@ -86,6 +104,21 @@ def _candidates(base: Experiment, files: Sequence[str], argv: Sequence[str]) -> 
             raise PainseqError(f"{path} changes the data. Candidates may only differ in the model and its training.")
         candidates.append(candidate_of(candidate, Path(path).stem))
     return candidates
+
+
+def parsed_grid(arguments: Sequence[str]) -> dict[str, list[object]]:
+    """Parse ARGUMENT=VALUE,VALUE of a grid; values are YAML.
+
+    Raises:
+        PainseqError: another form, or the same argument twice.
+    """
+    grid: dict[str, list[object]] = {}
+    for text in arguments:
+        name, equals, values = text.partition("=")
+        if not (name and equals and values) or name in grid:
+            raise PainseqError(f"--grid {text}: write each argument of the head once, such as max_depth=2,3.")
+        grid[name] = [yaml.safe_load(value) for value in values.split(",")]
+    return grid
 
 
 def show(result: CrossValidationResult) -> None:

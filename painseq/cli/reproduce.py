@@ -61,12 +61,19 @@ def main(argv: Sequence[str]) -> int:
 def show_reproduction(result: Reproduction, console: Console) -> None:
     """Print the scores, the published rows, and the recipe's notes."""
     from painseq.cli.evaluate import show
+    from painseq.studies.reproduce import LEAKY_RESULT
 
     for part, evaluation in result.evaluations.items():
-        show({f"{result.recipe.name}, {part}": evaluation})
+        show({f"{result.recipe.name}, {result.title(part)}": evaluation})
     for part in result.evaluations:
         console.print(comparison_table(result, part))
-    for line in (REMARKS.get(result.published_as), GENERATED if result.generated else None, COMPARABLE):
+    remarks = (
+        LEAKY_RESULT if result.recipe.leaky else None,
+        REMARKS.get(result.published_as),
+        GENERATED if result.generated else None,
+        COMPARABLE,
+    )
+    for line in remarks:
         if line:
             console.print(line, style="yellow", markup=False)
     for note in result.recipe.notes:
@@ -83,7 +90,7 @@ def comparison_table(result: Reproduction, part: Part) -> Table:
     evaluation, rows = result.evaluations[part], result.published[part]
     protocols = {name: chr(ord("a") + place) for place, name in enumerate(dict.fromkeys(row.protocol for row in rows))}
     table = Table(
-        title=f"{result.recipe.name}: {part} part, and published scores",
+        title=f"{result.recipe.name}: {result.title(part)} part, and published scores",
         caption="\n".join(f"{letter}: {protocol}" for protocol, letter in protocols.items()),
         caption_justify="left",
     )
@@ -98,7 +105,7 @@ def comparison_table(result: Reproduction, part: Part) -> Table:
         interval = evaluation.intervals[name]
         span = "" if interval.low is None else f"\n{interval.low:.2f} to {interval.high:.2f}"
         table.add_row(
-            "this run" + (", GENERATED FACES" if result.generated else ""),
+            f"this run{', LEAKY' if result.recipe.leaky else ''}{', GENERATED FACES' if result.generated else ''}",
             name.replace("_", " "),
             _printed(evaluation.scores.value(name), 2) + span,
             _printed(majority.value(name), 2),

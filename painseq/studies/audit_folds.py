@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
 
 from painseq.data.datamodule import PainDataModule
-from painseq.data.datasets import FrameWindow
+from painseq.data.datasets import FrameWindow, target_of
 from painseq.data.resident import ResidentClips, single_frames
-from painseq.data.splits import fewest, stratified_folds
+from painseq.data.splits import LeakySplit, fewest, leaky_split, stratified_folds
 from painseq.errors import PainseqError
 from painseq.evaluation.audit import FoldProtocol, Unit
 from painseq.evaluation.predictions import Predictions, joined
-from painseq.records import Part
+from painseq.records import UNKNOWN, Clip, Part
 from painseq.studies.fold_fits import Candidate
 from painseq.studies.predict_part import predict_part, predict_unchecked
 from painseq.training.fitting import fit_fold
@@ -90,6 +91,34 @@ def folds_of(
 
 def _numbers(items: NDArray[np.int64]) -> tuple[int, ...]:
     return tuple(items.tolist())
+
+
+def leaky_holdout(data: PainDataModule) -> LeakySplit:
+    """Split clips with a known label at random, balanced by class, whoever is in them.
+
+    Args:
+        data: data whose split options have the shares of the test and the validation part, and the seed.
+
+    Raises:
+        PainseqError: labels on a scale; too few clips of a class.
+    """
+    if data.scheme.predicts_values:
+        raise PainseqError(f"A random split of clips is balanced by class, but {data.options.labels!r} is a scale.")
+    options = data.options.split
+    targets = {clip: int(target_of(clip, data.scheme)) for clip in data.manifest}
+    rest = [clip for clip, target in targets.items() if target != UNKNOWN]
+    parts: dict[Part, list[Clip]] = {}
+    shares: dict[Part, float] = {"test": options.test_share, "validation": options.validation_share}
+    for part, share in shares.items():
+        if share:
+            try:
+                rest, parts[part] = train_test_split(
+                    rest, test_size=share, random_state=options.seed, stratify=[targets[clip] for clip in rest]
+                )
+            except ValueError as error:
+                problem = f"{len(rest)} clips cannot be split with a {part} share of {share}"
+                raise PainseqError(f"{problem}: {error}") from error
+    return leaky_split({"train": rest, **parts}, data.manifest, "clip_holdout")
 
 
 def overlap(folds: Sequence[Fold], clips: Sequence[str], subjects: Sequence[str]) -> Overlap:

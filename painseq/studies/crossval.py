@@ -13,8 +13,10 @@ import torch
 import yaml
 
 from painseq.data.datamodule import PainDataModule
-from painseq.data.splits import check_no_leak, every_fold, inner_splits, qualified
+from painseq.data.splits import check_no_leak, every_fold, inner_splits, out_of_fold_splits, qualified
 from painseq.errors import PainseqError
+from painseq.evaluation import read_predictions
+from painseq.evaluation.value_predictions import holds_values, read_value_predictions
 from painseq.files import read_yaml, write_atomically, write_json
 from painseq.runs import (
     OnProgress,
@@ -25,14 +27,14 @@ from painseq.runs import (
     read_history,
     read_json,
 )
-from painseq.studies.crossval_report import CrossValidationResult, Fold, FoldResult, write_results
+from painseq.studies.crossval_report import CrossValidationResult, Fold, FoldResult, fold_scores, write_results
 from painseq.studies.fold_fits import (
     Candidate,
     FitResult,
     FoldFit,
     RunFits,
+    all_fitted_in_epochs,
     check_finished,
-    check_fitted_in_epochs,
     default_jobs,
     device_of,
     fold_fitter,
@@ -41,6 +43,12 @@ from painseq.training.fitting import FitOptions, best_epoch
 
 log = logging.getLogger("painseq")
 
+AT_ONCE = (
+    "Selected on folds inside each fold: the training subjects are divided, and each part is predicted by a fit "
+    "without it, stopped or cut on the validation subjects of the fold; the candidate is the one with the best mean "
+    "score (balanced accuracy; on a scale, squared error). It is then fitted as without inner folds."
+)
+"""How candidates are selected if one of them is not fitted in epochs."""
 CHOICE = (
     "Selected on folds inside each fold: the epochs of a candidate are the median of those with the smallest "
     "validation "
@@ -108,34 +116,34 @@ def cross_validate(
     # Checked before the first fit, since the leak may be in the last fold.
     tested = {subject for fold in folds for subject in fold.split.test}
     check_no_leak(data.extractor_trained_on, qualified(data.name, tested), "The extractor")
-    if options.inner_folds is not None:
-        check_fitted_in_epochs(candidates, data.with_split(folds[0].split))
+    in_epochs = options.inner_folds is None or all_fitted_in_epochs(candidates, data.with_split(folds[0].split))
     with locked_folder(out) as interrupted:
         _open(out, _settings(candidates, options, config), data, folds, interrupted)
         if data.options.view == "features":
             data.everything()
         device = device_of(candidates[0].options)
-        results, warnings = _fit(candidates, data, folds, out, options, device, on_progress)
+        study = _Study(candidates, data, out, options, device, in_epochs)
+        results, warnings = study.fit(folds, on_progress)
         names = [candidate.name for candidate in candidates]
         name = names[0] if len(names) == 1 else f"best of {', '.join(names)}"
         if data.options.normalise == "subject":
             name += ", transductive"
-        return write_results(out, name, results, data, warnings, _facts(candidates, data, options, device))
+        return write_results(out, name, results, data, warnings, _facts(study))
 
 
-def _facts(
-    candidates: Sequence[Candidate], data: PainDataModule, options: CrossValidation, device: torch.device
-) -> dict[str, object]:
+def _facts(study: _Study) -> dict[str, object]:
     """Return the settings to report."""
+    candidates, data, options = study.candidates, study.data, study.options
+    choice = CHOICE if study.in_epochs else AT_ONCE
     return {
         "protocol": data.options.split.protocol,
         "repeats": options.repeats,
         "inner_folds": options.inner_folds,
         "candidates": [candidate.name for candidate in candidates] if len(candidates) > 1 else [],
-        "choice": None if options.inner_folds is None else CHOICE,
+        "choice": None if options.inner_folds is None else choice,
         "seed": candidates[0].options.seed,
         "tuned_threshold": _tuning_text(candidates[0].options),
-        "device": str(device),
+        "device": str(study.device),
         "threads_a_fold": options.threads,
         "normalise_by_person": None if data.options.normalise == "none" else data.options.normalise,
         "transductive": data.options.normalise == "subject",
@@ -221,36 +229,53 @@ def _open(
     check_same_run(out, {**previous, "folds": read_json(out / "folds.json")}, {**settings, "folds": content})
 
 
-def _fit(
-    candidates: Sequence[Candidate],
-    data: PainDataModule,
-    folds: Sequence[Fold],
-    out: Path,
-    options: CrossValidation,
-    device: torch.device,
-    on_progress: OnProgress,
-) -> tuple[list[FoldResult], list[str]]:
-    """Fit every fold, with inner folds on request; returns the results and the logged warnings."""
-    inner = {}
-    if options.inner_folds is not None:
-        inner = {fold: _inner_fits(fold, data, options.inner_folds, candidates) for fold in folds}
-    inner_fits = [fit for fits in inner.values() for fit in fits]
-    total = len(folds) + len(inner_fits)
-    check_finished(inner_fits or [FoldFit(fold.out, fold.split) for fold in folds], candidates, data)
-    jobs = options.jobs or default_jobs(device, options.threads, total)
-    log.info("%d fits on %s, precision %s, %d at once", total, device, candidates[0].options.precision, jobs)
-    with fold_fitter(candidates, data, jobs, options.threads, device) as run:
-        inner_results = _run(run, inner_fits, out, 0, total, on_progress)
-        choices = {fold: choose([inner_results[fit] for fit in inner[fold]], candidates) for fold in inner}
-        planned = {fold: _fit_of(fold, choices, candidates) for fold in folds}
-        outer_fits = [fit for fit in planned.values() if fit is not None]
-        outer_results = _run(run, outer_fits, out, len(inner_fits), total, on_progress)
-    results = []
-    for fold, fit in planned.items():
-        left_out = "no inner fold could be fitted" if fit is None else outer_results[fit].left_out
-        results.append(FoldResult(fold, None if fit is None else candidates[fit.candidate].name, left_out))
-    all_results = (*inner_results.values(), *outer_results.values())
-    return results, [warning for result in all_results for warning in result.warnings]
+@dataclass(frozen=True)
+class _Study:
+    """What the fits of a cross-validation share.
+
+    Args:
+        in_epochs: whether all candidates are fitted in epochs, whose number inner folds choose.
+    """
+
+    candidates: Sequence[Candidate]
+    data: PainDataModule
+    out: Path
+    options: CrossValidation
+    device: torch.device
+    in_epochs: bool
+
+    def fit(self, folds: Sequence[Fold], on_progress: OnProgress) -> tuple[list[FoldResult], list[str]]:
+        """Fit every fold, with inner folds on request; returns the results and the logged warnings."""
+        candidates, options, out = self.candidates, self.options, self.out
+        inner = {} if options.inner_folds is None else {fold: self._inner_fits(fold) for fold in folds}
+        inner_fits = [fit for fits in inner.values() for fit in fits]
+        total = len(folds) + len(inner_fits)
+        check_finished(inner_fits or [FoldFit(fold.out, fold.split) for fold in folds], candidates, self.data)
+        jobs = options.jobs or default_jobs(self.device, options.threads, total)
+        log.info("%d fits on %s, precision %s, %d at once", total, self.device, candidates[0].options.precision, jobs)
+        with fold_fitter(candidates, self.data, jobs, options.threads, self.device) as run:
+            inner_results = _run(run, inner_fits, out, 0, total, on_progress)
+            choices = {fold: choices_of([inner_results[fit] for fit in inner[fold]], candidates) for fold in inner}
+            planned = {fold: _fit_of(fold, choices, candidates) for fold in folds}
+            outer_fits = [fit for fit in planned.values() if fit is not None]
+            outer_results = _run(run, outer_fits, out, len(inner_fits), total, on_progress)
+        results = []
+        for fold, fit in planned.items():
+            left_out = "no inner fold could be fitted" if fit is None else outer_results[fit].left_out
+            results.append(FoldResult(fold, None if fit is None else candidates[fit.candidate].name, left_out))
+        all_results = (*inner_results.values(), *outer_results.values())
+        return results, [warning for result in all_results for warning in result.warnings]
+
+    def _inner_fits(self, fold: Fold) -> list[FoldFit]:
+        assert self.options.inner_folds is not None
+        divide = inner_splits if self.in_epochs else out_of_fold_splits
+        manifest, seed, scheme = self.data.manifest, self.data.options.split.seed, self.data.scheme
+        splits = divide(fold.split, manifest, self.options.inner_folds, seed, scheme)
+        return [
+            FoldFit(fold.out / "inner" / f"{candidate.name}-{number}", inner, place, inner=True)
+            for place, candidate in enumerate(self.candidates)
+            for number, inner in enumerate(splits)
+        ]
 
 
 def _run(
@@ -263,41 +288,37 @@ def _run(
     return results
 
 
-def _inner_fits(fold: Fold, data: PainDataModule, folds: int, candidates: Sequence[Candidate]) -> list[FoldFit]:
-    splits = inner_splits(fold.split, data.manifest, folds, data.options.split.seed, data.scheme)
-    return [
-        FoldFit(fold.out / "inner" / f"{candidate.name}-{number}", split, place)
-        for place, candidate in enumerate(candidates)
-        for number, split in enumerate(splits)
-    ]
-
-
 @dataclass(frozen=True)
 class Choice:
     """The outcome of the inner folds for a candidate.
 
     Args:
         candidate: index of the candidate.
-        epochs: median over the inner folds of the best number of epochs, by validation loss.
-        score: mean over the inner folds, each at its best epoch, of the balanced accuracy; for a scale, of the
-            negative squared error.
+        epochs: median over the inner folds of the best number of epochs, by validation loss; None if the candidate is
+            fitted as without inner folds.
+        score: mean over the inner folds of the balanced accuracy; for a scale, of the negative squared error. With
+            epochs it is that of the validation part at the best epoch, otherwise that of the predicted part.
         inner_epochs: best number of epochs of each inner fold.
     """
 
     candidate: int
-    epochs: int
+    epochs: int | None
     score: float
     inner_epochs: tuple[int, ...]
 
 
-def choose(inner: Sequence[FitResult], candidates: Sequence[Candidate]) -> Choice | None:
-    """Select the candidate with the best mean inner score, the first if equal; None if no inner fold could be fitted.
+def choices_of(inner: Sequence[FitResult], candidates: Sequence[Candidate]) -> list[Choice]:
+    """Return the outcome for each candidate, the best mean inner score first; none for what could not be fitted.
 
     The validation loss selects the epochs of a candidate, but not the candidate: candidates may have different losses.
     """
     choices = []
     for number in range(len(candidates)):
-        runs = [result.fit.out for result in inner if result.fit.candidate == number and result.left_out is None]
+        fits = [result.fit for result in inner if result.fit.candidate == number and result.left_out is None]
+        tested = [score for fit in fits if fit.split.test and (score := _tested_score(fit.predictions)) is not None]
+        if tested:
+            choices.append(Choice(number, None, fmean(tested), ()))
+        runs = [fit.out for fit in fits if not fit.split.test]
         if runs:
             epochs = tuple(best_epoch(run) for run in runs)
             rows = [
@@ -308,16 +329,25 @@ def choose(inner: Sequence[FitResult], candidates: Sequence[Candidate]) -> Choic
                 row["val_balanced_accuracy"] if "val_balanced_accuracy" in row else -row["val_mse"] for row in rows
             ]
             choices.append(Choice(number, median_low(epochs), fmean(scores), epochs))
-    return max(choices, key=lambda choice: choice.score, default=None)
+    return sorted(choices, key=lambda choice: -choice.score)
 
 
-def _fit_of(fold: Fold, choices: Mapping[Fold, Choice | None], candidates: Sequence[Candidate]) -> FoldFit | None:
-    """Return the fit to score; with a choice, on all but the test subjects, for the selected number of epochs."""
+def _tested_score(path: Path) -> float | None:
+    """Return the balanced accuracy of predictions, or the negative squared error on a scale; None without a truth."""
+    predictions = read_value_predictions(path) if holds_values(path) else read_predictions(path)
+    scores = fold_scores(predictions)
+    if "mse" in scores:
+        return None if scores["mse"] is None else -scores["mse"]
+    return scores["balanced_accuracy"]
+
+
+def _fit_of(fold: Fold, choices: Mapping[Fold, Sequence[Choice]], candidates: Sequence[Candidate]) -> FoldFit | None:
+    """Return the fit to score; with chosen epochs, on all but the test subjects, for that many."""
     if fold not in choices:
         return FoldFit(fold.out, fold.split)
-    choice = choices[fold]
-    if choice is None:
+    if not choices[fold]:
         return None
+    choice = choices[fold][0]
     fold.out.mkdir(parents=True, exist_ok=True)
     content = {
         "name": candidates[choice.candidate].name,
@@ -325,7 +355,10 @@ def _fit_of(fold: Fold, choices: Mapping[Fold, Choice | None], candidates: Seque
         "epochs": choice.epochs,
         "score": choice.score,
         "inner_epochs": choice.inner_epochs,
+        "candidates": {candidates[each.candidate].name: each.score for each in choices[fold]},
     }
     write_json(fold.out / "choice.json", content)
+    if choice.epochs is None:
+        return FoldFit(fold.out, fold.split, choice.candidate)
     subjects = tuple(sorted((*fold.split.train, *fold.split.validation)))
     return FoldFit(fold.out, replace(fold.split, train=subjects, validation=()), choice.candidate, choice.epochs)

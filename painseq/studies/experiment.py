@@ -30,7 +30,7 @@ from painseq.training.fitting import FitOptions
 from painseq.training.tuning import ThresholdTuning
 
 KEYS = ("seed_everything", "data", "model", "trainer", "early_stopping", "threshold")
-STUDY_KEYS = ("audit", "crossval", "evaluate", "explain_columns", "explain_regions", "explain_score")
+STUDY_KEYS = ("audit", "crossval", "evaluate", "explain_columns", "explain_regions", "explain_score", "reproduce")
 """A study's own options, which its config.yaml has beside those of the experiment; reading an experiment skips them."""
 FOLD_SETTINGS = {"max_epochs", "precision", "accelerator", "gradient_clip_val"}
 """Trainer settings that `FitOptions` accepts."""

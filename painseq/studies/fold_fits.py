@@ -6,11 +6,12 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import product
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from pickle import PicklingError
@@ -73,6 +74,30 @@ def candidate_of(experiment: Experiment, name: str | None = None) -> Candidate:
     return Candidate(name or experiment.head_name, experiment.classifier, experiment.fit_options())
 
 
+def grid_of(experiment: Experiment, grid: Mapping[str, Sequence[object]]) -> list[Candidate]:
+    """Return a candidate for each combination of values of the head's arguments.
+
+    Args:
+        experiment: experiment with a head.
+        grid: argument of the head -> its values.
+
+    Raises:
+        PainseqError: no head, or an argument without two different values or more that the head has.
+
+    Example:
+        >>> grid_of(read_experiment("configs/head/histogram_boosting.yaml"), {"max_depth": [2, 3], "trees": [50, 200]})
+    """
+    for name, values in grid.items():
+        if len(set(map(str, values))) < max(2, len(values)):
+            raise PainseqError(f"grid has {list(values)} for {name}; give two different values or more.")
+    candidates = []
+    for values in product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        changed = experiment.changed({"model": {"head": {"init_args": chosen}}})
+        candidates.append(candidate_of(changed, ",".join(f"{name}={value}" for name, value in chosen.items())))
+    return candidates
+
+
 @dataclass(frozen=True)
 class FoldFit:
     """One fit on one fold.
@@ -82,12 +107,14 @@ class FoldFit:
         split: subjects to fit on; test subjects, if any, are predicted.
         candidate: index of the candidate.
         epochs: train for this many epochs; None: stop early.
+        inner: whether the fit only serves the choice of a candidate; its threshold is then not tuned.
     """
 
     out: Path
     split: Split
     candidate: int = 0
     epochs: int | None = None
+    inner: bool = False
 
     @property
     def predictions(self) -> Path:
@@ -156,8 +183,9 @@ def run_fit(fit: FoldFit, candidates: Sequence[Candidate], data: PainDataModule)
 
 
 def _options(fit: FoldFit, candidate: Candidate) -> FitOptions:
-    """Return the options of a fit: a threshold is tuned only where test subjects are predicted."""
-    return candidate.options if fit.split.test else replace(candidate.options, tune_threshold=None)
+    """Return the options of a fit: a threshold is tuned only where a fold's test subjects are predicted."""
+    tunes = bool(fit.split.test) and not fit.inner
+    return candidate.options if tunes else replace(candidate.options, tune_threshold=None)
 
 
 def check_finished(fits: Sequence[FoldFit], candidates: Sequence[Candidate], data: PainDataModule) -> None:
@@ -174,15 +202,15 @@ def check_finished(fits: Sequence[FoldFit], candidates: Sequence[Candidate], dat
             fit_fold(candidate.make, data.with_split(fit.split), fit.out, _options(fit, candidate), fit.epochs)
 
 
-def check_fitted_in_epochs(candidates: Sequence[Candidate], data: PainDataModule) -> None:
-    """Check that the candidates' heads are fitted in epochs, whose number inner folds can choose.
+def all_fitted_in_epochs(candidates: Sequence[Candidate], data: PainDataModule) -> bool:
+    """Return whether all candidates' heads are fitted in epochs, whose number inner folds can choose.
 
     Args:
         candidates: the models.
         data: data module with the split of a fold.
 
     Raises:
-        PainseqError: a head is not fitted by gradients.
+        PainseqError: a single candidate that is fitted at once, so that inner folds have nothing to choose.
     """
     for candidate in candidates:
         with _warnings_kept(), isolate_rng():
@@ -190,11 +218,14 @@ def check_fitted_in_epochs(candidates: Sequence[Candidate], data: PainDataModule
             model.bind(data)
         assert model.head is not None
         if not model.head.fitted_by_gradients:
-            raise PainseqError(
-                f"Inner folds choose a number of epochs, but {model.head.name} of candidate "
-                f"{candidate.name!r} is fitted at once, not in epochs. Leave inner_folds out (command line: "
-                "--inner-folds), or choose a head that is fitted by gradients."
-            )
+            if len(candidates) == 1:
+                raise PainseqError(
+                    f"Inner folds choose a number of epochs or a candidate, but {model.head.name} of candidate "
+                    f"{candidate.name!r} is fitted at once, not in epochs. Leave inner_folds out (command line: "
+                    "--inner-folds), or give several candidates (command line: --candidates, --grid)."
+                )
+            return False
+    return True
 
 
 def _predict(model: PainModel, data: PainDataModule) -> Predictions | ValuePredictions:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from painseq.errors import PainseqError
-from painseq.files import shipped_configs
+from painseq.files import read_yaml, shipped_configs
+
+OWN_KEY = "reproduce"
+"""What a recipe tells `reproduce` alone; other commands skip it."""
+LEAKY_HOLDOUT = "clip_holdout_LEAKY"
+"""A random split of clips, balanced by class, with the shares and the seed of the split's options."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,14 @@ class Recipe:
         path: the YAML file.
         title: first paragraph of the comment at the top.
         notes: what the paper states, what had to be chosen, what deviates, what is unavailable.
+        leaky: whether single clips are split at random, as the paper did, with subjects on both sides.
     """
 
     name: str
     path: Path
     title: str
     notes: tuple[Notes, ...]
+    leaky: bool = False
 
 
 def shipped_recipes() -> list[str]:
@@ -54,7 +61,12 @@ def read_recipe(name: str | Path) -> Recipe:
             f"No recipe {str(name)!r}. Recipes: {', '.join(shipped_recipes())}; or give the path of a YAML file."
         )
     title, notes = parse_comment(path.read_text(encoding="utf-8"))
-    return Recipe(path.stem, path, title, notes)
+    own = read_yaml(path).get(OWN_KEY, {})
+    if own not in ({}, {"split": LEAKY_HOLDOUT}):
+        raise PainseqError(
+            f"{path}: {OWN_KEY} is {own}; a recipe can only have `{OWN_KEY}: {{split: {LEAKY_HOLDOUT}}}`."
+        )
+    return Recipe(path.stem, path, title, notes, leaky=bool(own))
 
 
 def parse_comment(text: str) -> tuple[str, tuple[Notes, ...]]:

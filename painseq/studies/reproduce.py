@@ -14,6 +14,7 @@ from painseq.data.datamodule import PainDataModule
 from painseq.data.splits import every_fold
 from painseq.errors import PainseqError
 from painseq.evaluation import Evaluation, read_predictions, score
+from painseq.evaluation.leaky import LEAKY, mark
 from painseq.evaluation.predictions import PREDICTIONS_FILE, joined
 from painseq.evaluation.published import Published, published_rows
 from painseq.extractors import Extractor, Pixels
@@ -33,16 +34,23 @@ from painseq.runs import (
     versions,
 )
 from painseq.spec import difference
+from painseq.studies.audit_folds import leaky_holdout
 from painseq.studies.evaluate import EvaluateOptions, evaluate
+from painseq.studies.evaluate_predictions import PredictionsOptions, evaluate_predictions
 from painseq.studies.experiment import Experiment, read_experiment
 from painseq.studies.extract import extract_data_set
+from painseq.studies.predict_part import predict_unchecked
 from painseq.studies.recipe import Recipe, read_recipe
 from painseq.studies.resumed_fit import fit_unless_done
-from painseq.training.fitting import BEST
+from painseq.training.fitting import BEST, fit_fold
 from painseq.video.generated import is_generated
 
 log = logging.getLogger("painseq")
 
+LEAKY_RESULT = (
+    f"{LEAKY}: this recipe splits single clips at random, as the paper did, so that the scored subjects were trained "
+    "on. Its scores say nothing about new people; do not cite them."
+)
 FIRST_PHASE: dict[str, dict[str, Mapping[str, Any]]] = {
     "elghaish2025": {
         name: {
@@ -75,6 +83,10 @@ class Reproduction:
     generated: bool
     changes: tuple[str, ...]
 
+    def title(self, part: Part) -> str:
+        """Return the name of a scored part, marked LEAKY for a recipe that splits single clips."""
+        return f"{part}_{LEAKY}" if self.recipe.leaky else part
+
 
 def reproduce(
     recipe: str | Path,
@@ -87,13 +99,15 @@ def reproduce(
     """Run a recipe. Repeat an interrupted call to resume.
 
     The official validation part is scored if the recipe stops early on subjects of the training part, otherwise the
-    test part of its split; with folds, the pooled predictions of all folds.
+    test part of its split; with folds, the pooled predictions of all folds. A recipe with `reproduce: {split:
+    clip_holdout_LEAKY}` splits single clips at random, and all its results are marked LEAKY.
 
     Args:
         recipe: name of a shipped recipe, or path of a YAML file.
         root: folder of the data set.
         out: folder for `store/`, a folder for each fit and each scored part (with folds, in `fold0/`, `fold1/`, ...),
-            `predictions_<part>.csv`, `reproduction.json` (scores, published scores, notes).
+            `predictions_<part>.csv`, `reproduction.json` (scores, published scores, notes). The names of leaky
+            results end in LEAKY.
         changes: YAML files or mappings that override the recipe; see `read_experiment`.
         truth: clip id -> label of an official test part, which is then scored too.
         on_progress: called with (clips done, total of clips, what they are for).
@@ -121,7 +135,7 @@ def reproduce(
     with locked_folder(out):
         _claim(out, parsed_recipe, root, different)
         job = Job(parsed_recipe, experiment, out, on_progress)
-        parts = job.run(data, truth)
+        parts = job.run_leaky(data) if parsed_recipe.leaky else job.run(data, truth)
         result = Reproduction(
             recipe=parsed_recipe,
             evaluations={part: job.scored(part) for part in parts},
@@ -163,7 +177,7 @@ def _write(out: Path, result: Reproduction, root: Path) -> None:
             "root": str(root),
             "generated": result.generated,
             "options": list(result.changes),
-            "parts": {part: evaluation.to_dict() for part, evaluation in result.evaluations.items()},
+            "parts": {result.title(part): evaluation.to_dict() for part, evaluation in result.evaluations.items()},
             "published": {part: [_plain(row) for row in rows] for part, rows in result.published.items()},
             "notes": [vars(note) for note in result.recipe.notes],
             "versions": versions(),
@@ -219,12 +233,34 @@ class Job:
             parts.append("test")
         return parts
 
+    def run_leaky(self, data: PainDataModule) -> list[Part]:
+        """Extract, fit and score on a random split of clips; all results are marked LEAKY. Returns the scored parts."""
+        log.warning(LEAKY_RESULT)
+        self._extract(data)
+        stored = self.experiment.changed(_of_options({"store": str(self.store)}))
+        folder = self.out / f"test_{LEAKY}"
+        if (folder / "metrics.json").is_file():
+            log.info("%s is finished already.", folder)
+            return ["test"]
+        whole = stored.data()
+        split = whole.with_split(leaky_holdout(whole))
+        model = fit_fold(stored.classifier, split, self.out / f"fit_{LEAKY}", stored.fit_options())
+        predictions = self.out / f"predictions_test_{LEAKY}.csv"
+        predict_unchecked(model, split, "test").write_csv(predictions)
+        mark(predictions)
+        shutil.rmtree(folder, ignore_errors=True)
+        name = self.recipe.name + (", generated faces" if is_generated(data.root) else "")
+        evaluate_predictions(predictions, folder, PredictionsOptions(dataset=data.name), name)
+        return ["test"]
+
     def scored(self, part: Part) -> Evaluation:
         """Score the pooled predictions of a part.
 
         Raises:
             PainseqError: the labels are hidden.
         """
+        if self.recipe.leaky:
+            return score(read_predictions(self.out / f"predictions_{part}_{LEAKY}.csv"))
         folds = sorted(self.out.glob("fold*"), key=lambda folder: int(folder.name.removeprefix("fold")))
         predictions = joined([read_predictions(folder / part / PREDICTIONS_FILE) for folder in folds or [self.out]])
         if not predictions.scored.any():

@@ -3,12 +3,14 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from painseq.cli.crossval import parsed_grid
 from painseq.data.options import DataOptions
 from painseq.data.protocols import SplitOptions
 from painseq.data.splits import Split
@@ -16,12 +18,14 @@ from painseq.data_modules import AI4Pain
 from painseq.errors import PainseqError
 from painseq.evaluation import Predictions, read_predictions
 from painseq.evaluation.value_predictions import ValuePredictions
-from painseq.heads import LSTM, LinearProbe
-from painseq.studies.crossval import CrossValidation, choose, cross_validate
+from painseq.heads import LSTM, HistogramBoosting, LinearProbe
+from painseq.studies.crossval import CrossValidation, choices_of, cross_validate
 from painseq.studies.crossval_report import fold_scores, pooled, spread_of
-from painseq.studies.fold_fits import Candidate, FitResult, FoldFit, default_jobs, run_fit
+from painseq.studies.experiment import read_experiment
+from painseq.studies.fold_fits import Candidate, FitResult, FoldFit, default_jobs, grid_of, run_fit
 from painseq.training.classifier import PainClassifier
 from painseq.training.fitting import FitOptions
+from painseq.training.tuning import ThresholdTuning
 
 SHORT = FitOptions(max_epochs=1, accelerator="cpu")
 ONE_JOB = CrossValidation(jobs=1)
@@ -118,15 +122,15 @@ def test_the_candidate_with_the_best_mean_score_at_its_best_epochs_is_chosen(tmp
         done(history(tmp_path / "b1", [30, 20], [0.1, 0.6]), 1),
         done(tmp_path / "c0", 2, "no training clip of class high_pain"),
     ]
-    chosen = choose(inner, candidates)
-    assert chosen is not None and (chosen.candidate, chosen.epochs, chosen.inner_epochs) == (0, 2, (2, 3))
+    chosen, second = choices_of(inner, candidates)
+    assert second.candidate == 1 and (chosen.candidate, chosen.epochs, chosen.inner_epochs) == (0, 2, (2, 3))
     assert chosen.score == pytest.approx(0.6)
-    with_a_tie = choose(inner[2:], candidates)
-    assert with_a_tie is not None and (with_a_tie.candidate, with_a_tie.epochs) == (1, 1)
-    assert choose(inner[4:], candidates) is None
+    (with_a_tie,) = choices_of(inner[2:], candidates)
+    assert (with_a_tie.candidate, with_a_tie.epochs) == (1, 1)
+    assert choices_of(inner[4:], candidates) == []
     errors = [done(history(tmp_path / f"e{n}", [1], [error], "val_mse"), n) for n, error in enumerate((2.0, 1.0))]
-    smaller = choose(errors, candidates)
-    assert smaller is not None and (smaller.candidate, smaller.score) == (1, -1.0)
+    smaller, _ = choices_of(errors, candidates)
+    assert (smaller.candidate, smaller.score) == (1, -1.0)
 
 
 def predictions(clips: int, seed: int, frames_vote: bool = True) -> Predictions:
@@ -194,3 +198,74 @@ def test_as_many_processes_as_fill_the_cores(monkeypatch):
     cpu = torch.device("cpu")
     assert [default_jobs(cpu, threads, fits) for threads, fits in ((1, 20), (3, 20), (1, 5), (16, 5))] == [8, 2, 5, 1]
     assert default_jobs(torch.device("cuda", 0), 1, 20) == 1
+
+
+# ---- heads that are fitted at once ----
+
+
+@pytest.fixture
+def in_four(electrical, store):
+    """Data with enough training people for folds of them."""
+    split = SplitOptions(protocol="subject_kfold", folds=4, validation_share=0.25)
+    return AI4Pain(electrical, DataOptions(store=store, split=split))
+
+
+def trees(name: str, count: int, **arguments: object) -> Candidate:
+    made = partial(PainClassifier, head=partial(HistogramBoosting, trees=count, min_rows=1, **arguments))
+    return Candidate(name, made, FitOptions(accelerator="cpu"))
+
+
+def test_trees_are_chosen_on_people_that_neither_fitted_nor_cut_them(in_four, tmp_path):
+    candidates = [trees("few", 3, level="frame"), trees("boosted", 20, level="frame", learning_rate=0.3)]
+    tuned = FitOptions(accelerator="cpu", tune_threshold=ThresholdTuning("balanced_accuracy", 2))
+    binary = AI4Pain(in_four.root, replace(in_four.options, labels="binary"))
+    candidates = [replace(each, options=tuned) for each in candidates]
+    options = CrossValidation(inner_folds=2, jobs=1)
+    result = cross_validate(candidates, binary, tmp_path / "run", options)
+    for number, row in enumerate(result.folds):
+        folder = tmp_path / "run" / f"fold-{number:02d}"
+        choice = json.loads((folder / "choice.json").read_text())
+        assert choice["name"] == row["model"] and choice["epochs"] is None and row["epochs"] is None
+        assert set(choice["candidates"]) == {"few", "boosted"}
+        assert choice["score"] == max(choice["candidates"].values()) == choice["candidates"][choice["name"]]
+        fold = json.loads((folder / "run.json").read_text())
+        split, seen = fold["data"]["split"], set()
+        assert fold["threshold"]["inner_folds"] == 2
+        for inner in sorted((folder / "inner").glob("boosted-*")):
+            run = json.loads((inner / "run.json").read_text())
+            parts = run["data"]["split"]
+            assert parts["validation"] == split["validation"] and not {*parts["train"]} & {*parts["test"]}
+            assert not {*parts["train"], *parts["test"]} & {*split["test"]} and run["threshold"] is None
+            seen |= {*parts["test"]}
+        assert seen == {*split["train"]}
+    with pytest.raises(PainseqError, match="candidates"):
+        cross_validate(candidates[:1], binary, tmp_path / "one", options)
+
+
+def test_heads_of_both_kinds_are_chosen_alike(in_four, tmp_path):
+    options = CrossValidation(inner_folds=2, jobs=1)
+    result = cross_validate([of_ones_own(), trees("boosted", 5)], in_four, tmp_path / "run", options)
+    for number, row in enumerate(result.folds):
+        choice = json.loads((tmp_path / "run" / f"fold-{number:02d}" / "choice.json").read_text())
+        assert choice["name"] == row["model"] and set(choice["candidates"]) == {"LSTM", "boosted"}
+        assert (tmp_path / "run" / f"fold-{number:02d}" / "inner" / "LSTM-1" / "predictions.csv").is_file()
+    settings = json.loads((tmp_path / "run" / "metrics.json").read_text())["how"]
+    assert "predicted by a fit without it" in settings["choice"]
+
+
+def test_a_grid_has_a_candidate_for_each_combination():
+    experiment = read_experiment("configs/head/histogram_boosting.yaml")
+    grid = grid_of(experiment, {"max_depth": [2, 3], "learning_rate": [0.1, 0.3]})
+    assert [candidate.name for candidate in grid] == [
+        f"max_depth={depth},learning_rate={rate}" for depth in (2, 3) for rate in (0.1, 0.3)
+    ]
+    heads = [candidate.make().head_factory((4,), 2) for candidate in grid]
+    assert [(head.max_depth, head.learning_rate) for head in heads] == [(2, 0.1), (2, 0.3), (3, 0.1), (3, 0.3)]
+    with pytest.raises(PainseqError, match="max_depth"):
+        grid_of(experiment, {"max_depth": [2]})
+    with pytest.raises(PainseqError, match="deepness"):
+        grid_of(experiment, {"deepness": [2, 3]})
+    assert parsed_grid(["trees=10,20", "level=frame,video"]) == {"trees": [10, 20], "level": ["frame", "video"]}
+    for wrong in (["trees"], ["=3"], ["trees="], ["trees=1,2", "trees=3,4"]):
+        with pytest.raises(PainseqError, match="--grid"):
+            parsed_grid(wrong)
