@@ -19,6 +19,7 @@ from painseq.evaluation.transfer import CellResult, cell_result, drawn_order
 from painseq.extractors import Extractor
 from painseq.features import ExtractProgress, FeatureStore, NpzFolder, open_features
 from painseq.files import write_json
+from painseq.records import shared_people
 from painseq.runs import OnProgress, check_same_run, files_of, locked_folder, no_progress, read_json
 from painseq.spec import Spec
 from painseq.studies.experiment import Experiment
@@ -186,17 +187,31 @@ class _Study:
                     f"fine-tuned on k subjects of a target, but k is {list(self.plan.k)}. Set `k: []`, which leaves "
                     "this question out."
                 )
-            if self.plan.k and experiment.tuning is not None:
-                raise PainseqError(
-                    f"The head {name} has a tuned threshold, which needs folds of training subjects, but k is "
-                    f"{list(self.plan.k)}: k subjects of a target are too few. Set `k: []`, which leaves this question "
-                    "out, or leave the threshold out."
-                )
+            if experiment.tuning is not None:
+                self._check_tunable(name)
         check_plan(self.plan, self.data, self.extractors, self.truths)
         for name, extractor in self.plan.extractors.items():
             for dataset, path in extractor.stores.items():
                 with _named(f"The store {path} of {name} on {dataset}"):
                     self._check_store(name, dataset, path)
+
+    def _check_tunable(self, head: str) -> None:
+        """Check that the thresholds of a head can be tuned on training subjects whom no weights have seen."""
+        if self.plan.k:
+            raise PainseqError(
+                f"The head {head} has a tuned threshold, which needs folds of training subjects, but k is "
+                f"{list(self.plan.k)}: k subjects of a target are too few. Set `k: []`, which leaves this question "
+                "out, or leave the threshold out."
+            )
+        for fit in self.fits:
+            data, extractor = self.data[fit.on], self.extractors.get(fit.extractor) or self.given[fit.extractor]
+            seen = shared_people(qualified(data.name, data.split.train), extractor.trained_on)
+            if fit.head == head and seen:
+                raise PainseqError(
+                    f"The head {head} has a tuned threshold, which is chosen on training subjects of {fit.on}, but the "
+                    f"extractor {fit.extractor} was trained on {len(seen)} of them, such as {seen[0]}, so that it "
+                    "knows them better than new people. Leave the threshold out, or the extractor."
+                )
 
     def _check_store(self, name: str, dataset: str, path: Path) -> None:
         """Check that a store of the plan was made by this extractor from this data set."""

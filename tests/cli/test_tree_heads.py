@@ -85,3 +85,18 @@ def test_folds_and_an_audit_of_trees(painseq, given, tmp_path):
     assert painseq(*audit, "--out", tmp_path / "audit").code == 0
     assert (tmp_path / "audit" / "audit.json").is_file()
     assert "fitted at once" in (tmp_path / "audit" / "report.html").read_text()
+
+
+def test_a_grid_of_trees_is_searched_inside_the_folds(painseq, given, tmp_path):
+    folds = ["--data.options.split.protocol=subject_kfold", "--data.options.split.folds=4", "--jobs=1"]
+    grid = ["--model.head", TREES % "video", *folds, "--grid", "trees=2,4", "max_depth=1,2"]
+    refused = painseq("crossval", *given, *grid, "--out", tmp_path / "out")
+    assert refused.code == 1 and refused.err.names("--inner-folds") and not (tmp_path / "out").exists()
+    result = painseq("crossval", *given, *grid, "--inner-folds", 2, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    names = {f"trees={count},max_depth={depth}" for count in (2, 4) for depth in (1, 2)}
+    assert set(metrics["how"]["candidates"]) == names and {row["model"] for row in metrics["folds"]} <= names
+    for number, row in enumerate(metrics["folds"]):
+        choice = json.loads((tmp_path / "out" / f"fold-{number:02d}" / "choice.json").read_text())
+        assert choice["name"] == row["model"] and set(choice["candidates"]) == names

@@ -390,22 +390,29 @@ def test_trees_cannot_be_fine_tuned_on_subjects_of_the_target(planned, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_tuned_thresholds_stand_beside_one_half_in_the_table(planned, small, tmp_path):
+def test_tuned_thresholds_stand_beside_one_half_in_the_table(planned, small, filled, tmp_path):
     tuned = small["heads"]["linear"].changed({"threshold": {"metric": "balanced_accuracy", "inner_folds": 2}})
+    heads = {"linear": tuned}
     with pytest.raises(PainseqError, match=r"linear.*threshold.*\[1\].*k: \[\]"):
-        transfer(planned(heads={"linear": tuned}), tmp_path / "out")
+        transfer(planned(heads=heads), tmp_path / "out")
+    with pytest.raises(PainseqError, match=r"linear.*heat.*cnn.*biovid/"):
+        transfer(planned(heads=heads, k=()), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    result = transfer(planned(heads={"linear": tuned}, k=()), tmp_path / "out")
+    stores = {name: filled / "stores" / f"untrained_{name}" for name in ("heat", "electrical")}
+    tool = {"tool": TransferExtractor(None, "tool", stores)}
+    result = transfer(planned(heads=heads, extractors=tool, k=()), tmp_path / "out")
     written = json.loads((tmp_path / "out" / "transfer.json").read_text())["cells"]
     for cell, plain in zip(result.cells, written, strict=True):
         assert cell.threshold is not None and plain["threshold"]["thresholds"] == list(cell.threshold.thresholds)
         assert cell.threshold.tuned.balanced_accuracy == pytest.approx(cell.value)
         assert {"sensitivity", "specificity"} <= set(plain["threshold"]["at_half"])
     assert "Tuned threshold" in result.page.read_text()
-    tested = {f"biovid/{subject}" for subject in small["data"]["heat"].experiment.data().split.test}
-    for run in (tmp_path / "out" / "fits").rglob("threshold/*/run.json"):
+    tested = set(small["data"]["heat"].experiment.data().split.test)
+    inner = list((tmp_path / "out" / "fits").rglob("threshold/*/run.json"))
+    assert len(inner) == 4
+    for run in inner:
         split = json.loads(run.read_text())["data"]["split"]
-        assert not {f"biovid/{name}" for name in (*split["train"], *split["test"])} & tested
+        assert not {*split["train"], *split["test"]} & tested
 
 
 @pytest.mark.slow
