@@ -99,13 +99,14 @@ class HeadGraph(Graph):
         return _answer(self.model, self.model.head(x.float(), mask), mask)
 
     def example(self, clips: int, frames: int) -> tuple[Tensor, ...]:
-        """Draw clips of about one real frame in three; the second one has none."""
+        """Draw clips of which about a third of the frames have no face, and the second one none with a face."""
         shape, model = (clips, frames, *self.model.in_shape), self.model
         x = torch.randint(0, 256, shape, dtype=torch.uint8) if model.takes_crops else _like_training(model.head, shape)
         mask = torch.rand(clips, frames) > 1 / 3
         mask[:1, :1] = True
         mask[1:2] = False
-        return x, mask
+        # Whatever stands in masked frames must not matter.
+        return (x if model.takes_crops else torch.where(mask[..., None], x, torch.nan)), mask
 
 
 class StepGraph(Graph):

@@ -61,10 +61,11 @@ def check_graph(graph: Graph, path: Path) -> None:
     written = OnnxGraph(path, threads=torch.get_num_threads())
     written.check(path, graph.inputs, graph.outputs)
     for clips, frames in _CHECKED:
-        # A label or vote at a tie may differ by rounding, but not in every draw.
-        apart = [_differences(graph, written, clips, _within(graph, frames)) for _ in range(_DRAWS)]
-        worst = max(values for values, _ in apart)
-        chosen = min(choices for _, choices in apart)
+        for _ in range(_DRAWS):
+            worst, chosen = _differences(graph, written, clips, _within(graph, frames))
+            # A label or vote at a tie may differ by rounding, but not in every draw.
+            if worst > TOLERANCE or chosen <= TOLERANCE:
+                break
         if worst > TOLERANCE or chosen > TOLERANCE:
             what = f"values by {worst:.2g}" if worst > TOLERANCE else "labels or votes"
             raise PainseqError(

@@ -108,7 +108,7 @@ def clips(head: Head, count: int, length: int) -> tuple[torch.Tensor, torch.Tens
     mask = torch.rand(count, length) > 0.3
     mask[0, 0] = True
     mask[1:2] = False
-    return x, mask
+    return x if x.dtype == torch.uint8 else torch.where(mask[..., None], x, torch.nan), mask
 
 
 def run(path, graph, *given: torch.Tensor) -> dict[str, np.ndarray]:
