@@ -169,3 +169,28 @@ def test_a_head_of_pixels_has_no_extractor_file(make_record, model_of, tmp_path,
     assert record.head.max_frames == 4 and record.head.in_shape == (3, 32, 32)
     assert read_folder(tmp_path / "out").files == record.files
     assert record.files["head.onnx"].bytes == 5 and isinstance(record.files["head.onnx"], FileRecord)
+
+
+def test_a_head_of_another_package_is_exported_if_it_is_trusted(make_record, tmp_path, monkeypatch):
+    (tmp_path / "their_lab.py").write_text(
+        "from torch import nn\n"
+        "from painseq.batch import masked_mean\n"
+        "from painseq.heads import Head\n\n"
+        "class Theirs(Head):\n"
+        '    level = "video"\n'
+        "    def __init__(self, in_shape, num_classes):\n"
+        "        super().__init__(in_shape, num_classes)\n"
+        "        self.net = nn.Linear(in_shape[0], num_classes)\n"
+        "    def forward(self, x, mask):\n"
+        "        return self.net(masked_mean(x, mask))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import their_lab
+
+    head = their_lab.Theirs((4,), 3)
+    record = make_record(head=spec_of(head), in_shape=(4,))
+    write_checkpoint(tmp_path / "best.ckpt", record, head, None)
+    with pytest.raises(PainseqError, match="their_lab"):
+        export(tmp_path / "best.ckpt", tmp_path / "out")
+    export(tmp_path / "best.ckpt", tmp_path / "out", trust=["their_lab"])
+    assert set(read_folder(tmp_path / "out").files) == {"head.onnx"}
