@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 10.0
 """Without a terminal, a line is logged at each change of the state, and at most this often."""
+TICK_S = 0.1
+"""So often keys and the state are looked at while no picture comes."""
 log = logging.getLogger("painseq")
 
 
@@ -77,8 +79,9 @@ def _run(session: LiveSession, reader: Reader, view: View, window: Window | None
     until_s = None if args.for_s is None else time.monotonic() + args.for_s
     with _shown(session, reader, view, quiet=args.json) as show:
         try:
-            for event in reader:
-                for update in session.take(event):
+            for event in reader.ticking(TICK_S):
+                silent = session.stalled() if reader.source.is_live else ()
+                for update in silent if event is None else session.take(event):
                     view.add(update)
                 pressed = window is not None and _show_picture(session, view, window)
                 if pressed or _enter_was_pressed():

@@ -61,8 +61,16 @@ class Reader:
             time.sleep(_POLL_S)
 
     def __iter__(self) -> Iterator[Picture | SignalLost]:
+        return (event for event in self.ticking(None) if event is not None)
+
+    def ticking(self, every_s: float | None) -> Iterator[Picture | SignalLost | None]:
+        """Yield the events as they come, and None after each `every_s` seconds without one, so that nothing freezes."""
         while True:
-            item = self._waiting.get()
+            try:
+                item = self._waiting.get(timeout=every_s)
+            except Empty:
+                yield None
+                continue
             if item is None:
                 return
             if isinstance(item, BaseException):

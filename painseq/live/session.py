@@ -73,6 +73,7 @@ class LiveSession:
         self._clock = Clock() if clock is None else clock
         # Unix time minus the pictures' own.
         self._offset_s = math.nan
+        self._received_s = math.inf
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -89,13 +90,20 @@ class LiveSession:
     def take(self, event: Picture | SignalLost) -> Iterator[Update]:
         """Take the next event of the source, and yield what is new."""
         if isinstance(event, SignalLost):
+            self._received_s = math.inf
             at_s = self._clock.now_s()
             reading = self.live.lose_signal(0.0 if math.isnan(self._offset_s) else at_s - self._offset_s)
             yield self._told(Update(reading, at_s, None, reason=event.reason))
             return
-        self._offset_s = event.captured_s - event.time_s
+        self._offset_s, self._received_s = event.captured_s - event.time_s, event.received_s
         for reading in self.live.push(event.image, event.time_s):
             yield self._told(self._update(reading, event))
+
+    def stalled(self) -> Iterator[Update]:
+        """Yield the loss of the signal if a live source is silent for the `gap_s` of the settings, and says nothing."""
+        silent_s = self._clock.now_s() - self._received_s
+        if silent_s > self.live.settings.gap_s:
+            yield from self.take(SignalLost(self._clock.now_s(), f"no picture for {silent_s:.1f} s", 0.0))
 
     def finish(self) -> Iterator[Update]:
         """Yield what is new at the end of the source."""

@@ -14,6 +14,7 @@ from painseq.export.faces import exported_face
 from painseq.extractors import Pixels, TimmBackbone
 from painseq.faces import FaceAlignment, FaceCrops, FaceMesh, FullFrame, Sidecar, YuNet
 from painseq.heads import LSTM, LinearProbe
+from painseq.live import LivePredictor, LiveSettings, Skipping
 from painseq.model import PainModel, load
 from painseq.model.averaging import AveragedModel
 from painseq.model.checkpoint import write_checkpoint
@@ -78,6 +79,19 @@ def test_a_folder_predicts_what_its_checkpoint_predicts(exported):
     ):
         assert found.label.tolist() == wanted.label.tolist()
         np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-4)
+
+
+def test_a_folder_says_live_what_its_checkpoint_says(exported):
+    checkpoint, folder = exported
+    settings = LiveSettings(warm_up_s=0, window_s=0.6, skipping=Skipping("none"))
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), np.uint8)
+    said = []
+    for model in (load(checkpoint).with_prior(PRIOR), painseq.runtime.load(folder)):
+        live = LivePredictor(model, settings, locator=FullFrame())
+        said.append([live.push(picture, 0.2 * i) for i, picture in enumerate(pictures)])
+    for (wanted,), (found,) in zip(*said, strict=True):
+        assert (found.state, found.label) == (wanted.state, wanted.label)
+        assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4)
 
 
 def test_a_folder_that_was_changed_is_refused(exported, tmp_path):

@@ -1,5 +1,6 @@
 """A live run: log, table, recorded numbers, outlet, and what is shown."""
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from painseq.errors import PainseqError
 from painseq.live import (
@@ -24,6 +26,7 @@ from painseq.live import (
     NumbersRecorder,
     Reading,
     Run,
+    Skipping,
     log_lines,
     read_log,
     run_of,
@@ -87,6 +90,15 @@ def test_a_run_is_logged_with_capture_times_lag_and_states(make_model, events, t
     assert [reading.state for reading in readings] == [update.reading.state for update in updates]
     assert readings[10].probabilities == pytest.approx(updates[10].reading.probabilities, abs=1e-6)
     assert run_of(path) == RUN
+
+
+def test_a_silent_source_is_a_lost_signal_before_it_says_so(make_model, events):
+    session = LiveSession(LivePredictor(make_model("lstm"), SOON), clock=Still(0))
+    run(session, events[:-1])
+    for at_s, states in ((1003.0, []), (1004.5, ["signal_lost"]), (1008.0, [])):
+        session._clock.at_s = at_s
+        assert [update.reading.state for update in session.stalled()] == states
+    assert session.last.reason is not None and session.last.picture is None
 
 
 def test_a_log_is_continued_after_a_line_that_was_not_finished(tmp_path):
@@ -203,6 +215,10 @@ def test_what_is_shown(make_model, events, picture, monkeypatch):
             view.add(update)
     line = view.line(24, 4)
     assert session.last.reading.label in line and " 50 ms" in line and "10.0 frames" in line and "4 dropped" in line
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(view.renderable(24, 4))
+    shown = console.export_text()
+    assert all(name in shown for name in ("none", "low", "high", "NOTIFICATION", notifier.watched))
     plain = picture(20)
     assert (view.drawn(plain) != plain).any() and (plain == picture(20)).all()
     monkeypatch.delenv("DISPLAY", raising=False)
@@ -253,6 +269,29 @@ def test_two_people_one_after_the_other(make_model, assets):
     told = [state for state in second if state != "ok"]
     assert "other_face" in told and second[-1] == "ok"
     assert second.index("other_face") == next(i for i, state in enumerate(second) if state not in ("ok", "no_face"))
+
+
+def test_the_movements_of_a_mesh_are_told(make_record, assets):
+    pytest.importorskip("cv2", exc_type=ImportError)
+    from painseq.faces import FaceCrops, FaceMesh
+    from painseq.faces.movements import NAMES
+    from painseq.heads import LSTM
+    from painseq.model.pain_model import PainModel
+    from painseq.model.record import StreamRecord
+
+    weights = assets / "weights"
+    yunet = str(weights / "detectors" / "face_detection_yunet_2023mar.onnx")
+    mesh = FaceMesh(str(weights / "face_mesh" / "face_landmarker.task"), yunet)
+    stream = StreamRecord("movements", {"model_sha256": mesh.bundle.sha256()})
+    record = make_record(fps=5.0, in_shape=(52,), streams=(stream,))
+    model = PainModel(record, LSTM((52,), 3).eval(), None, FaceCrops(mesh))
+    live = LivePredictor(model, LiveSettings(warm_up_s=0, skipping=Skipping("none")))
+    video = assets / "videos" / "single_face.mp4"
+    readings = [reading for picture in FileSource(video) for reading in live.push(picture.image, picture.time_s)]
+    rows = model.as_causal().read(video)
+    for reading, row in zip(readings, rows.features, strict=False):
+        assert [*reading.movements] == list(NAMES)
+        np.testing.assert_allclose([*reading.movements.values()], row, atol=1e-5)
 
 
 def test_readings_are_plain_data():
