@@ -88,8 +88,8 @@ def add_model(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="PATH",
-        help="load this checkpoint (best.ckpt of a run), or for predict and live a folder of `painseq export`; repeat to "
-        "show several models side by side",
+        help="load this checkpoint (best.ckpt of a run), or for predict and live a folder of `painseq export`; "
+        "repeat to show several models side by side",
     )
     parser.add_argument("--average", action="store_true", help="average the probabilities of several checkpoints")
     parser.add_argument(
