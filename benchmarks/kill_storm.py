@@ -28,6 +28,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,10 @@ def start(argv: list[str], environment: dict[str, str], out: Path) -> int:
         os.dup2(log, 2)
         os.environ.update(environment)
         code = painseq(argv)
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         sys.stdout.flush()
         os._exit(code)
 
@@ -169,7 +173,7 @@ def strike(storm: Storm, out: Path, wait_s: float, temp: Path) -> bool:
 def check_codes(storm: Storm, codes: dict[int, int], out: Path) -> None:
     """Note commands that ended with an error."""
     if any(codes.values()):
-        storm.errors.append(f"exit codes {list(codes.values())}: {out.with_suffix('.log').read_text()[-500:]}")
+        storm.errors.append(f"exit codes {list(codes.values())}: {out.with_suffix('.log').read_text()[-2000:]}")
 
 
 def run(storm: Storm, work: Path, temp: Path, kills: int, minutes: float) -> None:
@@ -265,6 +269,7 @@ def main() -> None:
         "--work", type=Path, help="a new folder to work in; default: a temporary one, removed at the end"
     )
     parser.add_argument("--only", choices=("extract", "fit", "crossval"))
+    parser.add_argument("--processes", type=int, choices=(1, 2), help="only with so many; default: both")
     parser.add_argument("--seed", type=int, default=0, help="of the times of the kills")
     parser.add_argument("--write", action="store_true", help="record the table in benchmarks/RESULTS.md")
     args = parser.parse_args()
@@ -275,7 +280,11 @@ def main() -> None:
     temp = work / "temp"
     temp.mkdir(parents=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(temp)
-    chosen = [storm for storm in storms(work) if args.only in (None, storm.command)]
+    chosen = [
+        storm
+        for storm in storms(work)
+        if args.only in (None, storm.command) and args.processes in (None, storm.processes)
+    ]
     for storm in chosen:
         run(storm, work, temp, args.kills, args.minutes)
     head = "| command | processes | kills | runs resumed to the end | equal to the undisturbed one | processes left | "
