@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import secrets
@@ -15,19 +16,18 @@ from painseq.errors import PainseqError
 from painseq.runs import short_names
 
 TOKEN = "PAINSEQ_TOKEN"
+NEEDED = ("fastapi", "uvicorn", "websockets", "python_multipart")
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command until it is stopped."""
     args = _parser().parse_args(argv)
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PainseqError(f'{", ".join(missing)} is not installed: pip install "painseq[serve]".')
     models = chosen_predictors(args)
-    try:
-        from painseq.serve import ServeOptions, serve
-    except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn", "h11"):
-            raise
-        raise PainseqError(f'{error.name} is not installed. Run: pip install "painseq[serve]".') from error
     from painseq.live import LiveSettings
+    from painseq.serve import ServeOptions, serve
     from painseq.serve.models import NOT_MEDICAL
     from painseq.serve.options import LOOPBACK
 

@@ -98,6 +98,15 @@ def test_the_command_refuses_what_it_cannot_serve(capsys):
     assert main(["serve", "--checkpoint", "missing.ckpt"]) == 1
 
 
+def test_a_missing_package_is_named_with_its_extra(capsys, monkeypatch):
+    from painseq.cli import main
+
+    monkeypatch.setattr("painseq.cli.serve.NEEDED", ("fastapi", "no_such_package"))
+    assert main(["serve", "--checkpoint", "missing.ckpt"]) == 1
+    told = capsys.readouterr().err
+    assert "no_such_package" in told and "painseq[serve]" in told and "fastapi" not in told
+
+
 @pytest.mark.slow
 def test_a_fitted_model_is_served_until_a_signal_comes(lstm, video, tmp_path):
     command = [sys.executable, "-m", "painseq", "serve", "--checkpoint", str(lstm), "--port", "0", "--device", "cpu"]
