@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from painseq import __version__
 from painseq.errors import PainseqError
 from painseq.model.predictor import Predictor
+from painseq.serve.api_page import api_page
 from painseq.serve.guard import Guard
 from painseq.serve.models import NOT_MEDICAL, check_models, described
 from painseq.serve.options import ServeOptions
@@ -130,8 +131,8 @@ def app(predictors: Mapping[str, Predictor], options: ServeOptions) -> FastAPI:
     made.add_exception_handler(HTTPException, _http_error)
     made.add_exception_handler(RequestValidationError, _wrong_request)
     made.add_exception_handler(Exception, _failure)
-    _add_page(made)
     _add_routes(made, service)
+    _add_page(made)
     return made
 
 
@@ -197,6 +198,8 @@ def _add_page(made: FastAPI) -> None:
     folder = resources.files("painseq.serve") / "page"
     for path, (name, kind) in PAGE.items():
         made.add_api_route(path, _file(folder.joinpath(name).read_bytes(), kind), include_in_schema=False)
+    described = _file(api_page(made.openapi()).encode(), "text/html")
+    made.add_api_route("/api", described, include_in_schema=False)
 
 
 def _file(content: bytes, kind: str) -> Callable[[], Response]:

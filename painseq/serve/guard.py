@@ -18,7 +18,7 @@ from painseq.serve.options import ServeOptions
 
 log = logging.getLogger("painseq.serve")
 
-PUBLIC = ("/", "/page.css", "/page.js", "/icon.svg")
+PUBLIC = ("/", "/page.css", "/page.js", "/icon.svg", "/api")
 """What a browser fetches before it can show the token; nothing in it is secret."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 REMEMBERED_ADDRESSES = 4096

@@ -87,6 +87,7 @@ def test_the_page_needs_no_token_and_loads_nothing_from_elsewhere(client):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store" and "access-control-allow-origin" not in answer.headers
         assert "http://" not in answer.text.replace("http://www.w3.org/", "") and "https://" not in answer.text
+    assert "POST /predict" in asked.get("/api").text and "script" not in asked.get("/api").text
     page = asked.get("/").text
     assert "<style" not in page and "style=" not in page and " on" + "click=" not in page
     assert asked.get("/docs", headers={"Authorization": "Bearer token-of-the-tests-1234"}).status_code == 404

@@ -15,6 +15,7 @@ import pytest
 from painseq.serve import app
 
 TOKEN = "token-of-the-tests-1234"
+ROOT = Path(__file__).parents[2]
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -105,6 +106,92 @@ def test_a_missing_package_is_named_with_its_extra(capsys, monkeypatch):
     assert main(["serve", "--checkpoint", "missing.ckpt"]) == 1
     told = capsys.readouterr().err
     assert "no_such_package" in told and "painseq[serve]" in told and "fastapi" not in told
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "pytorch_lightning", "sklearn", "scipy", "matplotlib", "pandas", "jinja2"):
+    sys.modules[name] = None
+import io, json, struct
+from PIL import Image
+from starlette.testclient import TestClient
+import painseq.runtime
+from painseq.live import LiveSettings
+from painseq.serve import ServeOptions, app
+import painseq.cli.serve
+
+held = io.BytesIO()
+Image.new("RGB", (48, 32), (0, 0, 200)).save(held, "JPEG")
+options = ServeOptions("token-of-the-tests-1234", live=LiveSettings(warm_up_s=0.0))
+model = painseq.runtime.load(sys.argv[1], threads=1)
+headers = {"Authorization": "Bearer token-of-the-tests-1234"}
+with TestClient(app({"exported": model}, options), "http://localhost", headers=headers) as client:
+    (prediction,) = client.post("/predict", files={"file": held.getvalue()}).json()
+    with client.websocket_connect("ws://localhost/stream") as socket:
+        socket.send_json({"token": "token-of-the-tests-1234"})
+        socket.receive_json()
+        for i in range(3):
+            socket.send_bytes(struct.pack("<d", 500.0 * i) + held.getvalue())
+            told = socket.receive_json()
+print(prediction["label"], told["models"]["exported"]["label"])
+"""
+
+
+@pytest.mark.slow
+def test_an_exported_model_is_served_without_torch(colours, tmp_path, make_record):
+    folder = write_exported(tmp_path / "exported", make_record)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(folder)], capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
+    assert done.stdout.split() == ["high_pain", "high_pain"], done.stderr
+
+
+def write_exported(folder, make_record):
+    """An exported folder: the mean of each colour, and softmax of its mean over time."""
+    onnx = pytest.importorskip("onnx")
+    from painseq.faces import FaceCrops, FullFrame
+    from painseq.runtime.folder import (
+        EXTRACTOR,
+        HEAD,
+        ExportedRecord,
+        ExtractorRecord,
+        HeadRecord,
+        SourceRecord,
+        measured_files,
+    )
+
+    def save(name, text):
+        graph = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]>\n{text}')
+        onnx.checker.check_model(graph)
+        onnx.save(graph, folder / name)
+
+    folder.mkdir()
+    save(
+        EXTRACTOR,
+        """extractor (uint8[n, 3, 16, 16] crops) => (float[n, 3] features)
+        <int64[2] axes = {2, 3}, float most = {255}>
+        { pixels = Cast<to = 1>(crops) means = ReduceMean<keepdims = 0>(pixels, axes) features = Div(means, most) }""",
+    )
+    save(
+        HEAD,
+        """head (float[b, t, 3] x, bool[b, t] mask) => (int64[b] label, float[b, 3] probabilities)
+        <int64[1] one = {1}>
+        { mean = ReduceMean<keepdims = 0>(x, one) probabilities = Softmax(mean)
+          label = ArgMax<axis = 1, keepdims = 0>(probabilities) }""",
+    )
+    record = make_record(in_shape=(3,))
+    exported = ExportedRecord(
+        record,
+        FaceCrops(FullFrame(), size_px=16, margin=0).spec(),
+        measured_files(folder, (EXTRACTOR, HEAD)),
+        ExtractorRecord("fp32", "onnxruntime"),
+        HeadRecord("video", None, record.in_shape),
+        None,
+        SourceRecord("best.ckpt", "0" * 64),
+        {"painseq": "0.1.0"},
+    )
+    exported.write(folder)
+    return folder
 
 
 @pytest.mark.slow
