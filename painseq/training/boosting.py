@@ -25,7 +25,7 @@ from painseq.training.rows import rows_of
 log = logging.getLogger("painseq")
 
 FOLDS_FILE = "folds.json"
-"""Which subjects were held out in which fold, and how far its features agree with those of the head that predicts."""
+"""Which subjects were held out in which fold, and how far the features agree with those of the head that predicts."""
 DOUBTFUL_AGREEMENT = 0.5
 FitDeep = Callable[[Callable[[], PainClassifier], PainDataModule, Path], PainModel]
 
@@ -66,24 +66,27 @@ def fit_boosted(
         return make_model().renewed(lambda in_shape, outputs: copy.deepcopy(untrained))
 
     whole = fit_deep(make_deep, data, out / "all").head
-    parts, notes = [], []
+    parts, same, notes = [], [], []
     for number, fold in enumerate(out_of_fold(data, head.inner_folds)):
         log.info("Penultimate features: fold %d of %d", number + 1, head.inner_folds)
         deep = fit_deep(make_deep, fold.fit, out / f"fold-{number}").head
         rows = rows_of(model, fold.held_out, "validation", partial(penultimate_rows, deep))
-        same = rows_of(model, fold.held_out, "validation", partial(penultimate_rows, whole))
-        if rows is not None and same is not None:
+        of_whole = rows_of(model, fold.held_out, "validation", partial(penultimate_rows, whole))
+        if rows is not None and of_whole is not None:
             parts.append(rows)
+            same.append(of_whole.x)
             subjects = sorted({clip.subject_id for clip in fold.held_out.clips("validation")})
-            notes.append({"held_out": subjects, "rows": len(rows.x), "agreement": agreement(rows.x, same.x)})
+            notes.append({"held_out": subjects, "rows": len(rows.x)})
     if not parts:
         raise PainseqError(f"No training clip of {data.name} has both a label and a frame with a face.")
-    write_json(out / FOLDS_FILE, notes)
-    _tell(notes)
+    train = _joined(parts)
+    agreed = agreement(train.x, torch.cat(same))
+    write_json(out / FOLDS_FILE, {"agreement": agreed, "folds": notes})
+    _tell(agreed)
     validation = None
     if data.split.validation:
         validation = rows_of(model, data, "validation", partial(penultimate_rows, whole))
-    head.boosted.fit_rows(_joined(parts), validation)
+    head.boosted.fit_rows(train, validation)
     _take_over(model.head, head, whole)
 
 
@@ -111,16 +114,15 @@ def agreement(features: Tensor, others: Tensor) -> float | None:
     return float(((a * b).sum(dim=0)[varies] / spread[varies]).median())
 
 
-def _tell(notes: list[dict[str, object]]) -> None:
-    found = [value for note in notes if isinstance(value := note["agreement"], float)]
-    mean = sum(found) / len(found) if found else 0.0
-    log.info("Features of the folds' heads correlate with those of the head that predicts by %.2f in the mean.", mean)
-    if mean < DOUBTFUL_AGREEMENT:
+def _tell(agreed: float | None) -> None:
+    found = agreed or 0.0
+    log.info("Features of the folds' heads correlate with those of the head that predicts: median %.2f.", found)
+    if found < DOUBTFUL_AGREEMENT:
         log.warning(
             "The features that the trees were fitted on correlate by only %.2f with those that they will be given: the "
             "folds' deep heads have learned other features than the one that predicts. Train for fewer epochs or with "
             "a lower learning rate, or use the deep head alone.",
-            mean,
+            found,
         )
 
 

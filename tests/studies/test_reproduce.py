@@ -10,6 +10,7 @@ import painseq.studies.reproduce as module
 from painseq.errors import PainseqError
 from painseq.evaluation import read_predictions
 from painseq.evaluation.published import AI4PAIN, BIOVID
+from painseq.model.checkpoint import read_checkpoint
 from painseq.studies.recipe import parse_comment, read_recipe, shipped_recipes
 from painseq.studies.reproduce import published_beside, reproduce
 
@@ -131,3 +132,22 @@ def test_published_rows_of_the_same_data_and_part_stand_published_beside():
 def test_a_recipe_that_is_not_there():
     with pytest.raises(PainseqError, match=r"nobody2020.*elghaish2025.*prajod2022_heat_cnn"):
         read_recipe("nobody2020")
+
+
+def test_the_boosted_recipe_runs_whole(heat, tiny, tmp_path):
+    small = {"landmarks": 68, "units": 4, "heads": 2, "head_width": 4, "dense_cnn": 8, "dense": 8}
+    deep = {"class_path": "painseq.heads.TwoStream", "init_args": small}
+    changes = [
+        tiny,
+        {"model": {"head": {"init_args": {"inner_folds": 2, "trees": 3, "deep": deep}}}},
+        {"data": {"init_args": {"options": {"split": {"folds": 4}}}}, "trainer": {"max_epochs": 1}},
+    ]
+    result = reproduce("elghaish2025_adaboost", heat, tmp_path / "out", changes)
+    assert result.evaluations["test"].counts.scored == 25
+    for fold in range(4):
+        folder = tmp_path / "out" / f"fold{fold}" / "fit"
+        head = read_checkpoint(folder / "best.ckpt").record.head
+        assert head["init_args"]["deep"]["init_args"]["landmarks"] == 68
+        split = json.loads((folder / "run.json").read_text())["data"]["split"]
+        told = json.loads((folder / "penultimate" / "folds.json").read_text())
+        assert sorted(name for note in told["folds"] for name in note["held_out"]) == sorted(split["train"])
