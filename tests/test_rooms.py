@@ -42,8 +42,8 @@ MAY_IMPORT = {
     "data_modules": {"root", "video", "faces", "extractors", "features", "data"},
     "studies": set(ROOMS[: ROOMS.index("studies")]),
     "live": {"root", "video", "faces", "data", "model", "runtime"},
-    "export": {"root", "faces", "extractors", "data", "heads", "model", "runtime"},
     "serve": {"root", "video", "faces", "data", "model", "runtime", "live"},
+    "export": {"root", "faces", "extractors", "data", "heads", "model", "runtime", "evaluation", "studies"},
     "cli": set(ROOMS[: ROOMS.index("cli")]),
 }  # fmt: skip
 

@@ -11,21 +11,23 @@ from painseq import __version__
 from painseq.data.streams import SHORT_NAMES
 from painseq.download import sha256_of
 from painseq.errors import PainseqError
+from painseq.export.engine import Engine, planned, with_engine
 from painseq.export.faces import exported_face
 from painseq.export.graphs import GraphName, graphs_of
+from painseq.export.int8 import Int8, OpenVino
 from painseq.faces import Locator
 from painseq.files import folder_replacing
 from painseq.model import PainModel, load
 from painseq.model.averaging import AveragedModel
 from painseq.model.checkpoint import write_checkpoint
-from painseq.runs import OnProgress
+from painseq.runs import OnProgress, no_progress
 from painseq.runtime.folder import (
     EXTRACTOR,
     HEAD,
     HEAD_STEP,
     MODEL,
     ExportedRecord,
-    ExtractorRecord,
+    FileRecord,
     HeadRecord,
     SourceRecord,
     StateRecord,
@@ -43,7 +45,8 @@ def export(
     locator: Locator | None = None,
     prior: Mapping[str, float] | None = None,
     trust: Sequence[str] = (),
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = no_progress,
+    extractor: Int8 | OpenVino | None = None,
 ) -> ExportedRecord:
     """Write a model as ONNX graphs and `model.json`, with the files of its face locator.
 
@@ -57,14 +60,17 @@ def export(
         locator: finds the face instead of the model's own locator.
         prior: mix of classes to correct the probabilities for; see `PainModel.with_prior`.
         trust: other packages whose heads or extractors may be built from the checkpoint.
-        on_progress: called with the number of finished graphs, their total, and a note.
+        on_progress: called with the number of steps done, their total, and what is counted: graphs, and for int8
+            calibration and validation clips.
+        extractor: runs the extractor in int8, or by OpenVINO; None: by onnxruntime in fp32.
 
     Returns:
         What `model.json` holds.
 
     Raises:
         PainseqError: a package is missing; the folder is not empty; the model is an average of several, takes a stream
-            that comes from a store, or finds faces in a way that needs torch; a graph differs from torch.
+            that comes from a store, or finds faces in a way that needs torch; a graph differs from torch; int8 changes
+            more than accepted, cannot be measured, or the model has no extractor.
 
     Example:
         >>> export("runs/lstm/best.ckpt", "exported/lstm")
@@ -73,37 +79,52 @@ def export(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PainseqError(f"{out} exists and is not empty. Choose a folder that does not exist yet.")
-    source = None if isinstance(model, PainModel) else Path(model)
-    if source is not None and (source / MODEL).is_file():
-        raise PainseqError(f"{source} is an exported model already. Give the checkpoint that it was exported from.")
-    loaded = model if isinstance(model, PainModel) else load(model, trust)
-    loaded = loaded if prior is None else loaded.with_prior(prior)
-    _check_model(loaded)
+    loaded = _loaded(model, prior, trust)
+    plan = planned(loaded, extractor)
     with TemporaryDirectory(prefix="painseq-") as place, folder_replacing(out) as folder:
         face, names = exported_face(loaded, locator, folder)
         checkpoint = Path(place) / "unsaved.ckpt"
         write_checkpoint(checkpoint, loaded.record, loaded.head, loaded.extractor)
         _write_graphs(loaded, checkpoint, folder, trust, on_progress)
-        record = _record(loaded, face, names, source or checkpoint, folder)
+        engine = with_engine(loaded, plan, folder, on_progress)
+        others = [FILES[name] for name in graphs_of(loaded) if name != "extractor"]
+        files = measured_files(folder, (*(engine.files if engine else ()), *others, *names))
+        path = checkpoint if isinstance(model, PainModel) else Path(model)
+        record = _record(loaded, face, files, SourceRecord(path.name, sha256_of(path)), engine)
         record.write(folder)
     return record
 
 
+def _loaded(model: PainModel | str | Path, prior: Mapping[str, float] | None, trust: Sequence[str]) -> PainModel:
+    if not isinstance(model, PainModel):
+        if (Path(model) / MODEL).is_file():
+            raise PainseqError(f"{model} is an exported model already. Give the checkpoint that it was exported from.")
+        model = load(model, trust)
+    model = model if prior is None else model.with_prior(prior)
+    _check_model(model)
+    return model
+
+
 def _record(
-    model: PainModel, face: Spec | None, locator_files: Sequence[str], source: Path, folder: Path
+    model: PainModel, face: Spec | None, files: Mapping[str, FileRecord], source: SourceRecord, engine: Engine | None
 ) -> ExportedRecord:
-    graphs, head = graphs_of(model), model.head
+    head = model.head
     state = head.first_state(1) if head.steps else None
     return ExportedRecord(
         record=model.record,
         face=face,
-        files=measured_files(folder, (*(FILES[name] for name in graphs), *locator_files)),
-        extractor=ExtractorRecord("fp32", "onnxruntime") if "extractor" in graphs else None,
+        files=files,
+        extractor=None if engine is None else engine.record,
         head=HeadRecord(head.level, head.max_frames, tuple(head.in_shape)),
         step=None if state is None else StateRecord({name: tuple(value.shape[1:]) for name, value in state.items()}),
-        source=SourceRecord(source.name, sha256_of(source)),
+        source=source,
+        int8=None if engine is None else engine.int8,
         prior=model.prior,
-        versions={"painseq": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
+        versions={
+            "painseq": __version__,
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+            **({} if engine is None else engine.versions),
+        },
     )
 
 
@@ -136,15 +157,13 @@ def _check_model(model: PainModel) -> None:
 
 
 def _write_graphs(
-    model: PainModel, checkpoint: Path, folder: Path, trust: Sequence[str], on_progress: OnProgress | None
+    model: PainModel, checkpoint: Path, folder: Path, trust: Sequence[str], on_progress: OnProgress
 ) -> None:
     # Imported here, as the exporter needs packages that `_check_packages` looks for.
     from painseq.export.one_graph import Job, run
 
     graphs = graphs_of(model)
     for done, name in enumerate(graphs):
-        if on_progress is not None:
-            on_progress(done, len(graphs), FILES[name])
+        on_progress(done, len(graphs), "graphs")
         run(Job(str(checkpoint), name, str(folder / FILES[name]), model.prior, list(trust)))
-    if on_progress is not None:
-        on_progress(len(graphs), len(graphs), "")
+    on_progress(len(graphs), len(graphs), "graphs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ from painseq.errors import PainseqError, first_few
 from painseq.faces import FaceCrops
 from painseq.files import parse_json, write_json
 from painseq.model.record import ModelRecord, read_typed
-from painseq.spec import Spec
+from painseq.spec import Spec, plain
 
 FORMAT = 1
 MODEL = "model.json"
@@ -90,6 +90,59 @@ class SourceRecord:
 
 
 @dataclass(frozen=True)
+class ChangeRecord:
+    """What int8 changed in a score of the validation clips.
+
+    Args:
+        fp32: the score in float32; None if it is not defined.
+        int8: the score in int8; None if it is not defined.
+        change: int8 minus fp32.
+        low: lower limit of the 95 % interval of the change; None if there is none.
+        high: its upper limit.
+        subjects: number of subjects that the interval is over.
+        method: how the interval was found.
+        note: a caution about the interval, or why there is none.
+    """
+
+    fp32: float | None
+    int8: float | None
+    change: float | None
+    low: float | None
+    high: float | None
+    subjects: int
+    method: str
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Int8Record:
+    """How an extractor was quantised, and what that changed for validation subjects.
+
+    Args:
+        calibrated_on: training subjects whose crops it was calibrated on, as "data set/subject".
+        frames: number of these crops.
+        measured_on: validation subjects whose clips were predicted in both precisions, as "data set/subject".
+        clips: number of these clips.
+        floor: smallest agreement that was accepted.
+        agreement: of a classifier the share of clips with the same label in fp32 and int8; of a regression model Lin's
+            concordance correlation of the two values.
+        mean_change: mean absolute change of a probability, or of a regression model's value.
+        largest_change: the largest of them.
+        balanced_accuracy: change of the balanced accuracy; None for a regression model, or without known labels.
+    """
+
+    calibrated_on: tuple[str, ...]
+    frames: int
+    measured_on: tuple[str, ...]
+    clips: int
+    floor: float
+    agreement: float
+    mean_change: float
+    largest_change: float
+    balanced_accuracy: ChangeRecord | None
+
+
+@dataclass(frozen=True)
 class _Fields:
     """The fields of `model.json` whose types say what is right."""
 
@@ -100,7 +153,7 @@ class _Fields:
     source: SourceRecord
     versions: dict[str, str]
     face: dict[str, object] | None
-    int8: dict[str, object] | None
+    int8: Int8Record | None
     prior: dict[str, float] | None = None
 
 
@@ -118,7 +171,7 @@ class ExportedRecord:
         step: the state of the head for one frame at a time; None if it takes whole clips only.
         source: the checkpoint.
         versions: package -> version that wrote the folder.
-        int8: what quantisation changed, as measured on the validation subjects; None without quantisation.
+        int8: how the extractor was quantised, and what that changed; None without quantisation.
         prior: mix of classes that the probabilities are corrected for; None: that of the training data.
     """
 
@@ -130,7 +183,7 @@ class ExportedRecord:
     step: StateRecord | None
     source: SourceRecord
     versions: Mapping[str, str]
-    int8: Spec | None = None
+    int8: Int8Record | None = None
     prior: Mapping[str, float] | None = None
 
     def to_dict(self) -> Spec:
@@ -148,7 +201,7 @@ class ExportedRecord:
                 "in_shape": list(self.head.in_shape),
             },
             "step": step and {"state": {name: list(shape) for name, shape in step.state.items()}},
-            "int8": self.int8,
+            "int8": self.int8 and plain(asdict(self.int8)),
             "prior": None if self.prior is None else dict(self.prior),
             "source": {"name": self.source.name, "sha256": self.source.sha256},
             "versions": dict(self.versions),

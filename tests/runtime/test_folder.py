@@ -13,9 +13,11 @@ from painseq.runtime.folder import (
     HEAD,
     HEAD_STEP,
     MODEL,
+    ChangeRecord,
     ExportedRecord,
     ExtractorRecord,
     HeadRecord,
+    Int8Record,
     SourceRecord,
     StateRecord,
     measured_files,
@@ -23,6 +25,7 @@ from painseq.runtime.folder import (
 )
 
 YUNET = "yunet.onnx"
+CHANGE = ChangeRecord(0.75, 0.5, -0.25, None, None, 1, "bootstrap", "only one subject")
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def exported(tmp_path, make_record):
         StateRecord({"hidden": (2, 16), "cell": (2, 16)}),
         SourceRecord("best.ckpt", "0" * 64),
         {"painseq": "0.1.0"},
-        {"agreement": 0.97},
+        Int8Record(("biovid/a", "biovid/b"), 40, ("biovid/c",), 30, 0.95, 0.97, 0.01, 0.2, CHANGE),
     )
     made.write(tmp_path)
     return made
