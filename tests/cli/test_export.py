@@ -9,6 +9,7 @@ from painseq.export import OpenVino
 from painseq.runtime.folder import read_folder
 
 
+@pytest.mark.slow
 def test_export_writes_a_folder_that_predicts_as_the_checkpoint(painseq, ann, video, tmp_path):
     done = painseq("export", ann, "--out", tmp_path / "exported")
     assert done.code == 0, done.err

@@ -60,6 +60,7 @@ def exported(make_record, tmp_path_factory):
     return place / "best.ckpt", place / "exported" / "lstm"
 
 
+@pytest.mark.slow
 def test_a_folder_predicts_what_its_checkpoint_predicts(exported):
     checkpoint, folder = exported
     record, model = read_folder(folder), load(checkpoint).with_prior(PRIOR)
@@ -81,6 +82,7 @@ def test_a_folder_predicts_what_its_checkpoint_predicts(exported):
         np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_folder_says_live_what_its_checkpoint_says(exported):
     checkpoint, folder = exported
     settings = LiveSettings(warm_up_s=0, window_s=0.6, skipping=Skipping("none"))
@@ -94,6 +96,7 @@ def test_a_folder_says_live_what_its_checkpoint_says(exported):
         assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_changed_is_refused(exported, tmp_path):
     _, folder = exported
     for name in read_folder(folder).files:
@@ -110,6 +113,7 @@ def test_a_folder_that_was_changed_is_refused(exported, tmp_path):
             read_folder(copy)
 
 
+@pytest.mark.slow
 def test_a_folder_is_not_written_over_nor_exported_again(exported, tmp_path):
     checkpoint, folder = exported
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -185,6 +189,7 @@ def test_a_head_of_pixels_has_no_extractor_file(make_record, model_of, tmp_path,
     assert record.files["head.onnx"].bytes == 5 and isinstance(record.files["head.onnx"], FileRecord)
 
 
+@pytest.mark.slow
 def test_a_head_of_another_package_is_exported_if_it_is_trusted(make_record, tmp_path, monkeypatch):
     (tmp_path / "their_lab.py").write_text(
         "from torch import nn\n"

@@ -128,7 +128,12 @@ def test_every_head_is_in_the_table():
     assert inner == {getattr(painseq.heads, name) for name in painseq.heads.__all__} - {Head}
 
 
-@pytest.mark.parametrize("name", HEADS)
+SLOW = ("lstm", "bilstm_attention", "two_stream", "vivit_factorised")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in HEADS]
+)
 def test_a_head_as_onnx_decides_as_torch_does(name, model_of, tmp_path):
     model = model_of(HEADS[name]())
     graph, path = HeadGraph(model), tmp_path / "head.onnx"
