@@ -163,7 +163,12 @@ class _Pool:
         context = get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=_serve, args=(there, *self._task), daemon=True)
-        process.start()
+        # Ctrl-C reaches all processes of a terminal; this one ends the others, also while they start.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
         self._workers[here] = _Worker(process)
 
@@ -199,7 +204,6 @@ class _Pool:
 
 def _serve(connection: Connection, models: ModelFiles, options: VideoOptions, videos: int) -> None:
     """Predict the videos that the parent names, until it names none."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process.
     end_with_parent()
     # As many processes as there are cores, with as many threads each, would slow each other down.
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
