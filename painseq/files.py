@@ -79,9 +79,13 @@ def folder_replacing(path: Path) -> Iterator[Path]:
         path: the folder, which does not exist yet or is empty.
 
     Raises:
+        PainseqError: it is the current folder, or a mounted one, which cannot be replaced.
         OSError: the disk is full, the folder cannot be written, or somebody else has filled `path` meanwhile; nothing
             remains.
     """
+    named, path = path, path.resolve()
+    if path == Path.cwd() or path.is_mount():
+        raise PainseqError(f"{named} is the current folder or a mounted one. Name a new folder, such as one inside it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     partial.mkdir()
@@ -209,7 +213,8 @@ def appending(path: Path) -> Iterator[Callable[[object], None]]:
             if error.errno not in NO_LOCKS:
                 raise
             is_locked = True
-        if not is_locked:
+        # The last owner may have replaced the file before it was locked here.
+        if not is_locked or not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
             raise PainseqError(f"Another process writes into {path}. Wait until it ends, or choose another file.")
 
         def append(row: object) -> None:

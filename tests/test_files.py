@@ -7,12 +7,13 @@ import re
 import resource
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
 
 from painseq.errors import PainseqError, first_few
-from painseq.files import write_atomically, write_csv, write_json
+from painseq.files import folder_replacing, write_atomically, write_csv, write_json
 from painseq.runs import check_same_run, locked_folder, make_run_folder, read_json
 
 
@@ -41,6 +42,19 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_p
     with pytest.raises(OSError, match=r"\b28\b"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_where_a_link_points_to_and_never_below_somebodys_feet(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    with folder_replacing(tmp_path / "link") as folder:
+        (folder / "file").write_text("")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "here" / "file").is_file()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for path in (Path(), Path("../empty"), Path("/proc")):
+        with pytest.raises(PainseqError, match="current folder or a mounted one"), folder_replacing(path):
+            pass
 
 
 def test_json_is_read_back_and_has_no_nan(tmp_path):

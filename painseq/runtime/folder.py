@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from painseq.download import sha256_of
 from painseq.errors import PainseqError, first_few
 from painseq.faces import FaceCrops
 from painseq.files import parse_json, write_json
-from painseq.model.record import ModelRecord, read_typed
+from painseq.model.record import MAX_SIZE, ModelRecord, read_typed
 from painseq.spec import Spec, plain
 
 FORMAT = 1
@@ -273,7 +274,7 @@ class ExportedRecord:
         outside = [name for name in self.files if Path(name).name != name or name in ("", ".", "..", MODEL)]
         if outside:
             raise PainseqError(f"damaged: {outside[0]!r} is not the name of a file of the folder.")
-        needed = [HEAD, *([self.extractor_file] if self.extractor_file else []), *([HEAD_STEP] if self.step else [])]
+        needed = [HEAD, *self._extractor_files(), *([HEAD_STEP] if self.step else []), *self._locator_files()]
         unlisted = [name for name in needed if name not in self.files]
         if unlisted:
             raise PainseqError(f"damaged: it lists no {', '.join(unlisted)}.")
@@ -282,11 +283,52 @@ class ExportedRecord:
                 f"damaged: the head takes frames of shape {self.head.in_shape}, the record tells of "
                 f"{self.record.in_shape}."
             )
+        if self.head.max_frames is not None and self.head.max_frames < 1:
+            raise PainseqError(f"damaged: head.max_frames is {self.head.max_frames}, but must be 1 or more.")
+        for name, shape in (self.step.state if self.step else {}).items():
+            if min(shape, default=1) < 1 or prod(shape) > MAX_SIZE:
+                raise PainseqError(f"damaged: step.state.{name} is {shape}; it must have 1 to {MAX_SIZE} numbers.")
+
+    def _extractor_files(self) -> tuple[str, ...]:
+        name = self.extractor_file
+        if name is None:
+            return ()
+        return (name, Path(name).with_suffix(".bin").name) if name == OPENVINO_EXTRACTOR else (name,)
+
+    def _locator_files(self) -> tuple[str, ...]:
+        """Return all texts among the arguments of the locator, which can only name its files.
+
+        Raises:
+            PainseqError: face crops with tracks of other videos.
+        """
+        args = {} if self.face is None else self.face.get("init_args")
+        locator = args.get("locator") if isinstance(args, Mapping) else None
+        settings = locator.get("init_args") if isinstance(locator, Mapping) else None
+        if isinstance(args, Mapping) and args.get("tracks") is not None:
+            raise PainseqError(f"damaged: face.tracks is {args['tracks']!r}, but must be null.")
+        values = settings.values() if isinstance(settings, Mapping) else ()
+        return tuple(value for value in values if isinstance(value, str))
 
 
 def measured_files(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:
     """Return digest and size of files of a folder, for `ExportedRecord.files`."""
     return {name: FileRecord(sha256_of(folder / name), (folder / name).stat().st_size) for name in names}
+
+
+def model_file(folder: Path) -> Path:
+    """Return the path of an exported folder's `model.json`.
+
+    Raises:
+        PainseqError: the folder is missing, or has none.
+    """
+    path = folder / MODEL
+    if not path.is_file():
+        found = "an exported model" if folder.is_dir() else "a folder"
+        raise PainseqError(
+            f"{folder} is not {found}: it has no {MODEL}. `painseq export` writes it last; run it again. Of the folder "
+            "of a run, give best.ckpt."
+        )
+    return path
 
 
 def read_folder(folder: Path) -> ExportedRecord:
@@ -295,12 +337,7 @@ def read_folder(folder: Path) -> ExportedRecord:
     Raises:
         PainseqError: the folder is missing, unfinished, of another format, or a file was changed.
     """
-    path = folder / MODEL
-    if not path.is_file():
-        found = "an exported model" if folder.is_dir() else "a folder"
-        raise PainseqError(
-            f"{folder} is not {found}: it has no {MODEL}. `painseq export` writes it last; run it again."
-        )
+    path = model_file(folder)
     if path.stat().st_size > MAX_MODEL_BYTES:
         raise PainseqError(f"{path} is damaged: it has {path.stat().st_size} bytes.")
     try:

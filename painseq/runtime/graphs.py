@@ -50,6 +50,10 @@ class Graph(ABC):
             )
 
 
+class NoDevice(PainseqError):
+    """onnxruntime cannot use the GPU that is asked for."""
+
+
 class OnnxGraph(Graph):
     """A graph run by onnxruntime.
 
@@ -59,7 +63,8 @@ class OnnxGraph(Graph):
         threads: threads of a network; None: as many as the machine has cores.
 
     Raises:
-        PainseqError: onnxruntime is missing, has no such device, or cannot read the file.
+        NoDevice: onnxruntime has no such GPU, or cannot use it.
+        PainseqError: onnxruntime is missing, or cannot read the file.
     """
 
     def __init__(self, path: Path, device: str = "cpu", threads: int | None = None) -> None:
@@ -69,11 +74,18 @@ class OnnxGraph(Graph):
         # Threads that wait for work by spinning take the cores of others.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        failures = _failures()
+        failures, providers = _failures(), _providers(runtime, device)
+        kind = PainseqError if device == "cpu" else NoDevice
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=_providers(runtime, device))
+            # By itself it would go on with the CPU.
+            self._session = runtime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         except failures as error:
-            raise PainseqError(f"onnxruntime {runtime.__version__} cannot load {path}: {_first_line(error)}") from error
+            raise kind(f"onnxruntime {runtime.__version__} cannot load {path}: {_first_line(error)}") from error
+        if device != "cpu" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise NoDevice(
+                f"device is {device!r}, but onnxruntime {runtime.__version__} cannot use a GPU here. Check the driver "
+                "and the libraries of CUDA that this version needs, or use the CPU (command line: --device cpu)."
+            )
         self._failures = failures
         self._path = path
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
@@ -175,16 +187,16 @@ def _providers(runtime: Any, device: str) -> list[Any]:
     if kind != "cuda" or not (number.isdecimal() or not number):
         raise PainseqError(f"device is {device!r}; an exported model runs on cpu, cuda, cuda:0, ...")
     if "CUDAExecutionProvider" not in runtime.get_available_providers():
-        raise PainseqError(
+        raise NoDevice(
             f"device is {device!r}, but onnxruntime here runs on the CPU only. Replace it (pip uninstall onnxruntime, "
             "then pip install onnxruntime-gpu), or use the CPU (command line: --device cpu)."
         )
     return [("CUDAExecutionProvider", {"device_id": int(number or 0)}), "CPUExecutionProvider"]
 
 
-def best_device() -> str:
-    """Return "cuda" if onnxruntime can use a GPU, otherwise "cpu"."""
-    return "cuda" if "CUDAExecutionProvider" in _onnxruntime().get_available_providers() else "cpu"
+def has_gpu_build() -> bool:
+    """Whether onnxruntime is built for GPUs; there need not be one."""
+    return "CUDAExecutionProvider" in _onnxruntime().get_available_providers()
 
 
 def _first_line(error: Exception) -> str:

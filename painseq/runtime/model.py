@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +14,9 @@ from painseq.errors import PainseqError
 from painseq.model.prediction import Answer
 from painseq.model.predictor import Predictor, State, no_steps_error, no_videos_error
 from painseq.runtime.folder import HEAD, HEAD_STEP, ExportedRecord, read_folder
-from painseq.runtime.graphs import Graph, OnnxGraph, OpenVinoGraph, best_device
+from painseq.runtime.graphs import Graph, NoDevice, OnnxGraph, OpenVinoGraph, has_gpu_build
 
+log = logging.getLogger("painseq")
 NEXT = "next_"
 """Before the name of a state, among the outputs of `HEAD_STEP`."""
 
@@ -83,7 +85,7 @@ class ExportedModel(Predictor):
         if longest is not None and mask.shape[1] > longest:
             raise PainseqError(
                 f"The model takes clips of at most {longest} frames, but this one has {mask.shape[1]}. Predict a "
-                "shorter span."
+                "shorter span (command line: --start-s, --end-s)."
             )
         return _answer(self._head({"x": rows.astype(self._head.takes("x"), copy=False), "mask": mask}))
 
@@ -129,7 +131,15 @@ def load(folder: str | Path, device: str = "cpu", threads: int | None = None) ->
         'no_pain'
     """
     path = Path(folder)
-    return ExportedModel(path, read_folder(path), best_device() if device == "auto" else device, threads)
+    exported = read_folder(path)
+    if device != "auto":
+        return ExportedModel(path, exported, device, threads)
+    if has_gpu_build():
+        try:
+            return ExportedModel(path, exported, "cuda", threads)
+        except NoDevice as error:
+            log.info("The CPU is used: %s", error)
+    return ExportedModel(path, exported, "cpu", threads)
 
 
 def _extractor(folder: Path, exported: ExportedRecord, device: str, threads: int | None) -> Graph | None:
@@ -138,6 +148,11 @@ def _extractor(folder: Path, exported: ExportedRecord, device: str, threads: int
     path = folder / exported.extractor_file
     graph: Graph
     if exported.extractor.engine == "openvino":
+        if device != "cpu":
+            raise NoDevice(
+                f"device is {device!r}, but the extractor of {folder} is run by OpenVINO, on the CPU only. Set "
+                "device to cpu (command line: --device cpu)."
+            )
         graph = OpenVinoGraph(path, exported.extractor.precision, threads)
     else:
         graph = OnnxGraph(path, device, threads)

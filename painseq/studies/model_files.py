@@ -13,7 +13,7 @@ from painseq.errors import PainseqError
 from painseq.model.predictor import Predictor
 from painseq.runs import pick_device
 from painseq.runtime import load
-from painseq.runtime.folder import MODEL
+from painseq.runtime.folder import model_file
 from painseq.spec import Spec
 
 if TYPE_CHECKING:
@@ -103,9 +103,10 @@ class ModelFiles:
         """Return name -> plain values that decide what the model predicts: digests of its files, and the prior.
 
         Raises:
+            PainseqError: a folder is no exported model.
             OSError: a file is missing.
         """
-        digests = {path: sha256_of(path / MODEL if path.is_dir() else path) for path in self.paths}
+        digests = {path: sha256_of(model_file(path) if path.is_dir() else path) for path in self.paths}
         prior: Spec = {} if self.prior is None else {"prior": dict(self.prior)}
         if self.average:
             return {"average": {"sha256": list(digests.values()), **prior}}

@@ -6,8 +6,8 @@ import json
 import os
 import signal
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -24,6 +24,8 @@ from painseq.studies.predict_videos import VideoOptions, VideoResult, predict_mo
 from painseq.video import video_digest
 from painseq.video.finding import videos_in
 
+LINE_START = b'{"model": '
+"""How each line of a file of predictions starts."""
 Results = list[tuple[str, VideoResult]]
 """Name of a model, and its result, of one video."""
 
@@ -40,6 +42,7 @@ def predict_to_file(
 
     A line holds what `VideoPrediction.to_dict` tells, the name of the model, the problem if there is one, and the
     settings. Run again, the videos that the file holds are left out; those that failed or changed are tried again.
+    Lines of videos that this call does not name, or that are no longer there, stay.
 
     Args:
         models: the models; each process loads them once.
@@ -64,11 +67,10 @@ def predict_to_file(
     """
     found, out = all_videos(videos), Path(out)
     settings = _settings(models, options)
-    done = _resumed(out, settings, options) if out.exists() else set()
-    remaining = [video for video in found if not {(name, video.as_posix()) for name in settings} <= done]
-    count = len(found) - len(remaining)
-    on_progress(count, len(found))
-    with appending(out) as append:
+    with _resumed(out, found, settings, options) as (done, append):
+        remaining = [video for video in found if not {(name, video.as_posix()) for name in settings} <= done]
+        count = len(found) - len(remaining)
+        on_progress(count, len(found))
         for results in predict_in_processes(models, remaining, options, jobs):
             for name, result in results:
                 if (name, result.video.as_posix()) not in done:
@@ -149,10 +151,10 @@ class _Pool:
                 assert isinstance(ready, Connection)
                 worker = self._workers[ready]
                 try:
-                    answer: Results | PainseqError | None = ready.recv()
+                    answer: Results | PainseqError | ImportError | None = ready.recv()
                 except (EOFError, ConnectionError):
                     answer = self._after_death(ready, worker, bool(waiting))
-                if isinstance(answer, PainseqError):
+                if isinstance(answer, PainseqError | ImportError):
                     raise answer
                 if answer is not None:
                     yield answer
@@ -212,7 +214,7 @@ def _serve(connection: Connection, models: ModelFiles, options: VideoOptions, vi
         connection.send(None)
         while (video := connection.recv()) is not None:
             connection.send([(each.name, each.predict(video)) for each in ready])
-    except PainseqError as error:
+    except (PainseqError, ImportError) as error:
         connection.send(error)
 
 
@@ -234,24 +236,49 @@ def _settings(models: ModelFiles, options: VideoOptions) -> dict[str, Spec]:
     return plain
 
 
-def _resumed(out: Path, settings: Mapping[str, Spec], options: VideoOptions) -> set[tuple[str, str]]:
-    """Return the models and videos that a file holds, after its unfinished, failed and outdated lines are removed.
+@contextmanager
+def _resumed(
+    out: Path, videos: Sequence[Path], settings: Mapping[str, Spec], options: VideoOptions
+) -> Iterator[tuple[set[tuple[str, str]], Callable[[object], None]]]:
+    """Give the models and videos that a file holds, and a function that appends to it; it is locked meanwhile.
+
+    Unfinished lines, and lines of these videos that failed or are outdated, are removed first.
 
     Raises:
-        PainseqError: it was written with other settings, or is no file of predictions.
+        PainseqError: it was written with other settings, is no file of predictions, or another process writes into it.
     """
-    with appending(out):  # Nobody else is writing.
+    with appending(out) as append:
         rows, damaged = read_json_lines(out)
+        if damaged and not rows:
+            _check_started_here(out)
+        named = {video.as_posix() for video in videos}
         kept: dict[tuple[str, str], dict[str, Any]] = {}
         for row in rows:
-            name = _model_of(out, row, settings)
-            video, is_read = Path(row["video"]), row.get("problem") is None or "frames" in row
-            if is_read and row.get("video_digest") == _digest(video, options):
-                kept[name, video.as_posix()] = row
-        if damaged or len(kept) < len(rows):
-            text = "".join(printable(json.dumps(row)) + "\n" for row in kept.values())
-            write_atomically(out, text.encode())
-    return set(kept)
+            key = (_model_of(out, row, settings), Path(row["video"]).as_posix())
+            if key[1] not in named or _is_current(row, options):
+                kept[key] = row
+        if not damaged and len(kept) == len(rows):
+            yield set(kept), append
+            return
+        text = "".join(printable(json.dumps(row)) + "\n" for row in kept.values())
+        write_atomically(out, text.encode())
+        # The first lock is of the file that was replaced, and held until the new one is locked.
+        with appending(out) as append_to_new:
+            yield set(kept), append_to_new
+
+
+def _check_started_here(out: Path) -> None:
+    """Refuse a file whose only line is not the beginning of one that a kill left unfinished."""
+    with out.open("rb") as file:
+        start = file.read(len(LINE_START))
+    if not LINE_START.startswith(start):
+        raise PainseqError(f"{out} is no file of predictions that can be resumed. Choose another file.")
+
+
+def _is_current(row: Mapping[str, Any], options: VideoOptions) -> bool:
+    """Whether a line holds a prediction of the video as it is now; one that is no longer there has not changed."""
+    is_read = row.get("problem") is None or "frames" in row
+    return is_read and _digest(Path(row["video"]), options) in (None, row.get("video_digest"))
 
 
 def _model_of(out: Path, row: Mapping[str, Any], settings: Mapping[str, Spec]) -> str:

@@ -84,6 +84,13 @@ def test_a_changed_cut_or_missing_file_is_refused(tmp_path, exported, name, harm
         ({"files": {HEAD: {"sha256": 7, "bytes": 1}}}, "sha256"),
         ({"record": {"format": 3}}, "class_names"),
         ({"extractor": {"precision": "fp8", "engine": "onnxruntime"}}, "fp8"),
+        ({"extractor": {"precision": "fp32", "engine": "openvino"}}, r"extractor\.xml, extractor\.bin"),
+        ({"head": {"level": "video", "max_frames": 0, "in_shape": []}}, "max_frames is 0"),
+        ({"step": {"state": {"hidden": [-1]}}}, "hidden"),
+        ({"step": {"state": {"hidden": [10**6, 10**6]}}}, "hidden"),
+        ({"face": FaceCrops(YuNet("/elsewhere/yunet.onnx")).spec()}, "/elsewhere/yunet"),
+        ({"face": FaceCrops(YuNet("unlisted.onnx")).spec()}, "unlisted"),
+        ({"face": FaceCrops(YuNet(YUNET), tracks="tracks").spec()}, "tracks"),
     ],
 )
 def test_another_model_json_is_refused(tmp_path, exported, change, named):

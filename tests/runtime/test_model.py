@@ -11,7 +11,7 @@ import pytest
 from painseq.errors import PainseqError
 from painseq.model.predictor import Predictor
 from painseq.runtime import load
-from painseq.runtime.folder import EXTRACTOR, HEAD, HEAD_STEP, ExtractorRecord, HeadRecord, StateRecord
+from painseq.runtime.folder import EXTRACTOR, HEAD, HEAD_STEP, ExtractorRecord, HeadRecord, StateRecord, measured_files
 from painseq.video import open_video
 
 pytest.importorskip("onnxruntime")
@@ -112,12 +112,35 @@ def test_devices_that_are_not_there_are_refused(write_folder, device):
         load(write_folder(), device)
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_gpu_that_cannot_be_used_is_not_replaced_silently(write_folder, monkeypatch, caplog):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime has a GPU here")
+    # As where onnxruntime-gpu is installed, and no driver: a session then goes on with the CPU.
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    with pytest.raises(PainseqError, match="cannot use a GPU"):
+        load(write_folder(), "cuda")
+    with caplog.at_level("INFO", "painseq"):
+        assert load(write_folder(), "auto").device == "cpu"
+    assert "cannot use a GPU" in caplog.text
+
+
 def test_openvino_is_asked_for_where_it_is_missing(write_folder):
     try:
         import openvino  # noqa: F401
     except ImportError:
-        with pytest.raises(PainseqError, match=r"extractor\.xml"):
-            load(write_folder(extractor=ExtractorRecord("bf16", "openvino")))
+        folder, names = write_folder(), ("extractor.xml", "extractor.bin")
+        for name in names:
+            (folder / name).write_bytes(b"")
+        of_openvino = {"extractor": ExtractorRecord("bf16", "openvino")}
+        write_folder(**of_openvino, files=measured_files(folder, (*names, HEAD, HEAD_STEP)))
+        with pytest.raises(PainseqError, match=r"extractor\.xml.*painseq\[openvino\]"):
+            load(folder)
+        with pytest.raises(PainseqError, match="on the CPU only"):
+            load(folder, "cuda")
     else:
         pytest.skip("OpenVINO is installed")
 

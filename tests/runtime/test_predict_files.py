@@ -144,6 +144,93 @@ def test_a_changed_video_is_predicted_again(models, videos, tmp_path, colours):
     assert [row["frames"] for row in lines(out)] == [6]
 
 
+def test_lines_of_videos_that_are_not_named_or_gone_stay(models, videos, tmp_path, colours):
+    out = tmp_path / "out.jsonl"
+    (videos / "broken.mp4").unlink()
+    list(predict_to_file(models, [videos], out))
+    before = lines(out)
+    (videos / "a.mp4").unlink()
+    (videos / "deeper" / "b.mp4").write_bytes(b"changed")
+    # Neither what is gone, nor what is not named.
+    assert list(predict_to_file(models, [videos / "a.mp4"], out)) == [] and lines(out) == before
+    assert [result.video for _, result in predict_to_file(models, [colours], out)] == [colours]
+    assert lines(out)[:2] == before and len(lines(out)) == 3
+
+
+@pytest.mark.parametrize("text", ["one line", "one line\n", '{"a": 1}', '{"model": "b", "video": "c"}\n'])
+def test_files_of_other_content_are_kept(models, videos, tmp_path, text):
+    out = tmp_path / "notes.txt"
+    out.write_text(text)
+    with pytest.raises(PainseqError, match=r"notes\.txt"):
+        list(predict_to_file(models, [videos], out))
+    assert out.read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"model": "b", "vi'])
+def test_a_first_line_that_is_unfinished_is_predicted_again(models, colours, tmp_path, text):
+    out = tmp_path / "out.jsonl"
+    out.write_text(text)
+    assert len(list(predict_to_file(models, [colours], out))) == len(lines(out)) == 1
+
+
+def test_a_resumed_file_is_locked_from_the_first_look_on(models, videos, tmp_path):
+    out = tmp_path / "out.jsonl"
+    list(predict_to_file(models, [videos], out))
+    run = predict_to_file(models, [videos], out, on_progress=lambda *told: other.append(_is_locked(out)))
+    other: list[bool] = []
+    list(run)
+    assert other == [True, True]
+
+
+def _is_locked(out) -> bool:
+    try:
+        with appending(out):
+            return False
+    except PainseqError:
+        return True
+
+
+def test_a_file_that_was_replaced_before_it_was_locked_is_not_written(tmp_path, monkeypatch):
+    out, new = tmp_path / "out.jsonl", tmp_path / "new.jsonl"
+    out.write_text("old\n")
+    new.write_text("new\n")
+
+    def replaced_and_locked(file):
+        new.replace(out)
+        return True
+
+    monkeypatch.setattr("painseq.files.try_lock", replaced_and_locked)
+    with pytest.raises(PainseqError, match=r"out\.jsonl"), appending(out):
+        pass
+    assert out.read_text() == "new\n"
+
+
+@pytest.mark.parametrize("command", [[], ["--out", "out.jsonl"]])
+def test_the_folder_of_a_run_is_told_apart(models, colours, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    assert main(["predict", str(colours), "--checkpoint", "run", "--device", "cpu", *command]) == 1
+    assert "best.ckpt" in capsys.readouterr().err
+
+
+LACKS = """
+from painseq.studies.model_files import ModelFiles
+class Lacks(ModelFiles):
+    def load(self, threads=None):
+        import torch_is_not_here
+"""
+
+
+def test_a_package_that_is_missing_is_named_by_several_processes_too(models, videos, tmp_path, monkeypatch):
+    (tmp_path / "lacks.py").write_text(LACKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    from lacks import Lacks
+
+    with pytest.raises(ModuleNotFoundError) as raised:
+        list(predict_in_processes(Lacks(models.paths), all_videos([videos]), jobs=2))
+    assert raised.value.name == "torch_is_not_here"
+
+
 @pytest.mark.parametrize("options", [VideoOptions(end_s=1.0), VideoOptions(min_face_share=0.1)])
 def test_a_file_of_other_settings_is_refused(models, videos, tmp_path, options):
     out = tmp_path / "out.jsonl"
