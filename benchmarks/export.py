@@ -180,7 +180,8 @@ def network_part(name: str, model: Exported, settings: Settings) -> str:
     exact = variants["torch fp32"](crops)
     apart = {title: float(np.abs(run(crops) - exact).max() / np.abs(exact).max()) for title, run in variants.items()}
     lines = [f"### {name}", "", *agreement_lines(model.change), ""]
-    lines += [verdict(f"{name}, fp32 apart from torch", apart["onnxruntime fp32"], GOALS["parity"], False), ""]
+    met = "met" if apart["onnxruntime fp32"] <= GOALS["parity"] else "MISSED"
+    lines += [f"- {name}, fp32 apart from torch: {apart['onnxruntime fp32']:.1e}; at most {GOALS['parity']}: {met}", ""]
     rates = {}
     for batch in BATCHES:
         part = np.resize(crops, (batch, *crops.shape[1:]))
