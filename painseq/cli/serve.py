@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
     options = ServeOptions(
         token=None if args.no_token else os.environ.get(TOKEN) or secrets.token_urlsafe(),
-        hosts=(*LOOPBACK, *(host.lower() for host in args.allow_host)),
+        hosts=(*LOOPBACK, args.host.lower(), *(host.lower() for host in args.allow_host)),
         max_upload_bytes=args.max_upload_mib * 2**20,
         max_video_s=args.max_video_s,
         max_sessions=args.max_sessions,

@@ -43,12 +43,13 @@ class Run:
 class LiveLog:
     """Writes a log: a line of the run, then one for each reading and each notification, and one for the end.
 
-    Each line is handed to the system at once. A log that exists is continued.
+    Each line is handed to the system at once. A log that exists is continued, with a model of the same classes.
 
     Args:
         file: the path, or an open text file.
 
     Raises:
+        PainseqError: the file is no log, or `start` names a model of other classes or another scale.
         OSError: it cannot be written, or the disk is full; the lines before are there.
 
     Example:
@@ -59,6 +60,8 @@ class LiveLog:
 
     def __init__(self, file: Path | IO[str]) -> None:
         self._name = str(file) if isinstance(file, Path) else "the output"
+        has_lines = isinstance(file, Path) and file.is_file() and file.stat().st_size > 0
+        self._before = run_of(file) if has_lines and isinstance(file, Path) else None
         self._file: io.FileIO | IO[str] = _opened(file) if isinstance(file, Path) else file
 
     def __enter__(self) -> Self:
@@ -72,6 +75,10 @@ class LiveLog:
 
     def start(self, run: Run) -> None:
         """Write the line of the run."""
+        before = self._before
+        if before is not None and (before.class_names, before.scale) != (tuple(run.class_names), run.scale):
+            gives = f"classes {', '.join(before.class_names)}" if before.class_names else f"the scale {before.scale}"
+            raise PainseqError(f"{self._name} is the log of a model with {gives}, unlike this one. Name a new log.")
         named = {"model": run.model, "source": run.source, "class_names": list(run.class_names), "scale": run.scale}
         self._write("start", time.time(), {"format": FORMAT, "painseq": __version__, **named, "settings": run.settings})
 
@@ -130,7 +137,7 @@ def log_lines(path: Path) -> Iterator[dict[str, Any]]:
                 line = None
             is_line = isinstance(line, dict) and isinstance(line.get("line"), str)
             if number == 0 and not (is_line and line["line"] == "start" and line.get("format") == FORMAT):
-                raise PainseqError(f"{path} is no log that this version of `painseq live` wrote.")
+                raise PainseqError(f"{path} is no log that this version of `painseq live` wrote. Name another file.")
             if is_line:
                 yield line
 

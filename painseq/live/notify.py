@@ -60,6 +60,10 @@ class NotifySettings:
                 f"NotifySettings: face_share is {self.face_share} and face_window_s is {self.face_window_s}; they must "
                 "be at most 1, and more than 0."
             )
+        for name in ("on", "off"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise PainseqError(f"NotifySettings: {name} is {value}; it must be a number.")
         if self.on is not None and self.off is not None and not self.off <= self.on:
             raise PainseqError(f"NotifySettings: off is {self.off}, above on, {self.on}. Choose off <= on.")
 
@@ -92,7 +96,8 @@ class Notification:
 class Notifier:
     """Watches readings, and tells when a notification comes and goes.
 
-    A reading without a prediction is no low number: it lets no notification go.
+    A reading without a prediction is no low number: nothing comes or goes at it. After a gap without readings, a lost
+    signal, another person or a new warm-up, the number is that of the readings since.
 
     Args:
         settings: see there.
@@ -100,12 +105,13 @@ class Notifier:
         scale: name of a regression model's scale; None for a classifier.
 
     Raises:
-        PainseqError: unknown classes, or a regression model without `on` and `off` in the units of its scale.
+        PainseqError: unknown classes, a probability outside of 0 to 1, or a regression model without `on` and `off` in
+            the units of its scale.
     """
 
     def __init__(self, settings: NotifySettings, class_names: Sequence[str] = (), scale: str | None = None) -> None:
         self.settings = settings
-        chosen = tuple(class_names[1:]) if settings.classes is None else settings.classes
+        chosen = tuple(class_names[1:]) if settings.classes is None else tuple(dict.fromkeys(settings.classes))
         unknown = [name for name in chosen if name not in class_names]
         if unknown or (class_names and not chosen):
             raise PainseqError(f"classes is {list(chosen)}; the model's classes are {', '.join(class_names)}.")
@@ -119,13 +125,15 @@ class Notifier:
         self._off = min(OFF, self._on) if settings.off is None else settings.off
         if self._off > self._on:
             raise PainseqError(f"off is {self._off}, above on, {self._on}. Choose off <= on.")
+        if class_names and not (self._off >= 0 and self._on <= 1):
+            raise PainseqError(f"on is {self._on} and off is {self._off}; they are probabilities, from 0 to 1.")
         self.watched = f"probability of {' or '.join(chosen)}" if class_names else f"value on the scale {scale}"
         self.number: float | None = None
         """The watched number, smoothed; None while it is not known."""
         self.is_on = False
         """Whether a notification is on, until its end."""
         self._is_low = self._is_acknowledged = False
-        self._number_s = -math.inf
+        self._number_s = self._last_s = -math.inf
         self._rests_until_s = -math.inf
         self._above_s: float | None = None
         self._below_s: float | None = None
@@ -134,22 +142,28 @@ class Notifier:
     def push(self, reading: Reading) -> list[Notification]:
         """Take the next reading, and return what happens."""
         now_s = reading.time_s
-        if self._faces and now_s < self._faces[-1][0]:  # Another run of the same log.
-            self._faces.clear()
-            self.number, self._above_s, self._below_s, self._rests_until_s = None, None, None, -math.inf
-        if reading.state in ("other_face", "signal_lost"):
-            self.number, self._above_s, self._below_s = None, None, None
-            self._faces.clear()
+        if reading.state == "signal_lost":  # Its time is another clock's, and may be after that of the next picture.
+            self._forget()
+            return []
+        apart_s, self._last_s = now_s - self._last_s, now_s
+        if apart_s < 0:
+            self._rests_until_s = min(self._rests_until_s, now_s + self.settings.rest_s)
+        if reading.state == "other_face" or not 0 <= apart_s <= self.settings.face_window_s:
+            self._forget()
+        if reading.state == "other_face":
             return []
         self._faces.append((now_s, reading.box is not None))
         while self._faces[0][0] < now_s - self.settings.face_window_s:
             self._faces.popleft()
-        if reading.state == "ok":
-            self._smooth(reading)
+        if reading.state == "warming_up":
+            self._forget_number()
+        is_known = reading.state == "ok" and self._smooth(reading)
         seen = sum(has_face for _, has_face in self._faces) / len(self._faces) >= self.settings.face_share
         number = self.number
         self._above_s = self._since(self._above_s, now_s, seen and number is not None and number >= self._on)
         self._below_s = self._since(self._below_s, now_s, seen and number is not None and number <= self._off)
+        if not is_known:
+            return []
         if not self.is_on:
             comes = _lasted(self._above_s, now_s, self.settings.on_s) and now_s >= self._rests_until_s
             if not comes:
@@ -168,21 +182,36 @@ class Notifier:
         self._is_acknowledged = True
         return [self._event(time_s, "acknowledged"), *self._ended(time_s)]
 
+    def restart(self) -> None:
+        """Begin anew, without a notification: what was pushed before is of another run."""
+        self._forget()
+        self.is_on = self._is_low = self._is_acknowledged = False
+        self._last_s = self._rests_until_s = -math.inf
+
+    def _forget(self) -> None:
+        self._faces.clear()
+        self._forget_number()
+
+    def _forget_number(self) -> None:
+        self.number, self._above_s, self._below_s = None, None, None
+
     def _ended(self, now_s: float) -> list[Notification]:
         if not self._is_low or (self.settings.latched and not self._is_acknowledged):
             return []
         self.is_on, self._rests_until_s = False, now_s + self.settings.rest_s
         return [self._event(now_s, "end")]
 
-    def _smooth(self, reading: Reading) -> None:
+    def _smooth(self, reading: Reading) -> bool:
+        """Take the number of a reading; return false if it has none."""
         probabilities = reading.probabilities
         number = sum(probabilities[name] for name in self._classes) if self._classes else reading.value
-        if number is None:
-            return
+        if number is None or not math.isfinite(number):
+            return False
         tau_s, apart_s = self.settings.tau_s, reading.time_s - self._number_s
         share = 1.0 if self.number is None or tau_s == 0 else -math.expm1(-apart_s / tau_s)
         self.number = number if self.number is None else self.number + share * (number - self.number)
         self._number_s = reading.time_s
+        return True
 
     def _since(self, since_s: float | None, now_s: float, holds: bool) -> float | None:
         return (now_s if since_s is None else since_s) if holds else None
@@ -225,7 +254,7 @@ def replay(readings: Iterable[Reading], notifier: Notifier) -> Replay:
         notifier: new, with the settings to try.
     """
     count = predicted = 0
-    seen_s, last_s = 0.0, None
+    seen_s, last_s, picture_s = 0.0, None, -math.inf
     at_s = []
     for reading in readings:
         count += 1
@@ -233,6 +262,10 @@ def replay(readings: Iterable[Reading], notifier: Notifier) -> Replay:
         if last_s is not None and last_s <= reading.time_s and reading.state != "signal_lost":
             seen_s += reading.time_s - last_s
         last_s = None if reading.state == "signal_lost" else reading.time_s
+        if reading.state != "signal_lost":
+            if reading.time_s < picture_s:  # Another run in the same log.
+                notifier.restart()
+            picture_s = reading.time_s
         events = notifier.push(reading)
         if any(event.kind == "on" for event in events):
             at_s.append(reading.time_s)

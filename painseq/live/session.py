@@ -111,11 +111,12 @@ class LiveSession:
             yield self._told(self._update(reading, None if self.last is None else self.last.picture))
 
     def acknowledge(self) -> tuple[Notification, ...]:
-        """Tell that a person has seen the notification, or knows the face that is followed."""
-        self.live.confirm_person()
-        if self.notifier is None or self.last is None:
-            return ()
-        events = tuple(self.notifier.acknowledge(self.last.reading.time_s))
+        """Tell that a person has seen the notification; without one, that the followed face is the right person's."""
+        events: tuple[Notification, ...] = ()
+        if self.notifier is not None and self.last is not None:
+            events = tuple(self.notifier.acknowledge(self.last.reading.time_s))
+        if not events:
+            self.live.confirm_person()
         for event in events:
             if self.log is not None:
                 self.log.notification(event, self._clock.now_s())

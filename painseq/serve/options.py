@@ -39,7 +39,7 @@ class ServeOptions:
         locator: finds faces instead of the models' own locators.
 
     Raises:
-        PainseqError: an empty token, or a limit that is not above 0.
+        PainseqError: a token that is short or cannot stand in a header, or a limit that is not above 0.
     """
 
     token: str | None
@@ -67,6 +67,8 @@ class ServeOptions:
                 f"The token has {len(self.token)} characters; it must have 16 or more. `python -c 'import secrets; "
                 "print(secrets.token_urlsafe())'` makes one."
             )
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
+            raise PainseqError("The token has a space, or characters that are not ASCII; a header cannot hold it.")
         for each in fields(self):
             value = getattr(self, each.name)
             least = 0 if each.name == "waiting" else 1e-9

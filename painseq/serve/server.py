@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from urllib.parse import quote
 
 import h11
 import uvicorn
@@ -91,10 +92,15 @@ def serve(
     except OSError as error:
         raise PainseqError(f"Cannot listen at {host}, port {port}: {error.strerror or error}.") from error
     with listening:
-        name = f"[{host}]" if ":" in host else host
-        address = f"http://{name}:{listening.getsockname()[1]}/"
-        on_start(address if options.token is None else f"{address}#token={options.token}")
+        on_start(address_of(host, listening.getsockname()[1], options.token))
         server_of(application, options).run(sockets=[listening])
+
+
+def address_of(host: str, port: int, token: str | None) -> str:
+    """Return the address of the page: of this machine itself, where a service listens at all of its addresses."""
+    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    address = f"http://{f'[{name}]' if ':' in name else name}:{port}/"
+    return address if token is None else f"{address}#token={quote(token, safe='')}"
 
 
 def server_of(application: object, options: ServeOptions) -> uvicorn.Server:

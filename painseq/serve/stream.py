@@ -8,7 +8,9 @@ milliseconds as a little-endian float64, and a JPEG. Answers name that time. `do
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import math
 import struct
 import time
@@ -16,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from painseq.errors import PainseqError
 from painseq.live import LivePredictor, LiveSettings, Notification, Notifier, NotifySettings, Reading
@@ -28,12 +30,15 @@ from painseq.serve.worker import QueueFull
 if TYPE_CHECKING:
     from painseq.serve.app import Service
 
+log = logging.getLogger("painseq.serve")
+
 CAPTURED = struct.Struct("<d")
 REFERENCE_S = 10.0
 """Seconds of the stream from which the reference of a person is made, for models that need one."""
 SEND_S = 10.0
-POLICY, TRY_LATER = 1008, 1013
+POLICY, FAILED, TRY_LATER = 1008, 1011, 1013
 _LATEST_MS = 1e15
+_TICK_S = 0.01
 _NUMBERS = ("on", "off", "on_s", "off_s", "tau_s", "rest_s")
 
 
@@ -94,15 +99,20 @@ class Stream:
         """Tell that no pictures come, and return what is to be told."""
         for name, live in self._live.items():
             self._last[name] = live.lose_signal(self._captured_ms / 1000)
-        return [self._told(self._captured_ms)]
+        watched = next(iter(self._last.values()))
+        events = [] if self._notifier is None else self._notifier.push(watched)
+        return [self._told(self._captured_ms), *map(_event, events)]
 
     def acknowledge(self) -> list[dict[str, Any]]:
-        """Tell that somebody has seen the notification, or knows the new face, and return what is to be told."""
-        for live in self._live.values():
-            live.confirm_person()
+        """Tell that somebody has seen the notification, and return what is to be told."""
         if self._notifier is None or not math.isfinite(self._captured_ms):
             return []
         return [*map(_event, self._notifier.acknowledge(self._captured_ms / 1000))]
+
+    def confirm_person(self) -> None:
+        """Tell that somebody knows the new face."""
+        for live in self._live.values():
+            live.confirm_person()
 
     def _told(self, captured_ms: float) -> dict[str, Any]:
         readings = [*self._last.values()]
@@ -119,13 +129,13 @@ class Stream:
 
 
 class _Inbox:
-    """What has come and waits: the newest picture alone, and the request to acknowledge."""
+    """What has come and waits: the newest picture alone, and the requests of people."""
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
         self.picture: tuple[bytes, float] | None = None
         self.dropped = 0
-        self.acknowledged = False
+        self.asked: set[str] = set()
         self.error: PainseqError | None = None
         self.is_closed = False
 
@@ -147,10 +157,10 @@ class _Inbox:
                     raise PainseqError(f"More than {options.messages_per_s:g} messages a second came.")
                 if message.get("bytes") is not None:
                     self._add(message["bytes"], options.max_message_bytes)
-                elif _parsed(message.get("text")).get("type") == "acknowledge":
-                    self.acknowledged = True
+                elif (asked := _parsed(message.get("text")).get("type")) in ("acknowledge", "confirm_person"):
+                    self.asked.add(asked)
                 else:
-                    raise PainseqError('A text message is {"type": "acknowledge"}.')
+                    raise PainseqError('A text message is {"type": "acknowledge"} or {"type": "confirm_person"}.')
                 self.changed.set()
         except TimeoutError:
             self.error = PainseqError(f"Nothing came for {options.idle_s:g} s.")
@@ -181,8 +191,14 @@ async def run_stream(socket: WebSocket, service: Service) -> None:
     except PainseqError as error:
         await _send(socket, {"type": "error", "error": str(error)})
         await socket.close(TRY_LATER if isinstance(error, QueueFull) else POLICY)
-    except (WebSocketDisconnect, TimeoutError, RuntimeError):
+    except (WebSocketDisconnect, TimeoutError):
         return  # The client has gone, or does not take what it is sent.
+    except RuntimeError:
+        if WebSocketState.DISCONNECTED in (socket.client_state, socket.application_state):
+            return  # As above, in Starlette's words.
+        log.exception("A stream failed")
+        await _send(socket, {"type": "error", "error": "The service failed; its log says why."})
+        await socket.close(FAILED)
 
 
 async def _hello(socket: WebSocket, service: Service) -> dict[str, Any]:
@@ -212,36 +228,45 @@ async def _talk(socket: WebSocket, service: Service, hello: Mapping[str, Any]) -
 
 
 async def _answer(socket: WebSocket, service: Service, stream: Stream, inbox: _Inbox) -> None:
-    sees = False
+    gap_s = service.options.live.gap_s
+    read_s: float | None = None  # When the last picture was read; None while there is no signal.
     while not inbox.is_closed:
-        try:
-            await asyncio.wait_for(inbox.changed.wait(), service.options.live.gap_s)
-        except TimeoutError:
-            if sees:
-                sees = False
-                await _send_all(socket, await service.run(stream.lose_signal), lag_ms=None, dropped=inbox.dropped)
-            continue
+        left_s = gap_s if read_s is None else max(_TICK_S, read_s + gap_s - time.monotonic())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(inbox.changed.wait(), left_s)
         inbox.changed.clear()
         if inbox.error is not None:
             raise inbox.error
-        if inbox.acknowledged:
-            inbox.acknowledged = False
+        if "confirm_person" in inbox.asked:
+            await service.run(stream.confirm_person)
+        if "acknowledge" in inbox.asked:
             await _send_all(socket, await service.run(stream.acknowledge))
+        inbox.asked.clear()
         picture = inbox.take()
-        if picture is None:
-            continue
-        data, received_s = picture
-        try:
-            told = await service.run(lambda data=data: stream.read(data))  # type: ignore[misc]
-        except QueueFull:
-            raise
-        except PainseqError as error:
-            told = [{"type": "error", "error": str(error)}]
-        else:
-            sees = True
-        if not inbox.is_closed:
-            lag_ms = round(1000 * (time.monotonic() - received_s), 1)
-            await _send_all(socket, told, lag_ms=lag_ms, dropped=inbox.dropped)
+        if picture is not None and await _read(socket, service, stream, inbox, picture):
+            read_s = time.monotonic()
+        elif read_s is not None and time.monotonic() - read_s >= gap_s and not inbox.is_closed:
+            read_s = None
+            await _send_all(socket, await service.run(stream.lose_signal), lag_ms=None, dropped=inbox.dropped)
+
+
+async def _read(
+    socket: WebSocket, service: Service, stream: Stream, inbox: _Inbox, picture: tuple[bytes, float]
+) -> bool:
+    """Answer a picture; return false if it is none."""
+    data, received_s = picture
+    try:
+        told = await service.run(lambda: stream.read(data))
+    except QueueFull:
+        raise
+    except PainseqError as error:
+        told, is_read = [{"type": "error", "error": str(error)}], False
+    else:
+        is_read = True
+    if not inbox.is_closed:
+        lag_ms = round(1000 * (time.monotonic() - received_s), 1)
+        await _send_all(socket, told, lag_ms=lag_ms, dropped=inbox.dropped)
+    return is_read
 
 
 async def _send_all(socket: WebSocket, messages: list[dict[str, Any]], **of_readings: float | None) -> None:

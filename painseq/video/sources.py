@@ -373,7 +373,8 @@ class StreamSource(_DeviceSource):
         clock: Clock | None = None,
     ) -> None:
         if not _URL.match(url) or url.lower().startswith("file:"):
-            raise PainseqError(f"{url} is not the address of a stream, such as rtsp://... or http://... .")
+            name = _without_password(url)
+            raise PainseqError(f"{name} is not the address of a stream, such as rtsp://... or http://... .")
         over_tcp = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
         chosen = _LATENCY | over_tcp | dict(options or {})
         super().__init__(_without_password(url), url, None, chosen, timeout_s, pauses_s, clock)
@@ -510,8 +511,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _without_password(url: str) -> str:
-    """Return an address without the name and password that it may hold."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url)
+    """Return an address without the name and password that it may hold, also in its query."""
+    return re.sub(r"\?.*", "?...", re.sub(r"(?<=://)[^/?#]*@", "", url, count=1), count=1, flags=re.DOTALL)
 
 
 def _errors() -> tuple[type[Exception], ...]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,6 +114,36 @@ def test_a_log_is_continued_after_a_line_that_was_not_finished(tmp_path):
         log.reading(Reading(0.7, "no_face", value=float("nan")), 7.0)
     assert [line["line"] for line in log_lines(path)] == ["start", "reading", "start", "reading"]
     assert [reading.time_s for reading in read_log(path)] == [0.5, 0.7]
+
+
+def test_a_log_is_not_written_into_another_file_and_holds_models_of_the_same_classes(tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_bytes(b"my notes")
+    with pytest.raises(PainseqError, match=r"notes\.txt"):
+        LiveLog(notes)
+    assert notes.read_bytes() == b"my notes"
+    path = tmp_path / "live.jsonl"
+    with LiveLog(path) as log:
+        log.start(RUN)
+    before = path.read_bytes()
+    for other in (replace(RUN, class_names=("none", "pain")), replace(RUN, class_names=(), scale="pspi")):
+        with LiveLog(path) as log, pytest.raises(PainseqError, match=r"live\.jsonl"):
+            log.start(other)
+    assert path.read_bytes() == before
+    with LiveLog(path) as log:
+        log.start(replace(RUN, model="retrained.ckpt"))
+    assert len([*log_lines(path)]) == 2
+
+
+def test_one_key_acknowledges_a_notification_first_and_then_confirms_the_person(make_model, events):
+    live = LivePredictor(make_model("lstm"), SOON)
+    confirmed = []
+    live.confirm_person = lambda: confirmed.append(True)
+    session = LiveSession(live, Notifier(NotifySettings(on=0.0, off=0.0, on_s=0, tau_s=0), live.model.class_names))
+    for event in events[:10]:
+        [*session.take(event)]
+    assert [event.kind for event in session.acknowledge()] == ["acknowledged"] and not confirmed
+    assert session.acknowledge() == () and confirmed == [True]
 
 
 def test_a_log_outlives_a_killed_process(tmp_path):

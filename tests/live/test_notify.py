@@ -88,7 +88,40 @@ def test_another_person_or_a_lost_signal_begins_anew(state):
     assert notifier.number == pytest.approx(0.9)
 
 
+def test_nothing_comes_or_goes_at_a_reading_without_a_prediction():
+    assert events(Notifier(SHARP, CLASSES), [0.9] * 6 + [None] * 3) == []
+    assert events(Notifier(SHARP, CLASSES), [0.9] * 6 + [None] * 2 + [0.9]) == [(4.0, "on")]
+    notifier = Notifier(NotifySettings(tau_s=0, latched=False), CLASSES)
+    assert events(notifier, [0.9] * 8 + [0.1] * 8 + [None] * 3) == [(3.0, "on")] and notifier.is_on
+
+
+@pytest.mark.parametrize("warm_up", [0, 2])
+@pytest.mark.parametrize("pain", [0.9, 0.1])
+def test_after_a_gap_the_number_is_that_of_the_readings_since(pain, warm_up):
+    notifier = Notifier(NotifySettings(tau_s=0, latched=False), CLASSES)
+    first = [0.9] * 4 if pain == 0.9 else [0.9] * 8 + [0.1] * 4
+    seen = len(events(notifier, first))
+    assert seen == (pain == 0.1)
+    later = [reading(60 + STEP_S * i, state="warming_up") for i in range(warm_up)]
+    later += [reading(61 + STEP_S * i, pain) for i in range(5)]
+    assert events(notifier, later) == []
+    assert notifier.number == pytest.approx(pain) and notifier.is_on == (pain == 0.1)
+
+
+def test_a_number_that_is_none_spoils_no_later_one():
+    notifier = Notifier(NotifySettings(), CLASSES)
+    events(notifier, [0.9, math.nan, 0.9])
+    assert notifier.number == pytest.approx(0.9)
+    value = Notifier(NotifySettings(on=4, off=2), scale="pspi")
+    for i, number in enumerate((5.0, math.inf, 5.0)):
+        value.push(reading(STEP_S * i, value=number))
+    assert value.number == pytest.approx(5.0)
+
+
 def test_what_is_watched_can_be_chosen():
+    twice = Notifier(NotifySettings(classes=("low", "low"), tau_s=0), CLASSES)
+    events(twice, [0.8])
+    assert twice.number == pytest.approx(0.4)
     high = Notifier(NotifySettings(classes=("high",), tau_s=0, on=0.4, off=0.2), CLASSES)
     assert [kind for _, kind in events(high, [0.9] * 10)] == ["on"]
     value = Notifier(NotifySettings(tau_s=0, on=4, off=2), scale="pspi")
@@ -105,6 +138,10 @@ def test_what_is_watched_can_be_chosen():
         ({"on": 0.3}, CLASSES, None),
         ({"on": 0.3, "off": 0.4}, CLASSES, "0.4"),
         ({"off": 0.8}, CLASSES, "0.8"),
+        ({"on": 70.0}, CLASSES, "70"),
+        ({"off": -0.1}, CLASSES, "-0.1"),
+        ({"on": math.nan}, CLASSES, "nan"),
+        ({"on": 4.0, "off": -math.inf}, (), "inf"),
         ({"tau_s": -1}, CLASSES, "tau_s"),
         ({"face_share": 1.1}, CLASSES, "1.1"),
     ],
@@ -124,5 +161,9 @@ def test_a_replay_counts_an_hour():
     found = replay(readings, Notifier(NotifySettings(tau_s=0, rest_s=0), CLASSES))
     assert found.hours == pytest.approx(0.5, rel=0.01) and len(found.at_s) == 80
     assert found.per_hour == pytest.approx(160, rel=0.01) and found.predicted_share == pytest.approx(8 / 9, abs=0.01)
+    # A second run in the same log begins anew, whatever the first one ended with.
+    for end in ([], [reading(60.0, state="signal_lost")]):
+        run = [reading(STEP_S * i, 0.9) for i in range(60)] + end
+        assert replay(run + run, Notifier(SHARP, CLASSES)).at_s == (3.0, 3.0)
     strict = replay(readings, Notifier(NotifySettings(tau_s=0, on_s=10.5), CLASSES))
     assert strict.at_s == ()

@@ -156,6 +156,27 @@ def test_the_page_goes_on_after_the_service_was_started_again(chromium, make_app
         context.close()
 
 
+def test_no_prediction_is_shown_while_the_service_does_not_answer(opened):
+    page = opened()
+    started(page)
+    # The connection stays, and nothing comes any more.
+    page.evaluate("WebSocket.prototype.send = () => {}")
+    waits_for(page, "#state", "does not answer")
+    assert page.locator("#verdict").text_content() == "–" and page.locator("#pain").text_content() == "–"
+    assert page.said == []
+
+
+def test_no_picture_is_sent_while_the_system_holds_the_camera_back(opened):
+    page = opened()
+    started(page)
+    page.evaluate(
+        "Object.defineProperty(document.querySelector('#video').srcObject.getVideoTracks()[0], 'muted', {value: true})"
+    )
+    waits_for(page, "#state", "signal lost")
+    assert page.locator("#verdict").text_content() == "–"
+    assert page.said == []
+
+
 def test_a_wrong_token_is_asked_for(opened):
     page = opened("wrong")
     page.locator("#token").fill(TOKEN)

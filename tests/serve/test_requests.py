@@ -251,8 +251,9 @@ def test_models_that_need_files_beside_the_video_are_refused(colours, options):
 def test_a_token_is_needed_where_others_can_reach(colours, options):
     with pytest.raises(PainseqError, match="token"):
         serve({"one": colours()}, options(token=None), host="0.0.0.0")
-    with pytest.raises(PainseqError, match="token"):
-        options(token="")
+    for token in ("", "sixteen or more, with spaces", "sixteen-or-more-\u00e9", "sixteen-or-more-\n"):
+        with pytest.raises(PainseqError, match="token"):
+            options(token=token)
     assert (
         is_loopback("127.0.0.2") and is_loopback("::1") and not is_loopback("0.0.0.0") and not is_loopback("a.example")
     )

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from painseq.serve import app
+from painseq.serve.server import address_of
 
 TOKEN = "token-of-the-tests-1234"
 ROOT = Path(__file__).parents[2]
@@ -97,6 +100,32 @@ def test_the_command_refuses_what_it_cannot_serve(capsys):
 
     assert main(["serve"]) == 1 and "--checkpoint" in capsys.readouterr().err
     assert main(["serve", "--checkpoint", "missing.ckpt"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "called"),
+    [
+        ("127.0.0.1", "127.0.0.1:80"),
+        ("127.0.0.2", "127.0.0.2:80"),
+        ("0.0.0.0", "127.0.0.1:80"),
+        ("::", "[::1]:80"),
+        ("Pain.Example", "pain.example:80"),
+    ],
+)
+def test_the_printed_address_is_answered_and_carries_every_token(host, called, colours, monkeypatch):
+    from painseq.cli import main
+
+    token = "a+b/c=d&e%20f#gh"
+    given = []
+    monkeypatch.setenv("PAINSEQ_TOKEN", token)
+    monkeypatch.setattr("painseq.serve.serve", lambda *values: given.append(values))
+    monkeypatch.setattr("painseq.cli.serve.chosen_predictors", lambda args: {"one": colours()})
+    assert main(["serve", "--checkpoint", "any", "--host", host]) == 0
+    _, settings, given_host, _, _ = given[0]
+    page = urlsplit(address_of(given_host, 80, settings.token))
+    assert page.netloc.lower() == called and parse_qs(page.fragment) == {"token": [token]}
+    with TestClient(app({"one": colours()}, settings), f"http://{page.netloc}") as client:
+        assert client.get("/health", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
 def test_a_missing_package_is_named_with_its_extra(capsys, monkeypatch):

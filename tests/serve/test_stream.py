@@ -91,6 +91,47 @@ def test_a_notification_comes_and_is_acknowledged(client, picture):
         assert socket.receive_json()["event"] == "acknowledged"
 
 
+def test_damaged_pictures_and_messages_of_people_are_no_signal(client, picture):
+    with client().websocket_connect("ws://localhost/stream") as socket:
+        begun(socket)
+        socket.send_bytes(framed(100.0, picture()))
+        assert socket.receive_json()["state"] == "ok"
+        told = []
+        for i in range(10):
+            time.sleep(0.15)
+            socket.send_json({"type": "confirm_person"})
+            socket.send_bytes(framed(200.0 + i, b"no jpeg"))
+            told.append(socket.receive_json())
+        assert [each.get("state") for each in told].count("signal_lost") == 1
+        assert {each["type"] for each in told} == {"reading", "error"}
+
+
+def test_a_lost_signal_does_not_count_as_time_with_pain(client, picture):
+    with client(("one",)).websocket_connect("ws://localhost/stream") as socket:
+        begun(socket, notify={"on": 0.6, "off": 0.4, "on_s": 1, "tau_s": 0})
+        socket.send_bytes(framed(100.0, picture((0, 0, 255))))
+        assert [socket.receive_json()["state"] for _ in range(2)] == ["ok", "signal_lost"]
+        told = []
+        for i in range(6):
+            socket.send_bytes(framed(4000.0 + 250 * i, picture((0, 0, 255))))
+            told.append(socket.receive_json())
+        told.append(socket.receive_json())
+    assert [each["captured_ms"] for each in told if each["type"] == "notification"] == [5000.0]
+
+
+def test_a_model_that_fails_is_logged_and_told_as_such(client, colours, picture, caplog):
+    model = colours(fps=None)
+    model.features = lambda crops: (_ for _ in ()).throw(RuntimeError("out of memory"))
+    with client({"one": model}).websocket_connect("ws://localhost/stream") as socket:
+        begun(socket)
+        socket.send_bytes(framed(100.0, picture()))
+        told = socket.receive_json()
+        assert told["type"] == "error" and "out of memory" not in told["error"]
+        with pytest.raises(WebSocketDisconnect) as ended:
+            socket.receive_json()
+    assert ended.value.code == 1011 and "out of memory" in caplog.text
+
+
 WRONG = [
     framed(200.0, b"no jpeg"),
     framed(200.0, b""),

@@ -185,6 +185,21 @@ def test_senseless_settings_are_refused():
         StreamSource("movie.mp4")
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://me:secret@camera.local/live", "rtsp://camera.local/live"),
+        ("rtsp://me:se@cret@camera.local/live@2", "rtsp://camera.local/live@2"),
+        ("http://camera.local/video.cgi?user=me&pwd=secret", "http://camera.local/video.cgi?..."),
+        ("http://camera.local?next=http://me:secret@other", "http://camera.local?..."),
+        ("rtsp://camera.local/live", "rtsp://camera.local/live"),
+    ],
+)
+def test_passwords_of_addresses_are_not_shown(url: str, shown: str):
+    source = StreamSource(url)
+    assert source.name == shown and source.address == url
+
+
 def test_capture_is_told_from_time_stamps_and_follows_a_drifting_clock():
     clock, rng = _CaptureClock(), np.random.default_rng(0)
     taken_s = 500 + np.arange(3000) / 25

@@ -14,7 +14,7 @@ history.replaceState(null, "", location.pathname); // The token is kept in memor
 let models = [];
 let log = [];
 let course = new Map(); // name of a model -> [[time in s, number or null], ...]
-let camera = null; // While the camera runs: {stream, socket, ready, pending, timer, failures, canvas}
+let camera = null; // While the camera runs: {stream, socket, ready, pending, waits, timer, failures, canvas}
 let shownUrl = "";
 let spoken = {text: "", at: 0};
 
@@ -237,7 +237,7 @@ async function start() {
     return problem(reasons[error.name] ?? "The camera cannot be used. Does another program use it?");
   }
   clear();
-  camera = {stream, socket: null, ready: false, pending: [], timer: 0, failures: 0, canvas: document.createElement("canvas")};
+  camera = {stream, socket: null, ready: false, pending: [], waits: 0, timer: 0, failures: 0, canvas: document.createElement("canvas")};
   for (const track of stream.getVideoTracks()) track.addEventListener("ended", () => stop("The camera was taken away."));
   $("video").srcObject = stream;
   $("video").hidden = false;
@@ -278,6 +278,7 @@ function connect() {
   mine.socket = socket;
   mine.ready = false;
   mine.pending = [];
+  mine.waits = 0;
   let refused = "";
   socket.addEventListener("open", () => {
     const notify = $("notify").checked
@@ -285,7 +286,8 @@ function connect() {
     socket.send(JSON.stringify({token, models: chosen(), ...(notify && {notify})}));
   });
   socket.addEventListener("message", (event) => {
-    if (camera !== mine) return;
+    if (camera !== mine || mine.socket !== socket) return;
+    mine.waits = 0;
     const told = JSON.parse(event.data);
     if (told.type === "ready") {
       mine.ready = true;
@@ -300,24 +302,31 @@ function connect() {
     }
   });
   socket.addEventListener("close", (event) => {
-    if (camera !== mine) return;
-    mine.ready = false;
+    if (camera !== mine || mine.socket !== socket) return;
     if (event.code === 1008 && refused.includes("token")) {
       stop(refused);
       return needToken();
     }
     if (event.code === 1008) return stop(refused);
-    // No prediction is shown while there is none.
-    const pause = PAUSES_MS[Math.min(mine.failures, PAUSES_MS.length - 1)];
-    mine.failures += 1;
-    lost();
-    setTimeout(() => camera === mine && connect(), pause);
+    connectAgain();
   });
 }
 
-function lost() {
+function connectAgain() {
+  const mine = camera, pause = PAUSES_MS[Math.min(mine.failures, PAUSES_MS.length - 1)];
+  mine.socket.close();
+  mine.socket = null;
+  mine.ready = false;
+  mine.failures += 1;
+  lost("signal lost, connecting again");
+  setTimeout(() => camera === mine && connect(), pause);
+}
+
+// No prediction is shown while there is none.
+function lost(state) {
   const [name] = chosen();
-  showVerdict(name, {}, "signal lost, connecting again");
+  $("lag").textContent = "–";
+  showVerdict(name, {}, state);
   showSide(chosen().map((each) => ({name: each, said: {}, state: "signal lost"})));
   showBox(null, 4, 3);
   for (const each of course.keys()) course.get(each).push([Date.now() / 1000, null]);
@@ -327,7 +336,14 @@ function lost() {
 function send() {
   const mine = camera, video = $("video");
   if (mine === null || !mine.ready || mine.socket.readyState !== WebSocket.OPEN || !video.videoWidth) return;
-  const now = performance.timeOrigin + performance.now();
+  const now = performance.timeOrigin + performance.now(), waited = mine.waits ? now - mine.waits : 0;
+  if (waited > 3 * STALE_MS) return connectAgain();
+  if (waited > STALE_MS && !mine.silent) {
+    mine.silent = true;
+    lost("signal lost, the service does not answer");
+  }
+  // The picture of a camera that the system holds back is black, or an old one.
+  if (mine.stream.getVideoTracks().every((track) => track.muted)) return;
   mine.pending = mine.pending.filter((captured) => now - captured < STALE_MS);
   if (mine.pending.length >= IN_FLIGHT || mine.socket.bufferedAmount > 0) return;
   const scale = Math.min(1, LARGEST_SIDE_PX / Math.max(video.videoWidth, video.videoHeight));
@@ -335,6 +351,7 @@ function send() {
   mine.canvas.height = Math.round(video.videoHeight * scale);
   mine.canvas.getContext("2d").drawImage(video, 0, 0, mine.canvas.width, mine.canvas.height);
   mine.pending.push(now);
+  mine.waits ||= now;
   mine.canvas.toBlob(async (blob) => {
     if (blob === null || camera !== mine || mine.socket.readyState !== WebSocket.OPEN) return;
     const message = new Uint8Array(8 + blob.size);
@@ -347,6 +364,7 @@ function send() {
 function showReading(told) {
   const now = performance.timeOrigin + performance.now(), at = told.captured_ms / 1000;
   camera.pending = camera.pending.filter((captured) => captured > told.captured_ms);
+  camera.silent = false;
   const rows = Object.entries(told.models).map(([name, said]) => ({name, said, state: STATES[said.state] ?? said.state}));
   const seen = told.state !== "signal_lost", lag = seen ? now - told.captured_ms : null;
   $("lag").textContent = lag === null ? "–" : `${Math.round(lag)} ms`;
@@ -472,7 +490,7 @@ function clear() {
 
 $("start").addEventListener("click", start);
 $("stop").addEventListener("click", () => stop());
-$("same").addEventListener("click", () => camera?.ready && camera.socket.send(JSON.stringify({type: "acknowledge"})));
+$("same").addEventListener("click", () => camera?.ready && camera.socket.send(JSON.stringify({type: "confirm_person"})));
 $("file").addEventListener("change", predictFile);
 $("download").addEventListener("click", () => {
   const url = URL.createObjectURL(new Blob([asCsv()], {type: "text/csv"}));
