@@ -1,9 +1,5 @@
 # The service of docs/serve.md: exported models, without torch. Run it with a read-only file system.
 FROM python:3.13-slim
-# What OpenCV needs; nothing to compile with.
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
-    && rm -rf /var/lib/apt/lists/*
 COPY pyproject.toml README.md LICENSE /src/
 COPY painseq /src/painseq
 COPY configs /src/configs

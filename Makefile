@@ -16,11 +16,10 @@ test: $(READY)
 	$(BIN)/pytest -n 2
 
 # The stamp is made last, so an install that was interrupted or failed is done again.
-$(READY): requirements/tested.txt requirements/tested_without_dependencies.txt pyproject.toml requirements/check_machine.py
+$(READY): requirements/tested.txt pyproject.toml requirements/check_machine.py
 	@$(PYTHON) requirements/check_machine.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/tested.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/tested_without_dependencies.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $(READY)
 

@@ -4,7 +4,7 @@
     python benchmarks/face_mesh.py --assets ASSETS --versions 4.12.0.88 4.14.0.94 5.0.0.93 --write
 
 ASSETS holds videos, `golden_*_facelandmarker.npz` of the makers' own runtime, and the models (see tests/conftest.py).
-Each version of opencv-python is installed into a temporary folder of its own. Printed are the largest distance of a
+Each version of OpenCV is installed into a temporary folder of its own. Printed are the largest distance of a
 point from the makers' (the region of interest is theirs), the largest difference of a movement coefficient, the CPU
 time of a followed frame on one core, and the peak memory of a video and of the same video ten times as long.
 """
@@ -120,7 +120,7 @@ def measured_here(assets: Path) -> dict[str, object]:
 def measured_with(version: str, arguments: list[str]) -> dict[str, object]:
     """The same with another version, installed into a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        install = ["pip", "install", "--quiet", "--no-deps", "--target", folder, f"opencv-python=={version}"]
+        install = ["pip", "install", "--quiet", "--no-deps", "--target", folder, f"opencv-python-headless=={version}"]
         subprocess.run([sys.executable, "-m", *install], check=True)
         environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, __file__, *arguments, "--json"]
@@ -144,7 +144,7 @@ def main() -> None:
     """Measure, print and, if asked to, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--assets", type=Path, required=True, help="folder of real videos, models and known values")
-    parser.add_argument("--versions", nargs="*", default=[], help="versions of opencv-python to install and measure")
+    parser.add_argument("--versions", nargs="*", default=[], help="versions of OpenCV to install and measure")
     parser.add_argument("--write", action="store_true", help="record the table in benchmarks/RESULTS.md")
     parser.add_argument("--json", action="store_true", help="print what the installed version gives, as JSON")
     args = parser.parse_args()

@@ -45,7 +45,7 @@ MAX_LINE_LENGTH = 200
 
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "jsonargparse", "timm", "torchmetrics", "safetensors", "scikit-learn",
-    "numpy", "pillow", "opencv-python", "av", "decord",
+    "numpy", "pillow", "opencv-python", "opencv-python-headless", "av", "decord",
 )  # fmt: skip
 
 

@@ -188,11 +188,11 @@ def _read_net(content: bytes, name: str, outputs: dict[str, int]) -> Any:
         sizes = {output: int(values.size) for output, values in zip(outputs, net.forward(list(outputs)), strict=True)}
     except (cv2.error, AttributeError) as error:
         raise LocatorUnavailable(
-            f"OpenCV {cv2.__version__} cannot read {name}: {error}. Install opencv-python 4.12 or later."
+            f"OpenCV {cv2.__version__} cannot read {name}: {error}. Install opencv-python-headless 4.12 or later."
         ) from error
     if sizes != outputs:
         raise LocatorUnavailable(
             f"OpenCV {cv2.__version__} gives {sizes} values for {name}, not {outputs}. Install another version of "
-            "opencv-python (4.12, 4.14 and 5.0 are known to work)."
+            "opencv-python-headless (4.12, 4.14 and 5.0 are known to work)."
         )
     return net

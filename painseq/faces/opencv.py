@@ -21,8 +21,8 @@ def import_cv2() -> Any:
         import cv2
     except ImportError as error:
         raise LocatorUnavailable(
-            f"OpenCV cannot be imported: {error}. If a shared library such as libGL is missing, install it "
-            "(Debian: apt install libgl1 libglib2.0-0) or replace opencv-python with opencv-python-headless."
+            f"OpenCV cannot be imported: {error}. Install opencv-python-headless; opencv-python needs libraries of a "
+            "screen (Debian: apt install libgl1 libglib2.0-0)."
         ) from error
     return cv2
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import deque
 from collections.abc import Sequence
 from statistics import median
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageTk
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -144,31 +143,51 @@ class View:
 
 
 class Window:
-    """A window with the picture.
+    """A window with the picture, for one thread.
 
     Args:
         title: of the window.
 
     Raises:
-        PainseqError: there is no display, or OpenCV was built without windows.
+        PainseqError: there is no display, or this Python has no Tk.
     """
 
     def __init__(self, title: str) -> None:
-        self._cv2 = import_cv2()
-        self._title = title
-        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise PainseqError("There is no display for a window (DISPLAY is not set). Leave --window out.")
+        try:
+            import tkinter
+        except ImportError as error:
+            raise PainseqError(
+                f"A window needs Tk, which this Python does not have: {error} (Debian: apt install python3-tk). Leave "
+                "--window out."
+            ) from error
+        try:
+            self._root = tkinter.Tk(className="painseq")
+        except tkinter.TclError as error:
+            raise PainseqError(f"There is no display for a window: {error}. Leave --window out.") from error
+        self._root.title(title)
+        self._root.protocol("WM_DELETE_WINDOW", self._close)
+        self._root.bind("<Key>", self._press)
+        self._picture = tkinter.Label(self._root, borderwidth=0)
+        self._picture.pack()
+        self._pressed = self._closed = False
+
+    def _press(self, event: Any) -> None:
+        self._pressed = True
+
+    def _close(self) -> None:
+        self._closed = True
+        self._root.destroy()
 
     def show(self, image: NDArray[np.uint8]) -> bool:
-        """Show an image, (H, W, 3) RGB; return whether a key was pressed."""
-        try:
-            self._cv2.imshow(self._title, image[:, :, ::-1])
-            return int(self._cv2.waitKey(1)) != -1
-        except self._cv2.error as error:
-            raise PainseqError(
-                f"OpenCV cannot show a window: {error}. opencv-python has windows, opencv-python-headless has none. "
-                "Leave --window out."
-            ) from error
+        """Show an image, (H, W, 3) RGB, unless the window was closed; return whether a key was pressed."""
+        if self._closed:
+            return False
+        shown = ImageTk.PhotoImage(Image.fromarray(image), master=self._root)
+        self._picture.configure(image=shown)
+        self._shown = shown  # Tk itself keeps no reference.
+        self._root.update()
+        pressed, self._pressed = self._pressed, False
+        return pressed
 
 
 def _sentence(update: Update | None) -> str:
