@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import time
 from collections.abc import Sequence
 
 from painseq.errors import PainseqError
@@ -42,15 +41,15 @@ class LslOutlet:
             described.append_child("channel").append_child_value("label", label)
         self._outlet = self._lsl.StreamOutlet(info)
 
-    def push(self, reading: Reading, at_s: float, is_on: bool) -> None:
+    def push(self, reading: Reading, age_s: float, is_on: bool) -> None:
         """Send a reading.
 
         Args:
-            at_s: Unix time at which its picture was taken.
+            age_s: seconds since its picture was taken.
             is_on: whether a notification is on.
         """
         numbers = [reading.probabilities.get(name, math.nan) for name in self._class_names]
         if not self._class_names:
             numbers = [math.nan if reading.value is None else reading.value]
-        taken_s = self._lsl.local_clock() - (time.time() - at_s)
+        taken_s = self._lsl.local_clock() - age_s
         self._outlet.push_sample([*numbers, float(STATES.index(reading.state)), float(is_on)], taken_s)

@@ -138,5 +138,5 @@ class LiveSession:
             self.recorder.add(update.reading, self.live)
         if self.outlet is not None:
             is_on = self.notifier is not None and self.notifier.is_on
-            self.outlet.push(update.reading, update.at_s, is_on)
+            self.outlet.push(update.reading, self._clock.now_s() - update.at_s, is_on)
         return update

@@ -69,11 +69,11 @@ class Service:
 
     def __init__(self, predictors: Mapping[str, Predictor], options: ServeOptions) -> None:
         self.options = options
-        self.models: dict[str, Predictor] = {
-            name: SharedModel(model, options.locator) for name, model in predictors.items()
-        }
+        self._shared = {name: SharedModel(model, options.locator) for name, model in predictors.items()}
+        self.models: dict[str, Predictor] = {**self._shared}
         check_models(self.models)
-        self.uploading = 0
+        self.folders: set[Path] = set()
+        """Of the uploads that are received or predicted."""
         self.sessions = 0
         self.uploads = Workers(1, options.waiting)
         self.streams = Workers(options.threads, 2 * options.max_sessions)
@@ -95,9 +95,14 @@ class Service:
         return await asyncio.wrap_future(self.streams.submit(job))
 
     def stop(self) -> None:
-        """Take no more work."""
+        """Take no more work, end what runs, and keep no upload."""
         self.uploads.stop()
         self.streams.stop()
+        for model in self._shared.values():
+            model.stop()
+        # The signal that stops the service may end the process before a request's own code does it.
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def app(predictors: Mapping[str, Predictor], options: ServeOptions) -> FastAPI:
@@ -157,14 +162,14 @@ def _add_routes(made: FastAPI, service: Service) -> None:
 
         For one model it is a list; for several, name -> list, or name -> error.
         """
-        if service.uploading > service.options.waiting:
+        if len(service.folders) > service.options.waiting:
             raise QueueFull("The service is busy with other uploads. Try again in a few seconds.")
-        service.uploading += 1
         folder = Path(tempfile.mkdtemp(prefix="painseq-"))
+        service.folders.add(folder)
         try:
             return JSONResponse(await _predicted(request, service, folder))
         finally:
-            service.uploading -= 1
+            service.folders.discard(folder)
             shutil.rmtree(folder, ignore_errors=True)
 
 

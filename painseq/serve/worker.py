@@ -71,6 +71,16 @@ class SharedModel(Predictor):
         self.prior, self.threshold, self.same_person = model.prior, model.threshold, model.same_person
         self._model = model
         self._lock = threading.Lock()
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """End every prediction at its next network, with `QueueFull`; can be called from any thread."""
+        self._is_stopped = True
+
+    def _running(self) -> Predictor:
+        if self._is_stopped:
+            raise QueueFull("The service is stopping.")
+        return self._model
 
     @property
     def level(self) -> Literal["frame", "video"]:
@@ -100,12 +110,12 @@ class SharedModel(Predictor):
     def features(self, crops: NDArray[np.uint8]) -> NDArray[Any]:
         """See `Predictor.features`."""
         with self._lock:
-            return self._model.features(crops)
+            return self._running().features(crops)
 
     def answer(self, rows: NDArray[Any], mask: NDArray[np.bool_]) -> Answer:
         """See `Predictor.answer`."""
         with self._lock:
-            return self._model.answer(rows, mask)
+            return self._running().answer(rows, mask)
 
     def first_state(self, batch: int = 1) -> State:
         """See `Predictor.first_state`."""
@@ -115,4 +125,4 @@ class SharedModel(Predictor):
     def step(self, rows: NDArray[np.float32], state: State) -> tuple[Answer, State]:
         """See `Predictor.step`."""
         with self._lock:
-            return self._model.step(rows, state)
+            return self._running().step(rows, state)

@@ -223,12 +223,12 @@ def test_an_outlet_sends_capture_times(make_model, events, monkeypatch):
         local_clock=lambda: 50.0,
     )
     monkeypatch.setitem(sys.modules, "pylsl", stub)
-    monkeypatch.setattr("painseq.live.lsl.time.time", lambda: 1010.0)
+    monkeypatch.setattr("time.time", lambda: 99.0)  # The clock of the system was set meanwhile.
     outlet = LslOutlet("pain", "camera 1", ("none", "low", "high"))
     with LiveSession(LivePredictor(make_model("lstm"), SOON), outlet=outlet, clock=Still(0)) as session:
         updates = run(session, events)
     assert described == ["none", "low", "high", "state", "notification"]
-    assert [at_s for _, at_s in sent] == pytest.approx([update.at_s - 960 for update in updates])
+    assert [at_s for _, at_s in sent] == pytest.approx([50 - (update.reading.lag_s or 0) for update in updates])
     assert np.isnan(sent[0][0][:3]).all() and STATES[int(sent[0][0][3])] == "warming_up"
     assert sent[10][0][:3] == pytest.approx([*updates[10].reading.probabilities.values()])
     monkeypatch.setitem(sys.modules, "pylsl", None)

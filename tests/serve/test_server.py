@@ -1,21 +1,26 @@
 """A real server: slow clients, clients that go away, a stop."""
 
+import asyncio
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from painseq.serve import app
-from painseq.serve.server import address_of
+from painseq.serve.server import address_of, server_of
 
 TOKEN = "token-of-the-tests-1234"
 ROOT = Path(__file__).parents[2]
@@ -93,6 +98,45 @@ def test_more_uploads_than_may_wait_are_refused_and_one_whose_sender_has_gone_is
             time.sleep(0.2)
         assert answer.status_code == 200
         waiting[0].close()
+
+
+def test_a_stop_keeps_no_upload_and_waits_for_no_long_prediction(colours, options, clip, nothing_is_left, monkeypatch):
+    monkeypatch.setattr("painseq.serve.server.STOP_S", 1)
+    model = colours()
+    begun = threading.Event()
+    model.features = lambda crops: (begun.set(), time.sleep(3), np.zeros((len(crops), 3), np.float32))[-1]
+    settings = options()
+    server = server_of(app({f"model {i}": model for i in range(10)}, settings), settings)
+    listening = socket.create_server(("127.0.0.1", 0))
+    left = []
+
+    def run():
+        # As `serve`, but what has not ended is left as it is: a signal ends the process here.
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(server.serve([listening]))
+        left.extend(nothing_is_left.glob("painseq-*"))
+        pending = asyncio.all_tasks(loop)
+        for task in pending:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        loop.close()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    with suppress(httpx.HTTPError), ThreadPoolExecutor(1) as pool:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/predict"
+        sent = pool.submit(httpx.post, url, headers=HEADERS, files={"file": clip}, timeout=60)
+        assert begun.wait(30) and any(nothing_is_left.glob("painseq-*/upload*"))
+        stopped_s = time.monotonic()
+        server.should_exit = True
+        thread.join(30)
+        assert not left
+        sent.result()
+    until = stopped_s + 20
+    while any(each.name.startswith("painseq-serve") and each.is_alive() for each in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    listening.close()
 
 
 def test_the_command_refuses_what_it_cannot_serve(capsys):
