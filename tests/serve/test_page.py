@@ -105,7 +105,7 @@ def test_from_the_camera_to_an_answer_and_its_log(opened, tmp_path):
     page.wait_for_function("() => document.querySelectorAll('#course polyline').length === 2")
     page.wait_for_function("() => Number(document.querySelector('#log-count').textContent) > 20")
     page.get_by_role("button", name="Stop").click()
-    assert page.locator("#state").text_content() == "stopped"
+    assert page.locator("#state").text_content() == "stopped" and page.locator("#verdict").text_content() == "–"
     assert page.evaluate("document.querySelector('#video').srcObject") is None
     with page.expect_download() as download:
         page.get_by_role("button", name="Download as CSV").click()
@@ -128,7 +128,25 @@ def test_a_file_is_predicted(opened, clip, picture):
     assert page.locator("#side tr").count() == 1
     page.locator("#file").set_input_files({"name": "a.mp4", "mimeType": "video/mp4", "buffer": b"no video"})
     waits_for(page, "#problem", "neither a video")
+    # What was said of the picture before does not stand beside the new one.
+    assert [page.locator(of).text_content() for of in ("#verdict", "#pain", "#side")] == ["–", "–", ""]
+    assert page.locator("#course polyline").count() == 0
     assert [line for line in page.said if "422" not in line] == []
+
+
+def test_the_curve_of_a_file_is_broken_where_no_face_was(opened, clip, monkeypatch):
+    seen = Middle.locate
+
+    def locate(self, images, times_s, video):
+        found = seen(self, images, times_s, video)
+        return [faces if not 0.3 < time_s < 1.5 else [] for faces, time_s in zip(found, times_s, strict=True)]
+
+    monkeypatch.setattr(Middle, "locate", locate)
+    page = opened()
+    page.locator("#model-0").wait_for()
+    page.locator("#file").set_input_files({"name": "a.mp4", "mimeType": "video/mp4", "buffer": clip})
+    waits_for(page, "#state", "of the frames")
+    assert page.locator("#course polyline").count() == 4  # Two of each model.
 
 
 def test_a_notification_comes_and_is_acknowledged(opened):

@@ -260,6 +260,7 @@ function stop(reason = "") {
   showBox(null, 4, 3);
   setRunning(false);
   $("same").hidden = true;
+  blank();
   $("state").textContent = "stopped";
   $("lag").textContent = "–";
   $("alerts").replaceChildren();
@@ -467,8 +468,9 @@ function showPrediction(told) {
     if (found === null) continue;
     const model = modelOf(name);
     const numbers = said.frame_values ?? said.frame_probabilities.map((row) => row.slice(1).reduce((a, b) => a + b, 0));
-    course.set(name, said.frame_times_s.map((s, i) => [s, numbers[i]]));
-    end = Math.max(end, said.frame_times_s.at(-1) ?? 0);
+    const points = [...said.frame_times_s.map((s, i) => [s, numbers[i]]), ...said.faceless_times_s.map((s) => [s, null])];
+    course.set(name, points.sort((a, b) => a[0] - b[0]));
+    end = Math.max(end, points.at(-1)?.[0] ?? 0);
     note({
       source: "file", model: name, state, label: said.label, pain: painOf(model, said), probabilities: listed(said.probabilities),
     });
@@ -478,8 +480,17 @@ function showPrediction(told) {
   showCourse(0, end || 1, `Course over ${end.toFixed(1)} seconds of the file`);
 }
 
+// Nothing said of an earlier picture stands beside another one, or beside none.
+function blank() {
+  for (const id of ["verdict", "pain", "of-model"]) $(id).textContent = "–";
+  $("pain-bar").style.width = "0%";
+  $("side").replaceChildren();
+}
+
 function clear() {
+  blank();
   course = new Map();
+  $("course").replaceChildren();
   $("warning").textContent = "";
   $("still").hidden = true;
   $("video").removeAttribute("src");
