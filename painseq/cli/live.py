@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import select
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -77,13 +79,13 @@ def main(argv: Sequence[str]) -> int:
 def _run(session: LiveSession, reader: Reader, view: View, window: Window | None, args: argparse.Namespace) -> str:
     """Take events until the source ends, and return why it ended."""
     until_s = None if args.for_s is None else time.monotonic() + args.for_s
-    with _shown(session, reader, view, quiet=args.json) as show:
+    with _ended_by_signal(), _shown(session, reader, view, quiet=args.json) as show:
         try:
             for event in reader.ticking(TICK_S):
                 silent = session.stalled() if reader.source.is_live else ()
                 for update in silent if event is None else session.take(event):
                     view.add(update)
-                pressed = window is not None and _show_picture(session, view, window)
+                pressed = window is not None and _show_picture(view, window)
                 if pressed or _enter_was_pressed():
                     view.told(session.acknowledge())
                 show()
@@ -92,7 +94,7 @@ def _run(session: LiveSession, reader: Reader, view: View, window: Window | None
             for update in session.finish():
                 view.add(update)
         except KeyboardInterrupt:
-            return "Ended by Ctrl-C"
+            return "Ended by Ctrl-C or a signal"
     return "The source ended"
 
 
@@ -122,9 +124,22 @@ def _shown(session: LiveSession, reader: Reader, view: View, quiet: bool) -> Ite
         yield lambda: screen.update(view.renderable(reader.read, reader.dropped))
 
 
-def _show_picture(session: LiveSession, view: View, window: Window) -> bool:
-    last = session.last
-    return last is not None and last.picture is not None and window.show(view.drawn(last.picture.image))
+def _show_picture(view: View, window: Window) -> bool:
+    image = view.pictured()
+    return image is not None and window.show(image)
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Let the signal by which systems stop a program end it as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _enter_was_pressed() -> bool:

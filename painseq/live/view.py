@@ -44,11 +44,13 @@ class View:
         self.session = session
         self.scale = scale
         self.note = ""
+        self._image: NDArray[np.uint8] | None = None
         self._at_s: deque[float] = deque(maxlen=_RATE_OVER)
         self._lags_s: deque[float] = deque(maxlen=_RATE_OVER)
 
     def add(self, update: Update) -> None:
         """Take what is new."""
+        self._image = self._image if update.picture is None else update.picture.image
         self._at_s.append(update.at_s)
         if update.reading.lag_s is not None:
             self._lags_s.append(update.reading.lag_s)
@@ -112,6 +114,12 @@ class View:
         if reading.value is None:
             return [("value", 0.0, "-")]
         return [("value", min(1.0, max(0.0, (reading.value - low) / (high - low))), f"{reading.value:.2f}")]
+
+    def pictured(self) -> NDArray[np.uint8] | None:
+        """Return what a window shows, (H, W, 3) RGB: the newest picture, dark without a signal; None before it."""
+        if self._image is None or self.session.last is None:
+            return None
+        return self.drawn(self._image if self.session.last.picture is not None else self._image // 4)
 
     def drawn(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return a picture with the face's box, the state and the bars, (H, W, 3) RGB."""

@@ -1,6 +1,9 @@
 """The command `painseq live`."""
 
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,18 +52,22 @@ def test_a_log_its_replay_and_its_table(painseq, live, tmp_path):
     assert len(table.read_text().splitlines()) == 1 + kinds.count("reading")
 
 
-def test_ctrl_c_is_a_clean_end(live, tmp_path, monkeypatch):
+@pytest.mark.skipif(sys.platform == "win32", reason="systems without SIGTERM")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_signal_are_clean_ends(live, tmp_path, monkeypatch, number):
     push, calls = LivePredictor.push, []
 
     def interrupted(self, picture, time_s):
         calls.append(time_s)
         if len(calls) == 5:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
         return push(self, picture, time_s)
 
     monkeypatch.setattr(LivePredictor, "push", interrupted)
-    result = live("--log", tmp_path / "live.jsonl")
+    before = signal.getsignal(signal.SIGTERM)
+    result = live("--log", tmp_path / "live.jsonl", "--record", tmp_path / "numbers")
     assert result.code == 0 and result.log.names("Ctrl-C")
+    assert [*(tmp_path / "numbers").iterdir()] and signal.getsignal(signal.SIGTERM) == before
     assert [*log_lines(tmp_path / "live.jsonl")][-1]["line"] == "end"
 
 

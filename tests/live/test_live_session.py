@@ -252,6 +252,14 @@ def test_what_is_shown(make_model, events, picture, monkeypatch):
     assert all(name in shown for name in ("none", "low", "high", "NOTIFICATION", notifier.watched))
     plain = picture(20)
     assert (view.drawn(plain) != plain).any() and (plain == picture(20)).all()
+    # A window goes on while there is no signal: dark, and with another state than before.
+    before = view.pictured()
+    for update in session.take(events[-1]):
+        view.add(update)
+    lost = view.pictured()
+    assert lost.shape == before.shape and lost.mean() < 0.6 * before.mean()
+    assert (lost == view.drawn(events[-2].image // 4)).all()
+    assert View(session).pictured() is None
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     if sys.platform == "linux":
