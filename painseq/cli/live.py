@@ -68,10 +68,17 @@ def main(argv: Sequence[str]) -> int:
         log.info("A clip is %g s for this model here (--window-s).", settings.window_s)
         reader = parts.enter_context(Reader(source))
         view = View(session, None if model.scale is None else (model.scale.low, model.scale.high))
-        reason = _run(session, reader, view, window, args)
-        counts = asdict(live.counts) | {"read": reader.read, "dropped": reader.dropped, "losses": reader.losses}
-        if session.log is not None:
-            session.log.end(reason, counts)
+        reason = "An error"
+        try:
+            reason = _run(session, reader, view, window, args)
+        except PainseqError as error:
+            reason = str(error)
+            raise
+        finally:
+            counts = asdict(live.counts) | {"read": reader.read, "dropped": reader.dropped, "losses": reader.losses}
+            # Where the log itself cannot be written, it cannot say so.
+            if session.log is not None and not isinstance(sys.exc_info()[1], OSError):
+                session.log.end(reason, counts)
         log.info("%s. %s.", reason, view.line(reader.read, reader.dropped))
     return 0
 

@@ -54,8 +54,8 @@ class LiveSettings:
 
     def __post_init__(self) -> None:
         for name in ("window_s", "gap_s"):
-            if not getattr(self, name) > 0:
-                raise PainseqError(f"LiveSettings: {name} is {getattr(self, name)}; it must be more than 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise PainseqError(f"LiveSettings: {name} is {getattr(self, name)}; it must be a number above 0.")
         for name in ("hop_s", "warm_up_s", "reference_s"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from painseq.errors import PainseqError
 from painseq.live import LivePredictor, log_lines
 
 
@@ -71,6 +72,17 @@ def test_ctrl_c_and_a_signal_are_clean_ends(live, tmp_path, monkeypatch, number)
     assert [*log_lines(tmp_path / "live.jsonl")][-1]["line"] == "end"
 
 
+def test_a_log_says_which_error_ended_a_run(live, tmp_path, monkeypatch):
+    def failing(self, picture, time_s):
+        raise PainseqError("The picture is upside down.")
+
+    monkeypatch.setattr(LivePredictor, "push", failing)
+    result = live("--log", tmp_path / "live.jsonl")
+    assert result.code == 1 and result.err.names("upside down")
+    last = [*log_lines(tmp_path / "live.jsonl")][-1]
+    assert last["line"] == "end" and last["reason"] == "The picture is upside down." and last["processed"] == 0
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_a_full_disk_is_told_in_a_sentence(live, tmp_path):
     (tmp_path / "full.jsonl").symlink_to("/dev/full")
@@ -89,6 +101,7 @@ def test_a_full_disk_is_told_in_a_sentence(live, tmp_path):
         (None, ["--notify", "--notify-classes", "joy"], ("joy", "high_pain")),
         (None, ["--notify", "--notify-at-threshold"], ("--notify-at-threshold",)),
         (None, ["--window-s", "0"], ("window_s", "0")),
+        (None, ["--gap-s", "inf"], ("gap_s", "inf")),
         (None, ["--skip", "paper"], ("--skip",)),
     ],
 )
