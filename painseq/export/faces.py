@@ -6,12 +6,12 @@ import logging
 from pathlib import Path
 
 from painseq.errors import PainseqError
-from painseq.faces import FaceCrops, FaceMesh, Locator, Sidecar
+from painseq.faces import FaceAlignment, FaceCrops, FaceMesh, FullFrame, Locator, Sidecar, YuNet
 from painseq.files import write_atomically
 from painseq.model import PainModel
 from painseq.spec import Spec, spec_of
 
-NAME_A_LOCATOR = "Name another locator (command line: --locator yunet, or face_mesh for a model of landmarks)."
+NAME_A_LOCATOR = "Name another locator (command line: --locator yunet, or face_mesh for crops by landmarks)."
 log = logging.getLogger("painseq")
 
 
@@ -50,11 +50,21 @@ def exported_face(model: PainModel, locator: Locator | None, folder: Path) -> tu
 
 
 def _check(locator: Locator, model: PainModel) -> None:
-    name = type(locator).__name__
+    name, own, takes_points = type(locator).__name__, model.face_crops(), "landmarks" in model.streams
+    if takes_points and isinstance(own.locator, FaceAlignment) and not isinstance(locator, Sidecar):
+        raise PainseqError(
+            "The model takes the 68 points of FaceAlignment, which needs torch, and no other locator finds them. Fit "
+            "it on landmarks of FaceMesh."
+        )
     if locator.needs_torch:
         raise PainseqError(f"The model finds faces by {name}, which needs torch. {NAME_A_LOCATOR}")
     if not str(spec_of(locator)["class_path"]).startswith("painseq."):
         raise PainseqError(f"The locator {name} is of another package: exported models build none. {NAME_A_LOCATOR}")
+    if (takes_points or own.kind != "square") and isinstance(locator, YuNet | FullFrame):
+        raise PainseqError(
+            f"{name} finds no landmarks, which the model's streams or its crops of kind {own.kind} need. Name FaceMesh "
+            "(command line: --locator face_mesh)."
+        )
     if "movements" in model.streams and not isinstance(locator, FaceMesh):
         raise PainseqError(
             f"The model takes facial movements, which need the points of FaceMesh, but the locator is {name}. Name "

@@ -226,7 +226,8 @@ class Predictor(ABC):
 
         Raises:
             PainseqError: the file cannot be read, or the model cannot read videos; a required table is missing, or a
-                table is given that the model does not use; the table cannot be read, or covers another time.
+                table is given that the model does not use; the table cannot be read, or covers another time; the
+                locator finds other landmarks than the model takes.
         """
         face = self.face_crops(locator)
         streams = video_streams(self.stream_identities, video, action_units, face.locator)
@@ -234,7 +235,14 @@ class Predictor(ABC):
         if beside_cnn(streams) and not clip.present.any():
             # Without a face the number of landmarks is unknown; all frames are masked anyway.
             return replace(clip, features=np.zeros((len(clip), *self.in_shape), np.float32))
-        return replace(clip, features=rows_of_video(streams, clip, video, start_s, image_fps))
+        rows = rows_of_video(streams, clip, video, start_s, image_fps)
+        if clip.present.any() and rows.shape[1:] != self.in_shape:
+            raise PainseqError(
+                f"{video}: with the locator {type(face.locator).__name__} a frame has features of the shape "
+                f"{rows.shape[1:]}, but the model takes {self.in_shape}. Use the locator that it was fitted with, or "
+                "one that finds the same landmarks."
+            )
+        return replace(clip, features=rows)
 
     def _extracted(
         self, face: FaceCrops, video: Path, start_s: float, end_s: float | None, image_fps: float | None
@@ -342,7 +350,12 @@ class Predictor(ABC):
             clip: rows as returned by `read`; normalised by the person's own frames, if the model needs that.
             video: path or name of the video, for the result.
             locator: the locator that found the face, if not the model's own.
+
+        Raises:
+            PainseqError: the clip is longer than the head takes.
         """
+        if self.max_frames is not None and len(clip) > self.max_frames:
+            raise too_long_error(self.max_frames, len(clip))
         rows, mask = clip.features[None], clip.present[None]
         answer = self.answer(rows, mask)
         label = NO_PREDICTION if answer.label is None else int(answer.label[0])
@@ -423,6 +436,14 @@ def no_videos_error() -> PainseqError:
     return PainseqError(
         "This model was fitted on features whose extractor is not recorded, so it cannot read videos. Fit it on a "
         "store written by `painseq extract`, or evaluate it on features."
+    )
+
+
+def too_long_error(longest: int, frames: int) -> PainseqError:
+    """Return the error for a clip of more frames than the head takes."""
+    return PainseqError(
+        f"The model takes clips of at most {longest} frames, but this one has {frames}. Predict a shorter span "
+        "(command line: --start-s, --end-s)."
     )
 
 

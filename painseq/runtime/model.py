@@ -10,9 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from painseq.errors import PainseqError
 from painseq.model.prediction import Answer
-from painseq.model.predictor import Predictor, State, no_steps_error, no_videos_error
+from painseq.model.predictor import Predictor, State, no_steps_error, no_videos_error, too_long_error
 from painseq.runtime.folder import HEAD, HEAD_STEP, ExportedRecord, read_folder
 from painseq.runtime.graphs import Graph, NoDevice, OnnxGraph, OpenVinoGraph, has_gpu_build
 
@@ -83,10 +82,7 @@ class ExportedModel(Predictor):
         """
         longest = self.exported.head.max_frames
         if longest is not None and mask.shape[1] > longest:
-            raise PainseqError(
-                f"The model takes clips of at most {longest} frames, but this one has {mask.shape[1]}. Predict a "
-                "shorter span (command line: --start-s, --end-s)."
-            )
+            raise too_long_error(longest, mask.shape[1])
         return _answer(self._head({"x": rows.astype(self._head.takes("x"), copy=False), "mask": mask}))
 
     @property

@@ -139,6 +139,9 @@ def test_what_an_exported_model_cannot_be_is_refused(model_of, tmp_path):
     model = model_of(probe)
     second = model_of(probe, streams=(StreamRecord("cnn", {}), StreamRecord("clip_vectors", {})))
     movements = model_of(probe, locator=YuNet("here.onnx"), streams=(StreamRecord("movements", {}),))
+    of_alignment = model_of(LinearProbe((136,), 3), locator=FaceAlignment(), streams=(StreamRecord("landmarks", {}),))
+    boxes = model_of(probe, locator=FaceMesh())
+    boxes.face = FaceCrops(FaceMesh(), kind="landmark_box", size_px=32)
     for refused, fact in (
         (AveragedModel([model, model]), "average"),
         (second, "clip_vectors"),
@@ -148,6 +151,15 @@ def test_what_an_exported_model_cannot_be_is_refused(model_of, tmp_path):
     ):
         with pytest.raises(PainseqError, match=fact):
             export(refused, tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+    for refused, locator, fact in (
+        (of_alignment, FaceMesh(), "68 points of FaceAlignment"),
+        (of_alignment, YuNet(), "68 points of FaceAlignment"),
+        (boxes, YuNet(), "YuNet finds no landmarks"),
+        (boxes, FullFrame(), "FullFrame finds no landmarks"),
+    ):
+        with pytest.raises(PainseqError, match=fact):
+            export(refused, tmp_path / "out", locator)
         assert not list(tmp_path.iterdir())
 
 
