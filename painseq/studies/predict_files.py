@@ -285,7 +285,9 @@ def _model_of(out: Path, row: Mapping[str, Any], settings: Mapping[str, Spec]) -
     found = row.get("settings")
     if not isinstance(found, dict) or not isinstance(row.get("video"), str):
         raise PainseqError(f"{out} is no file of predictions that can be resumed. Choose another file.")
-    name = next((name for name, wanted in settings.items() if wanted == found), None)
+    # By its path first: two may be copies of one model. It may also have been moved.
+    paths = sorted(settings, key=lambda name: name != row.get("model"))
+    name = next((name for name in paths if settings[name] == found), None)
     if name is None:
         first = next(iter(settings.values()))
         check_same_run(out, found, next((s for s in settings.values() if s["model"] == found.get("model")), first))

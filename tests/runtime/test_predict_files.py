@@ -157,6 +157,17 @@ def test_lines_of_videos_that_are_not_named_or_gone_stay(models, videos, tmp_pat
     assert lines(out)[:2] == before and len(lines(out)) == 3
 
 
+def test_copies_of_a_model_are_told_apart(models, colours, tmp_path):
+    shutil.copytree(models.paths[0], tmp_path / "copy")
+    both, out = replace(models, paths=(*models.paths, tmp_path / "copy")), tmp_path / "out.jsonl"
+    assert len(list(predict_to_file(both, [colours], out))) == 2
+    assert list(predict_to_file(both, [colours], out)) == []
+    assert [row["model"] for row in lines(out)] == [str(path) for path in both.paths]
+    # Moved, it is the same model.
+    moved = models.paths[0].rename(tmp_path / "moved")
+    assert list(predict_to_file(replace(models, paths=(moved,)), [colours], out)) == []
+
+
 @pytest.mark.parametrize("text", ["one line", "one line\n", '{"a": 1}', '{"model": "b", "video": "c"}\n'])
 def test_files_of_other_content_are_kept(models, videos, tmp_path, text):
     out = tmp_path / "notes.txt"
