@@ -15,7 +15,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from painseq.data.streams import table_of
+from painseq.download import sha256_of
 from painseq.errors import CLIP_FAILURES, PainseqError, printable
+from painseq.faces import Sidecar
 from painseq.files import appending, read_json_lines, write_atomically
 from painseq.runs import OnProgress, check_same_run, end_with_parent, no_progress
 from painseq.spec import Spec
@@ -226,7 +229,7 @@ def _settings(models: ModelFiles, options: VideoOptions) -> dict[str, Spec]:
         "end_s": options.end_s,
         "locator": None if options.locator is None else options.locator.identity(),
         "image_fps": options.image_fps,
-        "action_units": None if options.action_units is None else options.action_units.as_posix(),
+        "action_units": None if options.action_units is None else sha256_of(options.action_units),
         "min_face_share": options.min_face_share,
         "person": [None if video is None else video_digest(video, options.image_fps) for video in person],
         "causal": options.causal,
@@ -277,8 +280,10 @@ def _check_started_here(out: Path) -> None:
 
 def _is_current(row: Mapping[str, Any], options: VideoOptions) -> bool:
     """Whether a line holds a prediction of the video as it is now; one that is no longer there has not changed."""
-    is_read = row.get("problem") is None or "frames" in row
-    return is_read and _digest(Path(row["video"]), options) in (None, row.get("video_digest"))
+    is_read, video = row.get("problem") is None or "frames" in row, Path(row["video"])
+    if _digest(video, options) is None:
+        return is_read
+    return is_read and all(row.get(key) == value for key, value in _digests(video, options).items())
 
 
 def _model_of(out: Path, row: Mapping[str, Any], settings: Mapping[str, Spec]) -> str:
@@ -303,8 +308,17 @@ def _line(name: str, result: VideoResult, options: VideoOptions, settings: Spec)
         "model": name,
         **found,
         "problem": result.problem,
-        "video_digest": _digest(result.video, options),
+        **_digests(result.video, options),
         "settings": settings,
+    }
+
+
+def _digests(video: Path, options: VideoOptions) -> dict[str, object]:
+    """Return what a result depends on, by content: the video, and stored faces or action units beside it."""
+    beside = {path for path in (*Sidecar().extra_files(video), table_of(video)) if path.is_file()}
+    return {
+        "video_digest": _digest(video, options),
+        "beside_video": {path.name: sha256_of(path) for path in sorted(beside)},
     }
 
 

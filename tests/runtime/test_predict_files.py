@@ -157,6 +157,16 @@ def test_lines_of_videos_that_are_not_named_or_gone_stay(models, videos, tmp_pat
     assert lines(out)[:2] == before and len(lines(out)) == 3
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.faces.safetensors"])
+def test_a_video_whose_stored_faces_or_units_changed_is_predicted_again(models, videos, tmp_path, name):
+    out = tmp_path / "out.jsonl"
+    list(predict_to_file(models, [videos / "a.mp4"], out))
+    for content in (b"first", b"second"):
+        (videos / name).write_bytes(content)
+        assert len(list(predict_to_file(models, [videos / "a.mp4"], out))) == len(lines(out)) == 1
+    assert list(predict_to_file(models, [videos / "a.mp4"], out)) == []
+
+
 def test_copies_of_a_model_are_told_apart(models, colours, tmp_path):
     shutil.copytree(models.paths[0], tmp_path / "copy")
     both, out = replace(models, paths=(*models.paths, tmp_path / "copy")), tmp_path / "out.jsonl"
