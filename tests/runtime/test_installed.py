@@ -26,6 +26,9 @@ def base_distributions() -> set[str]:
     waiting, found = list(settings["project"]["dependencies"]), set()
     while waiting:
         requirement = Requirement(waiting.pop())
+        # Distributions of OpenCV differ in their windows alone; either may be installed here.
+        if requirement.name == "opencv-python-headless":
+            requirement.name = importlib.metadata.packages_distributions()["cv2"][0]
         if requirement.name not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
             found.add(requirement.name)
             waiting += importlib.metadata.requires(requirement.name) or []
