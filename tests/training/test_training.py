@@ -533,10 +533,11 @@ def crops(on_electrical, work) -> Path:
     return work / "crops"
 
 
-FEATURE_HEADS = [getattr(heads, name) for name in heads.__all__ if name not in ("Head", "ViViT")]
+FEATURE_HEADS = {name: getattr(heads, name) for name in heads.__all__ if name not in ("Head", "ViViT")}
+FEATURE_HEADS["DeepAdaBoost"] = partial(heads.DeepAdaBoost, deep=heads.LSTM)
 
 
-@pytest.mark.parametrize("head", FEATURE_HEADS, ids=lambda head: head.__name__)
+@pytest.mark.parametrize("head", FEATURE_HEADS.values(), ids=FEATURE_HEADS)
 def test_cached_features_and_pixels_give_the_same_logits(head, electrical, store, crops):
     streams = ("cnn", "landmarks") if head is heads.TwoStream else ("cnn",)
     cached = AI4Pain(electrical, DataOptions(split=INNER, store=store, streams=streams))
