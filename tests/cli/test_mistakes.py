@@ -11,7 +11,7 @@ FIRST_MESSAGES = [
     (
         "trian",
         "painseq: unknown command 'trian'. Commands: demo, synth, data, split, faces, extract, store, fit, evaluate, "
-        "compare, crossval, transfer, audit, reproduce, movements, predict, submit, explain.",
+        "compare, crossval, transfer, audit, reproduce, movements, predict, export, live, serve, submit, explain.",
     ),
     (
         "fit {lstm} {out}",

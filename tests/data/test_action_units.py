@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -364,7 +365,8 @@ def test_the_command_predicts_and_explains_with_a_table(fitted, lstm, tables, vi
     assert "clip.csv" in error and "--action-units" in error
     assert main([*args, "--action-units", source]) == 0
     assert json.loads(capsys.readouterr().out)[0]["frames"] == 15
-    assert main(["predict", str(video), *args[1:], "--action-units", source]) == 1
+    another = shutil.copy(video, tmp_path / "another.mp4")
+    assert main(["predict", str(another), *args[1:], "--action-units", source]) == 1
     assert re.search(r"--action-units.*\b2\b", capsys.readouterr().err)
     assert main(["predict", str(video), "--checkpoint", str(lstm), "--action-units", source]) == 1
     assert re.search(r"streams.*\bcnn\b", capsys.readouterr().err)

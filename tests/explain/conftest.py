@@ -15,6 +15,7 @@ from painseq.heads import (
     AdaBoost,
     AttentionMIL,
     BiLSTMAttention,
+    DeepAdaBoost,
     FrameANN,
     GradientBoosting,
     Head,
@@ -50,6 +51,7 @@ HEADS: dict[str, Callable[[tuple[int, ...], int], Head]] = {
     "gradient_boosting": lambda f, k: GradientBoosting(f, k, trees=20),
     "random_forest": lambda f, k: RandomForest(f, k, trees=50),
     "adaboost": lambda f, k: AdaBoost(f, k, trees=20),
+    "deep_adaboost": lambda f, k: DeepAdaBoost(f, k, lambda shape, n: LSTM(shape, n, units=(8, 8)), trees=20),
     "two_stream": lambda f, k: TwoStream(f, k, POINTS, units=8, heads=2, head_width=4, dense_cnn=8, dense=8),
     "vivit": lambda f, k: ViViT(f, k, **VIVIT),
     "vivit_mean": lambda f, k: ViViT(f, k, **VIVIT, pool="mean"),
@@ -69,14 +71,14 @@ def batch_of():
     return one_clip
 
 
-def fitted(head: TreeHead, features: torch.Tensor) -> TreeHead:
+def fitted(head: TreeHead | DeepAdaBoost, features: torch.Tensor) -> Head:
     """Trees on clips that differ from this one (T, D) by little, so that its changes pass their thresholds."""
     noise = torch.randn(90, *features.shape, generator=torch.Generator().manual_seed(5))
-    target = torch.arange(90) % head.num_classes
-    rows = Rows(
-        features + noise * features.std(dim=0) / 2, torch.ones(90, len(features)).bool(), target, torch.ones(90)
-    )
-    head.fit_rows(rows, None)
+    clips, mask = features + noise * features.std(dim=0) / 2, torch.ones(90, len(features)).bool()
+    trees = head
+    if isinstance(head, DeepAdaBoost):
+        trees, clips, mask = head.boosted, head.eval().deep.penultimate(clips, mask), mask[:, 0]
+    trees.fit_rows(Rows(clips, mask, torch.arange(90) % head.num_classes, torch.ones(90)), None)
     return head.eval()
 
 
@@ -129,7 +131,7 @@ def made(backbone: TimmBackbone, make_model: Callable[..., PainModel]) -> Callab
             return model, Frames(crops.to(torch.uint8), PRESENT, times_s)
         extra = 2 * POINTS if name == "two_stream" else 0
         head = trained(HEADS[name]((math.prod(backbone.out_shape) + extra,), outputs))
-        if isinstance(head, TreeHead):
+        if isinstance(head, TreeHead | DeepAdaBoost):
             with torch.no_grad():
                 head = fitted(head, backbone(crops.float()))
         streams = ("cnn", "landmarks") if extra else ("cnn",)

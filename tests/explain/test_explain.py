@@ -35,7 +35,7 @@ HEADS = (
     "frame_ann", "linear_frames", "linear_probe", "lstm", "stacked_lstm", "bilstm_attention", "attention_mil",
     "temporal_conv_net", "two_stream", "vivit", "vivit_mean", "vivit_factorised",
 )  # fmt: skip
-TREES = ("histogram_boosting", "gradient_boosting", "random_forest", "adaboost")
+TREES = ("histogram_boosting", "gradient_boosting", "random_forest", "adaboost", "deep_adaboost")
 D = 4
 
 
