@@ -291,10 +291,13 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, required=True, help="folder of real videos and weights")
     parser.add_argument("--quick", action="store_true", help="a small network and few people")
     parser.add_argument("--no-install", action="store_true", help="run the runtime here, not in a new environment")
+    parser.add_argument("--work", type=Path, help="a new folder, in which the exported models stay; default: temporary")
     parser.add_argument("--write", action="store_true", help="record the tables in benchmarks/RESULTS.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        settings = Settings(args.assets.resolve(), Path(place), args.quick)
+        work = Path(place) if args.work is None else args.work.resolve()
+        work.mkdir(parents=True, exist_ok=args.work is None)
+        settings = Settings(args.assets.resolve(), work, args.quick)
         plan = BioVidPlan(6 if args.quick else 20, 1 if args.quick else 2, ("BL1", "PA1", "PA4"), fps=1, size_px=128)
         write_biovid(settings.work / "heat", plan, seed=0)
         models = {name: exported(name, settings) for name in settings.networks}
