@@ -201,7 +201,9 @@ def lag(assets: Path, yunet: YuNet, mesh: FaceMesh, seconds: float, exported: Pa
     if exported is not None:
         from painseq.runtime import load
 
-        networks = {f"{exported.name}, {load(exported).engines.get('engine')}": load(exported), **networks}
+        model = load(exported)
+        model.fps = None  # Every frame, as the others.
+        networks = {f"{exported.parent.name}, {model.engines['engine']}": model, **networks}
     lines = [
         "| network | locator | rule | frames a second | processed | lag: median / 95 % ms | dropped | CPU s a minute |",
         "|---|---|---|---|---|---|---|---|",
