@@ -241,8 +241,12 @@ def predicted(python: Path, folder: Path, video: Path, end_s: float | None) -> t
     return seconds, int(peak) / 1000
 
 
-def installed_mb(work: Path) -> tuple[Path, float]:
-    """Install the built wheel, without extras, into a new environment; returns its Python, and the MB installed."""
+def installed(work: Path) -> tuple[Path, float, float]:
+    """Install the built wheel, without extras, into a new environment.
+
+    Returns:
+        Its Python, the MB installed, and those of them that are not files which pip compiled.
+    """
     source, wheels, place = work / "source", work / "wheels", work / "venv"
     for name in ("painseq", "data_modules", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -252,14 +256,16 @@ def installed_mb(work: Path) -> tuple[Path, float]:
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "-w", str(wheels), str(source)], check=True)
     venv.create(place, with_pip=True)
     python = place / "bin" / "python"
-    before = megabytes(place / "lib")
+    before = megabytes(place / "lib"), megabytes(place / "lib", compiled=False)
     (wheel,) = wheels.glob("*.whl")
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", str(wheel)], check=True)
-    return python, megabytes(place / "lib") - before
+    after = megabytes(place / "lib"), megabytes(place / "lib", compiled=False)
+    return python, after[0] - before[0], after[1] - before[1]
 
 
-def megabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()) / 1e6
+def megabytes(folder: Path, compiled: bool = True) -> float:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in files if compiled or path.suffix != ".pyc") / 1e6
 
 
 def runtime_part(models: Mapping[str, Exported], settings: Settings, install: bool) -> str:
@@ -268,8 +274,9 @@ def runtime_part(models: Mapping[str, Exported], settings: Settings, install: bo
     lines = ["### Runtime without torch", ""]
     python = Path(sys.executable)
     if install:
-        python, size = installed_mb(settings.work)
+        python, size, bare = installed(settings.work)
         lines.append(verdict("MB installed, from the built wheel", size, GOALS["installed"], at_least=False))
+        lines.append(f"- of them without the files that pip compiles (`pip install --no-compile`): {bare:.0f}")
     rows = []
     for name, model in models.items():
         for precision, folder in (("fp32", model.fp32), ("int8", model.int8)):

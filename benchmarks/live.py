@@ -10,7 +10,8 @@ run live on the same videos at their own rates, with each rule of skipping; ever
 the run that skips nothing. Features of a crop are computed once for all runs, which changes no figure.
 
 lag: a real video is played in real time, again and again; each picture's time from its capture to the prediction, by
-network and rule, on two threads. An exported folder can be named with --model, such as resnet18 in int8.
+network and rule, on two threads. Exported folders can be named with --model, such as those that
+`benchmarks/export.py --work FOLDER` leaves: FOLDER/resnet18/int8.
 
 soak: the same with a small network for --minutes, with the resident memory over time.
 """
@@ -35,6 +36,7 @@ from painseq.live import LivePredictor, LiveSession, LiveSettings, Reader, Readi
 from painseq.model.pain_model import PainModel
 from painseq.model.predictor import Predictor
 from painseq.model.record import DataRecord, ModelRecord, SplitRecord, StreamRecord
+from painseq.runtime import load
 from painseq.video.sources import FileSource, Picture
 
 VIDEOS = ("single_face.mp4", "WolfgangLanger_Pexels.mp4", "face_noface.mov")
@@ -63,7 +65,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["agreement", "lag"], choices=["agreement", "lag", "soak"])
     parser.add_argument("--minutes", type=float, default=20.0, help="length of the soak")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each measurement of lag")
-    parser.add_argument("--model", type=Path, help="an exported folder to measure the lag of, besides")
+    parser.add_argument("--model", type=Path, nargs="+", default=[], help="exported folders to measure the lag of, too")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="record the tables in RESULTS.md")
     args = parser.parse_args()
@@ -73,7 +75,7 @@ def main() -> None:
     mesh = FaceMesh(str(weights / "face_mesh" / "face_landmarker.task"), yunet.model)
     tables = {
         "agreement": lambda: agreement(args.assets, mesh, yunet),
-        "lag": lambda: lag(args.assets, yunet, mesh, args.seconds, args.model),
+        "lag": lambda: lag(args.assets, yunet, mesh, args.seconds, args.model, args.threads),
         "soak": lambda: soak(args.assets, yunet, args.minutes),
     }
     for part in args.parts:
@@ -191,19 +193,17 @@ def fitted(assets: Path, locator: Locator, features: Remembering) -> LSTM:
     return head
 
 
-def lag(assets: Path, yunet: YuNet, mesh: FaceMesh, seconds: float, exported: Path | None) -> str:
+def lag(assets: Path, yunet: YuNet, mesh: FaceMesh, seconds: float, exported: list[Path], threads: int) -> str:
     """Lag, rate and CPU time of a video in real time, by network and rule."""
     video = assets / "videos" / "WolfgangLanger_Pexels.mp4"
     networks: dict[str, Predictor] = {}
+    for folder in exported:
+        model = load(folder, threads=threads)
+        model.fps = None  # Every frame, as the others.
+        networks[f"{folder.parent.name}/{folder.name}, {model.engines['engine']}"] = model
     for name, extractor in (("resnet18, fp32, torch", TimmBackbone("resnet18")), ("VGG16, fp32, torch", VGG16(None))):
         torch.manual_seed(0)
         networks[name] = model_of(extractor, LSTM(extractor.out_shape, 3).eval(), yunet, None)
-    if exported is not None:
-        from painseq.runtime import load
-
-        model = load(exported)
-        model.fps = None  # Every frame, as the others.
-        networks = {f"{exported.parent.name}, {model.engines['engine']}": model, **networks}
     lines = [
         "| network | locator | rule | frames a second | processed | lag: median / 95 % ms | dropped | CPU s a minute |",
         "|---|---|---|---|---|---|---|---|",

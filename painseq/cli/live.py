@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from painseq.errors import PainseqError
 if TYPE_CHECKING:
     from painseq.data.person_scale import PersonScale
     from painseq.faces import Locator
-    from painseq.live import LiveSession, LiveSettings, Notifier, Reader
+    from painseq.live import LiveSession, Notifier, Reader
     from painseq.live.view import View, Window
     from painseq.model.predictor import Predictor
 
@@ -64,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
                 None if args.lsl is None else LslOutlet(args.lsl, source.name, model.class_names),
             )
         )
-        _start_log(session, name, source.name, settings)
+        session.start(name, source.name)
         log.info("A clip is %g s for this model here (--window-s).", settings.window_s)
         reader = parts.enter_context(Reader(source))
         view = View(session, None if model.scale is None else (model.scale.low, model.scale.high))
@@ -75,10 +74,9 @@ def main(argv: Sequence[str]) -> int:
             reason = str(error)
             raise
         finally:
-            counts = asdict(live.counts) | {"read": reader.read, "dropped": reader.dropped, "losses": reader.losses}
             # Where the log itself cannot be written, it cannot say so.
-            if session.log is not None and not isinstance(sys.exc_info()[1], OSError):
-                session.log.end(reason, counts)
+            if not isinstance(sys.exc_info()[1], OSError):
+                session.end(reason, reader)
         log.info("%s. %s.", reason, view.line(reader.read, reader.dropped))
     return 0
 
@@ -202,18 +200,6 @@ def _notifier(
         latched=not args.no_latch,
     )
     return Notifier(chosen, class_names, scale)
-
-
-def _start_log(session: LiveSession, model: str, source: str, settings: LiveSettings) -> None:
-    from painseq.live import Run
-
-    if session.log is None:
-        return
-    predictor, notifier = session.live.model, session.notifier
-    told: dict[str, object] = {"live": asdict(settings)}
-    told["notify"] = None if notifier is None else notifier.settings.to_dict()
-    scale = None if predictor.scale is None else predictor.scale.name
-    session.log.start(Run(model, source, predictor.class_names, scale, told))
 
 
 def _replay(argv: Sequence[str]) -> int:

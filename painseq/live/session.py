@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from painseq.live.log import LiveLog
+from painseq.live.log import LiveLog, Run
 from painseq.live.lsl import LslOutlet
 from painseq.live.notify import Notification, Notifier
 from painseq.live.predictor import LivePredictor
+from painseq.live.reader import Reader
 from painseq.live.reading import Reading
 from painseq.live.record import NumbersRecorder
 from painseq.video.sources import Clock, Picture, SignalLost
@@ -49,7 +50,8 @@ class LiveSession:
         clock: tells the time, for the lag.
 
     Example:
-        >>> with Reader(open_source("0")) as reader, LiveSession(LivePredictor(model)) as session:
+        >>> with Reader(open_source("0")) as reader, LiveSession(LivePredictor(model), log=LiveLog(path)) as session:
+        ...     session.start("best.ckpt", reader.source.name)
         ...     for event in reader:
         ...         for update in session.take(event):
         ...             print(update.reading.state, update.reading.label)
@@ -86,6 +88,29 @@ class LiveSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
+
+    def start(self, model: str, source: str) -> None:
+        """Write the first line of the log, if there is one; a log without it cannot be read.
+
+        Args:
+            model: path of the checkpoint or exported folder.
+            source: name of the source, without passwords.
+
+        Raises:
+            PainseqError: the log that is to be continued is of a model of other classes or another scale.
+        """
+        if self.log is None:
+            return
+        predictor, notify = self.live.model, None if self.notifier is None else self.notifier.settings.to_dict()
+        scale = None if predictor.scale is None else predictor.scale.name
+        settings = {"live": asdict(self.live.settings), "notify": notify}
+        self.log.start(Run(model, source, predictor.class_names, scale, settings))
+
+    def end(self, reason: str, reader: Reader) -> None:
+        """Write the last line of the log, if there is one: why the run ended, and what was counted."""
+        if self.log is not None:
+            counts = {"read": reader.read, "dropped": reader.dropped, "losses": reader.losses}
+            self.log.end(reason, asdict(self.live.counts) | counts)
 
     def take(self, event: Picture | SignalLost) -> Iterator[Update]:
         """Take the next event of the source, and yield what is new."""

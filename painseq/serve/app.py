@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
@@ -22,11 +22,12 @@ from painseq.errors import PainseqError
 from painseq.model.predictor import Predictor
 from painseq.serve.api_page import api_page
 from painseq.serve.guard import Guard
-from painseq.serve.models import NOT_MEDICAL, check_models, described
+from painseq.serve.models import NOT_MEDICAL, described
 from painseq.serve.options import ServeOptions
+from painseq.serve.service import Service
 from painseq.serve.stream import run_stream
 from painseq.serve.uploads import keep, predict_upload
-from painseq.serve.worker import QueueFull, SharedModel, Workers
+from painseq.serve.worker import QueueFull
 
 PAGE = {
     "/": ("index.html", "text/html"),
@@ -53,56 +54,6 @@ UPLOAD = {
     "responses": {"400": {}, "401": {}, "408": {}, "413": {}, "422": {}, "429": {}},
 }
 _CHECK_S = 0.5
-T = TypeVar("T")
-
-
-class Service:
-    """The models of a service and the threads that run them.
-
-    Args:
-        predictors: name -> model.
-        options: limits.
-
-    Raises:
-        PainseqError: a model that cannot predict what a service is sent.
-    """
-
-    def __init__(self, predictors: Mapping[str, Predictor], options: ServeOptions) -> None:
-        self.options = options
-        self._shared = {name: SharedModel(model, options.locator) for name, model in predictors.items()}
-        self.models: dict[str, Predictor] = {**self._shared}
-        check_models(self.models)
-        self.folders: set[Path] = set()
-        """Of the uploads that are received or predicted."""
-        self.sessions = 0
-        self.uploads = Workers(1, options.waiting)
-        self.streams = Workers(options.threads, 2 * options.max_sessions)
-
-    def chosen(self, names: object) -> dict[str, Predictor]:
-        """Return the models of these names; all for None or an empty list.
-
-        Raises:
-            PainseqError: not a list of names of models.
-        """
-        if not names:
-            return self.models
-        if not isinstance(names, list) or not all(isinstance(name, str) and name in self.models for name in names):
-            raise PainseqError("There is no model of this name. GET /models lists them.")
-        return {name: self.models[name] for name in names}
-
-    async def run(self, job: Callable[[], T]) -> T:
-        """Run a job of a stream; the streams take turns."""
-        return await asyncio.wrap_future(self.streams.submit(job))
-
-    def stop(self) -> None:
-        """Take no more work, end what runs, and keep no upload."""
-        self.uploads.stop()
-        self.streams.stop()
-        for model in self._shared.values():
-            model.stop()
-        # The signal that stops the service may end the process before a request's own code does it.
-        for folder in self.folders:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def app(predictors: Mapping[str, Predictor], options: ServeOptions) -> FastAPI:

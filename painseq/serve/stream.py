@@ -16,7 +16,7 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -24,11 +24,9 @@ from painseq.errors import PainseqError
 from painseq.live import LivePredictor, LiveSettings, Notification, Notifier, NotifySettings, Reading
 from painseq.model.predictor import Predictor
 from painseq.serve.guard import Rate, is_token
+from painseq.serve.service import Service
 from painseq.serve.uploads import decode_jpeg
 from painseq.serve.worker import QueueFull
-
-if TYPE_CHECKING:
-    from painseq.serve.app import Service
 
 log = logging.getLogger("painseq.serve")
 

@@ -251,9 +251,8 @@ def _resumed(
         PainseqError: it was written with other settings, is no file of predictions, or another process writes into it.
     """
     with appending(out) as append:
+        _check_started_here(out)
         rows, damaged = read_json_lines(out)
-        if damaged and not rows:
-            _check_started_here(out)
         named = {video.as_posix() for video in videos}
         kept: dict[tuple[str, str], dict[str, Any]] = {}
         for row in rows:
@@ -271,7 +270,7 @@ def _resumed(
 
 
 def _check_started_here(out: Path) -> None:
-    """Refuse a file whose only line is not the beginning of one that a kill left unfinished."""
+    """Refuse a file that does not begin as its lines do; a kill may have left a part of the first."""
     with out.open("rb") as file:
         start = file.read(len(LINE_START))
     if not LINE_START.startswith(start):

@@ -25,6 +25,7 @@ from painseq.live import (
     Notifier,
     NotifySettings,
     NumbersRecorder,
+    Reader,
     Reading,
     Run,
     Skipping,
@@ -71,10 +72,10 @@ def test_a_run_is_logged_with_capture_times_lag_and_states(make_model, events, t
     notifier = Notifier(NotifySettings(on=0.0, off=0.0, on_s=0.5), ("none", "low", "high"))
     live = LivePredictor(make_model("lstm"), SOON)
     with LiveSession(live, notifier, LiveLog(path), clock=Still(0)) as session:
-        session.log.start(RUN)
+        session.start("best.ckpt", "camera 1")
         updates = run(session, events)
         session.acknowledge()
-        session.log.end("The source ended", {"read": 20})
+        session.end("The source ended", Reader(FileSource("video.mp4")))
     lines = [*log_lines(path)]
     assert [line["line"] for line in lines if line["line"] != "reading"] == [
         "start",
@@ -90,7 +91,10 @@ def test_a_run_is_logged_with_capture_times_lag_and_states(make_model, events, t
     readings = [*read_log(path)]
     assert [reading.state for reading in readings] == [update.reading.state for update in updates]
     assert readings[10].probabilities == pytest.approx(updates[10].reading.probabilities, abs=1e-6)
-    assert run_of(path) == RUN
+    told = run_of(path)
+    assert (told.model, told.source, told.class_names, told.scale) == ("best.ckpt", "camera 1", RUN.class_names, None)
+    assert told.settings["live"]["window_s"] == 5 and told.settings["notify"]["on_s"] == 0.5
+    assert (lines[-1]["reason"], lines[-1]["samples"], lines[-1]["read"]) == ("The source ended", 20, 0)
 
 
 def test_a_silent_source_is_a_lost_signal_before_it_says_so(make_model, events):

@@ -127,8 +127,9 @@ def test_an_unfinished_line_is_predicted_again(models, videos, tmp_path):
     out.write_bytes(out.read_bytes()[:-20])
     again = [result.video for _, result in predict_to_file(models, [videos], out)]
     assert again == [videos / "deeper" / "b.mp4"] and lines(out) == whole
-    out.write_bytes(b"{damaged\n" + out.read_bytes())
-    with pytest.raises(PainseqError, match="line 1"):
+    first, rest = out.read_bytes().split(b"\n", 1)
+    out.write_bytes(first + b"\n{damaged\n" + rest)
+    with pytest.raises(PainseqError, match="line 2"):
         list(predict_to_file(models, [videos], out))
 
 
