@@ -82,14 +82,20 @@ class LiveLog:
         named = {"model": run.model, "source": run.source, "class_names": list(run.class_names), "scale": run.scale}
         self._write("start", time.time(), {"format": FORMAT, "painseq": __version__, **named, "settings": run.settings})
 
-    def reading(self, reading: Reading, at_s: float, reason: str | None = None) -> None:
+    def reading(
+        self, reading: Reading, at_s: float, reason: str | None = None, received_at_s: float | None = None
+    ) -> None:
         """Write a reading.
 
         Args:
             at_s: Unix time at which its picture was taken.
             reason: why the signal was lost.
+            received_at_s: Unix time at which the picture that it was made at was received.
         """
-        self._write("reading", at_s, reading.to_dict() | ({} if reason is None else {"reason": reason}))
+        received = {} if received_at_s is None else {"received_at_s": round(received_at_s, 6)}
+        self._write(
+            "reading", at_s, {**received, **reading.to_dict(), **({} if reason is None else {"reason": reason})}
+        )
 
     def notification(self, notification: Notification, at_s: float) -> None:
         """Write an event of a notification."""

@@ -156,7 +156,8 @@ class LiveSession:
             update = replace(update, notifications=tuple(self.notifier.push(update.reading)))
         self.last = update
         if self.log is not None:
-            self.log.reading(update.reading, update.at_s, update.reason)
+            received_at_s = None if update.picture is None else update.picture.received_s
+            self.log.reading(update.reading, update.at_s, update.reason, received_at_s)
             for event in update.notifications:
                 self.log.notification(event, update.at_s)
         if self.recorder is not None:

@@ -85,7 +85,8 @@ def test_a_run_is_logged_with_capture_times_lag_and_states(make_model, events, t
     ]
     assert [line["event"] for line in lines if line["line"] == "notification"] == ["on", "acknowledged"]
     first, *_, last = [line for line in lines if line["line"] == "reading"]
-    assert first["at_s"] == 1000 and first["lag_s"] == pytest.approx(0.05) and first["state"] == "warming_up"
+    assert first["at_s"] == 1000 and first["received_at_s"] == pytest.approx(1000.02) and "received_at_s" not in last
+    assert first["lag_s"] == pytest.approx(0.05) and first["state"] == "warming_up"
     assert (last["state"], last["reason"], last["at_s"], last["label"]) == ("signal_lost", "it ended", 1003.0, None)
     assert last["time_s"] == pytest.approx(3.0)
     readings = [*read_log(path)]
