@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import glob
 import io
 import json
 import math
@@ -75,6 +76,8 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 def folder_replacing(path: Path) -> Iterator[Path]:
     """Give a new folder beside `path` to write to, which becomes `path` at the end: complete, or not at all.
 
+    Unfinished folders that killed processes left of the same `path` are removed first.
+
     Args:
         path: the folder, which does not exist yet or is empty.
 
@@ -87,18 +90,42 @@ def folder_replacing(path: Path) -> Iterator[Path]:
     if path == Path.cwd() or path.is_mount():
         raise PainseqError(f"{named} is the current folder or a mounted one. Name a new folder, such as one inside it.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if _OWN_PARTIAL.fullmatch(left.name) and left.is_dir():
+            with _folder_locked(left) as is_ours:
+                if is_ours:
+                    shutil.rmtree(left, ignore_errors=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     partial.mkdir()
+    with _folder_locked(partial):
+        try:
+            yield partial
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    with file.open("r+b") as opened:
+                        os.fsync(opened.fileno())
+            partial.replace(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _folder_locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder while somebody writes into it; gives false if another process does, or if that cannot be known."""
     try:
-        yield partial
-        for file in partial.rglob("*"):
-            if file.is_file():
-                with file.open("r+b") as opened:
-                    os.fsync(opened.fileno())
-        partial.replace(path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:  # Gone meanwhile, or an operating system that opens no folders.
+        yield False
+        return
+    try:
+        try:
+            is_ours = try_lock(number)
+        except OSError:
+            is_ours = False
+        yield is_ours
+    finally:
+        os.close(number)
 
 
 def is_partial(name: str) -> bool:
@@ -113,8 +140,8 @@ def remove_partials(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def try_lock(file: IO[bytes], exclusive: bool = True) -> bool:
-    """Lock an open file, and return true; return false if another process has locked it.
+def try_lock(file: IO[bytes] | int, exclusive: bool = True) -> bool:
+    """Lock an open file (or its number), and return true; return false if another process has locked it.
 
     The system releases the lock when the process ends, even if it is killed.
 

@@ -6,6 +6,8 @@ import os
 import re
 import resource
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -55,6 +57,30 @@ def test_a_folder_appears_where_a_link_points_to_and_never_below_somebodys_feet(
     for path in (Path(), Path("../empty"), Path("/proc")):
         with pytest.raises(PainseqError, match="current folder or a mounted one"), folder_replacing(path):
             pass
+
+
+def test_what_a_killed_process_left_of_a_folder_is_removed_but_not_what_another_process_writes(tmp_path):
+    write = """
+import sys, time
+from pathlib import Path
+from painseq.files import folder_replacing
+with folder_replacing(Path(sys.argv[1])) as folder:
+    print(folder.name, flush=True)
+    time.sleep(60)
+"""
+    out, foreign = tmp_path / "model [1]", tmp_path / ".model [1].mine.partial"
+    foreign.mkdir()
+    command = [sys.executable, "-c", write, str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        name = other.stdout.readline().strip()
+        with folder_replacing(out):
+            pass
+        assert (tmp_path / name).is_dir()
+        other.kill()
+    out.rmdir()
+    with folder_replacing(out):
+        pass
+    assert set(tmp_path.iterdir()) == {out, foreign}
 
 
 def test_json_is_read_back_and_has_no_nan(tmp_path):
