@@ -47,6 +47,7 @@ class AveragedModel(PainModel):
             extractor_trained_on=tuple(sorted({name for record in records for name in record.extractor_trained_on})),
             fitted_videos=tuple(sorted({video for record in records for video in record.fitted_videos})),
             generated=first.record.generated if len({record.generated for record in records}) == 1 else None,
+            calibration=None,
             unknown_people=tuple(dict.fromkeys(name for record in records for name in record.unknown_people)),
         )
         super().__init__(record, first.head, first.extractor, first.face)

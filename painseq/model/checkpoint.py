@@ -106,6 +106,18 @@ def write_checkpoint(path: Path, record: ModelRecord, head: Head, extractor: Ext
     write_atomically(path, buffer.getbuffer())
 
 
+def rewrite_record(path: Path, record: ModelRecord) -> None:
+    """Replace the record in a checkpoint that `read_checkpoint` reads; all else in the file stays.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; the file stays as it was.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    buffer = io.BytesIO()
+    torch.save({**content, "painseq": record.to_dict()}, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
 def restore_extractor(content: dict[str, Any], extractor: Extractor) -> None:
     """Load an extractor's weights from a checkpoint, and add them to its `state_dict` so that strict loading works."""
     if "extractor" in content:

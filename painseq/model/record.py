@@ -132,6 +132,40 @@ class ThresholdRecord:
 
 
 @dataclass(frozen=True)
+class CalibrationRecord:
+    """How well the probabilities agreed with the truth, on validation clips.
+
+    The epoch was chosen on the same clips, so for other people the agreement is rather worse.
+
+    Args:
+        ece: expected calibration error of the most probable class (15 bins); 0 to 1, lower is better.
+        brier: sum over classes of the squared error, mean over clips; 0 to 2, lower is better.
+        overconfidence: mean probability of the most probable class minus its accuracy; below 0: underconfident.
+        subjects: number of validation subjects.
+        clips: number of their clips.
+    """
+
+    ece: float
+    brier: float
+    overconfidence: float
+    subjects: int
+    clips: int
+
+    def to_dict(self) -> Spec:
+        """Return plain data for JSON."""
+        return _to_dict(self)
+
+    def __str__(self) -> str:
+        """Describe the measures in one line."""
+        excess = f"{100 * abs(self.overconfidence):.1f} points too {'high' if self.overconfidence > 0 else 'low'}"
+        return (
+            f"the most probable class's probability is on average {excess}; calibration error {self.ece:.3f}, Brier "
+            f"score {self.brier:.3f} ({self.clips} clips of {self.subjects} validation subjects, on whom the epoch was "
+            "chosen)"
+        )
+
+
+@dataclass(frozen=True)
 class ModelRecord:
     """Metadata needed to use a model, and how it was fitted.
 
@@ -167,6 +201,8 @@ class ModelRecord:
         threshold: tuned decision threshold of two classes; None: the most probable class, or the frames' votes, decide.
         generated: whether the head was fitted on generated faces alone (true) or on none (false); None if it is not
             known, or if the head started from another model.
+        calibration: how well the probabilities agreed with the truth on validation clips, at the training data's mix
+            of classes; None if it was not measured (folds, models of a scale, no validation subjects of its own).
     """
 
     class_names: tuple[str, ...]
@@ -192,6 +228,7 @@ class ModelRecord:
     threshold: ThresholdRecord | None = None
     generated: bool | None = None
     normalise: tuple[Step, ...] = ()
+    calibration: CalibrationRecord | None = None
 
     @property
     def by_person(self) -> Literal["none", "subject", "baseline"]:
@@ -259,7 +296,7 @@ def _unknown_people(record: ModelRecord) -> tuple[str, ...]:
     return (*([THE_EXTRACTOR] if silent else []), *started)
 
 
-def _to_dict(record: DataRecord | ThresholdRecord | ModelRecord) -> Spec:
+def _to_dict(record: DataRecord | ThresholdRecord | CalibrationRecord | ModelRecord) -> Spec:
     written = plain(asdict(record))
     assert isinstance(written, dict)
     return written
@@ -284,7 +321,7 @@ def read_typed(kind: type[R], value: dict[Any, Any], prefix: str) -> R:
 def _check_values(record: ModelRecord) -> None:
     """Refuse values of the right type that no model has."""
     names, prior = record.class_names, record.train_prior
-    distinct = len(set(names)) == len(names)
+    distinct, found = len(set(names)) == len(names), record.calibration
     for key, is_right, wanted in (
         ("class_names", distinct and bool(names) == (record.scale is None), "different names, or none beside a scale"),
         (
@@ -304,6 +341,11 @@ def _check_values(record: ModelRecord) -> None:
             record.threshold is None
             or (len(names) == 2 and record.loss == "cross_entropy" and 0 <= record.threshold.value <= 1),
             "from 0 to 1, and of a model of two classes fitted with cross entropy",
+        ),
+        (
+            "calibration",
+            found is None or (0 <= found.ece <= 1 and 0 <= found.brier <= 2 and 0 < found.subjects <= found.clips),
+            "errors of probabilities, and numbers of subjects and clips",
         ),
     ):
         if not is_right:

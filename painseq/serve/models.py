@@ -7,7 +7,7 @@ from typing import Any
 
 from painseq.errors import PainseqError
 from painseq.model.predictor import Predictor
-from painseq.model.record import NORMALISED
+from painseq.model.record import NORMALISED, CalibrationRecord
 
 NOT_MEDICAL = "Research software. It is no medical device: do not use it to decide about anybody's treatment."
 
@@ -36,7 +36,7 @@ def check_models(models: Mapping[str, Predictor]) -> None:
 
 def described(name: str, model: Predictor) -> dict[str, Any]:
     """Return what a service tells of a model; it names no person."""
-    record, split = model.record, model.record.data.split
+    record, split, calibration = model.record, model.record.data.split, _calibration(model)
     return {
         "name": name,
         "class_names": list(model.class_names),
@@ -57,16 +57,22 @@ def described(name: str, model: Predictor) -> dict[str, Any]:
             "people_of_the_extractor": len(record.extractor_trained_on),
             "weights_of_unknown_people": len(record.unknown_people),
         },
-        "calibration": None,
+        "calibration": None if calibration is None else calibration.to_dict(),
         "limits": _limits(model),
     }
 
 
+def _calibration(model: Predictor) -> CalibrationRecord | None:
+    """What is known of the probabilities as they are told: with the correction of a prior, nothing."""
+    return None if model.prior is not None else model.record.calibration
+
+
 def _limits(model: Predictor) -> list[str]:
-    record = model.record
+    record, calibration = model.record, _calibration(model)
     limits = [NOT_MEDICAL, "People can be in pain without showing it, and grimace without pain."]
     if model.scale is None:
-        limits.append("The probabilities are the model's own; its files do not say how well they are calibrated.")
+        known = "it is not known how well they are calibrated." if calibration is None else f"{calibration}."
+        limits.append(f"The probabilities are the model's own: {known}")
     if record.generated:
         limits.append("The model was fitted on generated faces; it says nothing of real ones.")
     if record.unknown_people:

@@ -28,11 +28,12 @@ from painseq.data.datamodule import PainDataModule
 from painseq.errors import PainseqError, UntrustedClass
 from painseq.faces import FaceCrops
 from painseq.files import remove_partials, write_json
-from painseq.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from painseq.model.checkpoint import Checkpoint, read_checkpoint, rewrite_record, write_checkpoint
 from painseq.model.pain_model import PainModel
 from painseq.model.record import ThresholdRecord
 from painseq.runs import check_same_run, is_first_process, read_json
 from painseq.training.boosting import boosted_of, fit_boosted
+from painseq.training.calibration import measure_calibration
 from painseq.training.callbacks import BestWeights, EpochLines, RunCheckpoint
 from painseq.training.classifier import PainClassifier
 from painseq.training.rows import rows_of
@@ -260,7 +261,14 @@ def _run_fit(
         _fit_boosted(unbound.renewed, plan.inner, trainer, model, data, out)
     if not trainer.is_global_zero:
         return None
-    content = read_checkpoint(chosen_checkpoint(out, plan.refit_epochs is not None))
+    chosen = chosen_checkpoint(out, plan.refit_epochs is not None)
+    content = read_checkpoint(chosen)
+    if plan.refit_epochs is None:
+        found = measure_calibration(_model(model, content, data).to(trainer.strategy.root_device), data)
+        if found is not None:
+            content = replace(content, record=replace(content.record, calibration=found))
+            rewrite_record(chosen, content.record)
+            log.info("Calibration: %s", found)
     _finish_run(trainer, model, data, out, plan, content)
     return content
 

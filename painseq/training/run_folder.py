@@ -177,6 +177,7 @@ def run_record(model: PainClassifier, data: PainDataModule, trainer: Trainer, co
         "extractor": content.record.extractor,
         "unknown_people": list(content.record.unknown_people),
         "threshold": None if content.record.threshold is None else content.record.threshold.to_dict(),
+        "calibration": None if content.record.calibration is None else content.record.calibration.to_dict(),
         "normalise": list(content.record.normalise),
         "transductive": content.record.transductive,
         "epochs": trainer.current_epoch if model.head.fitted_by_gradients else None,

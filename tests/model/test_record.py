@@ -2,18 +2,19 @@
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
 import torch
 
 from painseq.data.labels import Scale
 from painseq.errors import PainseqError
-from painseq.model.record import FORMAT, DataRecord, ModelRecord, SplitRecord, ThresholdRecord
+from painseq.model.record import FORMAT, CalibrationRecord, DataRecord, ModelRecord, SplitRecord, ThresholdRecord
 
 SPLIT = SplitRecord("official", ("a", "b"), ("c",), ())
 TWO = {"class_names": ("no_pain", "pain"), "train_prior": (0.5, 0.5)}
 TUNED = ThresholdRecord(0.31, "sensitivity=0.9", 5, 20, 200, 0.9, 0.7, True)
+MEASURED = CalibrationRecord(ece=0.1, brier=0.5, overconfidence=-0.02, subjects=4, clips=8)
 OWN = DataRecord("folder", {"none": ["0"], "some": ["1..3"]}, "f" * 16, SPLIT, {"none": 3, "some": 1}, 7)
 
 
@@ -25,6 +26,7 @@ OWN = DataRecord("folder", {"none": ["0"], "some": ["1..3"]}, "f" * 16, SPLIT, {
         {"data": OWN, "fitted_on": ("folder/a", "folder/b"), "fps": None},
         {"scale": Scale("pspi", 0.0, 16.0), "loss": "mse", "class_names": (), "train_prior": ()},
         {**TWO, "threshold": TUNED},
+        {"calibration": MEASURED},
     ],
 )
 def test_a_record_is_plain_data_and_is_read_again(make_record, changes):
@@ -59,6 +61,8 @@ def test_a_record_is_plain_data_and_is_read_again(make_record, changes):
         ({"data": {"name": "biovid"}}, ["data.fingerprint", "data.split"]),
         ({"threshold": TUNED.to_dict()}, ["threshold", "two classes"]),
         ({"threshold": {"value": 0.5}}, ["threshold.metric"]),
+        ({"calibration": {**MEASURED.to_dict(), "ece": 1.5}}, ["calibration"]),
+        ({"calibration": {**MEASURED.to_dict(), "subjects": 9}}, ["calibration"]),
     ],
 )
 def test_what_is_no_record_is_an_error_that_names_key_and_value(make_record, change, named):
@@ -105,10 +109,12 @@ def test_a_file_without_a_record_is_no_checkpoint(found):
 
 
 def test_every_key_is_needed(make_record):
+    later = {"painseq", "unknown_people", "fitted_videos", "threshold", "generated", "normalise", "calibration"}
+    assert {field.name for field in fields(ModelRecord) if field.default is not MISSING} == later
     for field in fields(ModelRecord):
         written = make_record().to_dict()
         del written[field.name]
-        if field.name in ("painseq", "unknown_people", "fitted_videos", "threshold", "generated", "normalise"):
+        if field.name in later:
             ModelRecord.from_dict(written)
             continue
         with pytest.raises(PainseqError, match=field.name):

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from painseq.errors import PainseqError
 from painseq.faces import FaceCrops, Sidecar
+from painseq.model.record import CalibrationRecord
 from painseq.serve import app, serve
 from painseq.serve.guard import PUBLIC, Rate
 from painseq.serve.options import is_loopback
@@ -62,9 +63,22 @@ def test_models_tell_whom_they_were_fitted_on_in_numbers_alone(client, colours):
     (told,) = asked.get("/models").json()
     assert told["name"] == "one" and told["class_names"] == list(NAMES) and told["fitted_on"]["people"] == 2
     assert any("generated" in limit for limit in told["limits"]) and any("medical" in limit for limit in told["limits"])
-    assert "S1" not in str(told)
+    assert "S1" not in str(told) and told["calibration"] is None
     assert asked.get("/health").json()["models"] == 1
     assert "/predict" in asked.get("/openapi.json").json()["paths"]
+
+
+def test_the_calibration_of_a_fit_is_told_but_not_for_another_mix_of_classes(client, colours):
+    found = CalibrationRecord(ece=0.125, brier=0.5, overconfidence=-0.0625, subjects=8, clips=72)
+    model = colours(calibration=found)
+    (told,) = client({"one": model}).get("/models").json()
+    assert told["calibration"] == found.to_dict() == {
+        "ece": 0.125, "brier": 0.5, "overconfidence": -0.0625, "subjects": 8, "clips": 72
+    }  # fmt: skip
+    assert any(str(found) in limit for limit in told["limits"])
+    model.prior = {"no_pain": 0.5, "low_pain": 0.25, "high_pain": 0.25}
+    (told,) = client({"one": model}).get("/models").json()
+    assert told["calibration"] is None
 
 
 @pytest.mark.parametrize("path", ["/health", "/models", "/openapi.json", "/predict", "/docs", "/redoc", "/nothing"])

@@ -58,7 +58,8 @@ def test_the_record_says_how_the_threshold_was_found_and_labels_follow_it(tuned,
     assert found.clips == sum(data.train_counts().values()) and not found.replaces_votes
     assert found.score >= found.score_at_half and 0 < found.value < 1
     loaded = load(tmp_path / "run" / "best.ckpt")
-    assert loaded.record == tuned.record == load(tmp_path / "run" / "last.ckpt").record
+    assert loaded.record == tuned.record
+    assert replace(loaded.record, calibration=None) == load(tmp_path / "run" / "last.ckpt").record
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["threshold"] == found.to_dict()
     for value in (0.0, found.value, 1.0):
