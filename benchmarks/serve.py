@@ -40,14 +40,23 @@ def run_service(args: argparse.Namespace) -> None:
     """What the process of the service does."""
     os.sched_setaffinity(0, args.cores)
     import painseq.runtime
+    from painseq.live import LiveSettings, Skipping
     from painseq.runs import short_names
     from painseq.serve import ServeOptions, serve
 
     names = short_names([Path(model) for model in args.model])
     loaded = [painseq.runtime.load(path, threads=args.model_threads) for path in args.model]
+    for model in loaded:
+        model.fps = None  # Every picture, whatever rate the model was fitted at.
     models = dict(zip(names, loaded, strict=True))
     options = ServeOptions(
-        TOKEN, requests_per_s=1e6, burst=10**6, idle_s=1e6, max_sessions=args.streams + args.idle, threads=args.threads
+        TOKEN,
+        requests_per_s=1e6,
+        burst=10**6,
+        idle_s=1e6,
+        max_sessions=args.streams + args.idle,
+        threads=args.threads,
+        live=LiveSettings(skipping=Skipping(args.skipping)),
     )
     serve(models, options, port=0, on_start=lambda address: print(address, flush=True))
 
@@ -60,6 +69,7 @@ class Answers:
     round_trip_ms: list[float] = field(default_factory=list)
     lag_ms: list[float] = field(default_factory=list)
     predicted: int = 0
+    skipped: int = 0
 
 
 async def open_stream(url: str):
@@ -85,6 +95,7 @@ async def stream(url: str, pictures: list[bytes], args: argparse.Namespace, begi
                 answers.round_trip_ms.append(now_ms - told["captured_ms"])
                 answers.lag_ms.append(told["lag_ms"])
                 answers.predicted += all(said["state"] == "ok" for said in told["models"].values())
+            answers.skipped += all(said["skipped"] for said in told["models"].values())
 
     listening = asyncio.create_task(listen())
     for i in itertools.count():
@@ -133,6 +144,7 @@ def told(found: list[Answers], before: dict[str, int], after: dict[str, int], ar
     lags = np.concatenate([answers.lag_ms for answers in found])
     shares = [len(answers.lag_ms) / max(1, answers.sent) for answers in found]
     predicted = sum(answers.predicted for answers in found) / max(1, len(lags))
+    ran = 1 - sum(answers.skipped for answers in found) / max(1, len(lags))
     worst = max(float(np.percentile(answers.round_trip_ms, 95)) for answers in found)
     rows = {
         "round trip, ms: median, p95": f"{np.median(trips):.0f}, {np.percentile(trips, 95):.0f}",
@@ -140,14 +152,16 @@ def told(found: list[Answers], before: dict[str, int], after: dict[str, int], ar
         "lag in the service, ms: median, p95": f"{np.median(lags):.0f}, {np.percentile(lags, 95):.0f}",
         "pictures answered": f"{len(lags)}",
         "share of a stream's pictures that was answered: least, most": f"{min(shares):.2f}, {max(shares):.2f}",
-        "answers with a prediction": f"{predicted:.2f}",
+        "share of answers with a prediction": f"{predicted:.2f}",
+        "share of answers for which a network ran": f"{ran:.2f}",
     }
     rows |= {f"{name}: after the warm-up, at the end": f"{before[name]}, {after[name]}" for name in before}
-    models = ", ".join(Path(model).name for model in args.model)
+    models = ", ".join("/".join(Path(model).parts[-2:]) for model in args.model)
     return "\n".join(
         [
             f"{models}; {args.streams} streams at {args.fps:g} pictures a second for {args.seconds:g} s, {args.idle} "
-            f"idle connections; service on {len(args.cores)} cores, {args.threads} threads. {machine()}",
+            f"idle connections; skipping {args.skipping}; service on {len(args.cores)} cores, {args.threads} threads. "
+            f"{machine()}",
             "",
             "| measure | value |",
             "|---|---|",
@@ -181,6 +195,7 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model-threads", type=int, default=1)
+    parser.add_argument("--skipping", choices=("none", "face"), default="face", help="frames that no network sees")
     parser.add_argument("--cores", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--service", action="store_true", help=argparse.SUPPRESS)
@@ -197,7 +212,7 @@ def main() -> None:
         service.wait(30)
     print(text)
     if args.write:
-        write_between(RESULTS, "serve", text)
+        write_between(RESULTS, "serve" if args.skipping == "face" else "serve_all", text)
     return None
 
 

@@ -68,7 +68,10 @@ class SharedModel(Predictor):
 
     def __init__(self, model: Predictor, locator: Locator | None = None) -> None:
         super().__init__(model.record, model.face_crops(locator))
-        self.prior, self.threshold, self.same_person = model.prior, model.threshold, model.same_person
+        # What was set on the model since it was read.
+        self.fps, self.prior, self.threshold, self.same_person = (
+            model.fps, model.prior, model.threshold, model.same_person
+        )  # fmt: skip
         self._model = model
         self._lock = threading.Lock()
         self._is_stopped = False
