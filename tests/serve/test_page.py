@@ -1,6 +1,5 @@
 """The page in a real browser, with a camera that plays a file."""
 
-import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,6 @@ pytestmark = pytest.mark.slow
 
 TOKEN = "token-of-the-tests-1234"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-AXE = Path(os.environ.get("AXE_CORE", "node_modules/axe-core/axe.min.js"))
 BAD_NAME = "<img src=x onerror=window.bad=1>"
 
 
@@ -245,12 +243,10 @@ def test_the_page_can_be_used_by_everybody(opened, scheme, width):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(opened, scheme):
-    if not AXE.is_file():
-        pytest.skip("axe-core is not here: npm install axe-core, or set AXE_CORE to its axe.min.js")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core: axe-playwright-python")
     page = opened(color_scheme=scheme)
     started(page)
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run()")["violations"]
+    found = axe.Axe().run(page).response["violations"]
     assert [(each["id"], [node["html"][:100] for node in each["nodes"]]) for each in found] == []
 
 
