@@ -209,6 +209,8 @@ def agreement_lines(change: Int8Record) -> list[str]:
         f"{len(change.measured_on)} other generated people: label agreement {change.agreement:.3f}, probabilities "
         f"apart by {change.mean_change:.4f} on average and {change.largest_change:.3f} at most."
     ]
+    if change.changed_lead is not None:
+        lines.append(f"Labels that changed led the next class by at most {change.changed_lead:.4f} in fp32.")
     if accuracy is not None and accuracy.change is not None:
         interval = "" if accuracy.low is None else f" (95 % interval {accuracy.low:+.3f} to {accuracy.high:+.3f})"
         lines.append(f"Balanced accuracy {accuracy.fp32:.3f}, changed by {accuracy.change:+.3f}{interval}.")

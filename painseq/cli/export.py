@@ -94,6 +94,8 @@ def _int8_table(int8: Int8Record) -> Table:
     table = Table("int8 against fp32", f"{int8.clips} clips of {len(int8.measured_on)} validation subjects")
     table.add_row("calibrated on", f"{int8.frames} crops of {len(int8.calibrated_on)} training subjects")
     table.add_row("agreement", f"{int8.agreement:.3f} (floor {int8.floor})")
+    if int8.changed_lead is not None:
+        table.add_row("largest lead of a label that changed", f"{int8.changed_lead:.4f}")
     table.add_row("mean change", f"{int8.mean_change:.4f}")
     table.add_row("largest change", f"{int8.largest_change:.4f}")
     accuracy = int8.balanced_accuracy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -160,10 +161,12 @@ def _write_graphs(
     model: PainModel, checkpoint: Path, folder: Path, trust: Sequence[str], on_progress: OnProgress
 ) -> None:
     # Imported here, as the exporter needs packages that `_check_packages` looks for.
-    from painseq.export.one_graph import Job, run
+    from painseq.export.graph_process import Job, run
 
-    graphs = graphs_of(model)
-    for done, name in enumerate(graphs):
-        on_progress(done, len(graphs), "graphs")
-        run(Job(str(checkpoint), name, str(folder / FILES[name]), model.prior, list(trust)))
-    on_progress(len(graphs), len(graphs), "graphs")
+    files = {name: str(folder / FILES[name]) for name in graphs_of(model)}
+    done = itertools.count(1)
+    on_progress(0, len(files), "graphs")
+    run(
+        Job(str(checkpoint), files, model.prior, list(trust)),
+        lambda: on_progress(next(done), len(files), "graphs"),
+    )

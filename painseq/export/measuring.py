@@ -70,6 +70,7 @@ def measured(
         mean_change=float(changes.mean()),
         largest_change=float(changes.max()),
         balanced_accuracy=None if model.predicts_values else _change(model, data, clips, frames, answers),
+        changed_lead=_changed_lead(model, *answers),
     )
     _check_floor(record, model)
     return record
@@ -101,10 +102,26 @@ def _agreement(
     if model.predicts_values:
         first, second = (np.concatenate([one.value for one in each]).astype(np.float64) for each in (exact, quantised))
         return concordance(first, second), np.abs(first - second)
-    labels = [np.concatenate([one.label for one in each]) for each in (exact, quantised)]
-    shares = [np.concatenate([one.probabilities for one in each]) for each in (exact, quantised)]
-    changes: NDArray[np.float64] = np.abs(shares[0].astype(np.float64) - shares[1])
+    labels = _labels(exact, quantised)
+    changes: NDArray[np.float64] = np.abs(_probabilities(exact) - _probabilities(quantised))
     return float((labels[0] == labels[1]).mean()), changes
+
+
+def _changed_lead(model: PainModel, exact: Sequence[Answer], quantised: Sequence[Answer]) -> float | None:
+    """Return the largest lead, in fp32, among the labels that changed; see `Int8Record`."""
+    if model.predicts_values or model.threshold is not None:
+        return None
+    labels, shares = _labels(exact, quantised), _probabilities(exact)
+    top = np.sort(shares[labels[0] != labels[1]], axis=1)[:, -2:]
+    return float((top[:, 1] - top[:, 0]).max()) if len(top) else None
+
+
+def _labels(*answers: Sequence[Answer]) -> list[NDArray[np.int64]]:
+    return [np.concatenate([one.label for one in each if one.label is not None]) for each in answers]
+
+
+def _probabilities(answers: Sequence[Answer]) -> NDArray[np.float64]:
+    return np.concatenate([one.probabilities for one in answers if one.probabilities is not None]).astype(np.float64)
 
 
 def _change(
@@ -148,10 +165,14 @@ def _change(
 def _check_floor(record: Int8Record, model: PainModel) -> None:
     if record.agreement >= record.floor:
         return
+    changed = round(record.clips * (1 - record.agreement))
+    lead = (
+        "" if record.changed_lead is None else f", whose lead over the next class was at most {record.changed_lead:.3f}"
+    )
     what = (
         f"the concordance correlation of its values with those of fp32 is {record.agreement:.3f}"
         if model.predicts_values
-        else f"{record.agreement:.3f} of its labels are those of fp32"
+        else f"{record.agreement:.3f} of its labels are those of fp32 (not those of {changed} clips{lead})"
     )
     raise PainseqError(
         f"Int8 changes the answers too much: for {record.clips} clips of {len(record.measured_on)} validation subjects "

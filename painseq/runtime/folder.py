@@ -130,6 +130,9 @@ class Int8Record:
         mean_change: mean absolute change of a probability, or of a regression model's value.
         largest_change: the largest of them.
         balanced_accuracy: change of the balanced accuracy; None for a regression model, or without known labels.
+        changed_lead: among the clips whose label changed, the largest lead that the most probable class had in fp32
+            over the next: small if only near ties changed. None if no label changed, for a regression model, and with
+            a tuned threshold.
     """
 
     calibrated_on: tuple[str, ...]
@@ -141,6 +144,7 @@ class Int8Record:
     mean_change: float
     largest_change: float
     balanced_accuracy: ChangeRecord | None
+    changed_lead: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 
 import painseq.runtime
 from painseq.errors import PainseqError
-from painseq.export import export
+from painseq.export import export, graph_process
 from painseq.export.faces import exported_face
 from painseq.extractors import Pixels, TimmBackbone
 from painseq.faces import FaceAlignment, FaceCrops, FaceMesh, FullFrame, Sidecar, YuNet
@@ -124,11 +124,48 @@ def test_a_folder_is_not_written_over_nor_exported_again(exported, tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("fails", "asked"),
+    [
+        (lambda names: False, ["extractor head head_step"]),
+        (lambda names: len(names) > 1, ["extractor head head_step", "head head_step", "head_step"]),
+    ],
+)
+def test_a_graph_that_fails_after_another_is_written_by_a_process_of_its_own(fails, asked, monkeypatch):
+    def write(job, on_written):
+        found.append(" ".join(job.files))
+        names = list(job.files)
+        for name in names[:1] if fails(names) else names:
+            on_written(name)
+        if fails(names):
+            raise PainseqError("fixed")
+
+    found, written = [], []
+    monkeypatch.setattr(graph_process, "_run", write)
+    job = graph_process.Job("best.ckpt", {"extractor": "e", "head": "h", "head_step": "s"}, None, [])
+    graph_process.run(job, lambda: written.append(1))
+    assert found == asked and len(written) == 3
+
+
+def test_a_graph_that_fails_alone_is_an_error(monkeypatch):
+    def write(job, on_written):
+        found.append(" ".join(job.files))
+        if "head" in job.files:
+            on_written("head")
+        raise PainseqError("head_step differs")
+
+    found: list[str] = []
+    monkeypatch.setattr(graph_process, "_run", write)
+    with pytest.raises(PainseqError, match="head_step"):
+        graph_process.run(graph_process.Job("a.ckpt", {"head": "h", "head_step": "s"}, None, []), lambda: None)
+    assert found == ["head head_step", "head_step"]
+
+
 def test_a_graph_that_fails_leaves_nothing_behind(model_of, tmp_path, monkeypatch):
-    def fail(job):
+    def fail(job, on_written):
         raise PainseqError("head.onnx differs from torch")
 
-    monkeypatch.setattr("painseq.export.one_graph.run", fail)
+    monkeypatch.setattr("painseq.export.graph_process.run", fail)
     with pytest.raises(PainseqError, match="differs"):
         export(model_of(LinearProbe((384,), 3)), tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -187,12 +224,13 @@ def test_the_locators_files_are_copied(model_of, tmp_path, caplog):
 def test_a_head_of_pixels_has_no_extractor_file(make_record, model_of, tmp_path, monkeypatch):
     from painseq.heads import ViViT
 
-    def write(job):
-        written.append(job.graph)
-        Path(job.out).write_bytes(b"graph")
+    def write(job, on_written):
+        for name, path in job.files.items():
+            written.append(name)
+            Path(path).write_bytes(b"graph")
 
     written: list[str] = []
-    monkeypatch.setattr("painseq.export.one_graph.run", write)
+    monkeypatch.setattr("painseq.export.graph_process.run", write)
     head = ViViT((3, 32, 32), 3, frames=4, tubelet=(2, 16), width=8, depth=1, heads=2)
     record = export(model_of(head, Pixels(32)), tmp_path / "out")
     assert written == ["head"] and record.extractor is None

@@ -67,7 +67,12 @@ def graphs(checkpoint, work):
 @pytest.fixture
 def ready(graphs, monkeypatch):
     """Exports take the graphs that are there, instead of writing them anew."""
-    monkeypatch.setattr("painseq.export.one_graph.run", lambda job: shutil.copy(graphs / Path(job.out).name, job.out))
+
+    def copied(job, on_written):
+        for path in map(Path, job.files.values()):
+            shutil.copy(graphs / path.name, path)
+
+    monkeypatch.setattr("painseq.export.graph_process.run", copied)
     return graphs
 
 
@@ -92,7 +97,7 @@ def test_labels_of_a_fitted_model_stay_and_what_changes_is_recorded(quantised, r
     record = read_folder(quantised)
     assert record.extractor == ExtractorRecord("int8", "onnxruntime")
     exact, small = load_exported(ready), load_exported(quantised)
-    labels, changes = [], []
+    labels, changes, leads = [], [], []
     own = crops_of_model(load(checkpoint), data)
     for number in range(len(own.dataset("validation"))):
         sample = own.dataset("validation")[number]
@@ -102,6 +107,8 @@ def test_labels_of_a_fitted_model_stay_and_what_changes_is_recorded(quantised, r
         ]
         labels.append([int(answer.label[0]) for answer in answers])
         changes.append(np.abs(answers[0].probabilities - answers[1].probabilities))
+        top, second = sorted(answers[0].probabilities[0].tolist(), reverse=True)[:2]
+        leads += [top - second] if labels[-1][0] != labels[-1][1] else []
         assert not np.array_equal(*rows)
     labels, found = np.array(labels), record.int8
     assert set(labels[:, 0]) == {0, 1}, "a model that tells the classes apart"
@@ -109,6 +116,7 @@ def test_labels_of_a_fitted_model_stay_and_what_changes_is_recorded(quantised, r
     assert found.agreement == pytest.approx((labels[:, 0] == labels[:, 1]).mean()) and found.agreement >= FLOOR
     assert found.mean_change == pytest.approx(np.mean(changes), abs=1e-6)
     assert found.largest_change == pytest.approx(np.max(changes), abs=1e-6) and 0 < found.largest_change < 0.2
+    assert found.changed_lead == pytest.approx(max(leads), abs=1e-6) if leads else found.changed_lead is None
     accuracy = found.balanced_accuracy
     assert accuracy.change == pytest.approx(accuracy.int8 - accuracy.fp32) and accuracy.subjects == 3
     assert accuracy.low <= accuracy.change <= accuracy.high

@@ -49,12 +49,13 @@ def yunet(assets: Path) -> str:
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Graphs are written in this process, which saves starting torch for each."""
+    """Graphs are written in this process, which saves starting torch."""
 
-    def run(job) -> None:
-        write_graph(graph_of(load(job.checkpoint, job.trust), job.graph), Path(job.out))
+    def run(job, on_written) -> None:
+        for name, path in job.files.items():
+            write_graph(graph_of(load(job.checkpoint, job.trust), name), Path(path))
 
-    monkeypatch.setattr("painseq.export.one_graph.run", run)
+    monkeypatch.setattr("painseq.export.graph_process.run", run)
 
 
 def agree(model: PainModel, folder: Path, video: Path, end_s: float | None = None) -> dict[str, object]:
