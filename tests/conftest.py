@@ -45,6 +45,12 @@ trainer: {max_epochs: 2, enable_progress_bar: false, enable_model_summary: false
 """The smallest network of timm, on small crops at three frames a second."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process of a parallel run is left with a long one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU where there is none."""
     if item.get_closest_marker("gpu") is not None:
