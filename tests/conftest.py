@@ -1,6 +1,7 @@
 """Fixtures that every part of the tests shares."""
 
 import importlib.metadata
+import logging
 import os
 import shutil
 import subprocess
@@ -66,6 +67,13 @@ def assets() -> Path:
     if not ASSETS.is_dir():
         pytest.skip(f"the real videos and weights are not here ({ASSETS} is absent)")
     return ASSETS
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs() -> None:
+    """What is logged does not depend on the tests before: commands and some packages set levels for the process."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("painseq").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

@@ -525,14 +525,15 @@ class PainDataModule(pl.LightningDataModule):
             weights = [1 / (size[group] * subjects[group[0]]) for group in groups]
         process, processes = self._process()
         order = BatchOrder(indices, self.options.batch_size, self.options.seed, weights, process, processes)
-        return self._loader(items, order, self.options.augment)
+        return self._loader(items, order, self.options.augment, keeps_workers=True)
 
     def val_dataloader(self) -> ResidentLoader | CropLoader | list[CropLoader]:
         """Return the batches of the validation subjects; empty if there are none."""
         if not self.split.validation:
             return []
         items, (process, processes) = self.dataset("validation"), self._process()
-        return self._loader(items, in_order(len(items), self.options.batch_size, process, processes))
+        batches = in_order(len(items), self.options.batch_size, process, processes)
+        return self._loader(items, batches, keeps_workers=True)
 
     def test_dataloader(self) -> ResidentLoader | CropLoader:
         """Return the batches of the test subjects."""
@@ -548,8 +549,13 @@ class PainDataModule(pl.LightningDataModule):
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     def _loader(
-        self, items: Clips, batches: BatchOrder | list[list[Draw]], augment: Augment | None = None
+        self,
+        items: Clips,
+        batches: BatchOrder | list[list[Draw]],
+        augment: Augment | None = None,
+        keeps_workers: bool = False,
     ) -> ResidentLoader | CropLoader:
         if isinstance(items, ResidentClips):
             return ResidentLoader(items, batches, "cpu" if self.trainer is None else self.trainer.strategy.root_device)
-        return CropLoader(Drawn(items, augment, self.options.seed), batches, self.options.num_workers)
+        crops = Drawn(items, augment, self.options.seed)
+        return CropLoader(crops, batches, self.options.num_workers, keeps_workers)

@@ -126,9 +126,13 @@ class CropLoader:
         crops: the dataset.
         batch_sampler: the batches of an epoch, as in `ResidentLoader`.
         num_workers: worker processes; 0 reads in this process.
+        keeps_workers: whether the workers, which take seconds to start, wait for a further pass, or end with the last
+            batch.
     """
 
-    def __init__(self, crops: Drawn, batch_sampler: BatchOrder | list[list[Draw]], num_workers: int) -> None:
+    def __init__(
+        self, crops: Drawn, batch_sampler: BatchOrder | list[list[Draw]], num_workers: int, keeps_workers: bool = False
+    ) -> None:
         self.batch_sampler = batch_sampler
         self.loader: DataLoader[Batch] = DataLoader(
             crops,  # type: ignore[arg-type]
@@ -136,7 +140,7 @@ class CropLoader:
             num_workers=num_workers,
             # Decoders opened before a fork can hang in the child.
             multiprocessing_context="spawn" if num_workers else None,
-            persistent_workers=num_workers > 0,
+            persistent_workers=keeps_workers and num_workers > 0,
             collate_fn=collate,
             generator=torch.Generator().manual_seed(0),
         )

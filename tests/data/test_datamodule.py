@@ -1,5 +1,6 @@
 """Batches of a data set: views, stores, single frames, balance."""
 
+import multiprocessing
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_pixels_from_the_videos_equal_those_of_a_store(heat, heat_crops):
     for a, b in zip(stored.test_dataloader(), live.test_dataloader(), strict=True):
         assert a.clip_ids == b.clip_ids and a.video is not None and a.video.dtype == torch.uint8
         assert torch.equal(a.video, b.video) and torch.equal(a.times_s, b.times_s)
+
+
+def test_worker_processes_give_the_same_and_end_with_the_last_batch(heat, heat_crops):
+    options = DataOptions(labels="five", view="pixels", store=heat_crops, batch_size=9)
+    read = {}
+    for workers in (0, 1):
+        data = BioVid(heat, replace(options, num_workers=workers))
+        data.setup("fit")
+        before = set(multiprocessing.active_children())
+        read[workers] = [batch.video for batch in data.loader("train")]
+        assert set(multiprocessing.active_children()) <= before
+    assert all(torch.equal(one, other) for one, other in zip(*read.values(), strict=True))
 
 
 @pytest.mark.parametrize(
