@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from painseq.errors import LeakError, PainseqError
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from painseq.model.checkpoint import load
     from painseq.model.pain_model import PainModel
     from painseq.model.prediction import VideoPrediction
+
+# onnxruntime 1.32 and newer note what is run and send it to their makers, from their import on, unless this is set.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["LeakError", "PainModel", "PainseqError", "VideoPrediction", "__version__", "load", "movements"]

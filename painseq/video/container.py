@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +131,13 @@ def decoding(path: Path, backend: str) -> Iterator[None]:
         raise unreadable(path, backend, error) from error
 
 
+def titles_in_any_encoding() -> dict[str, Any]:
+    """Arguments of `av.open` with which PyAV before 19 reads a file whose titles are not UTF-8, as later ones do."""
+    import av
+
+    return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open the container and its first video stream with PyAV; decoding errors inside become a `PainseqError`.
@@ -146,10 +153,10 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise PainseqError(f"No video at {path}.")
     if path.stat().st_size == 0:
         raise unreadable(path, "pyav", "the file is empty")
-    # FFmpeg takes what is before a colon in a relative path for a protocol. Titles may be in any encoding.
+    # FFmpeg takes what is before a colon in a relative path for a protocol.
     with (
         decoding(path, "pyav"),
-        av.open(str(path.absolute()), options=options, metadata_errors="replace") as container,
+        av.open(str(path.absolute()), options=options, **titles_in_any_encoding()) as container,
     ):
         if _LISTS & set(container.format.name.split(",")):
             raise unreadable(path, "pyav", f"it is a list of other files ({container.format.name})")

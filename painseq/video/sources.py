@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from painseq.errors import PainseqError
+from painseq.video.container import titles_in_any_encoding
 from painseq.video.display import read_display
 from painseq.video.limits import check_pixels, max_pixels
 from painseq.video.reading import open_video, read_chunks
@@ -311,7 +312,7 @@ class _DeviceSource(Source):
             format=self.container_format,
             options=options,
             timeout=self.timeout_s,
-            metadata_errors="replace",
+            **titles_in_any_encoding(),
         ) as container:
             if not container.streams.video:
                 raise ValueError("it holds no video")

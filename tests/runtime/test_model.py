@@ -1,5 +1,6 @@
 """Models of exported folders, without torch."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -100,6 +101,14 @@ def read_only(folder: Path):
     from painseq.runtime.folder import MODEL, ExportedRecord
 
     return ExportedRecord.from_dict(parse_json((folder / MODEL).read_bytes()))
+
+
+def test_nothing_is_noted_of_what_is_run(tmp_path):
+    code = "import painseq.runtime, onnxruntime"
+    home = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    home.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-B", "-c", code], env=home, check=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "tpu", "cpu:1"])
