@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from painseq.errors import LeakError, PainseqError
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from painseq.model.pain_model import PainModel
     from painseq.model.prediction import VideoPrediction
 
-# onnxruntime 1.32 and newer note what is run and send it to their makers, from their import on, unless this is set.
+# Some packages send notes of what is run to their makers: onnxruntime from 1.32 on, unless the variable is set;
+# OpenVINO and nncf, unless the package by which they do cannot be imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"
 __all__ = ["LeakError", "PainModel", "PainseqError", "VideoPrediction", "__version__", "load", "movements"]

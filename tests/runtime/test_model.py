@@ -104,11 +104,20 @@ def read_only(folder: Path):
 
 
 def test_nothing_is_noted_of_what_is_run(tmp_path):
-    code = "import painseq.runtime, onnxruntime"
-    home = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    home.pop("ORT_DISABLE_TELEMETRY", None)
-    subprocess.run([sys.executable, "-B", "-c", code], env=home, check=True)
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "telemetry" / "openvino_telemetry").mkdir(parents=True)
+    code = """
+import painseq, onnxruntime
+try:
+    import openvino_telemetry
+except ImportError:
+    print("kept from it")
+"""
+    path = os.pathsep.join([str(tmp_path / "telemetry"), *sys.path])
+    env = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": path}
+    env.pop("ORT_DISABLE_TELEMETRY", None)
+    done = subprocess.run([sys.executable, "-B", "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout == "kept from it\n", done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["telemetry"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "tpu", "cpu:1"])
