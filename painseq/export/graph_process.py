@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from painseq.export.graphs import GraphName, graph_of
 from painseq.export.onnx_files import write_graph
 from painseq.model import load
 from painseq.runs import end_with_parent
+
+log = logging.getLogger("painseq")
 
 _REFUSED = 3
 _LINES_SHOWN = 5
@@ -56,10 +59,11 @@ def run(job: Job, on_written: Callable[[], None]) -> None:
 
     try:
         _run(job, written)
-    except PainseqError:
+    except PainseqError as error:
         if len(left) == len(job.files):
             raise
         # An export can fix sizes in a later one of the same process, so what failed after another is tried alone.
+        log.info("%s Trying again in a new process.", error)
         run(replace(job, files=left), on_written)
 
 
@@ -73,18 +77,23 @@ def _run(job: Job, on_written: Callable[[GraphName], object]) -> None:
     ):
         assert process.stdout is not None
         left, refusal = list(job.files.values()), ""
-        for line in process.stdout:
-            told = json.loads(line)
-            if "written" in told:
-                on_written(told["written"])
-                del left[0]
-            refusal = told.get("refused", "")
+        try:
+            for line in process.stdout:
+                told = json.loads(line)
+                if "written" in told:
+                    on_written(told["written"])
+                    del left[0]
+                refusal = told.get("refused", "")
+        except BaseException:
+            # Else an interrupt would wait for the graph.
+            process.kill()
+            raise
         code = process.wait()
         errors.seek(0)
         last = "\n  ".join(errors.read().strip().splitlines()[-_LINES_SHOWN:])
     if code == _REFUSED:
         raise PainseqError(refusal)
-    if code:
+    if left:
         raise PainseqError(f"The exporter of torch could not write {Path(left[0]).name}:\n  {last}")
 
 

@@ -25,7 +25,7 @@ _DRAWS = 3
 def write_graph(graph: Graph, path: Path) -> None:
     """Write a graph as ONNX, with free sizes of its leading axes, and check it; see `check_graph`.
 
-    Call it in a process of its own: an export can fix sizes in a later one of the same process.
+    An export can fix sizes in a later one of the same process, which is then refused: try that one in a new process.
 
     Raises:
         PainseqError: see `check_graph`.

@@ -321,7 +321,7 @@ def read_typed(kind: type[R], value: dict[Any, Any], prefix: str) -> R:
 def _check_values(record: ModelRecord) -> None:
     """Refuse values of the right type that no model has."""
     names, prior = record.class_names, record.train_prior
-    distinct, found = len(set(names)) == len(names), record.calibration
+    distinct, measured = len(set(names)) == len(names), record.calibration
     for key, is_right, wanted in (
         ("class_names", distinct and bool(names) == (record.scale is None), "different names, or none beside a scale"),
         (
@@ -344,7 +344,8 @@ def _check_values(record: ModelRecord) -> None:
         ),
         (
             "calibration",
-            found is None or (0 <= found.ece <= 1 and 0 <= found.brier <= 2 and 0 < found.subjects <= found.clips),
+            measured is None
+            or (0 <= measured.ece <= 1 and 0 <= measured.brier <= 2 and 0 < measured.subjects <= measured.clips),
             "errors of probabilities, and numbers of subjects and clips",
         ),
     ):

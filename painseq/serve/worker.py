@@ -68,10 +68,9 @@ class SharedModel(Predictor):
 
     def __init__(self, model: Predictor, locator: Locator | None = None) -> None:
         super().__init__(model.record, model.face_crops(locator))
-        # What was set on the model since it was read.
-        self.fps, self.prior, self.threshold, self.same_person = (
-            model.fps, model.prior, model.threshold, model.same_person
-        )  # fmt: skip
+        # The record does not tell what was set on the model since it was read.
+        self.fps, self.prior = model.fps, model.prior
+        self.threshold, self.same_person = model.threshold, model.same_person
         self._model = model
         self._lock = threading.Lock()
         self._is_stopped = False

@@ -1,8 +1,9 @@
-"""Measure how well a fitted model's probabilities agree with the truth, for its record."""
+"""Predict the labelled validation clips of a fit, and measure how well the probabilities agree with their labels."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from painseq.data.datamodule import PainDataModule
 from painseq.evaluation.metrics import numbered_subjects
@@ -10,6 +11,25 @@ from painseq.evaluation.probability import Rated, drawn_statistics
 from painseq.model.pain_model import PainModel
 from painseq.model.record import CalibrationRecord
 from painseq.records import UNKNOWN
+
+
+def labelled_validation(
+    model: PainModel, data: PainDataModule
+) -> tuple[NDArray[np.int64], NDArray[np.float64], list[str]]:
+    """Predict the n validation clips that have both a label and a probability.
+
+    Returns:
+        Class indices (n,), probabilities (n, K), and the n subjects.
+    """
+    truths, probabilities, subjects = [], [], []
+    for batch in data.loader("validation"):
+        probability = model.decide(batch).probabilities.double().cpu().numpy()
+        truth = batch.target.cpu().numpy()
+        kept = ~np.isnan(probability).any(axis=1) & (truth != UNKNOWN)
+        truths.append(truth[kept])
+        probabilities.append(probability[kept])
+        subjects += [subject for subject, is_kept in zip(batch.subject_ids, kept, strict=True) if is_kept]
+    return np.concatenate(truths), np.concatenate(probabilities), subjects
 
 
 def measure_calibration(model: PainModel, data: PainDataModule) -> CalibrationRecord | None:
@@ -28,18 +48,11 @@ def measure_calibration(model: PainModel, data: PainDataModule) -> CalibrationRe
     seen = record.validation_seen_by_extractor or record.validation_seen_by_start
     if not record.class_names or not data.split.validation or leaky or seen:
         return None
-    truths, probabilities, subjects = [], [], []
-    for batch in data.loader("validation"):
-        probability = model.decide(batch).probabilities.double().cpu().numpy()
-        truth = batch.target.cpu().numpy()
-        scored = ~np.isnan(probability).any(axis=1) & (truth != UNKNOWN)
-        truths.append(truth[scored])
-        probabilities.append(probability[scored])
-        subjects += [subject for subject, is_scored in zip(batch.subject_ids, scored, strict=True) if is_scored]
+    truth, probabilities, subjects = labelled_validation(model, data)
     if not subjects:
         return None
     names, subject = numbered_subjects(subjects)
-    clips = Rated(np.concatenate(truths), np.concatenate(probabilities), subject, names)
+    clips = Rated(truth, probabilities, subject, names)
     once = drawn_statistics(clips, np.ones((1, len(names))))
     hits = clips.probabilities.argmax(axis=1) == clips.truth
     return CalibrationRecord(

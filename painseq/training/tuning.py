@@ -15,7 +15,7 @@ from painseq.evaluation.threshold import check_metric, choose_threshold, operati
 from painseq.model.objective import Objective
 from painseq.model.pain_model import PainModel
 from painseq.model.record import ThresholdRecord
-from painseq.records import UNKNOWN
+from painseq.training.calibration import labelled_validation
 
 log = logging.getLogger("painseq")
 
@@ -84,13 +84,10 @@ def tune(
     for number, fold in enumerate(out_of_fold(data, tuning.inner_folds)):
         log.info("Tuned threshold: fold %d of %d", number + 1, tuning.inner_folds)
         model = fit_inner(fold.fit, number)
-        for batch in fold.held_out.loader("validation"):
-            probability = model.decide(batch).probabilities[:, 1].double().cpu().numpy()
-            truth = batch.target.cpu().numpy()
-            scored = ~np.isnan(probability) & (truth != UNKNOWN)
-            truths.append(truth[scored])
-            probabilities.append(probability[scored])
-            subjects |= {subject for subject, is_scored in zip(batch.subject_ids, scored, strict=True) if is_scored}
+        truth, probability, seen = labelled_validation(model, fold.held_out)
+        truths.append(truth)
+        probabilities.append(probability[:, 1])
+        subjects |= {*seen}
     truth, probability = np.concatenate(truths), np.concatenate(probabilities)
     value = choose_threshold(truth, probability, tuning.metric)
     scores = [operating_point(truth, probability >= threshold).value(tuning.metric) for threshold in (value, 0.5)]
