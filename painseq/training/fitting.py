@@ -154,9 +154,8 @@ def fit(
     (two rows per epoch, training and validation; rows from before a resumed run are in `metrics_before_1.csv`, ...),
     learning curves as SVG, and in `threshold` the inner fits of a tuned threshold. If the extractor is trained, it also
     holds `extractor.safetensors`, which includes the extractor's card, and the card as a page, `extractor_card.md`.
-    `best.ckpt` and `run.json` say how well the probabilities of the validation clips agree with their labels.
-
-    A head not fitted by gradients writes only `best.ckpt`, `config.yaml` and `run.json`, and cannot be resumed.
+    `best.ckpt` and `run.json` tell how well the probabilities agree with the validation clips' labels. A head not fitted
+    by gradients writes only `best.ckpt`, `config.yaml` and `run.json`, and cannot be resumed.
 
     Args:
         model: a new classifier, not fitted yet.
