@@ -151,11 +151,10 @@ def fit(
     """Fit a model and write the run folder, as the command `painseq fit` does.
 
     The folder holds `best.ckpt` (not with `refit_epochs`) and `last.ckpt`, `config.yaml`, `run.json`, `metrics.csv`
-    (two rows per epoch, training and validation; rows from before a resumed run are in `metrics_before_1.csv`, ...),
-    learning curves as SVG, and in `threshold` the inner fits of a tuned threshold. If the extractor is trained, it also
-    holds `extractor.safetensors`, which includes the extractor's card, and the card as a page, `extractor_card.md`.
-    `best.ckpt` and `run.json` tell how well the probabilities agree with the validation clips' labels. A head not fitted
-    by gradients writes only `best.ckpt`, `config.yaml` and `run.json`, and cannot be resumed.
+    (two rows per epoch; those from before a resumed run are in `metrics_before_1.csv`, ...), learning curves as SVG, in
+    `threshold` the inner fits of a tuned threshold, and a trained extractor with its card. `best.ckpt` and `run.json`
+    tell how well probabilities agree with the labels of validation clips. A head not fitted by gradients writes only
+    `best.ckpt`, `config.yaml` and `run.json`, and cannot be resumed.
 
     Args:
         model: a new classifier, not fitted yet.
